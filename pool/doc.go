@@ -1,0 +1,11 @@
+// Package pool accounts for live connections.
+//
+// A [Set] knows every connection that a server has accepted and not yet
+// closed. Each of them is wrapped in a [Conn] that counts its bytes, and is in
+// exactly one pool at a time: the one its [Tag] names. A connection starts
+// in the pool [Sniffing] and is moved when its protocol is known, and again when it
+// changes protocol (an HTTP/1.1 connection that is upgraded to WebSocket).
+//
+// The package imports only the standard library and knows no protocol: a tag is
+// a name that the caller chooses.
+package pool

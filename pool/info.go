@@ -1,0 +1,48 @@
+package pool
+
+import "time"
+
+// Info is a connection's account at one moment, in a form that can be shown.
+// Verdict, its figures and TLS are facts that the caller adds.
+type Info struct {
+	ID            uint64    `json:"id"`
+	Protocol      string    `json:"protocol"`
+	State         string    `json:"state"`
+	RemoteAddr    string    `json:"remote_addr"`
+	LocalAddr     string    `json:"local_addr"`
+	Opened        time.Time `json:"opened"`
+	LastActivity  time.Time `json:"last_activity"`
+	BytesReceived uint64    `json:"bytes_received"`
+	BytesSent     uint64    `json:"bytes_sent"`
+
+	// Verdict is the reason for which the connection was given its protocol;
+	// the figures say how many bytes and microseconds it took to find it.
+	Verdict       string   `json:"verdict,omitempty"`
+	VerdictBytes  int      `json:"verdict_bytes,omitempty"`
+	VerdictMicros float64  `json:"verdict_micros,omitempty"`
+	TLS           *TLSInfo `json:"tls,omitempty"`
+}
+
+// TLSInfo are the facts of a finished TLS handshake.
+type TLSInfo struct {
+	Version       string `json:"version"`
+	Cipher        string `json:"cipher"`
+	ALPN          string `json:"alpn"`
+	ServerName    string `json:"server_name"`
+	ClientSubject string `json:"client_subject"`
+}
+
+// Info returns c's account at this moment.
+func (s *Set) Info(c *Conn) Info {
+	return Info{
+		ID:            c.id,
+		Protocol:      string(s.Tag(c)),
+		State:         c.State().String(),
+		RemoteAddr:    c.RemoteAddr().String(),
+		LocalAddr:     c.LocalAddr().String(),
+		Opened:        c.opened,
+		LastActivity:  c.LastActivity(),
+		BytesReceived: c.Received(),
+		BytesSent:     c.Sent(),
+	}
+}

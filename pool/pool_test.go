@@ -1,0 +1,280 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"golang.org/x/net/nettest"
+
+	"github.com/muxserve/muxserve/pool"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pair returns two ends of a loopback connection.
+func pair(t testing.TB) (client, server net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err = net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err = l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = client.Close()
+		_ = server.Close()
+	})
+	return client, server
+}
+
+func add(s *pool.Set, raw net.Conn) *pool.Conn {
+	c := new(pool.Conn)
+	s.Add(c, raw, nil)
+	return c
+}
+
+// TestConnIsAConn: the wrapper behaves as any net.Conn has to.
+func TestConnIsAConn(t *testing.T) {
+	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+		var set pool.Set
+		a, b := pair(t)
+		c1, c2 = add(&set, a), add(&set, b)
+		return c1, c2, func() {
+			_ = c1.Close()
+			_ = c2.Close()
+		}, nil
+	})
+}
+
+// TestAccount: bytes are booked in the pool in which they were moved, and no counter runs backwards.
+func TestAccount(t *testing.T) {
+	var set pool.Set
+	client, raw := pair(t)
+	c := add(&set, raw)
+	exchange := func() {
+		t.Helper()
+		if _, err := client.Write([]byte("12345")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("123")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange()
+	check := func(want map[string]pool.Stats) {
+		t.Helper()
+		if diff := cmp.Diff(want, set.Stats()); diff != "" {
+			t.Fatalf("stats (-want +got):\n%s", diff)
+		}
+	}
+	check(map[string]pool.Stats{"sniffing": {Active: 1, Accepted: 1}})
+	set.Move(c, "http1")
+	exchange()
+	sniffed := pool.Stats{Accepted: 1, Moved: 1}
+	check(map[string]pool.Stats{
+		"sniffing": sniffed,
+		"http1":    {Active: 1, Accepted: 1, BytesReceived: 10, BytesSent: 6},
+	})
+	set.Move(c, "websocket")
+	exchange()
+	http1 := pool.Stats{Accepted: 1, Moved: 1, BytesReceived: 10, BytesSent: 6}
+	check(map[string]pool.Stats{
+		"sniffing":  sniffed,
+		"http1":     http1,
+		"websocket": {Active: 1, Accepted: 1, BytesReceived: 5, BytesSent: 3},
+	})
+	_ = c.Close()
+	_ = c.Close()
+	check(map[string]pool.Stats{
+		"sniffing":  sniffed,
+		"http1":     http1,
+		"websocket": {Accepted: 1, Closed: 1, BytesReceived: 5, BytesSent: 3},
+	})
+	if set.Move(c, "http1") {
+		t.Error("a closed connection was moved")
+	}
+	if got := c.State(); got != pool.StateClosing {
+		t.Errorf("state %v", got)
+	}
+}
+
+// TestReject: rejections are counted by pool and reason.
+func TestReject(t *testing.T) {
+	var set pool.Set
+	set.Reject(pool.Sniffing, "silent")
+	set.Reject(pool.Sniffing, "silent")
+	set.Reject("http1", "limit")
+	want := map[string]map[string]uint64{"sniffing": {"silent": 2}, "http1": {"limit": 1}}
+	if diff := cmp.Diff(want, set.Rejected()); diff != "" {
+		t.Errorf("rejected (-want +got):\n%s", diff)
+	}
+}
+
+// TestSendfile: a file goes through the wrapper by the socket's own ReadFrom.
+func TestSendfile(t *testing.T) {
+	var set pool.Set
+	client, raw := pair(t)
+	c := add(&set, raw)
+	name := filepath.Join(t.TempDir(), "file")
+	const size = 1 << 20
+	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name) //nolint:gosec // The test's own file.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(c, f)
+		done <- errors.Join(err, c.CloseWrite())
+	}()
+	n, err := io.Copy(io.Discard, client)
+	if err := errors.Join(err, <-done); err != nil || n != size {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	if got := c.Sent(); got != size {
+		t.Errorf("booked %d bytes, want %d", got, size)
+	}
+}
+
+// TestNoDrift: thousands of connections are added, moved and closed at random,
+// many at a time; every gauge is back at zero, and the books agree.
+func TestNoDrift(t *testing.T) {
+	var set pool.Set
+	tags := []pool.Tag{"http1", "http2", "grpc", "websocket"}
+	const workers, rounds = 8, 500
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range rounds {
+				a, b := net.Pipe()
+				c := add(&set, a)
+				for range rand.N(4) {
+					set.Move(c, tags[rand.N(len(tags))])
+				}
+				_ = set.Stats()
+				var closers sync.WaitGroup
+				for range 2 {
+					closers.Go(func() { _ = c.Close() })
+				}
+				set.Move(c, tags[0])
+				closers.Wait()
+				_ = b.Close()
+			}
+		})
+	}
+	wg.Wait()
+	var entered, closed uint64
+	for tag, s := range set.Stats() {
+		if s.Active != 0 {
+			t.Errorf("%s: %d active", tag, s.Active)
+		}
+		if s.Accepted != s.Closed+s.Moved {
+			t.Errorf("%s: %d came, %d closed, %d moved", tag, s.Accepted, s.Closed, s.Moved)
+		}
+		closed += s.Closed
+		if tag == string(pool.Sniffing) {
+			entered = s.Accepted
+		}
+	}
+	if entered != workers*rounds || closed != entered {
+		t.Errorf("%d came and %d were closed, want %d", entered, closed, workers*rounds)
+	}
+	if set.Len() != 0 {
+		t.Errorf("%d left", set.Len())
+	}
+}
+
+// TestWaitEmpty: the wait ends with the last connection of the pools named, or with its context.
+func TestWaitEmpty(t *testing.T) {
+	var set pool.Set
+	a, b := net.Pipe()
+	defer b.Close()
+	c := add(&set, a)
+	set.Move(c, "http1")
+	if err := set.WaitEmpty(t.Context(), "grpc"); err != nil {
+		t.Errorf("an empty pool: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := set.WaitEmpty(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("ended context: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- set.WaitEmpty(t.Context(), "http1") }()
+	_ = c.Close()
+	if err := <-done; err != nil {
+		t.Errorf("after the close: %v", err)
+	}
+}
+
+// TestReadWriteAllocations: the account costs no allocation.
+func TestReadWriteAllocations(t *testing.T) {
+	var set pool.Set
+	client, raw := pair(t)
+	c := add(&set, raw)
+	buf := make([]byte, 16)
+	n := testing.AllocsPerRun(100, func() {
+		_, _ = c.Write(buf)
+		_, _ = io.ReadFull(client, buf)
+		_, _ = client.Write(buf)
+		_, _ = io.ReadFull(c, buf)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestInfo shows a connection's account.
+func TestInfo(t *testing.T) {
+	var set pool.Set
+	_, raw := pair(t)
+	c := add(&set, raw)
+	set.Move(c, "http1")
+	c.SetState(pool.StateIdle)
+	info := set.Info(c)
+	if info.ID != 1 || info.Protocol != "http1" || info.State != "idle" || info.RemoteAddr != raw.RemoteAddr().String() || time.Since(info.Opened) > time.Minute {
+		t.Errorf("info %+v", info)
+	}
+}
+
+func BenchmarkConn(b *testing.B) {
+	buf := make([]byte, 512)
+	run := func(name string, wrap func(net.Conn) net.Conn) {
+		b.Run(name, func(b *testing.B) {
+			client, raw := pair(b)
+			server := wrap(raw)
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = client.Write(buf)
+				_, _ = io.ReadFull(server, buf)
+				_, _ = server.Write(buf)
+				_, _ = io.ReadFull(client, buf)
+			}
+		})
+	}
+	run("direct", func(c net.Conn) net.Conn { return c })
+	run("counted", func(c net.Conn) net.Conn { return add(new(pool.Set), c) })
+}

@@ -1,0 +1,268 @@
+package pool
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Tag names the pool that a connection is in: by convention the name of its protocol.
+type Tag string
+
+// Sniffing is the tag of a connection whose protocol is not known yet. Each
+// connection starts there.
+const Sniffing Tag = "sniffing"
+
+// Stats are the totals of one pool since its Set was made.
+type Stats struct {
+	Active        int64  `json:"active"`         // connections in the pool now
+	Accepted      uint64 `json:"accepted"`       // connections that ever came into it
+	Closed        uint64 `json:"closed"`         // of those, the ones that were closed in it
+	Moved         uint64 `json:"moved"`          // of those, the ones that left for another pool
+	BytesReceived uint64 `json:"bytes_received"` // from the peers
+	BytesSent     uint64 `json:"bytes_sent"`     // to the peers
+}
+
+// account is what a Set keeps for one tag. All fields are guarded by Set.mu.
+type account struct {
+	Stats
+	rejected map[string]uint64
+}
+
+// Set is the set of all live connections, divided into pools by tag. The zero
+// value is ready to use. All methods may be called concurrently.
+//
+// The Set's lock is taken when a connection is added, moved or closed and when
+// somebody asks; never for a read or a write.
+type Set struct {
+	nextID atomic.Uint64
+
+	// mu guards all that follows, and the fields of Conn that say so.
+	mu       sync.Mutex
+	conns    map[*Conn]struct{}
+	accounts map[Tag]*account
+	// wake is closed when a pool, or the whole Set, becomes empty; nil while nobody waits.
+	wake chan struct{}
+}
+
+// Add wraps raw in c and puts it into the pool Sniffing. The Set owns neither:
+// the caller closes c. The owner is what [Conn.Owner] returns.
+func (s *Set) Add(c *Conn, raw net.Conn, owner any) {
+	c.raw, c.set, c.owner = raw, s, owner
+	c.id = s.nextID.Add(1)
+	c.opened = time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns == nil {
+		s.conns = make(map[*Conn]struct{})
+	}
+	s.conns[c] = struct{}{}
+	s.enter(c, Sniffing)
+}
+
+// Move puts c into the pool named tag. It reports false, and does nothing, for a
+// connection that is closed.
+func (s *Set) Move(c *Conn, tag Tag) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, live := s.conns[c]; !live {
+		return false
+	}
+	if c.tag == tag {
+		return true
+	}
+	s.leave(c)
+	s.account(c.tag).Moved++
+	s.enter(c, tag)
+	return true
+}
+
+// Tag returns the name of the pool that c is in, or was in when it was closed.
+func (s *Set) Tag(c *Conn) Tag {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.tag
+}
+
+// Reject counts a connection that was refused or given up, under the pool that
+// it belongs to and a reason.
+func (s *Set) Reject(tag Tag, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.account(tag)
+	if a.rejected == nil {
+		a.rejected = make(map[string]uint64)
+	}
+	a.rejected[reason]++
+}
+
+// remove takes a closed connection out; the caller calls it once.
+func (s *Set) remove(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave(c)
+	a := s.account(c.tag)
+	a.Closed++
+	if c.tag == Sniffing {
+		// The bytes of a live connection without a protocol are booked nowhere
+		// until its pool is known, so that no counter ever runs backwards.
+		a.BytesReceived += c.received.Load()
+		a.BytesSent += c.sent.Load()
+	}
+	delete(s.conns, c)
+	if len(s.conns) == 0 {
+		s.wakeAll()
+	}
+}
+
+// enter books c into the pool tag. The caller holds mu.
+func (s *Set) enter(c *Conn, tag Tag) {
+	a := s.account(tag)
+	a.Active++
+	a.Accepted++
+	c.tag = tag
+}
+
+// leave takes c out of its pool's books. The caller holds mu.
+func (s *Set) leave(c *Conn) {
+	a := s.account(c.tag)
+	a.Active--
+	if a.Active == 0 {
+		s.wakeAll()
+	}
+	if c.tag == Sniffing {
+		return
+	}
+	received, sent := c.received.Load(), c.sent.Load()
+	a.BytesReceived += received - c.baseReceived
+	a.BytesSent += sent - c.baseSent
+	c.baseReceived, c.baseSent = received, sent
+}
+
+func (s *Set) wakeAll() {
+	if s.wake != nil {
+		close(s.wake)
+		s.wake = nil
+	}
+}
+
+func (s *Set) account(tag Tag) *account {
+	a := s.accounts[tag]
+	if a == nil {
+		if s.accounts == nil {
+			s.accounts = make(map[Tag]*account)
+		}
+		a = new(account)
+		s.accounts[tag] = a
+	}
+	return a
+}
+
+// Len returns the number of live connections in the pools named, or in all of
+// them when none is named.
+func (s *Set) Len(tags ...Tag) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.length(tags)
+}
+
+func (s *Set) length(tags []Tag) int {
+	if len(tags) == 0 {
+		return len(s.conns)
+	}
+	n := 0
+	for _, tag := range tags {
+		if a := s.accounts[tag]; a != nil {
+			n += int(a.Active)
+		}
+	}
+	return n
+}
+
+// Counts returns the number of live connections by tag, without the empty pools.
+func (s *Set) Counts() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts := make(map[string]int)
+	for tag, a := range s.accounts {
+		if a.Active > 0 {
+			counts[string(tag)] = int(a.Active)
+		}
+	}
+	return counts
+}
+
+// Stats returns the totals of every pool that was ever used, by tag.
+func (s *Set) Stats() map[string]Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]Stats, len(s.accounts))
+	for tag, a := range s.accounts {
+		all[string(tag)] = a.Stats
+	}
+	for c := range s.conns {
+		if c.tag == Sniffing {
+			continue
+		}
+		st := all[string(c.tag)]
+		st.BytesReceived += c.received.Load() - c.baseReceived
+		st.BytesSent += c.sent.Load() - c.baseSent
+		all[string(c.tag)] = st
+	}
+	return all
+}
+
+// Rejected returns how many connections were refused or given up, by tag and reason.
+func (s *Set) Rejected() map[string]map[string]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]map[string]uint64)
+	for tag, a := range s.accounts {
+		if len(a.rejected) == 0 {
+			continue
+		}
+		all[string(tag)] = maps.Clone(a.rejected)
+	}
+	return all
+}
+
+// Conns returns the live connections in the pools named, or all of them when
+// none is named, in no particular order. A connection may be closed by the time the
+// caller looks at it.
+func (s *Set) Conns(tags ...Tag) []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conns := make([]*Conn, 0, s.length(tags))
+	for c := range s.conns {
+		if len(tags) == 0 || slices.Contains(tags, c.tag) {
+			conns = append(conns, c)
+		}
+	}
+	return conns
+}
+
+// WaitEmpty waits until the pools named, or all of them when none is named, are
+// empty at one moment. It returns nil then, or ctx's error when that ends first.
+func (s *Set) WaitEmpty(ctx context.Context, tags ...Tag) error {
+	for {
+		s.mu.Lock()
+		if s.length(tags) == 0 {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.wake == nil {
+			s.wake = make(chan struct{})
+		}
+		wake := s.wake
+		s.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
