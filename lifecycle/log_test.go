@@ -1,0 +1,69 @@
+package lifecycle
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestLog checks the lines of a drain, one for each step and each phase.
+func TestLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		p := newPlay(t)
+		p.left = map[string]int{"http1": 2, "grpc": 1}
+		p.cut = map[string]int{"http1": 2}
+		p.does[StepAnnounce] = func(context.Context) error { return errors.New("boom") }
+		cfg := config(func(c *Config) { c.SkipSteps = []string{StepStopAccepting} })
+		m := New(cfg, p.actions(), slog.New(slog.NewJSONHandler(&out, nil)))
+		m.SetServing()
+		report, _ := m.Drain(t.Context())
+
+		var got []map[string]any
+		for dec := json.NewDecoder(&out); dec.More(); {
+			var line map[string]any
+			if err := dec.Decode(&line); err != nil {
+				t.Fatal(err)
+			}
+			if level := line["level"]; level != "INFO" {
+				t.Errorf("level is %v, want INFO", level)
+			}
+			delete(line, "time")
+			delete(line, "level")
+			got = append(got, line)
+		}
+		left := map[string]any{"http1": 2.0, "grpc": 1.0}
+		step := func(name, status string, duration float64) map[string]any {
+			return map[string]any{
+				"msg": "drain step", KeyTraceID: report.TraceID, KeyPhase: "draining",
+				KeyStep: name, KeyStatus: status, KeyDuration: duration, KeyRemaining: left,
+			}
+		}
+		failed := step(StepAnnounce, "failed", 0)
+		failed[KeyErr] = "lifecycle: announce: boom"
+		want := []map[string]any{
+			{"msg": "phase change", KeyPhase: "serving"},
+			{"msg": "phase change", KeyPhase: "draining", KeyTraceID: report.TraceID},
+			failed,
+			step(StepDrainDelay, "done", 5e9),
+			step(StepStopAccepting, "skipped", 0),
+			step(StepWaitConnections, "done", 0),
+			step(StepForceClose, "done", 0),
+			step(StepCleanup, "done", 0),
+			{
+				"msg": "drain ended", KeyTraceID: report.TraceID, KeyDuration: 5e9,
+				KeyForced: map[string]any{"http1": 2.0},
+			},
+			{"msg": "phase change", KeyPhase: "stopped", KeyTraceID: report.TraceID},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+	})
+}

@@ -1,0 +1,246 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+)
+
+// ErrDrainBegun is the error of [Machine.OnStep] once the drain has begun.
+var ErrDrainBegun = errors.New("lifecycle: the drain has begun")
+
+// traceIDBytes is the length of a W3C trace id, so that a drain's can be used
+// as one.
+const traceIDBytes = 16
+
+// Actions are what the steps of a drain do. Any may be nil: there is nothing
+// to do then.
+//
+// Each gets a context that ends when the step's bound is over and, in the
+// steps before force-close, when the waiting is cut short. An action that does
+// not return within a moment (50 ms) after that is left behind: its goroutine
+// goes on while the next step runs, so actions must be safe to run together.
+type Actions struct {
+	// Announce tells balancers that this server wants no more traffic.
+	Announce func(ctx context.Context) error
+	// StopAccepting closes the doors and tells every client to leave, spread
+	// over [Config.Spread].
+	StopAccepting func(ctx context.Context) error
+	// WaitConnections returns when nothing is left that may end by itself.
+	WaitConnections func(ctx context.Context) error
+	// ForceClose cuts every connection that is left. It is called if any is,
+	// or if StopAccepting has not succeeded: a drain that is cut short never
+	// calls StopAccepting, so ForceClose must close doors that are still open.
+	ForceClose func(ctx context.Context) error
+	// Cleanup gives back everything else. It is always called.
+	Cleanup func(ctx context.Context) error
+	// Remaining returns the connections left per protocol. It is called after
+	// every step and must not block.
+	Remaining func() map[string]int
+	// Forced returns the connections that were cut, per protocol. It is
+	// called once, at the end, and must not block. Without it, what was left
+	// before ForceClose counts as cut.
+	Forced func() map[string]int
+}
+
+// A Machine holds the phase of one server and runs its one drain. It is made
+// by [New]. All methods are safe to call together.
+type Machine struct {
+	cfg     Config
+	actions Actions
+	log     *slog.Logger
+	traceID string
+
+	// report is written before done is closed and never after.
+	report *Report
+	done   chan struct{}
+
+	// mu guards what follows. It is never held while foreign code runs.
+	mu         sync.Mutex
+	phase      Phase
+	watchers   []func(Phase)           // only ever appended to
+	news       []Phase                 // transitions that watchers have not been told yet
+	telling    bool                    // a goroutine is telling the watchers
+	hooks      map[string][]part       // by step
+	cutShort   error                   // why not to wait any more; nil while waiting is allowed
+	cancelWait context.CancelCauseFunc // ends the context of the waiting steps; nil before the drain
+}
+
+// New returns a machine in [PhaseNew]. It assumes that cfg is valid (see
+// [Config.Validate]); what it would refuse is ignored. A nil log discards.
+func New(cfg Config, actions Actions, log *slog.Logger) *Machine {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	var id [traceIDBytes]byte
+	_, _ = rand.Read(id[:]) // It never fails: crypto/rand ends the program instead.
+	cfg.SkipSteps = slices.Clone(cfg.SkipSteps)
+	return &Machine{
+		cfg:     cfg,
+		actions: actions,
+		log:     log,
+		traceID: hex.EncodeToString(id[:]),
+		done:    make(chan struct{}),
+		phase:   PhaseNew,
+		hooks:   make(map[string][]part),
+	}
+}
+
+// Phase returns where the server stands.
+func (m *Machine) Phase() Phase {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.phase
+}
+
+// SetServing moves a new server to [PhaseServing]. On one that has gone
+// further it has no effect.
+func (m *Machine) SetServing() { m.advance(PhaseServing) }
+
+// OnPhase has fn called at each transition that follows, with the phase
+// entered. Calls come one at a time, in the order of the phases, and before
+// the drain goes on; so fn must return soon and must not call [Machine.Drain].
+// A panic of fn is logged and goes no further.
+func (m *Machine) OnPhase(fn func(Phase)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watchers = append(m.watchers, fn)
+}
+
+// OnStep registers a hook: fn is called once, in the drain's step of that
+// name, under the same context and the same rules as the step's action (see
+// [Actions]), and hookName names it in errors. All hooks of a step begin
+// together with its action; one that needs the result of another belongs in a
+// later step. An error, a panic or a hanging of fn is recorded in the
+// [Report] and holds nothing else up.
+//
+// Hooks of a step that is skipped, or cut before it begins, are not called;
+// those of force-close and cleanup always are, unless skipped.
+//
+// OnStep fails if there is no such step, and with [ErrDrainBegun] if it is too
+// late.
+func (m *Machine) OnStep(step, hookName string, fn func(ctx context.Context) error) error {
+	if !slices.Contains(Steps(), step) {
+		return fmt.Errorf("lifecycle: hook %s: unknown step %q", hookName, step)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.phase.before(PhaseDraining) {
+		return fmt.Errorf("lifecycle: hook %s: %w", hookName, ErrDrainBegun)
+	}
+	m.hooks[step] = append(m.hooks[step], part{label: step + ": hook " + hookName, fn: fn})
+	return nil
+}
+
+// Done returns a channel that is closed when the drain has ended.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Drain takes the server to [PhaseStopped] and returns the account of it, with
+// its [Report.Err].
+//
+// There is one drain, and every caller gets its report. The first caller runs
+// it; if that one's ctx ends, the waiting is over and connections that are
+// left are cut at once, as by [Machine.Force], but Drain still returns only at
+// the end. A later caller whose ctx ends gets a nil report and ctx.Err(), while
+// the drain goes on.
+func (m *Machine) Drain(ctx context.Context) (*Report, error) {
+	if m.advance(PhaseDraining) {
+		m.run(ctx)
+		return m.report, m.report.Err()
+	}
+	select {
+	case <-m.done:
+		return m.report, m.report.Err()
+	default:
+	}
+	select {
+	case <-m.done:
+		return m.report, m.report.Err()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Force ends all waiting: the drain, now or when it comes, goes straight to
+// force-close and cleanup. It does not begin a drain, and has no effect on one
+// that has got as far as that. It returns at once.
+func (m *Machine) Force() { m.cut(errForced) }
+
+// cut ends the waiting for the given cause. Only the first cause counts.
+func (m *Machine) cut(cause error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cutShort != nil {
+		return
+	}
+	m.cutShort = &cutError{cause}
+	if m.cancelWait != nil {
+		m.cancelWait(m.cutShort)
+	}
+}
+
+// waiting returns a context with the values of base that ends with the
+// waiting.
+func (m *Machine) waiting(base context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(base)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cancelWait = cancel
+	if m.cutShort != nil {
+		cancel(m.cutShort)
+	}
+	return ctx, cancel
+}
+
+// advance moves to a later phase, tells the watchers, and reports whether it
+// was one: exactly one call succeeds for each phase.
+//
+// Whoever finds nobody telling the watchers does it, for the transitions that
+// others make meanwhile as well. So watchers see the phases in order, and one
+// that itself calls for a transition waits for nobody.
+func (m *Machine) advance(to Phase) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.phase.before(to) {
+		return false
+	}
+	m.phase = to
+	m.news = append(m.news, to)
+	if m.telling {
+		return true
+	}
+	m.telling = true
+	for len(m.news) > 0 {
+		phase, watchers := m.news[0], m.watchers
+		m.news = m.news[1:]
+		m.mu.Unlock()
+		m.tell(phase, watchers)
+		m.mu.Lock()
+	}
+	m.telling = false
+	return true
+}
+
+// tell logs one transition and calls the watchers.
+func (m *Machine) tell(phase Phase, watchers []func(Phase)) {
+	attrs := []slog.Attr{slog.String(KeyPhase, string(phase))}
+	if !phase.before(PhaseDraining) {
+		attrs = append(attrs, slog.String(KeyTraceID, m.traceID))
+	}
+	m.log.LogAttrs(context.Background(), slog.LevelInfo, "phase change", attrs...)
+	for _, fn := range watchers {
+		err := protect(func() error {
+			fn(phase)
+			return nil
+		})
+		if err != nil {
+			m.log.LogAttrs(context.Background(), slog.LevelError, "phase watcher failed",
+				slog.String(KeyPhase, string(phase)), slog.Any(KeyErr, err))
+		}
+	}
+}
