@@ -1,0 +1,206 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// The back-off of a failing Accept: short enough that a moment's shortage is
+// not noticed, long enough that a lasting one costs one system call a second.
+const (
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
+)
+
+// Emptying the kernel's queue. A deadline that has passed fails Accept before
+// it looks at the queue, so each Accept gets one a little ahead. A goroutine
+// that loses the processor at the wrong moment finds its deadline passed all
+// the same; hence the queue counts as empty only after several misses in a row.
+// Under a steady stream of new connections it never looks empty: drainLimit, the
+// time that Accept itself may take, ends it, however slow its caller is.
+const (
+	drainWait   = 5 * time.Millisecond
+	drainMisses = 2
+	drainLimit  = time.Second
+)
+
+// deadliner is the part of *net.TCPListener and *net.UnixListener that lets a
+// blocked Accept be woken without closing the socket.
+type deadliner interface{ SetDeadline(t time.Time) error }
+
+// Listener accepts connections from another listener, which it owns, and
+// outlasts that one's temporary errors. All methods may be called concurrently.
+type Listener struct {
+	inner    net.Listener
+	log      *slog.Logger
+	failures failureLog
+	failed   atomic.Uint64
+
+	stopOnce sync.Once
+	stopping chan struct{} // closed by Stop and Close
+	drained  atomic.Int64  // nanoseconds spent on emptying the queue
+	closed   chan struct{} // closed by Close and at the end of a stop
+	close    func() error  // closes inner once; later calls get the first result
+}
+
+var _ net.Listener = (*Listener)(nil)
+
+// New returns a Listener that accepts from inner and takes it over: closing or
+// stopping the Listener closes inner. A nil log discards.
+func New(inner net.Listener, log *slog.Logger) *Listener {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Listener{
+		inner:    inner,
+		log:      log,
+		stopping: make(chan struct{}),
+		closed:   make(chan struct{}),
+	}
+	l.close = sync.OnceValue(func() error {
+		close(l.closed)
+		return inner.Close()
+	})
+	return l
+}
+
+// Accept returns the next connection. A temporary error (no file descriptors,
+// no buffers, a peer that has left already) is not returned: Accept waits, from
+// 5 ms doubling to 1 s, and tries again; a lasting one is logged at Warn every
+// ten seconds, its end at Info. After [Listener.Stop] it returns what the kernel
+// still holds and then, as after [Listener.Close], an error that wraps
+// net.ErrClosed. Any other error is the inner listener's, wrapped.
+func (l *Listener) Accept() (net.Conn, error) {
+	backoff := time.Duration(0)
+	for !isClosed(l.stopping) {
+		conn, err := l.inner.Accept()
+		switch {
+		case err == nil:
+			l.failures.recovered(l.log, l.Addr())
+			return conn, nil
+		case isClosed(l.stopping):
+			// Stop's deadline or Close has ended this Accept.
+		case isAborted(err):
+			l.failed.Add(1)
+		case isTemporary(err):
+			l.failed.Add(1)
+			backoff = nextBackoff(backoff)
+			l.failures.failed(l.log, l.Addr(), err)
+			sleep(backoff, l.stopping)
+		default:
+			return nil, l.acceptError(err)
+		}
+	}
+	return l.acceptQueued()
+}
+
+// acceptQueued returns a connection that the kernel had completed before the
+// stop. When there is none left it closes the socket.
+func (l *Listener) acceptQueued() (net.Conn, error) {
+	started := time.Now()
+	limit := drainLimit - time.Duration(l.drained.Load())
+	defer func() { l.drained.Add(int64(time.Since(started))) }()
+	backoff := time.Duration(0)
+	for misses := 0; misses < drainMisses && time.Since(started) < limit; {
+		if isClosed(l.closed) || !l.wakeAfter(drainWait) {
+			break
+		}
+		conn, err := l.inner.Accept()
+		switch {
+		case err == nil:
+			return conn, nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			misses++
+		case isAborted(err):
+			l.failed.Add(1)
+		case isTemporary(err):
+			l.failed.Add(1)
+			backoff = nextBackoff(backoff)
+			sleep(min(backoff, limit-time.Since(started)), l.closed)
+		default:
+			misses = drainMisses
+		}
+	}
+	if err := l.close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return nil, l.acceptError(errors.Join(net.ErrClosed, err))
+	}
+	return nil, l.acceptError(net.ErrClosed)
+}
+
+// Stop ends listening without losing a connection: Accept goes on returning
+// what the kernel already holds, a second of its own time at most, and then
+// closes the socket. It returns at once and ends a back-off; the goroutine in Accept does
+// the work, so where nobody accepts, Close must follow. A listener without
+// SetDeadline cannot be emptied without blocking and is closed at once. Stop is
+// idempotent, and has no effect after Close.
+func (l *Listener) Stop() {
+	l.stopOnce.Do(func() {
+		close(l.stopping)
+		if !l.wakeAfter(drainWait) {
+			_ = l.close() // Accept reports it.
+		}
+	})
+}
+
+// Close closes the socket at once and ends every Accept. What the kernel holds
+// is reset. Later calls return the first one's result.
+func (l *Listener) Close() error {
+	l.stopOnce.Do(func() { close(l.stopping) })
+	return l.close()
+}
+
+// Addr returns the inner listener's address.
+func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
+
+// Errors returns the number of temporary errors that Accept has met.
+func (l *Listener) Errors() uint64 { return l.failed.Load() }
+
+// SyscallConn gives access to the socket, for handing it to another process. It
+// fails with errors.ErrUnsupported where the inner listener has no socket.
+func (l *Listener) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := l.inner.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, fmt.Errorf("listeners: socket of a %T: %w", l.inner, errors.ErrUnsupported)
+}
+
+// wakeAfter makes Accept return after d at the latest. It reports whether it
+// could.
+func (l *Listener) wakeAfter(d time.Duration) bool {
+	inner, ok := l.inner.(deadliner)
+	return ok && inner.SetDeadline(time.Now().Add(d)) == nil
+}
+
+func (l *Listener) acceptError(err error) error {
+	return fmt.Errorf("listeners: accept on %s: %w", l.Addr(), err)
+}
+
+func nextBackoff(d time.Duration) time.Duration {
+	return min(max(2*d, minBackoff), maxBackoff)
+}
+
+// sleep waits for d or until done is closed.
+func sleep(d time.Duration, done <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+	}
+}
+
+func isClosed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,169 @@
+package listeners
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// defaultNextProtos is what ALPN offers: HTTP/2 (RFC 9113, section 3.2) before
+// HTTP/1.1 (RFC 7301, section 6).
+var defaultNextProtos = []string{"h2", "http/1.1"}
+
+// TLS is the loaded material of a TLSConfig. Get one from [NewTLS]; all methods
+// may be called concurrently, also during handshakes.
+type TLS struct {
+	config TLSConfig
+	base   *tls.Config // the settings that no reload changes; never handed out itself
+
+	reload  sync.Mutex // one Reload at a time
+	current atomic.Pointer[material]
+}
+
+// NewTLS loads what c names. It fails, rather than fall back to anything, on an
+// invalid configuration, on one that is off, and on material that cannot be
+// read, decrypted or paired. An expired certificate loads with a warning.
+func NewTLS(c TLSConfig) (*TLS, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if !c.Enabled() {
+		return nil, errors.New("listeners: tls.mode: off, nothing to load")
+	}
+	c.CipherSuites = slices.Clone(c.CipherSuites)
+	m, err := load(c)
+	if err != nil {
+		return nil, err
+	}
+	if c.EffectiveMode() == ModeSelfSigned {
+		if m.cert, err = newSelfSigned(time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	t := &TLS{config: c, base: baseConfig(c)}
+	t.current.Store(m)
+	return t, nil
+}
+
+// baseConfig translates a valid configuration.
+func baseConfig(c TLSConfig) *tls.Config {
+	minimum, _ := parseVersion(c.MinVersion, tls.VersionTLS12)
+	maximum, _ := parseVersion(c.MaxVersion, tls.VersionTLS13)
+	auth, _ := c.clientAuth()
+	base := &tls.Config{MinVersion: minimum, MaxVersion: maximum, ClientAuth: auth}
+	suites, _ := parseCipherSuites(c.CipherSuites)
+	for _, suite := range suites {
+		base.CipherSuites = append(base.CipherSuites, suite.ID)
+	}
+	return base
+}
+
+// Config returns a new configuration for a server whose certificate, client CA
+// and ticket keys follow every later Reload. ALPN offers nextProtos, or h2 and
+// http/1.1 where none is given.
+//
+// Call it once for a listener, not for each connection: without a ticket_keys
+// file the configuration that a listener hands to crypto/tls is where its
+// session ticket keys live. Its other fields take no part in a handshake, since
+// GetConfigForClient answers every one.
+func (t *TLS) Config(nextProtos ...string) *tls.Config {
+	if len(nextProtos) == 0 {
+		nextProtos = defaultNextProtos
+	}
+	outer := t.base.Clone()
+	outer.NextProtos = slices.Clone(nextProtos)
+	outer.GetConfigForClient = (&follower{tls: t, nextProtos: outer.NextProtos}).config
+	return outer
+}
+
+// follower gives each handshake the configuration of the current material. It
+// makes one for each material, so that a handshake costs two loads.
+type follower struct {
+	tls        *TLS
+	nextProtos []string
+	made       atomic.Pointer[madeConfig]
+}
+
+type madeConfig struct {
+	from   *material
+	config *tls.Config
+}
+
+func (f *follower) config(*tls.ClientHelloInfo) (*tls.Config, error) {
+	current := f.tls.current.Load()
+	if made := f.made.Load(); made != nil && made.from == current {
+		return made.config, nil
+	}
+	c := f.tls.base.Clone()
+	c.NextProtos = f.nextProtos
+	c.Certificates = []tls.Certificate{current.cert}
+	c.ClientCAs = current.clientCA
+	if len(current.tickets) > 0 {
+		// Without keys of its own crypto/tls takes those of the outer
+		// configuration, which outlives reloads and rotates them.
+		c.SetSessionTicketKeys(current.tickets)
+	}
+	f.made.Store(&madeConfig{from: current, config: c})
+	return c, nil
+}
+
+// Reload reads the files again and reports whether anything differs. New
+// handshakes get the new material as a whole; established connections keep
+// theirs, and tickets stay good as far as their key, and the client CA of a
+// verified client, are still there. On an error the old material stays in use,
+// also where only one file is bad or the two of a pair do not match yet.
+func (t *TLS) Reload() (changed bool, err error) {
+	t.reload.Lock()
+	defer t.reload.Unlock()
+	old := t.current.Load()
+	m, err := load(t.config)
+	if err != nil {
+		return false, err
+	}
+	if m.sameAs(old) {
+		return false, nil
+	}
+	if t.config.EffectiveMode() == ModeSelfSigned {
+		m.cert = old.cert
+	}
+	t.current.Store(m)
+	return true, nil
+}
+
+// Certificate returns the leaf that new handshakes get. Do not modify it.
+func (t *TLS) Certificate() *x509.Certificate { return t.current.Load().cert.Leaf }
+
+// Fingerprint returns the SHA-256 digest of the leaf in lower-case hex, as
+// browsers and openssl show it, without colons.
+func (t *TLS) Fingerprint() string {
+	sum := sha256.Sum256(t.Certificate().Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Warnings returns what is odd about the material in use, at this moment, but
+// no error: a certificate out of its time, a passphrase for a plain key, client
+// certificates that plaintext gets past.
+func (t *TLS) Warnings() []string {
+	m := t.current.Load()
+	return append(m.warnValidity(time.Now()), m.warnings...)
+}
+
+// Paths returns the files to watch for a Reload, none for inline PEM.
+func (t *TLS) Paths() []string {
+	var paths []string
+	for _, s := range []string{t.config.Cert, t.config.Key, t.config.ClientCA, t.config.TicketKeys} {
+		if path := source(s).path(); path != "" && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// Optional reports whether plaintext may come in on the same port.
+func (t *TLS) Optional() bool { return t.config.Optional }
