@@ -22,22 +22,22 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pair returns two ends of a loopback connection.
-func pair(t testing.TB) (client, server net.Conn) {
-	t.Helper()
+func pair(tb testing.TB) (client, server net.Conn) {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer l.Close()
 	client, err = net.Dial("tcp", l.Addr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	server, err = l.Accept()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = client.Close()
 		_ = server.Close()
 	})
@@ -140,7 +140,7 @@ func TestSendfile(t *testing.T) {
 	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(name) //nolint:gosec // The test's own file.
+	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,194 @@
+package protocols
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// SniffLimits bounds what a connection may cost before its protocol is known.
+type SniffLimits struct {
+	// Timeout bounds the time from the accept, or from the end of the TLS handshake, to the verdict. 0: no bound.
+	Timeout time.Duration `yaml:"timeout"`
+	// MaxBytes bounds the bytes that are looked at and kept.
+	MaxBytes int `yaml:"max_bytes"`
+}
+
+// HTTP1Config is the section of the HTTP/1.1 server. The WebSocket server, which
+// begins as an HTTP/1.1 one, shares it.
+type HTTP1Config struct {
+	// HeaderTimeout bounds the time from a request's first byte to the end of its head. 0: no bound.
+	HeaderTimeout time.Duration `yaml:"header_timeout"`
+	// IdleTimeout is how long a kept-alive connection may wait for its next request. 0: no bound.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	// MaxHeaderBytes bounds a request's head.
+	MaxHeaderBytes int `yaml:"max_header_bytes"`
+}
+
+// HTTP2Config is the section of the HTTP/2 server. What a client is told in
+// SETTINGS holds for a native gRPC connection too, because the SETTINGS may have
+// to be sent before it is known which server will serve it.
+type HTTP2Config struct {
+	// MaxStreams is the number of concurrent streams on a connection (SETTINGS_MAX_CONCURRENT_STREAMS).
+	MaxStreams uint32 `yaml:"max_streams"`
+	// MaxHeaderListBytes bounds a request's header list, as RFC 9113 section 6.5.2 counts it (SETTINGS_MAX_HEADER_LIST_SIZE).
+	MaxHeaderListBytes uint32 `yaml:"max_header_list_bytes"`
+	// StreamWindow and ConnectionWindow are the initial flow-control windows in bytes, at least 65,535 (RFC 9113 section 6.9.2).
+	StreamWindow     int32 `yaml:"stream_window"`
+	ConnectionWindow int32 `yaml:"connection_window"`
+	// IdleTimeout is how long a connection without streams is kept, one that never had a stream included. 0: no bound.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+}
+
+// GRPCConfig is the section of the gRPC servers. The fields are those of grpc-go's
+// server options and keepalive parameters.
+type GRPCConfig struct {
+	// Transport says which connections grpc-go serves itself; the others are
+	// served by its slower ServeHTTP, stream by stream.
+	Transport GRPCTransport `yaml:"transport"`
+	// MaxRecvBytes and MaxSendBytes bound one message.
+	MaxRecvBytes int `yaml:"max_recv_bytes"`
+	MaxSendBytes int `yaml:"max_send_bytes"`
+	// MaxIdle is how long a connection without calls is kept. 0: no bound.
+	MaxIdle time.Duration `yaml:"idle_timeout"`
+	// MaxAge is how long a connection is kept, give or take a tenth; MaxAgeGrace is what its calls get after that. 0: no bound.
+	MaxAge      time.Duration `yaml:"max_age"`
+	MaxAgeGrace time.Duration `yaml:"max_age_grace"`
+	// PingInterval is how long a silent peer is left alone before it is pinged (0: for ever), and PingTimeout how long it may take to answer.
+	PingInterval time.Duration `yaml:"ping_interval"`
+	PingTimeout  time.Duration `yaml:"ping_timeout"`
+	// MinPingInterval is how often a client may ping; one that pings more often is told ENHANCE_YOUR_CALM. 0: as often as it likes.
+	MinPingInterval time.Duration `yaml:"min_ping_interval"`
+}
+
+// WebSocketConfig is the section of the WebSocket server.
+type WebSocketConfig struct {
+	// ReadLimit bounds one message in bytes; a longer one closes the connection with 1009. -1: no bound.
+	ReadLimit int64 `yaml:"read_limit"`
+	// OriginPatterns are the hosts, besides the request's own, whose pages may open a WebSocket, as [path.Match] patterns.
+	OriginPatterns []string `yaml:"origin_patterns"`
+}
+
+// The defaults.
+const (
+	// defaultHeaderBytes is for HTTP/1.1 heads and for HTTP/2 and gRPC header lists alike.
+	defaultHeaderBytes = 32 << 10
+	// defaultStreamWindow is HTTP/2's own initial value (RFC 9113 section 6.9.2).
+	// grpc-go estimates a better one for each connection as long as it is left there.
+	defaultStreamWindow = 65535
+	// minWindow and maxWindow are the bounds that the servers take for a window.
+	minWindow = 65535
+	// maxFrameSize is HTTP/2's initial SETTINGS_MAX_FRAME_SIZE and the only value that grpc-go announces, so
+	// that both servers announce the same.
+	maxFrameSize = 16384
+)
+
+// DefaultSniffLimits returns 3 s and 16 KiB.
+func DefaultSniffLimits() SniffLimits {
+	return SniffLimits{Timeout: 3 * time.Second, MaxBytes: 16 << 10}
+}
+
+// DefaultHTTP1Config returns the defaults. The idle timeout stays under the 350 s after which an AWS NLB forgets a flow.
+func DefaultHTTP1Config() HTTP1Config {
+	return HTTP1Config{
+		HeaderTimeout:  10 * time.Second,
+		IdleTimeout:    120 * time.Second,
+		MaxHeaderBytes: defaultHeaderBytes,
+	}
+}
+
+// DefaultHTTP2Config returns the defaults.
+func DefaultHTTP2Config() HTTP2Config {
+	return HTTP2Config{
+		MaxStreams:         100,
+		MaxHeaderListBytes: defaultHeaderBytes,
+		StreamWindow:       defaultStreamWindow,
+		ConnectionWindow:   1 << 20,
+		IdleTimeout:        120 * time.Second,
+	}
+}
+
+// DefaultGRPCConfig returns the defaults.
+func DefaultGRPCConfig() GRPCConfig {
+	return GRPCConfig{
+		Transport:       TransportAuto,
+		MaxRecvBytes:    4 << 20,
+		MaxSendBytes:    4 << 20,
+		MaxIdle:         5 * time.Minute,
+		MaxAge:          30 * time.Minute,
+		MaxAgeGrace:     30 * time.Second,
+		PingInterval:    60 * time.Second,
+		PingTimeout:     20 * time.Second,
+		MinPingInterval: 20 * time.Second,
+	}
+}
+
+// DefaultWebSocketConfig returns the defaults.
+func DefaultWebSocketConfig() WebSocketConfig {
+	return WebSocketConfig{ReadLimit: 32 << 10}
+}
+
+// Validate reports every field that is out of range, each by its name in the file.
+func (c SniffLimits) Validate() error {
+	return errors.Join(
+		notNegative("sniff.timeout", c.Timeout),
+		check(c.MaxBytes >= 1024 && c.MaxBytes <= 1<<20, "sniff.max_bytes", c.MaxBytes, "from 1024 to 1048576"),
+	)
+}
+
+// Validate reports every field that is out of range, each by its name in the file.
+func (c HTTP1Config) Validate() error {
+	return errors.Join(
+		notNegative("http1.header_timeout", c.HeaderTimeout),
+		notNegative("http1.idle_timeout", c.IdleTimeout),
+		check(c.MaxHeaderBytes >= 1024, "http1.max_header_bytes", c.MaxHeaderBytes, "at least 1024"),
+	)
+}
+
+// Validate reports every field that is out of range, each by its name in the file.
+func (c HTTP2Config) Validate() error {
+	return errors.Join(
+		check(c.MaxStreams >= 1, "http2.max_streams", c.MaxStreams, "at least 1"),
+		check(c.MaxHeaderListBytes >= 1024, "http2.max_header_list_bytes", c.MaxHeaderListBytes, "at least 1024"),
+		check(c.StreamWindow >= minWindow, "http2.stream_window", c.StreamWindow, "at least 65535"),
+		check(c.ConnectionWindow >= minWindow, "http2.connection_window", c.ConnectionWindow, "at least 65535"),
+		notNegative("http2.idle_timeout", c.IdleTimeout),
+	)
+}
+
+// Validate reports every field that is out of range, each by its name in the file.
+func (c GRPCConfig) Validate() error {
+	var transport error
+	switch c.Transport {
+	case "", TransportAuto, TransportNative, TransportShared:
+	default:
+		transport = fmt.Errorf("protocols: grpc.transport: %q is not one of auto, native, shared", c.Transport)
+	}
+	return errors.Join(
+		transport,
+		check(c.MaxRecvBytes >= 0, "grpc.max_recv_bytes", c.MaxRecvBytes, "not negative"),
+		check(c.MaxSendBytes >= 0, "grpc.max_send_bytes", c.MaxSendBytes, "not negative"),
+		notNegative("grpc.idle_timeout", c.MaxIdle),
+		notNegative("grpc.max_age", c.MaxAge),
+		notNegative("grpc.max_age_grace", c.MaxAgeGrace),
+		notNegative("grpc.ping_interval", c.PingInterval),
+		notNegative("grpc.ping_timeout", c.PingTimeout),
+		notNegative("grpc.min_ping_interval", c.MinPingInterval),
+	)
+}
+
+// Validate reports every field that is out of range, each by its name in the file.
+func (c WebSocketConfig) Validate() error {
+	return check(c.ReadLimit >= -1, "websocket.read_limit", c.ReadLimit, "-1 or more")
+}
+
+func notNegative(key string, d time.Duration) error {
+	return check(d >= 0, key, d, "not negative")
+}
+
+func check(ok bool, key string, value any, want string) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf("protocols: %s: %v must be %s", key, value, want)
+}

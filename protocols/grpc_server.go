@@ -1,0 +1,159 @@
+package protocols
+
+import (
+	"context"
+	"crypto/tls"
+	"math"
+	"net"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+)
+
+// GRPCServers are the two grpc-go servers behind one registration: Native
+// serves connections itself, at its own speed; Shared answers the gRPC streams
+// of connections that net/http serves, through its ServeHTTP. They are two because a
+// server that is stopped gracefully cuts the streams of its ServeHTTP.
+type GRPCServers struct {
+	Native *grpc.Server
+	Shared *grpc.Server
+	// Health answers grpc.health.v1.Health on both. It is nil where the
+	// registration brought a health service of its own.
+	Health *health.Server
+}
+
+// GRPCRegistrar is what a gRPC service is registered with. It is what the
+// reflection package needs as well.
+type GRPCRegistrar interface {
+	grpc.ServiceRegistrar
+	GetServiceInfo() map[string]grpc.ServiceInfo
+}
+
+// NewGRPCServers makes both servers and calls register once for each. The
+// options come after the section's own, so that they win; transport credentials are
+// not among what can be set, because TLS is finished before a connection comes here.
+func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), options ...grpc.ServerOption) *GRPCServers {
+	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(handshaken{insecure.NewCredentials()})})
+	s := &GRPCServers{
+		Native: grpc.NewServer(options...),
+		Shared: grpc.NewServer(options...),
+		Health: health.NewServer(),
+	}
+	own := false
+	for _, srv := range []*grpc.Server{s.Native, s.Shared} {
+		if register != nil {
+			register(srv)
+		}
+		if _, own = srv.GetServiceInfo()[healthpb.Health_ServiceDesc.ServiceName]; !own {
+			healthpb.RegisterHealthServer(srv, s.Health)
+		}
+	}
+	if own {
+		s.Health = nil
+	}
+	return s
+}
+
+// Stop ends both servers at once, and what they serve.
+func (s *GRPCServers) Stop() {
+	s.Native.Stop()
+	s.Shared.Stop()
+}
+
+// handshakeTimeout bounds the time that grpc-go waits for a client's preface. It
+// was recognised before, so this never runs out but for a peer that dies.
+const handshakeTimeout = 10 * time.Second
+
+func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
+	options := []grpc.ServerOption{
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxRecvMsgSize(c.MaxRecvBytes),
+		grpc.MaxSendMsgSize(c.MaxSendBytes),
+		grpc.MaxConcurrentStreams(h2.MaxStreams),
+		grpc.MaxHeaderListSize(h2.MaxHeaderListBytes),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle:     c.MaxIdle,
+			MaxConnectionAge:      c.MaxAge,
+			MaxConnectionAgeGrace: c.MaxAgeGrace,
+			Time:                  orForever(c.PingInterval),
+			Timeout:               c.PingTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             max(c.MinPingInterval, 1), // 0 means five minutes to grpc-go.
+			PermitWithoutStream: true,
+		}),
+	}
+	if h2.StreamWindow != defaultStreamWindow {
+		// The window that a client was told must be the one that is enforced. At
+		// HTTP/2's own value it is left alone: naming it would switch off grpc-go's estimate.
+		options = append(options, grpc.InitialWindowSize(h2.StreamWindow))
+	}
+	return options
+}
+
+// orForever translates "0: never" to grpc-go, where a ping interval of 0 means two hours.
+func orForever(d time.Duration) time.Duration {
+	if d == 0 {
+		return math.MaxInt64
+	}
+	return d
+}
+
+// handshaken are transport credentials for connections whose TLS handshake, if
+// they have one, is over. They show its outcome as the peer's AuthInfo.
+type handshaken struct {
+	// plaintext answers for connections without TLS.
+	credentials.TransportCredentials
+}
+
+// TLSConn is a connection that knows the outcome of its TLS handshake. It is not named
+// ConnectionState, because net/http does not look for HTTP/2 on a connection
+// with that method.
+type TLSConn interface {
+	// TLSState returns nil for a connection without TLS.
+	TLSState() *tls.ConnectionState
+}
+
+// ServerHandshake implements [credentials.TransportCredentials].
+func (h handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if tc, ok := conn.(TLSConn); ok {
+		if state := tc.TLSState(); state != nil {
+			return conn, credentials.TLSInfo{
+				State:          *state,
+				CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+			}, nil
+		}
+	}
+	return h.TransportCredentials.ServerHandshake(conn)
+}
+
+// Clone implements [credentials.TransportCredentials].
+func (h handshaken) Clone() credentials.TransportCredentials {
+	return handshaken{h.TransportCredentials.Clone()}
+}
+
+// GracefulStop stops the native server: its clients are told by GOAWAY, and its
+// calls end by themselves. When ctx ends first it returns ctx's error and goes on
+// waiting in the background, until Stop.
+func (s *GRPCServers) GracefulStop(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		s.Native.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// IsGRPCContentType reports whether v is application/grpc, alone or followed by + or ;, and not grpc-web.
+func IsGRPCContentType(v string) bool { return isGRPCContentType(v) }

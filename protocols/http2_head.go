@@ -1,0 +1,291 @@
+package protocols
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+)
+
+const (
+	frameHeaderLen = 9 // RFC 9113, section 4.1.
+	settingLen     = 6 // RFC 9113, section 6.5.1.
+	pingLen        = 8 // RFC 9113, section 6.7.
+
+	// maxFrameLen is the largest frame that a client may send before it has
+	// seen another SETTINGS_MAX_FRAME_SIZE (RFC 9113, section 4.2). A client that
+	// was told more and uses it is served by the shared server.
+	maxFrameLen = 16384
+)
+
+// A frameHeader is the fixed part of an HTTP/2 frame (RFC 9113, section 4.1).
+type frameHeader struct {
+	length int
+	typ    http2.FrameType
+	flags  http2.Flags
+	stream uint32
+}
+
+// parseFrameHeader parses the first frameHeaderLen bytes of b.
+func parseFrameHeader(b []byte) frameHeader {
+	_ = b[frameHeaderLen-1]
+	return frameHeader{
+		length: int(b[0])<<16 | int(b[1])<<8 | int(b[2]),
+		typ:    http2.FrameType(b[3]),
+		flags:  http2.Flags(b[4]),
+		stream: binary.BigEndian.Uint32(b[5:]) &^ (1 << 31), // The highest bit is reserved.
+	}
+}
+
+func (h frameHeader) isAck() bool {
+	// Both frame types that know an ACK use the same bit.
+	return h.flags.Has(http2.FlagSettingsAck)
+}
+
+// appendFrame appends a frame of stream 0.
+func appendFrame(b []byte, typ http2.FrameType, flags http2.Flags, payload []byte) []byte {
+	n := len(payload)
+	b = append(b, byte(n>>16), byte(n>>8), byte(n), byte(typ), byte(flags), 0, 0, 0, 0)
+	return append(b, payload...)
+}
+
+// A frameScanner follows the frames of an HTTP/2 client up to the end of the
+// first header block. Whatever it does not expect it gives to the shared
+// HTTP/2 server, which speaks the right error.
+type frameScanner struct {
+	transport GRPCTransport
+	maxString int  // Longest string of the header block, in bytes.
+	ready     bool // The client's first SETTINGS is complete and valid.
+
+	// off is where the first frame begins that is not done with: an incomplete
+	// frame, or the HEADERS of an incomplete block.
+	off int
+	// next is where the next frame begins that was not looked at. It differs
+	// from off inside a header block only.
+	next int
+	// done counts the frames before off. It tells a frame that grows slowly
+	// from one slow frame after another.
+	done int
+	// block is the stream of the incomplete header block, 0 outside of one.
+	block uint32
+}
+
+// scan looks at b, which begins with the preface and the bytes of the previous
+// call. It never answers NoMatch.
+func (s *frameScanner) scan(b []byte) (Answer, Verdict) {
+	if s.transport == TransportShared {
+		return match(HTTP2, reasonPreface)
+	}
+	for len(b)-s.next >= frameHeaderLen {
+		h := parseFrameHeader(b[s.next:])
+		if reason := s.checkHeader(h); reason != "" {
+			return match(HTTP2, reason)
+		}
+		end := s.next + frameHeaderLen + h.length
+		if len(b) < end {
+			return NeedMore, Verdict{}
+		}
+		payload := b[s.next+frameHeaderLen : end]
+		if reason := s.checkPayload(h, payload); reason != "" {
+			return match(HTTP2, reason)
+		}
+		s.next = end
+		switch {
+		case h.typ == http2.FrameSettings:
+			s.ready = true
+		case h.typ != http2.FrameHeaders && h.typ != http2.FrameContinuation:
+		case h.flags.Has(http2.FlagHeadersEndHeaders):
+			return s.decide(b[s.off:end])
+		default:
+			s.block = h.stream
+			continue
+		}
+		s.off = end
+		s.done++
+	}
+	return NeedMore, Verdict{}
+}
+
+// partial reports whether n bytes end within a frame or a header block.
+func (s *frameScanner) partial(n int) bool { return n > s.off }
+
+// shift tells the scanner that bytes before s.off were inserted or removed.
+func (s *frameScanner) shift(delta int) {
+	s.off += delta
+	s.next += delta
+}
+
+// checkHeader returns why a frame with the header h goes to the shared server,
+// or the empty string. It needs no payload, so that a long frame out of place
+// is not waited for.
+func (s *frameScanner) checkHeader(h frameHeader) string {
+	switch {
+	case s.block != 0:
+		// RFC 9113, section 6.10: nothing interrupts a header block.
+		if h.typ != http2.FrameContinuation || h.stream != s.block || h.length > maxFrameLen {
+			return reasonBadBlock
+		}
+		return ""
+	case !s.ready:
+		// RFC 9113, section 3.4: the preface ends with a SETTINGS frame.
+		if h.typ != http2.FrameSettings || h.isAck() || badLength(h) || h.stream != 0 {
+			return reasonNotSettings
+		}
+		return ""
+	}
+	switch h.typ {
+	case http2.FrameData, http2.FrameRSTStream, http2.FrameGoAway, http2.FramePushPromise, http2.FrameContinuation:
+		return reasonOtherFrame
+	case http2.FrameHeaders:
+		// RFC 9113, section 5.1.1: clients use odd streams.
+		if h.stream%2 == 0 || badLength(h) {
+			return reasonBadFrame
+		}
+	case http2.FramePriority:
+		if h.stream == 0 || badLength(h) {
+			return reasonBadFrame
+		}
+	case http2.FrameSettings, http2.FramePing, http2.FrameWindowUpdate, http2.FramePriorityUpdate:
+		// A WINDOW_UPDATE of a stream that is still idle is an error, too
+		// (RFC 9113, section 5.1).
+		if h.stream != 0 || badLength(h) {
+			return reasonBadFrame
+		}
+	default:
+		// RFC 9113, section 5.5: unknown types are skipped.
+		if badLength(h) {
+			return reasonBadFrame
+		}
+	}
+	return ""
+}
+
+// badLength reports a length that the frame's type does not allow.
+func badLength(h frameHeader) bool {
+	switch h.typ {
+	case http2.FrameSettings:
+		return h.length > maxFrameLen || h.length%settingLen != 0 || h.isAck() && h.length != 0
+	case http2.FramePing:
+		return h.length != pingLen
+	case http2.FrameWindowUpdate:
+		return h.length != 4
+	case http2.FramePriority:
+		return h.length != 5
+	case http2.FramePriorityUpdate:
+		return h.length > maxFrameLen || h.length < 4
+	}
+	return h.length > maxFrameLen
+}
+
+// checkPayload returns why a frame goes to the shared server, or the empty string.
+func (s *frameScanner) checkPayload(h frameHeader, payload []byte) string {
+	switch h.typ {
+	case http2.FrameHeaders:
+		if _, ok := headersFragment(h, payload); !ok {
+			return reasonBadBlock
+		}
+		return ""
+	case http2.FrameSettings:
+		if validSettings(payload) {
+			return ""
+		}
+		if !s.ready {
+			return reasonNotSettings
+		}
+	case http2.FrameWindowUpdate:
+		// RFC 9113, section 6.9: an increment of 0 is an error.
+		if binary.BigEndian.Uint32(payload)&^(1<<31) != 0 {
+			return ""
+		}
+	case http2.FramePriorityUpdate:
+		// RFC 9218, section 7.1: there is no stream 0 to prioritise.
+		if binary.BigEndian.Uint32(payload)&^(1<<31) != 0 {
+			return ""
+		}
+	case http2.FramePriority:
+		if !dependsOnItself(h.stream, payload) {
+			return ""
+		}
+	default:
+		return ""
+	}
+	return reasonBadFrame
+}
+
+// validSettings applies the rules of RFC 9113, section 6.5.2. Unknown settings
+// are ignored there.
+func validSettings(payload []byte) bool {
+	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
+		value := binary.BigEndian.Uint32(payload[2:])
+		switch http2.SettingID(binary.BigEndian.Uint16(payload)) {
+		case http2.SettingEnablePush:
+			if value > 1 {
+				return false
+			}
+		case http2.SettingInitialWindowSize:
+			if value > 1<<31-1 {
+				return false
+			}
+		case http2.SettingMaxFrameSize:
+			if value < 1<<14 || value > 1<<24-1 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// dependsOnItself applies RFC 7540, section 5.3.1, to the priority fields of
+// stream. RFC 9113 deprecates them; servers still check them.
+func dependsOnItself(stream uint32, priority []byte) bool {
+	return binary.BigEndian.Uint32(priority)&^(1<<31) == stream
+}
+
+// headersFragment takes padding and priority off a HEADERS frame's payload
+// (RFC 9113, section 6.2). It reports false where they are in error.
+func headersFragment(h frameHeader, payload []byte) ([]byte, bool) {
+	padding := 0
+	if h.flags.Has(http2.FlagHeadersPadded) {
+		if len(payload) < 1 {
+			return nil, false
+		}
+		padding, payload = int(payload[0]), payload[1:]
+	}
+	if h.flags.Has(http2.FlagHeadersPriority) {
+		const priorityLen = 5
+		if len(payload) < priorityLen || dependsOnItself(h.stream, payload) {
+			return nil, false
+		}
+		payload = payload[priorityLen:]
+	}
+	if padding > len(payload) {
+		return nil, false
+	}
+	return payload[:len(payload)-padding], true
+}
+
+// decide gives the verdict on frames, which hold one whole header block.
+func (s *frameScanner) decide(frames []byte) (Answer, Verdict) {
+	d := blockDecoders.Get().(*blockDecoder)
+	d.begin(s.transport, s.maxString)
+	for len(frames) > 0 {
+		h := parseFrameHeader(frames)
+		fragment := frames[frameHeaderLen : frameHeaderLen+h.length]
+		frames = frames[frameHeaderLen+h.length:]
+		if h.typ == http2.FrameHeaders {
+			fragment, _ = headersFragment(h, fragment) // checkPayload found it sound.
+		}
+		if _, err := d.hpack.Write(fragment); err != nil {
+			return match(HTTP2, reasonBadBlock) // The decoder's state is lost.
+		}
+	}
+	if err := d.hpack.Close(); err != nil {
+		return match(HTTP2, reasonBadBlock)
+	}
+	isGRPC := d.isGRPC()
+	d.end()
+	blockDecoders.Put(d)
+	if isGRPC {
+		return match(GRPC, reasonGRPC)
+	}
+	return match(HTTP2, reasonFirstStream)
+}

@@ -1,0 +1,178 @@
+package protocols
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// HTTPHooks is what an HTTP server here is built around: live code, as opposed
+// to the settings of its section.
+type HTTPHooks struct {
+	Handler     http.Handler
+	ConnContext func(context.Context, net.Conn) context.Context
+	ConnState   func(net.Conn, http.ConnState)
+	Logger      *slog.Logger
+}
+
+// NewHTTP1Server returns a net/http server that speaks HTTP/1.0 and HTTP/1.1 on
+// the connections that its listener gives it.
+func NewHTTP1Server(c HTTP1Config, h HTTPHooks) *http.Server {
+	srv := newHTTPServer(h)
+	srv.ReadHeaderTimeout = c.HeaderTimeout
+	srv.IdleTimeout = orNever(c.IdleTimeout)
+	srv.MaxHeaderBytes = c.MaxHeaderBytes
+	srv.Protocols.SetHTTP1(true)
+	return srv
+}
+
+// headerListSlack is what net/http's HTTP/2 server adds to MaxHeaderBytes before
+// it announces SETTINGS_MAX_HEADER_LIST_SIZE: 32 bytes for each of ten fields.
+const headerListSlack = 10 * 32
+
+// NewHTTP2Server returns a net/http server that speaks HTTP/2 on the
+// connections that its listener gives it, and nothing else. Whether TLS was
+// underneath is not its business: a TLS connection must hide that it is one.
+func NewHTTP2Server(c HTTP2Config, h HTTPHooks) *http.Server {
+	srv := newHTTPServer(h)
+	srv.IdleTimeout = orNever(c.IdleTimeout)
+	srv.MaxHeaderBytes = int(c.MaxHeaderListBytes) - headerListSlack
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	srv.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams:          int(c.MaxStreams),
+		MaxReadFrameSize:              maxFrameSize,
+		MaxReceiveBufferPerConnection: int(c.ConnectionWindow),
+		MaxReceiveBufferPerStream:     int(c.StreamWindow),
+	}
+	return srv
+}
+
+func newHTTPServer(h HTTPHooks) *http.Server {
+	return &http.Server{ //nolint:gosec // The callers set the timeouts that their protocol knows.
+		Handler:     h.Handler,
+		ConnContext: h.ConnContext,
+		ConnState:   h.ConnState,
+		ErrorLog:    errorLog(h.Logger),
+		Protocols:   new(http.Protocols),
+		// The connections are past their TLS handshake when they come here.
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+}
+
+// orNever translates "0: no bound" to net/http, where an IdleTimeout of 0 means
+// "take ReadTimeout's" and a negative one means none.
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// errorLog brings net/http's own messages into logger. All but a handler's
+// panic are caused by a peer, so they stand at Debug.
+func errorLog(logger *slog.Logger) *log.Logger {
+	return log.New(errorLogWriter{logger}, "", 0)
+}
+
+type errorLogWriter struct{ logger *slog.Logger }
+
+func (w errorLogWriter) Write(p []byte) (int, error) {
+	msg := strings.TrimSuffix(string(p), "\n")
+	level := slog.LevelDebug
+	if strings.Contains(msg, ": panic serving ") {
+		level = slog.LevelError
+	}
+	w.logger.Log(context.Background(), level, msg)
+	return len(p), nil
+}
+
+// settingsTimeout bounds ServerSettings, which talks to a server in this process.
+const settingsTimeout = 5 * time.Second
+
+// ServerSettings returns the SETTINGS frame with which a server that
+// [NewHTTP2Server] makes from c opens every connection. It asks
+// such a server over a pipe, so that the answer is right for each version of net/http and
+// each of its debug settings.
+func ServerSettings(c HTTP2Config) ([]byte, error) {
+	client, server := net.Pipe()
+	defer client.Close()
+	srv := NewHTTP2Server(c, HTTPHooks{
+		Handler: http.NotFoundHandler(),
+		Logger:  slog.New(slog.DiscardHandler),
+	})
+	l := &onceListener{conn: server, done: make(chan struct{})}
+	defer srv.Close()
+	go srv.Serve(l) //nolint:errcheck // It ends when the server is closed; what it says then is of no use.
+	if err := client.SetDeadline(time.Now().Add(settingsTimeout)); err != nil {
+		return nil, fmt.Errorf("protocols: settings of the HTTP/2 server: %w", err)
+	}
+	frame, err := firstFrame(client)
+	if err != nil {
+		return nil, fmt.Errorf("protocols: settings of the HTTP/2 server: %w", err)
+	}
+	return frame, nil
+}
+
+const (
+	http2Preface      = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" // RFC 9113 section 3.4
+	frameHeaderLength = 9                                  // RFC 9113 section 4.1
+	frameTypeSettings = 0x4                                // RFC 9113 section 6.5
+)
+
+// firstFrame sends the client's preface and returns the first frame of the
+// answer, which has to be SETTINGS.
+func firstFrame(conn io.ReadWriter) ([]byte, error) {
+	if _, err := io.WriteString(conn, http2Preface); err != nil {
+		return nil, err
+	}
+	var frame bytes.Buffer
+	if _, err := io.CopyN(&frame, conn, frameHeaderLength); err != nil {
+		return nil, err
+	}
+	h := frame.Bytes()
+	length := int64(h[0])<<16 | int64(h[1])<<8 | int64(h[2])
+	if h[3] != frameTypeSettings {
+		return nil, fmt.Errorf("its first frame is of type %#x", h[3])
+	}
+	if _, err := io.CopyN(&frame, conn, length); err != nil {
+		return nil, err
+	}
+	return frame.Bytes(), nil
+}
+
+// onceListener accepts one connection, and then waits to be closed.
+type onceListener struct {
+	conn net.Conn
+	done chan struct{}
+	used bool
+}
+
+func (l *onceListener) Accept() (net.Conn, error) {
+	if l.used {
+		<-l.done
+		return nil, net.ErrClosed
+	}
+	l.used = true
+	return l.conn, nil
+}
+
+func (l *onceListener) Close() error {
+	select {
+	case <-l.done:
+		return errors.New("protocols: listener closed twice")
+	default:
+		close(l.done)
+		return nil
+	}
+}
+
+func (l *onceListener) Addr() net.Addr { return l.conn.LocalAddr() }

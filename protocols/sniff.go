@@ -1,0 +1,170 @@
+package protocols
+
+import (
+	"errors"
+	"io"
+	"time"
+)
+
+// The defaults of [SniffConfig], for callers that have no wishes of their own.
+const (
+	DefaultSniffTimeout     = 3 * time.Second
+	DefaultSniffMaxBytes    = 16384
+	DefaultUndecidedTimeout = 120 * time.Second
+)
+
+// minSniffBytes is the least cap that still holds the HTTP/2 preface and the
+// SETTINGS of any client.
+const minSniffBytes = 256
+
+// A SniffConfig bounds what recognising a connection may cost. A nil
+// *SniffConfig means the defaults, and no Settings.
+type SniffConfig struct {
+	// Timeout bounds the wait for the first bytes, for a frame or header block
+	// that has begun, and each write. Zero means no bound on the waits; writes
+	// are then bounded by DefaultSniffTimeout.
+	Timeout time.Duration
+	// MaxBytes caps the peek buffer, in bytes. Zero or less means
+	// DefaultSniffMaxBytes; values below 256 count as 256.
+	MaxBytes int
+	// UndecidedTimeout bounds how long an HTTP/2 connection with a good preface
+	// and SETTINGS may wait before its first request, from the moment it has
+	// sent them. Zero means no bound.
+	UndecidedTimeout time.Duration
+	// Settings is the complete SETTINGS frame, header included, that the servers
+	// behind the sniffer would send first. Where it is empty, Sniff never
+	// writes: an HTTP/2 connection that its first bytes do not decide goes to
+	// the shared server.
+	Settings []byte
+	// Transport says which server gets gRPC connections.
+	Transport GRPCTransport
+}
+
+func (c *SniffConfig) withDefaults() SniffConfig {
+	if c == nil {
+		return SniffConfig{
+			Timeout:          DefaultSniffTimeout,
+			MaxBytes:         DefaultSniffMaxBytes,
+			UndecidedTimeout: DefaultUndecidedTimeout,
+		}
+	}
+	config := *c
+	if config.MaxBytes <= 0 {
+		config.MaxBytes = DefaultSniffMaxBytes
+	}
+	config.MaxBytes = max(config.MaxBytes, minSniffBytes)
+	return config
+}
+
+// Sniff waits until c's first bytes say what it speaks, and returns the
+// verdict. It is called once, by one goroutine; later calls return the same
+// verdict at once. It never consumes a byte that the following server needs,
+// and clears all deadlines before it returns. On a Failure it does not close
+// c, whose bytes are still to be read.
+//
+// Sniff writes only to an HTTP/2 client that has sent its preface and SETTINGS
+// but not its first HEADERS, since it may be waiting for ours: then it sends
+// config.Settings, and answers SETTINGS and PING for as long as it waits. PINGs
+// that it answered are not replayed to the server; SETTINGS are, as one frame
+// with the values that hold in the end. Where such a client stays idle too
+// long, it is sent a GOAWAY.
+func (c *Conn) Sniff(config *SniffConfig) Verdict {
+	c.mu.Lock()
+	done := c.wait == decided
+	c.mu.Unlock()
+	if done {
+		return c.verdict
+	}
+	c.SetPeek(config)
+	c.begin()
+	s := sniffer{conn: c, config: &c.config, scanner: newScanner(c.config.Transport, c.config.MaxBytes)}
+	v := s.run()
+	v.Bytes = c.peek.total
+	v.Duration = time.Since(c.started)
+	c.decide(v)
+	return v
+}
+
+// A sniffer is the state of one Sniff.
+type sniffer struct {
+	conn    *Conn
+	config  *SniffConfig
+	scanner scanner
+	http2   handshake
+}
+
+// run waits for bytes until they decide or something else does.
+func (s *sniffer) run() Verdict {
+	c := s.conn
+	// The write deadline counts, too: the first Read of a *tls.Conn may have to
+	// shake hands.
+	_ = c.inner.SetDeadline(after(c.started, s.config.Timeout))
+	for {
+		answer, v := s.scanner.scan(c.peek.unread())
+		switch {
+		case answer != NeedMore:
+			return v
+		case len(c.peek.unread()) >= s.config.MaxBytes:
+			return s.full()
+		case c.peek.err != nil:
+			return s.closed()
+		}
+		if s.scanner.http2.ready {
+			if v, ok := s.answer(); ok {
+				return v
+			}
+		}
+		before := c.peek.total
+		if err := c.peek.fill(c.inner, s.config.MaxBytes); err != nil && c.peek.total == before {
+			return s.timedOut()
+		}
+	}
+}
+
+func failed(failure, reason string) Verdict {
+	return Verdict{Failure: failure, Reason: reason}
+}
+
+// full is the verdict on a full buffer. The servers have limits of their own
+// for what is longer, and the words to refuse it.
+func (s *sniffer) full() Verdict {
+	switch {
+	case s.scanner.isHTTP2:
+		return Verdict{Protocol: HTTP2, Reason: reasonLongBlock}
+	case s.scanner.http1.method > 0:
+		return Verdict{Protocol: HTTP1, Reason: reasonLongRequestLine}
+	}
+	return failed(FailureTooLarge, reasonTooLarge)
+}
+
+// closed is the verdict on a connection from which nothing more can be read.
+func (s *sniffer) closed() Verdict {
+	switch {
+	case s.scanner.http2.ready:
+		return Verdict{Protocol: HTTP2, Reason: reasonClosedUndecided}
+	case s.conn.peek.total == 0:
+		return failed(FailureSilent, reasonNothing)
+	case errors.Is(s.conn.peek.err, io.ErrNoProgress):
+		return failed(FailureNoMatch, reasonReadNoProgress)
+	}
+	return failed(FailureNoMatch, reasonClosed)
+}
+
+// timedOut is the verdict after a deadline, which EndWait may have moved.
+func (s *sniffer) timedOut() Verdict {
+	switch {
+	case s.conn.peek.total == 0:
+		return failed(FailureSilent, reasonNothing)
+	case !s.scanner.http2.ready:
+		return failed(FailureTimeout, reasonSlow)
+	case s.conn.isHurried():
+		return hurried()
+	case s.scanner.http2.partial(len(s.conn.peek.unread())):
+		return failed(FailureTimeout, reasonSlowFrame)
+	}
+	s.goAway()
+	return failed(FailureTimeout, reasonIdle)
+}
+
+// hurried is the verdict after EndWait.
+func hurried() Verdict { return Verdict{Protocol: HTTP2, Reason: reasonDrain} }

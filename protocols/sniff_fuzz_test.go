@@ -1,0 +1,104 @@
+package protocols
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+)
+
+// A dripConn reads what it was given in pieces, and keeps what is written.
+type dripConn struct {
+	replayConn
+	wrote bytes.Buffer
+}
+
+func (c *dripConn) Write(p []byte) (int, error)   { return c.wrote.Write(p) }
+func (*dripConn) SetReadDeadline(time.Time) error { return nil }
+
+// A pieceReader returns at most step bytes at a time.
+type pieceReader struct {
+	r    io.Reader
+	step int
+}
+
+func (r pieceReader) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p), r.step)]) }
+
+// A frameCount is what a stream of frames holds.
+type frameCount struct {
+	Pings, Settings int    // Without ACKs.
+	Rest            string // All other frames, and what is cut short.
+}
+
+func countFrames(b []byte) (c frameCount) {
+	for len(b) > 0 {
+		h, err := http2.ReadFrameHeader(bytes.NewReader(b))
+		if err != nil || len(b) < frameHeaderLen+int(h.Length) {
+			break
+		}
+		frame := b[:frameHeaderLen+int(h.Length)]
+		b = b[len(frame):]
+		isAck := h.Flags.Has(http2.FlagPingAck)
+		switch {
+		case h.Type == http2.FramePing && !isAck:
+			c.Pings++
+		case h.Type == http2.FrameSettings && !isAck:
+			c.Settings++
+		default:
+			c.Rest += string(frame)
+		}
+	}
+	c.Rest += string(b)
+	return c
+}
+
+// FuzzSniffReplay lets Sniff play the handshake with a client that sends b:
+// each of its frames is either answered or replayed, and all but PING and
+// SETTINGS are replayed as they were.
+func FuzzSniffReplay(f *testing.F) {
+	ping, settings := pingFrame(0, "12345678"), opening(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 14})
+	settings = settings[len(http2.ClientPreface):]
+	for _, b := range http2Seeds() {
+		f.Add(b[len(http2.ClientPreface):], uint8(1))
+		f.Add(b[len(http2.ClientPreface):], uint8(200))
+	}
+	f.Add(slices.Concat(settings, ping, settings, ackFrame(), ping, settings, firstRequest(), ping), uint8(20))
+	f.Fuzz(func(t *testing.T, b []byte, step uint8) {
+		if step == 0 || len(b) > DefaultSniffMaxBytes {
+			return
+		}
+		sent := slices.Concat([]byte(http2.ClientPreface), b)
+		inner := &dripConn{replayConn: replayConn{Reader: pieceReader{bytes.NewReader(sent), int(step)}}}
+		c := newConn(inner)
+		v := c.Sniff(testConfig())
+		replay, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inner.wrote.Len() == 0 {
+			if !bytes.Equal(replay, sent) {
+				t.Fatalf("replay %q without an answer, want %q", replay, sent)
+			}
+			return
+		}
+		if v.Failure != "" {
+			t.Errorf("verdict %+v behind a handshake", v)
+		}
+		wrote, ok := bytes.CutPrefix(inner.wrote.Bytes(), testSettings)
+		if !ok {
+			t.Fatalf("wrote %q first", wrote)
+		}
+		acks := bytes.Count(wrote, ackFrame())
+		pongs := (len(wrote) - acks*frameHeaderLen) / (frameHeaderLen + pingLen)
+		want, got := countFrames(b), countFrames(replay[len(http2.ClientPreface):])
+		got.Pings += pongs
+		got.Settings += acks - 1 // The first one is answered and replayed.
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("replayed and answered frames (-want +got):\n%s", diff)
+		}
+	})
+}

@@ -1,0 +1,184 @@
+package protocols
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/net/http/httpguts"
+)
+
+// WebSocketHandler serves one WebSocket. The connection is closed when it
+// returns: with 1000 after nil, and with 1011 after an error, unless it was closed before.
+//
+// The context ends when the peer is gone or when the server drains; then the
+// connection has been closed with 1001 (going away).
+type WebSocketHandler func(ctx context.Context, c *websocket.Conn, r *http.Request) error
+
+// ErrDraining is the cause of a WebSocket handler's context when the server drains.
+var ErrDraining = errors.New("protocols: server is draining")
+
+// WebSockets serves WebSockets on requests of HTTP servers, and can tell all of
+// them to leave. All methods may be called concurrently.
+type WebSockets struct {
+	config WebSocketConfig
+	logger *slog.Logger
+	opened func(*http.Request)
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	draining bool
+	// empty is closed when the last session ends while draining.
+	empty chan struct{}
+}
+
+// IsWebSocketUpgrade reports whether an HTTP/1.1 request asks to become a WebSocket (RFC 6455 section 4.2.1).
+func IsWebSocketUpgrade(r *http.Request) bool {
+	return r.Method == http.MethodGet &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
+}
+
+// session is one open WebSocket.
+type session struct {
+	conn   *websocket.Conn
+	cancel context.CancelCauseFunc
+}
+
+// NewWebSockets returns a WebSockets. The function opened, which may be nil, is
+// called with each request that has become a WebSocket, before its handler.
+func NewWebSockets(c WebSocketConfig, logger *slog.Logger, opened func(*http.Request)) *WebSockets {
+	return &WebSockets{
+		config:   c,
+		logger:   logger,
+		opened:   opened,
+		sessions: make(map[*session]struct{}),
+		empty:    make(chan struct{}),
+	}
+}
+
+// Handler returns an HTTP handler that accepts the WebSocket handshake and
+// serves it with h. A request that is no handshake is answered 426, one of a foreign origin 403, and during a drain 503.
+func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ws.isDraining() {
+			w.Header().Set("Connection", "close")
+			http.Error(w, "the server is draining", http.StatusServiceUnavailable)
+			return
+		}
+		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: ws.config.OriginPatterns})
+		if err != nil {
+			ws.logger.Debug("websocket handshake refused", "err", err)
+			return
+		}
+		ws.serve(conn, r, h)
+	})
+}
+
+func (ws *WebSockets) serve(conn *websocket.Conn, r *http.Request, h WebSocketHandler) {
+	conn.SetReadLimit(ws.config.ReadLimit)
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	s := &session{conn: conn, cancel: cancel}
+	if ws.opened != nil {
+		ws.opened(r)
+	}
+	if !ws.add(s) {
+		// The drain began between the handshake and here.
+		go s.leave()
+	}
+	defer ws.remove(s)
+	// A handler that panics must not leave the connection open.
+	defer conn.CloseNow() //nolint:errcheck // It is closed in any case; the error is that it was closed before.
+
+	err := h(ctx, conn, r)
+	switch {
+	case err == nil:
+		err = conn.Close(websocket.StatusNormalClosure, "")
+	case websocket.CloseStatus(err) == -1 && ctx.Err() == nil:
+		ws.logger.Debug("websocket handler failed", "err", err)
+		err = conn.Close(websocket.StatusInternalError, "")
+	}
+	if err != nil {
+		ws.logger.Debug("websocket closed", "err", err)
+	}
+}
+
+// leave closes the connection with 1001 and gives the peer up to 5 s to answer,
+// and only then ends the handler's context: an ended context would cut the connection
+// without a close frame.
+func (s *session) leave() {
+	_ = s.conn.Close(websocket.StatusGoingAway, "server is going away")
+	s.cancel(ErrDraining)
+}
+
+func (ws *WebSockets) isDraining() bool {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return ws.draining
+}
+
+// add reports whether the session need not leave at once.
+func (ws *WebSockets) add(s *session) bool {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.sessions[s] = struct{}{}
+	return !ws.draining
+}
+
+func (ws *WebSockets) remove(s *session) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	delete(ws.sessions, s)
+	if ws.draining && len(ws.sessions) == 0 {
+		ws.closeEmpty()
+	}
+}
+
+// closeEmpty may be called more than once, because a late session can come and go.
+func (ws *WebSockets) closeEmpty() {
+	select {
+	case <-ws.empty:
+	default:
+		close(ws.empty)
+	}
+}
+
+// Drain refuses new WebSockets and tells every open one to leave, each at a
+// random moment within spread. It waits until all are gone, or until ctx ends;
+// then those that are left are told at once and it returns ctx's error.
+func (ws *WebSockets) Drain(ctx context.Context, spread time.Duration) error {
+	ws.mu.Lock()
+	ws.draining = true
+	for s := range ws.sessions {
+		go s.leaveWithin(ctx, spread)
+	}
+	if len(ws.sessions) == 0 {
+		ws.closeEmpty()
+	}
+	ws.mu.Unlock()
+	select {
+	case <-ws.empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *session) leaveWithin(ctx context.Context, spread time.Duration) {
+	if spread > 0 {
+		t := time.NewTimer(rand.N(spread)) //nolint:gosec // A herd is spread, no secret is made.
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
+	s.leave()
+}
