@@ -1,0 +1,61 @@
+package mux
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// Config is what can be said about a server in a file. Each package owns its
+// section. A Config starts as [DefaultConfig]; a zero in it is a zero, not "the default".
+type Config struct {
+	// Listeners are the addresses that ListenAndServe opens.
+	Listeners []listeners.Config `yaml:"listeners"`
+	// Sniff bounds what a connection may cost before its protocol is known.
+	Sniff     protocols.SniffLimits     `yaml:"sniff"`
+	HTTP1     protocols.HTTP1Config     `yaml:"http1"`
+	HTTP2     protocols.HTTP2Config     `yaml:"http2"`
+	GRPC      protocols.GRPCConfig      `yaml:"grpc"`
+	WebSocket protocols.WebSocketConfig `yaml:"websocket"`
+	// Drain is the sequence that ends the server.
+	Drain lifecycle.Config `yaml:"drain"`
+}
+
+// DefaultAddress is where a server listens that was not told otherwise.
+const DefaultAddress = "127.0.0.1:8080"
+
+// DefaultConfig returns a Config with every default filled in.
+func DefaultConfig() Config {
+	return Config{
+		Listeners: []listeners.Config{{Address: DefaultAddress}},
+		Sniff:     protocols.DefaultSniffLimits(),
+		HTTP1:     protocols.DefaultHTTP1Config(),
+		HTTP2:     protocols.DefaultHTTP2Config(),
+		GRPC:      protocols.DefaultGRPCConfig(),
+		WebSocket: protocols.DefaultWebSocketConfig(),
+		Drain:     lifecycle.DefaultConfig(),
+	}
+}
+
+// Validate reports every fault of the configuration at once, each with the path
+// of its key.
+func (c Config) Validate() error {
+	var faults []error
+	for i, l := range c.Listeners {
+		if err := l.Validate(); err != nil {
+			faults = append(faults, fmt.Errorf("mux: listeners[%d]: %w", i, err))
+		}
+	}
+	faults = append(faults,
+		c.Sniff.Validate(),
+		c.HTTP1.Validate(),
+		c.HTTP2.Validate(),
+		c.GRPC.Validate(),
+		c.WebSocket.Validate(),
+		c.Drain.Validate(),
+	)
+	return errors.Join(faults...)
+}

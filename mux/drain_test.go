@@ -1,0 +1,231 @@
+package mux_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/connectivity"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
+)
+
+// drainResult is what Drain returned.
+type drainResult struct {
+	report *lifecycle.Report
+	err    error
+}
+
+func (s *server) drain(ctx context.Context) <-chan drainResult {
+	done := make(chan drainResult, 1)
+	go func() {
+		report, err := s.Drain(ctx)
+		done <- drainResult{report, err}
+	}()
+	return done
+}
+
+// get asks for a path and reports on a channel.
+func get(c *http.Client, url string) <-chan string {
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := c.Get(url)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		answer <- string(body)
+	}()
+	return answer
+}
+
+func (s *server) active(protocol string) int64 { return s.Stats().Pools[protocol].Active }
+
+// TestDrainEndsAllProtocols: a slow request on HTTP/1.1 and HTTP/2, a gRPC
+// stream, a WebSocket, idle connections and one that waits undecided are open
+// when the drain begins; all of them end properly and nothing is cut.
+func TestDrainEndsAllProtocols(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		url := s.scheme() + "://" + s.addr
+		for version := range 2 {
+			if got := <-get(s.client(t, version+1), url+"/echo"); got != "" {
+				t.Fatal(got)
+			}
+		}
+		undecided := s.grpcClient(t)
+		undecided.Connect()
+		eventually(t, "ready before its first call", func() bool { return undecided.GetState() == connectivity.Ready })
+
+		ws := s.webSocket(t)
+		stream, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		echo := func(text string) {
+			t.Helper()
+			if err := stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload(text)}); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := stream.Recv(); err != nil || string(got.GetPayload().GetBody()) != text {
+				t.Fatalf("stream: %v, %v", got, err)
+			}
+		}
+		echo("before")
+		slow1, slow2 := get(s.client(t, 1), url+"/slow"), get(s.client(t, 2), url+"/slow")
+		eventually(t, "all connections open", func() bool {
+			return s.active("http1") == 2 && s.active("http2") == 2 && s.active("websocket") == 1 && s.active("grpc") == 1
+		})
+
+		done := s.drain(t.Context())
+		if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+			t.Errorf("WebSocket ended with %v, want 1001", err)
+		}
+		for _, slow := range []<-chan string{slow1, slow2} {
+			if got := <-slow; got != "slow" {
+				t.Errorf("slow request: %q", got)
+			}
+		}
+		echo("during")
+		if err := stream.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != io.EOF {
+			t.Errorf("stream ended with %v", err)
+		}
+		got := <-done
+		if got.err != nil || got.report.ForcedTotal() != 0 {
+			t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+		}
+		var steps []string
+		for _, step := range got.report.Steps {
+			steps = append(steps, step.Name+" "+string(step.Status))
+		}
+		want := []string{"announce done", "drain-delay done", "stop-accepting done", "wait-connections done", "force-close done", "cleanup done"}
+		if diff := cmp.Diff(want, steps); diff != "" {
+			t.Errorf("steps (-want +got):\n%s", diff)
+		}
+		if s.Phase() != lifecycle.PhaseStopped {
+			t.Errorf("phase %s", s.Phase())
+		}
+	})
+}
+
+// TestDrainForces: what overstays is cut and counted, by protocol.
+func TestDrainForces(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 200 * time.Millisecond }))
+	stream, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "stream open", func() bool { return s.active("grpc") == 1 })
+	report, err := s.Drain(t.Context())
+	if !errors.Is(err, lifecycle.ErrForced) {
+		t.Errorf("drain: %v, want ErrForced", err)
+	}
+	if diff := cmp.Diff(map[string]int{"grpc": 1}, report.Forced); diff != "" {
+		t.Errorf("forced (-want +got):\n%s", diff)
+	}
+	if _, err := stream.Recv(); err == nil {
+		t.Error("the stream goes on")
+	}
+}
+
+// TestDrainDelay: during the delay new connections are served and readiness says no.
+func TestDrainDelay(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = time.Minute }))
+	if resp := s.status(t, "/readyz"); resp != http.StatusOK {
+		t.Fatalf("ready: %d", resp)
+	}
+	health := healthpb.NewHealthClient(s.grpcClient(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := s.drain(ctx)
+	eventually(t, "not ready", func() bool { return s.status(t, "/readyz") == http.StatusServiceUnavailable })
+	if got := s.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("live: %d", got)
+	}
+	if got := s.status(t, "/echo"); got != http.StatusOK {
+		t.Errorf("new connection during the delay: %d", got)
+	}
+	eventually(t, "gRPC health says NOT_SERVING", func() bool {
+		h, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{})
+		return err == nil && h.GetStatus() == healthpb.HealthCheckResponse_NOT_SERVING
+	})
+	cancel()
+	<-done
+}
+
+// status asks for path on a connection of its own.
+func (s *server) status(t *testing.T, path string) int {
+	t.Helper()
+	conn := s.dial(t)
+	defer conn.Close()
+	return roundTrip(t, conn, bufio.NewReader(conn), "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").StatusCode
+}
+
+// TestDrainServesUnclassified: a connection that is in the middle of its first
+// bytes when the listener closes is served if it speaks in time.
+func TestDrainServesUnclassified(t *testing.T) {
+	s := start(t, false)
+	conn := s.dial(t)
+	if _, err := io.WriteString(conn, "GET /ec"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "sniffing", func() bool { return s.active("sniffing") == 1 })
+	done := s.drain(t.Context())
+	eventually(t, "listener closed", func() bool {
+		c, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			return true
+		}
+		_ = c.Close()
+		return false
+	})
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "ho HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("status %s", resp.Status)
+	}
+	if got := <-done; got.err != nil {
+		t.Errorf("drain: %v", got.err)
+	}
+}
+
+// TestDrainShared: concurrent stops share one drain.
+func TestDrainShared(t *testing.T) {
+	s := start(t, false)
+	first, second := <-s.drain(t.Context()), <-s.drain(t.Context())
+	if first.report != second.report {
+		t.Error("two reports")
+	}
+}
+
+// TestServeAfterShutdown: a server that was shut down serves no more.
+func TestServeAfterShutdown(t *testing.T) {
+	s := mux.New(mux.Configure(noDelay))
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Serve(l)
+	if !errors.Is(err, mux.ErrServerClosed) || !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+}

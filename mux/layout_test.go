@@ -1,0 +1,179 @@
+package mux_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	modulePath = "github.com/muxserve/muxserve"
+	moduleRoot = ".." // Tests run in the directory of their package.
+)
+
+// leaves are the packages that import no sibling, each with the modules that it, or a package below it, may import
+// directly. The standard library is open to all of them.
+var leaves = map[string][]string{
+	"lifecycle": {},
+	"listeners": {
+		"github.com/pires/go-proxyproto",
+		"github.com/youmark/pkcs8", // Encrypted PKCS#8 keys, which crypto/x509 does not read.
+	},
+	"pool": {},
+	"protocols": {
+		"github.com/coder/websocket",
+		"github.com/soheilhy/cmux",
+		"golang.org/x/net",
+		"google.golang.org/grpc",
+	},
+}
+
+// goPackage is what these tests read of `go list -json`.
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+	Standard   bool
+	Module     *struct{ Path string }
+}
+
+func TestLeavesImportNoSibling(t *testing.T) {
+	t.Parallel()
+	packages := listDeps(t, "./...")
+	checked := map[string]bool{}
+	for _, pkg := range packages {
+		leaf, ok := topDirectory(pkg.ImportPath)
+		if _, isLeaf := leaves[leaf]; !ok || !isLeaf {
+			continue
+		}
+		checked[leaf] = true
+		for _, dep := range pkg.Deps {
+			if sibling, ok := topDirectory(dep); ok && sibling != leaf {
+				t.Errorf("%s depends on %s; only mux and cmd compose the leaf packages", pkg.ImportPath, dep)
+			}
+		}
+	}
+	for leaf := range leaves {
+		if !checked[leaf] {
+			t.Errorf("package %s was not found, so nothing was checked", leaf)
+		}
+	}
+}
+
+func TestLeavesImportOnlyTheirModules(t *testing.T) {
+	t.Parallel()
+	packages := listDeps(t, "./...")
+	for _, pkg := range packages {
+		leaf, ok := topDirectory(pkg.ImportPath)
+		allowed, isLeaf := leaves[leaf]
+		if !ok || !isLeaf {
+			continue
+		}
+		for _, path := range pkg.Imports {
+			dep := packages[path]
+			if dep.Standard || dep.Module == nil || dep.Module.Path == modulePath {
+				continue
+			}
+			if !slices.Contains(allowed, dep.Module.Path) {
+				t.Errorf("%s imports %s; %s may import of other modules only %q", pkg.ImportPath, path, leaf, allowed)
+			}
+		}
+	}
+}
+
+// TestMuxLinksNoPrometheus keeps the metrics library out of the binary of an embedder who did not ask for it.
+func TestMuxLinksNoPrometheus(t *testing.T) {
+	t.Parallel()
+	for path := range listDeps(t, "./mux") {
+		if strings.HasPrefix(path, "github.com/prometheus/") {
+			t.Errorf("package mux links %s", path)
+		}
+	}
+}
+
+func TestTopLevelEntries(t *testing.T) {
+	t.Parallel()
+	allowed := []string{
+		".ci", ".gitignore", ".golangci.yml", "CHANGELOG.md", "LICENSE", "Makefile", "README.md",
+		"cmd", "go.mod", "go.sum", "lifecycle", "listeners", "mux", "pool", "protocols", "testdata",
+	}
+	ignored := ignoredTopLevel(t)
+	entries, err := os.ReadDir(moduleRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unexpected []string
+	for _, entry := range entries {
+		name := entry.Name()
+		if name != ".git" && !slices.Contains(allowed, name) && !slices.Contains(ignored, name) {
+			unexpected = append(unexpected, name)
+		}
+	}
+	if diff := cmp.Diff([]string(nil), unexpected); diff != "" {
+		t.Errorf("unexpected entries at the top of the repository (-want +got):\n%s", diff)
+	}
+}
+
+// listDeps returns the packages that match the pattern and all their dependencies, tests aside, by import path.
+func listDeps(t *testing.T, pattern string) map[string]goPackage {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Deps,Standard,Module", pattern)
+	cmd.Dir = moduleRoot
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	stdout, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	packages := map[string]goPackage{}
+	for dec := json.NewDecoder(strings.NewReader(string(stdout))); ; {
+		var pkg goPackage
+		if err := dec.Decode(&pkg); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		packages[pkg.ImportPath] = pkg
+	}
+}
+
+// topDirectory returns the first directory of a package of this module; ok is false for a package of another one.
+func topDirectory(importPath string) (directory string, ok bool) {
+	rest, ok := strings.CutPrefix(importPath, modulePath+"/")
+	directory, _, _ = strings.Cut(rest, "/")
+	return directory, ok
+}
+
+// ignoredTopLevel returns the names that .gitignore anchors at the top, such as the binary that go build leaves there.
+func ignoredTopLevel(t *testing.T) []string {
+	t.Helper()
+	file, err := os.Open(filepath.Join(moduleRoot, ".gitignore"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // A module zip may come without it.
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var names []string
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if name, ok := strings.CutPrefix(lines.Text(), "/"); ok {
+			names = append(names, strings.TrimSuffix(name, "/"))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}

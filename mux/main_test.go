@@ -1,0 +1,286 @@
+package mux_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/coder/websocket"
+	"github.com/muxserve/muxserve/mux"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// certificate is a server certificate for 127.0.0.1 and its pool.
+func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(nil)
+	srv.StartTLS()
+	defer srv.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	return srv.TLS.Certificates[0], pool
+}
+
+// server is a mux.Server under test.
+type server struct {
+	*mux.Server
+	addr  string
+	roots *x509.CertPool // nil: plaintext
+}
+
+// noDelay makes a drain end as soon as the clients allow.
+func noDelay(c *mux.Config) {
+	c.Drain.Delay = 0
+	c.Drain.Spread = 0
+}
+
+// start serves the test handlers, and options on top, on a loopback port. The
+// server is shut down at the end of the test, and nothing may be left then.
+func start(t *testing.T, withTLS bool, options ...mux.Option) *server {
+	t.Helper()
+	options = append([]mux.Option{
+		mux.Configure(noDelay),
+		mux.WithHandler(routes()),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
+		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+	}, options...)
+	var roots *x509.CertPool
+	if withTLS {
+		var cert tls.Certificate
+		cert, roots = certificate(t)
+		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}))
+	}
+	s := serve(t, mux.New(options...))
+	s.roots = roots
+	return s
+}
+
+// serve serves s on a loopback port until the end of the test.
+func serve(t *testing.T, m *mux.Server) *server {
+	t.Helper()
+	s := &server{Server: m}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := <-served; err == nil {
+			t.Error("Serve returned nil")
+		}
+		for name, p := range s.Stats().Pools {
+			if p.Active != 0 {
+				t.Errorf("pool %s: %d connections left", name, p.Active)
+			}
+		}
+	})
+	return s
+}
+
+// testWriter logs to the test until it ends.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	if w.t.Context().Err() == nil {
+		w.t.Logf("%s", p)
+	}
+	return len(p), nil
+}
+
+// routes are the test server's HTTP handlers.
+func routes() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("X-Method", r.Method)
+		w.Header().Set("X-Proto", r.Proto)
+		if info, ok := mux.FromContext(r.Context()); ok {
+			w.Header().Set("X-Protocol", info.Protocol)
+		}
+		if r.TLS != nil {
+			w.Header().Set("X-TLS", tls.VersionName(r.TLS.Version)+" "+r.TLS.NegotiatedProtocol)
+		}
+		_, _ = w.Write(body)
+	})
+	m.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(500 * time.Millisecond):
+			_, _ = io.WriteString(w, "slow")
+		case <-r.Context().Done():
+		}
+	})
+	m.Handle("/ws", mux.WebSocket(echoWebSocket))
+	return m
+}
+
+func echoWebSocket(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+	for {
+		typ, msg, err := c.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.Write(ctx, typ, msg); err != nil {
+			return err
+		}
+	}
+}
+
+// testService echoes payloads.
+type testService struct {
+	testpb.UnimplementedTestServiceServer
+}
+
+func (testService) UnaryCall(ctx context.Context, r *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	info, _ := mux.FromContext(ctx)
+	return &testpb.SimpleResponse{Payload: r.GetPayload(), Username: info.Protocol}, nil
+}
+
+func (testService) StreamingOutputCall(r *testpb.StreamingOutputCallRequest, s grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
+	for range r.GetResponseParameters() {
+		if err := s.Send(&testpb.StreamingOutputCallResponse{Payload: r.GetPayload()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (testService) StreamingInputCall(s grpc.ClientStreamingServer[testpb.StreamingInputCallRequest, testpb.StreamingInputCallResponse]) error {
+	var n int32
+	for {
+		r, err := s.Recv()
+		if err == io.EOF {
+			return s.SendAndClose(&testpb.StreamingInputCallResponse{AggregatedPayloadSize: n})
+		}
+		if err != nil {
+			return err
+		}
+		n += int32(len(r.GetPayload().GetBody()))
+	}
+}
+
+func (testService) FullDuplexCall(s grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+	for {
+		r, err := s.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.Send(&testpb.StreamingOutputCallResponse{Payload: r.GetPayload()}); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *server) scheme() string {
+	if s.roots != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// client returns an HTTP client that speaks version 1 or 2 and nothing else.
+func (s *server) client(t *testing.T, version int) *http.Client {
+	t.Helper()
+	p := new(http.Protocols)
+	p.SetHTTP1(version == 1)
+	p.SetHTTP2(version == 2 && s.roots != nil)
+	p.SetUnencryptedHTTP2(version == 2 && s.roots == nil)
+	tr := &http.Transport{Protocols: p, TLSClientConfig: &tls.Config{RootCAs: s.roots}}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// grpcClient returns a client connection.
+func (s *server) grpcClient(t *testing.T, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	creds := insecure.NewCredentials()
+	if s.roots != nil {
+		creds = credentials.NewClientTLSFromCert(s.roots, "")
+	}
+	cc, err := grpc.NewClient(s.addr, append(options, grpc.WithTransportCredentials(creds))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cc.Close() })
+	return cc
+}
+
+// dial opens a raw connection, past its TLS handshake if the server has TLS.
+func (s *server) dial(t *testing.T, alpn ...string) net.Conn {
+	t.Helper()
+	var conn net.Conn
+	var err error
+	if s.roots != nil {
+		conn, err = tls.Dial("tcp", s.addr, &tls.Config{RootCAs: s.roots, NextProtos: alpn})
+	} else {
+		conn, err = net.Dial("tcp", s.addr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	return conn
+}
+
+// roundTrip writes a raw HTTP/1.1 request and reads the response.
+func roundTrip(t *testing.T, conn net.Conn, r *bufio.Reader, request string) *http.Response {
+	t.Helper()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// bothForms runs a test in plaintext and over TLS.
+func bothForms(t *testing.T, f func(t *testing.T, s *server), options ...mux.Option) {
+	t.Helper()
+	for _, form := range []struct {
+		name string
+		tls  bool
+	}{{"plaintext", false}, {"tls", true}} {
+		t.Run(form.name, func(t *testing.T) { f(t, start(t, form.tls, options...)) })
+	}
+}
+
+// eventually waits until cond holds.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("still not so: %s", what)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package mux
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+
+	"google.golang.org/grpc"
+
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// Option is one thing that [New] is told.
+type Option func(*Server)
+
+// GRPCRegistrar is what gRPC services are registered with. It is enough for
+// generated code and for reflection.Register.
+type GRPCRegistrar = protocols.GRPCRegistrar
+
+// WebSocketHandler serves one WebSocket; see [protocols.WebSocketHandler] for
+// its context and for how the connection is closed.
+type WebSocketHandler = protocols.WebSocketHandler
+
+// Configure edits the server's configuration, which starts as [DefaultConfig]:
+//
+//	mux.Configure(func(c *mux.Config) { c.Drain.Delay = 0 })
+//
+// A field that is not touched keeps its default, and a zero that is written is a zero.
+func Configure(edit func(*Config)) Option {
+	return func(s *Server) { edit(&s.config) }
+}
+
+// WithHandler sets the handler of HTTP requests that are neither gRPC nor a
+// health probe. Default: 404 for everything.
+func WithHandler(h http.Handler) Option {
+	return func(s *Server) { s.handler = h }
+}
+
+// WithGRPC sets the function that registers the gRPC services, and further
+// options for grpc-go. The function is called twice, because two servers stand
+// behind it: one for native connections and one for calls on connections that they
+// share with other HTTP/2 requests. It must register the same services both times.
+//
+// The service grpc.health.v1.Health is added unless the function registers one.
+// Transport credentials among the options have no effect: TLS is the listener's.
+// Default: no service; calls are answered UNIMPLEMENTED.
+func WithGRPC(register func(GRPCRegistrar), options ...grpc.ServerOption) Option {
+	return func(s *Server) { s.registerGRPC, s.grpcOptions = register, options }
+}
+
+// WithWebSocket sets a handler for WebSocket handshakes on every path. To serve
+// WebSockets on some paths only, mount [WebSocket] in the HTTP handler
+// instead. Default: handshakes are requests like any other.
+func WithWebSocket(h WebSocketHandler) Option {
+	return func(s *Server) { s.webSocketHandler = WebSocket(h) }
+}
+
+// WithTLS makes every connection that [Server.Serve] accepts start with a TLS
+// handshake, and ListenAndServe likewise for listeners whose configuration does not say how. Where
+// the configuration names no protocols, h2 and http/1.1 are offered by ALPN.
+func WithTLS(c *tls.Config) Option {
+	return func(s *Server) {
+		c = c.Clone()
+		if len(c.NextProtos) == 0 {
+			c.NextProtos = []string{"h2", "http/1.1"}
+		}
+		s.tlsConfig = c
+	}
+}
+
+// WithLogger sets where the server logs. What a peer causes stands at Debug.
+// Default: [slog.Default].
+func WithLogger(l *slog.Logger) Option {
+	return func(s *Server) { s.logger = l }
+}
+
+// WithoutHealthPaths leaves /livez and /readyz to the HTTP handler. By default
+// the server answers them itself.
+func WithoutHealthPaths() Option {
+	return func(s *Server) { s.healthPaths = false }
+}

@@ -1,0 +1,150 @@
+package mux
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/soheilhy/cmux"
+
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// root is one listening socket and the cmux that divides what it accepts. To
+// cmux it is a net.Listener, whose connections are all of type *conn.
+type root struct {
+	server      *Server
+	listener    *listeners.Listener
+	tlsConfig   *tls.Config // nil: plaintext
+	tlsOptional bool
+
+	// unsettled counts the connections that were accepted and neither
+	// dispatched nor closed yet. Accept alone adds to it.
+	unsettled sync.WaitGroup
+	// done is closed when nothing more comes out of this root.
+	done chan struct{}
+}
+
+func newRoot(s *Server, l net.Listener, tlsConfig *tls.Config, tlsOptional bool) *root {
+	return &root{
+		server:      s,
+		listener:    listeners.New(l, s.logger),
+		tlsConfig:   tlsConfig,
+		tlsOptional: tlsOptional,
+		done:        make(chan struct{}),
+	}
+}
+
+// Accept implements [net.Listener] for cmux. Its error, which ends cmux, is held
+// back until every connection that came before it is settled: cmux would drop them.
+func (r *root) Accept() (net.Conn, error) {
+	raw, err := r.listener.Accept()
+	if err != nil {
+		r.unsettled.Wait()
+		return nil, err
+	}
+	r.unsettled.Add(1)
+	c := &conn{root: r, remote: uniqueAddr(raw.RemoteAddr())}
+	r.server.conns.Add(&c.account, raw, c)
+	if tc, ok := raw.(*tls.Conn); ok {
+		// The caller of Serve brought a TLS listener of its own.
+		c.tls = tc
+	}
+	c.Init(&c.account)
+	return c, nil
+}
+
+// Close implements [net.Listener]. It is cmux's to call, and cmux does not own the root.
+func (r *root) Close() error { return nil }
+
+// Addr implements [net.Listener].
+func (r *root) Addr() net.Addr { return r.listener.Addr() }
+
+// addr gives an address an identity of its own where its type has none.
+type addr struct{ net.Addr }
+
+func uniqueAddr(a net.Addr) net.Addr {
+	switch a.(type) {
+	case *net.TCPAddr, *net.UnixAddr:
+		return a
+	default:
+		return &addr{a}
+	}
+}
+
+// serve divides the root's connections until the root ends. It returns when all
+// of them are with the servers or closed.
+func (r *root) serve() error {
+	defer close(r.done)
+	m := cmux.New(r)
+	var wg sync.WaitGroup
+	attach := func(tag protocols.Protocol, serve func(net.Listener) error) {
+		l := &subListener{root: r, tag: pool.Tag(tag), inner: m.MatchWithWriters(isProtocol(tag))}
+		wg.Go(func() {
+			err := serve(l)
+			r.server.logger.Debug("server left its listener", keyProtocol, string(tag), keyLocalAddr, r.Addr().String(), keyErr, err)
+		})
+	}
+	for _, custom := range r.server.customs() {
+		l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.matchers...)}
+		wg.Go(func() { custom.pump(l) })
+	}
+	s := r.server
+	attach(protocols.HTTP1, s.http1.Serve)
+	attach(protocols.WebSocket, s.webSocket.Serve)
+	attach(protocols.GRPC, s.grpc.Native.Serve)
+	attach(protocols.HTTP2, s.http2.Serve)
+	err := m.Serve()
+	wg.Wait()
+	return fmt.Errorf("mux: %s: %w", r.Addr(), err)
+}
+
+// isProtocol is the cmux matcher of one of the built-in protocols. As its writer cmux hands it
+// the very connection that the root has accepted, so the first matcher asked
+// recognises it, and the others compare.
+func isProtocol(p protocols.Protocol) cmux.MatchWriter {
+	return func(w io.Writer, _ io.Reader) bool {
+		c, ok := w.(*conn)
+		return ok && c.classify() == p
+	}
+}
+
+// subListener gives a server the connections of one tag. It is detached: closing
+// it closes neither the root nor its siblings, and it ends with the root.
+type subListener struct {
+	root  *root
+	tag   pool.Tag
+	inner net.Listener // cmux's
+}
+
+// Accept implements [net.Listener]. It takes our connection out of cmux's
+// wrapper, which has read nothing and would only hide sendfile.
+func (l *subListener) Accept() (net.Conn, error) {
+	for {
+		wrapped, err := l.inner.Accept()
+		if err != nil {
+			return nil, fmt.Errorf("mux: %s: %w", l.tag, net.ErrClosed)
+		}
+		mc, ok := wrapped.(*cmux.MuxConn)
+		if !ok {
+			return nil, fmt.Errorf("mux: cmux delivered a %T", wrapped)
+		}
+		c, ok := mc.Conn.(*conn)
+		if !ok {
+			return nil, fmt.Errorf("mux: cmux wrapped a %T", mc.Conn)
+		}
+		if l.root.server.dispatch(c, l.tag) {
+			return c, nil
+		}
+	}
+}
+
+// Close implements [net.Listener] and does nothing.
+func (l *subListener) Close() error { return nil }
+
+// Addr implements [net.Listener].
+func (l *subListener) Addr() net.Addr { return l.root.Addr() }

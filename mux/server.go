@@ -1,0 +1,307 @@
+package mux
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// ErrServerClosed is returned by Serve and ListenAndServe after a shutdown.
+// errors.Is finds [http.ErrServerClosed] in it.
+var ErrServerClosed = fmt.Errorf("mux: %w", http.ErrServerClosed)
+
+// Server serves several protocols on each of its listeners. Get one from [New].
+// All methods may be called concurrently. A Server is used once: after Shutdown
+// or Close it does not serve again.
+type Server struct {
+	// Set by New and its options, and not changed after that.
+	config           Config
+	logger           *slog.Logger
+	handler          http.Handler
+	webSocketHandler http.Handler
+	registerGRPC     func(GRPCRegistrar)
+	grpcOptions      []grpc.ServerOption
+	tlsConfig        *tls.Config
+	healthPaths      bool
+	configErr        error
+
+	machine    *lifecycle.Machine
+	conns      pool.Set
+	grpcConns  sync.Map // net.Addr of a native gRPC connection -> *conn
+	webSockets *protocols.WebSockets
+	livez      http.Handler
+	readyz     http.Handler
+
+	// Set by start, before the first connection.
+	startOnce sync.Once
+	startErr  error
+	sniff     protocols.SniffConfig
+	http1     *http.Server
+	webSocket *http.Server
+	http2     *http.Server
+	grpc      *protocols.GRPCServers
+	startedAt time.Time
+
+	// stopping is set when nothing more is to be accepted, and telling when
+	// clients are told to leave.
+	stopping, telling atomic.Bool
+	// leaving counts what goes on in the background while they leave, until stopLeaving. Both are the drain's.
+	leaving     sync.WaitGroup
+	stopLeaving context.CancelFunc
+
+	// mu guards what follows.
+	mu      sync.Mutex
+	started bool
+	closing bool
+	custom  []*custom
+	bound   []boundListener
+	roots   []*root
+	forced  map[string]int
+}
+
+// boundListener is a configured listener that is open.
+type boundListener struct {
+	net.Listener
+	tls      *listeners.TLS // nil: plaintext, or WithTLS
+	optional bool
+}
+
+// New returns a server. With no option it serves: HTTP requests are answered 404, calls
+// UNIMPLEMENTED, and WebSocket handshakes are refused. An invalid configuration is
+// reported by Listen, Serve and ListenAndServe.
+func New(options ...Option) *Server {
+	s := &Server{
+		config:      DefaultConfig(),
+		handler:     http.NotFoundHandler(),
+		healthPaths: true,
+	}
+	for _, o := range options {
+		o(s)
+	}
+	if s.logger == nil {
+		s.logger = slog.Default()
+	}
+	s.configErr = s.config.Validate()
+	s.webSockets = protocols.NewWebSockets(s.config.WebSocket, s.logger, webSocketOpened)
+	s.machine = lifecycle.New(s.config.Drain, lifecycle.Actions{
+		Announce:        s.announce,
+		StopAccepting:   s.stopAccepting,
+		WaitConnections: s.waitConnections,
+		ForceClose:      s.forceClose,
+		Cleanup:         s.cleanup,
+		Remaining:       s.conns.Counts,
+		Forced:          s.forcedCounts,
+	}, s.logger)
+	s.livez, s.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)
+	return s
+}
+
+// start builds the protocols' servers, once.
+func (s *Server) start() error {
+	s.startOnce.Do(func() {
+		if s.startErr = s.configErr; s.startErr != nil {
+			return
+		}
+		c := &s.config
+		s.sniff = protocols.SniffConfig{
+			Timeout:          c.Sniff.Timeout,
+			MaxBytes:         c.Sniff.MaxBytes,
+			UndecidedTimeout: c.HTTP2.IdleTimeout,
+			Transport:        c.GRPC.Transport,
+		}
+		s.sniff.Settings, s.startErr = protocols.ServerSettings(c.HTTP2)
+		if s.startErr != nil {
+			return
+		}
+		hooks := protocols.HTTPHooks{
+			Handler:     http.HandlerFunc(s.serveHTTP),
+			ConnContext: connContext,
+			ConnState:   trackState,
+			Logger:      s.logger,
+		}
+		s.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
+		s.webSocket = protocols.NewHTTP1Server(c.HTTP1, hooks)
+		s.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
+		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, append(s.identify(), s.grpcOptions...)...)
+		s.startedAt = time.Now()
+	})
+	if s.startErr != nil {
+		return s.startErr
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started = true
+	return nil
+}
+
+// Listen opens every configured listener, or none: at the first failure those
+// that were opened are closed again. It is called by ListenAndServe; to call it
+// before separates "could not bind" from what happens later.
+func (s *Server) Listen() error {
+	if s.configErr != nil {
+		return s.configErr
+	}
+	var bound []boundListener
+	undo := func(err error) error {
+		for _, l := range bound {
+			_ = l.Close()
+		}
+		return err
+	}
+	for _, c := range s.config.Listeners {
+		var material *listeners.TLS
+		if c.TLS.Enabled() {
+			var err error
+			if material, err = listeners.NewTLS(c.TLS); err != nil {
+				return undo(fmt.Errorf("mux: listener %s: %w", c.Address, err))
+			}
+		}
+		l, err := listeners.Listen(context.Background(), c.Address)
+		if err != nil {
+			return undo(fmt.Errorf("mux: %w", err))
+		}
+		bound = append(bound, boundListener{l, material, c.TLS.Optional})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return undo(ErrServerClosed)
+	}
+	if s.bound != nil {
+		return undo(errors.New("mux: Listen called twice"))
+	}
+	s.bound = bound
+	return nil
+}
+
+// Addrs returns the addresses that Listen has opened, in the configuration's order.
+func (s *Server) Addrs() []net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var addrs []net.Addr
+	for _, l := range s.bound {
+		addrs = append(addrs, l.Addr())
+	}
+	return addrs
+}
+
+// ListenAndServe opens the configured listeners, if Listen has not done so, and
+// serves them. See [Server.Serve] for when it returns.
+func (s *Server) ListenAndServe() error {
+	s.mu.Lock()
+	bound := s.bound
+	s.mu.Unlock()
+	if bound == nil {
+		if err := s.Listen(); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		bound = s.bound
+		s.mu.Unlock()
+	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	roots := make([]*root, len(bound))
+	for i, l := range bound {
+		config := s.tlsConfig
+		if l.tls != nil {
+			config = l.tls.Config()
+		}
+		roots[i] = newRoot(s, l.Listener, config, l.optional)
+	}
+	return s.serveRoots(roots...)
+}
+
+// Serve accepts connections from l and serves them until the server ends. It
+// takes l over. Several listeners may be served, each by a call of its own.
+//
+// Serve returns an error that is not nil: what made l fail, or [ErrServerClosed].
+// Unlike net/http's, it returns the latter only when the drain is over, so that
+// a main function which returns then loses nothing.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.start(); err != nil {
+		_ = l.Close()
+		return err
+	}
+	return s.serveRoots(newRoot(s, l, s.tlsConfig, false))
+}
+
+func (s *Server) serveRoots(roots ...*root) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		for _, r := range roots {
+			_ = r.listener.Close()
+		}
+		return ErrServerClosed
+	}
+	s.roots = append(s.roots, roots...)
+	s.mu.Unlock()
+
+	failed := make(chan error, len(roots))
+	for _, r := range roots {
+		go func() { failed <- r.serve() }()
+	}
+	s.machine.SetServing()
+	var err error
+	for range roots {
+		err = errors.Join(err, <-failed)
+	}
+	if s.isClosing() {
+		<-s.machine.Done()
+		return ErrServerClosed
+	}
+	return err
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// ReloadCertificates reads the configured certificates again. Connections that
+// are open keep theirs. A pair that is no good leaves the old one in use, and is what the error is about.
+func (s *Server) ReloadCertificates() (changed bool, err error) {
+	s.mu.Lock()
+	bound := s.bound
+	s.mu.Unlock()
+	for _, l := range bound {
+		if l.tls == nil {
+			continue
+		}
+		did, lerr := l.tls.Reload()
+		changed = changed || did
+		if lerr != nil {
+			err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", l.Addr(), lerr))
+		}
+	}
+	return changed, err
+}
+
+// dispatch books the connection in its pool, as it goes to its server. It
+// reports false for one that was closed on the way.
+func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
+	defer c.settle()
+	if tag == pool.Tag(protocols.GRPC) {
+		s.grpcConns.Store(c.remote, c)
+	}
+	// Its first request is on the way.
+	c.account.SetState(pool.StateActive)
+	return s.conns.Move(&c.account, tag)
+}

@@ -1,0 +1,116 @@
+package mux
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// Stats are a server's totals at one moment.
+type Stats struct {
+	Phase   lifecycle.Phase `json:"phase"`
+	Started time.Time       `json:"started"` // zero before the server serves
+	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc, websocket and custom ones.
+	Pools map[string]pool.Stats `json:"pools"`
+	// Rejected counts connections that were refused or given up, by tag and reason.
+	Rejected map[string]map[string]uint64 `json:"rejected"`
+}
+
+// builtin are the tags that Stats and Servers show even while they are empty.
+var builtin = []protocols.Protocol{protocols.HTTP1, protocols.HTTP2, protocols.GRPC, protocols.WebSocket}
+
+// Stats returns the server's totals.
+func (s *Server) Stats() Stats {
+	pools := s.conns.Stats()
+	for _, p := range builtin {
+		if _, ok := pools[string(p)]; !ok {
+			pools[string(p)] = pool.Stats{}
+		}
+	}
+	return Stats{
+		Phase:    s.Phase(),
+		Started:  s.started0(),
+		Pools:    pools,
+		Rejected: s.conns.Rejected(),
+	}
+}
+
+func (s *Server) started0() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started {
+		return time.Time{}
+	}
+	return s.startedAt
+}
+
+// Phase returns where the server is in its life.
+func (s *Server) Phase() lifecycle.Phase { return s.machine.Phase() }
+
+// Connections returns the live connections, by id.
+func (s *Server) Connections() []pool.Info {
+	conns := s.conns.Conns()
+	infos := make([]pool.Info, 0, len(conns))
+	for _, a := range conns {
+		if c, ok := a.Owner().(*conn); ok {
+			infos = append(infos, c.info())
+		}
+	}
+	slices.SortFunc(infos, func(a, b pool.Info) int { return cmp.Compare(a.ID, b.ID) })
+	return infos
+}
+
+// ServerInfo describes the server of one protocol.
+type ServerInfo struct {
+	ID          string        `json:"id"`
+	Protocol    string        `json:"protocol"`
+	Status      string        `json:"status"` // the phase
+	Addresses   []string      `json:"addresses"`
+	Connections int64         `json:"connections"`
+	Uptime      time.Duration `json:"uptime"`
+	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It is there to be looked at: to
+	// shut it down is the drain's business.
+	Native any `json:"-"`
+}
+
+// Servers returns the server of each built-in protocol.
+func (s *Server) Servers() []ServerInfo {
+	stats := s.Stats()
+	native := make(map[protocols.Protocol]any)
+	var uptime time.Duration
+	if !stats.Started.IsZero() {
+		uptime = time.Since(stats.Started)
+		native[protocols.HTTP1] = s.http1
+		native[protocols.HTTP2] = s.http2
+		native[protocols.GRPC] = s.grpc.Native
+		native[protocols.WebSocket] = s.webSocket
+	}
+	addresses := s.addresses()
+	infos := make([]ServerInfo, 0, len(builtin))
+	for _, p := range builtin {
+		infos = append(infos, ServerInfo{
+			ID:          string(p),
+			Protocol:    string(p),
+			Status:      string(stats.Phase),
+			Addresses:   addresses,
+			Connections: stats.Pools[string(p)].Active,
+			Uptime:      uptime,
+			Native:      native[p],
+		})
+	}
+	return infos
+}
+
+func (s *Server) addresses() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var addresses []string
+	for _, r := range s.roots {
+		addresses = append(addresses, r.Addr().String())
+	}
+	return addresses
+}
