@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+	"github.com/muxserve/muxserve/listeners"
+)
+
+// check does all that serve does before it opens a port, and prints what would
+// be served. It loads the certificates, because most mistakes are there.
+func check(_ context.Context, args []string, env environment) int {
+	s, code, done := load("check", args, env)
+	if done {
+		return code
+	}
+	for _, l := range s.Mux.Listeners {
+		if !l.TLS.Enabled() {
+			continue
+		}
+		material, err := listeners.NewTLS(l.TLS)
+		if err != nil {
+			return failure(env, err)
+		}
+		for _, w := range material.Warnings() {
+			fmt.Fprintln(env.stderr, "muxserve: warning:", w)
+		}
+		// All listeners have the same certificate.
+		break
+	}
+	for _, w := range s.Warnings() {
+		fmt.Fprintln(env.stderr, "muxserve: warning:", w)
+	}
+	if err := s.Write(env.stdout); err != nil {
+		return failure(env, err)
+	}
+	return exitOK
+}
+
+// load reads the command line and the environment of a command that takes the
+// server's flags. With done, the command is over and ends with code.
+func load(name string, args []string, env environment) (s *settings.Settings, code int, done bool) {
+	parsed, err := cli.Parse(settings.Flags(), args)
+	switch {
+	case err != nil:
+		return nil, usageError(env, err), true
+	case parsed.Help:
+		printHelp(env.stdout)
+		return nil, exitOK, true
+	case len(parsed.Args) > 0:
+		return nil, usageError(env, fmt.Errorf("%s takes flags only, not %q", name, parsed.Args[0])), true
+	}
+	if s, err = settings.Load(parsed, env.getenv); err != nil {
+		return nil, usageError(env, err), true
+	}
+	return s, exitOK, false
+}

@@ -1,0 +1,169 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// serveRequest runs one request through Routes.
+func serveRequest(t *testing.T, static *os.Root, method, target string, body io.Reader) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	Routes(static).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, target, body))
+	return w
+}
+
+func TestEcho(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		method, target, body string
+		want                 echo
+	}{
+		{http.MethodGet, "/echo", "", echo{Method: "GET", Path: "/echo", Proto: "HTTP/1.1"}},
+		{http.MethodPost, "/echo?x=1", "hello", echo{Method: "POST", Path: "/echo", Proto: "HTTP/1.1", BodyBytes: 5}},
+		{http.MethodPatch, "/echo?sleep=1ms", "", echo{Method: "PATCH", Path: "/echo", Proto: "HTTP/1.1"}},
+		{"QUERY", "/echo", "q", echo{Method: "QUERY", Path: "/echo", Proto: "HTTP/1.1", BodyBytes: 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.method, func(t *testing.T) {
+			t.Parallel()
+			w := serveRequest(t, nil, tt.method, tt.target, strings.NewReader(tt.body))
+			if w.Code != http.StatusOK {
+				t.Fatalf("status %d: %s", w.Code, w.Body)
+			}
+			var got echo
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got, cmpopts.IgnoreFields(echo{}, "RemoteAddr")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestEchoKeys pins the names that others rely on.
+func TestEchoKeys(t *testing.T) {
+	t.Parallel()
+	w := serveRequest(t, nil, http.MethodGet, "/echo", nil)
+	want := `{"method":"GET","path":"/echo","proto":"HTTP/1.1","protocol":"","tls":null,"remote_addr":"192.0.2.1:1234","conn_id":0,"body_bytes":0}` + "\n"
+	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestEchoRefusesBadSleep(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"2", "-1s", "6m", "soon"} {
+		w := serveRequest(t, nil, http.MethodGet, "/echo?sleep="+value, nil)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "is not a time from 0s to 5m0s") {
+			t.Errorf("sleep=%s: %d %s", value, w.Code, w.Body)
+		}
+	}
+}
+
+func TestEchoBrokenBody(t *testing.T) {
+	t.Parallel()
+	body := io.MultiReader(strings.NewReader("part"), failingReader{})
+	if w := serveRequest(t, nil, http.MethodPost, "/echo", body); w.Code != http.StatusBadRequest {
+		t.Errorf("status %d: %s", w.Code, w.Body)
+	}
+}
+
+type failingReader struct{}
+
+func (failingReader) Read([]byte) (int, error) { return 0, errors.New("broken") }
+
+func TestEchoSleep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		w := serveRequest(t, nil, http.MethodGet, "/echo?sleep=5m", nil)
+		if took := time.Since(started); took != 5*time.Minute || w.Code != http.StatusOK {
+			t.Errorf("status %d after %v", w.Code, took)
+		}
+
+		// A client that leaves ends the wait.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		started = time.Now()
+		left := httptest.NewRecorder()
+		Routes(nil).ServeHTTP(left, httptest.NewRequestWithContext(ctx, http.MethodGet, "/echo?sleep=5m", nil))
+		if took := time.Since(started); took != time.Second || left.Body.Len() != 0 {
+			t.Errorf("answered %q after %v", left.Body, took)
+		}
+	})
+}
+
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		method, path string
+		want         int
+	}{
+		{http.MethodGet, "/", http.StatusOK},
+		{http.MethodHead, "/", http.StatusOK},
+		{http.MethodPost, "/", http.StatusMethodNotAllowed},
+		{http.MethodGet, "/nothing", http.StatusNotFound},
+		{http.MethodGet, "/echo/more", http.StatusNotFound},
+		{http.MethodGet, "/static/", http.StatusNotFound},
+		{http.MethodGet, "/ws", http.StatusUpgradeRequired},
+	}
+	for _, tt := range tests {
+		if got := serveRequest(t, nil, tt.method, tt.path, nil).Code; got != tt.want {
+			t.Errorf("%s %s answered %d, want %d", tt.method, tt.path, got, tt.want)
+		}
+	}
+}
+
+func TestStatic(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	secret := filepath.Join(t.TempDir(), "secret")
+	for path, text := range map[string]string{filepath.Join(dir, "a.txt"): "hello", secret: "secret"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(secret, filepath.Join(dir, "link")); err != nil {
+		t.Skip("no symbolic links here:", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	tests := []struct {
+		method, path string
+		want         int
+		contains     string
+	}{
+		{http.MethodGet, "/static/a.txt", http.StatusOK, "hello"},
+		{http.MethodGet, "/static/", http.StatusOK, "a.txt"},
+		{http.MethodGet, "/static/missing", http.StatusNotFound, ""},
+		{http.MethodGet, "/static/%2e%2e/secret", http.StatusNotFound, ""},
+		{http.MethodPut, "/static/a.txt", http.StatusMethodNotAllowed, ""},
+	}
+	for _, tt := range tests {
+		w := serveRequest(t, root, tt.method, tt.path, nil)
+		if w.Code != tt.want || !strings.Contains(w.Body.String(), tt.contains) {
+			t.Errorf("%s %s answered %d %q, want %d and %q", tt.method, tt.path, w.Code, w.Body, tt.want, tt.contains)
+		}
+	}
+	if w := serveRequest(t, root, http.MethodGet, "/static/link", nil); w.Code < 400 || strings.Contains(w.Body.String(), "secret\n") {
+		t.Errorf("a link leads out of the directory: %d %q", w.Code, w.Body)
+	}
+}

@@ -1,0 +1,166 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// maxRepeat bounds the responses that one request may ask for.
+const maxRepeat = 10_000
+
+// The values of EchoResponse.transport.
+const (
+	transportNative = "native"
+	transportShared = "shared"
+)
+
+// RegisterGRPC registers the gRPC side of the demo: the echo service, and
+// reflection in its versions v1 and v1alpha, by which grpcurl finds it.
+func RegisterGRPC(r mux.GRPCRegistrar) {
+	demov1.RegisterEchoServer(r, echoService{})
+	reflection.Register(r)
+}
+
+// echoService implements muxserve.demo.v1.Echo.
+type echoService struct {
+	demov1.UnimplementedEchoServer
+}
+
+// Unary implements [demov1.EchoServer].
+func (echoService) Unary(ctx context.Context, req *demov1.EchoRequest) (*demov1.EchoResponse, error) {
+	p, err := planOf(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, p.delay); err != nil {
+		return nil, err
+	}
+	return response(ctx, req, 1), nil
+}
+
+// ServerStream implements [demov1.EchoServer].
+func (echoService) ServerStream(req *demov1.EchoRequest, stream grpc.ServerStreamingServer[demov1.EchoResponse]) error {
+	_, err := answer(stream.Context(), req, 0, stream.Send)
+	return err
+}
+
+// ClientStream implements [demov1.EchoServer].
+func (echoService) ClientStream(stream grpc.ClientStreamingServer[demov1.EchoRequest, demov1.EchoResponse]) error {
+	last := new(demov1.EchoRequest)
+	for count := uint64(0); ; count++ {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return stream.SendAndClose(response(stream.Context(), last, count))
+		}
+		if err != nil {
+			return err
+		}
+		p, err := planOf(req)
+		if err != nil {
+			return err
+		}
+		if err := pause(stream.Context(), p.delay); err != nil {
+			return err
+		}
+		last = req
+	}
+}
+
+// BidiStream implements [demov1.EchoServer].
+func (echoService) BidiStream(stream grpc.BidiStreamingServer[demov1.EchoRequest, demov1.EchoResponse]) error {
+	var sent uint64
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if sent, err = answer(stream.Context(), req, sent, stream.Send); err != nil {
+			return err
+		}
+	}
+}
+
+// answer sends the responses that req asks for, numbered from sent+1 on, and
+// returns the number of the last one.
+func answer(ctx context.Context, req *demov1.EchoRequest, sent uint64, send func(*demov1.EchoResponse) error) (uint64, error) {
+	p, err := planOf(req)
+	if err != nil {
+		return sent, err
+	}
+	wait := p.delay
+	for range p.repeat {
+		if err := pause(ctx, wait); err != nil {
+			return sent, err
+		}
+		sent++
+		if err := send(response(ctx, req, sent)); err != nil {
+			return sent, err
+		}
+		wait = p.interval
+	}
+	return sent, nil
+}
+
+// plan is when and how often a request is to be answered.
+type plan struct {
+	delay, interval time.Duration
+	repeat          uint32
+}
+
+func planOf(req *demov1.EchoRequest) (plan, error) {
+	delay, delayErr := waitOf("delay", req.GetDelay())
+	interval, intervalErr := waitOf("interval", req.GetInterval())
+	p := plan{delay: delay, interval: interval, repeat: max(req.GetRepeat(), 1)}
+	if p.repeat > maxRepeat {
+		return p, status.Errorf(codes.InvalidArgument, "repeat: %d is more than %d", p.repeat, maxRepeat)
+	}
+	if delayErr != nil {
+		return p, delayErr
+	}
+	return p, intervalErr
+}
+
+func waitOf(field string, d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if wait := d.AsDuration(); d.IsValid() && wait >= 0 && wait <= maxWait {
+		return wait, nil
+	}
+	return 0, status.Errorf(codes.InvalidArgument, "%s: not a time from 0s to %v", field, maxWait)
+}
+
+// pause waits, and returns the status of a call whose context ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	if err := sleep(ctx, d); err != nil {
+		return status.FromContextError(err).Err()
+	}
+	return nil
+}
+
+func response(ctx context.Context, req *demov1.EchoRequest, sequence uint64) *demov1.EchoResponse {
+	resp := &demov1.EchoResponse{Message: req.GetMessage(), Sequence: sequence}
+	if c, ok := mux.FromContext(ctx); ok {
+		resp.ConnId, resp.Protocol = c.ID, c.Protocol
+		resp.Transport = transportShared
+		if c.Protocol == string(protocols.GRPC) {
+			resp.Transport = transportNative
+		}
+	}
+	return resp
+}

@@ -1,0 +1,249 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
+)
+
+// fakeServer is a Server in one phase with the connections of [example].
+type fakeServer struct {
+	phase lifecycle.Phase
+	conns []pool.Info
+}
+
+func (f fakeServer) Phase() lifecycle.Phase   { return f.phase }
+func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
+
+func (f fakeServer) Stats() mux.Stats {
+	return mux.Stats{
+		Phase:    f.phase,
+		Started:  time.Now().Add(-time.Minute),
+		Pools:    map[string]pool.Stats{"http1": {Active: 2, Accepted: 9}, "grpc": {Active: 1, Accepted: 1}},
+		Rejected: map[string]map[string]uint64{"sniffing": {"silent": 4}},
+	}
+}
+
+func (f fakeServer) Servers() []mux.ServerInfo {
+	return []mux.ServerInfo{{
+		ID: "http1", Protocol: "http1", Status: string(f.phase),
+		Addresses: []string{"127.0.0.1:1"}, Connections: 2, Uptime: 90 * time.Second,
+	}}
+}
+
+func example() fakeServer {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	return fakeServer{
+		phase: lifecycle.PhaseServing,
+		conns: []pool.Info{
+			{ID: 1, Protocol: "http1", Opened: start.Add(time.Minute), BytesSent: 10},
+			{ID: 2, Protocol: "grpc", Opened: start, BytesReceived: 500},
+			{ID: 3, Protocol: "http1", Opened: start.Add(2 * time.Minute), BytesSent: 1000},
+		},
+	}
+}
+
+// get asks the handler over s for a path.
+func get(t *testing.T, s Server, host, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	config := func(w io.Writer) error {
+		_, err := io.WriteString(w, "log:\n  level: info  # default\n")
+		return err
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	r.Host = host
+	w := httptest.NewRecorder()
+	Handler(s, "admin.internal:8081", config).ServeHTTP(w, r)
+	return w
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		path        string
+		contentType string
+		contains    string
+	}{
+		{"/", "text/html", "<title>muxserve admin</title>"},
+		{"/livez", "text/plain", "ok"},
+		{"/readyz", "text/plain", "ok"},
+		{"/health", "application/json", `"phase":"serving"`},
+		{"/servers", "application/json", `"uptime_seconds":90`},
+		{"/connections", "application/json", `"total":3`},
+		{"/config", "text/plain", "level: info"},
+		{"/metrics", "text/plain", `mux_connections_active{protocol="http1"} 2`},
+		{"/metrics", "text/plain", "go_goroutines "},
+		{"/debug/pprof/", "text/html", "goroutine"},
+		{"/debug/pprof/goroutine?debug=1", "text/plain", "goroutine profile"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.path, func(t *testing.T) {
+			t.Parallel()
+			w := get(t, example(), "127.0.0.1:8081", tt.path)
+			if w.Code != http.StatusOK {
+				t.Errorf("status %d", w.Code)
+			}
+			if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, tt.contentType) {
+				t.Errorf("Content-Type %q, want %q", got, tt.contentType)
+			}
+			if !strings.Contains(w.Body.String(), tt.contains) {
+				t.Errorf("%q is missing in:\n%s", tt.contains, w.Body)
+			}
+		})
+	}
+}
+
+func TestNotFound(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/nothing", "/debug/pprof/cmdline", "/debug/pprof/nothing"} {
+		if w := get(t, example(), "localhost", path); w.Code != http.StatusNotFound {
+			t.Errorf("%s answered %d", path, w.Code)
+		}
+	}
+}
+
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	type codes struct{ Livez, Readyz, Health int }
+	tests := map[lifecycle.Phase]codes{
+		lifecycle.PhaseNew:      {200, 503, 503},
+		lifecycle.PhaseServing:  {200, 200, 200},
+		lifecycle.PhaseDraining: {200, 503, 503},
+		lifecycle.PhaseStopped:  {200, 503, 503},
+	}
+	for phase, want := range tests {
+		s := fakeServer{phase: phase}
+		got := codes{
+			get(t, s, "localhost", "/livez").Code,
+			get(t, s, "localhost", "/readyz").Code,
+			get(t, s, "localhost", "/health").Code,
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", phase, diff)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	var got health
+	if err := json.Unmarshal(get(t, example(), "localhost", "/health").Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.UptimeSeconds < 60 {
+		t.Errorf("up %v s, want a minute", got.UptimeSeconds)
+	}
+	got.UptimeSeconds = 0
+	want := health{
+		Phase:       lifecycle.PhaseServing,
+		Connections: 3,
+		Protocols:   example().Stats().Pools,
+		Rejected:    example().Stats().Rejected,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		query string
+		total int
+		ids   []uint64
+	}{
+		{"", 3, []uint64{1, 2, 3}},
+		{"?sort=id", 3, []uint64{1, 2, 3}},
+		{"?sort=age", 3, []uint64{2, 1, 3}},
+		{"?sort=bytes", 3, []uint64{3, 2, 1}},
+		{"?sort=bytes&limit=1", 3, []uint64{3}},
+		{"?protocol=http1", 2, []uint64{1, 3}},
+		{"?protocol=sniffing", 0, nil},
+		{"?limit=10000", 3, []uint64{1, 2, 3}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.query, func(t *testing.T) {
+			t.Parallel()
+			w := get(t, example(), "localhost", "/connections"+tt.query)
+			var got connectionsView
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			var ids []uint64
+			for _, c := range got.Connections {
+				ids = append(ids, c.ID)
+			}
+			if diff := cmp.Diff(tt.ids, ids); diff != "" || got.Total != tt.total {
+				t.Errorf("total %d, want %d; ids (-want +got):\n%s", got.Total, tt.total, diff)
+			}
+			if strings.Contains(w.Body.String(), "null") {
+				t.Errorf("null in %s", w.Body)
+			}
+		})
+	}
+}
+
+func TestConnectionsRefusesBadValues(t *testing.T) {
+	t.Parallel()
+	tests := map[string]string{
+		"?protocol=spdy": `protocol: "spdy" is not one of grpc, http1, sniffing`,
+		"?sort=size":     `sort: "size" is not one of age, bytes, id`,
+		"?limit=0":       `limit: "0" is not a number from 1 to 10000`,
+		"?limit=10001":   `limit: "10001" is not a number from 1 to 10000`,
+		"?limit=many":    `limit: "many" is not a number from 1 to 10000`,
+	}
+	for query, want := range tests {
+		w := get(t, example(), "localhost", "/connections"+query)
+		var got map[string]string
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Errorf("%s: %v", query, err)
+		}
+		if diff := cmp.Diff(map[string]string{"error": want}, got); diff != "" || w.Code != http.StatusBadRequest {
+			t.Errorf("%s: status %d (-want +got):\n%s", query, w.Code, diff)
+		}
+	}
+}
+
+// TestGuard is about DNS rebinding: a name that a foreign page owns must not get an answer.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		host string
+		want int
+	}{
+		{"127.0.0.1:8081", http.StatusOK},
+		{"127.0.0.1", http.StatusOK},
+		{"[::1]:8081", http.StatusOK},
+		{"[::1]", http.StatusOK},
+		{"10.1.2.3:8081", http.StatusOK},
+		{"localhost:8081", http.StatusOK},
+		{"LocalHost.", http.StatusOK},
+		{"app.localhost", http.StatusOK},
+		{"admin.internal:8081", http.StatusOK},
+		{"Admin.Internal", http.StatusOK},
+		{"", http.StatusOK},
+		{"evil.example:8081", http.StatusForbidden},
+		{"localhost.evil.example", http.StatusForbidden},
+		{"127.0.0.1.evil.example", http.StatusForbidden},
+		{"notlocalhost", http.StatusForbidden},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%q", tt.host), func(t *testing.T) {
+			t.Parallel()
+			if got := get(t, example(), tt.host, "/livez").Code; got != tt.want {
+				t.Errorf("status %d, want %d", got, tt.want)
+			}
+		})
+	}
+}

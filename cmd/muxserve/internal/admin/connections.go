@@ -1,0 +1,98 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/muxserve/muxserve/pool"
+)
+
+// The bounds of the parameter limit. A full server has 50,000 connections, and
+// a page of all of them would be 20 MB.
+const (
+	defaultLimit = 100
+	maxLimit     = 10_000
+)
+
+// orders are the values of the parameter sort.
+var orders = map[string]func(a, b pool.Info) int{
+	"id":    func(a, b pool.Info) int { return cmp.Compare(a.ID, b.ID) },
+	"age":   func(a, b pool.Info) int { return a.Opened.Compare(b.Opened) },
+	"bytes": func(a, b pool.Info) int { return cmp.Compare(bytesOf(b), bytesOf(a)) },
+}
+
+func bytesOf(c pool.Info) uint64 { return c.BytesReceived + c.BytesSent }
+
+// connectionsView is the answer of /connections.
+type connectionsView struct {
+	// Total is how many connections the filter left; the list may be shorter.
+	Total       int         `json:"total"`
+	Connections []pool.Info `json:"connections"`
+}
+
+// connections lists the live connections: ?protocol= for one pool alone, ?sort=
+// for the order (id, age for the oldest first, bytes for the busiest first), and
+// ?limit= for how many.
+func (h *handler) connections(w http.ResponseWriter, r *http.Request) {
+	q, err := h.parseQuery(r.URL.Query())
+	if err != nil {
+		writeJSON(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+		return
+	}
+	infos := h.server.Connections()
+	if q.protocol != "" {
+		infos = slices.DeleteFunc(infos, func(c pool.Info) bool { return c.Protocol != q.protocol })
+	}
+	slices.SortStableFunc(infos, q.order)
+	shown := infos[:min(len(infos), q.limit)]
+	// None is [] and not null.
+	writeJSON(w, http.StatusOK, connectionsView{Total: len(infos), Connections: append([]pool.Info{}, shown...)})
+}
+
+// query is what /connections is asked for.
+type query struct {
+	protocol string // "" for all
+	order    func(a, b pool.Info) int
+	limit    int
+}
+
+func (h *handler) parseQuery(values url.Values) (query, error) {
+	q := query{protocol: values.Get("protocol"), order: orders["id"], limit: defaultLimit}
+	if q.protocol != "" {
+		known := h.protocols()
+		if !slices.Contains(known, q.protocol) {
+			return q, badParameter("protocol", q.protocol, "one of "+strings.Join(known, ", "))
+		}
+	}
+	if name := values.Get("sort"); name != "" {
+		order, ok := orders[name]
+		if !ok {
+			return q, badParameter("sort", name, "one of "+strings.Join(slices.Sorted(maps.Keys(orders)), ", "))
+		}
+		q.order = order
+	}
+	if text := values.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxLimit {
+			return q, badParameter("limit", text, fmt.Sprintf("a number from 1 to %d", maxLimit))
+		}
+		q.limit = n
+	}
+	return q, nil
+}
+
+// protocols returns the pools that there can be connections in.
+func (h *handler) protocols() []string {
+	pools := h.server.Stats().Pools
+	known := map[string]struct{}{string(pool.Sniffing): {}}
+	for name := range pools {
+		known[name] = struct{}{}
+	}
+	return slices.Sorted(maps.Keys(known))
+}

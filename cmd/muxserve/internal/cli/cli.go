@@ -1,0 +1,145 @@
+// Package cli reads GNU-style command lines: --name value, --name=value, and
+// "--" before arguments that begin with a dash.
+//
+// It exists beside package flag because a program that is told the same things
+// by flags and by environment variables has to know which flags were given, and
+// because a misspelt flag should be answered with the right one.
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Flag declares one flag.
+type Flag struct {
+	// Name is the flag's name without dashes.
+	Name string
+	// Value stands for the value in the help, such as ADDR. A flag without it
+	// is a switch: it takes no value, or =true or =false.
+	Value string
+	// Help says in one line what the flag is for.
+	Help string
+	// Default is shown in the help; nothing else is made of it.
+	Default string
+}
+
+// Parsed is a command line taken apart.
+type Parsed struct {
+	// Values are the values of each flag that was given, in order. A switch has
+	// the values "true" or "false".
+	Values map[string][]string
+	// Args are the arguments that belong to no flag.
+	Args []string
+	// Help is true if -h or --help was given; nothing after it was read.
+	Help bool
+}
+
+// Last returns the last value of a flag, and whether it was given at all.
+func (p Parsed) Last(name string) (value string, given bool) {
+	values := p.Values[name]
+	if len(values) == 0 {
+		return "", false
+	}
+	return values[len(values)-1], true
+}
+
+// On reports whether a switch is on.
+func (p Parsed) On(name string) bool {
+	value, _ := p.Last(name)
+	return value == "true"
+}
+
+// Parse takes args apart. Its errors name the flag, and for an unknown one the
+// flag that was probably meant.
+func Parse(flags []Flag, args []string) (Parsed, error) {
+	p := Parsed{Values: make(map[string][]string)}
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		switch {
+		case arg == "--":
+			p.Args = append(p.Args, args...)
+			return p, nil
+		case arg == "-h" || arg == "--help":
+			p.Help = true
+			return p, nil
+		case arg == "-" || !strings.HasPrefix(arg, "-"):
+			p.Args = append(p.Args, arg)
+		default:
+			rest, err := p.take(flags, arg, args)
+			if err != nil {
+				return p, err
+			}
+			args = rest
+		}
+	}
+	return p, nil
+}
+
+// take reads the flag arg, and its value from rest where it has none of its
+// own. It returns what is left of rest.
+func (p Parsed) take(flags []Flag, arg string, rest []string) ([]string, error) {
+	i := find(flags, arg)
+	if i < 0 {
+		return nil, unknownFlag(flags, arg)
+	}
+	_, value, hasValue := strings.Cut(arg, "=")
+	f := flags[i]
+	name := f.Name
+	switch {
+	case f.Value == "" && !hasValue:
+		value = "true"
+	case f.Value == "" && value != "true" && value != "false":
+		return nil, fmt.Errorf("--%s: %q is not true or false", name, value)
+	case f.Value != "" && !hasValue:
+		// A flag in the place of the value means that the value was forgotten.
+		// A dash alone does not: values may be negative numbers or PEM texts.
+		if len(rest) == 0 || find(flags, rest[0]) >= 0 {
+			return nil, fmt.Errorf("--%s needs a value: --%s %s", name, name, f.Value)
+		}
+		value, rest = rest[0], rest[1:]
+	}
+	p.Values[name] = append(p.Values[name], value)
+	return rest, nil
+}
+
+// find returns the index of the flag that arg gives, or -1.
+func find(flags []Flag, arg string) int {
+	name, _, _ := strings.Cut(arg, "=")
+	return slices.IndexFunc(flags, func(f Flag) bool { return "--"+f.Name == name })
+}
+
+func unknownFlag(flags []Flag, arg string) error {
+	given, _, _ := strings.Cut(arg, "=")
+	names := make([]string, len(flags))
+	for i, f := range flags {
+		names[i] = "--" + f.Name
+	}
+	if near := Nearest("--"+strings.TrimLeft(given, "-"), names); near != "" {
+		return fmt.Errorf("unknown flag %s; did you mean %s?", given, near)
+	}
+	return fmt.Errorf("unknown flag %s", given)
+}
+
+// PrintFlags writes one line for each flag.
+func PrintFlags(w io.Writer, flags []Flag) {
+	const padding = 2
+	table := tabwriter.NewWriter(w, 0, 0, padding, ' ', 0)
+	for _, f := range flags {
+		usage := "--" + f.Name
+		if f.Value != "" {
+			usage += " " + f.Value
+		}
+		help := f.Help
+		if f.Default != "" {
+			help += " (default " + f.Default + ")"
+		}
+		fmt.Fprintf(table, "  %s\t%s\n", usage, help)
+	}
+	// A failed write of a help text leaves nobody to tell.
+	_ = table.Flush()
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/muxserve/muxserve/listeners"
+)
+
+// unixPrefix marks the path of a Unix-domain socket in an address.
+const unixPrefix = "unix:"
+
+// hint is a command by which a protocol can be tried.
+type hint struct{ protocol, command string }
+
+// announce says where the server listens and how to try each protocol there.
+func announce(w io.Writer, addr net.Addr, mode string) {
+	fmt.Fprintf(w, "muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on %s\n", shownAddress(addr, mode))
+	const padding = 2
+	table := tabwriter.NewWriter(w, 0, 0, padding, ' ', 0)
+	for _, h := range hints(addr, mode) {
+		fmt.Fprintf(table, "  %s\t%s\n", h.protocol, h.command)
+	}
+	// A server serves whether or not anybody reads this.
+	_ = table.Flush()
+}
+
+// announceAdmin says where the admin pages are.
+func announceAdmin(w io.Writer, addr net.Addr) {
+	fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(addr, listeners.ModeOff))
+}
+
+// shownAddress is the address as something that can be opened: a URL, or unix:PATH.
+func shownAddress(addr net.Addr, mode string) string {
+	if addr.Network() == "unix" {
+		return unixPrefix + addr.String()
+	}
+	return "http" + tlsSuffix(mode) + "://" + reachable(addr)
+}
+
+func tlsSuffix(mode string) string {
+	if mode == listeners.ModeOff {
+		return ""
+	}
+	return "s"
+}
+
+// reachable is the address with the loopback one in the place of all of them,
+// which no client can connect to everywhere.
+func reachable(addr net.Addr) string {
+	bound, err := netip.ParseAddrPort(addr.String())
+	if err != nil || !bound.Addr().IsUnspecified() {
+		return addr.String()
+	}
+	loopback := "127.0.0.1"
+	if bound.Addr().Is6() {
+		loopback = "::1"
+	}
+	return net.JoinHostPort(loopback, fmt.Sprint(bound.Port()))
+}
+
+// hints returns a command for each protocol, right for the kind of address and
+// for the TLS mode: a self-signed certificate must not be verified, and mutual
+// TLS needs a certificate of the client's.
+func hints(addr net.Addr, mode string) []hint {
+	c := clientFlags(mode)
+	path := ""
+	target := reachable(addr)
+	if addr.Network() == "unix" {
+		path, target = shellQuote(addr.String()), "localhost"
+	}
+	s := tlsSuffix(mode)
+	curl := words("curl", c.curl)
+	grpcurl := words("grpcurl", c.grpcurl, `-d '{"message": "hello"}'`)
+	ws := words("npx wscat", c.wscat, "-c", "ws"+s+"://"+target+"/ws")
+	grpcTarget := target
+	if path != "" {
+		curl = words(curl, "--unix-socket", path)
+		grpcurl = words(grpcurl, "-unix")
+		grpcTarget = path
+		ws = words("websocat", c.websocat, "--ws-c-uri=ws://localhost/ws - ws-c:"+c.websocatLayer+"unix:"+path)
+	}
+	http2 := "--http2-prior-knowledge"
+	if s != "" {
+		http2 = "--http2"
+	}
+	url := "http" + s + "://" + target
+	all := []hint{
+		{"HTTP/1.1", words(curl, "--http1.1", url+"/echo")},
+		{"HTTP/2", words(curl, http2, url+"/echo")},
+		{"gRPC", words(grpcurl, grpcTarget, "muxserve.demo.v1.Echo/Unary")},
+		{"WebSocket", ws},
+	}
+	if path == "" {
+		all = append(all, hint{"browser", url + "/"})
+	}
+	return all
+}
+
+// flags are what each client needs for one TLS mode.
+type flags struct{ curl, grpcurl, wscat, websocat, websocatLayer string }
+
+func clientFlags(mode string) flags {
+	switch mode {
+	case listeners.ModeOff:
+		return flags{grpcurl: "-plaintext"}
+	case listeners.ModeSelfSigned:
+		return flags{curl: "-k", grpcurl: "-insecure", wscat: "-n", websocat: "-k", websocatLayer: "tls:"}
+	case listeners.ModeMutual:
+		return flags{
+			curl:          "--cert client.pem --key client.key",
+			grpcurl:       "-cert client.pem -key client.key",
+			wscat:         "--cert client.pem --key client.key",
+			websocat:      "--client-pkcs12-der client.p12",
+			websocatLayer: "tls:",
+		}
+	default:
+		return flags{websocatLayer: "tls:"}
+	}
+}
+
+// words joins what is not empty.
+func words(parts ...string) string {
+	var kept []string
+	for _, p := range parts {
+		if p != "" {
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, " ")
+}
+
+// shellQuote quotes a path for a POSIX shell where it has to be.
+func shellQuote(path string) string {
+	ordinary := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-@", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !ordinary(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}

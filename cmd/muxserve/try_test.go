@@ -1,0 +1,78 @@
+package main
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestAnnounce(t *testing.T) {
+	t.Parallel()
+	tcp := func(s string) net.Addr { return net.TCPAddrFromAddrPort(mustAddrPort(t, s)) }
+	unix := func(path string) net.Addr { return &net.UnixAddr{Net: "unix", Name: path} }
+	tests := []struct {
+		name string
+		addr net.Addr
+		mode string
+		want string
+	}{
+		{"plaintext", tcp("127.0.0.1:8080"), "off", `
+muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on http://127.0.0.1:8080
+  HTTP/1.1   curl --http1.1 http://127.0.0.1:8080/echo
+  HTTP/2     curl --http2-prior-knowledge http://127.0.0.1:8080/echo
+  gRPC       grpcurl -plaintext -d '{"message": "hello"}' 127.0.0.1:8080 muxserve.demo.v1.Echo/Unary
+  WebSocket  npx wscat -c ws://127.0.0.1:8080/ws
+  browser    http://127.0.0.1:8080/
+`},
+		{"self-signed on all addresses", tcp("[::]:8443"), "self-signed", `
+muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://[::1]:8443
+  HTTP/1.1   curl -k --http1.1 https://[::1]:8443/echo
+  HTTP/2     curl -k --http2 https://[::1]:8443/echo
+  gRPC       grpcurl -insecure -d '{"message": "hello"}' [::1]:8443 muxserve.demo.v1.Echo/Unary
+  WebSocket  npx wscat -n -c wss://[::1]:8443/ws
+  browser    https://[::1]:8443/
+`},
+		{"a certificate", tcp("0.0.0.0:443"), "auto", `
+muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://127.0.0.1:443
+  HTTP/1.1   curl --http1.1 https://127.0.0.1:443/echo
+  HTTP/2     curl --http2 https://127.0.0.1:443/echo
+  gRPC       grpcurl -d '{"message": "hello"}' 127.0.0.1:443 muxserve.demo.v1.Echo/Unary
+  WebSocket  npx wscat -c wss://127.0.0.1:443/ws
+  browser    https://127.0.0.1:443/
+`},
+		{"mutual", tcp("127.0.0.1:443"), "mutual", `
+muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://127.0.0.1:443
+  HTTP/1.1   curl --cert client.pem --key client.key --http1.1 https://127.0.0.1:443/echo
+  HTTP/2     curl --cert client.pem --key client.key --http2 https://127.0.0.1:443/echo
+  gRPC       grpcurl -cert client.pem -key client.key -d '{"message": "hello"}' 127.0.0.1:443 muxserve.demo.v1.Echo/Unary
+  WebSocket  npx wscat --cert client.pem --key client.key -c wss://127.0.0.1:443/ws
+  browser    https://127.0.0.1:443/
+`},
+		{"Unix socket", unix("/run/it's.sock"), "off", `
+muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on unix:/run/it's.sock
+  HTTP/1.1   curl --unix-socket '/run/it'\''s.sock' --http1.1 http://localhost/echo
+  HTTP/2     curl --unix-socket '/run/it'\''s.sock' --http2-prior-knowledge http://localhost/echo
+  gRPC       grpcurl -plaintext -d '{"message": "hello"}' -unix '/run/it'\''s.sock' muxserve.demo.v1.Echo/Unary
+  WebSocket  websocat --ws-c-uri=ws://localhost/ws - ws-c:unix:'/run/it'\''s.sock'
+`},
+		{"Unix socket with TLS", unix("/run/m.sock"), "self-signed", `
+muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on unix:/run/m.sock
+  HTTP/1.1   curl -k --unix-socket /run/m.sock --http1.1 https://localhost/echo
+  HTTP/2     curl -k --unix-socket /run/m.sock --http2 https://localhost/echo
+  gRPC       grpcurl -insecure -d '{"message": "hello"}' -unix /run/m.sock muxserve.demo.v1.Echo/Unary
+  WebSocket  websocat -k --ws-c-uri=ws://localhost/ws - ws-c:tls:unix:/run/m.sock
+`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var out strings.Builder
+			announce(&out, tt.addr, tt.mode)
+			if diff := cmp.Diff(strings.TrimPrefix(tt.want, "\n"), out.String()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,132 @@
+package muxprom
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
+)
+
+// fixed is a Source that does not change.
+type fixed mux.Stats
+
+func (f fixed) Stats() mux.Stats { return mux.Stats(f) }
+
+func example() fixed {
+	return fixed{
+		Phase: lifecycle.PhaseDraining,
+		Pools: map[string]pool.Stats{
+			"grpc":     {Active: 2, Accepted: 5, Closed: 3, BytesReceived: 700, BytesSent: 900},
+			"sniffing": {Active: 1, Accepted: 9},
+		},
+		Rejected: map[string]map[string]uint64{"sniffing": {"silent": 3, "no_match": 1}},
+	}
+}
+
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	const want = `
+# HELP mux_connections_accepted_total Connections that came into the protocol's pool.
+# TYPE mux_connections_accepted_total counter
+mux_connections_accepted_total{protocol="grpc"} 5
+mux_connections_accepted_total{protocol="sniffing"} 9
+# HELP mux_connections_active Connections open now.
+# TYPE mux_connections_active gauge
+mux_connections_active{protocol="grpc"} 2
+mux_connections_active{protocol="sniffing"} 1
+# HELP mux_connections_rejected_total Connections that were refused or given up.
+# TYPE mux_connections_rejected_total counter
+mux_connections_rejected_total{protocol="sniffing",reason="no_match"} 1
+mux_connections_rejected_total{protocol="sniffing",reason="silent"} 3
+# HELP mux_phase 1 for the phase that the server is in, 0 for the others.
+# TYPE mux_phase gauge
+mux_phase{phase="draining"} 1
+mux_phase{phase="new"} 0
+mux_phase{phase="serving"} 0
+mux_phase{phase="stopped"} 0
+# HELP mux_received_bytes_total Bytes received, below TLS.
+# TYPE mux_received_bytes_total counter
+mux_received_bytes_total{protocol="grpc"} 700
+mux_received_bytes_total{protocol="sniffing"} 0
+# HELP mux_sent_bytes_total Bytes sent, below TLS.
+# TYPE mux_sent_bytes_total counter
+mux_sent_bytes_total{protocol="grpc"} 900
+mux_sent_bytes_total{protocol="sniffing"} 0
+`
+	names := []string{
+		"mux_connections_accepted_total", "mux_connections_active", "mux_connections_rejected_total",
+		"mux_phase", "mux_received_bytes_total", "mux_sent_bytes_total",
+	}
+	if err := testutil.CollectAndCompare(New(example()), strings.NewReader(want), names...); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLint(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(New(example()))
+	problems, err := testutil.GatherAndLint(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestBuildInfo(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(New(example()))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "mux_build_info" {
+			continue
+		}
+		labels := make(map[string]string)
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels[l.GetName()] = l.GetValue()
+		}
+		if diff := cmp.Diff([]string{"goversion", "revision", "version"}, slices.Sorted(maps.Keys(labels))); diff != "" {
+			t.Errorf("labels (-want +got):\n%s", diff)
+		}
+		if !strings.HasPrefix(labels["goversion"], "go") {
+			t.Errorf("goversion %q", labels["goversion"])
+		}
+		return
+	}
+	t.Error("no mux_build_info")
+}
+
+// TestLiveServer collects from a server that is being used, as a scrape does.
+func TestLiveServer(t *testing.T) {
+	t.Parallel()
+	server := mux.New()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(New(server))
+	var scrapes sync.WaitGroup
+	for range 4 {
+		scrapes.Go(func() {
+			if _, err := registry.Gather(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	scrapes.Wait()
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+}
