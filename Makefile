@@ -1,0 +1,20 @@
+# Every target is one plain command, so that it can be typed without make too.
+.PHONY: run test lint e2e fuzz
+
+# FUZZTIME is how long each fuzz target runs.
+FUZZTIME ?= 30s
+
+run: ## serve the four protocols on 127.0.0.1:8080
+	go run ./cmd/muxserve
+
+test: ## the hermetic tests: only the Go toolchain is needed
+	go test ./...
+
+lint: ## gofmt, go vet and golangci-lint at its pinned version
+	bash .ci/lint
+
+e2e: ## the real binary against curl, nghttp2, ws and grpc-js
+	bash testdata/e2e/run.sh
+
+fuzz: ## every fuzz target of the repository, FUZZTIME each
+	FUZZTIME=$(FUZZTIME) bash .ci/fuzz

@@ -1,0 +1,51 @@
+// Starts muxserve twice, in plaintext and over TLS, and lets every client ask; then drains it under load.
+// Usage: node main.mjs BINARY
+
+import assert from 'node:assert/strict';
+
+import { checkCurl } from './checks/curl.mjs';
+import { checkDrain } from './checks/drain.mjs';
+import { checkGRPC } from './checks/grpc.mjs';
+import { checkHTTP } from './checks/http.mjs';
+import { checkMetrics } from './checks/metrics.mjs';
+import { checkNghttp2 } from './checks/nghttp2.mjs';
+import { checkWebSocket, readLimit } from './checks/websocket.mjs';
+import { check, finish, group } from './lib/checks.mjs';
+import { start } from './lib/server.mjs';
+
+const binary = process.argv[2];
+if (!binary) {
+  console.error('usage: node main.mjs BINARY');
+  process.exit(2);
+}
+
+for (const tls of ['off', 'self-signed']) {
+  console.log(`# muxserve --tls ${tls}`);
+  await group('every client', () => checkClients(tls));
+  await group('the drain', () => checkDrain(binary, tls));
+}
+process.exit(finish());
+
+// checkClients lets every client ask one server. Of its errors only a server that does not start is left to its caller.
+async function checkClients(tls) {
+  const server = await start(binary, { tls, args: ['--ws-read-limit', String(readLimit), '--drain-delay', '0s'] });
+  try {
+    await check('the start tells how to try each protocol', () => {
+      for (const hint of [`${server.url}/echo`, 'curl', 'grpcurl', `${server.wsURL}/ws`]) {
+        assert.ok(server.output.includes(hint), `${hint} is missing in\n${server.output}`);
+      }
+    });
+    await checkCurl(server);
+    await checkHTTP(server);
+    await checkNghttp2(server);
+    await checkWebSocket(server);
+    await checkGRPC(server);
+    await checkMetrics(server);
+    await check('SIGTERM with nothing to wait for exits with 0', async () => {
+      server.terminate();
+      assert.deepEqual(await server.waitExit(), { code: 0, signal: null }, server.output);
+    });
+  } finally {
+    await server.kill();
+  }
+}
