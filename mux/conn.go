@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -30,9 +31,10 @@ type conn struct {
 	remote  net.Addr
 	tls     *tls.Conn
 
-	// prepared belongs to the goroutine that recognises the connection. That
-	// goroutine writes verdict and state once, before classified is set.
+	// These belong to the goroutine that recognises the connection, until it
+	// sets classified; after that they do not change.
 	prepared   bool
+	decided    bool
 	verdict    protocols.Verdict
 	state      *tls.ConnectionState
 	classified atomic.Bool
@@ -70,12 +72,27 @@ func (c *conn) Close() error {
 // settle takes the connection off the list of those that its root still has to
 // dispatch. The first caller counts.
 func (c *conn) settle() {
-	if c.settled.CompareAndSwap(false, true) {
-		if c.verdict.Failure != "" {
-			c.reject(c.verdict.Failure)
-		}
-		c.root.unsettled.Done()
+	if !c.settled.CompareAndSwap(false, true) {
+		return
 	}
+	if v := c.verdict; v.Failure != "" {
+		c.reject(v.Failure)
+	}
+	c.logVerdict()
+	c.classified.Store(true)
+	c.root.unsettled.Done()
+}
+
+func (c *conn) logVerdict() {
+	logger := c.root.server.logger
+	if !logger.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	v := c.verdict
+	logger.Debug("connection recognised",
+		keyConnID, c.account.ID(), keyRemoteAddr, c.remote.String(), keyLocalAddr, c.LocalAddr().String(),
+		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
+		keyBytesRead, v.Bytes, keyDuration, v.Duration)
 }
 
 // reject counts the connection as refused.
@@ -88,22 +105,15 @@ func (c *conn) reject(reason string) {
 // from memory after that. It blocks as long as the peer may take to speak. It
 // is called by the goroutine that cmux has for the connection, and by no other.
 func (c *conn) classify() protocols.Protocol {
-	if c.prepare() && !c.classified.Load() {
+	if c.prepare() && !c.decided {
 		c.decide(c.recognise())
 	}
 	return c.verdict.Protocol
 }
 
-// decide records the verdict.
-func (c *conn) decide(v protocols.Verdict) {
-	c.verdict = v
-	c.classified.Store(true)
-	if v.Failure != "" {
-		c.root.server.logger.Debug("connection not recognised",
-			keyConnID, c.account.ID(), keyRemoteAddr, c.remote.String(),
-			keyReason, v.Failure, keyErr, v.Reason)
-	}
-}
+// decide records the verdict. A custom matcher may have the last word on a
+// connection that nothing else matched.
+func (c *conn) decide(v protocols.Verdict) { c.verdict, c.decided = v, true }
 
 // prepare brings the connection to where its first bytes can be read, through
 // the TLS handshake where there is one. It reports false for a connection that failed.

@@ -30,12 +30,25 @@ func FromContext(ctx context.Context) (ConnInfo, bool) {
 	if !ok {
 		return ConnInfo{}, false
 	}
+	return c.connInfo(), true
+}
+
+// FromConn is [FromContext] for a connection from a listener of [Server.Match].
+func FromConn(nc net.Conn) (ConnInfo, bool) {
+	c, ok := nc.(*conn)
+	if !ok {
+		return ConnInfo{}, false
+	}
+	return c.connInfo(), true
+}
+
+func (c *conn) connInfo() ConnInfo {
 	return ConnInfo{
 		ID:         c.account.ID(),
 		Protocol:   string(c.root.server.conns.Tag(&c.account)),
 		RemoteAddr: c.remote,
 		TLS:        c.TLSState(),
-	}, true
+	}
 }
 
 func connOf(ctx context.Context) (*conn, bool) {

@@ -2,8 +2,12 @@ package mux
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
+	"path"
+	"slices"
+	"strings"
 
 	"github.com/soheilhy/cmux"
 
@@ -16,6 +20,7 @@ type custom struct {
 	name     string
 	matchers []cmux.MatchWriter
 	listener *listeners.Sub
+	after    bool // asked after the built-in protocols
 }
 
 // customBacklog is how many connections may wait for an Accept on a custom
@@ -23,34 +28,65 @@ type custom struct {
 const customBacklog = 128
 
 // Match returns a listener that gets the connections which one of the matchers
-// accepts; they are asked before the built-in protocols, in the order of the calls. Each
-// matcher reads the connection's first bytes from the start, and what it reads
-// stays for whoever serves the connection. The connections are counted in a pool
-// called name, and what a matcher reads is bounded by the sniff limits.
+// accepts. They are asked before the built-in protocols, in the order of the
+// calls; those of [Server.MatchAfter] come last. Each matcher reads the connection's
+// first bytes from the start, behind TLS where there is TLS, and what it reads stays
+// for whoever serves the connection. What matchers may read, and wait for, is
+// bounded by the sniff limits. [SNI] and [ALPN] match by the TLS handshake.
 //
-// The caller serves the listener's connections and closes them. The listener's
+// The caller serves the listener's connections and closes them; they are counted
+// in a pool called name, and [FromConn] tells more of them. The listener's
 // Accept returns an error that wraps net.ErrClosed once the server has stopped
-// accepting, and closing it closes nothing else. Match must be called before the server
-// serves; later it panics.
+// accepting, and closing it closes nothing else. Match panics once the server
+// serves, and for the name of a built-in pool.
 func (s *Server) Match(name string, matchers ...cmux.Matcher) net.Listener {
-	c := &custom{name: name}
-	for _, m := range matchers {
-		c.matchers = append(c.matchers, c.peeking(m))
+	return s.addCustom(name, false, matchers)
+}
+
+// MatchAfter is [Server.Match] for connections that no built-in protocol has
+// matched. With cmux.Any() it is the fallback for everything that speaks: a
+// connection that says nothing, or whose TLS handshake fails, never gets there.
+func (s *Server) MatchAfter(name string, matchers ...cmux.Matcher) net.Listener {
+	return s.addCustom(name, true, matchers)
+}
+
+func (s *Server) addCustom(name string, after bool, matchers []cmux.Matcher) net.Listener {
+	if name == "" || name == "sniffing" || slices.Contains(builtin, protocols.Protocol(name)) {
+		panic("mux: " + name + " cannot be the name of a custom protocol")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started {
-		panic("mux: Match after the server has begun to serve")
+		panic("mux: a custom protocol was added after the server had begun to serve")
 	}
-	c.listener = listeners.NewSub(customAddr(s.config), customBacklog)
+	c := &custom{name: name, after: after, listener: listeners.NewSub(customAddr(s.config), customBacklog)}
+	for _, m := range matchers {
+		c.matchers = append(c.matchers, c.peeking(m))
+	}
 	s.custom = append(s.custom, c)
 	return c.listener
 }
 
-func (s *Server) customs() []*custom {
+// customs returns the custom protocols that are asked before or after the built-in ones.
+func (s *Server) customs(after bool) []*custom {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.custom
+	var some []*custom
+	for _, c := range s.custom {
+		if c.after == after {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// closeCustoms ends the custom listeners; connections that were accepted live on.
+func (s *Server) closeCustoms() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.custom {
+		_ = c.listener.Close()
+	}
 }
 
 // peeking lets a matcher read the connection's own peek buffer, so that its
@@ -58,11 +94,48 @@ func (s *Server) customs() []*custom {
 func (cu *custom) peeking(m cmux.Matcher) cmux.MatchWriter {
 	return func(w io.Writer, _ io.Reader) bool {
 		c, ok := w.(*conn)
-		if !ok || !c.prepare() || !m(c.PeekReader()) {
+		if !ok || !cu.mayHave(c) || !m(&firstBytes{c.PeekReader(), c.state}) {
 			return false
 		}
-		c.decide(protocols.Verdict{Protocol: protocols.Protocol(cu.name), Reason: "custom matcher"})
+		c.decide(protocols.Verdict{Protocol: protocols.Protocol(cu.name), Reason: "custom matcher", Bytes: c.Verdict().Bytes})
 		return true
+	}
+}
+
+// mayHave reports whether c's first bytes are the custom protocol's to look at.
+func (cu *custom) mayHave(c *conn) bool {
+	if !cu.after {
+		return c.prepare()
+	}
+	failure := c.verdict.Failure
+	return failure == protocols.FailureNoMatch || failure == protocols.FailureTooLarge
+}
+
+// firstBytes is what a custom matcher reads.
+type firstBytes struct {
+	io.Reader
+	tls *tls.ConnectionState
+}
+
+// SNI returns a matcher for connections whose TLS handshake asked for a server
+// name that matches one of the patterns, as [path.Match] understands them:
+// "*.example.com". Case does not count.
+func SNI(patterns ...string) cmux.Matcher {
+	return func(r io.Reader) bool {
+		b, ok := r.(*firstBytes)
+		return ok && b.tls != nil && slices.ContainsFunc(patterns, func(pattern string) bool {
+			matched, err := path.Match(strings.ToLower(pattern), strings.ToLower(b.tls.ServerName))
+			return err == nil && matched
+		})
+	}
+}
+
+// ALPN returns a matcher for connections whose TLS handshake agreed on one of
+// the protocols. The TLS configuration must offer them (see [WithTLS]).
+func ALPN(protocols ...string) cmux.Matcher {
+	return func(r io.Reader) bool {
+		b, ok := r.(*firstBytes)
+		return ok && b.tls != nil && slices.Contains(protocols, b.tls.NegotiatedProtocol)
 	}
 }
 

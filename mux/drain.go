@@ -98,9 +98,7 @@ func (s *Server) stopAccepting(ctx context.Context) error {
 			err = ctx.Err()
 		}
 	}
-	for _, c := range s.customs() {
-		_ = c.listener.Close()
-	}
+	s.closeCustoms()
 	s.tell(ctx)
 	return err
 }
@@ -247,9 +245,7 @@ func (s *Server) closeServers() {
 
 // cleanup gives back what the servers hold.
 func (s *Server) cleanup(context.Context) error {
-	for _, c := range s.customs() {
-		_ = c.listener.Close()
-	}
+	s.closeCustoms()
 	if s.stopLeaving != nil {
 		s.stopLeaving()
 	}

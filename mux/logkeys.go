@@ -6,6 +6,9 @@ const (
 	keyProtocol   = "protocol"
 	keyRemoteAddr = "remote_addr"
 	keyLocalAddr  = "local_addr"
-	keyReason     = "reason"
+	keyVerdict    = "verdict" // why a connection was taken for what
+	keyReason     = "reason"  // why it was refused; empty if it was not
+	keyBytesRead  = "bytes_read"
+	keyDuration   = "duration"
 	keyErr        = "err"
 )

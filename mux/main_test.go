@@ -3,13 +3,17 @@ package mux_test
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -25,15 +29,59 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// certificate is a server certificate for 127.0.0.1 and its pool.
-func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+// authority issues certificates for tests. It is ECDSA throughout, because
+// hundreds of RSA handshakes under the race detector take their time.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pool *x509.CertPool
+}
+
+func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	srv := httptest.NewUnstartedServer(nil)
-	srv.StartTLS()
-	defer srv.Close()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "test authority"},
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
 	pool := x509.NewCertPool()
-	pool.AddCert(srv.Certificate())
-	return srv.TLS.Certificates[0], pool
+	pool.AddCert(cert)
+	return &authority{cert, key, pool}
+}
+
+// issue returns a certificate for a server on 127.0.0.1 or a client called name.
+func (a *authority) issue(t *testing.T, name string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		Subject:      pkix.Name{CommonName: name},
+		NotAfter:     time.Now().Add(time.Hour),
+		DNSNames:     []string{name},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // server is a mux.Server under test.
@@ -61,9 +109,9 @@ func start(t *testing.T, withTLS bool, options ...mux.Option) *server {
 	}, options...)
 	var roots *x509.CertPool
 	if withTLS {
-		var cert tls.Certificate
-		cert, roots = certificate(t)
-		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}))
+		ca := newAuthority(t)
+		roots = ca.pool
+		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
 	}
 	s := serve(t, mux.New(options...))
 	s.roots = roots

@@ -89,15 +89,19 @@ func (r *root) serve() error {
 			r.server.logger.Debug("server left its listener", keyProtocol, string(tag), keyLocalAddr, r.Addr().String(), keyErr, err)
 		})
 	}
-	for _, custom := range r.server.customs() {
-		l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.matchers...)}
-		wg.Go(func() { custom.pump(l) })
+	attachCustoms := func(after bool) {
+		for _, custom := range r.server.customs(after) {
+			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.matchers...)}
+			wg.Go(func() { custom.pump(l) })
+		}
 	}
 	s := r.server
+	attachCustoms(false)
 	attach(protocols.HTTP1, s.http1.Serve)
 	attach(protocols.WebSocket, s.webSocket.Serve)
 	attach(protocols.GRPC, s.grpc.Native.Serve)
 	attach(protocols.HTTP2, s.http2.Serve)
+	attachCustoms(true)
 	err := m.Serve()
 	wg.Wait()
 	return fmt.Errorf("mux: %s: %w", r.Addr(), err)

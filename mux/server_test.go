@@ -2,7 +2,9 @@ package mux_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -173,5 +175,57 @@ func TestOptionalTLS(t *testing.T) {
 	}
 	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
 		t.Errorf("ListenAndServe: %v", err)
+	}
+}
+
+// TestMatchBySNIAndALPN: what the TLS handshake said can decide, before and beside the built-in protocols.
+func TestMatchBySNIAndALPN(t *testing.T) {
+	ca := newAuthority(t)
+	m := mux.New(mux.Configure(noDelay), mux.WithTLS(&tls.Config{
+		Certificates: []tls.Certificate{ca.issue(t, "*.example.com"), ca.issue(t, "server.test")},
+		NextProtos:   []string{"h2", "http/1.1", "acme-tls/1"},
+	}))
+	answer := func(l net.Listener, text string) {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			info, _ := mux.FromConn(conn)
+			fmt.Fprint(conn, text, " ", info.Protocol, " ", info.TLS.ServerName)
+			_ = conn.Close()
+		}
+	}
+	go answer(m.Match("acme", mux.ALPN("acme-tls/1")), "challenge")
+	go answer(m.Match("tenant", mux.SNI("*.Example.com")), "tenant")
+	s := serve(t, m)
+	for _, tt := range []struct{ name, alpn, want string }{
+		{"a.example.com", "", "tenant tenant a.example.com"},
+		{"server.test", "acme-tls/1", "challenge acme server.test"},
+	} {
+		config := &tls.Config{RootCAs: ca.pool, ServerName: tt.name}
+		if tt.alpn != "" {
+			config.NextProtos = []string{tt.alpn}
+		}
+		conn, err := tls.Dial("tcp", s.addr, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(conn)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("%s: %q, %v; want %q", tt.name, got, err, tt.want)
+		}
+		_ = conn.Close()
+	}
+	s.roots = ca.pool
+	c := s.client(t, 2)
+	c.Transport.(*http.Transport).TLSClientConfig.ServerName = "server.test"
+	resp, err := c.Get("https://" + s.addr + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+		t.Errorf("HTTP beside them: %s %s", resp.Proto, resp.Status)
 	}
 }

@@ -1,6 +1,9 @@
 package protocols
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 const (
 	tlsRecordHeaderLen    = 5 // RFC 8446, section 5.1.
@@ -54,7 +57,7 @@ func joinRecords(b []byte) ([]byte, Answer) {
 		// An incomplete record is looked at, too: what it holds may show that
 		// no ClientHello comes.
 		if joined == nil {
-			joined = payload[:len(payload):len(payload)]
+			joined = slices.Clip(payload)
 		} else {
 			joined = append(joined, payload...)
 		}

@@ -4,27 +4,28 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 // clientHelloBytes returns the first flight of crypto/tls's client.
-func clientHelloBytes(t testing.TB, config *tls.Config) []byte {
-	t.Helper()
+func clientHelloBytes(tb testing.TB, config *tls.Config) []byte {
+	tb.Helper()
 	client, server := net.Pipe()
 	config.InsecureSkipVerify = true // The handshake ends before any certificate.
 	handshake := make(chan error, 1)
-	go func() { handshake <- tls.Client(client, config).HandshakeContext(t.Context()) }()
+	go func() { handshake <- tls.Client(client, config).HandshakeContext(tb.Context()) }()
 	// A pipe gives one write to one read.
 	buf := make([]byte, 1<<16)
 	n, err := server.Read(buf)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	server.Close()
 	if err := <-handshake; err == nil {
-		t.Fatal("the handshake ended well without a server")
+		tb.Fatal("the handshake ended well without a server")
 	}
 	client.Close()
 	return buf[:n]
@@ -74,7 +75,7 @@ func TestParseClientHello(t *testing.T) {
 		{"record version 03 02", version(full, 2), Match, both},
 		{"record version 03 03", version(full, 3), Match, both},
 		{"record version 03 05", version(full, 5), NoMatch, ClientHello{}},
-		{"bytes behind it", append(full[:len(full):len(full)], 0x17, 3, 3), Match, both},
+		{"bytes behind it", append(slices.Clip(full), 0x17, 3, 3), Match, both},
 		{"HTTP", []byte("GET / HTTP/1.1\r\n"), NoMatch, ClientHello{}},
 		{"another message", []byte{0x16, 3, 1, 0, 4, 2, 0, 0, 0}, NoMatch, ClientHello{}},
 		{"another message, cut", []byte{0x16, 3, 1, 0, 4, 2}, NoMatch, ClientHello{}},

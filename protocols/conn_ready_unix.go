@@ -3,6 +3,7 @@
 package protocols
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -55,7 +56,7 @@ func (r *readyReader) tryRead(fd uintptr) bool {
 	r.buf = r.pool.Get(r.bufSize)
 	for {
 		r.n, r.err = syscall.Read(int(fd), *r.buf)
-		if r.err != syscall.EINTR {
+		if !errors.Is(r.err, syscall.EINTR) {
 			break
 		}
 	}
@@ -63,7 +64,7 @@ func (r *readyReader) tryRead(fd uintptr) bool {
 		r.pool.Put(r.buf)
 		r.buf, r.n = nil, 0
 	}
-	return r.err != syscall.EAGAIN && r.err != syscall.EWOULDBLOCK
+	return !errors.Is(r.err, syscall.EAGAIN)
 }
 
 func (r *readyReader) read(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {

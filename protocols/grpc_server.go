@@ -154,6 +154,3 @@ func (s *GRPCServers) GracefulStop(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
-
-// IsGRPCContentType reports whether v is application/grpc, alone or followed by + or ;, and not grpc-web.
-func IsGRPCContentType(v string) bool { return isGRPCContentType(v) }

@@ -87,11 +87,12 @@ const (
 // add looks at one field and reports whether the following ones matter.
 func (h *headerFields) add(f hpack.HeaderField) bool {
 	h.size += f.Size()
-	if h.size > maxHeaderList || !httpguts.ValidHeaderFieldValue(f.Value) {
+	switch {
+	case h.size > maxHeaderList || !httpguts.ValidHeaderFieldValue(f.Value):
 		h.other = true
-	} else if f.IsPseudo() {
+	case f.IsPseudo():
 		h.addPseudo(f)
-	} else {
+	default:
 		h.regular = true
 		h.addRegular(f)
 	}
@@ -127,7 +128,7 @@ func (h *headerFields) addRegular(f hpack.HeaderField) {
 	switch f.Name {
 	case "content-type":
 		h.once(seenContentType)
-		h.contentType = isGRPCContentType(f.Value)
+		h.contentType = IsGRPCContentType(f.Value)
 		h.other = h.other || !h.contentType
 	case "user-agent":
 		h.once(seenUserAgent)
@@ -152,9 +153,9 @@ func (h *headerFields) once(bit uint8) {
 	h.seen |= bit
 }
 
-// isGRPCContentType reports application/grpc, alone or followed by a subtype or
+// IsGRPCContentType reports application/grpc, alone or followed by a subtype or
 // a parameter. application/grpc-web is another protocol.
-func isGRPCContentType(v string) bool {
+func IsGRPCContentType(v string) bool {
 	const base = "application/grpc"
 	if len(v) < len(base) || !equalFold(v[:len(base)], base) {
 		return false

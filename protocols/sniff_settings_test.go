@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -55,7 +57,7 @@ func servePort(t *testing.T, config *SniffConfig) string {
 		// The server resets a stream that ends before its request does.
 		for stream.RecvMsg(new(emptypb.Empty)) == nil {
 		}
-		return nil
+		return stream.SendMsg(new(emptypb.Empty))
 	}))
 	shared := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, r.Body)
@@ -265,6 +267,30 @@ func TestSettingsSeenOnce(t *testing.T) {
 					t.Errorf("frames (-want +got):\n%s", diff)
 				}
 			})
+		}
+	}
+}
+
+// TestConnectEarly is point 3, too: a grpc-go client that connects before it
+// calls is told that the connection is ready, and then finds it native.
+func TestConnectEarly(t *testing.T) {
+	addr := servePort(t, testConfig())
+	for range 20 {
+		cc, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cc.Connect()
+		for state := cc.GetState(); state != connectivity.Ready; state = cc.GetState() {
+			if !cc.WaitForStateChange(t.Context(), state) {
+				t.Fatalf("state %v: %v", state, t.Context().Err())
+			}
+		}
+		if err := cc.Invoke(t.Context(), "/any.Service/Call", new(emptypb.Empty), new(emptypb.Empty)); err != nil {
+			t.Errorf("call: %v", err)
+		}
+		if err := cc.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

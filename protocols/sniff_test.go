@@ -14,118 +14,6 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// testSettings is the frame that testConfig's servers would send.
-var testSettings = appendFrame(nil, http2.FrameSettings, 0, []byte("\x00\x05\x00\x10\x00\x00"))
-
-func testConfig() *SniffConfig {
-	return &SniffConfig{
-		Timeout:          DefaultSniffTimeout,
-		MaxBytes:         DefaultSniffMaxBytes,
-		UndecidedTimeout: DefaultUndecidedTimeout,
-		Settings:         testSettings,
-	}
-}
-
-// A sniffed is a Sniff that runs over a pipe.
-type sniffed struct {
-	t       *testing.T
-	client  net.Conn
-	conn    *Conn
-	verdict chan Verdict
-}
-
-// startSniff starts a Sniff. The connection is closed with the test.
-func startSniff(t *testing.T, config *SniffConfig) *sniffed {
-	t.Helper()
-	client, server := net.Pipe()
-	s := &sniffed{t: t, client: client, conn: new(Conn), verdict: make(chan Verdict, 1)}
-	s.conn.Init(server)
-	t.Cleanup(func() { client.Close(); server.Close() })
-	go func() { s.verdict <- s.conn.Sniff(config) }()
-	return s
-}
-
-// send writes all of b, which the sniffer must read.
-func (s *sniffed) send(b []byte) {
-	s.t.Helper()
-	if _, err := s.client.Write(b); err != nil {
-		s.t.Fatalf("send: %v", err)
-	}
-}
-
-// expect reads what the sniffer must have sent.
-func (s *sniffed) expect(want []byte) {
-	s.t.Helper()
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(s.client, got); err != nil {
-		s.t.Fatalf("expect: %v", err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		s.t.Fatalf("sent to the client (-want +got):\n%s", diff)
-	}
-}
-
-// decided checks the verdict, but for its bytes and duration.
-func (s *sniffed) decided(want Verdict) Verdict {
-	s.t.Helper()
-	got := <-s.verdict
-	shown := Verdict{Protocol: got.Protocol, Reason: got.Reason, Failure: got.Failure}
-	if diff := cmp.Diff(want, shown); diff != "" {
-		s.t.Fatalf("verdict (-want +got):\n%s", diff)
-	}
-	return got
-}
-
-// replays checks what is read behind the verdict.
-func (s *sniffed) replays(want []byte) {
-	s.t.Helper()
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(s.conn, got); err != nil {
-		s.t.Fatalf("replay: %v", err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		s.t.Fatalf("replay (-want +got):\n%s", diff)
-	}
-	if rest := s.conn.peek.unread(); len(rest) > 0 {
-		s.t.Fatalf("replay: %q too many", rest)
-	}
-}
-
-// trickle sends b, a byte a second, until the connection is closed. The
-// function that it returns closes the connection and waits for that.
-func (s *sniffed) trickle(b []byte) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := range b {
-			if _, err := s.client.Write(b[i : i+1]); err != nil {
-				return
-			}
-			time.Sleep(time.Second)
-		}
-	}()
-	return func() {
-		s.conn.Close()
-		<-done
-	}
-}
-
-func ackFrame() []byte { return appendFrame(nil, http2.FrameSettings, http2.FlagSettingsAck, nil) }
-
-func pingFrame(flags http2.Flags, data string) []byte {
-	return appendFrame(nil, http2.FramePing, flags, []byte(data))
-}
-
-// opening is what a patient client sends first.
-func opening(settings ...http2.Setting) []byte {
-	return clientBytes(func(fr *http2.Framer) { _ = fr.WriteSettings(settings...) })
-}
-
-// firstRequest is a gRPC client's HEADERS frame.
-func firstRequest() []byte { return grpcOpening()[len(opening()):] }
-
-var grpcVerdict = Verdict{Protocol: GRPC, Reason: reasonGRPC}
-
 // TestSniffFailures has what ends without a protocol, and how long it takes.
 func TestSniffFailures(t *testing.T) {
 	tests := []struct {
@@ -339,7 +227,7 @@ func TestUndecidedEnds(t *testing.T) {
 	})
 	run("too many bytes", func(t *testing.T, s *sniffed) {
 		update := clientBytes(func(fr *http2.Framer) { _ = fr.WriteWindowUpdate(0, 1) })[len(http2.ClientPreface):]
-		go s.client.Write(bytes.Repeat(update, DefaultSniffMaxBytes/len(update)+1)) //nolint:errcheck // The sniffer stops reading.
+		go s.client.Write(bytes.Repeat(update, DefaultSniffMaxBytes/len(update)+1))
 		v := s.decided(Verdict{Protocol: HTTP2, Reason: reasonLongBlock})
 		if v.Bytes != DefaultSniffMaxBytes {
 			t.Errorf("read %d bytes, want %d", v.Bytes, DefaultSniffMaxBytes)
@@ -350,7 +238,7 @@ func TestUndecidedEnds(t *testing.T) {
 		s.decided(Verdict{Protocol: HTTP2, Reason: reasonOtherFrame})
 	})
 	run("too many pings", func(t *testing.T, s *sniffed) {
-		go io.Copy(io.Discard, s.client) //nolint:errcheck // Ends with the pipe.
+		go io.Copy(io.Discard, s.client)
 		for range maxAnswered {
 			s.send(pingFrame(0, "12345678"))
 		}
@@ -361,6 +249,32 @@ func TestUndecidedEnds(t *testing.T) {
 		s.send(pingFrame(0, "12345678"))
 		s.decided(failed(FailureTimeout, reasonAnswerTooSlow))
 	})
+}
+
+// TestEndWaitAtAnyTime has EndWait race with a Sniff: the verdict is one of
+// two, and what was sent is read in either case.
+func TestEndWaitAtAnyTime(t *testing.T) {
+	for range 200 {
+		client, server := tcpPair(t)
+		c := newConn(server)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = client.Write([]byte(webSocketHead))
+			c.EndWait()
+		}()
+		v := c.Sniff(testConfig())
+		<-ended
+		if v.Protocol != WebSocket && v.Failure != FailureDraining {
+			t.Fatalf("verdict %+v", v)
+		}
+		got := make([]byte, len(webSocketHead))
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != webSocketHead {
+			t.Fatalf("read %q, %v", got, err)
+		}
+		client.Close()
+		server.Close()
+	}
 }
 
 // TestWithoutSettings: there is nothing to play the handshake with.
@@ -420,7 +334,7 @@ func TestEndWait(t *testing.T) {
 			s.send([]byte("GET / HTTP/1.1\r\n"))
 			s.decided(Verdict{Protocol: HTTP1, Reason: reasonRequestLine})
 			s.conn.EndWait()
-			go s.send([]byte("\r\n"))
+			go s.client.Write([]byte("\r\n"))
 			s.replays([]byte("GET / HTTP/1.1\r\n\r\n"))
 		})
 	})
