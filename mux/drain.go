@@ -135,6 +135,9 @@ func (s *Server) tell(ctx context.Context) {
 	s.http1.SetKeepAlivesEnabled(false)
 	s.webSocket.SetKeepAlivesEnabled(false)
 	s.leaving.Go(func() { _ = s.http2.Shutdown(background) })
+	if s.h2c != nil {
+		s.h2c.Shutdown()
+	}
 	s.leaving.Go(func() { _ = s.grpc.GracefulStop(background) })
 }
 

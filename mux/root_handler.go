@@ -26,8 +26,30 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost && protocols.IsGRPCContentType(r.Header.Get("Content-Type")) {
+	switch {
+	case protocols.IsExtendedConnect(r):
+		s.serveExtendedConnect(w, r)
+	case r.Method == http.MethodPost && protocols.IsGRPCContentType(r.Header.Get("Content-Type")):
 		s.grpc.Shared.ServeHTTP(w, r)
+	default:
+		s.route(w, r)
+	}
+}
+
+// serveExtendedConnect serves a WebSocket on a stream as the handshake of
+// HTTP/1.1 that it stands for. The connection stays where it is: other streams share it.
+func (s *Server) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
+	if !s.config.HTTP2.WebSocket {
+		protocols.RefuseExtendedConnect(w)
+		return
+	}
+	protocols.ServeWebSocketStream(w, r, http.HandlerFunc(s.routeHandshake))
+}
+
+// routeHandshake leaves a WebSocket handshake to the handler for all of them, or to where it is mounted.
+func (s *Server) routeHandshake(w http.ResponseWriter, r *http.Request) {
+	if s.webSocketHandler != nil {
+		s.webSocketHandler.ServeHTTP(w, r)
 		return
 	}
 	s.route(w, r)
@@ -37,15 +59,30 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	if s.telling.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	upgrade := protocols.IsWebSocketUpgrade(r)
-	if upgrade && s.webSocketHandler != nil {
-		s.webSocketHandler.ServeHTTP(w, r)
-	} else {
+	switch {
+	case protocols.IsWebSocketUpgrade(r):
+		s.routeHandshake(w, r)
+		if c != nil && c.account.State() != pool.StateUpgraded {
+			// The handshake was refused, so the connection goes on as HTTP.
+			s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
+		}
+	case s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r):
+		s.h2c.ServeHTTP(w, r)
+	default:
 		s.route(w, r)
 	}
-	if upgrade && c != nil && c.account.State() != pool.StateUpgraded {
-		// The handshake was refused, so the connection goes on as HTTP.
-		s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
+}
+
+// mayUpgradeH2C reports whether a connection may go on in HTTP/2: never one with
+// TLS, where ALPN has chosen (RFC 7540 section 3.2), nor one that is told to leave.
+func (s *Server) mayUpgradeH2C(c *conn) bool {
+	return s.h2c != nil && c != nil && c.TLSState() == nil && !s.telling.Load()
+}
+
+// h2cUpgraded moves a connection that has become HTTP/2 to its pool.
+func h2cUpgraded(r *http.Request) {
+	if c, ok := connOf(r.Context()); ok {
+		c.root.server.conns.Move(&c.account, pool.Tag(protocols.HTTP2))
 	}
 }
 

@@ -3,6 +3,7 @@ package mux
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,6 +54,7 @@ type Server struct {
 	http1     *http.Server
 	webSocket *http.Server
 	http2     *http.Server
+	h2c       *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
 	grpc      *protocols.GRPCServers
 	startedAt time.Time
 
@@ -136,6 +138,11 @@ func (s *Server) start() error {
 		s.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
 		s.webSocket = protocols.NewHTTP1Server(c.HTTP1, hooks)
 		s.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
+		if c.HTTP2.UpgradeH2C {
+			if s.h2c, s.startErr = protocols.NewH2CUpgrades(c.HTTP2, hooks, h2cUpgraded); s.startErr != nil {
+				return
+			}
+		}
 		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, append(s.identify(), s.grpcOptions...)...)
 		s.startedAt = time.Now()
 	})
@@ -292,6 +299,20 @@ func (s *Server) ReloadCertificates() (changed bool, err error) {
 		}
 	}
 	return changed, err
+}
+
+// Certificates returns the certificates in use, by the address of their listener.
+func (s *Server) Certificates() map[string]*x509.Certificate {
+	s.mu.Lock()
+	bound := s.bound
+	s.mu.Unlock()
+	certificates := make(map[string]*x509.Certificate)
+	for _, l := range bound {
+		if l.tls != nil {
+			certificates[l.Addr().String()] = l.tls.Certificate()
+		}
+	}
+	return certificates
 }
 
 // dispatch books the connection in its pool, as it goes to its server. It

@@ -14,8 +14,8 @@ import (
 //
 //	routes.Handle("/ws", mux.WebSocket(echo))
 //
-// A request that is no handshake is answered 426, one from a page of a foreign
-// origin 403, and one during a drain 503. Behind another server than a [Server] of this package it
+// A request that is no handshake is answered 426, or 400 over HTTP/2, one from a
+// page of a foreign origin 403, and one during a drain 503. Behind another server than a [Server] of this package it
 // works with the default settings, and nothing drains it.
 func WebSocket(h WebSocketHandler) http.Handler {
 	elsewhere := sync.OnceValue(func() http.Handler {
@@ -31,9 +31,10 @@ func WebSocket(h WebSocketHandler) http.Handler {
 	})
 }
 
-// webSocketOpened moves a connection that has become a WebSocket to its pool.
+// webSocketOpened moves a connection that has become a WebSocket to its pool. One
+// that has a WebSocket on one of its streams is still an HTTP/2 connection.
 func webSocketOpened(r *http.Request) {
-	if c, ok := connOf(r.Context()); ok {
+	if c, ok := connOf(r.Context()); ok && r.ProtoMajor == 1 {
 		c.root.server.conns.Move(&c.account, pool.Tag(protocols.WebSocket))
 	}
 }

@@ -38,6 +38,14 @@ type HTTP2Config struct {
 	ConnectionWindow int32 `yaml:"connection_window"`
 	// IdleTimeout is how long a connection without streams is kept, one that never had a stream included. 0: no bound.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	// UpgradeH2C lets a client turn an HTTP/1.1 connection without TLS into an HTTP/2 one by "Upgrade: h2c". It is
+	// off by default: RFC 9113 section 3.1 has given it up, and a proxy in front that forwards the header
+	// unseen no longer knows what passes through it. Where it is off, the request is answered in HTTP/1.1.
+	UpgradeH2C bool `yaml:"upgrade_h2c"`
+	// WebSocket lets a client open WebSockets on streams of an HTTP/2 connection (RFC 8441). It needs a
+	// process that was started with GODEBUG=http2xconnect=1 in its environment; see [ErrNoExtendedConnect].
+	// In such a process net/http announces it even where this is off; the streams are then refused with 501.
+	WebSocket bool `yaml:"websocket"`
 }
 
 // GRPCConfig is the section of the gRPC servers. The fields are those of grpc-go's

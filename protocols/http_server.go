@@ -101,7 +101,8 @@ const settingsTimeout = 5 * time.Second
 // ServerSettings returns the SETTINGS frame with which a server that
 // [NewHTTP2Server] makes from c opens every connection. It asks
 // such a server over a pipe, so that the answer is right for each version of net/http and
-// each of its debug settings.
+// each of its debug settings. The error is [ErrNoExtendedConnect] where c asks for
+// WebSockets and the answer does not offer them.
 func ServerSettings(c HTTP2Config) ([]byte, error) {
 	client, server := net.Pipe()
 	defer client.Close()
@@ -118,6 +119,9 @@ func ServerSettings(c HTTP2Config) ([]byte, error) {
 	frame, err := firstFrame(client)
 	if err != nil {
 		return nil, fmt.Errorf("protocols: settings of the HTTP/2 server: %w", err)
+	}
+	if c.WebSocket && !announcesExtendedConnect(frame) {
+		return nil, ErrNoExtendedConnect
 	}
 	return frame, nil
 }

@@ -38,7 +38,8 @@ type WebSockets struct {
 	empty chan struct{}
 }
 
-// IsWebSocketUpgrade reports whether an HTTP/1.1 request asks to become a WebSocket (RFC 6455 section 4.2.1).
+// IsWebSocketUpgrade reports whether a request asks to become a WebSocket (RFC 6455 section 4.2.1): one
+// of HTTP/1.1, or one that [ServeWebSocketStream] has made of an extended CONNECT.
 func IsWebSocketUpgrade(r *http.Request) bool {
 	return r.Method == http.MethodGet &&
 		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
@@ -64,12 +65,19 @@ func NewWebSockets(c WebSocketConfig, logger *slog.Logger, opened func(*http.Req
 }
 
 // Handler returns an HTTP handler that accepts the WebSocket handshake and
-// serves it with h. A request that is no handshake is answered 426, one of a foreign origin 403, and during a drain 503.
+// serves it with h. A request that is no handshake is answered 426, or 400 over
+// HTTP/2; one of a foreign origin 403, and during a drain 503.
 func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ws.isDraining() {
 			w.Header().Set("Connection", "close")
 			http.Error(w, "the server is draining", http.StatusServiceUnavailable)
+			return
+		}
+		if r.ProtoMajor >= 2 && !IsWebSocketUpgrade(r) {
+			// A 426 has to name the protocol in Upgrade (RFC 9110 section 15.5.22),
+			// which HTTP/2 does not allow (RFC 9113 section 8.2.2).
+			http.Error(w, "this is for WebSockets", http.StatusBadRequest)
 			return
 		}
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: ws.config.OriginPatterns})

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -178,27 +179,37 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// TestReload replaces the certificate, then breaks it, each followed by SIGHUP.
+// TestReload replaces the certificate and then breaks it; the server is told by SIGHUP, or sees for itself.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	writePair(t, cert, key, 1)
-	p := start(t, "--tls-cert", cert, "--tls-key", key)
-	if got := serialOf(t, p.service.Host); got != 1 {
-		t.Fatalf("serial number %d at the start", got)
-	}
-	writePair(t, cert, key, 2)
-	p.signal(t, syscall.SIGHUP)
-	eventually(t, "the new certificate is used", func() bool { return serialOf(t, p.service.Host) == 2 })
+	for name, told := range map[string]bool{"SIGHUP": true, "watch": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+			writePair(t, cert, key, 1)
+			p := start(t, "--tls-cert", cert, "--tls-key", key, fmt.Sprint("--watch=", !told))
+			if got := serialOf(t, p.service.Host); got != 1 {
+				t.Fatalf("serial number %d at the start", got)
+			}
+			reload := func() {
+				if told {
+					p.signal(t, syscall.SIGHUP)
+				}
+			}
+			writePair(t, cert, key, 2)
+			reload()
+			eventually(t, "the new certificate is used", func() bool { return serialOf(t, p.service.Host) == 2 })
 
-	if err := os.WriteFile(cert, []byte("broken"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p.signal(t, syscall.SIGHUP)
-	eventually(t, "the failure is logged", func() bool { return strings.Contains(p.stderr.String(), "certificates not reloaded") })
-	if got := serialOf(t, p.service.Host); got != 2 {
-		t.Errorf("serial number %d after a reload that failed", got)
+			if err := os.WriteFile(cert, []byte("broken"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			reload()
+			eventually(t, "the failure is logged", func() bool { return strings.Contains(p.stderr.String(), "certificates not reloaded") })
+			if got := serialOf(t, p.service.Host); got != 2 {
+				t.Errorf("serial number %d after a reload that failed", got)
+			}
+		})
 	}
 }
 

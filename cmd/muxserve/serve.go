@@ -149,6 +149,11 @@ func (p *process) announce(w io.Writer) {
 func (p *process) run(env environment) int {
 	defer p.close()
 	p.serveAdmin()
+	if p.settings.Watch {
+		watching, stop := context.WithCancel(context.Background())
+		defer stop()
+		go p.watch(watching)
+	}
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
 		return failure(env, err)
@@ -188,18 +193,5 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 			p.server.Force()
 		},
 		Reload: p.reload,
-	}
-}
-
-// reload reads the certificates again. A pair that is no good leaves the old one in use.
-func (p *process) reload() {
-	changed, err := p.server.ReloadCertificates()
-	switch {
-	case err != nil:
-		p.logger.Error("certificates not reloaded; the old ones stay in use", lifecycle.KeyErr, err)
-	case changed:
-		p.logger.Info("certificates reloaded")
-	default:
-		p.logger.Info("certificates unchanged")
 	}
 }

@@ -3,6 +3,7 @@
 package muxprom
 
 import (
+	"crypto/x509"
 	"runtime"
 	"runtime/debug"
 
@@ -15,6 +16,7 @@ import (
 // Source is what a [Collector] asks; *[mux.Server] is one.
 type Source interface {
 	Stats() mux.Stats
+	Certificates() map[string]*x509.Certificate
 }
 
 // The labels.
@@ -22,6 +24,7 @@ const (
 	labelProtocol = "protocol"
 	labelReason   = "reason"
 	labelPhase    = "phase"
+	labelAddress  = "address"
 )
 
 // Collector is a [prometheus.Collector] over one server. It keeps no state: each
@@ -57,13 +60,15 @@ var (
 		"Bytes sent, below TLS.", labelProtocol)
 	phase = describe("mux_phase",
 		"1 for the phase that the server is in, 0 for the others.", labelPhase)
+	notAfter = describe("mux_tls_certificate_not_after_timestamp_seconds",
+		"When the listener's certificate expires, in seconds since 1970.", labelAddress)
 	build = describe("mux_build_info",
 		"Always 1; the labels say what the program was built from.", "version", "revision", "goversion")
 )
 
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{active, accepted, rejected, received, sent, phase, build} {
+	for _, d := range []*prometheus.Desc{active, accepted, rejected, received, sent, phase, notAfter, build} {
 		ch <- d
 	}
 }
@@ -94,6 +99,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			value = 1
 		}
 		gauge(phase, value, string(p))
+	}
+	for address, certificate := range c.source.Certificates() {
+		gauge(notAfter, float64(certificate.NotAfter.Unix()), address)
 	}
 	ch <- c.build
 }

@@ -1,11 +1,13 @@
 package muxprom
 
 import (
+	"crypto/x509"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +22,10 @@ import (
 type fixed mux.Stats
 
 func (f fixed) Stats() mux.Stats { return mux.Stats(f) }
+
+func (fixed) Certificates() map[string]*x509.Certificate {
+	return map[string]*x509.Certificate{"127.0.0.1:443": {NotAfter: time.Unix(1_800_000_000, 0)}}
+}
 
 func example() fixed {
 	return fixed{
@@ -61,10 +67,14 @@ mux_received_bytes_total{protocol="sniffing"} 0
 # TYPE mux_sent_bytes_total counter
 mux_sent_bytes_total{protocol="grpc"} 900
 mux_sent_bytes_total{protocol="sniffing"} 0
+# HELP mux_tls_certificate_not_after_timestamp_seconds When the listener's certificate expires, in seconds since 1970.
+# TYPE mux_tls_certificate_not_after_timestamp_seconds gauge
+mux_tls_certificate_not_after_timestamp_seconds{address="127.0.0.1:443"} 1.8e+09
 `
 	names := []string{
 		"mux_connections_accepted_total", "mux_connections_active", "mux_connections_rejected_total",
 		"mux_phase", "mux_received_bytes_total", "mux_sent_bytes_total",
+		"mux_tls_certificate_not_after_timestamp_seconds",
 	}
 	if err := testutil.CollectAndCompare(New(example()), strings.NewReader(want), names...); err != nil {
 		t.Error(err)

@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"crypto/x509"
 	_ "embed"
 	"errors"
 	"io"
@@ -36,6 +37,7 @@ type Server interface {
 	Stats() mux.Stats
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
+	Certificates() map[string]*x509.Certificate
 }
 
 var _ Server = (*mux.Server)(nil)

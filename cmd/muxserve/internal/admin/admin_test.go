@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,6 +26,8 @@ type fakeServer struct {
 
 func (f fakeServer) Phase() lifecycle.Phase   { return f.phase }
 func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
+
+func (f fakeServer) Certificates() map[string]*x509.Certificate { return nil }
 
 func (f fakeServer) Stats() mux.Stats {
 	return mux.Stats{

@@ -58,6 +58,36 @@ var options = []option{
 		set:  setTLSClientCA,
 	},
 	{
+		name: "tls-key-passphrase", placeholder: "TEXT", key: "listeners.tls.key_passphrase",
+		help: "passphrase of an encrypted key; better given by its environment variable; for --tls manual and mutual",
+		set:  setTLSKeyPassphrase,
+	},
+	{
+		name: "tls-min-version", placeholder: "VERSION", key: "listeners.tls.min_version",
+		help: "1.2 or 1.3; for --tls manual and mutual",
+		set:  setTLSMinVersion,
+	},
+	{
+		name: "tls-client-auth", placeholder: "POLICY", key: "listeners.tls.client_auth",
+		help: "none, request, require, verify-if-given or require-and-verify; for --tls manual and mutual",
+		set:  setTLSClientAuth,
+	},
+	{
+		name: "tls-ticket-keys", placeholder: "FILE", key: "listeners.tls.ticket_keys",
+		help: "session ticket keys that all replicas share, one a line, the first encrypts; for --tls manual and mutual",
+		set:  setTLSTicketKeys,
+	},
+	{
+		name: "tls-optional", key: "listeners.tls.optional",
+		help: "serve plaintext on the same port as well; for --tls self-signed, manual and mutual",
+		set:  setTLSOptional,
+	},
+	{
+		name: "watch", key: "watch",
+		help: "look every second whether certificates, keys or ticket keys have changed, and take the new ones into use",
+		set:  setWatch,
+	},
+	{
 		name: "ws-read-limit", placeholder: "BYTES", key: "websocket.read_limit",
 		help: "close a WebSocket with 1009 when a message is longer; -1 for no limit",
 		set:  setReadLimit,

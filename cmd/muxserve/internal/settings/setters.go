@@ -82,6 +82,38 @@ func setTLSClientCA(s *Settings, values []string) error {
 	return eachTLS(s, func(c *listeners.TLSConfig) { c.ClientCA = values[0] })
 }
 
+func setTLSKeyPassphrase(s *Settings, values []string) error {
+	return eachTLS(s, func(c *listeners.TLSConfig) { c.KeyPassphrase = values[0] })
+}
+
+func setTLSMinVersion(s *Settings, values []string) error {
+	return eachTLS(s, func(c *listeners.TLSConfig) { c.MinVersion = values[0] })
+}
+
+func setTLSClientAuth(s *Settings, values []string) error {
+	return eachTLS(s, func(c *listeners.TLSConfig) { c.ClientAuth = values[0] })
+}
+
+func setTLSTicketKeys(s *Settings, values []string) error {
+	return eachTLS(s, func(c *listeners.TLSConfig) { c.TicketKeys = values[0] })
+}
+
+func setTLSOptional(s *Settings, values []string) error {
+	optional, err := boolean(values[0])
+	return errors.Join(err, eachTLS(s, func(c *listeners.TLSConfig) { c.Optional = optional }))
+}
+
+func setWatch(s *Settings, values []string) (err error) {
+	s.Watch, err = boolean(values[0])
+	return err
+}
+
+// boolean reads a switch.
+func boolean(value string) (bool, error) {
+	name, err := oneOf(value, []string{"true", "false"})
+	return name == "true", err
+}
+
 func setReadLimit(s *Settings, values []string) error {
 	n, err := strconv.ParseInt(values[0], 10, 64)
 	if err != nil || n == 0 || n < -1 {

@@ -24,7 +24,9 @@ type Settings struct {
 	Admin Admin `yaml:"admin"`
 	// Static is the directory that is served under /static/; none if empty.
 	Static string `yaml:"static"`
-	Log    Log    `yaml:"log"`
+	// Watch says that the files of certificates and keys are looked at for changes.
+	Watch bool `yaml:"watch"`
+	Log   Log  `yaml:"log"`
 
 	// sources says, by key, what set it; a key that is missing has its default.
 	sources map[string]string

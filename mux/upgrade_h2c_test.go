@@ -1,0 +1,252 @@
+package mux_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
+)
+
+func upgradesOn(c *mux.Config) { c.HTTP2.UpgradeH2C = true }
+
+// upgradeFields ask for the upgrade, with one setting: INITIAL_WINDOW_SIZE of 65535.
+const upgradeFields = "Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAQAAP__\r\n"
+
+// upgrade asks for the upgrade by a request and opens HTTP/2 behind the 101.
+func (s *server) upgrade(t *testing.T, request string) (*h2Client, *bufio.Reader) {
+	t.Helper()
+	conn := s.dial(t)
+	return upgradeConn(t, conn, bufio.NewReader(conn), request)
+}
+
+func upgradeConn(t *testing.T, conn net.Conn, r *bufio.Reader, request string) (*h2Client, *bufio.Reader) {
+	t.Helper()
+	resp := roundTrip(t, conn, r, request)
+	got := []string{resp.Status, resp.Header.Get("Connection"), resp.Header.Get("Upgrade")}
+	if diff := cmp.Diff([]string{"101 Switching Protocols", "Upgrade", "h2c"}, got); diff != "" {
+		t.Fatalf("answer (-want +got):\n%s", diff)
+	}
+	return newH2Client(t, conn, r), r
+}
+
+func TestUpgradeH2C(t *testing.T) {
+	chunked := fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", 5000, strings.Repeat("c", 5000))
+	tests := []struct{ name, before, request, method, body string }{
+		{"GET", "", "GET /echo HTTP/1.1\r\n" + upgradeFields + "\r\n", "GET", ""},
+		{"POST", "", "POST /echo HTTP/1.1\r\n" + upgradeFields + "Content-Length: 5\r\n\r\nhello", "POST", "hello"},
+		{"chunked", "", "PUT /echo HTTP/1.1\r\n" + upgradeFields + chunked, "PUT", strings.Repeat("c", 5000)},
+		{"longest body", "", "POST /echo HTTP/1.1\r\n" + upgradeFields + "Content-Length: 65536\r\n\r\n" + strings.Repeat("l", 65536), "POST", strings.Repeat("l", 65536)},
+		{"second request", "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", "GET /echo HTTP/1.1\r\n" + upgradeFields + "\r\n", "GET", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := start(t, false, mux.Configure(upgradesOn))
+			conn := s.dial(t)
+			r := bufio.NewReader(conn)
+			if test.before != "" {
+				_ = roundTrip(t, conn, r, test.before).Body.Close()
+			}
+			c, _ := upgradeConn(t, conn, r, test.request)
+			for stream := range uint32(3) {
+				stream, method, body := 2*stream+1, "GET", ""
+				if stream == 1 {
+					method, body = test.method, test.body
+				} else {
+					c.get(stream, "/echo")
+				}
+				h := c.header(stream)
+				got := []string{h[":status"], h["x-method"], h["x-proto"], h["x-protocol"], c.data(stream, -1)}
+				if diff := cmp.Diff([]string{"200", method, "HTTP/2.0", "http2", body}, got); diff != "" {
+					t.Errorf("stream %d (-want +got):\n%s", stream, diff)
+				}
+			}
+			if diff := cmp.Diff([]int64{0, 1}, []int64{s.active("http1"), s.active("http2")}); diff != "" {
+				t.Errorf("pools (-want +got):\n%s", diff)
+			}
+			if got := s.Connections()[0].State; got != "upgraded" {
+				t.Errorf("state %q", got)
+			}
+		})
+	}
+}
+
+// TestUpgradeH2CSettings: an upgraded connection has the limits of any other.
+func TestUpgradeH2CSettings(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
+		c.HTTP2.MaxStreams = 7
+		c.HTTP2.StreamWindow = 1 << 17
+	}))
+	upgraded, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	upgraded.header(1)
+	conn := s.dial(t)
+	direct := newH2Client(t, conn, conn)
+	direct.get(1, "/echo")
+	direct.header(1)
+	for _, settings := range []map[http2.SettingID]uint32{upgraded.settings, direct.settings} {
+		// It is about what the client may send, and x/net's and net/http's differ.
+		delete(settings, http2.SettingNoRFC7540Priorities)
+	}
+	if diff := cmp.Diff(direct.settings, upgraded.settings); diff != "" {
+		t.Errorf("settings (-direct +upgraded):\n%s", diff)
+	}
+	if got := upgraded.settings[http2.SettingMaxConcurrentStreams]; got != 7 {
+		t.Errorf("%d streams, want 7", got)
+	}
+}
+
+// TestUpgradeH2CNotFollowed: a request that asks and may not is answered in
+// HTTP/1.1, and the connection goes on.
+func TestUpgradeH2CNotFollowed(t *testing.T) {
+	long := strings.Repeat("b", 70_000)
+	tests := []struct {
+		name, request, body string
+		off, tls            bool
+	}{
+		{name: "off", off: true, request: "GET /echo HTTP/1.1\r\n" + upgradeFields + "\r\n"},
+		{name: "TLS", tls: true, request: "GET /echo HTTP/1.1\r\n" + upgradeFields + "\r\n"},
+		{name: "HTTP/1.0", request: "GET /echo HTTP/1.0\r\n" + strings.Replace(upgradeFields, "Connection: ", "Connection: keep-alive, ", 1) + "\r\n"},
+		{name: "no settings", request: "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"},
+		{name: "settings not in Connection", request: "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAQAAP__\r\n\r\n"},
+		{name: "settings twice", request: "GET /echo HTTP/1.1\r\n" + upgradeFields + "HTTP2-Settings: AAQAAP__\r\n\r\n"},
+		{name: "settings not base64url", request: "GET /echo HTTP/1.1\r\n" + strings.Replace(upgradeFields, "AAQAAP__", "AAQAAP//", 1) + "\r\n"},
+		{name: "half a setting", request: "GET /echo HTTP/1.1\r\n" + strings.Replace(upgradeFields, "AAQAAP__", "AAQA", 1) + "\r\n"},
+		{name: "h2", request: "GET /echo HTTP/1.1\r\n" + strings.Replace(upgradeFields, "Upgrade: h2c", "Upgrade: h2", 1) + "\r\n"},
+		{name: "long body", request: "POST /echo HTTP/1.1\r\n" + upgradeFields + "Content-Length: 70000\r\n\r\n" + long, body: long},
+		{name: "long chunked body", request: "POST /echo HTTP/1.1\r\n" + upgradeFields + "Transfer-Encoding: chunked\r\n\r\n11170\r\n" + long + "\r\n0\r\n\r\n", body: long},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := start(t, test.tls, mux.Configure(func(c *mux.Config) { c.HTTP2.UpgradeH2C = !test.off }))
+			conn := s.dial(t, "http/1.1")
+			r := bufio.NewReader(conn)
+			for _, request := range []struct{ text, body string }{
+				{test.request, test.body},
+				{"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", ""},
+			} {
+				resp := roundTrip(t, conn, r, request.text)
+				body, err := io.ReadAll(resp.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := []string{resp.Status, resp.Header.Get("X-Protocol"), resp.Header.Get("Upgrade"), string(body)}
+				if diff := cmp.Diff([]string{"200 OK", "http1", "", request.body}, got); diff != "" {
+					t.Errorf("answer (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+// TestUpgradeH2CBadBody: a body that ends in the middle is the handler's affair.
+func TestUpgradeH2CBadBody(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn))
+	conn := s.dial(t)
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "POST /echo HTTP/1.1\r\n"+upgradeFields+"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\nnot a chunk\r\n")
+	if body, _ := io.ReadAll(resp.Body); string(body) != "ab" {
+		t.Errorf("%s, %q", resp.Status, body)
+	}
+}
+
+// TestUpgradeH2CInvalidSettings: settings with a value that is not allowed end the connection.
+func TestUpgradeH2CInvalidSettings(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	resp := roundTrip(t, conn, r, "GET /echo HTTP/1.1\r\n"+strings.Replace(upgradeFields, "AAQAAP__", "AAT_____", 1)+"\r\n")
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("answer %s", resp.Status)
+	}
+	f, err := http2.NewFramer(nil, r).ReadFrame()
+	if goAway, ok := f.(*http2.GoAwayFrame); !ok || goAway.ErrCode != http2.ErrCodeProtocol {
+		t.Errorf("%v, %v; want GOAWAY with PROTOCOL_ERROR", f, err)
+	}
+}
+
+// TestDrainUpgradedH2C: an upgraded connection is told, its streams end, and it closes.
+func TestDrainUpgradedH2C(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn))
+	c, r := s.upgrade(t, "GET /slow HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	c.get(3, "/echo")
+	c.header(3)
+	done := s.drain(t.Context())
+	if got := frame[*http2.GoAwayFrame](c); got.ErrCode != http2.ErrCodeNo {
+		t.Errorf("GOAWAY %v", got.ErrCode)
+	}
+	if got := c.header(1)[":status"]; got != "200" {
+		t.Errorf("status %q", got)
+	}
+	if got := c.data(1, -1); got != "slow" {
+		t.Errorf("body %q", got)
+	}
+	if rest, err := io.ReadAll(r); err != nil {
+		t.Errorf("the end: %q, %v", rest, err)
+	}
+	if got := <-done; got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+}
+
+// TestDrainForcesUpgradedH2C: one that overstays is cut and counted.
+func TestDrainForcesUpgradedH2C(t *testing.T) {
+	begun := make(chan struct{})
+	s := start(t, false, mux.Configure(upgradesOn),
+		mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 100 * time.Millisecond }),
+		mux.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(begun)
+			<-r.Context().Done()
+		})))
+	c, _ := s.upgrade(t, "GET / HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	<-begun
+	report, err := s.Drain(t.Context())
+	if !errors.Is(err, lifecycle.ErrForced) {
+		t.Errorf("drain: %v, want ErrForced", err)
+	}
+	if diff := cmp.Diff(map[string]int{"http2": 1}, report.Forced); diff != "" {
+		t.Errorf("forced (-want +got):\n%s", diff)
+	}
+	for {
+		if _, err := c.ReadFrame(); err != nil {
+			break
+		}
+	}
+}
+
+// TestUpgradeH2CWhileDraining: a client that asks after everybody was told to leave is told in HTTP/1.1.
+func TestUpgradeH2CWhileDraining(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn))
+	busy, idle := s.dial(t), s.dial(t)
+	if _, err := io.WriteString(busy, "GET /echo HTTP/1.1\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	fromIdle := bufio.NewReader(idle)
+	_ = roundTrip(t, idle, fromIdle, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
+	eventually(t, "one busy, one idle", func() bool {
+		states := make(map[string]int)
+		for _, c := range s.Connections() {
+			states[c.State]++
+		}
+		return cmp.Equal(map[string]int{"active": 1, "idle": 1}, states)
+	})
+	done := s.drain(t.Context())
+	if _, err := fromIdle.ReadByte(); err != io.EOF {
+		t.Fatalf("idle connection: %v", err)
+	}
+	resp := roundTrip(t, busy, bufio.NewReader(busy), upgradeFields+"\r\n")
+	if resp.StatusCode != http.StatusOK || !resp.Close {
+		t.Errorf("%s, Connection: close is %v", resp.Status, resp.Close)
+	}
+	if got := <-done; got.err != nil {
+		t.Errorf("drain: %v", got.err)
+	}
+}

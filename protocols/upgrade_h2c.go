@@ -1,0 +1,154 @@
+package protocols
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/h2c" //nolint:staticcheck // Deprecated with the upgrade itself (RFC 9113 section 3.1), which net/http does not have; who switches it on wants it all the same.
+)
+
+// maxUpgradeBody bounds the body of a request that asks for the upgrade, which is
+// held in memory: the connection can speak HTTP/2 only when all of it has been
+// read. 64 KiB is about what HTTP/2 lets a client send before it is answered
+// (RFC 9113 section 6.9.2).
+const maxUpgradeBody = 64 << 10
+
+// settingLength is the length of one setting in a SETTINGS payload (RFC 9113 section 6.5.1).
+const settingLength = 6
+
+// H2CUpgrades turns HTTP/1.1 connections into HTTP/2 ones at a client's request
+// (RFC 7540 section 3.2; RFC 9113 has given the upgrade up). It is not for
+// connections with TLS, where the protocol is chosen by ALPN. All methods may be called concurrently.
+type H2CUpgrades struct {
+	handler  http.Handler
+	upgrade  http.Handler
+	upgraded func(*http.Request)
+	// server never listens. It holds the limits of the connections, and by its
+	// Shutdown x/net's server is told to send GOAWAY to all of them.
+	server   *http.Server
+	draining atomic.Bool
+}
+
+// IsH2CUpgrade reports whether an HTTP/1.1 request asks to go on in HTTP/2, in
+// the one form that may be followed (RFC 7540 section 3.2.1): with exactly one
+// HTTP2-Settings field, named in Connection, that decodes to settings.
+func IsH2CUpgrade(r *http.Request) bool {
+	if r.ProtoMajor != 1 || r.ProtoMinor == 0 {
+		return false
+	}
+	connection, settings := r.Header["Connection"], r.Header.Values("HTTP2-Settings")
+	if len(settings) != 1 ||
+		!httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "h2c") ||
+		!httpguts.HeaderValuesContainsToken(connection, "upgrade") ||
+		!httpguts.HeaderValuesContainsToken(connection, "http2-settings") {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(settings[0])
+	return err == nil && len(payload)%settingLength == 0
+}
+
+// NewH2CUpgrades returns an H2CUpgrades whose connections have the limits of c and
+// whose streams, the upgraded request among them, are served by h.Handler as
+// HTTP/2. Of the other hooks only the logger is used: net/http has let go of
+// the connection by then. The function upgraded, which may be nil, is called once for each
+// connection that has become HTTP/2, with its first request.
+func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request)) (*H2CUpgrades, error) {
+	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded}
+	u.server = NewHTTP2Server(c, h)
+	u.server.ConnState = u.connState
+	limits := new(http2.Server)                                     //nolint:staticcheck // What h2c takes; deprecated with it.
+	if err := http2.ConfigureServer(u.server, limits); err != nil { //nolint:staticcheck // The one way to have GOAWAY sent; deprecated with h2c.
+		return nil, err
+	}
+	u.upgrade = h2c.NewHandler(http.HandlerFunc(u.serveStream), limits)
+	return u, nil
+}
+
+// ServeHTTP upgrades the connection of a request for which [IsH2CUpgrade] holds
+// and serves it, with this request as its first stream. It returns when the connection has ended.
+//
+// A request whose body is longer than 64 KiB, or does not come whole, is served in
+// HTTP/1.1 instead, as a server may do with each Upgrade (RFC 9110 section 7.8).
+func (u *H2CUpgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, whole := readUpgradeBody(r)
+	if !whole {
+		r = r.WithContext(r.Context())
+		r.Body = &resumedBody{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
+		r.Header = withoutUpgrade(r.Header)
+		u.handler.ServeHTTP(w, r)
+		return
+	}
+	// x/net's server takes its limits from the server in the context.
+	r = r.WithContext(context.WithValue(r.Context(), http.ServerContextKey, u.server))
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	u.upgrade.ServeHTTP(w, r)
+}
+
+// resumedBody is a body whose beginning was read before.
+type resumedBody struct {
+	io.Reader
+	io.Closer
+}
+
+// readUpgradeBody reads the body of r, or the beginning of one that is not to be had whole.
+func readUpgradeBody(r *http.Request) (body []byte, whole bool) {
+	if r.ContentLength > maxUpgradeBody {
+		return nil, false
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxUpgradeBody+1))
+	return body, err == nil && len(body) <= maxUpgradeBody
+}
+
+// withoutUpgrade returns a copy of a request's header without what asked for the
+// upgrade. None of it means anything in HTTP/2 (RFC 9113 section 8.2.2).
+func withoutUpgrade(h http.Header) http.Header {
+	h = h.Clone()
+	h.Del("Connection")
+	h.Del("Upgrade")
+	h.Del("HTTP2-Settings")
+	return h
+}
+
+// serveStream serves a stream of an upgraded connection. The first is the
+// request that asked, which still looks as it came.
+func (u *H2CUpgrades) serveStream(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		if u.upgraded != nil {
+			u.upgraded(r)
+		}
+		r = r.WithContext(r.Context())
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+		r.Header = withoutUpgrade(r.Header)
+		r.TransferEncoding = nil
+	}
+	u.handler.ServeHTTP(w, r)
+}
+
+// Shutdown tells every upgraded connection by GOAWAY to make no new streams, and
+// each that is upgraded later as soon as it is. They close when their streams have
+// ended. Shutdown does not wait for that.
+func (u *H2CUpgrades) Shutdown() {
+	u.draining.Store(true)
+	u.tell()
+}
+
+func (u *H2CUpgrades) tell() {
+	// It has no listener and no connection that could fail or be waited for, so
+	// it only runs x/net's hook.
+	_ = u.server.Shutdown(context.Background())
+}
+
+// connState is called by x/net's server after it has put the connection on the
+// list of those that Shutdown tells.
+func (u *H2CUpgrades) connState(_ net.Conn, state http.ConnState) {
+	if state == http.StateActive && u.draining.Load() {
+		u.tell()
+	}
+}
