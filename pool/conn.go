@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -56,6 +57,11 @@ type Conn struct {
 	last   atomic.Int64
 	state  atomic.Uint32
 	closed atomic.Bool
+	// closeReason is what SetCloseReason was given first; nil before.
+	closeReason atomic.Pointer[string]
+
+	// client is what the limit per address counts it under; set by Identify.
+	client netip.Addr
 
 	// Guarded by set.mu: the pool it is in, and what it had already counted when it
 	// came there, so that bytes are booked where they were moved.
@@ -189,6 +195,23 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	}
 	raw, err := sc.SyscallConn()
 	return rawConn{raw}, err
+}
+
+// ReadConn returns the raw socket where a read from it is a read from this
+// connection: for a bare TCP or Unix socket, and not for a type that may hold
+// bytes of its own. What is read there is to be told by [Conn.CountRead].
+func (c *Conn) ReadConn() (syscall.RawConn, bool) {
+	var raw syscall.RawConn
+	var err error
+	switch socket := c.raw.(type) {
+	case *net.TCPConn:
+		raw, err = socket.SyscallConn()
+	case *net.UnixConn:
+		raw, err = socket.SyscallConn()
+	default:
+		return nil, false
+	}
+	return raw, err == nil
 }
 
 // rawConn hides the method by which (*os.File).WriteTo finds the socket behind

@@ -3,12 +3,12 @@ package pool
 import "time"
 
 // Info is a connection's account at one moment, in a form that can be shown.
-// Verdict, its figures and TLS are facts that the caller adds.
+// RemoteAddr, Verdict, its figures and TLS are facts that the caller adds.
 type Info struct {
 	ID            uint64    `json:"id"`
 	Protocol      string    `json:"protocol"`
 	State         string    `json:"state"`
-	RemoteAddr    string    `json:"remote_addr"`
+	RemoteAddr    string    `json:"remote_addr"` // empty until it is known
 	LocalAddr     string    `json:"local_addr"`
 	Opened        time.Time `json:"opened"`
 	LastActivity  time.Time `json:"last_activity"`
@@ -38,7 +38,6 @@ func (s *Set) Info(c *Conn) Info {
 		ID:            c.id,
 		Protocol:      string(s.Tag(c)),
 		State:         c.State().String(),
-		RemoteAddr:    c.RemoteAddr().String(),
 		LocalAddr:     c.LocalAddr().String(),
 		Opened:        c.opened,
 		LastActivity:  c.LastActivity(),

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
@@ -83,7 +84,9 @@ func TestAccount(t *testing.T) {
 	exchange()
 	check := func(want map[string]pool.Stats) {
 		t.Helper()
-		if diff := cmp.Diff(want, set.Stats()); diff != "" {
+		// The rates have their own test; here they depend on how long the test takes.
+		rates := cmpopts.IgnoreFields(pool.Stats{}, "AcceptedPerSecond", "AcceptedPerMinute")
+		if diff := cmp.Diff(want, set.Stats(), rates); diff != "" {
 			t.Fatalf("stats (-want +got):\n%s", diff)
 		}
 	}
@@ -255,7 +258,7 @@ func TestInfo(t *testing.T) {
 	set.Move(c, "http1")
 	c.SetState(pool.StateIdle)
 	info := set.Info(c)
-	if info.ID != 1 || info.Protocol != "http1" || info.State != "idle" || info.RemoteAddr != raw.RemoteAddr().String() || time.Since(info.Opened) > time.Minute {
+	if info.ID != 1 || info.Protocol != "http1" || info.State != "idle" || info.LocalAddr != raw.LocalAddr().String() || time.Since(info.Opened) > time.Minute {
 		t.Errorf("info %+v", info)
 	}
 }

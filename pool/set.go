@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,11 +26,18 @@ type Stats struct {
 	Moved         uint64 `json:"moved"`          // of those, the ones that left for another pool
 	BytesReceived uint64 `json:"bytes_received"` // from the peers
 	BytesSent     uint64 `json:"bytes_sent"`     // to the peers
+
+	// AcceptedPerSecond is how many came into the pool in the last full second, and
+	// AcceptedPerMinute how many a minute, over the last 60 full seconds or since the Set's first connection.
+	AcceptedPerSecond float64 `json:"accepted_per_second"`
+	AcceptedPerMinute float64 `json:"accepted_per_minute"`
 }
 
 // account is what a Set keeps for one tag. All fields are guarded by Set.mu.
 type account struct {
 	Stats
+	arrivals rate // by second since Set.began
+	reserved int  // places taken by Reserve
 	rejected map[string]uint64
 }
 
@@ -39,42 +47,66 @@ type account struct {
 // The Set's lock is taken when a connection is added, moved or closed and when
 // somebody asks; never for a read or a write.
 type Set struct {
-	nextID atomic.Uint64
+	nextID    atomic.Uint64
+	observers observers
 
 	// mu guards all that follows, and the fields of Conn that say so.
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
+	began    time.Time // when the first account was opened
 	accounts map[Tag]*account
-	// wake is closed when a pool, or the whole Set, becomes empty; nil while nobody waits.
+	requests map[Tag]*Requests
+	health   healthBook
+	pending  []Event // what unlock will tell the observers
+	lastSeq  uint64
+	limits   Limits
+	clients  map[netip.Addr]int // connections by client, while that is limited
+	// wake is closed when something changes that somebody may wait for; nil while nobody does.
 	wake chan struct{}
 }
 
 // Add wraps raw in c and puts it into the pool Sniffing. The Set owns neither:
 // the caller closes c. The owner is what [Conn.Owner] returns.
-func (s *Set) Add(c *Conn, raw net.Conn, owner any) {
+//
+// The result is empty, or the reason for which a limit wants the connection
+// refused. It is in the pool even then, because to refuse it politely takes a moment.
+func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	c.raw, c.set, c.owner = raw, s, owner
 	c.id = s.nextID.Add(1)
 	c.opened = time.Now()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.conns == nil {
 		s.conns = make(map[*Conn]struct{})
 	}
+	refuse = s.admit()
 	s.conns[c] = struct{}{}
+	s.note(Event{Kind: EventAdded, Conn: c, Tag: Sniffing})
 	s.enter(c, Sniffing)
+	s.judge(TotalTag)
+	if refuse != "" {
+		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: Sniffing, Reason: refuse})
+	}
+	return refuse
 }
 
 // Move puts c into the pool named tag. It reports false, and does nothing, for a
 // connection that is closed.
 func (s *Set) Move(c *Conn, tag Tag) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
+	return s.move(c, tag)
+}
+
+// move is Move for a caller that holds mu and calls unlock.
+func (s *Set) move(c *Conn, tag Tag) bool {
 	if _, live := s.conns[c]; !live {
 		return false
 	}
 	if c.tag == tag {
 		return true
 	}
+	s.note(Event{Kind: EventRetagged, Conn: c, Tag: tag, From: c.tag})
 	s.leave(c)
 	s.account(c.tag).Moved++
 	s.enter(c, tag)
@@ -103,7 +135,8 @@ func (s *Set) Reject(tag Tag, reason string) {
 // remove takes a closed connection out; the caller calls it once.
 func (s *Set) remove(c *Conn) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
+	s.note(Event{Kind: EventRemoved, Conn: c, Tag: c.tag, Reason: c.CloseReason()})
 	s.leave(c)
 	a := s.account(c.tag)
 	a.Closed++
@@ -114,23 +147,28 @@ func (s *Set) remove(c *Conn) {
 		a.BytesSent += c.sent.Load()
 	}
 	delete(s.conns, c)
-	if len(s.conns) == 0 {
+	s.judge(TotalTag)
+	s.forget(c)
+	if n := len(s.conns); n == 0 || n == s.limits.Total-1 {
 		s.wakeAll()
 	}
 }
 
-// enter books c into the pool tag. The caller holds mu.
+// enter books c into the pool tag. The caller holds mu and calls unlock.
 func (s *Set) enter(c *Conn, tag Tag) {
 	a := s.account(tag)
 	a.Active++
 	a.Accepted++
+	a.arrivals.add(second(time.Since(s.began)))
 	c.tag = tag
+	s.judge(tag)
 }
 
-// leave takes c out of its pool's books. The caller holds mu.
+// leave takes c out of its pool's books. The caller holds mu and calls unlock.
 func (s *Set) leave(c *Conn) {
 	a := s.account(c.tag)
 	a.Active--
+	s.judge(c.tag)
 	if a.Active == 0 {
 		s.wakeAll()
 	}
@@ -154,6 +192,7 @@ func (s *Set) account(tag Tag) *account {
 	a := s.accounts[tag]
 	if a == nil {
 		if s.accounts == nil {
+			s.began = time.Now()
 			s.accounts = make(map[Tag]*account)
 		}
 		a = new(account)
@@ -201,8 +240,12 @@ func (s *Set) Stats() map[string]Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[string]Stats, len(s.accounts))
+	now := second(time.Since(s.began))
 	for tag, a := range s.accounts {
-		all[string(tag)] = a.Stats
+		st := a.Stats
+		st.AcceptedPerSecond = lastSecond(now, &a.arrivals)
+		st.AcceptedPerMinute = lastMinute(now, &a.arrivals)
+		all[string(tag)] = st
 	}
 	for c := range s.conns {
 		if c.tag == Sniffing {
@@ -248,9 +291,14 @@ func (s *Set) Conns(tags ...Tag) []*Conn {
 // WaitEmpty waits until the pools named, or all of them when none is named, are
 // empty at one moment. It returns nil then, or ctx's error when that ends first.
 func (s *Set) WaitEmpty(ctx context.Context, tags ...Tag) error {
+	return s.wait(ctx, func() bool { return s.length(tags) == 0 })
+}
+
+// wait waits until cond, which is called with mu held, is true.
+func (s *Set) wait(ctx context.Context, cond func() bool) error {
 	for {
 		s.mu.Lock()
-		if s.length(tags) == 0 {
+		if cond() {
 			s.mu.Unlock()
 			return nil
 		}

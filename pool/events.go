@@ -1,0 +1,198 @@
+package pool
+
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// EventKind says what happened.
+type EventKind uint8
+
+// The kinds of events, and the fields of Event that each fills besides Kind, Seq and Time.
+const (
+	EventAdded         EventKind = iota + 1 // a connection was accepted: Conn, Tag
+	EventRemoved                            // a connection was closed: Conn, Tag, and Reason if one was given
+	EventRetagged                           // a connection changed its pool: Conn, Tag, From
+	EventTimeout                            // a connection was too slow: what [Set.Report] was given
+	EventError                              // something failed: what [Set.Report] was given
+	EventLimitReached                       // a limit refused somebody, one event each time: Tag, Reason, and Conn where there is one
+	EventHealthChanged                      // a pool is better or worse off: Tag, Old, New
+)
+
+var eventNames = [...]string{"unknown", "added", "removed", "retagged", "timeout", "error", "limit_reached", "health_changed"}
+
+// String returns the kind's name in lower case.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return eventNames[0]
+}
+
+// Event is something that happened in a [Set].
+type Event struct {
+	Kind EventKind
+	// Seq numbers the events of a Set in the order in which they happened. It is
+	// rising, and counts only while somebody observes. Time is when.
+	Seq  uint64
+	Time time.Time
+
+	// Conn is nil where the event is about no single connection. It may be closed
+	// by the time the observer looks at it; its account can still be read.
+	Conn *Conn
+	// Tag is the pool it happened in, the new one for EventRetagged, where From is the
+	// old one. It is [TotalTag] for the health of all pools together.
+	Tag, From Tag
+	// Reason is a word that says why: one of the package's constants, or the caller's own.
+	Reason   string
+	Err      error
+	Old, New Health
+}
+
+// observers are those who are told. The zero value has none.
+type observers struct {
+	list atomic.Pointer[[]*observer] // nil while there are none; never changed in place
+
+	mu        sync.Mutex // guards changes of list, and what follows
+	panics    uint64
+	lastPanic error
+}
+
+type observer struct{ observe func(Event) }
+
+// Observe has f called for each event from now on, until cancel is called. A call
+// that has begun may end after that. While nobody observes, an event costs one atomic load.
+//
+// f is called by the goroutine that caused the event, before the method that did
+// so returns: f should be quick, and it may be called by several goroutines at a
+// time. It is called without any lock, and may call the Set and its connections; the
+// events that it causes are told before its own call returns, and so reach those who observe
+// since later before the event that it was called for.
+//
+// What one goroutine does to a connection is told in order, so EventAdded comes
+// first. What two goroutines do at once may be told in either order: a connection
+// that one moves while another closes it can be told removed before retagged. Where
+// that matters, Seq has the true order: who keeps a state forgets an event that is older than the
+// one it has seen.
+//
+// A panic of f does not reach the server; see [Set.ObserverPanics].
+func (s *Set) Observe(f func(Event)) (cancel func()) {
+	o := &observer{observe: f}
+	s.observers.change(func(list []*observer) []*observer { return append(list, o) })
+	return func() {
+		s.observers.change(func(list []*observer) []*observer {
+			return slices.DeleteFunc(list, func(other *observer) bool { return other == o })
+		})
+	}
+}
+
+// change replaces the list by what edit makes of a copy.
+func (o *observers) change(edit func([]*observer) []*observer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var list []*observer
+	if old := o.list.Load(); old != nil {
+		list = slices.Clone(*old)
+	}
+	if list = edit(list); len(list) == 0 {
+		o.list.Store(nil)
+		return
+	}
+	o.list.Store(&list)
+}
+
+// ObserverPanics returns how many calls of observers ended in a panic, and the
+// last one with its stack; nil if there was none.
+func (s *Set) ObserverPanics() (count uint64, last error) {
+	o := &s.observers
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.panics, o.lastPanic
+}
+
+// Report tells the observers of something that the Set cannot see for itself: an
+// EventTimeout or an EventError. The caller fills in Kind and whichever it knows of Conn, Tag, Reason
+// and Err; Tag is the connection's own where it is empty.
+func (s *Set) Report(e Event) {
+	if s.observers.list.Load() == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if e.Tag == "" && e.Conn != nil {
+		e.Tag = e.Conn.tag
+	}
+	s.note(e)
+}
+
+// note keeps an event for unlock to tell. The caller holds mu.
+func (s *Set) note(e Event) {
+	if s.observers.list.Load() == nil {
+		return
+	}
+	s.lastSeq++
+	e.Seq, e.Time = s.lastSeq, time.Now()
+	s.pending = append(s.pending, e)
+}
+
+// unlock unlocks mu, and then tells the observers what has happened while it was held.
+func (s *Set) unlock() {
+	events := s.pending
+	s.pending = nil
+	s.mu.Unlock()
+	for i := range events {
+		s.observers.tell(&events[i])
+	}
+}
+
+func (o *observers) tell(e *Event) {
+	list := o.list.Load()
+	if list == nil {
+		return
+	}
+	for _, observer := range *list {
+		o.call(observer, e)
+	}
+}
+
+func (o *observers) call(observer *observer, e *Event) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		stack := debug.Stack()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.panics++
+		o.lastPanic = fmt.Errorf("pool: an observer panicked at %v: %v\n%s", e.Kind, v, stack)
+	}()
+	observer.observe(*e)
+}
+
+// CloseFor is Close with a reason, as SetCloseReason gives it. A caller that has wrapped
+// c in a connection of its own closes that one instead.
+func (c *Conn) CloseFor(reason string) error {
+	c.SetCloseReason(reason)
+	return c.Close()
+}
+
+// SetCloseReason records why c is about to be closed, for EventRemoved. The first reason
+// stands. It does not close c.
+func (c *Conn) SetCloseReason(reason string) {
+	if c.closeReason.Load() == nil {
+		c.closeReason.CompareAndSwap(nil, &reason)
+	}
+}
+
+// CloseReason returns what SetCloseReason recorded, or "".
+func (c *Conn) CloseReason() string {
+	if reason := c.closeReason.Load(); reason != nil {
+		return *reason
+	}
+	return ""
+}

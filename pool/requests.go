@@ -1,0 +1,171 @@
+package pool
+
+import (
+	"maps"
+	"sync/atomic"
+	"time"
+)
+
+// The codes that Requests tells apart: 0 to 599, which holds the status codes of
+// both RFC 9110 section 15 and of remote calls. All others count as OtherCode.
+const (
+	codeCount = 600
+	// OtherCode stands for every code below 0 and above 599.
+	OtherCode = -1
+)
+
+// Requests are the statistics of one protocol's requests: calls, messages,
+// whatever begins and ends. They take 64 KiB, whatever happens, and cost a request
+// no allocation and no lock. Make one with [NewRequests], or have it made by
+// [Set.Requests]. All methods may be called concurrently.
+type Requests struct {
+	began   time.Time
+	stripes [stripeCount]requestStripe
+	latency Histogram
+}
+
+// requestStripe is one processor's part of the counters.
+type requestStripe struct {
+	inFlight  atomic.Int64 // a request may begin in one stripe and end in the other
+	failed    atomic.Uint64
+	durations Durations
+	ended     rate
+	failures  rate
+	codes     [codeCount + 1]atomic.Uint64 // the last is OtherCode's
+	_         [cacheLine]byte
+}
+
+// NewRequests returns statistics in which nothing has happened yet.
+func NewRequests() *Requests {
+	now := time.Now()
+	return &Requests{began: now, latency: Histogram{began: now}}
+}
+
+// Begin counts a request that is in flight from now on. Each Begin needs an End.
+func (r *Requests) Begin() { r.stripes[stripe()].inFlight.Add(1) }
+
+// End counts a request that took d and is in flight no longer. Whether it failed is
+// for the caller to say; code is what the peer was answered.
+func (r *Requests) End(d time.Duration, failed bool, code int) {
+	n := stripe()
+	now := time.Since(r.began)
+	s := &r.stripes[n]
+	s.inFlight.Add(-1)
+	s.durations.Record(d)
+	s.ended.add(second(now))
+	if code < 0 || code >= codeCount {
+		code = codeCount
+	}
+	s.codes[code].Add(1)
+	if failed {
+		s.failed.Add(1)
+		s.failures.add(second(now))
+	}
+	r.latency.record(n, now, d)
+}
+
+// RequestStats is what [Requests] held at one moment.
+type RequestStats struct {
+	Total    uint64 `json:"total"`     // requests that have ended
+	Failed   uint64 `json:"failed"`    // of those, the ones that failed
+	InFlight int64  `json:"in_flight"` // requests that have begun and not ended
+
+	// PerSecond is how many ended in the last full second; PerMinute how many
+	// ended a minute, over the last 60 full seconds or since the beginning.
+	PerSecond float64 `json:"per_second"`
+	PerMinute float64 `json:"per_minute"`
+
+	// ErrorRate is the share, from 0 to 1, that failed of those that ended in the last minute.
+	ErrorRate float64 `json:"error_rate"`
+
+	// The time that half, 95 % and 99 % of the requests of the last 50 to 60 seconds did not
+	// exceed, within 2.5 %; 0 when there were none.
+	P50 float64 `json:"p50_seconds"`
+	P95 float64 `json:"p95_seconds"`
+	P99 float64 `json:"p99_seconds"`
+}
+
+// Stats returns the figures of this moment.
+func (r *Requests) Stats() RequestStats {
+	var stats RequestStats
+	var ended, failures [stripeCount]*rate
+	for i := range r.stripes {
+		s := &r.stripes[i]
+		stats.InFlight += s.inFlight.Load()
+		stats.Failed += s.failed.Load()
+		ended[i], failures[i] = &s.ended, &s.failures
+	}
+	stats.Total = r.Durations().Count
+	// The stripes are read one after the other, so a request that began in one that
+	// was read already and ended in the next would be missing.
+	stats.InFlight = max(stats.InFlight, 0)
+
+	now := second(time.Since(r.began))
+	stats.PerSecond = lastSecond(now, ended[:]...)
+	stats.PerMinute = lastMinute(now, ended[:]...)
+	minute := now + 1 - min(now+1, rateWindow)
+	if all := countAll(minute, now+1, ended[:]); all > 0 {
+		stats.ErrorRate = min(1, float64(countAll(minute, now+1, failures[:]))/float64(all))
+	}
+
+	latency := r.latency.Snapshot()
+	stats.P50 = latency.Quantile(0.50).Seconds()
+	stats.P95 = latency.Quantile(0.95).Seconds()
+	stats.P99 = latency.Quantile(0.99).Seconds()
+	return stats
+}
+
+// Codes returns how many requests ended with each code, without those that none ended with.
+func (r *Requests) Codes() map[int]uint64 {
+	codes := make(map[int]uint64)
+	for i := range r.stripes {
+		for code := range r.stripes[i].codes {
+			n := r.stripes[i].codes[code].Load()
+			if n == 0 {
+				continue
+			}
+			if code == codeCount {
+				code = OtherCode
+			}
+			codes[code] += n
+		}
+	}
+	return codes
+}
+
+// Durations returns how long the requests took, counted in fixed buckets since the beginning.
+func (r *Requests) Durations() DurationTotals {
+	var parts [stripeCount]*Durations
+	for i := range r.stripes {
+		parts[i] = &r.stripes[i].durations
+	}
+	return sumDurations(parts[:]...)
+}
+
+// Requests returns the statistics of the requests that the pool named tag carries:
+// the same each time, so that who counts asks once and keeps them.
+func (s *Set) Requests(tag Tag) *Requests {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.requests[tag]
+	if r == nil {
+		if s.requests == nil {
+			s.requests = make(map[Tag]*Requests)
+		}
+		r = NewRequests()
+		s.requests[tag] = r
+	}
+	return r
+}
+
+// RequestStats returns the figures of every tag that [Set.Requests] was asked for.
+func (s *Set) RequestStats() map[string]RequestStats {
+	s.mu.Lock()
+	requests := maps.Clone(s.requests)
+	s.mu.Unlock()
+	all := make(map[string]RequestStats, len(requests))
+	for tag, r := range requests {
+		all[string(tag)] = r.Stats()
+	}
+	return all
+}
