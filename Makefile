@@ -1,5 +1,5 @@
 # Every target is one plain command, so that it can be typed without make too.
-.PHONY: run test lint e2e fuzz
+.PHONY: run test lint e2e conformance fuzz
 
 # FUZZTIME is how long each fuzz target runs.
 FUZZTIME ?= 30s
@@ -15,6 +15,9 @@ lint: ## gofmt, go vet and golangci-lint at its pinned version
 
 e2e: ## the real binary against curl, nghttp2, ws and grpc-js
 	bash testdata/e2e/run.sh
+
+conformance: ## h2spec, the gRPC interop cases and a WebSocket suite
+	cd testdata/conformance && go test -race ./...
 
 fuzz: ## every fuzz target of the repository, FUZZTIME each
 	FUZZTIME=$(FUZZTIME) bash .ci/fuzz

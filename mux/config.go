@@ -6,6 +6,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -15,7 +16,9 @@ type Config struct {
 	// Listeners are the addresses that ListenAndServe opens.
 	Listeners []listeners.Config `yaml:"listeners"`
 	// Sniff bounds what a connection may cost before its protocol is known.
-	Sniff     protocols.SniffLimits     `yaml:"sniff"`
+	Sniff protocols.SniffLimits `yaml:"sniff"`
+	// Limits bounds all protocols' connections together; each protocol's section has a bound of its own.
+	Limits    pool.Config               `yaml:"limits"`
 	HTTP1     protocols.HTTP1Config     `yaml:"http1"`
 	HTTP2     protocols.HTTP2Config     `yaml:"http2"`
 	GRPC      protocols.GRPCConfig      `yaml:"grpc"`
@@ -32,6 +35,7 @@ func DefaultConfig() Config {
 	return Config{
 		Listeners: []listeners.Config{{Address: DefaultAddress}},
 		Sniff:     protocols.DefaultSniffLimits(),
+		Limits:    pool.DefaultConfig(),
 		HTTP1:     protocols.DefaultHTTP1Config(),
 		HTTP2:     protocols.DefaultHTTP2Config(),
 		GRPC:      protocols.DefaultGRPCConfig(),
@@ -51,6 +55,7 @@ func (c Config) Validate() error {
 	}
 	faults = append(faults,
 		c.Sniff.Validate(),
+		c.Limits.Validate(),
 		c.HTTP1.Validate(),
 		c.HTTP2.Validate(),
 		c.GRPC.Validate(),
@@ -58,4 +63,18 @@ func (c Config) Validate() error {
 		c.Drain.Validate(),
 	)
 	return errors.Join(faults...)
+}
+
+// limits returns what the configuration says about the number of connections.
+func (c Config) limits() pool.Limits {
+	return pool.Limits{
+		Total:      c.Limits.MaxConnections,
+		PerAddress: c.Limits.PerAddress,
+		PerTag: map[pool.Tag]int{
+			pool.Tag(protocols.HTTP1):     c.HTTP1.MaxConnections,
+			pool.Tag(protocols.HTTP2):     c.HTTP2.MaxConnections,
+			pool.Tag(protocols.GRPC):      c.GRPC.MaxConnections,
+			pool.Tag(protocols.WebSocket): c.WebSocket.MaxConnections,
+		},
+	}
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/mem"
+
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
@@ -28,8 +30,11 @@ type conn struct {
 
 	account pool.Conn
 	root    *root
-	remote  net.Addr
+	remote  atomic.Pointer[net.Addr] // nil until it is known; see identify
 	tls     *tls.Conn
+	// refused is the reason for which a limit keeps the connection out. It
+	// belongs to the goroutines that accept and recognise, one after the other.
+	refused string
 
 	// These belong to the goroutine that recognises the connection, until it
 	// sets classified; after that they do not change.
@@ -40,8 +45,15 @@ type conn struct {
 	classified atomic.Bool
 	// sniffing is set when EndWait may be called.
 	sniffing atomic.Bool
+	// cut is set when the drain closes the connection before it is recognised.
+	cut atomic.Bool
 	// settled is set when the connection has been dispatched or closed.
 	settled atomic.Bool
+	// asked is set when an HTTP/2 or gRPC request has come to its server.
+	asked atomic.Bool
+	reads int // by ReadOnReady, up to the second
+
+	departure
 }
 
 var (
@@ -50,9 +62,35 @@ var (
 	_ protocols.TLSConn = (*conn)(nil)
 )
 
-// RemoteAddr returns the peer's address: the same value each time, so that it can
-// stand for the connection.
-func (c *conn) RemoteAddr() net.Addr { return c.remote }
+// RemoteAddr returns the peer's address.
+func (c *conn) RemoteAddr() net.Addr {
+	if known := c.remote.Load(); known != nil {
+		return *known
+	}
+	return c.account.RemoteAddr()
+}
+
+// remoteAddr returns the peer's address for people, empty before it is known. Unlike RemoteAddr it never waits.
+func (c *conn) remoteAddr() string {
+	if known := c.remote.Load(); known != nil {
+		return (*known).String()
+	}
+	return ""
+}
+
+// identify takes note of the peer's address. A listener may have to read a
+// header to know it, so this belongs to the goroutine that recognises the
+// connection, unless its type is known to answer at once.
+func (c *conn) identify() {
+	if c.remote.Load() != nil {
+		return
+	}
+	address := c.account.RemoteAddr()
+	c.remote.Store(&address)
+	if reason := c.root.server.conns.Identify(&c.account, address); reason != "" {
+		c.refused = reason
+	}
+}
 
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.
 func (c *conn) TLSState() *tls.ConnectionState {
@@ -62,10 +100,29 @@ func (c *conn) TLSState() *tls.ConnectionState {
 	return c.state
 }
 
+// ReadOnReady is what grpc-go reads by. Its second read comes when it has taken the
+// connection on, and what was in the first, the first request among it.
+func (c *conn) ReadOnReady(size int, buffers mem.BufferPool) (*[]byte, int, error) {
+	if c.reads < 2 {
+		if c.reads++; c.reads == 2 {
+			c.asked.Store(true)
+		}
+	}
+	return c.Conn.ReadOnReady(size, buffers)
+}
+
 // Close closes the connection through all of its layers.
 func (c *conn) Close() error {
+	if !c.settled.Load() && c.verdict.Protocol == protocols.TLS && c.tls == nil {
+		// Nobody wanted the TLS that the peer asks for on a port without it.
+		_, _ = c.account.Write(handshakeFailure)
+	}
 	err := c.Conn.Close()
+	_ = c.account.Close() // Where a caller's own TLS is not below the account.
 	c.settle()
+	if address := c.remote.Load(); address != nil {
+		grpcConns.CompareAndDelete(*address, c)
+	}
 	return err
 }
 
@@ -75,8 +132,13 @@ func (c *conn) settle() {
 	if !c.settled.CompareAndSwap(false, true) {
 		return
 	}
-	if v := c.verdict; v.Failure != "" {
+	switch v := c.verdict; {
+	case c.cut.Load():
+		c.reject(protocols.FailureDraining)
+	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
+	case v.Protocol == protocols.TLS:
+		c.reject(protocols.FailureNoMatch)
 	}
 	c.logVerdict()
 	c.classified.Store(true)
@@ -90,7 +152,7 @@ func (c *conn) logVerdict() {
 	}
 	v := c.verdict
 	logger.Debug("connection recognised",
-		keyConnID, c.account.ID(), keyRemoteAddr, c.remote.String(), keyLocalAddr, c.LocalAddr().String(),
+		keyConnID, c.account.ID(), keyRemoteAddr, c.remoteAddr(), keyLocalAddr, c.LocalAddr().String(),
 		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
 		keyBytesRead, v.Bytes, keyDuration, v.Duration)
 }
@@ -120,6 +182,8 @@ func (c *conn) decide(v protocols.Verdict) { c.verdict, c.decided = v, true }
 func (c *conn) prepare() bool {
 	if !c.prepared {
 		c.prepared = true
+		c.identify()
+		c.SetPeek(&c.root.server.sniff)
 		if c.root.tlsConfig != nil || c.tls != nil {
 			if v, ok := c.startTLS(); !ok {
 				c.decide(v)
@@ -129,19 +193,18 @@ func (c *conn) prepare() bool {
 	return c.verdict.Failure == ""
 }
 
+// recognise asks the first bytes. Where they ask for TLS, which this listener
+// does not have or has already taken off, the verdict says so and no built-in protocol matches.
 func (c *conn) recognise() protocols.Verdict {
+	s := c.root.server
 	c.sniffing.Store(true)
-	if c.root.server.stopping.Load() {
+	if s.stopping.Load() || c.root.ending.Load() {
 		c.EndWait()
 	}
-	v := c.Sniff(&c.root.server.sniff)
-	if v.Protocol == protocols.TLS {
-		// The first bytes ask for TLS, which this listener does not have, or
-		// which was already taken off once.
-		c.refuseTLS()
-		v.Protocol, v.Failure = protocols.Unknown, protocols.FailureNoMatch
+	if c.refused != "" {
+		return c.Sniff(&s.sniffRefused)
 	}
-	return v
+	return c.Sniff(&s.sniff)
 }
 
 // tlsHandshakeTimeout bounds a TLS handshake.
@@ -156,15 +219,19 @@ const failureTLS = "tls_handshake"
 func (c *conn) startTLS() (protocols.Verdict, bool) {
 	var below net.Conn = &c.account
 	if c.root.tlsOptional {
-		raw := new(protocols.Conn)
-		raw.Init(&c.account)
-		if v, isTLS := c.asksForTLS(raw); !isTLS {
-			c.Init(raw)
+		first, v := c.firstBytes()
+		if v.Failure != "" || first[0] != recordTypeHandshake {
 			return v, v.Failure == ""
 		}
-		below = raw
+		read := make([]byte, c.root.server.sniff.MaxBytes)
+		n, err := c.Read(read) // From the peek buffer, which it empties.
+		if err != nil {
+			return protocols.Verdict{Failure: failureTLS, Reason: err.Error()}, false
+		}
+		below = &replayConn{Conn: &c.account, rest: read[:n]}
 	}
-	if c.tls == nil {
+	brought := c.tls != nil
+	if !brought {
 		c.tls = tls.Server(below, c.root.tlsConfig)
 	}
 	started := time.Now()
@@ -173,20 +240,39 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return protocols.Verdict{
 			Reason:   c.explainTLS(err),
-			Failure:  c.tlsFailure(),
+			Failure:  c.tlsFailure(err),
 			Bytes:    int(c.account.Received()),
 			Duration: time.Since(started),
 		}, false
 	}
 	state := c.tls.ConnectionState()
 	c.state = &state
-	c.Init(c.tls)
+	if !brought {
+		c.Init(c.tls)
+		c.SetPeek(&c.root.server.sniff)
+	}
 	return protocols.Verdict{}, true
 }
 
+// replayConn gives back what was read to find out that the peer asks for TLS.
+type replayConn struct {
+	net.Conn
+	rest []byte
+}
+
+// Read implements [net.Conn].
+func (c *replayConn) Read(p []byte) (int, error) {
+	if len(c.rest) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
 // tlsFailure tells a probe that said nothing from a handshake that failed.
-func (c *conn) tlsFailure() string {
-	if c.account.Received() == 0 {
+func (c *conn) tlsFailure(err error) string {
+	if c.account.Received() == 0 && (c.root.tlsConfig != nil || errors.Is(err, io.EOF)) {
 		return protocols.FailureSilent
 	}
 	return failureTLS
@@ -195,20 +281,13 @@ func (c *conn) tlsFailure() string {
 // recordTypeHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
 const recordTypeHandshake = 22
 
-// asksForTLS looks at the first byte. A verdict with a failure means that there was none.
-func (c *conn) asksForTLS(raw *protocols.Conn) (protocols.Verdict, bool) {
-	s := c.root.server
-	var first [1]byte
+// firstBytes looks at the first byte. A verdict with a failure means that there was none.
+func (c *conn) firstBytes() (first [1]byte, v protocols.Verdict) {
 	started := time.Now()
-	raw.SetPeek(&s.sniff)
-	if _, err := io.ReadFull(raw.PeekReader(), first[:]); err != nil {
-		return protocols.Verdict{
-			Failure:  protocols.FailureSilent,
-			Reason:   "nothing was sent",
-			Duration: time.Since(started),
-		}, false
+	if _, err := io.ReadFull(c.PeekReader(), first[:]); err != nil {
+		v = protocols.Verdict{Failure: protocols.FailureSilent, Reason: "nothing was sent", Duration: time.Since(started)}
 	}
-	return protocols.Verdict{}, first[0] == recordTypeHandshake
+	return first, v
 }
 
 // plaintextAnswer is what an HTTP client gets that speaks plaintext to a TLS port.
@@ -235,12 +314,10 @@ func looksLikeHTTP(header [5]byte) bool {
 // record that every version understands.
 var handshakeFailure = []byte{21, 3, 1, 0, 2, 2, 40}
 
-func (c *conn) refuseTLS() { _, _ = c.account.Write(handshakeFailure) }
-
 // info returns the connection's account with what is known of its verdict and TLS.
 func (c *conn) info() pool.Info {
 	info := c.root.server.conns.Info(&c.account)
-	info.RemoteAddr = c.remote.String()
+	info.RemoteAddr = c.remoteAddr()
 	if !c.classified.Load() {
 		return info
 	}

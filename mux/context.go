@@ -4,8 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"reflect"
+	"sync"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 )
 
@@ -46,14 +47,54 @@ func (c *conn) connInfo() ConnInfo {
 	return ConnInfo{
 		ID:         c.account.ID(),
 		Protocol:   string(c.root.server.conns.Tag(&c.account)),
-		RemoteAddr: c.remote,
+		RemoteAddr: c.RemoteAddr(),
 		TLS:        c.TLSState(),
 	}
 }
 
+// grpcConns finds the connection of a native gRPC call: grpc-go shows the peer's
+// address and nothing else of the connection, so the address, a pointer that no other
+// connection has, stands for it. It is shared by all servers, because a call does
+// not show its server either. An entry lives as long as its connection.
+var grpcConns sync.Map // net.Addr -> *conn
+
+// showByAddr makes the connection one that can be found by its address.
+func (c *conn) showByAddr() {
+	address := uniqueAddr(c.RemoteAddr())
+	c.remote.Store(&address)
+	grpcConns.Store(address, c)
+}
+
+// uniqueAddr returns a copy of an address with an identity of its own.
+func uniqueAddr(a net.Addr) net.Addr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		unique := *a
+		return &unique
+	case *net.UnixAddr:
+		unique := *a
+		return &unique
+	default:
+		return &addr{a}
+	}
+}
+
+// addr gives an address of another type an identity.
+type addr struct{ net.Addr }
+
 func connOf(ctx context.Context) (*conn, bool) {
-	c, ok := ctx.Value(connKey{}).(*conn)
-	return c, ok
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		return c, true
+	}
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil || !reflect.TypeOf(p.Addr).Comparable() {
+		return nil, false
+	}
+	c, ok := grpcConns.Load(p.Addr)
+	if !ok {
+		return nil, false
+	}
+	return c.(*conn), true //nolint:forcetypeassert // Nothing else is stored.
 }
 
 // connContext is the http.Server hook that puts the connection into the
@@ -64,31 +105,3 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 	}
 	return ctx
 }
-
-// identify returns the interceptors that do the same for native gRPC calls. grpc-go shows
-// the peer's address but not the connection, so the address stands for it.
-func (s *Server) identify() []grpc.ServerOption {
-	withConn := func(ctx context.Context) context.Context {
-		if p, ok := peer.FromContext(ctx); ok {
-			if c, ok := s.grpcConns.Load(p.Addr); ok {
-				return context.WithValue(ctx, connKey{}, c)
-			}
-		}
-		return ctx
-	}
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			return h(withConn(ctx), req)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			return h(srv, &streamWithContext{ss, withConn(ss.Context())})
-		}),
-	}
-}
-
-type streamWithContext struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *streamWithContext) Context() context.Context { return s.ctx }

@@ -1,11 +1,11 @@
 package mux
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
 	"net"
 	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -32,7 +32,8 @@ const customBacklog = 128
 // calls; those of [Server.MatchAfter] come last. Each matcher reads the connection's
 // first bytes from the start, behind TLS where there is TLS, and what it reads stays
 // for whoever serves the connection. What matchers may read, and wait for, is
-// bounded by the sniff limits. [SNI] and [ALPN] match by the TLS handshake.
+// bounded by the sniff limits; one that reads more than a client sends before it is
+// answered, as a matcher of HTTP/2 headers does, makes that client wait for the limit. [SNI] and [ALPN] match by the TLS handshake.
 //
 // The caller serves the listener's connections and closes them; they are counted
 // in a pool called name, and [FromConn] tells more of them. The listener's
@@ -94,7 +95,7 @@ func (s *Server) closeCustoms() {
 func (cu *custom) peeking(m cmux.Matcher) cmux.MatchWriter {
 	return func(w io.Writer, _ io.Reader) bool {
 		c, ok := w.(*conn)
-		if !ok || !cu.mayHave(c) || !m(&firstBytes{c.PeekReader(), c.state}) {
+		if !ok || !cu.mayHave(c) || !c.matches(m) {
 			return false
 		}
 		c.decide(protocols.Verdict{Protocol: protocols.Protocol(cu.name), Reason: "custom matcher", Bytes: c.Verdict().Bytes})
@@ -108,7 +109,19 @@ func (cu *custom) mayHave(c *conn) bool {
 		return c.prepare()
 	}
 	failure := c.verdict.Failure
-	return failure == protocols.FailureNoMatch || failure == protocols.FailureTooLarge
+	return failure == protocols.FailureNoMatch || failure == protocols.FailureTooLarge ||
+		c.verdict.Protocol == protocols.TLS
+}
+
+// matches asks a custom matcher. One that panics has not matched.
+func (c *conn) matches(m cmux.Matcher) (matched bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			matched = false
+			c.root.server.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
+		}
+	}()
+	return m(&firstBytes{c.PeekReader(), c.state})
 }
 
 // firstBytes is what a custom matcher reads.
@@ -146,7 +159,8 @@ func (cu *custom) pump(l *subListener) {
 		if err != nil {
 			return
 		}
-		if err := cu.listener.Deliver(context.Background(), conn); err != nil {
+		// A queue that nobody empties must not hold up the server's end.
+		if err := cu.listener.Deliver(l.root.server.accepting, conn); err != nil {
 			_ = conn.Close()
 		}
 	}

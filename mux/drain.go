@@ -3,6 +3,7 @@ package mux
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -74,33 +75,75 @@ func (s *Server) grpcServers() *protocols.GRPCServers {
 	return s.grpc
 }
 
-// stopAccepting takes in what the kernel has queued, closes the listeners, waits
-// until every connection has been recognised, and then tells all of them to leave.
-func (s *Server) stopAccepting(ctx context.Context) error {
+// stop ends accepting: the listeners take in what the kernel has queued, and
+// close. It returns the roots that were serving.
+func (s *Server) stop() []*root {
 	s.stopping.Store(true)
+	s.stopAccepted()
 	s.mu.Lock()
 	roots, bound := s.roots, s.bound
 	s.mu.Unlock()
 	if len(roots) == 0 {
-		return closeBound(bound)
+		_ = closeBound(bound)
 	}
 	for _, r := range roots {
 		r.listener.Stop()
 	}
+	return roots
+}
+
+// stopAccepting takes in what the kernel has queued, closes the listeners, waits
+// until every connection has been recognised, and then tells all of them to leave.
+func (s *Server) stopAccepting(ctx context.Context) error {
+	roots := s.stop()
+	if len(roots) == 0 {
+		return nil
+	}
 	// Those that wait undecided for their first HTTP/2 stream have good reason to;
 	// a server tells them better than we could.
-	s.endWaits()
-	var err error
+	s.endWaits(nil)
+	patience, cancel := context.WithTimeout(ctx, s.sniffTime())
+	defer cancel()
+	if waitRoots(patience, roots) != nil {
+		// They have had their time; the others are not to wait for them.
+		s.cutUnrecognised()
+	}
+	err := waitRoots(ctx, roots)
+	s.closeCustoms()
+	s.tell(ctx)
+	return err
+}
+
+// sniffTime is how long a connection may take to say what it is, but no more than
+// leaves the step some time to tell the others.
+func (s *Server) sniffTime() time.Duration {
+	most := s.config.Drain.StepTimeout * 3 / 4
+	if t := s.config.Sniff.Timeout; t > 0 {
+		return min(t, most)
+	}
+	return most
+}
+
+// waitRoots waits until nothing more comes out of the roots.
+func waitRoots(ctx context.Context, roots []*root) error {
 	for _, r := range roots {
 		select {
 		case <-r.done:
 		case <-ctx.Done():
-			err = ctx.Err()
+			return ctx.Err()
 		}
 	}
-	s.closeCustoms()
-	s.tell(ctx)
-	return err
+	return nil
+}
+
+// cutUnrecognised closes the connections that have not said what they are.
+func (s *Server) cutUnrecognised() {
+	for _, a := range s.conns.Conns(pool.Sniffing) {
+		if c, ok := a.Owner().(*conn); ok {
+			c.cut.Store(true)
+			_ = a.Close()
+		}
+	}
 }
 
 func closeBound(bound []boundListener) error {
@@ -111,11 +154,11 @@ func closeBound(bound []boundListener) error {
 	return err
 }
 
-// endWaits ends the wait of connections that are undecided; of those that come
-// to it later, recognise does.
-func (s *Server) endWaits() {
+// endWaits ends the wait of connections that are undecided, those of one root or of
+// all; for those that come to it later, recognise does.
+func (s *Server) endWaits(r *root) {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
-		if c, ok := a.Owner().(*conn); ok && c.sniffing.Load() {
+		if c, ok := a.Owner().(*conn); ok && (r == nil || c.root == r) && c.sniffing.Load() {
 			c.EndWait()
 		}
 	}
@@ -126,19 +169,43 @@ func (s *Server) endWaits() {
 func (s *Server) tell(ctx context.Context) {
 	spread := s.config.Drain.Spread
 	s.telling.Store(true)
-	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s.stopLeaving = cancel
-	s.leaving.Go(func() { _ = s.webSockets.Drain(background, spread) })
-
+	s.background.run(func() { _ = s.webSockets.Drain(s.serving, spread) })
 	s.tellHTTP1(ctx, spread)
+	s.waitAsked(ctx)
 	// What net/http and grpc-go say goes to all of their connections at once.
-	s.http1.SetKeepAlivesEnabled(false)
-	s.webSocket.SetKeepAlivesEnabled(false)
-	s.leaving.Go(func() { _ = s.http2.Shutdown(background) })
+	s.background.run(func() { _ = s.http2.Shutdown(s.serving) })
 	if s.h2c != nil {
 		s.h2c.Shutdown()
 	}
-	s.leaving.Go(func() { _ = s.grpc.GracefulStop(background) })
+	s.background.run(func() { _ = s.grpc.GracefulStop(s.serving) })
+}
+
+// askedTime bounds the wait for requests whose first bytes are there.
+const askedTime = time.Second
+
+// waitAsked waits until no HTTP/2 or gRPC connection is before a first request that
+// was among its first bytes: GOAWAY would refuse that.
+func (s *Server) waitAsked(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askedTime)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !s.allAsked() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) allAsked() bool {
+	for _, a := range s.conns.Conns(pool.Tag(protocols.HTTP2), pool.Tag(protocols.GRPC)) {
+		if c, ok := a.Owner().(*conn); ok && c.verdict.BeginsRequest() && !c.asked.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // tellHTTP1 closes idle HTTP/1.1 connections at random moments within spread. Those
@@ -174,26 +241,12 @@ func (s *Server) waitGone(ctx context.Context, d time.Duration) {
 	_ = s.conns.WaitEmpty(ctx)
 }
 
-// aLongTimeAgo is a deadline that has passed.
-var aLongTimeAgo = time.Unix(1, 0)
-
-// closeIdle ends an HTTP/1.1 connection that waits for its next request: its
-// server finds that the wait is over and closes it. A request that has been
-// read by then is served, because the server sets a new deadline for it.
-func (c *conn) closeIdle() {
-	if c.account.State() == pool.StateIdle {
-		_ = c.SetReadDeadline(aLongTimeAgo)
-	}
-}
-
 // waitConnections waits until nothing is left. What has not said yet what it is
-// has had its time.
+// has had its time, and so has what is idle.
 func (s *Server) waitConnections(ctx context.Context) error {
-	for _, a := range s.conns.Conns(pool.Sniffing) {
-		if c, ok := a.Owner().(*conn); ok {
-			c.reject(protocols.FailureDraining)
-			_ = a.Close()
-		}
+	s.cutUnrecognised()
+	if s.telling.Load() {
+		s.tellHTTP1(ctx, 0)
 	}
 	return s.conns.WaitEmpty(ctx)
 }
@@ -204,28 +257,34 @@ const lingerTime = 100 * time.Millisecond
 
 // forceClose cuts every connection: the end of the stream, a short read, close.
 func (s *Server) forceClose(ctx context.Context) error {
-	s.mu.Lock()
-	roots, bound := s.roots, s.bound
-	s.mu.Unlock()
-	var err error
-	if len(roots) == 0 {
-		err = closeBound(bound)
-	}
-	for _, r := range roots {
-		err = errors.Join(err, r.listener.Close())
-	}
+	roots := s.stop()
 	s.mu.Lock()
 	s.forced = s.conns.Counts()
 	s.mu.Unlock()
 	for _, a := range s.conns.Conns() {
-		_ = a.CloseWrite()
+		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
+			_ = a.CloseWrite()
+		}
 	}
 	// The servers go on reading meanwhile, and most connections end here.
 	s.waitGone(ctx, lingerTime)
-	s.closeServers()
+	// From here on the roots close what they accept.
+	s.cutting.Store(true)
+	var err error
+	for _, r := range roots {
+		err = errors.Join(err, r.listener.Close())
+	}
 	for _, a := range s.conns.Conns() {
+		if a.State() == pool.StateSniffing {
+			if c, ok := a.Owner().(*conn); ok {
+				c.cut.Store(true)
+			}
+		}
 		_ = a.Close()
 	}
+	// grpc-go's Stop waits for its listeners, which end with the roots.
+	err = errors.Join(err, waitRoots(ctx, roots))
+	s.closeServers()
 	return err
 }
 
@@ -240,25 +299,28 @@ func (s *Server) closeServers() {
 	if s.grpcServers() == nil {
 		return
 	}
-	for _, srv := range []*http.Server{s.http1, s.webSocket, s.http2} {
+	for _, srv := range []*http.Server{s.http1, s.webSocket, s.http2, s.refuser} {
 		_ = srv.Close()
 	}
 	s.grpc.Stop()
 }
 
 // cleanup gives back what the servers hold.
-func (s *Server) cleanup(context.Context) error {
+func (s *Server) cleanup(ctx context.Context) error {
+	roots := s.stop()
 	s.closeCustoms()
-	if s.stopLeaving != nil {
-		s.stopLeaving()
+	s.stopServing()
+	if err := waitRoots(ctx, roots); err != nil {
+		return err
+	}
+	if s.grpcServers() != nil {
+		_ = s.refusals.Close()
 	}
 	s.closeServers()
-	s.leaving.Wait()
-	s.mu.Lock()
-	roots := s.roots
-	s.mu.Unlock()
-	for _, r := range roots {
-		<-r.done
+	select {
+	case <-s.background.wait():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }

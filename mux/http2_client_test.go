@@ -10,22 +10,41 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// h2Client speaks HTTP/2 frame by frame, so that a test decides what goes into each.
+// h2Client speaks HTTP/2 frame by frame, so that a test decides what goes into
+// each. What comes in is kept by stream until it is asked for.
 type h2Client struct {
 	*http2.Framer
 
-	t        *testing.T
-	conn     net.Conn
+	t       *testing.T
+	encoder *hpack.Encoder
+	block   bytes.Buffer
+
+	// noCredit leaves the server's windows of streams as they are; the connection's is refilled always.
+	noCredit bool
+
 	settings map[http2.SettingID]uint32
-	ended    map[uint32]bool // The streams on which the server has sent END_STREAM.
-	encoder  *hpack.Encoder
-	block    bytes.Buffer
+	goAway   *http2.GoAwayFrame // The first.
+	window   int                // What may be sent on the connection.
+	streams  map[uint32]*h2Stream
+}
+
+// h2Stream is what the server has sent on a stream.
+type h2Stream struct {
+	header map[string]string // nil before the response.
+	body   bytes.Buffer
+	ended  bool
+	window int // What may be sent beyond the initial window.
 }
 
 // newH2Client opens HTTP/2 on a connection whose next bytes come from r.
 func newH2Client(t *testing.T, conn net.Conn, r io.Reader) *h2Client {
 	t.Helper()
-	c := &h2Client{Framer: http2.NewFramer(conn, r), t: t, conn: conn, ended: make(map[uint32]bool)}
+	c := &h2Client{
+		Framer:  http2.NewFramer(conn, r),
+		t:       t,
+		window:  65535,
+		streams: make(map[uint32]*h2Stream),
+	}
 	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.encoder = hpack.NewEncoder(&c.block)
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
@@ -60,82 +79,125 @@ func (c *h2Client) get(stream uint32, path string) {
 	c.request(stream, true, ":method", "GET", ":scheme", "http", ":authority", "x", ":path", path)
 }
 
-// next returns the next frame that is about more than the connection's upkeep.
-func (c *h2Client) next() http2.Frame {
+// send writes bytes in DATA frames of at most n bytes, as flow control allows.
+func (c *h2Client) send(stream uint32, b []byte, n int) {
 	c.t.Helper()
-	for {
-		f, err := c.ReadFrame()
-		c.must(err)
-		switch f := f.(type) {
-		case *http2.SettingsFrame:
-			if f.IsAck() {
-				continue
+	s := c.stream(stream)
+	for len(b) > 0 {
+		allowed := min(n, len(b), c.window, s.window+int(c.settings[http2.SettingInitialWindowSize]))
+		if allowed <= 0 {
+			c.step()
+			continue
+		}
+		c.must(c.WriteData(stream, false, b[:allowed]))
+		c.window -= allowed
+		s.window -= allowed
+		b = b[allowed:]
+	}
+}
+
+func (c *h2Client) stream(id uint32) *h2Stream {
+	if c.streams[id] == nil {
+		c.streams[id] = new(h2Stream)
+	}
+	return c.streams[id]
+}
+
+// step reads a frame.
+func (c *h2Client) step() {
+	c.t.Helper()
+	f, err := c.ReadFrame()
+	c.must(err)
+	switch f := f.(type) {
+	case *http2.SettingsFrame:
+		c.readSettings(f)
+	case *http2.WindowUpdateFrame:
+		if f.StreamID == 0 {
+			c.window += int(f.Increment)
+		} else {
+			c.stream(f.StreamID).window += int(f.Increment)
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			c.must(c.WritePing(true, f.Data))
+		}
+	case *http2.MetaHeadersFrame:
+		s := c.stream(f.StreamID)
+		s.header = make(map[string]string)
+		for _, hf := range f.Fields {
+			s.header[hf.Name] = hf.Value
+		}
+		s.ended = f.StreamEnded()
+	case *http2.DataFrame:
+		s := c.stream(f.StreamID)
+		s.body.Write(f.Data())
+		s.ended = f.StreamEnded()
+		if n := uint32(len(f.Data())); n > 0 {
+			c.must(c.WriteWindowUpdate(0, n))
+			if !c.noCredit {
+				c.must(c.WriteWindowUpdate(f.StreamID, n))
 			}
-			c.settings = make(map[http2.SettingID]uint32)
-			c.must(f.ForeachSetting(func(s http2.Setting) error {
-				c.settings[s.ID] = s.Val
-				return nil
-			}))
-			c.must(c.WriteSettingsAck())
-		case *http2.WindowUpdateFrame:
-		case *http2.PingFrame:
-			if !f.IsAck() {
-				c.must(c.WritePing(true, f.Data))
-			}
-		default:
-			return f
+		}
+	case *http2.RSTStreamFrame:
+		// With NO_ERROR, a stream that the server has ended is over for the client too.
+		if s := c.stream(f.StreamID); f.ErrCode != http2.ErrCodeNo || !s.ended {
+			c.t.Fatalf("stream %d was reset: %v, after %d bytes", f.StreamID, f.ErrCode, s.body.Len())
+		}
+	case *http2.GoAwayFrame:
+		if c.goAway == nil {
+			c.goAway = f
 		}
 	}
+}
+
+func (c *h2Client) readSettings(f *http2.SettingsFrame) {
+	c.t.Helper()
+	if f.IsAck() {
+		return
+	}
+	c.settings = make(map[http2.SettingID]uint32)
+	c.must(f.ForeachSetting(func(s http2.Setting) error {
+		c.settings[s.ID] = s.Val
+		return nil
+	}))
+	c.must(c.WriteSettingsAck())
 }
 
 // header returns the response to a stream.
 func (c *h2Client) header(stream uint32) map[string]string {
 	c.t.Helper()
-	for {
-		f, ok := c.next().(*http2.MetaHeadersFrame)
-		if !ok || f.StreamID != stream {
-			continue
-		}
-		c.ended[stream] = f.StreamEnded()
-		fields := make(map[string]string)
-		for _, hf := range f.Fields {
-			fields[hf.Name] = hf.Value
-		}
-		return fields
+	s := c.stream(stream)
+	for s.header == nil {
+		c.step()
 	}
+	return s.header
 }
 
-// data returns n bytes of a stream's body; with n = -1 all that is left of it.
+// data returns the next n bytes of a stream's body, or fewer where it ends.
 func (c *h2Client) data(stream uint32, n int) string {
 	c.t.Helper()
-	var body bytes.Buffer
-	for !c.ended[stream] && (body.Len() < n || n < 0) {
-		switch f := c.next().(type) {
-		case *http2.DataFrame:
-			if f.StreamID != stream {
-				continue
-			}
-			body.Write(f.Data())
-			if k := uint32(len(f.Data())); k > 0 {
-				c.must(c.WriteWindowUpdate(0, k))
-				c.must(c.WriteWindowUpdate(stream, k))
-			}
-			c.ended[stream] = f.StreamEnded()
-		case *http2.RSTStreamFrame:
-			if f.StreamID == stream {
-				c.t.Fatalf("stream %d was reset: %v, after %q", stream, f.ErrCode, body.String())
-			}
-		}
+	s := c.stream(stream)
+	for s.body.Len() < n && !s.ended {
+		c.step()
 	}
-	return body.String()
+	return string(s.body.Next(n))
 }
 
-// frame reads until a frame of type F comes.
-func frame[F http2.Frame](c *h2Client) F {
+// rest returns what is left of a stream's body when it has ended.
+func (c *h2Client) rest(stream uint32) string {
 	c.t.Helper()
-	for {
-		if f, ok := c.next().(F); ok {
-			return f
-		}
+	s := c.stream(stream)
+	for !s.ended {
+		c.step()
 	}
+	return string(s.body.Next(s.body.Len()))
+}
+
+// goneAway returns the code of the GOAWAY frame.
+func (c *h2Client) goneAway() http2.ErrCode {
+	c.t.Helper()
+	for c.goAway == nil {
+		c.step()
+	}
+	return c.goAway.ErrCode
 }

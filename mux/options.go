@@ -31,9 +31,13 @@ func Configure(edit func(*Config)) Option {
 }
 
 // WithHandler sets the handler of HTTP requests that are neither gRPC nor a
-// health probe. Default: 404 for everything.
+// health probe. Default, and for nil: 404 for everything.
 func WithHandler(h http.Handler) Option {
-	return func(s *Server) { s.handler = h }
+	return func(s *Server) {
+		if h != nil {
+			s.handler = h
+		}
+	}
 }
 
 // WithGRPC sets the function that registers the gRPC services, and further
@@ -43,6 +47,8 @@ func WithHandler(h http.Handler) Option {
 //
 // The service grpc.health.v1.Health is added unless the function registers one.
 // Transport credentials among the options have no effect: TLS is the listener's.
+// What clients are told in SETTINGS is the configuration's, so an option that
+// changes a window or lowers a limit there is an error at the start, which names the key to set instead.
 // Default: no service; calls are answered UNIMPLEMENTED.
 func WithGRPC(register func(GRPCRegistrar), options ...grpc.ServerOption) Option {
 	return func(s *Server) { s.registerGRPC, s.grpcOptions = register, options }
@@ -52,7 +58,11 @@ func WithGRPC(register func(GRPCRegistrar), options ...grpc.ServerOption) Option
 // WebSockets on some paths only, mount [WebSocket] in the HTTP handler
 // instead. Default: handshakes are requests like any other.
 func WithWebSocket(h WebSocketHandler) Option {
-	return func(s *Server) { s.webSocketHandler = WebSocket(h) }
+	return func(s *Server) {
+		if h != nil {
+			s.webSocketHandler = WebSocket(h)
+		}
+	}
 }
 
 // WithTLS makes every connection that [Server.Serve] accepts start with a TLS
@@ -60,6 +70,9 @@ func WithWebSocket(h WebSocketHandler) Option {
 // the configuration names no protocols, h2 and http/1.1 are offered by ALPN.
 func WithTLS(c *tls.Config) Option {
 	return func(s *Server) {
+		if c == nil {
+			return
+		}
 		c = c.Clone()
 		if len(c.NextProtos) == 0 {
 			c.NextProtos = []string{"h2", "http/1.1"}

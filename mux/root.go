@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/soheilhy/cmux"
 
@@ -25,10 +26,13 @@ type root struct {
 	// unsettled counts the connections that were accepted and neither
 	// dispatched nor closed yet. Accept alone adds to it.
 	unsettled sync.WaitGroup
+	// ending is set when nothing more is accepted.
+	ending atomic.Bool
 	// done is closed when nothing more comes out of this root.
 	done chan struct{}
 }
 
+// newRoot takes l over.
 func newRoot(s *Server, l net.Listener, tlsConfig *tls.Config, tlsOptional bool) *root {
 	return &root{
 		server:      s,
@@ -42,20 +46,49 @@ func newRoot(s *Server, l net.Listener, tlsConfig *tls.Config, tlsOptional bool)
 // Accept implements [net.Listener] for cmux. Its error, which ends cmux, is held
 // back until every connection that came before it is settled: cmux would drop them.
 func (r *root) Accept() (net.Conn, error) {
-	raw, err := r.listener.Accept()
-	if err != nil {
-		r.unsettled.Wait()
-		return nil, err
+	for {
+		raw, err := r.accept()
+		if err != nil {
+			r.ending.Store(true)
+			r.server.endWaits(r)
+			r.unsettled.Wait()
+			return nil, err
+		}
+		if c := r.admit(raw); c != nil {
+			return c, nil
+		}
 	}
+}
+
+// accept waits for room, where the server is told to, and for a connection.
+func (r *root) accept() (net.Conn, error) {
+	if s := r.server; s.config.Limits.OnLimit == pool.Wait {
+		_ = s.conns.WaitRoom(s.accepting) // When the server stops, what is queued is taken in all the same.
+	}
+	return r.listener.Accept()
+}
+
+// admit accounts for a connection. It returns nil for one that it had to close at once.
+func (r *root) admit(raw net.Conn) *conn {
+	s := r.server
+	c := &conn{root: r}
+	c.refused = s.conns.Add(&c.account, raw, c)
 	r.unsettled.Add(1)
-	c := &conn{root: r, remote: uniqueAddr(raw.RemoteAddr())}
-	r.server.conns.Add(&c.account, raw, c)
-	if tc, ok := raw.(*tls.Conn); ok {
-		// The caller of Serve brought a TLS listener of its own.
-		c.tls = tc
-	}
 	c.Init(&c.account)
-	return c, nil
+	switch socket := raw.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		c.identify()
+	case *tls.Conn:
+		// The caller of Serve brought a TLS listener of its own.
+		c.tls = socket
+	}
+	if s.cutting.Load() || c.refused != "" && s.tooManyRefusals() {
+		c.decide(protocols.Verdict{Failure: c.refused, Reason: "too many connections"})
+		c.cut.Store(s.cutting.Load())
+		_ = c.Close()
+		return nil
+	}
+	return c
 }
 
 // Close implements [net.Listener]. It is cmux's to call, and cmux does not own the root.
@@ -63,18 +96,6 @@ func (r *root) Close() error { return nil }
 
 // Addr implements [net.Listener].
 func (r *root) Addr() net.Addr { return r.listener.Addr() }
-
-// addr gives an address an identity of its own where its type has none.
-type addr struct{ net.Addr }
-
-func uniqueAddr(a net.Addr) net.Addr {
-	switch a.(type) {
-	case *net.TCPAddr, *net.UnixAddr:
-		return a
-	default:
-		return &addr{a}
-	}
-}
 
 // serve divides the root's connections until the root ends. It returns when all
 // of them are with the servers or closed.
@@ -102,9 +123,12 @@ func (r *root) serve() error {
 	attach(protocols.GRPC, s.grpc.Native.Serve)
 	attach(protocols.HTTP2, s.http2.Serve)
 	attachCustoms(true)
-	err := m.Serve()
+	err := fmt.Errorf("mux: %s: %w", r.Addr(), m.Serve())
 	wg.Wait()
-	return fmt.Errorf("mux: %s: %w", r.Addr(), err)
+	if !s.isClosing() {
+		s.logger.Error("listener failed", keyLocalAddr, r.Addr().String(), keyErr, err)
+	}
+	return err
 }
 
 // isProtocol is the cmux matcher of one of the built-in protocols. As its writer cmux hands it

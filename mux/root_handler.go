@@ -16,11 +16,13 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		if state := c.TLSState(); state != nil {
 			r.TLS = state
 		}
+		if !c.asked.Load() {
+			c.asked.Store(true)
+		}
 	}
-	switch {
-	case r.ProtoMajor == 2:
+	if r.ProtoMajor == 2 {
 		s.serveHTTP2(w, r)
-	default:
+	} else {
 		s.serveHTTP1(c, w, r)
 	}
 }
@@ -103,17 +105,16 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 
 // trackState is the http.Server hook that keeps the account's state.
 func trackState(nc net.Conn, state http.ConnState) {
-	c, ok := nc.(*conn)
-	if !ok {
-		return
+	if c, ok := nc.(*conn); ok {
+		c.track(state)
 	}
-	switch state {
-	case http.StateActive:
-		c.account.SetState(pool.StateActive)
-	case http.StateIdle:
-		c.account.SetState(pool.StateIdle)
-	case http.StateHijacked:
-		c.account.SetState(pool.StateUpgraded)
-	case http.StateNew, http.StateClosed:
+}
+
+// trackHTTP1 is trackState for HTTP/1.1, where a connection whose response was
+// on its way when clients were told to leave must not become idle.
+func trackHTTP1(nc net.Conn, state http.ConnState) {
+	trackState(nc, state)
+	if c, ok := nc.(*conn); ok && state == http.StateIdle && c.root.server.telling.Load() {
+		_ = c.Close()
 	}
 }

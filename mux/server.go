@@ -42,7 +42,6 @@ type Server struct {
 
 	machine    *lifecycle.Machine
 	conns      pool.Set
-	grpcConns  sync.Map // net.Addr of a native gRPC connection -> *conn
 	webSockets *protocols.WebSockets
 	livez      http.Handler
 	readyz     http.Handler
@@ -51,23 +50,31 @@ type Server struct {
 	startOnce sync.Once
 	startErr  error
 	sniff     protocols.SniffConfig
-	http1     *http.Server
-	webSocket *http.Server
-	http2     *http.Server
-	h2c       *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
-	grpc      *protocols.GRPCServers
-	startedAt time.Time
+	// sniffRefused is for connections that a limit keeps out: nothing is written
+	// to one that does not say at once what it wants, so that to its client the attempt to connect has failed.
+	sniffRefused protocols.SniffConfig
+	http1        *http.Server
+	webSocket    *http.Server
+	http2        *http.Server
+	h2c          *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
+	grpc         *protocols.GRPCServers
+	startedAt    time.Time
 
-	// stopping is set when nothing more is to be accepted, and telling when
-	// clients are told to leave.
-	stopping, telling atomic.Bool
-	// leaving counts what goes on in the background while they leave, until stopLeaving. Both are the drain's.
-	leaving     sync.WaitGroup
-	stopLeaving context.CancelFunc
+	// accepting ends when nothing more is to be accepted, serving with the drain.
+	accepting, serving        context.Context
+	stopAccepted, stopServing context.CancelFunc
+	// stopping is set at the same time, telling when clients are told to leave,
+	// and cutting when every connection is to be closed.
+	stopping, telling, cutting atomic.Bool
+	background                 background
+	// refusals is where HTTP/2 connections go that a limit keeps out.
+	refusals *listeners.Sub
+	refuser  *http.Server
 
 	// mu guards what follows.
 	mu      sync.Mutex
 	started bool
+	listens bool // ListenAndServe was called
 	closing bool
 	custom  []*custom
 	bound   []boundListener
@@ -98,7 +105,14 @@ func New(options ...Option) *Server {
 		s.logger = slog.Default()
 	}
 	s.configErr = s.config.Validate()
-	s.webSockets = protocols.NewWebSockets(s.config.WebSocket, s.logger, webSocketOpened)
+	s.conns.SetLimits(s.config.limits())
+	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
+	s.serving, s.stopServing = context.WithCancel(context.Background())
+	s.webSockets = protocols.NewWebSockets(s.config.WebSocket, s.logger, protocols.WebSocketHooks{
+		Reserve: reserveWebSocket,
+		Release: releaseWebSocket,
+		Opened:  webSocketOpened,
+	})
 	s.machine = lifecycle.New(s.config.Drain, lifecycle.Actions{
 		Announce:        s.announce,
 		StopAccepting:   s.stopAccepting,
@@ -129,22 +143,33 @@ func (s *Server) start() error {
 		if s.startErr != nil {
 			return
 		}
+		s.sniffRefused = s.sniff
+		s.sniffRefused.Settings = nil
 		hooks := protocols.HTTPHooks{
 			Handler:     http.HandlerFunc(s.serveHTTP),
 			ConnContext: connContext,
 			ConnState:   trackState,
 			Logger:      s.logger,
 		}
-		s.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
-		s.webSocket = protocols.NewHTTP1Server(c.HTTP1, hooks)
 		s.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
+		s.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, hooks, connAge)
+		s.refusals = listeners.NewSub(listenAddr("refusals"), maxRefusals)
+		hooks1 := hooks
+		hooks1.ConnState = trackHTTP1
+		s.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks1)
+		s.webSocket = protocols.NewHTTP1Server(c.HTTP1, hooks1)
 		if c.HTTP2.UpgradeH2C {
 			if s.h2c, s.startErr = protocols.NewH2CUpgrades(c.HTTP2, hooks, h2cUpgraded); s.startErr != nil {
 				return
 			}
 		}
-		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, append(s.identify(), s.grpcOptions...)...)
+		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, s.grpcOptions...)
+		if s.startErr = s.grpc.CheckSettings(s.sniff.Settings); s.startErr != nil {
+			s.grpc.Stop()
+			return
+		}
 		s.startedAt = time.Now()
+		s.background.run(func() { _ = s.refuser.Serve(s.refusals) })
 	})
 	if s.startErr != nil {
 		return s.startErr
@@ -210,8 +235,12 @@ func (s *Server) Addrs() []net.Addr {
 // serves them. See [Server.Serve] for when it returns.
 func (s *Server) ListenAndServe() error {
 	s.mu.Lock()
-	bound := s.bound
+	bound, twice := s.bound, s.listens
+	s.listens = true
 	s.mu.Unlock()
+	if twice {
+		return errors.New("mux: ListenAndServe called twice")
+	}
 	if bound == nil {
 		if err := s.Listen(); err != nil {
 			return err
@@ -221,6 +250,7 @@ func (s *Server) ListenAndServe() error {
 		s.mu.Unlock()
 	}
 	if err := s.start(); err != nil {
+		_ = closeBound(bound)
 		return err
 	}
 	roots := make([]*root, len(bound))
@@ -239,7 +269,8 @@ func (s *Server) ListenAndServe() error {
 //
 // Serve returns an error that is not nil: what made l fail, or [ErrServerClosed].
 // Unlike net/http's, it returns the latter only when the drain is over, so that
-// a main function which returns then loses nothing.
+// a main function which returns then loses nothing. When several listeners are
+// served and one fails, that is logged at once, and the others go on.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.start(); err != nil {
 		_ = l.Close()
@@ -255,6 +286,7 @@ func (s *Server) serveRoots(roots ...*root) error {
 		for _, r := range roots {
 			_ = r.listener.Close()
 		}
+		<-s.machine.Done()
 		return ErrServerClosed
 	}
 	s.roots = append(s.roots, roots...)
@@ -316,13 +348,30 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 }
 
 // dispatch books the connection in its pool, as it goes to its server. It
-// reports false for one that was closed on the way.
+// reports false for one that is refused, or was closed on the way.
 func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
-	defer c.settle()
-	if tag == pool.Tag(protocols.GRPC) {
-		s.grpcConns.Store(c.remote, c)
+	if c.refused == "" {
+		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(tag))
+		if !full {
+			// Its first request is on the way.
+			c.account.SetState(pool.StateActive)
+			if tag == pool.Tag(protocols.GRPC) {
+				c.showByAddr()
+			}
+			c.settle()
+			return moved
+		}
+		c.refused = pool.ReasonLimit
 	}
-	// Its first request is on the way.
-	c.account.SetState(pool.StateActive)
-	return s.conns.Move(&c.account, tag)
+	s.refuse(c, tag)
+	return false
+}
+
+// roomFor returns the pool that a connection goes to. A WebSocket for which there
+// is no room is an HTTP/1.1 connection whose handshake will be answered 503.
+func (s *Server) roomFor(tag pool.Tag) pool.Tag {
+	if tag == pool.Tag(protocols.WebSocket) && s.conns.Full(tag) {
+		return pool.Tag(protocols.HTTP1)
+	}
+	return tag
 }

@@ -66,7 +66,7 @@ func TestUpgradeH2C(t *testing.T) {
 					c.get(stream, "/echo")
 				}
 				h := c.header(stream)
-				got := []string{h[":status"], h["x-method"], h["x-proto"], h["x-protocol"], c.data(stream, -1)}
+				got := []string{h[":status"], h["x-method"], h["x-proto"], h["x-protocol"], c.rest(stream)}
 				if diff := cmp.Diff([]string{"200", method, "HTTP/2.0", "http2", body}, got); diff != "" {
 					t.Errorf("stream %d (-want +got):\n%s", stream, diff)
 				}
@@ -180,13 +180,13 @@ func TestDrainUpgradedH2C(t *testing.T) {
 	c.get(3, "/echo")
 	c.header(3)
 	done := s.drain(t.Context())
-	if got := frame[*http2.GoAwayFrame](c); got.ErrCode != http2.ErrCodeNo {
-		t.Errorf("GOAWAY %v", got.ErrCode)
+	if got := c.goneAway(); got != http2.ErrCodeNo {
+		t.Errorf("GOAWAY %v", got)
 	}
 	if got := c.header(1)[":status"]; got != "200" {
 		t.Errorf("status %q", got)
 	}
-	if got := c.data(1, -1); got != "slow" {
+	if got := c.rest(1); got != "slow" {
 		t.Errorf("body %q", got)
 	}
 	if rest, err := io.ReadAll(r); err != nil {

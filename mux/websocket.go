@@ -1,9 +1,13 @@
 package mux
 
 import (
+	"bytes"
+	"context"
 	"log/slog"
 	"net/http"
 	"sync"
+
+	"github.com/coder/websocket"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
@@ -18,8 +22,11 @@ import (
 // page of a foreign origin 403, and one during a drain 503. Behind another server than a [Server] of this package it
 // works with the default settings, and nothing drains it.
 func WebSocket(h WebSocketHandler) http.Handler {
+	if h == nil {
+		panic("mux: WebSocket without a handler")
+	}
 	elsewhere := sync.OnceValue(func() http.Handler {
-		return protocols.NewWebSockets(protocols.DefaultWebSocketConfig(), slog.Default(), nil).Handler(h)
+		return protocols.NewWebSockets(protocols.DefaultWebSocketConfig(), slog.Default(), protocols.WebSocketHooks{}).Handler(h)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := connOf(r.Context())
@@ -31,10 +38,44 @@ func WebSocket(h WebSocketHandler) http.Handler {
 	})
 }
 
+// ReadMessage reads a message into buf and closes the connection with 1007 where
+// text is not UTF-8; see [protocols.ReadMessage].
+func ReadMessage(ctx context.Context, c *websocket.Conn, buf *bytes.Buffer) (websocket.MessageType, error) {
+	return protocols.ReadMessage(ctx, c, buf)
+}
+
 // webSocketOpened moves a connection that has become a WebSocket to its pool. One
 // that has a WebSocket on one of its streams is still an HTTP/2 connection.
 func webSocketOpened(r *http.Request) {
-	if c, ok := connOf(r.Context()); ok && r.ProtoMajor == 1 {
-		c.root.server.conns.Move(&c.account, pool.Tag(protocols.WebSocket))
+	if c, ok := needsPlace(r); ok {
+		c.root.server.conns.MoveReserved(&c.account, pool.Tag(protocols.WebSocket))
 	}
+}
+
+// reserveWebSocket takes a place in the pool of WebSockets for a handshake.
+func reserveWebSocket(r *http.Request) bool {
+	c, ok := needsPlace(r)
+	if !ok || c.root.server.conns.Reserve(pool.Tag(protocols.WebSocket)) {
+		return true
+	}
+	c.root.server.conns.Reject(pool.Tag(protocols.WebSocket), pool.ReasonLimit)
+	return false
+}
+
+// releaseWebSocket gives the place back.
+func releaseWebSocket(r *http.Request) {
+	if c, ok := needsPlace(r); ok {
+		c.root.server.conns.Release(pool.Tag(protocols.WebSocket))
+	}
+}
+
+// needsPlace returns the connection of a handshake that would bring it into the
+// pool of WebSockets: not one that is there since its first bytes, nor one of
+// HTTP/2, which stays where it is.
+func needsPlace(r *http.Request) (*conn, bool) {
+	c, ok := connOf(r.Context())
+	if !ok || r.ProtoMajor != 1 {
+		return nil, false
+	}
+	return c, c.root.server.conns.Tag(&c.account) != pool.Tag(protocols.WebSocket)
 }

@@ -17,6 +17,8 @@ type SniffLimits struct {
 // HTTP1Config is the section of the HTTP/1.1 server. The WebSocket server, which
 // begins as an HTTP/1.1 one, shares it.
 type HTTP1Config struct {
+	// MaxConnections bounds the connections in the pool. 0: no bound.
+	MaxConnections int `yaml:"max_connections"`
 	// HeaderTimeout bounds the time from a request's first byte to the end of its head. 0: no bound.
 	HeaderTimeout time.Duration `yaml:"header_timeout"`
 	// IdleTimeout is how long a kept-alive connection may wait for its next request. 0: no bound.
@@ -29,6 +31,8 @@ type HTTP1Config struct {
 // SETTINGS holds for a native gRPC connection too, because the SETTINGS may have
 // to be sent before it is known which server will serve it.
 type HTTP2Config struct {
+	// MaxConnections bounds the connections in the pool. 0: no bound.
+	MaxConnections int `yaml:"max_connections"`
 	// MaxStreams is the number of concurrent streams on a connection (SETTINGS_MAX_CONCURRENT_STREAMS).
 	MaxStreams uint32 `yaml:"max_streams"`
 	// MaxHeaderListBytes bounds a request's header list, as RFC 9113 section 6.5.2 counts it (SETTINGS_MAX_HEADER_LIST_SIZE).
@@ -51,6 +55,8 @@ type HTTP2Config struct {
 // GRPCConfig is the section of the gRPC servers. The fields are those of grpc-go's
 // server options and keepalive parameters.
 type GRPCConfig struct {
+	// MaxConnections bounds the connections in the pool. 0: no bound.
+	MaxConnections int `yaml:"max_connections"`
 	// Transport says which connections grpc-go serves itself; the others are
 	// served by its slower ServeHTTP, stream by stream.
 	Transport GRPCTransport `yaml:"transport"`
@@ -71,6 +77,8 @@ type GRPCConfig struct {
 
 // WebSocketConfig is the section of the WebSocket server.
 type WebSocketConfig struct {
+	// MaxConnections bounds the connections in the pool. 0: no bound.
+	MaxConnections int `yaml:"max_connections"`
 	// ReadLimit bounds one message in bytes; a longer one closes the connection with 1009. -1: no bound.
 	ReadLimit int64 `yaml:"read_limit"`
 	// OriginPatterns are the hosts, besides the request's own, whose pages may open a WebSocket, as [path.Match] patterns.
@@ -79,6 +87,8 @@ type WebSocketConfig struct {
 
 // The defaults.
 const (
+	// defaultMaxConnections bounds each pool.
+	defaultMaxConnections = 1000
 	// defaultHeaderBytes is for HTTP/1.1 heads and for HTTP/2 and gRPC header lists alike.
 	defaultHeaderBytes = 32 << 10
 	// defaultStreamWindow is HTTP/2's own initial value (RFC 9113 section 6.9.2).
@@ -99,6 +109,7 @@ func DefaultSniffLimits() SniffLimits {
 // DefaultHTTP1Config returns the defaults. The idle timeout stays under the 350 s after which an AWS NLB forgets a flow.
 func DefaultHTTP1Config() HTTP1Config {
 	return HTTP1Config{
+		MaxConnections: defaultMaxConnections,
 		HeaderTimeout:  10 * time.Second,
 		IdleTimeout:    120 * time.Second,
 		MaxHeaderBytes: defaultHeaderBytes,
@@ -108,6 +119,7 @@ func DefaultHTTP1Config() HTTP1Config {
 // DefaultHTTP2Config returns the defaults.
 func DefaultHTTP2Config() HTTP2Config {
 	return HTTP2Config{
+		MaxConnections:     defaultMaxConnections,
 		MaxStreams:         100,
 		MaxHeaderListBytes: defaultHeaderBytes,
 		StreamWindow:       defaultStreamWindow,
@@ -119,6 +131,7 @@ func DefaultHTTP2Config() HTTP2Config {
 // DefaultGRPCConfig returns the defaults.
 func DefaultGRPCConfig() GRPCConfig {
 	return GRPCConfig{
+		MaxConnections:  defaultMaxConnections,
 		Transport:       TransportAuto,
 		MaxRecvBytes:    4 << 20,
 		MaxSendBytes:    4 << 20,
@@ -133,7 +146,7 @@ func DefaultGRPCConfig() GRPCConfig {
 
 // DefaultWebSocketConfig returns the defaults.
 func DefaultWebSocketConfig() WebSocketConfig {
-	return WebSocketConfig{ReadLimit: 32 << 10}
+	return WebSocketConfig{MaxConnections: defaultMaxConnections, ReadLimit: 32 << 10}
 }
 
 // Validate reports every field that is out of range, each by its name in the file.
@@ -147,6 +160,7 @@ func (c SniffLimits) Validate() error {
 // Validate reports every field that is out of range, each by its name in the file.
 func (c HTTP1Config) Validate() error {
 	return errors.Join(
+		check(c.MaxConnections >= 0, "http1.max_connections", c.MaxConnections, "not negative"),
 		notNegative("http1.header_timeout", c.HeaderTimeout),
 		notNegative("http1.idle_timeout", c.IdleTimeout),
 		check(c.MaxHeaderBytes >= 1024, "http1.max_header_bytes", c.MaxHeaderBytes, "at least 1024"),
@@ -156,6 +170,7 @@ func (c HTTP1Config) Validate() error {
 // Validate reports every field that is out of range, each by its name in the file.
 func (c HTTP2Config) Validate() error {
 	return errors.Join(
+		check(c.MaxConnections >= 0, "http2.max_connections", c.MaxConnections, "not negative"),
 		check(c.MaxStreams >= 1, "http2.max_streams", c.MaxStreams, "at least 1"),
 		check(c.MaxHeaderListBytes >= 1024, "http2.max_header_list_bytes", c.MaxHeaderListBytes, "at least 1024"),
 		check(c.StreamWindow >= minWindow, "http2.stream_window", c.StreamWindow, "at least 65535"),
@@ -174,6 +189,7 @@ func (c GRPCConfig) Validate() error {
 	}
 	return errors.Join(
 		transport,
+		check(c.MaxConnections >= 0, "grpc.max_connections", c.MaxConnections, "not negative"),
 		check(c.MaxRecvBytes >= 0, "grpc.max_recv_bytes", c.MaxRecvBytes, "not negative"),
 		check(c.MaxSendBytes >= 0, "grpc.max_send_bytes", c.MaxSendBytes, "not negative"),
 		notNegative("grpc.idle_timeout", c.MaxIdle),
@@ -187,7 +203,10 @@ func (c GRPCConfig) Validate() error {
 
 // Validate reports every field that is out of range, each by its name in the file.
 func (c WebSocketConfig) Validate() error {
-	return check(c.ReadLimit >= -1, "websocket.read_limit", c.ReadLimit, "-1 or more")
+	return errors.Join(
+		check(c.MaxConnections >= 0, "websocket.max_connections", c.MaxConnections, "not negative"),
+		check(c.ReadLimit >= -1, "websocket.read_limit", c.ReadLimit, "-1 or more"),
+	)
 }
 
 func notNegative(key string, d time.Duration) error {

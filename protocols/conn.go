@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,11 +33,12 @@ var (
 // net/http looks for the HTTP/2 preface only on connections without one.
 type Conn struct {
 	inner   net.Conn
-	peek    peekBuffer      // Owned by the reading side.
-	ready   *readyReader    // Owned by the reading side; nil until ReadOnReady.
-	filter  *settingsFilter // Owned by the writing side; nil most of the time.
-	config  SniffConfig     // Owned by the recognising goroutine, as are the next two.
-	started time.Time       // When the first wait for bytes began.
+	peek    peekBuffer              // Owned by the reading side.
+	ready   *readyReader            // Owned by the reading side; nil until ReadOnReady.
+	filter  *settingsFilter         // Owned by the writing side; nil most of the time.
+	gate    atomic.Pointer[ackGate] // Set by the recognising goroutine; nil where it played no handshake.
+	config  SniffConfig             // Owned by the recognising goroutine, as are the next two.
+	started time.Time               // When the first wait for bytes began.
 	verdict Verdict
 
 	mu      sync.Mutex // Guards the next two, and the read deadline while wait is undecided.
@@ -59,6 +61,7 @@ func (c *Conn) Init(inner net.Conn) {
 	c.peek = peekBuffer{}
 	c.ready = nil
 	c.filter = nil
+	c.gate.Store(nil)
 	c.config = SniffConfig{}
 	c.started = time.Time{}
 	c.verdict = Verdict{}
@@ -77,8 +80,20 @@ func (c *Conn) Verdict() Verdict { return c.verdict }
 // Read reads from the peek buffer first and then from the wrapped connection,
 // whose errors it returns as they are.
 func (c *Conn) Read(p []byte) (int, error) {
+	gate := c.gate.Load()
+	if gate != nil {
+		if p = gate.admit(p); gate.before == 0 && len(p) > 0 {
+			// The gate is open, and nobody passes it twice.
+			c.gate.Store(nil)
+			gate = nil
+		}
+	}
 	if len(c.peek.unread()) > 0 {
-		return c.peek.read(p), nil
+		n := c.peek.read(p)
+		if gate != nil {
+			gate.before -= n
+		}
+		return n, nil
 	}
 	if c.peek.err != nil {
 		return 0, c.peek.err
@@ -94,6 +109,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return c.inner.Write(p)
 	}
 	n, err := c.filter.write(c.inner, p)
+	if gate := c.gate.Load(); gate != nil && (c.filter.acks == 0 || err != nil) {
+		gate.open()
+	}
 	if c.filter.finished() {
 		c.filter = nil
 	}
@@ -156,7 +174,12 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 }
 
 // Close closes the wrapped connection. It ends a Sniff that waits.
-func (c *Conn) Close() error { return c.inner.Close() }
+func (c *Conn) Close() error {
+	if gate := c.gate.Load(); gate != nil {
+		gate.open()
+	}
+	return c.inner.Close()
+}
 
 // LocalAddr returns the wrapped connection's local address.
 func (c *Conn) LocalAddr() net.Addr { return c.inner.LocalAddr() }

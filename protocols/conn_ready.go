@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"io"
+	"syscall"
 
 	"google.golang.org/grpc/mem"
 )
@@ -11,12 +12,11 @@ import (
 // grpc-go finds this method by its shape. The caller gives the buffer back; it
 // is nil where n is 0.
 //
-// Without a raw socket below, as with TLS, the buffer is taken first, as
-// grpc-go does for such connections. A raw read is told to a wrapped connection
-// that has a CountRead(int) method, since it passes over its Read; its
-// SyscallConn must lead to the very bytes that its Read would return.
+// That needs a wrapped connection that says, as a rawReader, that its socket can
+// be read past it. Elsewhere, as with TLS, the buffer is taken first, as grpc-go
+// does for such connections.
 func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
-	if len(c.peek.unread()) > 0 || c.peek.err != nil || bufSize <= 0 {
+	if len(c.peek.unread()) > 0 || c.gated() || c.peek.err != nil || bufSize <= 0 {
 		return readInto(c, bufSize, pool)
 	}
 	if c.ready == nil {
@@ -26,6 +26,14 @@ func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, erro
 		return readInto(c.inner, bufSize, pool)
 	}
 	return c.ready.read(bufSize, pool)
+}
+
+// A rawReader is a connection whose raw socket leads to the very bytes that its Read would return.
+type rawReader interface {
+	// ReadConn reports false where that is not so.
+	ReadConn() (syscall.RawConn, bool)
+	// CountRead is told of each raw read.
+	CountRead(n int)
 }
 
 // readInto reads from r into a buffer of pool.

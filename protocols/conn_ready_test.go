@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,11 @@ type countedConn struct {
 }
 
 func (c *countedConn) CountRead(n int) { c.counted += n }
+
+func (c *countedConn) ReadConn() (syscall.RawConn, bool) {
+	raw, err := c.SyscallConn()
+	return raw, err == nil
+}
 
 // A watchedPool tells when a buffer is given back. It is used by one
 // goroutine, apart from its channel.

@@ -17,7 +17,7 @@ import (
 type readyReader struct {
 	conn  net.Conn
 	raw   syscall.RawConn // Nil if there is no raw socket.
-	count func(n int)     // Tells conn of a raw read; may be nil.
+	count func(n int)     // Tells conn of a raw read.
 
 	// The rest belongs to one read. It stands here, and step is made once, so
 	// that a read allocates nothing.
@@ -31,19 +31,17 @@ type readyReader struct {
 
 func newReadyReader(conn net.Conn) *readyReader {
 	r := &readyReader{conn: conn}
-	sc, ok := conn.(syscall.Conn)
+	socket, ok := conn.(rawReader)
 	if !ok {
 		return r
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
+	raw, ok := socket.ReadConn()
+	if !ok {
 		return r
 	}
 	r.raw = raw
 	r.step = r.tryRead
-	if counter, ok := conn.(interface{ CountRead(n int) }); ok {
-		r.count = counter.CountRead
-	}
+	r.count = socket.CountRead
 	return r
 }
 
@@ -74,9 +72,7 @@ func (r *readyReader) read(bufSize int, pool mem.BufferPool) (*[]byte, int, erro
 	r.pool, r.buf = nil, nil
 	switch {
 	case n > 0:
-		if r.count != nil {
-			r.count(n)
-		}
+		r.count(n)
 		return buf, n, nil
 	case waitErr != nil:
 		return nil, 0, waitErr

@@ -11,6 +11,10 @@ const (
 	settingLen     = 6 // RFC 9113, section 6.5.1.
 	pingLen        = 8 // RFC 9113, section 6.7.
 
+	// maxGranted is how much WINDOW_UPDATE may add to a connection's initial
+	// window in all (RFC 9113, sections 6.9.1 and 6.9.2).
+	maxGranted = 1<<31 - 1 - 65535
+
 	// maxFrameLen is the largest frame that a client may send before it has
 	// seen another SETTINGS_MAX_FRAME_SIZE (RFC 9113, section 4.2). A client that
 	// was told more and uses it is served by the shared server.
@@ -67,6 +71,8 @@ type frameScanner struct {
 	done int
 	// block is the stream of the incomplete header block, 0 outside of one.
 	block uint32
+	// granted is by how much the client has opened the connection's window.
+	granted uint64
 }
 
 // scan looks at b, which begins with the preface and the bytes of the previous
@@ -192,8 +198,11 @@ func (s *frameScanner) checkPayload(h frameHeader, payload []byte) string {
 			return reasonNotSettings
 		}
 	case http2.FrameWindowUpdate:
-		// RFC 9113, section 6.9: an increment of 0 is an error.
-		if binary.BigEndian.Uint32(payload)&^(1<<31) != 0 {
+		// RFC 9113, sections 6.9 and 6.9.1: an increment of 0 is an error, and so is a window
+		// that grows too large.
+		increment := binary.BigEndian.Uint32(payload) &^ (1 << 31)
+		s.granted += uint64(increment)
+		if increment != 0 && s.granted <= maxGranted {
 			return ""
 		}
 	case http2.FramePriorityUpdate:

@@ -115,3 +115,16 @@ const (
 	// preface decides, and the sniffer never writes.
 	TransportShared GRPCTransport = "shared"
 )
+
+// BeginsRequest reports whether the connection's first request was among the bytes that were looked at.
+func (v Verdict) BeginsRequest() bool {
+	return v.Reason == reasonFirstStream || v.Reason == reasonGRPC
+}
+
+// IsIdle reports whether the connection was given up because it stayed idle
+// before its first request, for which nobody is to blame.
+func (v Verdict) IsIdle() bool { return v.Reason == reasonIdle }
+
+// IsUndecided reports whether the connection's first bytes did not show its
+// first request, and nothing was written to find out.
+func (v Verdict) IsUndecided() bool { return v.Reason == reasonUndecided }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // The defaults of [SniffConfig], for callers that have no wishes of their own.
@@ -79,6 +81,10 @@ func (c *Conn) Sniff(config *SniffConfig) Verdict {
 	c.begin()
 	s := sniffer{conn: c, config: &c.config, scanner: newScanner(c.config.Transport, c.config.MaxBytes)}
 	v := s.run()
+	if c.filter != nil && v.Failure == "" {
+		first := parseFrameHeader(c.peek.unread()[len(http2.ClientPreface):])
+		c.gate.Store(newACKGate(len(http2.ClientPreface) + frameHeaderLen + first.length))
+	}
 	v.Bytes = c.peek.total
 	v.Duration = time.Since(c.started)
 	c.decide(v)

@@ -151,6 +151,61 @@ func TestHandshakeIsPlayed(t *testing.T) {
 	})
 }
 
+// TestServerAcknowledgesBeforeItReadsOn: what follows the client's SETTINGS
+// reaches the server only when it has written its ACK, or net/http would answer
+// this SETTINGS and the client's next by one ACK, which the filter takes out.
+func TestServerAcknowledgesBeforeItReadsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startSniff(t, testConfig())
+		s.send(opening())
+		s.expect(slices.Concat(testSettings, ackFrame()))
+		s.send(firstRequest())
+		s.decided(grpcVerdict)
+		got := make(chan []byte, 1)
+		go func() {
+			b := make([]byte, len(opening())+len(firstRequest()))
+			n, _ := io.ReadFull(s.conn, b)
+			got <- b[:n]
+		}()
+		write := func(b []byte) {
+			t.Helper()
+			if _, err := s.conn.Write(b); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		write(testSettings)
+		if len(got) != 0 {
+			t.Error("the server read on before its ACK")
+		}
+		write(ackFrame())
+		if diff := cmp.Diff(slices.Concat(opening(), firstRequest()), <-got); diff != "" {
+			t.Errorf("the server read (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestCloseOpensTheGate: a server that is closed before its ACK does not stay in Read.
+func TestCloseOpensTheGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startSniff(t, testConfig())
+		s.send(opening())
+		s.expect(slices.Concat(testSettings, ackFrame()))
+		s.send(firstRequest())
+		s.decided(grpcVerdict)
+		done := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(io.Discard, struct{ io.Reader }{s.conn})
+			done <- err
+		}()
+		synctest.Wait()
+		_ = s.conn.Close()
+		if err := <-done; err == nil {
+			t.Error("the read ended without an error")
+		}
+	})
+}
+
 // TestNothingIsWrittenToEagerClients: their HEADERS are there.
 func TestNothingIsWrittenToEagerClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -67,7 +67,7 @@ func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request)) (*
 	if err := http2.ConfigureServer(u.server, limits); err != nil { //nolint:staticcheck // The one way to have GOAWAY sent; deprecated with h2c.
 		return nil, err
 	}
-	u.upgrade = h2c.NewHandler(http.HandlerFunc(u.serveStream), limits)
+	u.upgrade = h2c.NewHandler(http.HandlerFunc(u.serveStream), limits) //nolint:staticcheck // See the import.
 	return u, nil
 }
 

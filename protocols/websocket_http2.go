@@ -154,7 +154,7 @@ func (u *streamUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // hijacks may go on after the handler has returned.
 func (u *streamUpgrade) wait() {
 	if u.conn != nil {
-		u.conn.wait(u.request.Context())
+		u.conn.wait()
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // All methods may be called concurrently. Unlike on a socket, a deadline that has passed
 // stays passed, and one for writing resets the stream.
 type streamConn struct {
+	request    context.Context // Ends with the stream.
 	body       io.ReadCloser
 	w          http.ResponseWriter
 	controller *http.ResponseController
@@ -46,6 +47,7 @@ func newStreamConn(w http.ResponseWriter, r *http.Request) *streamConn {
 		local = streamAddr{network: "tcp"}
 	}
 	return &streamConn{
+		request:    r.Context(),
 		body:       r.Body,
 		w:          w,
 		controller: http.NewResponseController(w),
@@ -128,18 +130,19 @@ func (c *streamConn) Close() error {
 
 	defer close(c.closed)
 	err := c.body.Close()
-	if stalled {
-		// Its frame is not complete, so the stream cannot end in order.
+	if stalled && c.request.Err() == nil {
+		// What is being written is not complete, so the stream cannot end in
+		// order. One that the peer has reset is not reset in return (RFC 9113 section 5.4.2).
 		err = errors.Join(err, c.controller.SetWriteDeadline(time.Unix(1, 0)))
 	}
 	return err
 }
 
-// wait returns when c is closed or ctx has ended.
-func (c *streamConn) wait(ctx context.Context) {
+// wait returns when c is closed or the stream has ended.
+func (c *streamConn) wait() {
 	select {
 	case <-c.closed:
-	case <-ctx.Done():
+	case <-c.request.Done():
 	}
 }
 

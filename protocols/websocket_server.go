@@ -1,10 +1,12 @@
 package protocols
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -16,19 +18,28 @@ import (
 // WebSocketHandler serves one WebSocket. The connection is closed when it
 // returns: with 1000 after nil, and with 1011 after an error, unless it was closed before.
 //
-// The context ends when the peer is gone or when the server drains; then the
-// connection has been closed with 1001 (going away).
+// The context ends when the server drains; then the connection has been closed with
+// 1001 (going away). That the peer is gone shows in the next Read or Write; a
+// handler that only writes can have it watched by CloseRead. Whether text is UTF-8 is
+// not checked, unless the handler reads by [ReadMessage].
 type WebSocketHandler func(ctx context.Context, c *websocket.Conn, r *http.Request) error
 
 // ErrDraining is the cause of a WebSocket handler's context when the server drains.
 var ErrDraining = errors.New("protocols: server is draining")
+
+// ErrTooMany is the cause of a WebSocket handler's context when its connection
+// is closed because a limit has fallen.
+var ErrTooMany = errors.New("protocols: too many connections")
+
+// retryAfter is what a client that is refused for now is told to wait, in seconds (RFC 9110 section 10.2.3).
+const retryAfter = "1"
 
 // WebSockets serves WebSockets on requests of HTTP servers, and can tell all of
 // them to leave. All methods may be called concurrently.
 type WebSockets struct {
 	config WebSocketConfig
 	logger *slog.Logger
-	opened func(*http.Request)
+	hooks  WebSocketHooks
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -46,19 +57,28 @@ func IsWebSocketUpgrade(r *http.Request) bool {
 		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
 }
 
+// WebSocketHooks tell the owner of a WebSockets about each of them. Any may be nil.
+type WebSocketHooks struct {
+	// Reserve is asked before a handshake is accepted; false refuses it with 503.
+	Reserve func(*http.Request) bool
+	// Release gives back what Reserve took, when the handshake comes to nothing.
+	Release func(*http.Request)
+	// Opened is called when the request has become a WebSocket, before its handler.
+	Opened func(*http.Request)
+}
+
 // session is one open WebSocket.
 type session struct {
 	conn   *websocket.Conn
 	cancel context.CancelCauseFunc
 }
 
-// NewWebSockets returns a WebSockets. The function opened, which may be nil, is
-// called with each request that has become a WebSocket, before its handler.
-func NewWebSockets(c WebSocketConfig, logger *slog.Logger, opened func(*http.Request)) *WebSockets {
+// NewWebSockets returns a WebSockets.
+func NewWebSockets(c WebSocketConfig, logger *slog.Logger, hooks WebSocketHooks) *WebSockets {
 	return &WebSockets{
 		config:   c,
 		logger:   logger,
-		opened:   opened,
+		hooks:    hooks,
 		sessions: make(map[*session]struct{}),
 		empty:    make(chan struct{}),
 	}
@@ -80,26 +100,35 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 			http.Error(w, "this is for WebSockets", http.StatusBadRequest)
 			return
 		}
-		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: ws.config.OriginPatterns})
+		if ws.hooks.Reserve != nil && !ws.hooks.Reserve(r) {
+			w.Header().Set("Retry-After", retryAfter)
+			http.Error(w, "too many WebSockets", http.StatusServiceUnavailable)
+			return
+		}
+		keeper := &hijackKeeper{ResponseWriter: w}
+		conn, err := websocket.Accept(keeper, r, &websocket.AcceptOptions{OriginPatterns: ws.config.OriginPatterns})
 		if err != nil {
+			if ws.hooks.Release != nil {
+				ws.hooks.Release(r)
+			}
 			ws.logger.Debug("websocket handshake refused", "err", err)
 			return
 		}
-		ws.serve(conn, r, h)
+		ws.serve(conn, keeper.conn, r, h)
 	})
 }
 
-func (ws *WebSockets) serve(conn *websocket.Conn, r *http.Request, h WebSocketHandler) {
+func (ws *WebSockets) serve(conn *websocket.Conn, raw net.Conn, r *http.Request, h WebSocketHandler) {
 	conn.SetReadLimit(ws.config.ReadLimit)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	s := &session{conn: conn, cancel: cancel}
-	if ws.opened != nil {
-		ws.opened(r)
+	if ws.hooks.Opened != nil {
+		ws.hooks.Opened(r)
 	}
 	if !ws.add(s) {
 		// The drain began between the handshake and here.
-		go s.leave()
+		go s.leave(websocket.StatusGoingAway)
 	}
 	defer ws.remove(s)
 	// A handler that panics must not leave the connection open.
@@ -111,6 +140,8 @@ func (ws *WebSockets) serve(conn *websocket.Conn, r *http.Request, h WebSocketHa
 		err = conn.Close(websocket.StatusNormalClosure, "")
 	case websocket.CloseStatus(err) == -1 && ctx.Err() == nil:
 		ws.logger.Debug("websocket handler failed", "err", err)
+		// Close would wait 5 s for an answer. After an error it may be that none can come.
+		_ = raw.SetReadDeadline(time.Now().Add(failedWait))
 		err = conn.Close(websocket.StatusInternalError, "")
 	}
 	if err != nil {
@@ -118,12 +149,47 @@ func (ws *WebSockets) serve(conn *websocket.Conn, r *http.Request, h WebSocketHa
 	}
 }
 
-// leave closes the connection with 1001 and gives the peer up to 5 s to answer,
-// and only then ends the handler's context: an ended context would cut the connection
+// failedWait is how long a client may take to answer the close frame that follows
+// a handler's error. RFC 6455, section 7.1.7, asks for no wait at all; a short one
+// lets the frame arrive before the kernel resets a connection with unread bytes.
+const failedWait = 500 * time.Millisecond
+
+// hijackKeeper remembers the connection that was hijacked from it.
+type hijackKeeper struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (k *hijackKeeper) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(k.ResponseWriter).Hijack()
+	k.conn = conn
+	return conn, rw, err
+}
+
+// leave closes the connection and gives the peer up to 5 s to answer, and only
+// then ends the handler's context: an ended context would cut the connection
 // without a close frame.
-func (s *session) leave() {
-	_ = s.conn.Close(websocket.StatusGoingAway, "server is going away")
-	s.cancel(ErrDraining)
+func (s *session) leave(code websocket.StatusCode) {
+	reason, cause := "server is going away", ErrDraining
+	if code == websocket.StatusTryAgainLater {
+		reason, cause = "too many WebSockets", ErrTooMany
+	}
+	_ = s.conn.Close(code, reason)
+	s.cancel(cause)
+}
+
+// CloseExcess closes n WebSockets with 1013 (try again later), because a limit
+// has fallen below what is open. It does not wait for them.
+func (ws *WebSockets) CloseExcess(n int) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for s := range ws.sessions {
+		if n--; n < 0 {
+			return
+		}
+		go s.leave(websocket.StatusTryAgainLater)
+	}
 }
 
 func (ws *WebSockets) isDraining() bool {
@@ -188,5 +254,5 @@ func (s *session) leaveWithin(ctx context.Context, spread time.Duration) {
 		case <-ctx.Done():
 		}
 	}
-	s.leave()
+	s.leave(websocket.StatusGoingAway)
 }

@@ -35,6 +35,9 @@ type environment struct {
 	getenv func(string) string
 	stdout io.Writer
 	stderr io.Writer
+	// restart replaces the process by itself with another value of GODEBUG, and
+	// returns only when that fails. It is nil where the system cannot.
+	restart func(godebug string) error
 }
 
 // command is one of muxserve's commands.
@@ -55,7 +58,7 @@ func commands() []command {
 }
 
 func main() {
-	env := environment{getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
+	env := environment{getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr, restart: restart}
 	os.Exit(run(context.Background(), os.Args[1:], env))
 }
 

@@ -27,6 +27,9 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if done {
 		return code
 	}
+	if godebug, fits := fitGODEBUG(env.getenv("GODEBUG"), s.Mux.HTTP2.WebSocket); !fits && env.restart != nil {
+		return failure(env, env.restart(godebug))
+	}
 	logger := newLogger(env.stderr, s.Log)
 	for _, w := range s.Warnings() {
 		logger.Warn(w)

@@ -88,6 +88,16 @@ var options = []option{
 		set:  setWatch,
 	},
 	{
+		name: "http2-upgrade-h2c", key: "http2.upgrade_h2c",
+		help: "let clients turn HTTP/1.1 connections without TLS into HTTP/2 ones by Upgrade: h2c, which RFC 9113 has given up",
+		set:  setUpgradeH2C,
+	},
+	{
+		name: "http2-websocket", key: "http2.websocket",
+		help: "let clients open WebSockets on streams of an HTTP/2 connection (RFC 8441); restarts the process with GODEBUG set for it",
+		set:  setHTTP2WebSocket,
+	},
+	{
 		name: "ws-read-limit", placeholder: "BYTES", key: "websocket.read_limit",
 		help: "close a WebSocket with 1009 when a message is longer; -1 for no limit",
 		set:  setReadLimit,

@@ -114,6 +114,16 @@ func boolean(value string) (bool, error) {
 	return name == "true", err
 }
 
+func setUpgradeH2C(s *Settings, values []string) (err error) {
+	s.Mux.HTTP2.UpgradeH2C, err = boolean(values[0])
+	return err
+}
+
+func setHTTP2WebSocket(s *Settings, values []string) (err error) {
+	s.Mux.HTTP2.WebSocket, err = boolean(values[0])
+	return err
+}
+
 func setReadLimit(s *Settings, values []string) error {
 	n, err := strconv.ParseInt(values[0], 10, 64)
 	if err != nil || n == 0 || n < -1 {

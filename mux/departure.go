@@ -1,0 +1,65 @@
+package mux
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/muxserve/muxserve/pool"
+)
+
+// departure ends an idle HTTP/1.1 connection without breaking a request that
+// comes at the same moment. net/http waits for the next request in a Read; a
+// deadline in the past ends the wait, and the connection. If the request was
+// faster, the server's hook takes the deadline back before the handler runs.
+type departure struct {
+	mu      sync.Mutex
+	leaving bool // guarded by mu: the deadline is set
+	// idleSince is how many bytes had been received when the connection became
+	// idle; more of them are the beginning of a request.
+	idleSince uint64
+}
+
+// aLongTimeAgo is a deadline that has passed.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// closeIdle ends an HTTP/1.1 connection that waits for its next request, of
+// which not a byte has come yet. It is called only once clients are being told
+// to leave.
+func (c *conn) closeIdle() {
+	c.departure.mu.Lock()
+	defer c.departure.mu.Unlock()
+	if c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince {
+		c.leaving = true
+		_ = c.SetReadDeadline(aLongTimeAgo)
+	}
+}
+
+// track keeps the account's state by what net/http says of the connection.
+func (c *conn) track(state http.ConnState) {
+	switch state {
+	case http.StateActive:
+		c.account.SetState(pool.StateActive)
+		if c.root.server.telling.Load() {
+			c.stay()
+		}
+	case http.StateIdle:
+		c.departure.mu.Lock()
+		c.idleSince = c.account.Received()
+		c.departure.mu.Unlock()
+		c.account.SetState(pool.StateIdle)
+	case http.StateHijacked:
+		c.account.SetState(pool.StateUpgraded)
+	case http.StateNew, http.StateClosed:
+	}
+}
+
+// stay takes back what closeIdle has done.
+func (c *conn) stay() {
+	c.departure.mu.Lock()
+	defer c.departure.mu.Unlock()
+	if c.leaving {
+		c.leaving = false
+		_ = c.SetReadDeadline(time.Time{})
+	}
+}

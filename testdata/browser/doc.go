@@ -1,0 +1,5 @@
+// Package browser shows the demo page of the real binary in headless Chromium:
+// HTTP/2 over TLS, and WebSockets on connections of their own or on streams of the
+// page's connection. It is a module of its own because of its driver, and needs
+// Chromium in the PATH: bash ci.sh installs it on Debian.
+package browser
