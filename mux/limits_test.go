@@ -1,0 +1,208 @@
+package mux_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
+)
+
+func limits(edit func(*mux.Config)) mux.Option { return mux.Configure(edit) }
+
+func (s *server) rejected(tag, reason string) uint64 { return s.Stats().Rejected[tag][reason] }
+
+// hold opens a kept-alive HTTP/1.1 connection.
+func (s *server) hold(t *testing.T) net.Conn {
+	t.Helper()
+	conn := s.dial(t)
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %s", resp.Status)
+	}
+	return conn
+}
+
+// TestHTTP1Limit: one connection too many gets a 503 that says when to come back, and the next one after a close is served.
+func TestHTTP1Limit(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		first := s.hold(t)
+		conn := s.dial(t)
+		resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !resp.Close {
+			t.Errorf("refused with %s %v", resp.Status, resp.Header)
+		}
+		if got := s.rejected("http1", "limit"); got != 1 {
+			t.Errorf("%d rejected, want 1", got)
+		}
+		if resp, err := s.client(t, 2).Get(s.scheme() + "://" + s.addr + "/echo"); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("HTTP/2 beside it: %v, %v", resp, err)
+		}
+		_ = first.Close()
+		eventually(t, "place free", func() bool { return s.active("http1") == 0 })
+		s.hold(t)
+	}, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
+}
+
+// TestHTTP2Limit: each request on a connection too many gets a 503, until GOAWAY.
+func TestHTTP2Limit(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		url := s.scheme() + "://" + s.addr + "/echo"
+		if resp, err := s.client(t, 2).Get(url); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("the first: %v, %v", resp, err)
+		}
+		refused := s.client(t, 2)
+		for range 3 {
+			resp, err := refused.Get(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+				t.Errorf("refused with %s %v", resp.Status, resp.Header)
+			}
+		}
+		if got := s.rejected("http2", "limit"); got != 1 {
+			t.Errorf("%d connections rejected, want 1: the client came back on a new one each time", got)
+		}
+		eventually(t, "the refused connection is gone", func() bool { return s.active("refused") == 0 })
+	}, limits(func(c *mux.Config) { c.HTTP2.MaxConnections = 1 }))
+}
+
+// TestGRPCLimit: calls on a connection too many fail UNAVAILABLE, and the client does not reconnect in a loop.
+func TestGRPCLimit(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		second := testpb.NewTestServiceClient(s.grpcClient(t))
+		const calls = 50
+		for range calls {
+			if _, err := second.UnaryCall(t.Context(), &testpb.SimpleRequest{}); status.Code(err) != codes.Unavailable {
+				t.Errorf("call: %v, want UNAVAILABLE", err)
+			}
+		}
+		if got := s.rejected("grpc", "limit"); got > calls/10 {
+			t.Errorf("%d calls made %d connections", calls, got)
+		}
+	}, limits(func(c *mux.Config) { c.GRPC.MaxConnections = 1 }))
+}
+
+// TestTotalLimit: above the total, HTTP/1.1 gets its 503, and a gRPC client that
+// connects without a call finds no server and backs off.
+func TestTotalLimit(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.hold(t)
+		conn := s.dial(t)
+		resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+		if resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("HTTP/1.1 refused with %s", resp.Status)
+		}
+		cc := s.grpcClient(t, grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second}))
+		cc.Connect()
+		eventually(t, "failed to connect", func() bool { return cc.GetState() == connectivity.TransientFailure })
+		_, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("call: %v", err)
+		}
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
+}
+
+// TestAddressLimit: one client's connections are bounded, another's are not.
+func TestAddressLimit(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.PerAddress = 1 }))
+	s.hold(t)
+	if got := s.status(t, "/echo"); got != http.StatusServiceUnavailable {
+		t.Errorf("second connection of a client: %d", got)
+	}
+	if got := s.rejected("http1", "per_ip_limit"); got != 1 {
+		t.Errorf("%d rejected, want 1", got)
+	}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("another client: %s", resp.Status)
+	}
+}
+
+// TestWebSocketLimit: a full pool of WebSockets refuses handshakes, on the first
+// request and on later ones, and leaves HTTP and gRPC alone; when the limit
+// falls below what is open, the excess is closed with 1013.
+func TestWebSocketLimit(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		open := []*websocket.Conn{s.webSocket(t), s.webSocket(t)}
+		_, resp, err := websocket.Dial(t.Context(), strings.Replace(s.scheme(), "http", "ws", 1)+"://"+s.addr+"/ws",
+			&websocket.DialOptions{HTTPClient: s.client(t, 1)})
+		if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
+			t.Fatalf("third handshake: %v", err)
+		}
+		later := s.hold(t)
+		refused := roundTrip(t, later, bufio.NewReader(later), "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		if refused.StatusCode != http.StatusServiceUnavailable || refused.Header.Get("Retry-After") == "" {
+			t.Errorf("handshake on a later request: %s", refused.Status)
+		}
+		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+			t.Errorf("gRPC beside it: %v", err)
+		}
+
+		s.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"websocket": 1}})
+		codes := make(chan websocket.StatusCode, len(open))
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, c := range open {
+			go func() {
+				_, _, err := c.Read(ctx)
+				codes <- websocket.CloseStatus(err)
+			}()
+		}
+		if code := <-codes; code != websocket.StatusTryAgainLater {
+			t.Errorf("closed with %v, want 1013", code)
+		}
+		eventually(t, "one left", func() bool { return s.active("websocket") == 1 })
+		cancel()
+		<-codes
+	}, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 2 }))
+}
+
+// TestWaitAtLimit: with back-pressure a connection too many waits in the kernel's queue and is served when there is room.
+func TestWaitAtLimit(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) {
+		c.Limits.MaxConnections = 1
+		c.Limits.OnLimit = pool.Wait
+	}))
+	first := s.hold(t)
+	waiting := s.dial(t)
+	if _, err := io.WriteString(waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = waiting.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	var timeout net.Error
+	if _, err := waiting.Read(make([]byte, 1)); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Fatalf("a connection too many: %v", err)
+	}
+	_ = first.Close()
+	_ = waiting.SetReadDeadline(time.Now().Add(20 * time.Second))
+	resp, err := http.ReadResponse(bufio.NewReader(waiting), nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("after a close: %v, %v", resp, err)
+	}
+}
