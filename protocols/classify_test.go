@@ -199,6 +199,8 @@ func TestClassifyFirstStream(t *testing.T) {
 		{"no content type", opening(without("content-type", grpcFields())...), Match, shared},
 		{"GET", opening(getFields("content-type", "application/grpc", "user-agent", "grpc-go/1")...), Match, shared},
 		{"another client", opening(append(without("user-agent", grpcFields()), "user-agent", "Mozilla")...), Match, shared},
+		{"a program's own name before the library's", opening(append(without("user-agent", grpcFields()), "user-agent", "grpcurl/v1.9.3 grpc-go/1.61.0")...), Match, grpc},
+		{"grpc- within a name", opening(append(without("user-agent", grpcFields()), "user-agent", "my-grpc-tool/1")...), Match, shared},
 		{"no user agent", opening(without("user-agent", grpcFields())...), Match, shared},
 		{"via", opening(grpcFields("via", "2 proxy")...), Match, shared},
 		{"forwarded", opening(grpcFields("forwarded", "for=x")...), Match, shared},

@@ -207,7 +207,7 @@ func oracleIsGRPC(h *http2.MetaHeadersFrame) bool {
 	}
 	rest, isGRPC := strings.CutPrefix(strings.ToLower(types[0]), "application/grpc")
 	return isGRPC && (rest == "" || rest[0] == '+' || rest[0] == ';') &&
-		strings.HasPrefix(agents[0], "grpc-") && slices.Equal(values[":method"], []string{"POST"})
+		strings.Contains(" "+agents[0], " grpc-") && slices.Equal(values[":method"], []string{"POST"})
 }
 
 // FuzzClassifySplit gives the same bytes to one scanner piece by piece: that

@@ -132,7 +132,7 @@ func (h *headerFields) addRegular(f hpack.HeaderField) {
 		h.other = h.other || !h.contentType
 	case "user-agent":
 		h.once(seenUserAgent)
-		h.userAgent = strings.HasPrefix(f.Value, "grpc-")
+		h.userAgent = isGRPCUserAgent(f.Value)
 	case "via", "forwarded":
 		h.proxied = true
 	default:
@@ -151,6 +151,14 @@ func (h *headerFields) once(bit uint8) {
 		h.other = true
 	}
 	h.seen |= bit
+}
+
+// isGRPCUserAgent reports whether one of the products in v is a gRPC library. Programs
+// put their own names before it, as "grpcurl/v1.9.3 grpc-go/1.61.0" shows (gRPC
+// over HTTP/2, "User Agents").
+func isGRPCUserAgent(v string) bool {
+	const library = "grpc-"
+	return strings.HasPrefix(v, library) || strings.Contains(v, " "+library)
 }
 
 // IsGRPCContentType reports application/grpc, alone or followed by a subtype or
