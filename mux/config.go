@@ -23,6 +23,8 @@ type Config struct {
 	HTTP2     protocols.HTTP2Config     `yaml:"http2"`
 	GRPC      protocols.GRPCConfig      `yaml:"grpc"`
 	WebSocket protocols.WebSocketConfig `yaml:"websocket"`
+	// Health says how full a pool may be before it is no longer healthy.
+	Health pool.HealthConfig `yaml:"health"`
 	// Drain is the sequence that ends the server.
 	Drain lifecycle.Config `yaml:"drain"`
 }
@@ -40,6 +42,7 @@ func DefaultConfig() Config {
 		HTTP2:     protocols.DefaultHTTP2Config(),
 		GRPC:      protocols.DefaultGRPCConfig(),
 		WebSocket: protocols.DefaultWebSocketConfig(),
+		Health:    pool.DefaultHealthConfig(),
 		Drain:     lifecycle.DefaultConfig(),
 	}
 }
@@ -60,6 +63,7 @@ func (c Config) Validate() error {
 		c.HTTP2.Validate(),
 		c.GRPC.Validate(),
 		c.WebSocket.Validate(),
+		c.Health.Validate(),
 		c.Drain.Validate(),
 	)
 	return errors.Join(faults...)

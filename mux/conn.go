@@ -140,6 +140,9 @@ func (c *conn) settle() {
 	case v.Protocol == protocols.TLS:
 		c.reject(protocols.FailureNoMatch)
 	}
+	if c.sniffing.Load() {
+		c.root.server.sniffTimes.Record(c.verdict.Duration)
+	}
 	c.logVerdict()
 	c.classified.Store(true)
 	c.root.unsettled.Done()
@@ -245,6 +248,7 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 			Duration: time.Since(started),
 		}, false
 	}
+	c.root.server.tlsTimes.Record(time.Since(started))
 	state := c.tls.ConnectionState()
 	c.state = &state
 	if !brought {
@@ -318,6 +322,9 @@ var handshakeFailure = []byte{21, 3, 1, 0, 2, 2, 40}
 func (c *conn) info() pool.Info {
 	info := c.root.server.conns.Info(&c.account)
 	info.RemoteAddr = c.remoteAddr()
+	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 {
+		info.State = pool.StateIdle.String() // grpc-go does not say it; the calls do.
+	}
 	if !c.classified.Load() {
 		return info
 	}

@@ -25,7 +25,11 @@ func (s *Server) Drain(ctx context.Context) (*lifecycle.Report, error) {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
-	return s.machine.Drain(ctx)
+	report, err := s.machine.Drain(ctx)
+	if report != nil {
+		s.report.Store(report)
+	}
+	return report, err
 }
 
 // Shutdown is [Server.Drain] without the account. Its error tells whether connections
@@ -59,6 +63,7 @@ func (s *Server) OnDrain(step, name string, fn func(context.Context) error) erro
 // announce turns readiness off, for gRPC's health service too. /readyz and the
 // phase have turned with the machine.
 func (s *Server) announce(context.Context) error {
+	s.conns.SetUnavailable(true)
 	if g := s.grpcServers(); g != nil && g.Health != nil {
 		g.Health.Shutdown()
 	}

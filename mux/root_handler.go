@@ -21,21 +21,23 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if r.ProtoMajor == 2 {
-		s.serveHTTP2(w, r)
+		s.serveHTTP2(c, w, r)
 	} else {
 		s.serveHTTP1(c, w, r)
 	}
 }
 
-func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
-	switch {
-	case protocols.IsExtendedConnect(r):
-		s.serveExtendedConnect(w, r)
-	case r.Method == http.MethodPost && protocols.IsGRPCContentType(r.Header.Get("Content-Type")):
-		s.grpc.Shared.ServeHTTP(w, r)
-	default:
-		s.route(w, r)
+func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost && protocols.IsGRPCContentType(r.Header.Get("Content-Type")) {
+		s.grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
+		return
 	}
+	book, serve := s.requests.http2, s.route
+	if protocols.IsExtendedConnect(r) {
+		book, serve = s.requests.webSocket, s.serveExtendedConnect
+	}
+	rec := &recorder2{recorder{ResponseWriter: w}}
+	s.count(book, c, rec.httpResult, func() { serve(rec, r) })
 }
 
 // serveExtendedConnect serves a WebSocket on a stream as the handshake of
@@ -61,17 +63,19 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	if s.telling.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	switch {
-	case protocols.IsWebSocketUpgrade(r):
-		s.routeHandshake(w, r)
-		if c != nil && c.account.State() != pool.StateUpgraded {
-			// The handshake was refused, so the connection goes on as HTTP.
-			s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
-		}
-	case s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r):
-		s.h2c.ServeHTTP(w, r)
-	default:
-		s.route(w, r)
+	if s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
+		s.h2c.ServeHTTP(w, r) // Its streams come here again.
+		return
+	}
+	rec := &recorder1{recorder{ResponseWriter: w}}
+	if !protocols.IsWebSocketUpgrade(r) {
+		s.count(s.requests.http1, c, rec.httpResult, func() { s.route(rec, r) })
+		return
+	}
+	s.count(s.requests.webSocket, c, rec.httpResult, func() { s.routeHandshake(rec, r) })
+	if c != nil && c.account.State() != pool.StateUpgraded {
+		// The handshake was refused, so the connection goes on as HTTP.
+		s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
 	}
 }
 

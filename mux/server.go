@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,10 @@ type Server struct {
 
 	machine    *lifecycle.Machine
 	conns      pool.Set
+	requests   requestStats
+	sniffTimes pool.Durations                   // from the first wait for bytes to the verdict
+	tlsTimes   pool.Durations                   // of handshakes that succeeded
+	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
 	webSockets *protocols.WebSockets
 	livez      http.Handler
 	readyz     http.Handler
@@ -106,6 +111,8 @@ func New(options ...Option) *Server {
 	}
 	s.configErr = s.config.Validate()
 	s.conns.SetLimits(s.config.limits())
+	s.conns.SetHealthConfig(s.config.Health)
+	s.requests = s.newRequestStats()
 	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	s.webSockets = protocols.NewWebSockets(s.config.WebSocket, s.logger, protocols.WebSocketHooks{
@@ -163,7 +170,7 @@ func (s *Server) start() error {
 				return
 			}
 		}
-		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, s.grpcOptions...)
+		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, slices.Concat(s.interceptors(), s.grpcOptions)...)
 		if s.startErr = s.grpc.CheckSettings(s.sniff.Settings); s.startErr != nil {
 			s.grpc.Stop()
 			return

@@ -18,6 +18,20 @@ type Stats struct {
 	Pools map[string]pool.Stats `json:"pools"`
 	// Rejected counts connections that were refused or given up, by tag and reason.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
+	// Requests are requests, calls and WebSocket sessions by what was asked, and
+	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
+	Requests map[string]pool.RequestStats `json:"requests"`
+	Codes    map[string]map[int]uint64    `json:"codes"`
+	// Durations are the requests' durations since the start.
+	Durations map[string]pool.DurationTotals `json:"-"`
+	// Sniffs are the times from the first wait for a connection's bytes to its
+	// verdict, Handshakes those of TLS handshakes that succeeded.
+	Sniffs     pool.DurationTotals `json:"-"`
+	Handshakes pool.DurationTotals `json:"-"`
+	// Drain is the account of the drain; nil until that is over.
+	Drain *lifecycle.Report `json:"-"`
+	// Health is how full each pool is, and "total" all of them together.
+	Health map[string]pool.HealthStatus `json:"health"`
 }
 
 // builtin are the tags that Stats and Servers show even while they are empty.
@@ -31,15 +45,28 @@ func (s *Server) Stats() Stats {
 			pools[string(p)] = pool.Stats{}
 		}
 	}
-	return Stats{
-		Phase:    s.Phase(),
-		Started:  s.started0(),
-		Pools:    pools,
-		Rejected: s.conns.Rejected(),
+	stats := Stats{
+		Phase:      s.Phase(),
+		Started:    s.startTime(),
+		Pools:      pools,
+		Rejected:   s.conns.Rejected(),
+		Requests:   s.conns.RequestStats(),
+		Codes:      make(map[string]map[int]uint64),
+		Durations:  make(map[string]pool.DurationTotals),
+		Sniffs:     s.sniffTimes.Totals(),
+		Handshakes: s.tlsTimes.Totals(),
+		Drain:      s.report.Load(),
+		Health:     s.conns.Health(),
 	}
+	for _, p := range builtin {
+		book := s.conns.Requests(pool.Tag(p))
+		stats.Codes[string(p)] = book.Codes()
+		stats.Durations[string(p)] = book.Durations()
+	}
+	return stats
 }
 
-func (s *Server) started0() time.Time {
+func (s *Server) startTime() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.started {

@@ -54,9 +54,12 @@ type Conn struct {
 	sent     atomic.Uint64
 	// last is the time of the last byte in either direction, in nanoseconds
 	// since opened, so that it needs no wall clock.
-	last   atomic.Int64
-	state  atomic.Uint32
-	closed atomic.Bool
+	last  atomic.Int64
+	state atomic.Uint32
+	// inFlight and requests are requests, calls or WebSocket sessions.
+	inFlight atomic.Int32
+	requests atomic.Uint64
+	closed   atomic.Bool
 	// closeReason is what SetCloseReason was given first; nil before.
 	closeReason atomic.Pointer[string]
 
@@ -98,6 +101,22 @@ func (c *Conn) SetState(s State) {
 		}
 	}
 }
+
+// BeginRequest counts a request, call or WebSocket session that is in flight from
+// now on. Each needs an EndRequest.
+func (c *Conn) BeginRequest() {
+	c.requests.Add(1)
+	c.inFlight.Add(1)
+}
+
+// EndRequest ends what BeginRequest began.
+func (c *Conn) EndRequest() { c.inFlight.Add(-1) }
+
+// Requests returns how many requests the connection has had.
+func (c *Conn) Requests() uint64 { return c.requests.Load() }
+
+// InFlight returns how many of its requests are not answered yet.
+func (c *Conn) InFlight() int { return int(c.inFlight.Load()) }
 
 // Opened returns the time at which the connection was accepted.
 func (c *Conn) Opened() time.Time { return c.opened }

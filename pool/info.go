@@ -14,6 +14,8 @@ type Info struct {
 	LastActivity  time.Time `json:"last_activity"`
 	BytesReceived uint64    `json:"bytes_received"`
 	BytesSent     uint64    `json:"bytes_sent"`
+	Requests      uint64    `json:"requests"`  // requests, calls and WebSocket sessions so far
+	InFlight      int       `json:"in_flight"` // of those, the ones that are not over
 
 	// Verdict is the reason for which the connection was given its protocol;
 	// the figures say how many bytes and microseconds it took to find it.
@@ -43,5 +45,7 @@ func (s *Set) Info(c *Conn) Info {
 		LastActivity:  c.LastActivity(),
 		BytesReceived: c.Received(),
 		BytesSent:     c.Sent(),
+		Requests:      c.Requests(),
+		InFlight:      c.InFlight(),
 	}
 }

@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 )
 
 // Source is what a [Collector] asks; *[mux.Server] is one.
@@ -25,6 +27,8 @@ const (
 	labelReason   = "reason"
 	labelPhase    = "phase"
 	labelAddress  = "address"
+	labelCode     = "code"
+	labelStatus   = "status"
 )
 
 // Collector is a [prometheus.Collector] over one server. It keeps no state: each
@@ -60,6 +64,22 @@ var (
 		"Bytes sent, below TLS.", labelProtocol)
 	phase = describe("mux_phase",
 		"1 for the phase that the server is in, 0 for the others.", labelPhase)
+	requests = describe("mux_requests_total",
+		"Requests, calls and WebSocket sessions that are over, by HTTP status or gRPC status code.", labelProtocol, labelCode)
+	requestDuration = describe("mux_request_duration_seconds",
+		"How long requests, calls and WebSocket sessions took.", labelProtocol)
+	inFlight = describe("mux_requests_in_flight",
+		"Requests, calls and WebSocket sessions that are not over.", labelProtocol)
+	poolHealth = describe("mux_pool_health",
+		"1 for the status that the pool is in, 0 for the others; total is all pools together.", labelProtocol, labelStatus)
+	sniffDuration = describe("mux_sniff_duration_seconds",
+		"From the first wait for a connection's bytes to the verdict what it speaks.")
+	tlsDuration = describe("mux_tls_handshake_duration_seconds",
+		"How long TLS handshakes took that succeeded.")
+	drainDuration = describe("mux_drain_duration_seconds",
+		"How long the drain took; absent until it is over.")
+	drainForced = describe("mux_drain_forced_connections_total",
+		"Connections that the drain had to cut.", labelProtocol)
 	notAfter = describe("mux_tls_certificate_not_after_timestamp_seconds",
 		"When the listener's certificate expires, in seconds since 1970.", labelAddress)
 	build = describe("mux_build_info",
@@ -68,7 +88,10 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{active, accepted, rejected, received, sent, phase, notAfter, build} {
+	for _, d := range []*prometheus.Desc{
+		active, accepted, rejected, received, sent, phase, notAfter, build, requests, requestDuration, inFlight,
+		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced,
+	} {
 		ch <- d
 	}
 }
@@ -100,10 +123,52 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(phase, value, string(p))
 	}
+	collectRequests(stats, gauge, counter, ch)
+	for tag, health := range stats.Health {
+		for _, status := range pool.HealthValues() {
+			value := 0.0
+			if status == health.Status {
+				value = 1
+			}
+			gauge(poolHealth, value, tag, status.String())
+		}
+	}
+	histogram(ch, sniffDuration, stats.Sniffs)
+	histogram(ch, tlsDuration, stats.Handshakes)
+	if stats.Drain != nil {
+		gauge(drainDuration, stats.Drain.Duration.Seconds())
+		for protocol, n := range stats.Drain.Forced {
+			counter(drainForced, uint64(n), protocol)
+		}
+	}
 	for address, certificate := range c.source.Certificates() {
 		gauge(notAfter, float64(certificate.NotAfter.Unix()), address)
 	}
 	ch <- c.build
+}
+
+// collectRequests sends what is known of requests, calls and WebSocket sessions.
+func collectRequests(
+	stats mux.Stats,
+	gauge func(*prometheus.Desc, float64, ...string),
+	counter func(*prometheus.Desc, uint64, ...string),
+	ch chan<- prometheus.Metric,
+) {
+	for protocol, codes := range stats.Codes {
+		for code, n := range codes {
+			counter(requests, n, protocol, strconv.Itoa(code))
+		}
+	}
+	for protocol, totals := range stats.Durations {
+		histogram(ch, requestDuration, totals, protocol)
+	}
+	for protocol, r := range stats.Requests {
+		gauge(inFlight, float64(r.InFlight), protocol)
+	}
+}
+
+func histogram(ch chan<- prometheus.Metric, d *prometheus.Desc, t pool.DurationTotals, labels ...string) {
+	ch <- prometheus.MustNewConstHistogram(d, t.Count, t.SumSeconds, t.Map(), labels...)
 }
 
 // buildInfo reads what the linker recorded; what it did not is "unknown".

@@ -35,6 +35,13 @@ func example() fixed {
 			"sniffing": {Active: 1, Accepted: 9},
 		},
 		Rejected: map[string]map[string]uint64{"sniffing": {"silent": 3, "no_match": 1}},
+		Requests: map[string]pool.RequestStats{"grpc": {InFlight: 2}},
+		Codes:    map[string]map[int]uint64{"grpc": {0: 40, 14: 2}},
+		Durations: map[string]pool.DurationTotals{"grpc": {
+			Count: 42, SumSeconds: 8.5, Buckets: []pool.DurationBucket{{Seconds: 0.1, Count: 30}, {Seconds: 1, Count: 41}},
+		}},
+		Health: map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
+		Drain:  &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},
 	}
 }
 
@@ -53,16 +60,42 @@ mux_connections_active{protocol="sniffing"} 1
 # TYPE mux_connections_rejected_total counter
 mux_connections_rejected_total{protocol="sniffing",reason="no_match"} 1
 mux_connections_rejected_total{protocol="sniffing",reason="silent"} 3
+# HELP mux_drain_duration_seconds How long the drain took; absent until it is over.
+# TYPE mux_drain_duration_seconds gauge
+mux_drain_duration_seconds 1.5
+# HELP mux_drain_forced_connections_total Connections that the drain had to cut.
+# TYPE mux_drain_forced_connections_total counter
+mux_drain_forced_connections_total{protocol="grpc"} 2
 # HELP mux_phase 1 for the phase that the server is in, 0 for the others.
 # TYPE mux_phase gauge
 mux_phase{phase="draining"} 1
 mux_phase{phase="new"} 0
 mux_phase{phase="serving"} 0
 mux_phase{phase="stopped"} 0
+# HELP mux_pool_health 1 for the status that the pool is in, 0 for the others; total is all pools together.
+# TYPE mux_pool_health gauge
+mux_pool_health{protocol="grpc",status="degraded"} 1
+mux_pool_health{protocol="grpc",status="healthy"} 0
+mux_pool_health{protocol="grpc",status="overloaded"} 0
+mux_pool_health{protocol="grpc",status="unavailable"} 0
 # HELP mux_received_bytes_total Bytes received, below TLS.
 # TYPE mux_received_bytes_total counter
 mux_received_bytes_total{protocol="grpc"} 700
 mux_received_bytes_total{protocol="sniffing"} 0
+# HELP mux_request_duration_seconds How long requests, calls and WebSocket sessions took.
+# TYPE mux_request_duration_seconds histogram
+mux_request_duration_seconds_bucket{protocol="grpc",le="0.1"} 30
+mux_request_duration_seconds_bucket{protocol="grpc",le="1"} 41
+mux_request_duration_seconds_bucket{protocol="grpc",le="+Inf"} 42
+mux_request_duration_seconds_sum{protocol="grpc"} 8.5
+mux_request_duration_seconds_count{protocol="grpc"} 42
+# HELP mux_requests_in_flight Requests, calls and WebSocket sessions that are not over.
+# TYPE mux_requests_in_flight gauge
+mux_requests_in_flight{protocol="grpc"} 2
+# HELP mux_requests_total Requests, calls and WebSocket sessions that are over, by HTTP status or gRPC status code.
+# TYPE mux_requests_total counter
+mux_requests_total{code="0",protocol="grpc"} 40
+mux_requests_total{code="14",protocol="grpc"} 2
 # HELP mux_sent_bytes_total Bytes sent, below TLS.
 # TYPE mux_sent_bytes_total counter
 mux_sent_bytes_total{protocol="grpc"} 900
@@ -74,7 +107,8 @@ mux_tls_certificate_not_after_timestamp_seconds{address="127.0.0.1:443"} 1.8e+09
 	names := []string{
 		"mux_connections_accepted_total", "mux_connections_active", "mux_connections_rejected_total",
 		"mux_phase", "mux_received_bytes_total", "mux_sent_bytes_total",
-		"mux_tls_certificate_not_after_timestamp_seconds",
+		"mux_tls_certificate_not_after_timestamp_seconds", "mux_requests_total", "mux_requests_in_flight",
+		"mux_request_duration_seconds", "mux_pool_health", "mux_drain_duration_seconds", "mux_drain_forced_connections_total",
 	}
 	if err := testutil.CollectAndCompare(New(example()), strings.NewReader(want), names...); err != nil {
 		t.Error(err)

@@ -1,0 +1,89 @@
+package mux
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+)
+
+// recorder is a ResponseWriter that remembers the status. It passes on
+// everything that net/http's own writers can do, so that handlers find what they
+// look for, sendfile included.
+type recorder struct {
+	http.ResponseWriter
+	code int // 0 until the status is decided
+}
+
+// recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
+// it can hijack or push must get the true answer.
+type (
+	recorder1 struct{ recorder }
+	recorder2 struct{ recorder }
+)
+
+var (
+	_ http.Flusher  = (*recorder)(nil)
+	_ io.ReaderFrom = (*recorder)(nil)
+	_ http.Hijacker = (*recorder1)(nil)
+	_ http.Pusher   = (*recorder2)(nil)
+)
+
+// status returns the status that the client got, or gets when the handler returns.
+func (r *recorder) status() int {
+	if r.code == 0 {
+		return http.StatusOK
+	}
+	return r.code
+}
+
+// Unwrap is for [http.ResponseController].
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// WriteHeader implements [http.ResponseWriter]. An informational status is not the answer yet (RFC 9110 section 15.2).
+func (r *recorder) WriteHeader(code int) {
+	if r.code == 0 && (code >= http.StatusOK || code == http.StatusSwitchingProtocols) {
+		r.code = code
+	}
+	r.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements [http.ResponseWriter].
+func (r *recorder) Write(p []byte) (int, error) {
+	r.code = r.status()
+	return r.ResponseWriter.Write(p)
+}
+
+// WriteString implements [io.StringWriter].
+func (r *recorder) WriteString(s string) (int, error) {
+	r.code = r.status()
+	return io.WriteString(r.ResponseWriter, s)
+}
+
+// ReadFrom implements [io.ReaderFrom].
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
+	r.code = r.status()
+	return io.Copy(r.ResponseWriter, src)
+}
+
+// Flush implements [http.Flusher].
+func (r *recorder) Flush() { _ = r.FlushError() }
+
+// FlushError is what [http.ResponseController] flushes by.
+func (r *recorder) FlushError() error {
+	r.code = r.status()
+	return http.NewResponseController(r.ResponseWriter).Flush()
+}
+
+// Hijack implements [http.Hijacker].
+func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return http.NewResponseController(r.ResponseWriter).Hijack()
+}
+
+// Push implements [http.Pusher].
+func (r *recorder2) Push(target string, options *http.PushOptions) error {
+	if p, ok := r.ResponseWriter.(http.Pusher); ok {
+		return p.Push(target, options)
+	}
+	return http.ErrNotSupported
+}
