@@ -49,6 +49,8 @@ type conn struct {
 	cut atomic.Bool
 	// settled is set when the connection has been dispatched or closed.
 	settled atomic.Bool
+	// ends is when the connection has reached its age; zero for never. Set by dispatch.
+	ends time.Time
 	// asked is set when an HTTP/2 or gRPC request has come to its server.
 	asked atomic.Bool
 	reads int // by ReadOnReady, up to the second
@@ -98,6 +100,13 @@ func (c *conn) TLSState() *tls.ConnectionState {
 		return nil
 	}
 	return c.state
+}
+
+// hasServed reports whether the connection is to be left after this request, because
+// of its age or because it has had all its requests but this one.
+func (c *conn) hasServed(maxRequests uint64) bool {
+	return c != nil && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests ||
+		!c.ends.IsZero() && time.Now().After(c.ends))
 }
 
 // ReadOnReady is what grpc-go reads by. Its second read comes when it has taken the

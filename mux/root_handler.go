@@ -32,6 +32,9 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		s.grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
 		return
 	}
+	if c.hasServed(s.config.HTTP2.MaxRequests) {
+		w.Header().Set("Connection", "close") // net/http answers it with GOAWAY.
+	}
 	book, serve := s.requests.http2, s.route
 	if protocols.IsExtendedConnect(r) {
 		book, serve = s.requests.webSocket, s.serveExtendedConnect
@@ -60,7 +63,7 @@ func (s *Server) routeHandshake(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
-	if s.telling.Load() {
+	if s.telling.Load() || c.hasServed(s.config.HTTP1.MaxRequests) {
 		w.Header().Set("Connection", "close")
 	}
 	if s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {

@@ -365,6 +365,7 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 			if tag == pool.Tag(protocols.GRPC) {
 				c.showByAddr()
 			}
+			c.ends = protocols.AgeLimit(c.account.Opened(), s.maxAge(tag))
 			c.settle()
 			return moved
 		}
@@ -372,6 +373,19 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 	}
 	s.refuse(c, tag)
 	return false
+}
+
+// maxAge returns the age limit that the server of a tag leaves to the mux. gRPC and
+// WebSockets have theirs from their own servers.
+func (s *Server) maxAge(tag pool.Tag) time.Duration {
+	switch protocols.Protocol(tag) {
+	case protocols.HTTP1, protocols.WebSocket:
+		return s.config.HTTP1.MaxAge
+	case protocols.HTTP2:
+		return s.config.HTTP2.MaxAge
+	default:
+		return 0
+	}
 }
 
 // roomFor returns the pool that a connection goes to. A WebSocket for which there

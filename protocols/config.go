@@ -25,6 +25,10 @@ type HTTP1Config struct {
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
 	// MaxHeaderBytes bounds a request's head.
 	MaxHeaderBytes int `yaml:"max_header_bytes"`
+	// MaxAge is how long a connection is kept, give or take a tenth; then its next response closes it. 0: no bound.
+	MaxAge time.Duration `yaml:"max_age"`
+	// MaxRequests is how many requests a connection may have; the last response closes it. 0: no bound.
+	MaxRequests uint64 `yaml:"max_requests"`
 }
 
 // HTTP2Config is the section of the HTTP/2 server. What a client is told in
@@ -42,6 +46,10 @@ type HTTP2Config struct {
 	ConnectionWindow int32 `yaml:"connection_window"`
 	// IdleTimeout is how long a connection without streams is kept, one that never had a stream included. 0: no bound.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	// MaxAge is how long a connection is kept, give or take a tenth; then its next response is followed by GOAWAY. 0: no bound.
+	MaxAge time.Duration `yaml:"max_age"`
+	// MaxRequests is how many requests a connection may have before GOAWAY. 0: no bound.
+	MaxRequests uint64 `yaml:"max_requests"`
 	// UpgradeH2C lets a client turn an HTTP/1.1 connection without TLS into an HTTP/2 one by "Upgrade: h2c". It is
 	// off by default: RFC 9113 section 3.1 has given it up, and a proxy in front that forwards the header
 	// unseen no longer knows what passes through it. Where it is off, the request is answered in HTTP/1.1.
@@ -81,6 +89,13 @@ type WebSocketConfig struct {
 	MaxConnections int `yaml:"max_connections"`
 	// ReadLimit bounds one message in bytes; a longer one closes the connection with 1009. -1: no bound.
 	ReadLimit int64 `yaml:"read_limit"`
+	// PingInterval is how long a silent peer is left alone before it is pinged
+	// (0: for ever), and PongTimeout how long it may take to answer before the
+	// connection is closed. Only a peer whose handler is reading can be heard, and is pinged.
+	PingInterval time.Duration `yaml:"ping_interval"`
+	PongTimeout  time.Duration `yaml:"pong_timeout"`
+	// MaxAge is how long a WebSocket is kept, give or take a tenth; then it is closed with 1001. 0: no bound.
+	MaxAge time.Duration `yaml:"max_age"`
 	// OriginPatterns are the hosts, besides the request's own, whose pages may open a WebSocket, as [path.Match] patterns.
 	OriginPatterns []string `yaml:"origin_patterns"`
 }
@@ -146,7 +161,12 @@ func DefaultGRPCConfig() GRPCConfig {
 
 // DefaultWebSocketConfig returns the defaults.
 func DefaultWebSocketConfig() WebSocketConfig {
-	return WebSocketConfig{MaxConnections: defaultMaxConnections, ReadLimit: 32 << 10}
+	return WebSocketConfig{
+		MaxConnections: defaultMaxConnections,
+		ReadLimit:      32 << 10,
+		PingInterval:   30 * time.Second,
+		PongTimeout:    10 * time.Second,
+	}
 }
 
 // Validate reports every field that is out of range, each by its name in the file.
@@ -163,6 +183,7 @@ func (c HTTP1Config) Validate() error {
 		check(c.MaxConnections >= 0, "http1.max_connections", c.MaxConnections, "not negative"),
 		notNegative("http1.header_timeout", c.HeaderTimeout),
 		notNegative("http1.idle_timeout", c.IdleTimeout),
+		notNegative("http1.max_age", c.MaxAge),
 		check(c.MaxHeaderBytes >= 1024, "http1.max_header_bytes", c.MaxHeaderBytes, "at least 1024"),
 	)
 }
@@ -176,6 +197,7 @@ func (c HTTP2Config) Validate() error {
 		check(c.StreamWindow >= minWindow, "http2.stream_window", c.StreamWindow, "at least 65535"),
 		check(c.ConnectionWindow >= minWindow, "http2.connection_window", c.ConnectionWindow, "at least 65535"),
 		notNegative("http2.idle_timeout", c.IdleTimeout),
+		notNegative("http2.max_age", c.MaxAge),
 	)
 }
 
@@ -205,6 +227,9 @@ func (c GRPCConfig) Validate() error {
 func (c WebSocketConfig) Validate() error {
 	return errors.Join(
 		check(c.MaxConnections >= 0, "websocket.max_connections", c.MaxConnections, "not negative"),
+		notNegative("websocket.ping_interval", c.PingInterval),
+		check(c.PongTimeout > 0 || c.PingInterval == 0, "websocket.pong_timeout", c.PongTimeout, "positive where ping_interval is"),
+		notNegative("websocket.max_age", c.MaxAge),
 		check(c.ReadLimit >= -1, "websocket.read_limit", c.ReadLimit, "-1 or more"),
 	)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -44,6 +45,7 @@ type WebSockets struct {
 	// mu guards what follows.
 	mu       sync.Mutex
 	sessions map[*session]struct{}
+	sweeping bool // a goroutine looks after the sessions
 	draining bool
 	// empty is closed when the last session ends while draining.
 	empty chan struct{}
@@ -70,7 +72,10 @@ type WebSocketHooks struct {
 // session is one open WebSocket.
 type session struct {
 	conn   *websocket.Conn
+	raw    *watchedConn
 	cancel context.CancelCauseFunc
+	ends   time.Time   // when it has reached its age; zero for never
+	pinged atomic.Bool // an answer to a ping is awaited, or it is being closed
 }
 
 // NewWebSockets returns a WebSockets.
@@ -118,11 +123,11 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 	})
 }
 
-func (ws *WebSockets) serve(conn *websocket.Conn, raw net.Conn, r *http.Request, h WebSocketHandler) {
+func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Request, h WebSocketHandler) {
 	conn.SetReadLimit(ws.config.ReadLimit)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	s := &session{conn: conn, cancel: cancel}
+	s := &session{conn: conn, raw: raw, cancel: cancel, ends: AgeLimit(time.Now(), ws.config.MaxAge)}
 	if ws.hooks.Opened != nil {
 		ws.hooks.Opened(r)
 	}
@@ -157,14 +162,17 @@ const failedWait = 500 * time.Millisecond
 // hijackKeeper remembers the connection that was hijacked from it.
 type hijackKeeper struct {
 	http.ResponseWriter
-	conn net.Conn
+	conn *watchedConn
 }
 
 // Hijack implements http.Hijacker.
 func (k *hijackKeeper) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(k.ResponseWriter).Hijack()
-	k.conn = conn
-	return conn, rw, err
+	if err != nil {
+		return nil, nil, err
+	}
+	k.conn = watch(conn)
+	return k.conn, rw, nil
 }
 
 // leave closes the connection and gives the peer up to 5 s to answer, and only
@@ -203,6 +211,10 @@ func (ws *WebSockets) add(s *session) bool {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.sessions[s] = struct{}{}
+	if !ws.sweeping && (ws.config.PingInterval > 0 || ws.config.MaxAge > 0) {
+		ws.sweeping = true
+		go ws.sweep()
+	}
 	return !ws.draining
 }
 
