@@ -3,6 +3,7 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,17 +16,45 @@ type Config struct {
 
 	// TLS is off in its zero value.
 	TLS TLSConfig `yaml:"tls"`
+
+	// ProxyProtocol is off in its zero value. The header comes before TLS.
+	ProxyProtocol ProxyConfig `yaml:"proxy_protocol"`
+
+	// Protocols are those that are served: http1, http2, grpc and websocket.
+	// Empty means all of them.
+	Protocols []string `yaml:"protocols"`
+}
+
+// protocolNames are what may stand in Config.Protocols.
+var protocolNames = []string{"http1", "http2", "grpc", "websocket"}
+
+// EffectiveProtocols returns Protocols with its default resolved.
+func (c Config) EffectiveProtocols() []string {
+	if len(c.Protocols) == 0 {
+		return slices.Clone(protocolNames)
+	}
+	return c.Protocols
 }
 
 // Validate reports every fault at once, each naming its key. It opens no
 // socket and reads no file, so a Config that passes may still fail in [Listen]
 // or [NewTLS].
 func (c Config) Validate() error {
-	_, _, err := splitAddress(c.Address)
+	var faults []error
+	network, _, err := splitAddress(c.Address)
 	if err != nil {
-		err = fmt.Errorf("listeners: address: %w", err)
+		faults = append(faults, fmt.Errorf("listeners: address: %w", err))
 	}
-	return errors.Join(err, c.TLS.Validate())
+	faults = append(faults, c.TLS.Validate(), c.ProxyProtocol.Validate())
+	if p := c.ProxyProtocol; network == "unix" && p.Mode == ProxyRequired && len(p.Trusted) > 0 && !slices.Contains(p.Trusted, TrustUnix) {
+		faults = append(faults, fmt.Errorf("listeners: proxy_protocol.trusted: without %s nobody gets in at a Unix socket", TrustUnix))
+	}
+	for _, name := range c.Protocols {
+		if !slices.Contains(protocolNames, name) {
+			faults = append(faults, fmt.Errorf("listeners: protocols: unknown %q; want some of %s", name, strings.Join(protocolNames, ", ")))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // unixPrefix marks the path of a Unix-domain socket in an address.

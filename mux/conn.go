@@ -51,11 +51,14 @@ type conn struct {
 	settled atomic.Bool
 	// ends is when the connection has reached its age; zero for never. Set by dispatch.
 	ends time.Time
+	// denied is set when a request was refused whose protocol the listener does not serve.
+	denied atomic.Bool
 	// asked is set when an HTTP/2 or gRPC request has come to its server.
 	asked atomic.Bool
 	reads int // by ReadOnReady, up to the second
 
 	departure
+	calls callSlots
 }
 
 var (
@@ -82,16 +85,20 @@ func (c *conn) remoteAddr() string {
 
 // identify takes note of the peer's address. A listener may have to read a
 // header to know it, so this belongs to the goroutine that recognises the
-// connection, unless its type is known to answer at once.
-func (c *conn) identify() {
+// connection, unless its type is known to answer at once. The error is that of the header.
+func (c *conn) identify() error {
 	if c.remote.Load() != nil {
-		return
+		return nil
 	}
 	address := c.account.RemoteAddr()
 	c.remote.Store(&address)
+	if err := headerError(c.account.NetConn()); err != nil {
+		return err
+	}
 	if reason := c.root.server.conns.Identify(&c.account, address); reason != "" {
 		c.refused = reason
 	}
+	return nil
 }
 
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.
@@ -194,7 +201,10 @@ func (c *conn) decide(v protocols.Verdict) { c.verdict, c.decided = v, true }
 func (c *conn) prepare() bool {
 	if !c.prepared {
 		c.prepared = true
-		c.identify()
+		if err := c.identify(); err != nil {
+			c.decide(headerVerdict(err))
+			return false
+		}
 		c.SetPeek(&c.root.server.sniff)
 		if c.root.tlsConfig != nil || c.tls != nil {
 			if v, ok := c.startTLS(); !ok {
@@ -214,9 +224,9 @@ func (c *conn) recognise() protocols.Verdict {
 		c.EndWait()
 	}
 	if c.refused != "" {
-		return c.Sniff(&s.sniffRefused)
+		return c.Sniff(&c.root.sniffRefused)
 	}
-	return c.Sniff(&s.sniff)
+	return c.Sniff(&c.root.sniff)
 }
 
 // tlsHandshakeTimeout bounds a TLS handshake.

@@ -24,7 +24,8 @@ func (s *Server) tooManyRefusals() bool {
 }
 
 // refuse ends a connection that a limit keeps out, in the words of its protocol:
-// HTTP/1.1 gets a 503, HTTP/2 and gRPC an answer to each request for a second.
+// HTTP/1.1 gets a 503, HTTP/2 and gRPC an answer to each request for a second. One whose protocol is
+// not served here gets 505 or GOAWAY.
 // An HTTP/2 client that has not sent a request is not greeted: to it the attempt
 // to connect has failed, and it backs off as it does from a server that is down.
 func (s *Server) refuse(c *conn, tag pool.Tag) {
@@ -32,10 +33,12 @@ func (s *Server) refuse(c *conn, tag pool.Tag) {
 	polite := !s.tooManyRefusals() && !c.verdict.IsUndecided() && s.conns.Move(&c.account, refusedTag)
 	c.settle()
 	if polite {
-		switch c.verdict.Protocol {
-		case protocols.HTTP1, protocols.WebSocket:
+		switch p := c.verdict.Protocol; {
+		case c.refused == protocols.FailureNoMatch:
+			polite = s.background.run(func() { denyConn(c) })
+		case p == protocols.HTTP1, p == protocols.WebSocket:
 			polite = s.background.run(func() { protocols.RefuseHTTP1(c) })
-		case protocols.HTTP2, protocols.GRPC:
+		case p == protocols.HTTP2, p == protocols.GRPC:
 			polite = s.refusals.Deliver(s.accepting, c) == nil
 		default:
 			polite = false

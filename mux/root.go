@@ -22,6 +22,10 @@ type root struct {
 	listener    *listeners.Listener
 	tlsConfig   *tls.Config // nil: plaintext
 	tlsOptional bool
+	allow       allow
+	// sniffRefused is for connections that a limit keeps out: nothing is written
+	// to one that does not say at once what it wants, so that to its client the attempt to connect has failed.
+	sniff, sniffRefused protocols.SniffConfig
 
 	// unsettled counts the connections that were accepted and neither
 	// dispatched nor closed yet. Accept alone adds to it.
@@ -32,15 +36,21 @@ type root struct {
 	done chan struct{}
 }
 
-// newRoot takes l over.
-func newRoot(s *Server, l net.Listener, tlsConfig *tls.Config, tlsOptional bool) *root {
-	return &root{
+// newRoot takes l over. The server has been started.
+func newRoot(s *Server, l boundListener) *root {
+	r := &root{
 		server:      s,
-		listener:    listeners.New(l, s.logger),
-		tlsConfig:   tlsConfig,
-		tlsOptional: tlsOptional,
+		listener:    listeners.New(l.Listener, s.logger),
+		tlsConfig:   s.tlsConfigOf(l),
+		tlsOptional: l.optional,
+		allow:       l.allow,
+		sniff:       s.sniff,
 		done:        make(chan struct{}),
 	}
+	r.sniff.Transport = l.allow.transport(s.sniff.Transport)
+	r.sniffRefused = r.sniff
+	r.sniffRefused.Settings = nil
+	return r
 }
 
 // Accept implements [net.Listener] for cmux. Its error, which ends cmux, is held
@@ -77,7 +87,7 @@ func (r *root) admit(raw net.Conn) *conn {
 	c.Init(&c.account)
 	switch socket := raw.(type) {
 	case *net.TCPConn, *net.UnixConn:
-		c.identify()
+		_ = c.identify() // There is no header.
 	case *tls.Conn:
 		// The caller of Serve brought a TLS listener of its own.
 		c.tls = socket

@@ -28,7 +28,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost && protocols.IsGRPCContentType(r.Header.Get("Content-Type")) {
+	if isGRPC(r) && c.allowed().grpc {
 		s.grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
 		return
 	}
@@ -38,6 +38,9 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	book, serve := s.requests.http2, s.route
 	if protocols.IsExtendedConnect(r) {
 		book, serve = s.requests.webSocket, s.serveExtendedConnect
+	}
+	if deny := c.denial(r); deny != nil {
+		serve = deny
 	}
 	rec := &recorder2{recorder{ResponseWriter: w}}
 	s.count(book, c, rec.httpResult, func() { serve(rec, r) })
@@ -71,6 +74,10 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rec := &recorder1{recorder{ResponseWriter: w}}
+	if deny := c.denial(r); deny != nil {
+		s.count(s.requests.http1, c, rec.httpResult, func() { deny(rec, r) })
+		return
+	}
 	if !protocols.IsWebSocketUpgrade(r) {
 		s.count(s.requests.http1, c, rec.httpResult, func() { s.route(rec, r) })
 		return
@@ -85,7 +92,8 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 // mayUpgradeH2C reports whether a connection may go on in HTTP/2: never one with
 // TLS, where ALPN has chosen (RFC 7540 section 3.2), nor one that is told to leave.
 func (s *Server) mayUpgradeH2C(c *conn) bool {
-	return s.h2c != nil && c != nil && c.TLSState() == nil && !s.telling.Load()
+	a := c.allowed()
+	return s.h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !s.telling.Load()
 }
 
 // h2cUpgraded moves a connection that has become HTTP/2 to its pool.

@@ -55,15 +55,12 @@ type Server struct {
 	startOnce sync.Once
 	startErr  error
 	sniff     protocols.SniffConfig
-	// sniffRefused is for connections that a limit keeps out: nothing is written
-	// to one that does not say at once what it wants, so that to its client the attempt to connect has failed.
-	sniffRefused protocols.SniffConfig
-	http1        *http.Server
-	webSocket    *http.Server
-	http2        *http.Server
-	h2c          *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
-	grpc         *protocols.GRPCServers
-	startedAt    time.Time
+	http1     *http.Server
+	webSocket *http.Server
+	http2     *http.Server
+	h2c       *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
+	grpc      *protocols.GRPCServers
+	startedAt time.Time
 
 	// accepting ends when nothing more is to be accepted, serving with the drain.
 	accepting, serving        context.Context
@@ -92,6 +89,7 @@ type boundListener struct {
 	net.Listener
 	tls      *listeners.TLS // nil: plaintext, or WithTLS
 	optional bool
+	allow    allow
 }
 
 // New returns a server. With no option it serves: HTTP requests are answered 404, calls
@@ -150,8 +148,6 @@ func (s *Server) start() error {
 		if s.startErr != nil {
 			return
 		}
-		s.sniffRefused = s.sniff
-		s.sniffRefused.Settings = nil
 		hooks := protocols.HTTPHooks{
 			Handler:     http.HandlerFunc(s.serveHTTP),
 			ConnContext: connContext,
@@ -170,7 +166,7 @@ func (s *Server) start() error {
 				return
 			}
 		}
-		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, slices.Concat(s.interceptors(), s.grpcOptions)...)
+		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, slices.Concat(s.boundCalls(), s.interceptors(), s.grpcOptions)...)
 		if s.startErr = s.grpc.CheckSettings(s.sniff.Settings); s.startErr != nil {
 			s.grpc.Stop()
 			return
@@ -213,7 +209,12 @@ func (s *Server) Listen() error {
 		if err != nil {
 			return undo(fmt.Errorf("mux: %w", err))
 		}
-		bound = append(bound, boundListener{l, material, c.TLS.Optional})
+		proxied, err := listeners.NewProxyListener(l, c.ProxyProtocol)
+		if err != nil {
+			_ = l.Close()
+			return undo(fmt.Errorf("mux: listener %s: %w", c.Address, err))
+		}
+		bound = append(bound, boundListener{proxied, material, c.TLS.Optional, allowOf(c.Protocols)})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -262,11 +263,7 @@ func (s *Server) ListenAndServe() error {
 	}
 	roots := make([]*root, len(bound))
 	for i, l := range bound {
-		config := s.tlsConfig
-		if l.tls != nil {
-			config = l.tls.Config()
-		}
-		roots[i] = newRoot(s, l.Listener, config, l.optional)
+		roots[i] = newRoot(s, l)
 	}
 	return s.serveRoots(roots...)
 }
@@ -283,7 +280,7 @@ func (s *Server) Serve(l net.Listener) error {
 		_ = l.Close()
 		return err
 	}
-	return s.serveRoots(newRoot(s, l, s.tlsConfig, false))
+	return s.serveRoots(newRoot(s, boundListener{Listener: l, allow: allowAll}))
 }
 
 func (s *Server) serveRoots(roots ...*root) error {
@@ -357,8 +354,11 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 // dispatch books the connection in its pool, as it goes to its server. It
 // reports false for one that is refused, or was closed on the way.
 func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
+	if c.refused == "" && c.root.allow.refuses(c.verdict) {
+		c.refused = protocols.FailureNoMatch
+	}
 	if c.refused == "" {
-		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(tag))
+		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(c, tag))
 		if !full {
 			// Its first request is on the way.
 			c.account.SetState(pool.StateActive)
@@ -389,9 +389,9 @@ func (s *Server) maxAge(tag pool.Tag) time.Duration {
 }
 
 // roomFor returns the pool that a connection goes to. A WebSocket for which there
-// is no room is an HTTP/1.1 connection whose handshake will be answered 503.
-func (s *Server) roomFor(tag pool.Tag) pool.Tag {
-	if tag == pool.Tag(protocols.WebSocket) && s.conns.Full(tag) {
+// is no room, or that the listener does not serve, is an HTTP/1.1 connection whose handshake will be refused.
+func (s *Server) roomFor(c *conn, tag pool.Tag) pool.Tag {
+	if tag == pool.Tag(protocols.WebSocket) && (!c.root.allow.webSocket || s.conns.Full(tag)) {
 		return pool.Tag(protocols.HTTP1)
 	}
 	return tag

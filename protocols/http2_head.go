@@ -139,7 +139,9 @@ func (s *frameScanner) checkHeader(h frameHeader) string {
 		return ""
 	}
 	switch h.typ {
-	case http2.FrameData, http2.FrameRSTStream, http2.FrameGoAway, http2.FramePushPromise, http2.FrameContinuation:
+	case http2.FrameData:
+		return reasonData
+	case http2.FrameRSTStream, http2.FrameGoAway, http2.FramePushPromise, http2.FrameContinuation:
 		return reasonOtherFrame
 	case http2.FrameHeaders:
 		// RFC 9113, section 5.1.1: clients use odd streams.

@@ -92,7 +92,7 @@ func TestClassifyFrames(t *testing.T) {
 		{"PING within a block", then(raw(http2.FrameHeaders, 0, 1, block), raw(http2.FramePing, 0, 0, "12345678")), Match, badBlock},
 		{"CONTINUATION of another stream", then(raw(http2.FrameHeaders, 0, 1, block), raw(http2.FrameContinuation, 0, 3, "")), Match, badBlock},
 
-		{"DATA", then(raw(http2.FrameData, 0, 1, "x")), Match, other},
+		{"DATA", then(raw(http2.FrameData, 0, 1, "x")), Match, Verdict{Protocol: HTTP2, Reason: reasonData}},
 		{"RST_STREAM", then(raw(http2.FrameRSTStream, 0, 1, "1234")), Match, other},
 		{"GOAWAY", then(raw(http2.FrameGoAway, 0, 0, "12345678")), Match, other},
 		{"PUSH_PROMISE", then(raw(http2.FramePushPromise, 0, 1, "1234")), Match, other},
@@ -109,7 +109,7 @@ func TestFrameOutOfPlaceIsNotAwaited(t *testing.T) {
 	})
 	prefix = prefix[:len(http2.ClientPreface)+2*frameHeaderLen]
 	answer, v := Classify(prefix, TransportAuto)
-	if answer != Match || v.Reason != reasonOtherFrame {
-		t.Errorf("%v %q, want %q", answer, v.Reason, reasonOtherFrame)
+	if answer != Match || v.Reason != reasonData {
+		t.Errorf("%v %q, want %q", answer, v.Reason, reasonData)
 	}
 }

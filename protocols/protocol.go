@@ -62,6 +62,7 @@ const (
 	reasonFirstStream     = "http/2 first stream"
 	reasonBadBlock        = "http/2 malformed header block"
 	reasonBadFrame        = "http/2 frame in error before the first stream"
+	reasonData            = "http/2 data before the first stream"
 	reasonOtherFrame      = "http/2 frame out of place before the first stream"
 	reasonNotSettings     = "http/2 preface without valid settings"
 	reasonLongBlock       = "http/2 first stream longer than the sniff buffer"

@@ -108,9 +108,11 @@ func (s *sniffer) run() Verdict {
 	for {
 		answer, v := s.scanner.scan(c.peek.unread())
 		switch {
+		case answer != NeedMore && v.Reason == reasonData:
+			return s.refuseData()
 		case answer != NeedMore:
 			return v
-		case len(c.peek.unread()) >= s.config.MaxBytes:
+		case len(c.peek.unread()) >= s.config.MaxBytes && !s.scanner.http2.ready:
 			return s.full()
 		case c.peek.err != nil:
 			return s.closed()
@@ -118,6 +120,10 @@ func (s *sniffer) run() Verdict {
 		if s.scanner.http2.ready {
 			if v, ok := s.answer(); ok {
 				return v
+			}
+			// What was answered is out of the buffer.
+			if len(c.peek.unread()) >= s.config.MaxBytes {
+				return s.full()
 			}
 		}
 		before := c.peek.total
@@ -168,7 +174,7 @@ func (s *sniffer) timedOut() Verdict {
 	case s.scanner.http2.partial(len(s.conn.peek.unread())):
 		return failed(FailureTimeout, reasonSlowFrame)
 	}
-	s.goAway()
+	s.goAway(http2.ErrCodeNo)
 	return failed(FailureTimeout, reasonIdle)
 }
 

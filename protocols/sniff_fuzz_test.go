@@ -102,12 +102,21 @@ func FuzzSniffReplay(f *testing.F) {
 			}
 			return
 		}
-		if v.Failure != "" {
-			t.Errorf("verdict %+v behind a handshake", v)
-		}
 		wrote, ok := bytes.CutPrefix(inner.wrote.Bytes(), testSettings)
 		if !ok {
 			t.Fatalf("wrote %q first", wrote)
+		}
+		switch v.Reason {
+		case reasonData, reasonManyFrames:
+			const goAwayLen = frameHeaderLen + 8
+			last := wrote[max(0, len(wrote)-goAwayLen):]
+			if len(last) < goAwayLen || parseFrameHeader(last).typ != http2.FrameGoAway {
+				t.Errorf("refused with %q last", last)
+			}
+			return
+		}
+		if v.Failure != "" {
+			t.Errorf("verdict %+v behind a handshake", v)
 		}
 		answers := countFrames(wrote, true)
 		if answers.Rest != "" {

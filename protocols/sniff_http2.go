@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// maxAnswered bounds how many control frames the sniffer answers. It is
-	// what net/http lets a client queue: a keep-alive needs a few dozen, and a
-	// flood is the server's to refuse.
-	maxAnswered = 10_000
+	// maxAnswered bounds how many control frames the sniffer answers. A
+	// keep-alive needs a few dozen; what comes beyond is a flood. It is refused here, because
+	// net/http would queue 10,000 answers for each connection.
+	maxAnswered = 1000
 
 	// maxMergedSettings bounds the settings in the replayed SETTINGS frame.
 	// net/http refuses a frame with more than 100.
@@ -59,7 +59,11 @@ func (s *sniffer) answer() (Verdict, bool) {
 			return v, true
 		}
 	}
-	if !ok {
+	switch {
+	case s.http2.answered >= maxAnswered:
+		s.goAway(http2.ErrCodeEnhanceYourCalm)
+		return failed(FailureTooLarge, reasonManyFrames), true
+	case !ok:
 		return Verdict{Protocol: HTTP2, Reason: reasonManyFrames}, true
 	}
 	if deadline := s.deadline(); deadline != s.http2.armed || s.http2.armed.IsZero() {
@@ -196,9 +200,24 @@ func (s *sniffer) write(out []byte) (Verdict, bool) {
 	return failed(FailureNoMatch, reasonAnswerFailed), true
 }
 
-// goAway tells a client without a request that its connection ends (RFC 9113,
-// section 6.8). Whether it hears is its own affair.
-func (s *sniffer) goAway() {
-	var lastStreamAndCode [8]byte // Stream 0 and NO_ERROR.
+// refuseData ends a connection that sends DATA on a stream that it has not
+// opened (RFC 9113, section 5.1). The shared server would say the same, and then go
+// on for a second queueing a WINDOW_UPDATE for each frame of a flood.
+func (s *sniffer) refuseData() Verdict {
+	if len(s.config.Settings) == 0 {
+		return Verdict{Protocol: HTTP2, Reason: reasonData}
+	}
+	if !s.http2.begun {
+		s.write(s.config.Settings) // GOAWAY is never the first frame.
+	}
+	s.goAway(http2.ErrCodeProtocol)
+	return failed(FailureNoMatch, reasonData)
+}
+
+// goAway tells a client without a request that its connection ends, and why
+// (RFC 9113, section 6.8). Whether it hears is its own affair.
+func (s *sniffer) goAway(code http2.ErrCode) {
+	var lastStreamAndCode [8]byte // Stream 0.
+	binary.BigEndian.PutUint32(lastStreamAndCode[4:], uint32(code))
 	s.write(appendFrame(nil, http2.FrameGoAway, 0, lastStreamAndCode[:]))
 }

@@ -290,15 +290,15 @@ func TestUndecidedEnds(t *testing.T) {
 	})
 	run("DATA", func(t *testing.T, s *sniffed) {
 		s.send(appendFrame(nil, http2.FrameData, 0, nil))
-		s.decided(Verdict{Protocol: HTTP2, Reason: reasonOtherFrame})
+		s.expect(appendFrame(nil, http2.FrameGoAway, 0, []byte{0, 0, 0, 0, 0, 0, 0, byte(http2.ErrCodeProtocol)}))
+		s.decided(failed(FailureNoMatch, reasonData))
 	})
 	run("too many pings", func(t *testing.T, s *sniffed) {
 		go io.Copy(io.Discard, s.client)
-		for range maxAnswered {
+		for range maxAnswered - 1 { // The SETTINGS were the first.
 			s.send(pingFrame(0, "12345678"))
 		}
-		s.decided(Verdict{Protocol: HTTP2, Reason: reasonManyFrames})
-		s.replays(slices.Concat(opening(), pingFrame(0, "12345678")))
+		s.decided(failed(FailureTooLarge, reasonManyFrames))
 	})
 	run("client does not read", func(t *testing.T, s *sniffed) {
 		s.send(pingFrame(0, "12345678"))

@@ -45,7 +45,8 @@ type WebSockets struct {
 	// mu guards what follows.
 	mu       sync.Mutex
 	sessions map[*session]struct{}
-	sweeping bool // a goroutine looks after the sessions
+	// sweeping is closed to end the goroutine that looks after the sessions; nil without one.
+	sweeping chan struct{}
 	draining bool
 	// empty is closed when the last session ends while draining.
 	empty chan struct{}
@@ -211,9 +212,9 @@ func (ws *WebSockets) add(s *session) bool {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.sessions[s] = struct{}{}
-	if !ws.sweeping && (ws.config.PingInterval > 0 || ws.config.MaxAge > 0) {
-		ws.sweeping = true
-		go ws.sweep()
+	if ws.sweeping == nil && (ws.config.PingInterval > 0 || ws.config.MaxAge > 0) {
+		ws.sweeping = make(chan struct{})
+		go ws.sweep(ws.sweeping)
 	}
 	return !ws.draining
 }
@@ -222,7 +223,14 @@ func (ws *WebSockets) remove(s *session) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	delete(ws.sessions, s)
-	if ws.draining && len(ws.sessions) == 0 {
+	if len(ws.sessions) > 0 {
+		return
+	}
+	if ws.sweeping != nil {
+		close(ws.sweeping)
+		ws.sweeping = nil
+	}
+	if ws.draining {
 		ws.closeEmpty()
 	}
 }

@@ -53,22 +53,22 @@ const (
 	maxSweep = time.Second
 )
 
-// sweep looks after all sessions until there is none: one goroutine, and no
+// sweep looks after all sessions until done is closed: one goroutine, and no
 // timer for each of them.
-func (ws *WebSockets) sweep() {
+func (ws *WebSockets) sweep(done <-chan struct{}) {
 	shortest := ws.config.PingInterval
 	if age := ws.config.MaxAge; shortest == 0 || age > 0 && age < shortest {
 		shortest = age
 	}
 	tick := time.NewTicker(min(max(shortest/10, minSweep), maxSweep))
 	defer tick.Stop()
-	for range tick.C {
-		ws.mu.Lock()
-		if len(ws.sessions) == 0 {
-			ws.sweeping = false
-			ws.mu.Unlock()
+	for {
+		select {
+		case <-tick.C:
+		case <-done:
 			return
 		}
+		ws.mu.Lock()
 		for s := range ws.sessions {
 			ws.check(s, time.Now())
 		}

@@ -140,7 +140,7 @@ func (p *process) close() {
 // announce says on w where everything is.
 func (p *process) announce(w io.Writer) {
 	for i, addr := range p.server.Addrs() {
-		announce(w, addr, p.settings.Mux.Listeners[i].TLS.EffectiveMode())
+		announce(w, addr, p.settings.Mux.Listeners[i])
 	}
 	if p.adminListener != nil {
 		announceAdmin(w, p.adminListener.Addr())

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -14,19 +15,45 @@ import (
 // unixPrefix marks the path of a Unix-domain socket in an address.
 const unixPrefix = "unix:"
 
-// hint is a command by which a protocol can be tried.
-type hint struct{ protocol, command string }
+// hint is a command by which a protocol can be tried. It is for listeners that
+// serve all of the protocols needed.
+type hint struct {
+	protocol, command string
+	needs             []string
+}
 
-// announce says where the server listens and how to try each protocol there.
-func announce(w io.Writer, addr net.Addr, mode string) {
-	fmt.Fprintf(w, "muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on %s\n", shownAddress(addr, mode))
+// announce says where the server listens and how to try each of its protocols there.
+func announce(w io.Writer, addr net.Addr, c listeners.Config) {
+	mode, served := c.TLS.EffectiveMode(), c.EffectiveProtocols()
+	var all []hint
+	var names []string
+	for _, h := range hints(addr, mode) {
+		missing := func(protocol string) bool { return !slices.Contains(served, protocol) }
+		if slices.ContainsFunc(h.needs, missing) {
+			continue
+		}
+		all = append(all, h)
+		if len(h.needs) == 1 {
+			names = append(names, h.protocol)
+		}
+	}
+	fmt.Fprintf(w, "muxserve: %s on %s\n", list(names), shownAddress(addr, mode))
 	const padding = 2
 	table := tabwriter.NewWriter(w, 0, 0, padding, ' ', 0)
-	for _, h := range hints(addr, mode) {
+	for _, h := range all {
 		fmt.Fprintf(table, "  %s\t%s\n", h.protocol, h.command)
 	}
 	// A server serves whether or not anybody reads this.
 	_ = table.Flush()
+}
+
+// list joins names as a sentence does.
+func list(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // announceAdmin says where the admin pages are.
@@ -90,13 +117,13 @@ func hints(addr net.Addr, mode string) []hint {
 	}
 	url := "http" + s + "://" + target
 	all := []hint{
-		{"HTTP/1.1", words(curl, "--http1.1", url+"/echo")},
-		{"HTTP/2", words(curl, http2, url+"/echo")},
-		{"gRPC", words(grpcurl, grpcTarget, "muxserve.demo.v1.Echo/Unary")},
-		{"WebSocket", ws},
+		{"HTTP/1.1", words(curl, "--http1.1", url+"/echo"), []string{"http1"}},
+		{"HTTP/2", words(curl, http2, url+"/echo"), []string{"http2"}},
+		{"gRPC", words(grpcurl, grpcTarget, "muxserve.demo.v1.Echo/Unary"), []string{"grpc"}},
+		{"WebSocket", ws, []string{"websocket"}},
 	}
 	if path == "" {
-		all = append(all, hint{"browser", url + "/"})
+		all = append(all, hint{"browser", url + "/", []string{"http1", "websocket"}})
 	}
 	return all
 }

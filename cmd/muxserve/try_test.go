@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/muxserve/muxserve/listeners"
 )
 
 func TestAnnounce(t *testing.T) {
@@ -13,12 +15,18 @@ func TestAnnounce(t *testing.T) {
 	tcp := func(s string) net.Addr { return net.TCPAddrFromAddrPort(mustAddrPort(t, s)) }
 	unix := func(path string) net.Addr { return &net.UnixAddr{Net: "unix", Name: path} }
 	tests := []struct {
-		name string
-		addr net.Addr
-		mode string
-		want string
+		name      string
+		addr      net.Addr
+		mode      string
+		protocols []string
+		want      string
 	}{
-		{"plaintext", tcp("127.0.0.1:8080"), "off", `
+		{"two protocols", tcp("127.0.0.1:8080"), "off", []string{"http1", "grpc"}, `
+muxserve: HTTP/1.1 and gRPC on http://127.0.0.1:8080
+  HTTP/1.1  curl --http1.1 http://127.0.0.1:8080/echo
+  gRPC      grpcurl -plaintext -d '{"message": "hello"}' 127.0.0.1:8080 muxserve.demo.v1.Echo/Unary
+`},
+		{"plaintext", tcp("127.0.0.1:8080"), "off", nil, `
 muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on http://127.0.0.1:8080
   HTTP/1.1   curl --http1.1 http://127.0.0.1:8080/echo
   HTTP/2     curl --http2-prior-knowledge http://127.0.0.1:8080/echo
@@ -26,7 +34,7 @@ muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on http://127.0.0.1:8080
   WebSocket  npx wscat -c ws://127.0.0.1:8080/ws
   browser    http://127.0.0.1:8080/
 `},
-		{"self-signed on all addresses", tcp("[::]:8443"), "self-signed", `
+		{"self-signed on all addresses", tcp("[::]:8443"), "self-signed", nil, `
 muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://[::1]:8443
   HTTP/1.1   curl -k --http1.1 https://[::1]:8443/echo
   HTTP/2     curl -k --http2 https://[::1]:8443/echo
@@ -34,7 +42,7 @@ muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://[::1]:8443
   WebSocket  npx wscat -n -c wss://[::1]:8443/ws
   browser    https://[::1]:8443/
 `},
-		{"a certificate", tcp("0.0.0.0:443"), "auto", `
+		{"a certificate", tcp("0.0.0.0:443"), "auto", nil, `
 muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://127.0.0.1:443
   HTTP/1.1   curl --http1.1 https://127.0.0.1:443/echo
   HTTP/2     curl --http2 https://127.0.0.1:443/echo
@@ -42,7 +50,7 @@ muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://127.0.0.1:443
   WebSocket  npx wscat -c wss://127.0.0.1:443/ws
   browser    https://127.0.0.1:443/
 `},
-		{"mutual", tcp("127.0.0.1:443"), "mutual", `
+		{"mutual", tcp("127.0.0.1:443"), "mutual", nil, `
 muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://127.0.0.1:443
   HTTP/1.1   curl --cert client.pem --key client.key --http1.1 https://127.0.0.1:443/echo
   HTTP/2     curl --cert client.pem --key client.key --http2 https://127.0.0.1:443/echo
@@ -50,14 +58,14 @@ muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on https://127.0.0.1:443
   WebSocket  npx wscat --cert client.pem --key client.key -c wss://127.0.0.1:443/ws
   browser    https://127.0.0.1:443/
 `},
-		{"Unix socket", unix("/run/it's.sock"), "off", `
+		{"Unix socket", unix("/run/it's.sock"), "off", nil, `
 muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on unix:/run/it's.sock
   HTTP/1.1   curl --unix-socket '/run/it'\''s.sock' --http1.1 http://localhost/echo
   HTTP/2     curl --unix-socket '/run/it'\''s.sock' --http2-prior-knowledge http://localhost/echo
   gRPC       grpcurl -plaintext -d '{"message": "hello"}' -unix '/run/it'\''s.sock' muxserve.demo.v1.Echo/Unary
   WebSocket  websocat --ws-c-uri=ws://localhost/ws - ws-c:unix:'/run/it'\''s.sock'
 `},
-		{"Unix socket with TLS", unix("/run/m.sock"), "self-signed", `
+		{"Unix socket with TLS", unix("/run/m.sock"), "self-signed", nil, `
 muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on unix:/run/m.sock
   HTTP/1.1   curl -k --unix-socket /run/m.sock --http1.1 https://localhost/echo
   HTTP/2     curl -k --unix-socket /run/m.sock --http2 https://localhost/echo
@@ -69,7 +77,7 @@ muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on unix:/run/m.sock
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var out strings.Builder
-			announce(&out, tt.addr, tt.mode)
+			announce(&out, tt.addr, listeners.Config{TLS: listeners.TLSConfig{Mode: tt.mode}, Protocols: tt.protocols})
 			if diff := cmp.Diff(strings.TrimPrefix(tt.want, "\n"), out.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

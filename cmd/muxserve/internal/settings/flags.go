@@ -24,13 +24,28 @@ type option struct {
 	set func(s *Settings, values []string) error
 }
 
-// options declares every flag. They are applied in this order: the TLS options
-// bear on all the listeners that --listen made.
+// options declares every flag. They are applied in this order: the TLS and PROXY options,
+// and the protocols, bear on all the listeners that --listen made.
 var options = []option{
 	{
 		name: "listen", placeholder: "ADDR", key: "listeners.address", list: true,
 		help: "listen on HOST:PORT or unix:PATH; may be given more than once",
 		set:  setListeners,
+	},
+	{
+		name: "protocols", placeholder: "LIST", key: "listeners.protocols", list: true,
+		help: "serve these alone, separated by commas: http1, http2, grpc, websocket",
+		set:  setProtocols,
+	},
+	{
+		name: "proxy-protocol", placeholder: "MODE", key: "listeners.proxy_protocol.mode",
+		help: "off, optional or required: whether balancers begin connections with a PROXY header, version 1 or 2",
+		set:  setProxyMode,
+	},
+	{
+		name: "proxy-trusted", placeholder: "CIDR", key: "listeners.proxy_protocol.trusted", list: true,
+		help: "network or address of balancers that may send a PROXY header, or unix; may be given more than once",
+		set:  setProxyTrusted,
 	},
 	{
 		name: "admin", placeholder: "ADDR", key: "admin.address",
@@ -150,6 +165,9 @@ func Flags() []cli.Flag {
 		flags[i] = cli.Flag{Name: o.name, Value: o.placeholder, Help: o.help, Default: defaults[o.key]}
 		if flags[i].Default == quote("") {
 			flags[i].Default = ""
+		}
+		if o.list {
+			flags[i].Default = strings.TrimSuffix(strings.TrimPrefix(flags[i].Default, "["), "]")
 		}
 	}
 	return flags

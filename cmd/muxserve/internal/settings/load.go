@@ -120,10 +120,11 @@ func leaves(err error) []error {
 	return all
 }
 
-// withFlag adds to an error that names a key the flag that sets it.
+// withFlag adds to an error that names a key the flag that sets it. The name of the
+// package stands before the key; a package may be called like a key.
 func withFlag(err error) error {
 	for _, o := range options {
-		if key := strings.TrimPrefix(o.key, "listeners."); strings.Contains(err.Error(), key+": ") {
+		if key := strings.TrimPrefix(o.key, "listeners."); strings.Contains(err.Error(), ": "+key+": ") {
 			return fmt.Errorf("%w (%s or %s)", err, o.flag(), o.env())
 		}
 	}

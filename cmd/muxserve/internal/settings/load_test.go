@@ -46,6 +46,9 @@ func TestLoadPrecedence(t *testing.T) {
 		{"a port that does not matter", nil, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1", "PORT": "http"}, "listeners.address", "127.0.0.1:1", "environment MUXSERVE_LISTEN"},
 		{"a variable that does not matter", []string{"--tls", "off"}, map[string]string{"MUXSERVE_TLS": "maybe"}, "listeners.tls.mode", "off", "flag --tls"},
 		{"delay", []string{"--drain-delay=0"}, nil, "drain.delay", "0s", "flag --drain-delay"},
+		{"protocols", nil, nil, "listeners.protocols", "[http1, http2, grpc, websocket]", "default"},
+		{"some protocols", []string{"--protocols", "http2, grpc"}, nil, "listeners.protocols", "[http2, grpc]", "flag --protocols"},
+		{"proxy", nil, nil, "listeners.proxy_protocol.mode", "off", "default"},
 		{"level", nil, map[string]string{"MUXSERVE_LOG_LEVEL": "WARN"}, "log.level", "warn", "environment MUXSERVE_LOG_LEVEL"},
 		{"auto where a certificate is given", []string{"--tls-cert=c.pem", "--tls-key=k.pem"}, nil, "listeners.tls.mode", "auto", "default"},
 	}
@@ -70,6 +73,7 @@ func TestLoadEverything(t *testing.T) {
 	got, err := loadFrom(t, []string{
 		"--listen", "127.0.0.1:1", "--listen=unix:/run/m.sock", "--admin=off",
 		"--tls", "mutual", "--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-client-ca", "ca.pem",
+		"--protocols", "http1,grpc", "--proxy-protocol", "required", "--proxy-trusted", "10.0.0.0/8", "--proxy-trusted=::1,unix",
 		"--ws-read-limit", "-1", "--grpc-transport", "shared", "--static", dir,
 		"--drain-delay", "1s", "--drain-timeout", "1m", "--log-format", "json", "--log-level", "debug",
 	}, nil)
@@ -78,9 +82,11 @@ func TestLoadEverything(t *testing.T) {
 	}
 	want := Default()
 	tls := listeners.TLSConfig{Mode: listeners.ModeMutual, Cert: "c.pem", Key: "k.pem", ClientCA: "ca.pem"}
+	proxy := listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"10.0.0.0/8", "::1", "unix"}}
+	names := []string{"http1", "grpc"}
 	want.Mux.Listeners = []listeners.Config{
-		{Address: "127.0.0.1:1", TLS: tls},
-		{Address: "unix:/run/m.sock", TLS: tls},
+		{Address: "127.0.0.1:1", TLS: tls, ProxyProtocol: proxy, Protocols: names},
+		{Address: "unix:/run/m.sock", TLS: tls, ProxyProtocol: proxy, Protocols: names},
 	}
 	want.Admin.Address = Off
 	want.Mux.WebSocket.ReadLimit = -1
@@ -141,6 +147,12 @@ func TestLoadFaults(t *testing.T) {
 		{"too long", []string{"--drain-timeout=10000h"}, nil, []string{"(--drain-timeout or MUXSERVE_DRAIN_TIMEOUT)"}},
 		{"log format", []string{"--log-format", "xml"}, nil, []string{`--log-format: "xml" is not one of text, json`}},
 		{"log level", []string{"--log-level", "loud"}, nil, []string{`--log-level: "loud" is not one of debug, info, warn, error`}},
+		{"protocol", []string{"--protocols", "http1,http3"}, nil, []string{`unknown "http3"; want some of http1, http2, grpc, websocket (--protocols or MUXSERVE_PROTOCOLS)`}},
+		{"no protocol", []string{"--protocols", ","}, nil, []string{"--protocols: empty; leave it out to serve all protocols"}},
+		{"proxy mode", []string{"--proxy-protocol", "on"}, nil, []string{`--proxy-protocol: "on" is not one of off, optional, required`}},
+		{"proxies that nobody trusts", []string{"--proxy-protocol=required"}, nil, []string{"(--proxy-trusted or MUXSERVE_PROXY_TRUSTED)"}},
+		{"proxies in vain", nil, map[string]string{"MUXSERVE_PROXY_TRUSTED": "::1"}, []string{"(--proxy-trusted or MUXSERVE_PROXY_TRUSTED)"}},
+		{"trusted network", []string{"--proxy-protocol=optional", "--proxy-trusted=10.0.0.0/33"}, nil, []string{`"10.0.0.0/33" is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or unix (--proxy-trusted`}},
 		{"several at once", []string{"--tls", "on", "--log-level", "loud"}, nil, []string{`--tls: "on"`, `--log-level: "loud"`}},
 	}
 	for _, tt := range tests {

@@ -54,11 +54,50 @@ func setAdmin(s *Settings, values []string) error {
 	return nil
 }
 
+// eachListener changes the settings of all listeners.
+func eachListener(s *Settings, change func(*listeners.Config)) {
+	for i := range s.Mux.Listeners {
+		change(&s.Mux.Listeners[i])
+	}
+}
+
+func setProtocols(s *Settings, values []string) error {
+	names := splitList(values)
+	eachListener(s, func(c *listeners.Config) { c.Protocols = names })
+	if len(names) == 0 {
+		return errors.New("empty; leave it out to serve all protocols")
+	}
+	return nil
+}
+
+func setProxyMode(s *Settings, values []string) error {
+	mode, err := oneOf(values[0], []string{listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired})
+	eachListener(s, func(c *listeners.Config) { c.ProxyProtocol.Mode = mode })
+	return err
+}
+
+func setProxyTrusted(s *Settings, values []string) error {
+	trusted := splitList(values)
+	eachListener(s, func(c *listeners.Config) { c.ProxyProtocol.Trusted = trusted })
+	return nil
+}
+
+// splitList returns what is separated by commas in the values, without what is empty.
+func splitList(values []string) []string {
+	var elements []string
+	for _, value := range values {
+		for element := range strings.SplitSeq(value, ",") {
+			if element = strings.TrimSpace(element); element != "" {
+				elements = append(elements, element)
+			}
+		}
+	}
+	return elements
+}
+
 // eachTLS changes the TLS settings of all listeners.
 func eachTLS(s *Settings, change func(*listeners.TLSConfig)) error {
-	for i := range s.Mux.Listeners {
-		change(&s.Mux.Listeners[i].TLS)
-	}
+	eachListener(s, func(c *listeners.Config) { change(&c.TLS) })
 	return nil
 }
 

@@ -1,0 +1,160 @@
+package mux
+
+import (
+	"crypto/tls"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// allow is which of the built-in protocols a listener serves. Custom ones are
+// served wherever they are matched.
+type allow struct{ http1, http2, grpc, webSocket bool }
+
+var allowAll = allow{http1: true, http2: true, grpc: true, webSocket: true}
+
+// allowOf returns what a listener's configuration names; nothing stands for everything.
+func allowOf(names []string) allow {
+	if len(names) == 0 {
+		return allowAll
+	}
+	has := func(p protocols.Protocol) bool { return slices.Contains(names, string(p)) }
+	return allow{
+		http1:     has(protocols.HTTP1),
+		http2:     has(protocols.HTTP2),
+		grpc:      has(protocols.GRPC),
+		webSocket: has(protocols.WebSocket),
+	}
+}
+
+// String names the protocols, for people.
+func (a allow) String() string {
+	var names []string
+	for _, p := range []struct {
+		served bool
+		name   string
+	}{{a.http1, "HTTP/1.1"}, {a.http2, "HTTP/2"}, {a.grpc, "gRPC"}, {a.webSocket, "WebSocket"}} {
+		if p.served {
+			names = append(names, p.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// versions reports which versions of HTTP carry what is served: calls go over
+// HTTP/2, and WebSockets begin as HTTP/1.1.
+func (a allow) versions() (one, two bool) { return a.http1 || a.webSocket, a.http2 || a.grpc }
+
+// nextProtos returns those of the names for ALPN (RFC 7301) behind which something is served.
+func (a allow) nextProtos(names []string) []string {
+	one, two := a.versions()
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return name == alpnHTTP1 && !one || name == alpnHTTP2 && !two
+	})
+}
+
+// The names under which ALPN knows the versions of HTTP.
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
+
+// tlsConfigOf returns the configuration with which l makes its handshakes, or nil
+// for plaintext. ALPN offers no more than l serves.
+func (s *Server) tlsConfigOf(l boundListener) *tls.Config {
+	switch {
+	case l.tls != nil:
+		return l.tls.Config(l.allow.nextProtos([]string{alpnHTTP2, alpnHTTP1})...)
+	case s.tlsConfig != nil && l.allow != allowAll:
+		c := s.tlsConfig.Clone()
+		c.NextProtos = l.allow.nextProtos(c.NextProtos)
+		return c
+	default:
+		return s.tlsConfig
+	}
+}
+
+// transport returns how connections are divided between the gRPC server and that of HTTP/2.
+func (a allow) transport(configured protocols.GRPCTransport) protocols.GRPCTransport {
+	switch {
+	case !a.grpc:
+		// The preface decides, and nothing is written to find out more.
+		return protocols.TransportShared
+	case !a.http2:
+		return protocols.TransportNative
+	default:
+		return configured
+	}
+}
+
+// refuses reports whether a connection is not served because of what it was recognised as.
+func (a allow) refuses(v protocols.Verdict) bool {
+	one, two := a.versions()
+	switch v.Protocol {
+	case protocols.HTTP1, protocols.WebSocket:
+		return !one
+	case protocols.GRPC:
+		return !a.grpc
+	case protocols.HTTP2:
+		// One that has not shown its first request may still turn out to be a gRPC
+		// client's; the requests themselves are looked at later.
+		return !two || !a.http2 && v.BeginsRequest()
+	default:
+		return false
+	}
+}
+
+// allowed is safe on the nil conn of a request that came in some other way.
+func (c *conn) allowed() allow {
+	if c == nil {
+		return allowAll
+	}
+	return c.root.allow
+}
+
+// denial returns what answers a request that c's listener does not serve, or nil
+// for one that it does. Connections that it does not serve at all do not get here.
+func (c *conn) denial(r *http.Request) http.HandlerFunc {
+	a := c.allowed()
+	switch {
+	case a == allowAll:
+		return nil
+	case r.ProtoMajor == 2 && !a.http2 && (!a.grpc || !isGRPC(r)):
+		return c.deny(http.StatusHTTPVersionNotSupported, "This port serves "+a.String()+".")
+	case protocols.IsExtendedConnect(r) && !a.webSocket:
+		return c.deny(http.StatusNotImplemented, "This port does not serve WebSocket.")
+	case r.ProtoMajor == 2:
+		return nil
+	case protocols.IsWebSocketUpgrade(r):
+		if !a.webSocket {
+			// RFC 6455 section 4.2.2 suggests the status for a handshake that is not wanted.
+			return c.deny(http.StatusForbidden, "This port does not serve WebSocket.")
+		}
+		return nil
+	case !a.http1:
+		return c.deny(http.StatusUpgradeRequired, "This port serves "+a.String()+".")
+	}
+	return nil
+}
+
+// deny counts the connection, once, and returns a handler that answers with status.
+func (c *conn) deny(status int, text string) http.HandlerFunc {
+	if c.denied.CompareAndSwap(false, true) {
+		c.reject(protocols.FailureNoMatch)
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if status == http.StatusUpgradeRequired {
+			// Both fields must be there (RFC 9110 sections 15.5.22 and 7.8).
+			w.Header().Set("Upgrade", "websocket")
+			w.Header().Add("Connection", "Upgrade")
+		}
+		http.Error(w, text, status)
+	}
+}
+
+// isGRPC reports whether an HTTP/2 request is a gRPC call.
+func isGRPC(r *http.Request) bool {
+	return r.Method == http.MethodPost && protocols.IsGRPCContentType(r.Header.Get("Content-Type"))
+}

@@ -1,0 +1,365 @@
+package mux_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// startOn serves the test handlers on one loopback port for each configuration
+// that has no address of its own. All of them belong to one mux.Server.
+func startOn(t *testing.T, withTLS bool, configs []listeners.Config, options ...mux.Option) []*server {
+	t.Helper()
+	for i := range configs {
+		if configs[i].Address == "" {
+			configs[i].Address = "127.0.0.1:0"
+		}
+	}
+	options = append([]mux.Option{
+		mux.Configure(noDelay),
+		mux.Configure(func(c *mux.Config) { c.Listeners = configs }),
+		mux.WithHandler(routes()),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
+		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+	}, options...)
+	var roots *x509.CertPool
+	if withTLS {
+		ca := newAuthority(t)
+		roots = ca.pool
+		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
+	}
+	m := mux.New(options...)
+	if err := m.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- m.ListenAndServe() }()
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		<-served
+		for name, p := range m.Stats().Pools {
+			if p.Active != 0 {
+				t.Errorf("pool %s: %d connections left", name, p.Active)
+			}
+		}
+	})
+	var all []*server
+	for _, addr := range m.Addrs() {
+		all = append(all, &server{Server: m, addr: addr.String(), roots: roots})
+	}
+	return all
+}
+
+// only serves the protocols on a port.
+func only(names ...string) listeners.Config { return listeners.Config{Protocols: names} }
+
+// attempts tries each protocol with a client that speaks no other. The result is
+// empty where it was served.
+var attempts = map[string]func(t *testing.T, s *server) string{
+	"http1": func(t *testing.T, s *server) string { return attemptHTTP(t, s, 1) },
+	"http2": func(t *testing.T, s *server) string { return attemptHTTP(t, s, 2) },
+	"grpc": func(t *testing.T, s *server) string {
+		_, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	},
+	"websocket": func(t *testing.T, s *server) string {
+		c, _, err := websocket.Dial(t.Context(), strings.Replace(s.scheme(), "http", "ws", 1)+"://"+s.addr+"/ws",
+			&websocket.DialOptions{HTTPClient: s.client(t, 1)})
+		if err != nil {
+			return err.Error()
+		}
+		_ = c.CloseNow()
+		return ""
+	},
+}
+
+func attemptHTTP(t *testing.T, s *server, version int) string {
+	t.Helper()
+	resp, err := s.client(t, version).Get(s.scheme() + "://" + s.addr + "/echo")
+	if err != nil {
+		return err.Error()
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return resp.Status
+	}
+	return ""
+}
+
+// TestProtocolsPerListener (PARITY 5): one configuration opens several ports, each with its
+// own protocols, in plaintext and over TLS; what a port does not serve is refused and counted.
+func TestProtocolsPerListener(t *testing.T) {
+	sets := [][]string{{"http1"}, {"http2"}, {"grpc"}, {"websocket"}, {}, {"http1", "grpc"}, {"http2", "websocket"}}
+	for _, withTLS := range []bool{false, true} {
+		for _, set := range sets {
+			t.Run(fmt.Sprintf("tls %t, %v", withTLS, set), func(t *testing.T) {
+				// The port under test stands beside others, which must not bear on it.
+				configs := []listeners.Config{only("http1"), only(set...), only("grpc"), {}}
+				s := startOn(t, withTLS, configs)[1]
+				for name, attempt := range attempts {
+					served := len(set) == 0 || slices.Contains(set, name)
+					if refusal := attempt(t, s); (refusal == "") != served {
+						t.Errorf("%s: %q, want it served: %t", name, refusal, served)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestFourPorts is koatty's port for each protocol, and one more with TLS that serves all of them.
+func TestFourPorts(t *testing.T) {
+	all := listeners.Config{TLS: listeners.TLSConfig{Mode: listeners.ModeSelfSigned}}
+	ports := startOn(t, false, []listeners.Config{only("http1"), only("http2"), only("grpc"), only("websocket"), all})
+	for i, name := range []string{"http1", "http2", "grpc", "websocket"} {
+		if refusal := attempts[name](t, ports[i]); refusal != "" {
+			t.Errorf("%s on its port: %s", name, refusal)
+		}
+	}
+	conn, err := tls.Dial("tcp", ports[4].addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
+		t.Errorf("ALPN %q, want h2", got)
+	}
+	if rejected := ports[0].Stats().Rejected; len(rejected) > 0 {
+		t.Errorf("rejected: %v", rejected)
+	}
+}
+
+// TestALPNOffersWhatIsServed (PARITY 3): with HTTP/1.1 switched off on a TLS port it is not offered either.
+func TestALPNOffersWhatIsServed(t *testing.T) {
+	own := func(names ...string) listeners.Config {
+		c := only(names...)
+		c.TLS.Mode = listeners.ModeSelfSigned
+		return c
+	}
+	configs := []listeners.Config{
+		only("http2", "grpc"), only("grpc"), only("http1"), only("websocket"), only("websocket", "grpc"),
+		own("http2", "grpc"), own("http1", "websocket"), own(),
+	}
+	ports := startOn(t, true, configs)
+	// What is agreed on with a client that prefers the one but has the other.
+	for i, want := range []string{"h2", "h2", "http/1.1", "http/1.1", "h2", "h2", "http/1.1", "h2"} {
+		conn, err := tls.Dial("tcp", ports[i].addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1", "h2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState().NegotiatedProtocol; got != want {
+			t.Errorf("%v: ALPN %q, want %q", configs[i].Protocols, got, want)
+		}
+		_ = conn.Close()
+	}
+	conn := ports[0].dial(t)
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp.StatusCode != http.StatusHTTPVersionNotSupported {
+		t.Errorf("HTTP/1.1 without ALPN: %s", resp.Status)
+	}
+	_, err := tls.Dial("tcp", ports[2].addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err == nil || !strings.Contains(err.Error(), "no application protocol") {
+		t.Errorf("h2 alone to a port without it: %v", err)
+	}
+}
+
+const handshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// TestHTTP1WordsOfRefusal: a client that speaks HTTP/1.1 is told what there is instead.
+func TestHTTP1WordsOfRefusal(t *testing.T) {
+	tests := []struct {
+		name    string
+		allowed []string
+		request string
+		want    int
+		upgrade string // in the response
+		closed  bool
+		text    string
+	}{
+		{"no HTTP/1.1", []string{"http2", "grpc"}, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", 505, "", true, "This port serves HTTP/2, gRPC."},
+		{"no HTTP/1.1, half a head", []string{"grpc"}, "GET /echo HTTP/1.1\r\n", 505, "", true, "This port serves gRPC."},
+		{"no HTTP/1.1, handshake", []string{"http2"}, handshake, 505, "", true, "This port serves HTTP/2."},
+		{"WebSocket alone", []string{"websocket"}, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", 426, "websocket", false, "This port serves WebSocket."},
+		{"no WebSocket", []string{"http1"}, handshake, 403, "", false, "This port does not serve WebSocket."},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := startOn(t, false, []listeners.Config{only(tt.allowed...)})[0]
+			conn := s.dial(t)
+			resp := roundTrip(t, conn, bufio.NewReader(conn), tt.request)
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != tt.want || resp.Header.Get("Upgrade") != tt.upgrade || resp.Close != tt.closed {
+				t.Errorf("%s, close %t, %v", resp.Status, resp.Close, resp.Header)
+			}
+			if diff := cmp.Diff(tt.text+"\n", string(body)); diff != "" {
+				t.Errorf("text (-want +got):\n%s", diff)
+			}
+			total := uint64(0)
+			for _, reasons := range s.Stats().Rejected {
+				total += reasons["no_match"]
+			}
+			if total != 1 {
+				t.Errorf("rejected: %v, want one no_match", s.Stats().Rejected)
+			}
+		})
+	}
+}
+
+// TestRefusedRequestGoesOn: after a refused request the connection serves those that are wanted, and counts once.
+func TestRefusedRequestGoesOn(t *testing.T) {
+	ports := startOn(t, false, []listeners.Config{only("websocket"), only("http1")})
+	conn := ports[0].dial(t)
+	r := bufio.NewReader(conn)
+	for range 2 {
+		if resp := roundTrip(t, conn, r, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusUpgradeRequired {
+			t.Errorf("HTTP/1.1: %s", resp.Status)
+		} else {
+			_, _ = io.Copy(io.Discard, resp.Body)
+		}
+	}
+	if resp := roundTrip(t, conn, r, handshake); resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Errorf("handshake: %s", resp.Status)
+	}
+	conn = ports[1].dial(t)
+	r = bufio.NewReader(conn)
+	if resp := roundTrip(t, conn, r, handshake); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("handshake: %s", resp.Status)
+	} else {
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	if resp := roundTrip(t, conn, r, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK || resp.Header.Get("X-Protocol") != "http1" {
+		t.Errorf("request after it: %s %v", resp.Status, resp.Header)
+	}
+	if got := ports[0].rejected("http1", "no_match"); got != 2 {
+		t.Errorf("%d rejected, want one for each connection", got)
+	}
+}
+
+// TestHTTP2WordsOfRefusal: an HTTP/2 client is sent to HTTP/1.1, whether it waits for SETTINGS or not, and
+// sees SETTINGS once.
+func TestHTTP2WordsOfRefusal(t *testing.T) {
+	for _, withTLS := range []bool{false, true} {
+		ports := startOn(t, withTLS, []listeners.Config{only("http1"), only("grpc", "websocket")})
+		for _, s := range ports {
+			for _, waits := range []bool{false, true} {
+				c, settings := greet(t, s, waits)
+				if *settings > 1 {
+					t.Errorf("tls %t, waits %t: %d SETTINGS", withTLS, waits, *settings)
+				}
+				if code := c.goneAway(); code != http2.ErrCodeHTTP11Required || c.goAway.LastStreamID != 0 {
+					t.Errorf("tls %t, waits %t: GOAWAY %v, last stream %d", withTLS, waits, code, c.goAway.LastStreamID)
+				}
+				if _, err := c.ReadFrame(); err != io.EOF {
+					t.Errorf("tls %t, waits %t: %v behind GOAWAY", withTLS, waits, err)
+				}
+			}
+		}
+		if got := ports[0].rejected("http2", "no_match"); got != 4 {
+			t.Errorf("tls %t: %d rejected, want 4", withTLS, got)
+		}
+	}
+}
+
+// greet opens HTTP/2 with a GET, which may wait for the server's SETTINGS. It counts them.
+func greet(t *testing.T, s *server, waits bool) (*h2Client, *int) {
+	t.Helper()
+	settings := 0
+	conn := s.dial(t) // Without ALPN, which would not agree on h2.
+	counted := &settingsCounter{Conn: conn, count: &settings}
+	c := newH2Client(t, counted, counted)
+	if waits {
+		for c.settings == nil && c.goAway == nil {
+			c.step()
+		}
+	}
+	if c.goAway == nil {
+		c.get(1, "/echo")
+	}
+	return c, &settings
+}
+
+// settingsCounter counts the SETTINGS frames that are no acknowledgement. The client reads frame by frame.
+type settingsCounter struct {
+	net.Conn
+	count *int
+}
+
+func (c *settingsCounter) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	const header, kind, flags = 9, 3, 4
+	if n == header && len(p) == header && p[kind] == byte(http2.FrameSettings) && p[flags] == 0 {
+		*c.count++
+	}
+	return n, err
+}
+
+// TestGRPCIsARequest: where gRPC is not served, a call is a request for the handler like any other.
+func TestGRPCIsARequest(t *testing.T) {
+	s := startOn(t, false, []listeners.Config{only("http2")})[0]
+	resp, err := s.client(t, 2).Post("http://"+s.addr+"/echo", "application/grpc", strings.NewReader("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); string(b) != "body" || resp.Header.Get("X-Protocol") != "http2" {
+		t.Errorf("%s %q %v", resp.Status, b, resp.Header)
+	}
+}
+
+// TestGRPCWithoutHTTP2: calls through a proxy are served on a port for gRPC, with transport shared as well.
+func TestGRPCWithoutHTTP2(t *testing.T) {
+	for _, transport := range []string{"auto", "native", "shared"} {
+		s := startOn(t, false, []listeners.Config{only("grpc")}, mux.Configure(func(c *mux.Config) {
+			c.GRPC.Transport = protocols.GRPCTransport(transport)
+		}))[0]
+		for _, via := range []bool{false, true} {
+			client := testpb.NewTestServiceClient(s.grpcClient(t))
+			ctx := t.Context()
+			if via {
+				ctx = metadata.AppendToOutgoingContext(ctx, "via", "2 proxy")
+			}
+			resp, err := client.UnaryCall(ctx, &testpb.SimpleRequest{})
+			if err != nil || resp.GetUsername() != "grpc" {
+				t.Errorf("%s, through a proxy %t: on %q, %v", transport, via, resp.GetUsername(), err)
+			}
+		}
+	}
+}
+
+// TestUpgradeH2CNeedsHTTP2: the upgrade is not made where HTTP/2 is not served; the request is an ordinary one.
+func TestUpgradeH2CNeedsHTTP2(t *testing.T) {
+	s := startOn(t, false, []listeners.Config{only("http1")}, mux.Configure(func(c *mux.Config) { c.HTTP2.UpgradeH2C = true }))[0]
+	conn := s.dial(t)
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"+
+		"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Proto") != "HTTP/1.1" {
+		t.Errorf("%s %v", resp.Status, resp.Header)
+	}
+}
