@@ -1,5 +1,5 @@
 # Every target is one plain command, so that it can be typed without make too.
-.PHONY: run test lint e2e conformance fuzz
+.PHONY: run test lint e2e conformance clients stress fuzz
 
 # FUZZTIME is how long each fuzz target runs.
 FUZZTIME ?= 30s
@@ -18,6 +18,12 @@ e2e: ## the real binary against curl, nghttp2, ws and grpc-js
 
 conformance: ## h2spec, the gRPC interop cases and a WebSocket suite
 	cd testdata/conformance && go test -race ./...
+
+clients: ## 2,000 requests from each of a dozen HTTP/2 and gRPC clients, none lost
+	bash testdata/clients/ci.sh -requests 2000 -late 60s
+
+stress: ## the long forms of the stress tests; several minutes
+	cd testdata/stress && go test -count=1 -v -timeout 30m . -long
 
 fuzz: ## every fuzz target of the repository, FUZZTIME each
 	FUZZTIME=$(FUZZTIME) bash .ci/fuzz
