@@ -2,11 +2,9 @@ package mux_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -34,10 +32,9 @@ func Example() {
 	s := mux.New(
 		mux.Configure(func(c *mux.Config) {
 			c.Listeners[0].Address = "127.0.0.1:0"
-			c.Drain.Delay, c.Drain.Spread = 0, 0
+			c.Drain.Delay = 0 // There is no balancer that has to notice.
 		}),
 		mux.WithHandler(routes),
-		mux.WithLogger(slog.New(slog.DiscardHandler)),
 		mux.WithGRPC(func(r mux.GRPCRegistrar) {
 			testpb.RegisterTestServiceServer(r, testService{})
 			reflection.Register(r)
@@ -47,11 +44,10 @@ func Example() {
 	defer stop()
 	context.AfterFunc(ctx, func() { _ = s.Shutdown(context.Background()) })
 	go visit(s)
-	err := s.ListenAndServe()
-	fmt.Println(err, errors.Is(err, mux.ErrServerClosed))
+	fmt.Println(s.ListenAndServe())
 	// Output:
 	// hello over HTTP/1.1
-	// mux: http: Server closed true
+	// mux: http: Server closed
 }
 
 // visit is the Example's client: it waits for the server, asks it once, and

@@ -6,15 +6,19 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
@@ -148,4 +152,49 @@ func TestTLSIdentity(t *testing.T) {
 // viaProxy marks calls as a proxy does, so that the connection is shared.
 func viaProxy(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return invoke(metadata.AppendToOutgoingContext(ctx, "via", "2 proxy"), method, req, reply, cc, opts...)
+}
+
+// TestGRPCSecurity: a gRPC client gets in where its security fits the server's, and nowhere else.
+func TestGRPCSecurity(t *testing.T) {
+	ca := newAuthority(t)
+	server := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}
+	mutual := server.Clone()
+	mutual.ClientAuth, mutual.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool
+	servers := map[string]*tls.Config{"plaintext": nil, "one-way": server, "mutual": mutual}
+
+	client := &tls.Config{RootCAs: ca.pool, ServerName: "server.test"}
+	known, stranger := client.Clone(), client.Clone()
+	known.Certificates = []tls.Certificate{ca.issue(t, "alice")}
+	stranger.Certificates = []tls.Certificate{newAuthority(t).issue(t, "mallory")}
+	clients := map[string]credentials.TransportCredentials{
+		"insecure":       insecure.NewCredentials(),
+		"no certificate": credentials.NewTLS(client),
+		"known":          credentials.NewTLS(known),
+		"unknown":        credentials.NewTLS(stranger),
+	}
+	fits := map[string][]string{
+		"plaintext": {"insecure"},
+		"one-way":   {"no certificate", "known", "unknown"},
+		"mutual":    {"known"},
+	}
+	for form, config := range servers {
+		t.Run(form, func(t *testing.T) {
+			s := start(t, false, mux.WithTLS(config))
+			for name, creds := range clients {
+				cc, err := grpc.NewClient(s.addr, grpc.WithTransportCredentials(creds))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+				want := codes.Unavailable
+				if slices.Contains(fits[form], name) {
+					want = codes.OK
+				}
+				if got := status.Code(err); got != want {
+					t.Errorf("client %q: %v, want %v", name, err, want)
+				}
+				_ = cc.Close()
+			}
+		})
+	}
 }

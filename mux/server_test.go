@@ -12,7 +12,9 @@ import (
 	"testing"
 
 	"github.com/soheilhy/cmux"
+	"google.golang.org/grpc"
 
+	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 )
@@ -227,5 +229,25 @@ func TestMatchBySNIAndALPN(t *testing.T) {
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
 		t.Errorf("HTTP beside them: %s %s", resp.Proto, resp.Status)
+	}
+}
+
+// TestServerOf: the server of each protocol can be looked up, with the native server behind it.
+func TestServerOf(t *testing.T) {
+	s := start(t, false)
+	eventually(t, "serving", func() bool { return s.Phase() == lifecycle.PhaseServing })
+	for protocol, native := range map[string]func(any) bool{
+		"http1":     func(v any) bool { _, ok := v.(*http.Server); return ok },
+		"http2":     func(v any) bool { _, ok := v.(*http.Server); return ok },
+		"websocket": func(v any) bool { _, ok := v.(*http.Server); return ok },
+		"grpc":      func(v any) bool { _, ok := v.(*grpc.Server); return ok },
+	} {
+		info, ok := s.ServerOf(protocol)
+		if !ok || info.Protocol != protocol || info.Status != "serving" || !native(info.Native) {
+			t.Errorf("%s: %+v, %v", protocol, info, ok)
+		}
+	}
+	if _, ok := s.ServerOf("gopher"); ok {
+		t.Error("a server of an unknown protocol")
 	}
 }

@@ -132,6 +132,16 @@ func (s *Server) Servers() []ServerInfo {
 	return infos
 }
 
+// ServerOf returns the server of one built-in protocol, by the name of its pool.
+func (s *Server) ServerOf(protocol string) (ServerInfo, bool) {
+	infos := s.Servers()
+	i := slices.IndexFunc(infos, func(info ServerInfo) bool { return info.Protocol == protocol })
+	if i < 0 {
+		return ServerInfo{}, false
+	}
+	return infos[i], true
+}
+
 func (s *Server) addresses() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
