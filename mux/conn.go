@@ -134,7 +134,6 @@ func (c *conn) Close() error {
 		_, _ = c.account.Write(handshakeFailure)
 	}
 	err := c.Conn.Close()
-	_ = c.account.Close() // Where a caller's own TLS is not below the account.
 	c.settle()
 	if address := c.remote.Load(); address != nil {
 		grpcConns.CompareAndDelete(*address, c)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -48,9 +49,17 @@ func (s *Server) Force() { s.machine.Force() }
 // word. For a polite end see [Server.Shutdown].
 func (s *Server) Close() error {
 	s.Force()
-	err := s.Shutdown(context.Background())
-	if errors.Is(err, lifecycle.ErrForced) {
-		return nil
+	report, err := s.Drain(context.Background())
+	if report == nil {
+		return err
+	}
+	// That connections were cut, and waited for in vain before, is what was asked
+	// for. That something could not be closed is not.
+	err = nil
+	for _, step := range report.Steps {
+		if step.Name == lifecycle.StepForceClose || step.Name == lifecycle.StepCleanup {
+			err = errors.Join(err, step.Err)
+		}
 	}
 	return err
 }
@@ -277,7 +286,9 @@ func (s *Server) forceClose(ctx context.Context) error {
 	s.cutting.Store(true)
 	var err error
 	for _, r := range roots {
-		err = errors.Join(err, r.listener.Close())
+		if lerr := r.listener.Close(); !errors.Is(lerr, net.ErrClosed) {
+			err = errors.Join(err, lerr)
+		}
 	}
 	for _, a := range s.conns.Conns() {
 		if a.State() == pool.StateSniffing {

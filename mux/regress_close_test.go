@@ -1,0 +1,153 @@
+package mux_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
+)
+
+var draining = map[string]uint64{"draining": 1}
+
+// unrecognised are connections that have not said what they are, and whose peer
+// does not react to the end of the stream.
+var unrecognised = []struct {
+	name  string
+	bytes string
+	tls   bool
+	// rejected is what Close counts it as. HTTP/2 without a request goes to its
+	// server, which knows how to end it, unless that takes too long.
+	rejected map[string]uint64
+}{
+	{name: "undecided HTTP/2", bytes: undecided},
+	{name: "silent", rejected: draining},
+	{name: "half a request", bytes: "GET / HT", rejected: draining},
+	{name: "stalled TLS handshake", bytes: "\x16\x03\x01", tls: true, rejected: draining},
+}
+
+// waiting starts a server with one connection that it waits for.
+func waiting(t *testing.T, bytes string, withTLS bool, edit func(*mux.Config)) *server {
+	t.Helper()
+	s := start(t, withTLS, mux.Configure(patient), mux.Configure(edit))
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	send(t, conn, bytes)
+	eventually(t, "the server has read it all", func() bool {
+		conns := s.Connections()
+		return len(conns) == 1 && conns[0].BytesReceived == uint64(len(bytes))
+	})
+	return s
+}
+
+// noStepLate reports steps of the drain that is over which took longer than they
+// may, or failed. Close does not tell.
+func (s *server) noStepLate(t *testing.T) {
+	t.Helper()
+	report, _ := s.Drain(t.Context())
+	for _, step := range report.Steps {
+		if step.Status == lifecycle.StatusTimedOut || step.Status == lifecycle.StatusFailed {
+			t.Errorf("step %s: %s, %v", step.Name, step.Status, step.Err)
+		}
+	}
+}
+
+// TestCloseAtOnce: Close waits for no limit to run out, and what it cuts is counted once.
+func TestCloseAtOnce(t *testing.T) {
+	for _, tt := range unrecognised {
+		t.Run(tt.name, func(t *testing.T) {
+			s := waiting(t, tt.bytes, tt.tls, func(*mux.Config) {})
+			if err := within(t, "Close", s.closing()); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			s.noStepLate(t)
+			s.noneLeft(t)
+			// A handshake that had run into its own limit would be counted as that.
+			if tt.rejected != nil {
+				want := map[string]map[string]uint64{"sniffing": tt.rejected}
+				if diff := cmp.Diff(want, s.Stats().Rejected); diff != "" {
+					t.Errorf("rejected (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+// TestForceAtOnce: Force ends a drain as soon as Close would.
+func TestForceAtOnce(t *testing.T) {
+	for _, tt := range unrecognised {
+		t.Run(tt.name, func(t *testing.T) {
+			s := waiting(t, tt.bytes, tt.tls, func(c *mux.Config) { c.Drain.Delay = time.Hour; c.Drain.Timeout = 2 * time.Hour })
+			done := s.drain(t.Context())
+			eventually(t, "draining", func() bool { return s.Phase() == lifecycle.PhaseDraining })
+			s.Force()
+			got := within(t, "the drain", done)
+			if !errors.Is(got.err, lifecycle.ErrForced) {
+				t.Errorf("drain: %v, want ErrForced", got.err)
+			}
+			s.noStepLate(t)
+			if n := got.report.ForcedTotal(); n != 1 {
+				t.Errorf("forced %v, want one", got.report.Forced)
+			}
+		})
+	}
+}
+
+// TestCloseUnderLoad: whatever is on its way through accepting and recognising
+// when Close is called is closed, and nothing stays on the books.
+func TestCloseUnderLoad(t *testing.T) {
+	const (
+		rounds  = 4
+		dialers = 4
+		enough  = 40  // connections before Close is called
+		most    = 250 // connections of one dialer
+	)
+	for name, first := range map[string]string{
+		"undecided HTTP/2": undecided,
+		"HTTP/1.1":         "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range rounds {
+				s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)), listen(t))
+				var wg sync.WaitGroup
+				var dialed atomic.Int64
+				leave := make(chan struct{})
+				for range dialers {
+					wg.Go(func() {
+						for range most {
+							conn, err := net.Dial("tcp", s.addr)
+							if err != nil {
+								break
+							}
+							defer conn.Close()
+							_, _ = io.WriteString(conn, first)
+							dialed.Add(1)
+						}
+						<-leave
+					})
+				}
+				eventually(t, "under load", func() bool { return dialed.Load() >= enough })
+				if err := within(t, "Close", s.closing()); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+				if err := within(t, "Serve", s.served); !errors.Is(err, mux.ErrServerClosed) {
+					t.Errorf("Serve: %v", err)
+				}
+				s.noStepLate(t)
+				s.noneLeft(t)
+				close(leave)
+				wg.Wait()
+			}
+		})
+	}
+}

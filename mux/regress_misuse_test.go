@@ -1,0 +1,181 @@
+package mux_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/coder/websocket"
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux"
+)
+
+// TestServeReturnsWhenListenerFails: Serve does not wait for a client that waits itself.
+func TestServeReturnsWhenListenerFails(t *testing.T) {
+	l := listen(t)
+	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)), l)
+	send(t, s.dial(t), undecided)
+	eventually(t, "undecided", func() bool {
+		conns := s.Connections()
+		return len(conns) == 1 && conns[0].BytesSent > 0 // The server's SETTINGS.
+	})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err := within(t, "Serve", s.served)
+	if err == nil || errors.Is(err, mux.ErrServerClosed) || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	s.noneLeft(t)
+}
+
+// twoListeners serves two configured addresses.
+func twoListeners(t *testing.T, options ...mux.Option) (m *mux.Server, first, second *server, served <-chan error) {
+	t.Helper()
+	m = mux.New(append(options, mux.Configure(noDelay), mux.Configure(func(c *mux.Config) {
+		c.Listeners = []listeners.Config{{Address: "127.0.0.1:0"}, {Address: "127.0.0.1:0"}}
+	}))...)
+	if err := m.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- m.ListenAndServe() }()
+	t.Cleanup(func() { _ = m.Close() })
+	addrs := m.Addrs()
+	first, second = &server{Server: m, addr: addrs[0].String()}, &server{Server: m, addr: addrs[1].String()}
+	for _, s := range []*server{first, second} {
+		if got := s.status(t, "/livez"); got != http.StatusOK {
+			t.Fatalf("%s: %d", s.addr, got)
+		}
+	}
+	return m, first, second, done
+}
+
+// TestOneListenerFails: that is logged at once, and the other one goes on.
+func TestOneListenerFails(t *testing.T) {
+	var log syncBuffer
+	m, first, second, served := twoListeners(t, mux.WithLogger(recordingLog(&log)))
+	if err := m.FailListener(0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "logged", func() bool {
+		return strings.Contains(log.String(), "listener failed") && strings.Contains(log.String(), first.addr)
+	})
+	if strings.Contains(log.String(), second.addr) {
+		t.Errorf("the other listener is in the log:\n%s", log.String())
+	}
+	if got := second.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("the other listener: %d", got)
+	}
+	select {
+	case err := <-served:
+		t.Errorf("ListenAndServe: %v", err)
+	default:
+	}
+	if err := m.Shutdown(t.Context()); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if err := within(t, "ListenAndServe", served); !errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("ListenAndServe: %v", err)
+	}
+}
+
+// TestListenAndServeTwice: the second call is an error, and does the first no harm.
+func TestListenAndServeTwice(t *testing.T) {
+	m, first, _, served := twoListeners(t, mux.WithLogger(discard))
+	second := make(chan error, 1)
+	go func() { second <- m.ListenAndServe() }()
+	if err := within(t, "the second call", second); err == nil || errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("second ListenAndServe: %v", err)
+	}
+	if got := first.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("the first call's listener: %d", got)
+	}
+	if err := m.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := within(t, "the first call", served); !errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("first ListenAndServe: %v", err)
+	}
+}
+
+// closeNoting is a listener that tells when it is closed.
+type closeNoting struct {
+	net.Listener
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *closeNoting) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// TestServeDuringDrain: Serve takes no more listeners, and as always returns
+// ErrServerClosed only when the drain is over.
+func TestServeDuringDrain(t *testing.T) {
+	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard)), listen(t))
+	begun, release := make(chan struct{}), make(chan struct{})
+	err := s.OnDrain(lifecycle.StepDrainDelay, "hold", func(context.Context) error {
+		close(begun)
+		<-release
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := s.drain(t.Context())
+	within(t, "the drain to begin", begun)
+	type result struct {
+		err   error
+		phase lifecycle.Phase
+	}
+	late := &closeNoting{Listener: listen(t), closed: make(chan struct{})}
+	returned := make(chan result, 1)
+	go func() {
+		err := s.Serve(late)
+		returned <- result{err, s.Phase()}
+	}()
+	within(t, "the listener closed", late.closed)
+	close(release)
+	got := within(t, "Serve", returned)
+	if !errors.Is(got.err, mux.ErrServerClosed) || got.phase != lifecycle.PhaseStopped {
+		t.Errorf("Serve: %v in phase %s", got.err, got.phase)
+	}
+	<-done
+}
+
+// TestNilOptions: nil is what the option's documentation says of it.
+func TestNilOptions(t *testing.T) {
+	s := serve(t, mux.New(mux.Configure(noDelay),
+		mux.WithLogger(nil), mux.WithHandler(nil), mux.WithTLS(nil), mux.WithGRPC(nil), mux.WithWebSocket(nil)))
+	if got := s.status(t, "/nowhere"); got != http.StatusNotFound {
+		t.Errorf("HTTP: %d, want 404", got)
+	}
+	if got := s.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("/livez: %d", got)
+	}
+	_, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("gRPC: %v", err)
+	}
+	ws, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/", nil)
+	if err == nil {
+		_ = ws.CloseNow()
+	}
+	if err == nil || resp == nil || resp.StatusCode != http.StatusNotFound {
+		t.Errorf("WebSocket: %v", err)
+	}
+}

@@ -1,0 +1,158 @@
+package mux_test
+
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+// seen is what the server knows of a connection that a test has used.
+type seen struct {
+	Protocol, Version, ServerName string
+	Received, Sent                bool // More than a TLS handshake takes.
+}
+
+// TestServeTLSListener: behind a TLS listener that the caller of Serve brought,
+// connections have their identity, their bytes are counted, and they leave the books.
+func TestServeTLSListener(t *testing.T) {
+	const size = 64 << 10
+	ca := newAuthority(t)
+	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithHandler(routes()),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }))
+	s := serveOn(t, m, tls.NewListener(listen(t), &tls.Config{
+		Certificates: []tls.Certificate{ca.issue(t, "server.test")},
+		NextProtos:   []string{"h2", "http/1.1"},
+	}))
+	s.roots = ca.pool
+	for _, version := range []int{1, 2} {
+		resp, err := s.client(t, version).Post("https://"+s.addr+"/echo", "text/plain", io.LimitReader(zeros{}, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if n != size || err != nil || resp.ProtoMajor != version || resp.Header.Get("X-Tls") == "" {
+			t.Errorf("%s: %d bytes, %v, TLS %q", resp.Proto, n, err, resp.Header.Get("X-Tls"))
+		}
+	}
+	cc := s.grpcClient(t)
+	resp, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, size)}})
+	if err != nil || resp.GetUsername() != "grpc" {
+		t.Errorf("gRPC: %q, %v", resp.GetUsername(), err)
+	}
+
+	var got []seen
+	for _, c := range s.Connections() {
+		if c.TLS == nil {
+			t.Fatalf("%s: no TLS", c.Protocol)
+		}
+		got = append(got, seen{c.Protocol, c.TLS.Version, c.TLS.ServerName, c.BytesReceived > size, c.BytesSent > size})
+	}
+	want := []seen{
+		{"http1", "TLS 1.3", "", true, true},
+		{"http2", "TLS 1.3", "", true, true},
+		{"grpc", "TLS 1.3", "", true, true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("connections (-want +got):\n%s", diff)
+	}
+	for _, protocol := range []string{"http1", "http2", "grpc"} {
+		eventually(t, "bytes of "+protocol, func() bool {
+			p := s.Stats().Pools[protocol]
+			return p.BytesReceived > size && p.BytesSent > size
+		})
+	}
+	if err := m.Shutdown(t.Context()); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	s.noneLeft(t)
+}
+
+// TestServeTLSListenerGauges: connections that their clients close leave the books by themselves.
+func TestServeTLSListenerGauges(t *testing.T) {
+	ca := newAuthority(t)
+	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)),
+		tls.NewListener(listen(t), &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
+	s.roots = ca.pool
+	const connections = 5
+	for range connections {
+		if got := s.status(t, "/livez"); got != http.StatusOK {
+			t.Fatalf("status %d", got)
+		}
+	}
+	eventually(t, "all have left", func() bool {
+		p := s.Stats().Pools["http1"]
+		return p.Active == 0 && p.Closed == connections
+	})
+}
+
+// zeros is a body without end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// selfMade returns a configuration for servers on 127.0.0.1.
+func selfMade(t *testing.T) *tls.Config {
+	t.Helper()
+	return &tls.Config{Certificates: []tls.Certificate{newAuthority(t).issue(t, "server.test")}}
+}
+
+// TestOptionalTLSCountsPlaintext: native gRPC, which reads past most layers, is counted on a port where TLS is optional.
+func TestOptionalTLSCountsPlaintext(t *testing.T) {
+	const size = 256 << 10
+	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithTLS(selfMade(t)),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }))
+	l, served := listen(t), make(chan error, 1)
+	go func() { served <- m.ServeOptional(l) }()
+	s := &server{Server: m, addr: l.Addr().String()}
+	resp, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, size)}})
+	if err != nil || resp.GetUsername() != "grpc" {
+		t.Errorf("call: %q, %v", resp.GetUsername(), err)
+	}
+	eventually(t, "bytes counted", func() bool {
+		p := s.Stats().Pools["grpc"]
+		return p.BytesReceived > size && p.BytesSent > size
+	})
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	<-served
+}
+
+// TestOptionalTLSSniffTimeOnce: to wait for the byte that says whether it is TLS is
+// part of the sniff time.
+func TestOptionalTLSSniffTimeOnce(t *testing.T) {
+	const sniff = 10 * time.Second
+	config := selfMade(t)
+	timed(t,
+		func() *mux.Server {
+			return mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithTLS(config), mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = sniff }))
+		},
+		(*mux.Server).ServeOptional,
+		func(t *testing.T, m *mux.Server, l *pipeListener) {
+			conn, began := l.dial(), time.Now()
+			defer conn.Close()
+			time.Sleep(sniff - time.Second)
+			send(t, conn, "G")
+			if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("the peer sees %v", err)
+			}
+			if got := time.Since(began); got != sniff {
+				t.Errorf("closed after %v, want %v", got, sniff)
+			}
+			want := map[string]map[string]uint64{"sniffing": {"sniff_timeout": 1}}
+			if diff := cmp.Diff(want, m.Stats().Rejected); diff != "" {
+				t.Errorf("rejected (-want +got):\n%s", diff)
+			}
+		})
+}
