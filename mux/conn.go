@@ -51,6 +51,8 @@ type conn struct {
 	settled atomic.Bool
 	// ends is when the connection has reached its age; zero for never. Set by dispatch.
 	ends time.Time
+	// shown is set when grpcConns has it.
+	shown atomic.Bool
 	// denied is set when a request was refused whose protocol the listener does not serve.
 	denied atomic.Bool
 	// asked is set when an HTTP/2 or gRPC request has come to its server.
@@ -135,8 +137,8 @@ func (c *conn) Close() error {
 	}
 	err := c.Conn.Close()
 	c.settle()
-	if address := c.remote.Load(); address != nil {
-		grpcConns.CompareAndDelete(*address, c)
+	if c.shown.Load() {
+		grpcConns.Delete(c.RemoteAddr())
 	}
 	return err
 }
@@ -349,21 +351,6 @@ func (c *conn) info() pool.Info {
 	info.Verdict = c.verdict.Reason
 	info.VerdictBytes = c.verdict.Bytes
 	info.VerdictMicros = float64(c.verdict.Duration.Nanoseconds()) / 1e3
-	if c.state != nil {
-		info.TLS = tlsInfo(c.state)
-	}
-	return info
-}
-
-func tlsInfo(state *tls.ConnectionState) *pool.TLSInfo {
-	info := &pool.TLSInfo{
-		Version:    tls.VersionName(state.Version),
-		Cipher:     tls.CipherSuiteName(state.CipherSuite),
-		ALPN:       state.NegotiatedProtocol,
-		ServerName: state.ServerName,
-	}
-	if len(state.PeerCertificates) > 0 {
-		info.ClientSubject = state.PeerCertificates[0].Subject.String()
-	}
+	info.TLS = pool.NewTLSInfo(c.state)
 	return info
 }

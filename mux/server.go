@@ -360,6 +360,10 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 	if c.refused == "" {
 		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(c, tag))
 		if !full {
+			if !moved {
+				_ = c.Close() // The account was closed by the drain; the layers above it go too.
+				return false
+			}
 			// Its first request is on the way.
 			c.account.SetState(pool.StateActive)
 			if tag == pool.Tag(protocols.GRPC) {
@@ -367,7 +371,7 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 			}
 			c.ends = protocols.AgeLimit(c.account.Opened(), s.maxAge(tag))
 			c.settle()
-			return moved
+			return true
 		}
 		c.refused = pool.ReasonLimit
 	}

@@ -1,6 +1,9 @@
 package pool
 
-import "time"
+import (
+	"crypto/tls"
+	"time"
+)
 
 // Info is a connection's account at one moment, in a form that can be shown.
 // RemoteAddr, Verdict, its figures and TLS are facts that the caller adds.
@@ -32,6 +35,23 @@ type TLSInfo struct {
 	ALPN          string `json:"alpn"`
 	ServerName    string `json:"server_name"`
 	ClientSubject string `json:"client_subject"`
+}
+
+// NewTLSInfo returns the facts of a handshake, or nil where there was none.
+func NewTLSInfo(state *tls.ConnectionState) *TLSInfo {
+	if state == nil {
+		return nil
+	}
+	info := &TLSInfo{
+		Version:    tls.VersionName(state.Version),
+		Cipher:     tls.CipherSuiteName(state.CipherSuite),
+		ALPN:       state.NegotiatedProtocol,
+		ServerName: state.ServerName,
+	}
+	if len(state.PeerCertificates) > 0 {
+		info.ClientSubject = state.PeerCertificates[0].Subject.String()
+	}
+	return info
 }
 
 // Info returns c's account at this moment.

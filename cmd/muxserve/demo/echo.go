@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -49,7 +48,7 @@ func serveEcho(w http.ResponseWriter, r *http.Request) {
 		Method:     r.Method,
 		Path:       r.URL.Path,
 		Proto:      r.Proto,
-		TLS:        tlsInfo(r.TLS),
+		TLS:        pool.NewTLSInfo(r.TLS),
 		RemoteAddr: r.RemoteAddr,
 		BodyBytes:  n,
 	}
@@ -57,23 +56,6 @@ func serveEcho(w http.ResponseWriter, r *http.Request) {
 		answer.Protocol, answer.ConnID = c.Protocol, c.ID
 	}
 	writeJSON(w, http.StatusOK, answer)
-}
-
-// tlsInfo returns the facts of a handshake, or nil where there was none.
-func tlsInfo(state *tls.ConnectionState) *pool.TLSInfo {
-	if state == nil {
-		return nil
-	}
-	info := &pool.TLSInfo{
-		Version:    tls.VersionName(state.Version),
-		Cipher:     tls.CipherSuiteName(state.CipherSuite),
-		ALPN:       state.NegotiatedProtocol,
-		ServerName: state.ServerName,
-	}
-	if len(state.PeerCertificates) > 0 {
-		info.ClientSubject = state.PeerCertificates[0].Subject.String()
-	}
-	return info
 }
 
 // sleepTime reads the parameter sleep.
