@@ -290,12 +290,8 @@ func (s *Server) forceClose(ctx context.Context) error {
 			err = errors.Join(err, lerr)
 		}
 	}
+	s.cutUnrecognised()
 	for _, a := range s.conns.Conns() {
-		if a.State() == pool.StateSniffing {
-			if c, ok := a.Owner().(*conn); ok {
-				c.cut.Store(true)
-			}
-		}
 		_ = a.Close()
 	}
 	// grpc-go's Stop waits for its listeners, which end with the roots.

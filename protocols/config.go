@@ -118,7 +118,7 @@ const (
 
 // DefaultSniffLimits returns 3 s and 16 KiB.
 func DefaultSniffLimits() SniffLimits {
-	return SniffLimits{Timeout: 3 * time.Second, MaxBytes: 16 << 10}
+	return SniffLimits{Timeout: DefaultSniffTimeout, MaxBytes: DefaultSniffMaxBytes}
 }
 
 // DefaultHTTP1Config returns the defaults. The idle timeout stays under the 350 s after which an AWS NLB forgets a flow.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // HTTPHooks is what an HTTP server here is built around: live code, as opposed
@@ -126,27 +128,20 @@ func ServerSettings(c HTTP2Config) ([]byte, error) {
 	return frame, nil
 }
 
-const (
-	http2Preface      = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" // RFC 9113 section 3.4
-	frameHeaderLength = 9                                  // RFC 9113 section 4.1
-	frameTypeSettings = 0x4                                // RFC 9113 section 6.5
-)
-
 // firstFrame sends the client's preface and returns the first frame of the
 // answer, which has to be SETTINGS.
 func firstFrame(conn io.ReadWriter) ([]byte, error) {
 	// What fails here fails the read below. On a pipe, a server that speaks first and a client that speaks first would wait for each other.
-	go io.WriteString(conn, http2Preface)
+	go io.WriteString(conn, http2.ClientPreface)
 	var frame bytes.Buffer
-	if _, err := io.CopyN(&frame, conn, frameHeaderLength); err != nil {
+	if _, err := io.CopyN(&frame, conn, frameHeaderLen); err != nil {
 		return nil, err
 	}
-	h := frame.Bytes()
-	length := int64(h[0])<<16 | int64(h[1])<<8 | int64(h[2])
-	if h[3] != frameTypeSettings {
-		return nil, fmt.Errorf("its first frame is of type %#x", h[3])
+	h := parseFrameHeader(frame.Bytes())
+	if h.typ != http2.FrameSettings {
+		return nil, fmt.Errorf("its first frame is of type %v", h.typ)
 	}
-	if _, err := io.CopyN(&frame, conn, length); err != nil {
+	if _, err := io.CopyN(&frame, conn, int64(h.length)); err != nil {
 		return nil, err
 	}
 	return frame.Bytes(), nil

@@ -20,9 +20,6 @@ import (
 // (RFC 9113 section 6.9.2).
 const maxUpgradeBody = 64 << 10
 
-// settingLength is the length of one setting in a SETTINGS payload (RFC 9113 section 6.5.1).
-const settingLength = 6
-
 // H2CUpgrades turns HTTP/1.1 connections into HTTP/2 ones at a client's request
 // (RFC 7540 section 3.2; RFC 9113 has given the upgrade up). It is not for
 // connections with TLS, where the protocol is chosen by ALPN. All methods may be called concurrently.
@@ -51,7 +48,7 @@ func IsH2CUpgrade(r *http.Request) bool {
 		return false
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(settings[0])
-	return err == nil && len(payload)%settingLength == 0
+	return err == nil && len(payload)%settingLen == 0
 }
 
 // NewH2CUpgrades returns an H2CUpgrades whose connections have the limits of c and

@@ -19,8 +19,8 @@ const settingEnableConnectProtocol = 0x8
 
 // announcesExtendedConnect reports whether a SETTINGS frame lets the client open streams by extended CONNECT.
 func announcesExtendedConnect(frame []byte) bool {
-	payload := frame[min(frameHeaderLength, len(frame)):]
-	for ; len(payload) >= settingLength; payload = payload[settingLength:] {
+	payload := frame[min(frameHeaderLen, len(frame)):]
+	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
 		if binary.BigEndian.Uint16(payload) == settingEnableConnectProtocol {
 			return binary.BigEndian.Uint32(payload[2:]) == 1
 		}

@@ -374,7 +374,7 @@ func TestServerSettingsOfferWebSockets(t *testing.T) {
 		{"\x00\x05\x00\x00\x40\x00\x00\x08\x00\x00\x00\x01", true},
 		{"\x00\x08\x00\x00", false},
 	} {
-		frame := append(make([]byte, frameHeaderLength), test.payload...)
+		frame := append(make([]byte, frameHeaderLen), test.payload...)
 		if got := announcesExtendedConnect(frame); got != test.want {
 			t.Errorf("%q: %v, want %v", test.payload, got, test.want)
 		}
