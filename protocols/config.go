@@ -27,8 +27,25 @@ type HTTP1Config struct {
 	MaxHeaderBytes int `yaml:"max_header_bytes"`
 	// MaxAge is how long a connection is kept, give or take a tenth; then its next response closes it. 0: no bound.
 	MaxAge time.Duration `yaml:"max_age"`
+	// MaxAgeGrace is what a request that is in flight gets after that, before its connection is cut. 0: no bound.
+	MaxAgeGrace time.Duration `yaml:"max_age_grace"`
 	// MaxRequests is how many requests a connection may have; the last response closes it. 0: no bound.
 	MaxRequests uint64 `yaml:"max_requests"`
+	// Progress is what a client has to do while a request of its own is in flight.
+	Progress ProgressConfig `yaml:",inline"`
+}
+
+// ProgressConfig ends requests whose client has stopped moving. It bounds no
+// stream that moves, however long it takes, and no handler that has nothing to say.
+type ProgressConfig struct {
+	// MinBodyRate is how many bytes a second a request body of declared length has to bring on average, over the
+	// time that the handler waits for it and from BodyGrace on. 0: no bound.
+	MinBodyRate int `yaml:"min_body_rate"`
+	// BodyGrace is how long a body may be slower than that at first.
+	BodyGrace time.Duration `yaml:"body_grace"`
+	// ProgressTimeout is how long a handler may wait for the next byte of any request body, or for the client to take
+	// any byte of the response. 0: no bound.
+	ProgressTimeout time.Duration `yaml:"progress_timeout"`
 }
 
 // HTTP2Config is the section of the HTTP/2 server. What a client is told in
@@ -46,10 +63,24 @@ type HTTP2Config struct {
 	ConnectionWindow int32 `yaml:"connection_window"`
 	// IdleTimeout is how long a connection without streams is kept, one that never had a stream included. 0: no bound.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
-	// MaxAge is how long a connection is kept, give or take a tenth; then its next response is followed by GOAWAY. 0: no bound.
+	// MaxAge is how long a connection is kept, give or take a tenth; then it is told to leave by GOAWAY. 0: no bound.
 	MaxAge time.Duration `yaml:"max_age"`
+	// MaxAgeGrace is what its streams get after that. 0: no bound.
+	MaxAgeGrace time.Duration `yaml:"max_age_grace"`
 	// MaxRequests is how many requests a connection may have before GOAWAY. 0: no bound.
 	MaxRequests uint64 `yaml:"max_requests"`
+	// MaxFrameBytes is the largest frame that is taken (SETTINGS_MAX_FRAME_SIZE), from 16384 to 16777215. grpc-go
+	// takes no more than 16384 on connections that it serves itself, so more needs grpc.transport: shared.
+	MaxFrameBytes uint32 `yaml:"max_frame_bytes"`
+	// MaxResetsPerMinute is how many streams a client may reset in a minute, on native gRPC connections too; more is
+	// answered by GOAWAY with ENHANCE_YOUR_CALM (CVE-2023-44487). 0: no bound.
+	MaxResetsPerMinute int `yaml:"max_resets_per_minute"`
+	// PingInterval is how long a silent peer is left alone before it is pinged (0: for ever), and PingTimeout how
+	// long it may take to answer before the connection is closed.
+	PingInterval time.Duration `yaml:"ping_interval"`
+	PingTimeout  time.Duration `yaml:"ping_timeout"`
+	// Progress is what a client has to do while a request of its own is in flight.
+	Progress ProgressConfig `yaml:",inline"`
 	// UpgradeH2C lets a client turn an HTTP/1.1 connection without TLS into an HTTP/2 one by "Upgrade: h2c". It is
 	// off by default: RFC 9113 section 3.1 has given it up, and a proxy in front that forwards the header
 	// unseen no longer knows what passes through it. Where it is off, the request is answered in HTTP/1.1.
@@ -96,9 +127,22 @@ type WebSocketConfig struct {
 	PongTimeout  time.Duration `yaml:"pong_timeout"`
 	// MaxAge is how long a WebSocket is kept, give or take a tenth; then it is closed with 1001. 0: no bound.
 	MaxAge time.Duration `yaml:"max_age"`
+	// Compression is whether messages are compressed where the client offers it (RFC 7692): off, takeover (each
+	// message refers to those before it, which costs 1.2 MB a connection) or no-takeover.
+	Compression WebSocketCompression `yaml:"compression"`
 	// OriginPatterns are the hosts, besides the request's own, whose pages may open a WebSocket, as [path.Match] patterns.
 	OriginPatterns []string `yaml:"origin_patterns"`
 }
+
+// WebSocketCompression says how the messages of a WebSocket are compressed.
+type WebSocketCompression string
+
+// The values of WebSocketCompression. The empty one is CompressionOff.
+const (
+	CompressionOff        WebSocketCompression = "off"
+	CompressionTakeover   WebSocketCompression = "takeover"
+	CompressionNoTakeover WebSocketCompression = "no-takeover"
+)
 
 // The defaults.
 const (
@@ -111,14 +155,24 @@ const (
 	defaultStreamWindow = 65535
 	// minWindow and maxWindow are the bounds that the servers take for a window.
 	minWindow = 65535
-	// maxFrameSize is HTTP/2's initial SETTINGS_MAX_FRAME_SIZE and the only value that grpc-go announces, so
-	// that both servers announce the same.
-	maxFrameSize = 16384
+	// maxFrameSize is HTTP/2's initial SETTINGS_MAX_FRAME_SIZE and the only value that grpc-go takes;
+	// largestFrameSize is the largest there can be (RFC 9113 section 6.5.2).
+	maxFrameSize     = 16384
+	largestFrameSize = 1<<24 - 1
+	// GRPCFrameBytes is the most that HTTP2Config.MaxFrameBytes can be where grpc-go serves connections itself.
+	GRPCFrameBytes uint32 = maxFrameSize
+	// defaultMaxAgeGrace is what a stream or request gets when its connection has reached its age.
+	defaultMaxAgeGrace = 30 * time.Second
 )
 
 // DefaultSniffLimits returns 3 s and 16 KiB.
 func DefaultSniffLimits() SniffLimits {
 	return SniffLimits{Timeout: DefaultSniffTimeout, MaxBytes: DefaultSniffMaxBytes}
+}
+
+// DefaultProgressConfig returns 240 bytes a second after 5 s, as Kestrel has it, and 60 s.
+func DefaultProgressConfig() ProgressConfig {
+	return ProgressConfig{MinBodyRate: 240, BodyGrace: 5 * time.Second, ProgressTimeout: 60 * time.Second}
 }
 
 // DefaultHTTP1Config returns the defaults. The idle timeout stays under the 350 s after which an AWS NLB forgets a flow.
@@ -128,6 +182,8 @@ func DefaultHTTP1Config() HTTP1Config {
 		HeaderTimeout:  10 * time.Second,
 		IdleTimeout:    120 * time.Second,
 		MaxHeaderBytes: defaultHeaderBytes,
+		MaxAgeGrace:    defaultMaxAgeGrace,
+		Progress:       DefaultProgressConfig(),
 	}
 }
 
@@ -140,6 +196,12 @@ func DefaultHTTP2Config() HTTP2Config {
 		StreamWindow:       defaultStreamWindow,
 		ConnectionWindow:   1 << 20,
 		IdleTimeout:        120 * time.Second,
+		MaxAgeGrace:        defaultMaxAgeGrace,
+		MaxFrameBytes:      maxFrameSize,
+		MaxResetsPerMinute: 400,
+		PingInterval:       60 * time.Second,
+		PingTimeout:        20 * time.Second,
+		Progress:           DefaultProgressConfig(),
 	}
 }
 
@@ -152,7 +214,7 @@ func DefaultGRPCConfig() GRPCConfig {
 		MaxSendBytes:    4 << 20,
 		MaxIdle:         5 * time.Minute,
 		MaxAge:          30 * time.Minute,
-		MaxAgeGrace:     30 * time.Second,
+		MaxAgeGrace:     defaultMaxAgeGrace,
 		PingInterval:    60 * time.Second,
 		PingTimeout:     20 * time.Second,
 		MinPingInterval: 20 * time.Second,
@@ -166,6 +228,7 @@ func DefaultWebSocketConfig() WebSocketConfig {
 		ReadLimit:      32 << 10,
 		PingInterval:   30 * time.Second,
 		PongTimeout:    10 * time.Second,
+		Compression:    CompressionOff,
 	}
 }
 
@@ -184,6 +247,8 @@ func (c HTTP1Config) Validate() error {
 		notNegative("http1.header_timeout", c.HeaderTimeout),
 		notNegative("http1.idle_timeout", c.IdleTimeout),
 		notNegative("http1.max_age", c.MaxAge),
+		notNegative("http1.max_age_grace", c.MaxAgeGrace),
+		c.Progress.validate("http1."),
 		check(c.MaxHeaderBytes >= 1024, "http1.max_header_bytes", c.MaxHeaderBytes, "at least 1024"),
 	)
 }
@@ -198,6 +263,20 @@ func (c HTTP2Config) Validate() error {
 		check(c.ConnectionWindow >= minWindow, "http2.connection_window", c.ConnectionWindow, "at least 65535"),
 		notNegative("http2.idle_timeout", c.IdleTimeout),
 		notNegative("http2.max_age", c.MaxAge),
+		notNegative("http2.max_age_grace", c.MaxAgeGrace),
+		check(c.MaxFrameBytes >= maxFrameSize && c.MaxFrameBytes <= largestFrameSize, "http2.max_frame_bytes", c.MaxFrameBytes, "from 16384 to 16777215"),
+		check(c.MaxResetsPerMinute >= 0, "http2.max_resets_per_minute", c.MaxResetsPerMinute, "not negative"),
+		notNegative("http2.ping_interval", c.PingInterval),
+		check(c.PingTimeout > 0 || c.PingInterval == 0, "http2.ping_timeout", c.PingTimeout, "positive where ping_interval is"),
+		c.Progress.validate("http2."),
+	)
+}
+
+func (c ProgressConfig) validate(section string) error {
+	return errors.Join(
+		check(c.MinBodyRate >= 0, section+"min_body_rate", c.MinBodyRate, "not negative"),
+		notNegative(section+"body_grace", c.BodyGrace),
+		notNegative(section+"progress_timeout", c.ProgressTimeout),
 	)
 }
 
@@ -230,8 +309,18 @@ func (c WebSocketConfig) Validate() error {
 		notNegative("websocket.ping_interval", c.PingInterval),
 		check(c.PongTimeout > 0 || c.PingInterval == 0, "websocket.pong_timeout", c.PongTimeout, "positive where ping_interval is"),
 		notNegative("websocket.max_age", c.MaxAge),
+		c.Compression.validate(),
 		check(c.ReadLimit >= -1, "websocket.read_limit", c.ReadLimit, "-1 or more"),
 	)
+}
+
+func (c WebSocketCompression) validate() error {
+	switch c {
+	case "", CompressionOff, CompressionTakeover, CompressionNoTakeover:
+		return nil
+	default:
+		return fmt.Errorf("protocols: websocket.compression: %q is not one of off, takeover, no-takeover", string(c))
+	}
 }
 
 func notNegative(key string, d time.Duration) error {

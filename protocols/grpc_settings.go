@@ -41,7 +41,6 @@ func (s *GRPCServers) CheckSettings(settings []byte) error {
 		{http2.SettingMaxConcurrentStreams, math.MaxUint32, false, "http2.max_streams"},
 		{http2.SettingMaxHeaderListSize, math.MaxUint32, false, "http2.max_header_list_bytes"},
 		{http2.SettingHeaderTableSize, 4096, false, "the server's default"},
-		{http2.SettingMaxFrameSize, maxFrameSize, false, "the server's default"},
 	} {
 		value := func(m map[http2.SettingID]uint32) uint32 {
 			if v, ok := m[rule.id]; ok {

@@ -51,7 +51,9 @@ func NewHTTP2Server(c HTTP2Config, h HTTPHooks) *http.Server {
 	srv.Protocols.SetUnencryptedHTTP2(true)
 	srv.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams:          int(c.MaxStreams),
-		MaxReadFrameSize:              maxFrameSize,
+		MaxReadFrameSize:              int(c.MaxFrameBytes),
+		SendPingTimeout:               c.PingInterval,
+		PingTimeout:                   c.PingTimeout,
 		MaxReceiveBufferPerConnection: int(c.ConnectionWindow),
 		MaxReceiveBufferPerStream:     int(c.StreamWindow),
 	}
