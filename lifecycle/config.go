@@ -38,26 +38,33 @@ const section = "drain."
 // is a drain without patience, which waits for nobody and cuts every
 // connection at once.
 type Config struct {
+	// Profile names the balancer whose numbers [Profile] gives; what is set beside it wins.
+	// One of k8s, haproxy and nlb, or empty for the defaults.
+	Profile string `apply:"runtime" yaml:"profile"`
 	// Delay is how long new connections are still served after the server has
 	// announced that it is going. Zero goes on at once. Default 5s.
-	Delay time.Duration `yaml:"delay"`
+	Delay time.Duration `apply:"runtime" yaml:"delay"`
 	// Timeout is how long after its start the drain stops waiting and begins
 	// to cut, whatever the steps before it have used. Zero cuts at once: it
 	// does not mean "for ever". Default 30s.
-	Timeout time.Duration `yaml:"timeout"`
+	Timeout time.Duration `apply:"runtime" yaml:"timeout"`
 	// StepTimeout bounds each step that does something rather than waits. It
 	// must be positive. Default 6s.
-	StepTimeout time.Duration `yaml:"step_timeout"`
+	StepTimeout time.Duration `apply:"runtime" yaml:"step_timeout"`
 	// Spread is the time over which clients are told to leave. The step that
 	// tells them, stop-accepting, gets it on top of StepTimeout. Zero tells
 	// all of them at once. Default 5s.
-	Spread time.Duration `yaml:"spread"`
+	Spread time.Duration `apply:"runtime" yaml:"spread"`
 	// SkipSteps names steps to leave out, with their hooks. Any but cleanup
 	// may be. Default none.
-	SkipSteps []string `yaml:"skip_steps"`
+	SkipSteps []string `apply:"runtime" yaml:"skip_steps"`
 	// AcceptDuringDelay puts drain-delay before stop-accepting, which is what
 	// works behind a balancer. False puts it after. Default true.
-	AcceptDuringDelay bool `yaml:"accept_during_delay"`
+	AcceptDuringDelay bool `apply:"runtime" yaml:"accept_during_delay"`
+	// GracePeriod is after how long whoever sent the signal kills the process
+	// (terminationGracePeriodSeconds, TimeoutStopSec). It changes nothing but
+	// the warnings. Zero, the default, is unknown.
+	GracePeriod time.Duration `apply:"runtime" yaml:"grace_period"`
 }
 
 // DefaultConfig returns the defaults.
@@ -86,6 +93,10 @@ func (c Config) Validate() error {
 		{"timeout", c.Timeout},
 		{"step_timeout", c.StepTimeout},
 		{"spread", c.Spread},
+		{"grace_period", c.GracePeriod},
+	}
+	if _, err := Profile(c.Profile); err != nil {
+		faults = append(faults, err)
 	}
 	for _, d := range durations {
 		switch {
@@ -112,8 +123,14 @@ func (c Config) Validate() error {
 // Warnings returns what is allowed in c but cannot work as it is meant, each
 // as a sentence that names the keys; nil if there is nothing to say.
 func (c Config) Warnings() []string {
+	var warnings []string
+	if longest := c.Longest(); c.GracePeriod > 0 && longest >= c.GracePeriod {
+		warnings = append(warnings, fmt.Sprintf(
+			"drain.grace_period %v is over before the drain can be: drain.timeout %v and then twice drain.step_timeout %v come to %v",
+			c.GracePeriod, c.Timeout, c.stepTimeout(), longest))
+	}
 	if c.skips(StepWaitConnections) {
-		return nil
+		return warnings
 	}
 	var delay, spread time.Duration
 	if !c.skips(StepDrainDelay) {
@@ -123,12 +140,12 @@ func (c Config) Warnings() []string {
 		spread = c.Spread
 	}
 	if need := delay + spread + c.StepTimeout; need >= c.Timeout {
-		return []string{fmt.Sprintf(
+		warnings = append(warnings, fmt.Sprintf(
 			"drain.timeout %v leaves connections no time to end by themselves: "+
 				"drain.delay %v + drain.spread %v + drain.step_timeout %v come to %v",
-			c.Timeout, delay, spread, c.StepTimeout, need)}
+			c.Timeout, delay, spread, c.StepTimeout, need))
 	}
-	return nil
+	return warnings
 }
 
 // Longest returns how long a drain takes at the very most: Timeout, then

@@ -85,7 +85,7 @@ func TestConfigKeys(t *testing.T) {
 	for f := range reflect.TypeFor[Config]().Fields() {
 		got = append(got, f.Tag.Get("yaml"))
 	}
-	want := []string{"delay", "timeout", "step_timeout", "spread", "skip_steps", "accept_during_delay"}
+	want := []string{"profile", "delay", "timeout", "step_timeout", "spread", "skip_steps", "accept_during_delay", "grace_period"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}

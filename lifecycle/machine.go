@@ -51,7 +51,6 @@ type Actions struct {
 // A Machine holds the phase of one server and runs its one drain. It is made
 // by [New]. All methods are safe to call together.
 type Machine struct {
-	cfg     Config
 	actions Actions
 	log     *slog.Logger
 	traceID string
@@ -62,6 +61,7 @@ type Machine struct {
 
 	// mu guards what follows. It is never held while foreign code runs.
 	mu         sync.Mutex
+	cfg        Config // fixed once the drain has begun
 	phase      Phase
 	watchers   []func(Phase)           // only ever appended to
 	news       []Phase                 // transitions that watchers have not been told yet
@@ -96,6 +96,26 @@ func (m *Machine) Phase() Phase {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.phase
+}
+
+// Configure replaces the configuration, which it assumes to be valid, for the drain
+// that is to come. One that has begun keeps its own: the error is [ErrDrainBegun] then.
+func (m *Machine) Configure(cfg Config) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.phase.before(PhaseDraining) {
+		return ErrDrainBegun
+	}
+	cfg.SkipSteps = slices.Clone(cfg.SkipSteps)
+	m.cfg = cfg
+	return nil
+}
+
+// Config returns the configuration in force.
+func (m *Machine) Config() Config {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cfg
 }
 
 // SetServing moves a new server to [PhaseServing]. On one that has gone

@@ -12,7 +12,7 @@ import (
 type Config struct {
 	// Address is "host:port" for TCP ("127.0.0.1:8080", "[::1]:80", ":0") or
 	// "unix:PATH" for a Unix-domain socket.
-	Address string `yaml:"address"`
+	Address string `apply:"restart" yaml:"address"`
 
 	// TLS is off in its zero value.
 	TLS TLSConfig `yaml:"tls"`
@@ -22,7 +22,7 @@ type Config struct {
 
 	// Protocols are those that are served: http1, http2, grpc and websocket.
 	// Empty means all of them.
-	Protocols []string `yaml:"protocols"`
+	Protocols []string `apply:"restart" yaml:"protocols"`
 }
 
 // protocolNames are what may stand in Config.Protocols.

@@ -27,11 +27,11 @@ type ProxyConfig struct {
 	// Mode is off, optional or required. Empty means off. The specification
 	// wants required, because a client behind the balancer could begin with a header of its own
 	// where none is put before it; optional is for the time in which balancers are switched over.
-	Mode string `yaml:"mode"`
+	Mode string `apply:"restart" yaml:"mode"`
 
 	// Trusted are the balancers: networks ("10.0.0.0/8", "fd00::/8"), single
 	// addresses ("10.0.0.1") or "unix". Needed in optional and required.
-	Trusted []string `yaml:"trusted"`
+	Trusted []string `apply:"restart" yaml:"trusted"`
 }
 
 // EffectiveMode returns Mode with its default resolved.

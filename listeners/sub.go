@@ -21,6 +21,8 @@ type Sub struct {
 	queue     chan net.Conn
 	closeOnce sync.Once
 	closed    chan struct{}
+	endOnce   sync.Once
+	ended     chan struct{}
 }
 
 var _ net.Listener = (*Sub)(nil)
@@ -36,6 +38,7 @@ func NewSub(addr net.Addr, backlog int) *Sub {
 		addr:   addr,
 		queue:  make(chan net.Conn, max(backlog, 0)),
 		closed: make(chan struct{}),
+		ended:  make(chan struct{}),
 	}
 }
 
@@ -44,7 +47,7 @@ func NewSub(addr net.Addr, backlog int) *Sub {
 // still does: one that wraps net.ErrClosed after Close, or one that wraps the
 // cause of ctx's end.
 func (s *Sub) Deliver(ctx context.Context, conn net.Conn) error {
-	if isClosed(s.closed) {
+	if isClosed(s.closed) || isClosed(s.ended) {
 		return errSubClosed
 	}
 	select {
@@ -63,7 +66,7 @@ func (s *Sub) Deliver(ctx context.Context, conn net.Conn) error {
 }
 
 // Accept returns the next delivered connection. After Close it returns an error
-// that wraps net.ErrClosed, whatever is left in the queue.
+// that wraps net.ErrClosed, whatever is left in the queue; after Finish, once nothing is left.
 func (s *Sub) Accept() (net.Conn, error) {
 	if isClosed(s.closed) {
 		return nil, errSubClosed
@@ -73,8 +76,22 @@ func (s *Sub) Accept() (net.Conn, error) {
 		return conn, nil
 	case <-s.closed:
 		return nil, errSubClosed
+	case <-s.ended:
+	}
+	select {
+	case conn := <-s.queue:
+		return conn, nil
+	default:
+		return nil, errSubClosed
 	}
 }
+
+// Finish ends Deliver and lets Accept empty the queue. It is called when nobody is
+// delivering any more: what such a one has queued at that moment may be discarded by Close. It is idempotent.
+func (s *Sub) Finish() { s.endOnce.Do(func() { close(s.ended) }) }
+
+// Queued returns how many connections wait for an Accept.
+func (s *Sub) Queued() int { return len(s.queue) }
 
 // Close ends Accept and Deliver and discards what is queued; connections that
 // were accepted live on. It is idempotent and returns nil.

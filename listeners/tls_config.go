@@ -26,41 +26,41 @@ const (
 type TLSConfig struct {
 	// Mode is one of the Mode constants. Empty means auto where Cert is set,
 	// and off otherwise.
-	Mode string `yaml:"mode"`
+	Mode string `apply:"restart" yaml:"mode"`
 
 	// Cert is the certificate chain, leaf first. Key is its private key.
 	// Both are needed in auto, manual and mutual.
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
+	Cert string `apply:"runtime" yaml:"cert"`
+	Key  string `apply:"runtime" yaml:"key"`
 
 	// KeyPassphrase decrypts Key: PKCS#8 (PBES2) or the legacy encrypted PEM
 	// form of RFC 1421.
-	KeyPassphrase string `yaml:"key_passphrase"`
+	KeyPassphrase string `apply:"runtime" yaml:"key_passphrase"`
 
 	// ClientCA holds the certificates that client certificates must lead to.
-	ClientCA string `yaml:"client_ca"`
+	ClientCA string `apply:"restart" yaml:"client_ca"`
 
 	// MinVersion and MaxVersion are "1.2" or "1.3", which are the defaults.
-	MinVersion string `yaml:"min_version"`
-	MaxVersion string `yaml:"max_version"`
+	MinVersion string `apply:"restart" yaml:"min_version"`
+	MaxVersion string `apply:"restart" yaml:"max_version"`
 
 	// CipherSuites are names as in crypto/tls; empty means Go's choice. They
 	// bear on TLS 1.2 alone: those of TLS 1.3 cannot be chosen.
-	CipherSuites []string `yaml:"cipher_suites"`
+	CipherSuites []string `apply:"restart" yaml:"cipher_suites"`
 
 	// ClientAuth is none, request, require, verify-if-given or
 	// require-and-verify. The default is require-and-verify in mutual and none
 	// elsewhere; request and require do not verify.
-	ClientAuth string `yaml:"client_auth"`
+	ClientAuth string `apply:"restart" yaml:"client_auth"`
 
 	// Optional lets plaintext connections onto the same port.
-	Optional bool `yaml:"optional"`
+	Optional bool `apply:"restart" yaml:"optional"`
 
 	// TicketKeys is the path of a file with one 32-byte session ticket key a
 	// line, in hex or base64. The first encrypts, all decrypt; replicas that
 	// share the file resume each other's sessions. Empty means keys of this
 	// process's own, rotated daily.
-	TicketKeys string `yaml:"ticket_keys"`
+	TicketKeys string `apply:"runtime" yaml:"ticket_keys"`
 }
 
 // EffectiveMode returns Mode with its default resolved.

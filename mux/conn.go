@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -49,8 +50,17 @@ type conn struct {
 	cut atomic.Bool
 	// settled is set when the connection has been dispatched or closed.
 	settled atomic.Bool
-	// ends is when the connection has reached its age; zero for never. Set by dispatch.
-	ends time.Time
+	// ends is when the connection has reached its age, counted from clockStart; 0 for never.
+	ends atomic.Int64
+	// finalTold is set when the client of an HTTP/2 connection was told its last stream.
+	finalTold atomic.Bool
+	// noticed is set when somebody has a context that ends with the connection, notified when that is to end.
+	noticed, notified atomic.Bool
+	// reading is set while somebody waits for more than net/http's look for the end of the connection, which is one byte long.
+	reading atomic.Bool
+	// declared is set when the length of the body of the last HTTP/1.1 request was declared.
+	declared  atomic.Bool
+	exchanges exchanges
 	// shown is set when grpcConns has it.
 	shown atomic.Bool
 	// denied is set when a request was refused whose protocol the listener does not serve.
@@ -114,8 +124,28 @@ func (c *conn) TLSState() *tls.ConnectionState {
 // hasServed reports whether the connection is to be left after this request, because
 // of its age or because it has had all its requests but this one.
 func (c *conn) hasServed(maxRequests uint64) bool {
-	return c != nil && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests ||
-		!c.ends.IsZero() && time.Now().After(c.ends))
+	return c != nil && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests || c.overAge() >= 0)
+}
+
+// isTold reports whether the client has been told to leave.
+func (c *conn) isTold() bool { return c != nil && c.told.Load() }
+
+// Read implements [net.Conn].
+func (c *conn) Read(p []byte) (int, error) {
+	if len(p) == 1 {
+		return c.Conn.Read(p)
+	}
+	c.reading.Store(true)
+	n, err := c.Conn.Read(p)
+	if err != nil && n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		if c.comesBack() {
+			n, err = c.Conn.Read(p)
+		} else {
+			c.noteTimeout()
+		}
+	}
+	c.reading.Store(false)
+	return n, err
 }
 
 // ReadOnReady is what grpc-go reads by. Its second read comes when it has taken the
@@ -139,6 +169,9 @@ func (c *conn) Close() error {
 	c.settle()
 	if c.shown.Load() {
 		grpcConns.Delete(c.RemoteAddr())
+	}
+	if c.noticed.Load() {
+		c.root.server.notices.forget(c)
 	}
 	return err
 }

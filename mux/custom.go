@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/soheilhy/cmux"
 
@@ -36,9 +38,9 @@ const customBacklog = 128
 // answered, as a matcher of HTTP/2 headers does, makes that client wait for the limit. [SNI] and [ALPN] match by the TLS handshake.
 //
 // The caller serves the listener's connections and closes them; they are counted
-// in a pool called name, and [FromConn] tells more of them. The listener's
+// in a pool called name, [FromConn] tells more of them, and their [DrainContextOf] ends when they are to leave. The listener's
 // Accept returns an error that wraps net.ErrClosed once the server has stopped
-// accepting, and closing it closes nothing else. Match panics once the server
+// accepting and its queue is empty, and closing it closes nothing else. Match panics once the server
 // serves, and for the name of a built-in pool.
 func (s *Server) Match(name string, matchers ...cmux.Matcher) net.Listener {
 	return s.addCustom(name, false, matchers)
@@ -79,6 +81,44 @@ func (s *Server) customs(after bool) []*custom {
 		}
 	}
 	return some
+}
+
+// finishCustoms lets the owners of the custom listeners accept what is queued, and then ends them.
+func (s *Server) finishCustoms() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.custom {
+		c.listener.Finish()
+	}
+}
+
+// takeTime is how long the owner of a custom listener may take for one of the
+// connections that are left in its queue at a drain.
+const takeTime = time.Second
+
+// waitTaken waits until the custom listeners' queues are empty, or until nobody takes anything from them.
+func (s *Server) waitTaken(ctx context.Context) {
+	left := func() (n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, c := range s.custom {
+			n += c.listener.Queued()
+		}
+		return n
+	}
+	tick := time.NewTicker(takeTime / 100)
+	defer tick.Stop()
+	since := time.Now()
+	for before := left(); before > 0 && time.Since(since) < takeTime; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if now := left(); now != before {
+			before, since = now, time.Now()
+		}
+	}
 }
 
 // closeCustoms ends the custom listeners; connections that were accepted live on.
@@ -160,7 +200,7 @@ func (cu *custom) pump(l *subListener) {
 			return
 		}
 		// A queue that nobody empties must not hold up the server's end.
-		if err := cu.listener.Deliver(l.root.server.accepting, conn); err != nil {
+		if err := cu.listener.Deliver(l.root.server.handing, conn); err != nil {
 			_ = conn.Close()
 		}
 	}

@@ -3,6 +3,7 @@ package mux
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
@@ -13,6 +14,8 @@ import (
 // deadline in the past ends the wait, and the connection. If the request was
 // faster, the server's hook takes the deadline back before the handler runs.
 type departure struct {
+	// told is set when the client is to leave: the next response closes the connection.
+	told    atomic.Bool
 	mu      sync.Mutex
 	leaving bool // guarded by mu: the deadline is set
 	// idleSince is how many bytes had been received when the connection became
@@ -24,15 +27,28 @@ type departure struct {
 var aLongTimeAgo = time.Unix(1, 0)
 
 // closeIdle ends an HTTP/1.1 connection that waits for its next request, of
-// which not a byte has come yet. It is called only once clients are being told
-// to leave.
-func (c *conn) closeIdle() {
+// which not a byte has come yet, if the last was longer ago than fresh. Otherwise it is closed by its next response.
+func (c *conn) closeIdle(fresh time.Duration) {
+	c.told.Store(true)
 	c.departure.mu.Lock()
 	defer c.departure.mu.Unlock()
-	if c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince {
+	if c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince &&
+		time.Since(c.account.LastActivity()) >= fresh && !hasUnread(&c.account) {
 		c.leaving = true
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	}
+}
+
+// comesBack reports whether a request has begun to arrive while closeIdle was ending the wait for it. It is then served.
+func (c *conn) comesBack() bool {
+	c.departure.mu.Lock()
+	defer c.departure.mu.Unlock()
+	if !c.leaving || !hasUnread(&c.account) {
+		return false
+	}
+	c.leaving = false
+	_ = c.SetReadDeadline(time.Time{})
+	return true
 }
 
 // track keeps the account's state by what net/http says of the connection.
@@ -40,7 +56,7 @@ func (c *conn) track(state http.ConnState) {
 	switch state {
 	case http.StateActive:
 		c.account.SetState(pool.StateActive)
-		if c.root.server.telling.Load() {
+		if c.told.Load() {
 			c.stay()
 		}
 	case http.StateIdle:
@@ -61,5 +77,20 @@ func (c *conn) stay() {
 	if c.leaving {
 		c.leaving = false
 		_ = c.SetReadDeadline(time.Time{})
+	}
+}
+
+// noteTimeout records which of net/http's times has run out, if it was one of
+// them: the connection is about to be closed.
+func (c *conn) noteTimeout() {
+	c.departure.mu.Lock()
+	defer c.departure.mu.Unlock()
+	switch {
+	case c.leaving || c.account.InFlight() > 0:
+		// It is being told to leave, or its handler has set a deadline.
+	case c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince:
+		c.account.SetCloseReason(pool.ReasonIdle)
+	default:
+		c.account.SetCloseReason(pool.ReasonHeader)
 	}
 }

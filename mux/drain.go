@@ -121,9 +121,10 @@ func (s *Server) stopAccepting(ctx context.Context) error {
 	if waitRoots(patience, roots) != nil {
 		// They have had their time; the others are not to wait for them.
 		s.cutUnrecognised()
+		s.stopHanding()
 	}
 	err := waitRoots(ctx, roots)
-	s.closeCustoms()
+	s.finishCustoms()
 	s.tell(ctx)
 	return err
 }
@@ -155,7 +156,7 @@ func (s *Server) cutUnrecognised() {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
 		if c, ok := a.Owner().(*conn); ok {
 			c.cut.Store(true)
-			_ = a.Close()
+			_ = a.CloseFor(pool.ReasonDrain)
 		}
 	}
 }
@@ -178,15 +179,15 @@ func (s *Server) endWaits(r *root) {
 	}
 }
 
-// tell tells every client to leave, spread over the configured time. It returns
-// when all have been told; that they leave is what the next step waits for.
+// tell tells every client to leave, each at a random moment of the configured
+// spread. It returns when all have been told; that they leave is what the next step waits for.
 func (s *Server) tell(ctx context.Context) {
 	spread := s.config.Drain.Spread
 	s.telling.Store(true)
 	s.background.run(func() { _ = s.webSockets.Drain(s.serving, spread) })
-	s.tellHTTP1(ctx, spread)
-	s.waitAsked(ctx)
-	// What net/http and grpc-go say goes to all of their connections at once.
+	s.tellConns(ctx, spread)
+	s.waitAnswered(ctx)
+	// Their clients know by now. What net/http and grpc-go say goes to all of their connections at once.
 	s.background.run(func() { _ = s.http2.Shutdown(s.serving) })
 	if s.h2c != nil {
 		s.h2c.Shutdown()
@@ -194,44 +195,15 @@ func (s *Server) tell(ctx context.Context) {
 	s.background.run(func() { _ = s.grpc.GracefulStop(s.serving) })
 }
 
-// askedTime bounds the wait for requests whose first bytes are there.
-const askedTime = time.Second
-
-// waitAsked waits until no HTTP/2 or gRPC connection is before a first request that
-// was among its first bytes: GOAWAY would refuse that.
-func (s *Server) waitAsked(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askedTime)
-	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !s.allAsked() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *Server) allAsked() bool {
-	for _, a := range s.conns.Conns(pool.Tag(protocols.HTTP2), pool.Tag(protocols.GRPC)) {
-		if c, ok := a.Owner().(*conn); ok && c.verdict.BeginsRequest() && !c.asked.Load() {
-			return false
-		}
-	}
-	return true
-}
-
-// tellHTTP1 closes idle HTTP/1.1 connections at random moments within spread. Those
-// that are busy learn it from their next response.
-func (s *Server) tellHTTP1(ctx context.Context, spread time.Duration) {
+// tellConns tells every client but those of WebSockets, each at a random moment within spread.
+func (s *Server) tellConns(ctx context.Context, spread time.Duration) {
 	type departure struct {
 		conn *conn
 		at   time.Duration
 	}
 	var departures []departure
-	for _, a := range s.conns.Conns(pool.Tag(protocols.HTTP1), pool.Tag(protocols.WebSocket)) {
-		if c, ok := a.Owner().(*conn); ok && a.State() != pool.StateUpgraded {
+	for _, a := range s.conns.Conns() {
+		if c, ok := a.Owner().(*conn); ok {
 			d := departure{conn: c}
 			if spread > 0 {
 				d.at = rand.N(spread) //nolint:gosec // A herd is spread, no secret is made.
@@ -242,10 +214,66 @@ func (s *Server) tellHTTP1(ctx context.Context, spread time.Duration) {
 	slices.SortFunc(departures, func(a, b departure) int { return cmp.Compare(a.at, b.at) })
 	started := time.Now()
 	for _, d := range departures {
-		s.waitGone(ctx, d.at-time.Since(started))
-		d.conn.closeIdle()
+		if wait := d.at - time.Since(started); wait > 0 {
+			s.waitGone(ctx, wait)
+		}
+		s.tellConn(d.conn, min(spread/4, freshTime))
 	}
 	s.waitGone(ctx, spread-time.Since(started))
+}
+
+// freshTime is how long an HTTP/1.1 connection without a request counts as one that will
+// soon have another. Its client would send that into the close, so it is told by the response, or at the end of the spread.
+const freshTime = 500 * time.Millisecond
+
+// tellConn tells one client to leave, in the words of its protocol: an HTTP/1.1 connection that has been idle for longer
+// than fresh is closed, another one is closed by its next response, one of HTTP/2 or gRPC gets GOAWAY. The owner
+// of one that is neither learns it from its [DrainContext].
+func (s *Server) tellConn(c *conn, fresh time.Duration) {
+	s.notices.end(c)
+	switch protocols.Protocol(s.conns.Tag(&c.account)) {
+	case protocols.HTTP1, protocols.WebSocket:
+		if c.account.State() != pool.StateUpgraded {
+			c.account.SetCloseReason(pool.ReasonDrain)
+			c.closeIdle(fresh)
+		}
+	case protocols.HTTP2, protocols.GRPC:
+		c.account.SetCloseReason(pool.ReasonDrain)
+		c.GoAway()
+	}
+}
+
+// answerTime bounds the wait for what a GOAWAY must not overtake.
+const answerTime = time.Second
+
+// waitAnswered waits until no HTTP/2 or gRPC connection is before a first request that
+// was among its first bytes, and until every client has seen the first GOAWAY: the second would
+// refuse the streams that are on their way.
+func (s *Server) waitAnswered(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !s.allAnswered() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) allAnswered() bool {
+	for _, a := range s.conns.Conns(pool.Tag(protocols.HTTP2), pool.Tag(protocols.GRPC)) {
+		c, ok := a.Owner().(*conn)
+		if !ok {
+			continue
+		}
+		if told, acked := c.GoneAway(); told && !acked || c.verdict.BeginsRequest() && !c.asked.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // waitGone waits for d, or until no connection is left.
@@ -260,8 +288,10 @@ func (s *Server) waitGone(ctx context.Context, d time.Duration) {
 func (s *Server) waitConnections(ctx context.Context) error {
 	s.cutUnrecognised()
 	if s.telling.Load() {
-		s.tellHTTP1(ctx, 0)
+		s.tellConns(ctx, 0)
 	}
+	s.waitTaken(ctx)
+	s.closeCustoms()
 	return s.conns.WaitEmpty(ctx)
 }
 
@@ -290,9 +320,10 @@ func (s *Server) forceClose(ctx context.Context) error {
 			err = errors.Join(err, lerr)
 		}
 	}
+	s.stopHanding()
 	s.cutUnrecognised()
 	for _, a := range s.conns.Conns() {
-		_ = a.Close()
+		_ = a.CloseFor(pool.ReasonForced)
 	}
 	// grpc-go's Stop waits for its listeners, which end with the roots.
 	err = errors.Join(err, waitRoots(ctx, roots))
@@ -320,6 +351,7 @@ func (s *Server) closeServers() {
 // cleanup gives back what the servers hold.
 func (s *Server) cleanup(ctx context.Context) error {
 	roots := s.stop()
+	s.stopHanding()
 	s.closeCustoms()
 	s.stopServing()
 	if err := waitRoots(ctx, roots); err != nil {

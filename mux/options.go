@@ -1,8 +1,10 @@
 package mux
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/http"
 
 	"google.golang.org/grpc"
@@ -91,4 +93,14 @@ func WithLogger(l *slog.Logger) Option {
 // the server answers them itself.
 func WithoutHealthPaths() Option {
 	return func(s *Server) { s.healthPaths = false }
+}
+
+// WithListen sets what opens the sockets of the configured listeners, by their address: for sockets that
+// the process was given by a service manager or by its predecessor. Default: [listeners.Listen].
+func WithListen(listen func(ctx context.Context, address string) (net.Listener, error)) Option {
+	return func(s *Server) {
+		if listen != nil {
+			s.listen = listen
+		}
+	}
 }

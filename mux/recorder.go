@@ -12,14 +12,18 @@ import (
 // look for, sendfile included.
 type recorder struct {
 	http.ResponseWriter
-	code int // 0 until the status is decided
+	code int   // 0 until the status is decided
+	sent int64 // bytes of the response's body that the handler has written
 }
 
 // recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
-// it can hijack or push must get the true answer.
+// it can hijack or push must get the true answer. HTTP/2 needs to be watched by the stream.
 type (
 	recorder1 struct{ recorder }
-	recorder2 struct{ recorder }
+	recorder2 struct {
+		recorder
+		exchange
+	}
 )
 
 var (
@@ -51,19 +55,25 @@ func (r *recorder) WriteHeader(code int) {
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
 	r.code = r.status()
-	return r.ResponseWriter.Write(p)
+	n, err := r.ResponseWriter.Write(p)
+	r.sent += int64(n)
+	return n, err
 }
 
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
 	r.code = r.status()
-	return io.WriteString(r.ResponseWriter, s)
+	n, err := io.WriteString(r.ResponseWriter, s)
+	r.sent += int64(n)
+	return n, err
 }
 
 // ReadFrom implements [io.ReaderFrom].
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 	r.code = r.status()
-	return io.Copy(r.ResponseWriter, src)
+	n, err := io.Copy(r.ResponseWriter, src)
+	r.sent += n
+	return n, err
 }
 
 // Flush implements [http.Flusher].

@@ -33,7 +33,7 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.hasServed(s.config.HTTP2.MaxRequests) {
-		w.Header().Set("Connection", "close") // net/http answers it with GOAWAY.
+		c.leave()
 	}
 	book, serve := s.requests.http2, s.route
 	if protocols.IsExtendedConnect(r) {
@@ -42,8 +42,12 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	if deny := c.denial(r); deny != nil {
 		serve = deny
 	}
-	rec := &recorder2{recorder{ResponseWriter: w}}
-	s.count(book, c, rec.httpResult, func() { serve(rec, r) })
+	rec := &recorder2{recorder: recorder{ResponseWriter: w}}
+	if c != nil && book.protocol == protocols.HTTP2 { // A WebSocket has its own pings.
+		rec.begin(&c.exchanges, w, r)
+		defer rec.end(&c.exchanges)
+	}
+	s.countHTTP(book, c, &rec.recorder, rec, r, serve)
 }
 
 // serveExtendedConnect serves a WebSocket on a stream as the handshake of
@@ -66,23 +70,26 @@ func (s *Server) routeHandshake(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
-	if s.telling.Load() || c.hasServed(s.config.HTTP1.MaxRequests) {
+	if c.isTold() || c.hasServed(s.config.HTTP1.MaxRequests) {
 		w.Header().Set("Connection", "close")
 	}
 	if s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
 		s.h2c.ServeHTTP(w, r) // Its streams come here again.
 		return
 	}
+	if c != nil {
+		c.declared.Store(r.ContentLength > 0)
+	}
 	rec := &recorder1{recorder{ResponseWriter: w}}
 	if deny := c.denial(r); deny != nil {
-		s.count(s.requests.http1, c, rec.httpResult, func() { deny(rec, r) })
+		s.countHTTP(s.requests.http1, c, &rec.recorder, rec, r, deny)
 		return
 	}
 	if !protocols.IsWebSocketUpgrade(r) {
-		s.count(s.requests.http1, c, rec.httpResult, func() { s.route(rec, r) })
+		s.countHTTP(s.requests.http1, c, &rec.recorder, rec, r, s.route)
 		return
 	}
-	s.count(s.requests.webSocket, c, rec.httpResult, func() { s.routeHandshake(rec, r) })
+	s.countHTTP(s.requests.webSocket, c, &rec.recorder, rec, r, s.routeHandshake)
 	if c != nil && c.account.State() != pool.StateUpgraded {
 		// The handshake was refused, so the connection goes on as HTTP.
 		s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
@@ -129,7 +136,7 @@ func trackState(nc net.Conn, state http.ConnState) {
 // on its way when clients were told to leave must not become idle.
 func trackHTTP1(nc net.Conn, state http.ConnState) {
 	trackState(nc, state)
-	if c, ok := nc.(*conn); ok && state == http.StateIdle && c.root.server.telling.Load() {
+	if c, ok := nc.(*conn); ok && state == http.StateIdle && c.told.Load() {
 		_ = c.Close()
 	}
 }

@@ -33,12 +33,14 @@ type Server struct {
 	// Set by New and its options, and not changed after that.
 	config           Config
 	logger           *slog.Logger
+	accessLog        *slog.Logger // nil: none
 	handler          http.Handler
 	webSocketHandler http.Handler
 	registerGRPC     func(GRPCRegistrar)
 	grpcOptions      []grpc.ServerOption
 	tlsConfig        *tls.Config
 	healthPaths      bool
+	listen           func(context.Context, string) (net.Listener, error)
 	configErr        error
 
 	machine    *lifecycle.Machine
@@ -65,6 +67,11 @@ type Server struct {
 	// accepting ends when nothing more is to be accepted, serving with the drain.
 	accepting, serving        context.Context
 	stopAccepted, stopServing context.CancelFunc
+	// handing ends when custom listeners have had their time to take connections.
+	handing     context.Context
+	stopHanding context.CancelFunc
+	notices     notices
+	closed      closedBook
 	// stopping is set at the same time, telling when clients are told to leave,
 	// and cutting when every connection is to be closed.
 	stopping, telling, cutting atomic.Bool
@@ -100,6 +107,7 @@ func New(options ...Option) *Server {
 		config:      DefaultConfig(),
 		handler:     http.NotFoundHandler(),
 		healthPaths: true,
+		listen:      listeners.Listen,
 	}
 	for _, o := range options {
 		o(s)
@@ -113,10 +121,15 @@ func New(options ...Option) *Server {
 	s.requests = s.newRequestStats()
 	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
 	s.serving, s.stopServing = context.WithCancel(context.Background())
+	s.handing, s.stopHanding = context.WithCancel(context.Background())
+	s.conns.Observe(s.closed.observe)
+	s.conns.Observe(s.logEvent)
 	s.webSockets = protocols.NewWebSockets(s.config.WebSocket, s.logger, protocols.WebSocketHooks{
 		Reserve: reserveWebSocket,
 		Release: releaseWebSocket,
 		Opened:  webSocketOpened,
+		Counter: countMessages,
+		Ended:   webSocketEnded,
 	})
 	s.machine = lifecycle.New(s.config.Drain, lifecycle.Actions{
 		Announce:        s.announce,
@@ -143,6 +156,9 @@ func (s *Server) start() error {
 			MaxBytes:         c.Sniff.MaxBytes,
 			UndecidedTimeout: c.HTTP2.IdleTimeout,
 			Transport:        c.GRPC.Transport,
+
+			MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
+			OnFlood:            s.flooded,
 		}
 		s.sniff.Settings, s.startErr = protocols.ServerSettings(c.HTTP2)
 		if s.startErr != nil {
@@ -173,6 +189,7 @@ func (s *Server) start() error {
 		}
 		s.startedAt = time.Now()
 		s.background.run(func() { _ = s.refuser.Serve(s.refusals) })
+		s.background.run(func() { s.sweepConns(s.serving) })
 	})
 	if s.startErr != nil {
 		return s.startErr
@@ -205,7 +222,7 @@ func (s *Server) Listen() error {
 				return undo(fmt.Errorf("mux: listener %s: %w", c.Address, err))
 			}
 		}
-		l, err := listeners.Listen(context.Background(), c.Address)
+		l, err := s.listen(context.Background(), c.Address)
 		if err != nil {
 			return undo(fmt.Errorf("mux: %w", err))
 		}
@@ -369,7 +386,7 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 			if tag == pool.Tag(protocols.GRPC) {
 				c.showByAddr()
 			}
-			c.ends = protocols.AgeLimit(c.account.Opened(), s.maxAge(tag))
+			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
 			c.settle()
 			return true
 		}

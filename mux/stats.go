@@ -24,6 +24,10 @@ type Stats struct {
 	Codes    map[string]map[int]uint64    `json:"codes"`
 	// Durations are the requests' durations since the start.
 	Durations map[string]pool.DurationTotals `json:"-"`
+	// Closed counts connections that are closed by the tag that they had and the reason: one of package pool's, or a custom protocol's.
+	Closed map[string]map[string]uint64 `json:"closed"`
+	// ConnDurations are how long connections that are closed were open, by tag.
+	ConnDurations map[string]pool.DurationTotals `json:"-"`
 	// Sniffs are the times from the first wait for a connection's bytes to its
 	// verdict, Handshakes those of TLS handshakes that succeeded.
 	Sniffs     pool.DurationTotals `json:"-"`
@@ -46,17 +50,19 @@ func (s *Server) Stats() Stats {
 		}
 	}
 	stats := Stats{
-		Phase:      s.Phase(),
-		Started:    s.startTime(),
-		Pools:      pools,
-		Rejected:   s.conns.Rejected(),
-		Requests:   s.conns.RequestStats(),
-		Codes:      make(map[string]map[int]uint64),
-		Durations:  make(map[string]pool.DurationTotals),
-		Sniffs:     s.sniffTimes.Totals(),
-		Handshakes: s.tlsTimes.Totals(),
-		Drain:      s.report.Load(),
-		Health:     s.conns.Health(),
+		Phase:         s.Phase(),
+		Started:       s.startTime(),
+		Pools:         pools,
+		Rejected:      s.conns.Rejected(),
+		Requests:      s.conns.RequestStats(),
+		Codes:         make(map[string]map[int]uint64),
+		Durations:     make(map[string]pool.DurationTotals),
+		Closed:        s.closed.all(),
+		Sniffs:        s.sniffTimes.Totals(),
+		ConnDurations: s.conns.ConnDurations(),
+		Handshakes:    s.tlsTimes.Totals(),
+		Drain:         s.report.Load(),
+		Health:        s.conns.Health(),
 	}
 	for _, p := range builtin {
 		book := s.conns.Requests(pool.Tag(p))

@@ -52,6 +52,26 @@ func webSocketOpened(r *http.Request) {
 	}
 }
 
+// countMessages returns what counts the messages of a WebSocket on its connection.
+func countMessages(r *http.Request) func(received, sent int) {
+	if c, ok := connOf(r.Context()); ok {
+		return c.account.CountMessages
+	}
+	return nil
+}
+
+// webSocketEnded records why a WebSocket is about to be closed.
+func webSocketEnded(r *http.Request, reason string) {
+	c, ok := connOf(r.Context())
+	switch {
+	case !ok:
+	case r.ProtoMajor == 1:
+		c.account.SetCloseReason(reason)
+	case reason == protocols.EndedPingTimeout:
+		c.root.server.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Tag: pool.Tag(protocols.WebSocket), Reason: reason})
+	}
+}
+
 // reserveWebSocket takes a place in the pool of WebSockets for a handshake.
 func reserveWebSocket(r *http.Request) bool {
 	c, ok := needsPlace(r)

@@ -1,10 +1,8 @@
 package pool
 
 import (
-	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -43,35 +41,42 @@ func (s State) String() string {
 //
 // All methods may be called concurrently. The account is closed by the first
 // call to Close; a connection that is never closed stays in its pool.
+//
+// There may be tens of thousands of them, so what few connections need is kept
+// elsewhere: by the Set (the client's address) or by who asks for it ([StallWatch]).
 type Conn struct {
-	raw    net.Conn
-	set    *Set
-	owner  any
-	id     uint64
-	opened time.Time
+	raw   net.Conn
+	owner any
+	id    uint64
+	// account is the pool that it is in, or was closed in. It is changed with Set.mu held.
+	account atomic.Pointer[account]
+	// opened and last are the times of the accept and of the last byte in either
+	// direction, in nanoseconds since the Set began, so that they need no wall clock.
+	opened int64
+	last   atomic.Int64
 
-	received atomic.Uint64
-	sent     atomic.Uint64
-	// last is the time of the last byte in either direction, in nanoseconds
-	// since opened, so that it needs no wall clock.
-	last  atomic.Int64
-	state atomic.Uint32
-	// inFlight and requests are requests, calls or WebSocket sessions.
-	inFlight atomic.Int32
-	requests atomic.Uint64
-	closed   atomic.Bool
-	// closeReason is what SetCloseReason was given first; nil before.
-	closeReason atomic.Pointer[string]
-
-	// client is what the limit per address counts it under; set by Identify.
-	client netip.Addr
-
-	// Guarded by set.mu: the pool it is in, and what it had already counted when it
-	// came there, so that bytes are booked where they were moved.
-	tag          Tag
-	baseReceived uint64
-	baseSent     uint64
+	received, sent atomic.Uint64 // bytes
+	messagesIn     atomic.Uint64
+	messagesOut    atomic.Uint64
+	requests       atomic.Uint64          // requests, calls or WebSocket sessions
+	inFlight       atomic.Int32           // of those, the ones that are not over
+	status         atomic.Uint32          // the State, and the bits that follow it
+	writes         atomic.Uint64          // see writeBegun
+	closeReason    atomic.Pointer[string] // nil before it is settled
 }
+
+// The bits of Conn.status.
+const (
+	stateBits = 1<<3 - 1
+	closedBit = 1 << 3 // Close was called
+	// How the last read and the last write failed, as a note; noNote once one has succeeded again.
+	readNoteShift  = 4
+	writeNoteShift = 6
+	// readAborted and writeAborted are set while the deadline in force had run out when it
+	// was set: that is how one's own goroutines are woken, and nobody was too slow.
+	readAborted  = 1 << 8
+	writeAborted = 1 << 9
+)
 
 var (
 	_ net.Conn      = (*Conn)(nil)
@@ -90,13 +95,13 @@ func (c *Conn) Owner() any { return c.owner }
 func (c *Conn) NetConn() net.Conn { return c.raw }
 
 // State returns what the connection is doing.
-func (c *Conn) State() State { return State(c.state.Load()) }
+func (c *Conn) State() State { return State(c.status.Load() & stateBits) }
 
 // SetState records what the connection is doing. StateClosing is final: a later call has no effect.
 func (c *Conn) SetState(s State) {
 	for {
-		old := c.state.Load()
-		if State(old) == StateClosing || c.state.CompareAndSwap(old, uint32(s)) {
+		old := c.status.Load()
+		if State(old&stateBits) == StateClosing || c.status.CompareAndSwap(old, old&^stateBits|uint32(s)&stateBits) {
 			return
 		}
 	}
@@ -118,8 +123,9 @@ func (c *Conn) Requests() uint64 { return c.requests.Load() }
 // InFlight returns how many of its requests are not answered yet.
 func (c *Conn) InFlight() int { return int(c.inFlight.Load()) }
 
-// Opened returns the time at which the connection was accepted.
-func (c *Conn) Opened() time.Time { return c.opened }
+// Opened returns the time at which the connection was accepted, by the clock as it was
+// when the Set began: a clock that was set since then does not move it.
+func (c *Conn) Opened() time.Time { return c.account.Load().at(c.opened) }
 
 // Received returns the number of bytes read from the peer so far.
 func (c *Conn) Received() uint64 { return c.received.Load() }
@@ -129,136 +135,30 @@ func (c *Conn) Sent() uint64 { return c.sent.Load() }
 
 // LastActivity returns the time of the last byte in either direction, or the
 // time of the accept if there was none.
-func (c *Conn) LastActivity() time.Time { return c.opened.Add(time.Duration(c.last.Load())) }
+func (c *Conn) LastActivity() time.Time { return c.account.Load().at(c.last.Load()) }
 
-// CountRead books n bytes that were read past the wrapper, through SyscallConn.
-func (c *Conn) CountRead(n int) {
-	if n > 0 {
-		c.received.Add(uint64(n))
-		c.touch()
+// CountMessages books messages that were received and sent: of a stream of calls,
+// or of a WebSocket. What a message is, the protocol says.
+func (c *Conn) CountMessages(received, sent int) {
+	if received > 0 {
+		c.messagesIn.Add(uint64(received))
+	}
+	if sent > 0 {
+		c.messagesOut.Add(uint64(sent))
 	}
 }
 
-func (c *Conn) countSent(n int64) {
-	if n > 0 {
-		c.sent.Add(uint64(n))
-		c.touch()
+// Messages returns the numbers of messages that CountMessages has booked.
+func (c *Conn) Messages() (received, sent uint64) {
+	return c.messagesIn.Load(), c.messagesOut.Load()
+}
+
+// traffic returns all that the connection has moved so far.
+func (c *Conn) traffic() traffic {
+	return traffic{
+		bytesReceived:    c.received.Load(),
+		bytesSent:        c.sent.Load(),
+		messagesReceived: c.messagesIn.Load(),
+		messagesSent:     c.messagesOut.Load(),
 	}
 }
-
-func (c *Conn) touch() { c.last.Store(int64(time.Since(c.opened))) }
-
-// Read implements [net.Conn].
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.raw.Read(p)
-	c.CountRead(n)
-	return n, err
-}
-
-// Write implements [net.Conn].
-func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.raw.Write(p)
-	c.countSent(int64(n))
-	return n, err
-}
-
-// writerOnly hides every method but Write, so that io.Copy does not come back
-// to the ReadFrom or WriteTo that called it.
-type writerOnly struct{ io.Writer }
-
-type readerOnly struct{ io.Reader }
-
-// ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, which is
-// what lets a file or a socket be sent without passing through user space. The
-// bytes are booked when the copy ends.
-func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
-	rf, ok := c.raw.(io.ReaderFrom)
-	if !ok {
-		return io.Copy(writerOnly{c}, r)
-	}
-	n, err := rf.ReadFrom(r)
-	c.countSent(n)
-	return n, err
-}
-
-// WriteTo implements [io.WriterTo] by the wrapped connection's own. The bytes are
-// booked when the copy ends.
-func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	wt, ok := c.raw.(io.WriterTo)
-	if !ok {
-		return io.Copy(w, readerOnly{c})
-	}
-	n, err := wt.WriteTo(w)
-	if n > 0 {
-		c.received.Add(uint64(n))
-		c.touch()
-	}
-	return n, err
-}
-
-// CloseWrite sends the end of the stream and leaves the other direction open.
-// It returns [errors.ErrUnsupported] where the wrapped connection cannot.
-func (c *Conn) CloseWrite() error {
-	if cw, ok := c.raw.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
-// SyscallConn implements [syscall.Conn]. What is read or written there is not
-// counted; see [Conn.CountRead].
-func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	sc, ok := c.raw.(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	raw, err := sc.SyscallConn()
-	return rawConn{raw}, err
-}
-
-// ReadConn returns the raw socket where a read from it is a read from this
-// connection: for a bare TCP or Unix socket, and not for a type that may hold
-// bytes of its own. What is read there is to be told by [Conn.CountRead].
-func (c *Conn) ReadConn() (syscall.RawConn, bool) {
-	var raw syscall.RawConn
-	var err error
-	switch socket := c.raw.(type) {
-	case *net.TCPConn:
-		raw, err = socket.SyscallConn()
-	case *net.UnixConn:
-		raw, err = socket.SyscallConn()
-	default:
-		return nil, false
-	}
-	return raw, err == nil
-}
-
-// rawConn hides the method by which (*os.File).WriteTo finds the socket behind
-// a connection: it would send past the account, where ReadFrom sends as fast and counts.
-type rawConn struct{ syscall.RawConn }
-
-// Close closes the wrapped connection and, the first time, takes the
-// connection out of its pool.
-func (c *Conn) Close() error {
-	err := c.raw.Close()
-	if c.closed.CompareAndSwap(false, true) {
-		c.SetState(StateClosing)
-		c.set.remove(c)
-	}
-	return err
-}
-
-// LocalAddr implements [net.Conn].
-func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
-
-// RemoteAddr implements [net.Conn].
-func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
-
-// SetDeadline implements [net.Conn].
-func (c *Conn) SetDeadline(t time.Time) error { return c.raw.SetDeadline(t) }
-
-// SetReadDeadline implements [net.Conn].
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.raw.SetReadDeadline(t) }
-
-// SetWriteDeadline implements [net.Conn].
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.raw.SetWriteDeadline(t) }

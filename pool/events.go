@@ -15,10 +15,10 @@ type EventKind uint8
 // The kinds of events, and the fields of Event that each fills besides Kind, Seq and Time.
 const (
 	EventAdded         EventKind = iota + 1 // a connection was accepted: Conn, Tag
-	EventRemoved                            // a connection was closed: Conn, Tag, and Reason if one was given
+	EventRemoved                            // a connection was closed: Conn, Tag, and Reason, which [Conn.CloseReason] explains
 	EventRetagged                           // a connection changed its pool: Conn, Tag, From
-	EventTimeout                            // a connection was too slow: what [Set.Report] was given
-	EventError                              // something failed: what [Set.Report] was given
+	EventTimeout                            // a connection was too slow: Conn, Tag, Reason, before its EventRemoved; or what [Set.Report] was given
+	EventError                              // a connection was reset, likewise, with Err; or what [Set.Report] was given
 	EventLimitReached                       // a limit refused somebody, one event each time: Tag, Reason, and Conn where there is one
 	EventHealthChanged                      // a pool is better or worse off: Tag, Old, New
 )
@@ -55,7 +55,8 @@ type Event struct {
 
 // observers are those who are told. The zero value has none.
 type observers struct {
-	list atomic.Pointer[[]*observer] // nil while there are none; never changed in place
+	list  atomic.Pointer[[]*observer] // nil while there are none; never changed in place
+	spare spareLists
 
 	mu        sync.Mutex // guards changes of list, and what follows
 	panics    uint64
@@ -124,7 +125,7 @@ func (s *Set) Report(e Event) {
 	s.mu.Lock()
 	defer s.unlock()
 	if e.Tag == "" && e.Conn != nil {
-		e.Tag = e.Conn.tag
+		e.Tag = s.tag(e.Conn)
 	}
 	s.note(e)
 }
@@ -134,19 +135,30 @@ func (s *Set) note(e Event) {
 	if s.observers.list.Load() == nil {
 		return
 	}
+	if s.pending == nil {
+		s.pending = s.observers.spare.take()
+	}
+	list := s.pending
+	if len(list.events) == 0 {
+		list.time = time.Now() // What one step does happens at one time.
+	}
 	s.lastSeq++
-	e.Seq, e.Time = s.lastSeq, time.Now()
-	s.pending = append(s.pending, e)
+	e.Seq, e.Time = s.lastSeq, list.time
+	list.events = append(list.events, e)
 }
 
 // unlock unlocks mu, and then tells the observers what has happened while it was held.
 func (s *Set) unlock() {
-	events := s.pending
+	list := s.pending
 	s.pending = nil
 	s.mu.Unlock()
-	for i := range events {
-		s.observers.tell(&events[i])
+	if list == nil {
+		return
 	}
+	for i := range list.events {
+		s.observers.tell(&list.events[i])
+	}
+	s.observers.spare.put(list)
 }
 
 func (o *observers) tell(e *Event) {
@@ -172,27 +184,4 @@ func (o *observers) call(observer *observer, e *Event) {
 		o.lastPanic = fmt.Errorf("pool: an observer panicked at %v: %v\n%s", e.Kind, v, stack)
 	}()
 	observer.observe(*e)
-}
-
-// CloseFor is Close with a reason, as SetCloseReason gives it. A caller that has wrapped
-// c in a connection of its own closes that one instead.
-func (c *Conn) CloseFor(reason string) error {
-	c.SetCloseReason(reason)
-	return c.Close()
-}
-
-// SetCloseReason records why c is about to be closed, for EventRemoved. The first reason
-// stands. It does not close c.
-func (c *Conn) SetCloseReason(reason string) {
-	if c.closeReason.Load() == nil {
-		c.closeReason.CompareAndSwap(nil, &reason)
-	}
-}
-
-// CloseReason returns what SetCloseReason recorded, or "".
-func (c *Conn) CloseReason() string {
-	if reason := c.closeReason.Load(); reason != nil {
-		return *reason
-	}
-	return ""
 }

@@ -75,7 +75,7 @@ func TestEvents(t *testing.T) {
 		{Kind: pool.EventLimitReached, Conn: refused, Tag: pool.Sniffing, Reason: pool.ReasonLimit},
 		{Kind: pool.EventLimitReached, Conn: refused, Tag: pool.Sniffing, Reason: pool.ReasonAddressLimit},
 		{Kind: pool.EventRemoved, Conn: c, Tag: "websocket", Reason: "drain"},
-		{Kind: pool.EventRemoved, Conn: refused, Tag: pool.Sniffing},
+		{Kind: pool.EventRemoved, Conn: refused, Tag: pool.Sniffing, Reason: pool.ReasonServer},
 		{Kind: pool.EventHealthChanged, Tag: pool.TotalTag, Old: pool.Overloaded, New: pool.Healthy},
 	}
 	got := events()
@@ -214,29 +214,56 @@ func TestUnobservedAllocations(t *testing.T) {
 	}
 }
 
-// idle is a connection that costs nothing to open and close.
-type idle struct{ net.Conn }
+// TestObservedAllocations: nor does one that somebody observes, nor the close that tells why.
+func TestObservedAllocations(t *testing.T) {
+	var set pool.Set
+	set.SetLimits(pool.Limits{Total: 1000, PerTag: map[pool.Tag]int{"http1": 1000}})
+	seen := 0
+	set.Observe(func(pool.Event) { seen++ })
+	const rounds = 1000
+	conns := make([]pool.Conn, 2*(rounds+1))
+	next := 0
+	if n := testing.AllocsPerRun(rounds, func() {
+		for _, reason := range []string{"", pool.ReasonIdle} {
+			c := &conns[next]
+			next++
+			set.Add(c, bench{}, nil)
+			set.Move(c, "http1")
+			_ = c.CloseFor(reason)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if want := (rounds + 1) * 7; seen != want {
+		t.Errorf("%d events, want %d", seen, want)
+	}
+}
 
-func (idle) Close() error { return nil }
-
-func BenchmarkObserve(b *testing.B) {
-	life := func(b *testing.B, set *pool.Set) {
-		b.Helper()
-		set.SetLimits(pool.Limits{Total: 1000, PerTag: map[pool.Tag]int{"http1": 1000}})
-		conns := make([]pool.Conn, 1)
-		b.ReportAllocs()
-		for b.Loop() {
-			conns[0] = pool.Conn{}
-			set.Add(&conns[0], idle{}, nil)
-			set.MoveWithin(&conns[0], "http1")
-			_ = conns[0].Close()
+// TestEventsNested: an observer that causes events of its own is told each of them
+// whole, however deep that goes, and whatever lists are used again.
+func TestEventsNested(t *testing.T) {
+	const depth = 30 // more than lists are kept
+	var set pool.Set
+	var reasons []string
+	set.Observe(func(e pool.Event) {
+		reasons = append(reasons, e.Reason)
+		if n := len(e.Reason); n < depth {
+			set.Report(pool.Event{Kind: pool.EventTimeout, Tag: "http1", Reason: e.Reason + "x"})
+		}
+		if e.Tag != "http1" {
+			t.Errorf("after its own events an event is %+v", e)
+		}
+	})
+	for range 3 {
+		reasons = nil
+		set.Report(pool.Event{Kind: pool.EventTimeout, Tag: "http1", Reason: "x"})
+		for i, reason := range reasons {
+			if len(reason) != i+1 {
+				t.Errorf("event %d has the reason %q", i, reason)
+			}
+		}
+		if len(reasons) != depth {
+			t.Errorf("%d events, want %d", len(reasons), depth)
 		}
 	}
-	b.Run("off", func(b *testing.B) { life(b, new(pool.Set)) })
-	b.Run("on", func(b *testing.B) {
-		var set pool.Set
-		seen := 0
-		set.Observe(func(pool.Event) { seen++ })
-		life(b, &set)
-	})
 }

@@ -44,9 +44,9 @@ const recovery = 0.05
 // healthy. A state is left at five points (0.05) below its threshold, or at 0.
 type HealthConfig struct {
 	// DegradedAbove is 0.8 unless set.
-	DegradedAbove float64 `yaml:"degraded_above"`
+	DegradedAbove float64 `apply:"runtime" yaml:"degraded_above"`
 	// OverloadedAbove is 0.95 unless set.
-	OverloadedAbove float64 `yaml:"overloaded_above"`
+	OverloadedAbove float64 `apply:"runtime" yaml:"overloaded_above"`
 }
 
 // DefaultHealthConfig returns a HealthConfig with every default filled in.
@@ -159,7 +159,7 @@ func (s *Set) healthStatus(tag Tag) HealthStatus {
 	if tag == TotalTag {
 		status.Active, status.Limit = int64(len(s.conns)), s.limits.Total
 	} else if a := s.accounts[tag]; a != nil {
-		status.Active = a.Active
+		status.Active = a.totals.Active
 	}
 	if status.Limit > 0 {
 		status.Ratio = float64(status.Active) / float64(status.Limit)

@@ -20,6 +20,10 @@ type Info struct {
 	Requests      uint64    `json:"requests"`  // requests, calls and WebSocket sessions so far
 	InFlight      int       `json:"in_flight"` // of those, the ones that are not over
 
+	// What [Conn.CountMessages] was told.
+	MessagesReceived uint64 `json:"messages_received"`
+	MessagesSent     uint64 `json:"messages_sent"`
+
 	// Verdict is the reason for which the connection was given its protocol;
 	// the figures say how many bytes and microseconds it took to find it.
 	Verdict       string   `json:"verdict,omitempty"`
@@ -56,16 +60,20 @@ func NewTLSInfo(state *tls.ConnectionState) *TLSInfo {
 
 // Info returns c's account at this moment.
 func (s *Set) Info(c *Conn) Info {
+	messagesReceived, messagesSent := c.Messages()
 	return Info{
 		ID:            c.id,
 		Protocol:      string(s.Tag(c)),
 		State:         c.State().String(),
 		LocalAddr:     c.LocalAddr().String(),
-		Opened:        c.opened,
+		Opened:        c.Opened(),
 		LastActivity:  c.LastActivity(),
 		BytesReceived: c.Received(),
 		BytesSent:     c.Sent(),
 		Requests:      c.Requests(),
 		InFlight:      c.InFlight(),
+
+		MessagesReceived: messagesReceived,
+		MessagesSent:     messagesSent,
 	}
 }

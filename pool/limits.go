@@ -68,23 +68,26 @@ func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 	}
 	if s.clients == nil {
 		s.clients = make(map[netip.Addr]int)
+		s.addresses = make(map[*Conn]netip.Addr)
 	}
 	if s.clients[address] >= s.limits.PerAddress {
 		refuse = ReasonAddressLimit
-		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: c.tag, Reason: refuse})
+		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: s.tag(c), Reason: refuse})
 	}
 	s.clients[address]++
-	c.client = address
+	s.addresses[c] = address
 	return refuse
 }
 
 // forget is the other half of Identify. The caller holds mu.
 func (s *Set) forget(c *Conn) {
-	if !c.client.IsValid() {
+	address, counted := s.addresses[c]
+	if !counted {
 		return
 	}
-	if s.clients[c.client]--; s.clients[c.client] == 0 {
-		delete(s.clients, c.client)
+	delete(s.addresses, c)
+	if s.clients[address]--; s.clients[address] == 0 {
+		delete(s.clients, address)
 	}
 }
 
@@ -120,7 +123,7 @@ func (s *Set) Reserve(tag Tag) bool {
 // reserve is Reserve for c, which may be nil, and for a caller that holds mu and calls unlock.
 func (s *Set) reserve(tag Tag, c *Conn) bool {
 	a := s.account(tag)
-	if limit := s.limits.PerTag[tag]; limit > 0 && int(a.Active)+a.reserved >= limit {
+	if limit := s.limits.PerTag[tag]; limit > 0 && int(a.totals.Active)+a.reserved >= limit {
 		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
 		return false
 	}
@@ -134,7 +137,7 @@ func (s *Set) Full(tag Tag) bool {
 	defer s.mu.Unlock()
 	a := s.account(tag)
 	limit := s.limits.PerTag[tag]
-	return limit > 0 && int(a.Active)+a.reserved >= limit
+	return limit > 0 && int(a.totals.Active)+a.reserved >= limit
 }
 
 // Release gives back a place that Reserve has taken.
@@ -158,7 +161,7 @@ func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
 func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 	s.mu.Lock()
 	defer s.unlock()
-	if c.tag == tag {
+	if s.tag(c) == tag {
 		return s.move(c, tag), false
 	}
 	if !s.reserve(tag, c) {

@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,7 +11,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -119,6 +122,79 @@ func TestAccount(t *testing.T) {
 	if got := c.State(); got != pool.StateClosing {
 		t.Errorf("state %v", got)
 	}
+}
+
+// TestConnSize: there is one for each connection, so every word counts.
+func TestConnSize(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("the figure is that of 64-bit machines")
+	}
+	if got := unsafe.Sizeof(pool.Conn{}); got > 128 {
+		t.Errorf("a Conn takes %d bytes, want at most 128", got)
+	}
+}
+
+// TestNoWayBackToSniffing: a connection whose protocol is known does not forget it.
+func TestNoWayBackToSniffing(t *testing.T) {
+	var set pool.Set
+	c := add(&set, pipeFrom(t, "192.0.2.1"))
+	if !set.Move(c, pool.Sniffing) {
+		t.Error("it cannot stay where it is")
+	}
+	set.Move(c, "http1")
+	if set.Move(c, pool.Sniffing) || set.Tag(c) != "http1" {
+		t.Errorf("it went back, and is in %s", set.Tag(c))
+	}
+	if got := set.Tag(new(pool.Conn)); got != "" {
+		t.Errorf("one that was never added is in %q", got)
+	}
+}
+
+// TestTimes: the times of a connection are those of the clock, whenever the Set began.
+func TestTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var set pool.Set
+		add(&set, pipeFrom(t, "192.0.2.1"))
+		time.Sleep(time.Hour)
+		c := add(&set, bench{})
+		opened := time.Now()
+		if !c.Opened().Equal(opened) || !c.LastActivity().Equal(opened) {
+			t.Errorf("opened %v, last active %v, want %v", c.Opened(), c.LastActivity(), opened)
+		}
+		time.Sleep(time.Minute)
+		_, _ = c.Write([]byte("x"))
+		if !c.Opened().Equal(opened) || !c.LastActivity().Equal(opened.Add(time.Minute)) {
+			t.Errorf("opened %v, last active %v, want a minute apart", c.Opened(), c.LastActivity())
+		}
+	})
+}
+
+// TestConnDurations: how long connections lived is counted where they ended.
+func TestConnDurations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var set pool.Set
+		for _, d := range []time.Duration{time.Millisecond, time.Second, 90 * time.Second, 24 * time.Hour, 48 * time.Hour} {
+			c := add(&set, bench{})
+			set.Move(c, "http1")
+			time.Sleep(d)
+			set.Move(c, "websocket")
+			_ = c.Close()
+			_ = c.Close()
+		}
+		all := set.ConnDurations()
+		if all["http1"].Count != 0 || all["sniffing"].Count != 0 {
+			t.Errorf("counted where none ended: %+v", all)
+		}
+		totals := all["websocket"]
+		buckets := totals.Map()
+		got := []uint64{buckets[1], buckets[60], buckets[120], buckets[43200], buckets[86400], totals.Count}
+		if diff := cmp.Diff([]uint64{2, 2, 3, 3, 4, 5}, got); diff != "" || len(buckets) != 13 {
+			t.Errorf("%d buckets (-want +got):\n%s", len(buckets), diff)
+		}
+		if want := 1.001 + 90 + 3*86400; !within(totals.SumSeconds, want, 1e-9) {
+			t.Errorf("%v s together, want %v", totals.SumSeconds, want)
+		}
+	})
 }
 
 // TestReject: rejections are counted by pool and reason.
@@ -233,8 +309,34 @@ func TestWaitEmpty(t *testing.T) {
 	}
 }
 
-// TestReadWriteAllocations: the account costs no allocation.
+// TestReadWriteAllocations: the account costs no allocation, on whatever way the bytes go.
 func TestReadWriteAllocations(t *testing.T) {
+	var set pool.Set
+	var watch pool.StallWatch
+	c := add(&set, bench{})
+	buf := make([]byte, 16)
+	source := bytes.NewReader(buf)
+	now := time.Now()
+	for name, operation := range map[string]func(){
+		"read":          func() { _, _ = c.Read(buf) },
+		"write":         func() { _, _ = c.Write(buf) },
+		"readfrom":      func() { _, _ = c.ReadFrom(source) },
+		"raw read":      func() { c.CountRead(1); c.NoteError(nil) },
+		"messages":      func() { c.CountMessages(1, 1) },
+		"request":       func() { c.BeginRequest(); c.EndRequest() },
+		"deadline":      func() { _ = c.SetDeadline(now) },
+		"close reason":  func() { c.SetCloseReason(pool.ReasonIdle) },
+		"not writing":   func() { _ = watch.Check(now, c) },
+		"state and tag": func() { c.SetState(pool.StateIdle); _ = set.Tag(c) },
+	} {
+		if n := testing.AllocsPerRun(100, operation); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+// TestExchangeAllocations: nor over a real socket.
+func TestExchangeAllocations(t *testing.T) {
 	var set pool.Set
 	client, raw := pair(t)
 	c := add(&set, raw)
@@ -257,27 +359,13 @@ func TestInfo(t *testing.T) {
 	c := add(&set, raw)
 	set.Move(c, "http1")
 	c.SetState(pool.StateIdle)
+	c.CountMessages(3, 2)
+	c.CountMessages(1, -1)
 	info := set.Info(c)
+	if info.MessagesReceived != 4 || info.MessagesSent != 2 {
+		t.Errorf("%d messages received and %d sent, want 4 and 2", info.MessagesReceived, info.MessagesSent)
+	}
 	if info.ID != 1 || info.Protocol != "http1" || info.State != "idle" || info.LocalAddr != raw.LocalAddr().String() || time.Since(info.Opened) > time.Minute {
 		t.Errorf("info %+v", info)
 	}
-}
-
-func BenchmarkConn(b *testing.B) {
-	buf := make([]byte, 512)
-	run := func(name string, wrap func(net.Conn) net.Conn) {
-		b.Run(name, func(b *testing.B) {
-			client, raw := pair(b)
-			server := wrap(raw)
-			b.ReportAllocs()
-			for b.Loop() {
-				_, _ = client.Write(buf)
-				_, _ = io.ReadFull(server, buf)
-				_, _ = server.Write(buf)
-				_, _ = io.ReadFull(client, buf)
-			}
-		})
-	}
-	run("direct", func(c net.Conn) net.Conn { return c })
-	run("counted", func(c net.Conn) net.Conn { return add(new(pool.Set), c) })
 }

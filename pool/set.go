@@ -27,18 +27,14 @@ type Stats struct {
 	BytesReceived uint64 `json:"bytes_received"` // from the peers
 	BytesSent     uint64 `json:"bytes_sent"`     // to the peers
 
+	// What [Conn.CountMessages] was told of connections while they were in the pool.
+	MessagesReceived uint64 `json:"messages_received"`
+	MessagesSent     uint64 `json:"messages_sent"`
+
 	// AcceptedPerSecond is how many came into the pool in the last full second, and
 	// AcceptedPerMinute how many a minute, over the last 60 full seconds or since the Set's first connection.
 	AcceptedPerSecond float64 `json:"accepted_per_second"`
 	AcceptedPerMinute float64 `json:"accepted_per_minute"`
-}
-
-// account is what a Set keeps for one tag. All fields are guarded by Set.mu.
-type account struct {
-	Stats
-	arrivals rate // by second since Set.began
-	reserved int  // places taken by Reserve
-	rejected map[string]uint64
 }
 
 // Set is the set of all live connections, divided into pools by tag. The zero
@@ -57,10 +53,12 @@ type Set struct {
 	accounts map[Tag]*account
 	requests map[Tag]*Requests
 	health   healthBook
-	pending  []Event // what unlock will tell the observers
+	pending  *eventList // what unlock will tell the observers; nil for nothing
 	lastSeq  uint64
 	limits   Limits
-	clients  map[netip.Addr]int // connections by client, while that is limited
+	// clients are the connections by client, and addresses the client of each, while that is limited.
+	clients   map[netip.Addr]int
+	addresses map[*Conn]netip.Addr
 	// wake is closed when something changes that somebody may wait for; nil while nobody does.
 	wake chan struct{}
 }
@@ -71,18 +69,20 @@ type Set struct {
 // The result is empty, or the reason for which a limit wants the connection
 // refused. It is in the pool even then, because to refuse it politely takes a moment.
 func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
-	c.raw, c.set, c.owner = raw, s, owner
+	c.raw, c.owner = raw, owner
 	c.id = s.nextID.Add(1)
-	c.opened = time.Now()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.conns == nil {
 		s.conns = make(map[*Conn]struct{})
 	}
+	a := s.account(Sniffing)
+	c.opened = a.now()
+	c.last.Store(c.opened)
 	refuse = s.admit()
 	s.conns[c] = struct{}{}
 	s.note(Event{Kind: EventAdded, Conn: c, Tag: Sniffing})
-	s.enter(c, Sniffing)
+	s.enter(c, a, c.opened)
 	s.judge(TotalTag)
 	if refuse != "" {
 		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: Sniffing, Reason: refuse})
@@ -91,7 +91,7 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 }
 
 // Move puts c into the pool named tag. It reports false, and does nothing, for a
-// connection that is closed.
+// connection that is closed, and for the pool Sniffing, into which none comes back.
 func (s *Set) Move(c *Conn, tag Tag) bool {
 	s.mu.Lock()
 	defer s.unlock()
@@ -103,21 +103,35 @@ func (s *Set) move(c *Conn, tag Tag) bool {
 	if _, live := s.conns[c]; !live {
 		return false
 	}
-	if c.tag == tag {
+	from := c.account.Load()
+	if from.tag == tag {
 		return true
 	}
-	s.note(Event{Kind: EventRetagged, Conn: c, Tag: tag, From: c.tag})
-	s.leave(c)
-	s.account(c.tag).Moved++
-	s.enter(c, tag)
+	if tag == Sniffing {
+		return false
+	}
+	to := s.account(tag)
+	s.note(Event{Kind: EventRetagged, Conn: c, Tag: tag, From: from.tag})
+	if from.tag != Sniffing {
+		moved := c.traffic()
+		from.past.add(moved)
+		to.past.subtract(moved)
+	}
+	s.leave(from)
+	from.totals.Moved++
+	s.enter(c, to, to.now())
 	return true
 }
 
 // Tag returns the name of the pool that c is in, or was in when it was closed.
-func (s *Set) Tag(c *Conn) Tag {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return c.tag
+func (s *Set) Tag(c *Conn) Tag { return s.tag(c) }
+
+// tag is Tag, which no caller needs the lock for.
+func (*Set) tag(c *Conn) Tag {
+	if a := c.account.Load(); a != nil {
+		return a.tag
+	}
+	return ""
 }
 
 // Reject counts a connection that was refused or given up, under the pool that
@@ -136,16 +150,17 @@ func (s *Set) Reject(tag Tag, reason string) {
 func (s *Set) remove(c *Conn) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.note(Event{Kind: EventRemoved, Conn: c, Tag: c.tag, Reason: c.CloseReason()})
-	s.leave(c)
-	a := s.account(c.tag)
-	a.Closed++
-	if c.tag == Sniffing {
-		// The bytes of a live connection without a protocol are booked nowhere
-		// until its pool is known, so that no counter ever runs backwards.
-		a.BytesReceived += c.received.Load()
-		a.BytesSent += c.sent.Load()
+	a, reason := c.account.Load(), c.CloseReason()
+	if isTimeout(reason) {
+		s.note(Event{Kind: EventTimeout, Conn: c, Tag: a.tag, Reason: reason})
+	} else if reason == ReasonReset {
+		s.note(Event{Kind: EventError, Conn: c, Tag: a.tag, Reason: reason, Err: errReset})
 	}
+	s.note(Event{Kind: EventRemoved, Conn: c, Tag: a.tag, Reason: reason})
+	s.leave(a)
+	a.totals.Closed++
+	a.past.add(c.traffic())
+	a.lifetimes.record(time.Duration(a.now() - c.opened))
 	delete(s.conns, c)
 	s.judge(TotalTag)
 	s.forget(c)
@@ -154,31 +169,23 @@ func (s *Set) remove(c *Conn) {
 	}
 }
 
-// enter books c into the pool tag. The caller holds mu and calls unlock.
-func (s *Set) enter(c *Conn, tag Tag) {
-	a := s.account(tag)
-	a.Active++
-	a.Accepted++
-	a.arrivals.add(second(time.Since(s.began)))
-	c.tag = tag
-	s.judge(tag)
+// enter books c into the pool of a, at so many nanoseconds since the Set began. The
+// caller holds mu and calls unlock.
+func (s *Set) enter(c *Conn, a *account, now int64) {
+	a.totals.Active++
+	a.totals.Accepted++
+	a.arrivals.add(second(time.Duration(now)))
+	c.account.Store(a)
+	s.judge(a.tag)
 }
 
-// leave takes c out of its pool's books. The caller holds mu and calls unlock.
-func (s *Set) leave(c *Conn) {
-	a := s.account(c.tag)
-	a.Active--
-	s.judge(c.tag)
-	if a.Active == 0 {
+// leave takes a connection out of the pool of a. The caller holds mu and calls unlock.
+func (s *Set) leave(a *account) {
+	a.totals.Active--
+	s.judge(a.tag)
+	if a.totals.Active == 0 {
 		s.wakeAll()
 	}
-	if c.tag == Sniffing {
-		return
-	}
-	received, sent := c.received.Load(), c.sent.Load()
-	a.BytesReceived += received - c.baseReceived
-	a.BytesSent += sent - c.baseSent
-	c.baseReceived, c.baseSent = received, sent
 }
 
 func (s *Set) wakeAll() {
@@ -186,19 +193,6 @@ func (s *Set) wakeAll() {
 		close(s.wake)
 		s.wake = nil
 	}
-}
-
-func (s *Set) account(tag Tag) *account {
-	a := s.accounts[tag]
-	if a == nil {
-		if s.accounts == nil {
-			s.began = time.Now()
-			s.accounts = make(map[Tag]*account)
-		}
-		a = new(account)
-		s.accounts[tag] = a
-	}
-	return a
 }
 
 // Len returns the number of live connections in the pools named, or in all of
@@ -216,7 +210,7 @@ func (s *Set) length(tags []Tag) int {
 	n := 0
 	for _, tag := range tags {
 		if a := s.accounts[tag]; a != nil {
-			n += int(a.Active)
+			n += int(a.totals.Active)
 		}
 	}
 	return n
@@ -228,35 +222,11 @@ func (s *Set) Counts() map[string]int {
 	defer s.mu.Unlock()
 	counts := make(map[string]int)
 	for tag, a := range s.accounts {
-		if a.Active > 0 {
-			counts[string(tag)] = int(a.Active)
+		if a.totals.Active > 0 {
+			counts[string(tag)] = int(a.totals.Active)
 		}
 	}
 	return counts
-}
-
-// Stats returns the totals of every pool that was ever used, by tag.
-func (s *Set) Stats() map[string]Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[string]Stats, len(s.accounts))
-	now := second(time.Since(s.began))
-	for tag, a := range s.accounts {
-		st := a.Stats
-		st.AcceptedPerSecond = lastSecond(now, &a.arrivals)
-		st.AcceptedPerMinute = lastMinute(now, &a.arrivals)
-		all[string(tag)] = st
-	}
-	for c := range s.conns {
-		if c.tag == Sniffing {
-			continue
-		}
-		st := all[string(c.tag)]
-		st.BytesReceived += c.received.Load() - c.baseReceived
-		st.BytesSent += c.sent.Load() - c.baseSent
-		all[string(c.tag)] = st
-	}
-	return all
 }
 
 // Rejected returns how many connections were refused or given up, by tag and reason.
@@ -281,7 +251,7 @@ func (s *Set) Conns(tags ...Tag) []*Conn {
 	defer s.mu.Unlock()
 	conns := make([]*Conn, 0, s.length(tags))
 	for c := range s.conns {
-		if len(tags) == 0 || slices.Contains(tags, c.tag) {
+		if len(tags) == 0 || slices.Contains(tags, s.tag(c)) {
 			conns = append(conns, c)
 		}
 	}

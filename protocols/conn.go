@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -27,47 +26,33 @@ var (
 // safe together, and none of them may run together with Read. From then on it
 // is a net.Conn: one reader and one writer may run together with each other
 // and with Close and the deadlines. Writers must take turns, as the servers of
-// HTTP/2 make theirs do. EndWait, Close and the addresses are safe at any time.
+// HTTP/2 make theirs do. EndWait, GoAway, GoneAway, FinalGoAway, Close and the
+// addresses are safe at any time after Init.
 //
 // Conn has no ConnectionState method even where it wraps a *tls.Conn, because
 // net/http looks for the HTTP/2 preface only on connections without one.
 type Conn struct {
 	inner   net.Conn
-	peek    peekBuffer              // Owned by the reading side.
-	ready   *readyReader            // Owned by the reading side; nil until ReadOnReady.
-	filter  *settingsFilter         // Owned by the writing side; nil most of the time.
-	gate    atomic.Pointer[ackGate] // Set by the recognising goroutine; nil where it played no handshake.
-	config  SniffConfig             // Owned by the recognising goroutine, as are the next two.
-	started time.Time               // When the first wait for bytes began.
-	verdict Verdict
-
-	mu      sync.Mutex // Guards the next two, and the read deadline while wait is undecided.
-	wait    waitState
-	hurried bool // EndWait was called.
+	early   atomic.Pointer[earlyState] // Nil once the verdict stands and all that was peeked is read.
+	ready   *readyReader               // Owned by the reading side; nil until ReadOnReady.
+	filter  *settingsFilter            // Owned by the writing side; nil most of the time.
+	gate    atomic.Pointer[ackGate]    // Set by the recognising goroutine; nil where it played no handshake.
+	h2      atomic.Pointer[http2Track] // Set with the verdict; nil where it is not HTTP/2.
+	verdict compactVerdict             // Set with the verdict.
 }
-
-// A waitState says what EndWait has to do.
-type waitState uint8
-
-const (
-	waiting   waitState = iota // Nothing yet: the wait for the first bytes is short.
-	undecided                  // To end the wait for the first request.
-	decided                    // Nothing: the verdict stands.
-)
 
 // Init makes c wrap inner, which it then owns. It forgets what c was before.
 func (c *Conn) Init(inner net.Conn) {
+	if e := c.early.Load(); e != nil {
+		e.release()
+	}
 	c.inner = inner
-	c.peek = peekBuffer{}
 	c.ready = nil
 	c.filter = nil
 	c.gate.Store(nil)
-	c.config = SniffConfig{}
-	c.started = time.Time{}
-	c.verdict = Verdict{}
-	c.wait = waiting
-	c.hurried = false
-	c.SetPeek(nil)
+	c.h2.Store(nil)
+	c.verdict = compactVerdict{}
+	c.early.Store(newEarlyState(c))
 }
 
 // NetConn returns the connection that c wraps. Bytes in the peek buffer are
@@ -75,7 +60,7 @@ func (c *Conn) Init(inner net.Conn) {
 func (c *Conn) NetConn() net.Conn { return c.inner }
 
 // Verdict returns what Sniff returned. Before that it is the zero Verdict.
-func (c *Conn) Verdict() Verdict { return c.verdict }
+func (c *Conn) Verdict() Verdict { return c.verdict.expand() }
 
 // Read reads from the peek buffer first and then from the wrapped connection,
 // whose errors it returns as they are.
@@ -88,27 +73,58 @@ func (c *Conn) Read(p []byte) (int, error) {
 			gate = nil
 		}
 	}
-	if len(c.peek.unread()) > 0 {
-		n := c.peek.read(p)
-		if gate != nil {
-			gate.before -= n
-		}
-		return n, nil
+	n, ok, err := c.readPeeked(p)
+	if gate != nil {
+		gate.before -= n
 	}
-	if c.peek.err != nil {
-		return 0, c.peek.err
+	if !ok {
+		n, err = c.inner.Read(p)
 	}
-	return c.inner.Read(p)
+	if t := c.h2.Load(); t != nil {
+		t.follow(p[:n])
+	}
+	return n, err
+}
+
+// readPeeked reads from the peek buffer, and behind it returns what ended the
+// reading into it. It reports false where the wrapped connection is next.
+func (c *Conn) readPeeked(p []byte) (n int, ok bool, err error) {
+	e := c.early.Load()
+	if e == nil {
+		return 0, false, nil
+	}
+	if len(e.peek.unread()) > 0 {
+		n, ok = e.peek.read(p), true
+	} else if e.peek.err != nil {
+		return 0, true, e.peek.err
+	}
+	c.leaveEarly(e)
+	return n, ok, nil
 }
 
 // Write writes to the wrapped connection. While frames of the handshake that
 // Sniff played are still to be taken out of the server's output, a Write that
 // fails reports 0 bytes.
+//
+// On an HTTP/2 connection it may write frames of [Conn.GoAway] and its kin between the server's.
 func (c *Conn) Write(p []byte) (int, error) {
-	if c.filter == nil {
-		return c.inner.Write(p)
+	t := c.h2.Load()
+	switch {
+	case c.filter != nil:
+		return c.writeFiltered(t, p)
+	case t != nil:
+		return t.Write(p)
 	}
-	n, err := c.filter.write(c.inner, p)
+	return c.inner.Write(p)
+}
+
+// writeFiltered writes what the filter leaves of p, through t where there is one.
+func (c *Conn) writeFiltered(t *http2Track, p []byte) (int, error) {
+	var w io.Writer = c.inner
+	if t != nil {
+		w = t
+	}
+	n, err := c.filter.write(w, p)
 	if gate := c.gate.Load(); gate != nil && (c.filter.acks == 0 || err != nil) {
 		gate.open()
 	}
@@ -121,7 +137,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 // ReadFrom implements io.ReaderFrom by the wrapped connection's own, which may
 // use sendfile or splice.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
-	if c.filter == nil {
+	if c.filter == nil && c.h2.Load() == nil {
 		if rf, ok := c.inner.(io.ReaderFrom); ok {
 			return rf.ReadFrom(r)
 		}
@@ -132,26 +148,41 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 // WriteTo implements io.WriterTo. Behind the peek buffer it leaves the copying
 // to the wrapped connection or to w, which may use splice.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	var written int64
-	if peeked := c.peek.unread(); len(peeked) > 0 {
-		n, err := w.Write(peeked)
-		written = int64(n)
-		c.peek.consume(n)
-		switch {
-		case err != nil:
-			return written, err
-		case n < len(peeked):
-			return written, io.ErrShortWrite
-		}
+	if c.h2.Load() != nil {
+		return io.Copy(w, struct{ io.Reader }{c})
 	}
-	if c.peek.err != nil {
-		if errors.Is(c.peek.err, io.EOF) {
-			return written, nil
-		}
-		return written, c.peek.err
+	written, err := c.writePeeked(w)
+	switch {
+	case errors.Is(err, io.EOF):
+		return written, nil
+	case err != nil:
+		return written, err
 	}
 	n, err := io.Copy(w, c.inner)
 	return written + n, err
+}
+
+// writePeeked writes the peek buffer to w, and then returns what ended the reading into it.
+func (c *Conn) writePeeked(w io.Writer) (int64, error) {
+	e := c.early.Load()
+	if e == nil {
+		return 0, nil
+	}
+	var written int
+	if peeked := e.peek.unread(); len(peeked) > 0 {
+		n, err := w.Write(peeked)
+		written = n
+		e.peek.consume(n)
+		if err == nil && n < len(peeked) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return int64(written), err
+		}
+	}
+	err := e.peek.err
+	c.leaveEarly(e)
+	return int64(written), err
 }
 
 // CloseWrite shuts down the writing side. It returns an error that is
@@ -188,11 +219,22 @@ func (c *Conn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
 func (c *Conn) RemoteAddr() net.Addr { return c.inner.RemoteAddr() }
 
 // SetDeadline sets both deadlines of the wrapped connection.
-func (c *Conn) SetDeadline(t time.Time) error { return c.inner.SetDeadline(t) }
+func (c *Conn) SetDeadline(t time.Time) error {
+	if h2 := c.h2.Load(); h2 != nil {
+		return h2.setDeadlines(t)
+	}
+	return c.inner.SetDeadline(t)
+}
 
 // SetReadDeadline sets the wrapped connection's read deadline. Bytes in the
 // peek buffer are read regardless of it.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.inner.SetReadDeadline(t) }
 
-// SetWriteDeadline sets the wrapped connection's write deadline.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
+// SetWriteDeadline sets the wrapped connection's write deadline. One that is set while a frame of [Conn.GoAway] is
+// being written takes effect behind that frame.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if h2 := c.h2.Load(); h2 != nil {
+		return h2.setWriteDeadline(t)
+	}
+	return c.inner.SetWriteDeadline(t)
+}

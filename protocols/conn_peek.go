@@ -128,20 +128,23 @@ func (r *peekReader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	peek := &r.conn.peek
-	for r.off >= len(peek.unread()) {
-		if peek.err != nil {
-			return 0, peek.err
+	e := r.conn.early.Load()
+	if e == nil {
+		return 0, ErrPeekFull // It was read; nothing more is peeked.
+	}
+	for r.off >= len(e.peek.unread()) {
+		if e.peek.err != nil {
+			return 0, e.peek.err
 		}
 		if !r.waited {
 			r.waited = true
-			r.deadline = r.conn.peekDeadline()
+			r.deadline = e.peekDeadline()
 		}
-		if err := r.conn.peekMore(r.deadline); err != nil {
+		if err := e.peekMore(r.deadline); err != nil {
 			return 0, err
 		}
 	}
-	n := copy(p, peek.unread()[r.off:])
+	n := copy(p, e.peek.unread()[r.off:])
 	r.off += n
 	return n, nil
 }

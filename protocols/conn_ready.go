@@ -16,16 +16,20 @@ import (
 // be read past it. Elsewhere, as with TLS, the buffer is taken first, as grpc-go
 // does for such connections.
 func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
-	if len(c.peek.unread()) > 0 || c.gated() || c.peek.err != nil || bufSize <= 0 {
+	if e := c.early.Load(); e != nil && e.isDue() || c.gated() || bufSize <= 0 {
 		return readInto(c, bufSize, pool)
 	}
 	if c.ready == nil {
 		c.ready = newReadyReader(c.inner)
 	}
 	if !c.ready.isRaw() {
-		return readInto(c.inner, bufSize, pool)
+		return readInto(c, bufSize, pool)
 	}
-	return c.ready.read(bufSize, pool)
+	buf, n, err := c.ready.read(bufSize, pool)
+	if t := c.h2.Load(); t != nil && n > 0 {
+		t.follow((*buf)[:n])
+	}
+	return buf, n, err
 }
 
 // A rawReader is a connection whose raw socket leads to the very bytes that its Read would return.

@@ -246,8 +246,8 @@ func TestDataWithCloseNotify(t *testing.T) {
 	if v.Protocol != HTTP1 {
 		t.Errorf("verdict %+v, want %s", v, HTTP1)
 	}
-	if c.peek.err != io.EOF {
-		t.Errorf("the first Read returned %v, want EOF: the test shows nothing", c.peek.err)
+	if c.early.Load().peek.err != io.EOF {
+		t.Errorf("the first Read returned %v, want EOF: the test shows nothing", c.early.Load().peek.err)
 	}
 	got, err := io.ReadAll(c)
 	if string(got) != request || err != nil {

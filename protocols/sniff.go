@@ -40,6 +40,15 @@ type SniffConfig struct {
 	Settings []byte
 	// Transport says which server gets gRPC connections.
 	Transport GRPCTransport
+	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection
+	// may reset in a minute before the server has ended them. One more is
+	// answered by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
+	MaxResetsPerMinute int
+	// OnFlood is called when that GOAWAY has been written, or left for the
+	// server's next write, once for a connection. It is to end the connection,
+	// which is served on otherwise. It is called by the goroutine that reads the
+	// connection, which must not be kept waiting.
+	OnFlood func(*Conn)
 }
 
 func (c *SniffConfig) withDefaults() SniffConfig {
@@ -71,29 +80,29 @@ func (c *SniffConfig) withDefaults() SniffConfig {
 // with the values that hold in the end. Where such a client stays idle too
 // long, it is sent a GOAWAY.
 func (c *Conn) Sniff(config *SniffConfig) Verdict {
-	c.mu.Lock()
-	done := c.wait == decided
-	c.mu.Unlock()
-	if done {
-		return c.verdict
+	e := c.early.Load()
+	if e == nil || e.wait == decided {
+		return c.Verdict()
 	}
-	c.SetPeek(config)
-	c.begin()
-	s := sniffer{conn: c, config: &c.config, scanner: newScanner(c.config.Transport, c.config.MaxBytes)}
+	e.config = config.withDefaults()
+	e.begin()
+	s := sniffer{conn: c, early: e, peek: &e.peek, config: &e.config, scanner: newScanner(e.config.Transport, e.config.MaxBytes)}
 	v := s.run()
 	if c.filter != nil && v.Failure == "" {
-		first := parseFrameHeader(c.peek.unread()[len(http2.ClientPreface):])
+		first := parseFrameHeader(e.peek.unread()[len(http2.ClientPreface):])
 		c.gate.Store(newACKGate(len(http2.ClientPreface) + frameHeaderLen + first.length))
 	}
-	v.Bytes = c.peek.total
-	v.Duration = time.Since(c.started)
-	c.decide(v)
+	v.Bytes = e.peek.total
+	v.Duration = time.Since(e.started)
+	c.decide(e, v)
 	return v
 }
 
 // A sniffer is the state of one Sniff.
 type sniffer struct {
 	conn    *Conn
+	early   *earlyState
+	peek    *peekBuffer // The early state's, as is the config.
 	config  *SniffConfig
 	scanner scanner
 	http2   handshake
@@ -104,17 +113,17 @@ func (s *sniffer) run() Verdict {
 	c := s.conn
 	// The write deadline counts, too: the first Read of a *tls.Conn may have to
 	// shake hands.
-	_ = c.inner.SetDeadline(after(c.started, s.config.Timeout))
+	_ = c.inner.SetDeadline(after(s.early.started, s.config.Timeout))
 	for {
-		answer, v := s.scanner.scan(c.peek.unread())
+		answer, v := s.scanner.scan(s.peek.unread())
 		switch {
 		case answer != NeedMore && v.Reason == reasonData:
 			return s.refuseData()
 		case answer != NeedMore:
 			return v
-		case len(c.peek.unread()) >= s.config.MaxBytes && !s.scanner.http2.ready:
+		case len(s.peek.unread()) >= s.config.MaxBytes && !s.scanner.http2.ready:
 			return s.full()
-		case c.peek.err != nil:
+		case s.peek.err != nil:
 			return s.closed()
 		}
 		if s.scanner.http2.ready {
@@ -122,12 +131,12 @@ func (s *sniffer) run() Verdict {
 				return v
 			}
 			// What was answered is out of the buffer.
-			if len(c.peek.unread()) >= s.config.MaxBytes {
+			if len(s.peek.unread()) >= s.config.MaxBytes {
 				return s.full()
 			}
 		}
-		before := c.peek.total
-		if err := c.peek.fill(c.inner, s.config.MaxBytes); err != nil && c.peek.total == before {
+		before := s.peek.total
+		if err := s.peek.fill(c.inner, s.config.MaxBytes); err != nil && s.peek.total == before {
 			return s.timedOut()
 		}
 	}
@@ -154,9 +163,9 @@ func (s *sniffer) closed() Verdict {
 	switch {
 	case s.scanner.http2.ready:
 		return Verdict{Protocol: HTTP2, Reason: reasonClosedUndecided}
-	case s.conn.peek.total == 0:
+	case s.peek.total == 0:
 		return failed(FailureSilent, reasonNothing)
-	case errors.Is(s.conn.peek.err, io.ErrNoProgress):
+	case errors.Is(s.peek.err, io.ErrNoProgress):
 		return failed(FailureNoMatch, reasonReadNoProgress)
 	}
 	return failed(FailureNoMatch, reasonClosed)
@@ -165,13 +174,13 @@ func (s *sniffer) closed() Verdict {
 // timedOut is the verdict after a deadline, which EndWait may have moved.
 func (s *sniffer) timedOut() Verdict {
 	switch {
-	case s.conn.peek.total == 0:
+	case s.peek.total == 0:
 		return failed(FailureSilent, reasonNothing)
 	case !s.scanner.http2.ready:
 		return failed(FailureTimeout, reasonSlow)
-	case s.conn.isHurried():
+	case s.early.isHurried():
 		return hurried()
-	case s.scanner.http2.partial(len(s.conn.peek.unread())):
+	case s.scanner.http2.partial(len(s.peek.unread())):
 		return failed(FailureTimeout, reasonSlowFrame)
 	}
 	s.goAway(http2.ErrCodeNo)

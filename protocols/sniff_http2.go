@@ -39,7 +39,7 @@ func (s *sniffer) answer() (Verdict, bool) {
 	if len(s.config.Settings) == 0 {
 		return Verdict{Protocol: HTTP2, Reason: reasonUndecided}, true
 	}
-	if c.isHurried() {
+	if s.early.isHurried() {
 		return hurried(), true
 	}
 	var out []byte
@@ -47,7 +47,7 @@ func (s *sniffer) answer() (Verdict, bool) {
 		s.http2.begun = true
 		s.http2.settled = len(http2.ClientPreface)
 		s.http2.until = after(time.Now(), s.config.UndecidedTimeout)
-		s.http2.armed = after(c.started, s.config.Timeout)
+		s.http2.armed = after(s.early.started, s.config.Timeout)
 		out = append(make([]byte, 0, len(s.config.Settings)+frameHeaderLen), s.config.Settings...)
 		// The replay holds one SETTINGS frame, whatever the client sends, so the
 		// server sends one ACK.
@@ -68,7 +68,7 @@ func (s *sniffer) answer() (Verdict, bool) {
 	}
 	if deadline := s.deadline(); deadline != s.http2.armed || s.http2.armed.IsZero() {
 		s.http2.armed = deadline
-		if !c.waitUndecided(deadline) {
+		if !s.early.waitUndecided(deadline) {
 			return hurried(), true
 		}
 	}
@@ -81,7 +81,7 @@ func (s *sniffer) answer() (Verdict, bool) {
 func (s *sniffer) appendAnswers(out []byte) ([]byte, bool) {
 	h := &s.http2
 	for first := len(http2.ClientPreface); h.settled < s.scanner.http2.off; {
-		frame := s.conn.peek.unread()[h.settled:]
+		frame := s.peek.unread()[h.settled:]
 		header := parseFrameHeader(frame)
 		frame = frame[:frameHeaderLen+header.length]
 		switch {
@@ -111,7 +111,7 @@ func (s *sniffer) appendAnswers(out []byte) ([]byte, bool) {
 // cut takes the next n bytes behind h.settled out of the replay.
 func (s *sniffer) cut(n int) {
 	at := s.http2.settled
-	s.conn.peek.remove(at, at+n)
+	s.peek.remove(at, at+n)
 	s.scanner.http2.shift(-n)
 }
 
@@ -122,23 +122,23 @@ func (s *sniffer) cut(n int) {
 // nothing, where the first frame would get too long.
 func (s *sniffer) mergeSettings(frame []byte) bool {
 	first := len(http2.ClientPreface)
-	length := parseFrameHeader(s.conn.peek.unread()[first:]).length
+	length := parseFrameHeader(s.peek.unread()[first:]).length
 	if length+len(frame)-frameHeaderLen > maxMergedSettings*settingLen {
 		return false
 	}
 	settings := append([]byte(nil), frame[frameHeaderLen:]...)
 	s.cut(len(frame))
 	for ; len(settings) > 0; settings = settings[settingLen:] {
-		payload := s.conn.peek.unread()[first+frameHeaderLen:][:length]
+		payload := s.peek.unread()[first+frameHeaderLen:][:length]
 		if replaceSetting(payload, settings[:settingLen]) {
 			continue
 		}
-		s.conn.peek.insert(first+frameHeaderLen+length, settings[:settingLen])
+		s.peek.insert(first+frameHeaderLen+length, settings[:settingLen])
 		s.scanner.http2.shift(settingLen)
 		s.http2.settled += settingLen
 		length += settingLen
 	}
-	u := s.conn.peek.unread()[first:]
+	u := s.peek.unread()[first:]
 	u[0], u[1], u[2] = byte(length>>16), byte(length>>8), byte(length)
 	return true
 }
@@ -168,7 +168,7 @@ func replaceSetting(payload, setting []byte) bool {
 // its first byte on.
 func (s *sniffer) deadline() time.Time {
 	h := &s.http2
-	if !s.scanner.http2.partial(len(s.conn.peek.unread())) {
+	if !s.scanner.http2.partial(len(s.peek.unread())) {
 		h.slow = false
 		return h.until
 	}

@@ -85,8 +85,8 @@ func (s *sniffed) replays(want []byte) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		s.t.Fatalf("replay (-want +got):\n%s", diff)
 	}
-	if rest := s.conn.peek.unread(); len(rest) > 0 {
-		s.t.Fatalf("replay: %q too many", rest)
+	if e := s.conn.early.Load(); e != nil && len(e.peek.unread()) > 0 {
+		s.t.Fatalf("replay: %q too many", e.peek.unread())
 	}
 }
 

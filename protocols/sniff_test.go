@@ -107,7 +107,7 @@ func TestSniffHTTP1(t *testing.T) {
 				if got := <-replayed; string(got) != tt.send {
 					t.Errorf("%s by %d: replay of %d bytes, want %d", tt.name, step, len(got), len(tt.send))
 				}
-				if s.conn.peek.b != nil {
+				if e := s.conn.early.Load(); e != nil && e.peek.b != nil {
 					t.Errorf("%s by %d: the peek buffer was not given back", tt.name, step)
 				}
 			})

@@ -1,12 +1,10 @@
 package protocols
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -68,15 +66,30 @@ type WebSocketHooks struct {
 	Release func(*http.Request)
 	// Opened is called when the request has become a WebSocket, before its handler.
 	Opened func(*http.Request)
+	// Counter is asked once, behind Opened, for a function that is told how many data messages
+	// have passed each way; nil for none. The function is called by the goroutines that read and write, two of
+	// them at once at times, and has to be quick. Pings, pongs and close frames are no messages.
+	Counter func(*http.Request) func(received, sent int)
+	// Ended is called at most once, with EndedPingTimeout or EndedMaxAge, just before a WebSocket is closed
+	// for that reason. It must not use the WebSocket. Over HTTP/2 the stream is what is closed, and the connection goes on.
+	Ended func(r *http.Request, reason string)
 }
+
+// Why a WebSocket was ended, as [WebSocketHooks].Ended is told.
+const (
+	EndedPingTimeout = "ping_timeout" // its peer did not answer a ping in time
+	EndedMaxAge      = "max_age"      // it reached its age
+)
 
 // session is one open WebSocket.
 type session struct {
-	conn   *websocket.Conn
-	raw    *watchedConn
-	cancel context.CancelCauseFunc
-	ends   time.Time   // when it has reached its age; zero for never
-	pinged atomic.Bool // an answer to a ping is awaited, or it is being closed
+	conn    *websocket.Conn
+	raw     *watchedConn
+	request *http.Request
+	cancel  context.CancelCauseFunc
+	ends    time.Time    // when it has reached its age; zero for never
+	pinged  atomic.Int64 // since when an answer to a ping is awaited, in nanoseconds of raw's age; 0 for not
+	leaving atomic.Bool  // it is being closed, and the sweep lets it be
 }
 
 // NewWebSockets returns a WebSockets.
@@ -112,7 +125,10 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 			return
 		}
 		keeper := &hijackKeeper{ResponseWriter: w}
-		conn, err := websocket.Accept(keeper, r, &websocket.AcceptOptions{OriginPatterns: ws.config.OriginPatterns})
+		conn, err := websocket.Accept(keeper, r, &websocket.AcceptOptions{
+			OriginPatterns:  ws.config.OriginPatterns,
+			CompressionMode: ws.config.Compression.mode(),
+		})
 		if err != nil {
 			if ws.hooks.Release != nil {
 				ws.hooks.Release(r)
@@ -124,13 +140,29 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 	})
 }
 
+// mode translates the setting to coder/websocket.
+func (c WebSocketCompression) mode() websocket.CompressionMode {
+	switch c {
+	case CompressionTakeover:
+		return websocket.CompressionContextTakeover
+	case CompressionNoTakeover:
+		return websocket.CompressionNoContextTakeover
+	default:
+		return websocket.CompressionDisabled
+	}
+}
+
 func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Request, h WebSocketHandler) {
 	conn.SetReadLimit(ws.config.ReadLimit)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	s := &session{conn: conn, raw: raw, cancel: cancel, ends: AgeLimit(time.Now(), ws.config.MaxAge)}
+	s := &session{conn: conn, raw: raw, request: r, cancel: cancel, ends: AgeLimit(time.Now(), ws.config.MaxAge)}
+	raw.closing = func() { ws.checkClosing(s) }
 	if ws.hooks.Opened != nil {
 		ws.hooks.Opened(r)
+	}
+	if ws.hooks.Counter != nil {
+		raw.tell(ws.hooks.Counter(r))
 	}
 	if !ws.add(s) {
 		// The drain began between the handshake and here.
@@ -141,14 +173,14 @@ func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Requ
 	defer conn.CloseNow() //nolint:errcheck // It is closed in any case; the error is that it was closed before.
 
 	err := h(ctx, conn, r)
+	s.leaving.Store(true)
 	switch {
 	case err == nil:
-		err = conn.Close(websocket.StatusNormalClosure, "")
+		err = s.close(websocket.StatusNormalClosure, "", closeWait)
 	case websocket.CloseStatus(err) == -1 && ctx.Err() == nil:
 		ws.logger.Debug("websocket handler failed", "err", err)
-		// Close would wait 5 s for an answer. After an error it may be that none can come.
-		_ = raw.SetReadDeadline(time.Now().Add(failedWait))
-		err = conn.Close(websocket.StatusInternalError, "")
+		// After an error it may be that no answer can come.
+		err = s.close(websocket.StatusInternalError, "", failedWait)
 	}
 	if err != nil {
 		ws.logger.Debug("websocket closed", "err", err)
@@ -160,31 +192,25 @@ func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Requ
 // lets the frame arrive before the kernel resets a connection with unread bytes.
 const failedWait = 500 * time.Millisecond
 
-// hijackKeeper remembers the connection that was hijacked from it.
-type hijackKeeper struct {
-	http.ResponseWriter
-	conn *watchedConn
-}
+// closeWait bounds a close in every case: coder/websocket gives the close frame 5 s to be
+// sent and the answer another 5 s to come, but waits without a bound for the rest of a message before it.
+const closeWait = 10 * time.Second
 
-// Hijack implements http.Hijacker.
-func (k *hijackKeeper) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(k.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	k.conn = watch(conn)
-	return k.conn, rw, nil
+func (s *session) close(code websocket.StatusCode, reason string, wait time.Duration) error {
+	_ = s.raw.SetReadDeadline(time.Now().Add(wait))
+	return s.conn.Close(code, reason)
 }
 
 // leave closes the connection and gives the peer up to 5 s to answer, and only
 // then ends the handler's context: an ended context would cut the connection
 // without a close frame.
 func (s *session) leave(code websocket.StatusCode) {
+	s.leaving.Store(true)
 	reason, cause := "server is going away", ErrDraining
 	if code == websocket.StatusTryAgainLater {
 		reason, cause = "too many WebSockets", ErrTooMany
 	}
-	_ = s.conn.Close(code, reason)
+	_ = s.close(code, reason, closeWait)
 	s.cancel(cause)
 }
 

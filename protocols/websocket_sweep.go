@@ -2,9 +2,8 @@ package protocols
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
-	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -19,32 +18,6 @@ func AgeLimit(opened time.Time, limit time.Duration) time.Time {
 	}
 	tenth := limit / 10
 	return opened.Add(limit - tenth + rand.N(2*tenth+1)) //nolint:gosec // A herd is spread, no secret is made.
-}
-
-// watchedConn knows when its peer was last heard, and whether anybody listens.
-type watchedConn struct {
-	net.Conn
-	opened  time.Time
-	heard   atomic.Int64 // when bytes last came, in nanoseconds since opened
-	reading atomic.Bool
-}
-
-func watch(c net.Conn) *watchedConn { return &watchedConn{Conn: c, opened: time.Now()} }
-
-// Read implements [net.Conn].
-func (c *watchedConn) Read(p []byte) (int, error) {
-	c.reading.Store(true)
-	n, err := c.Conn.Read(p)
-	c.reading.Store(false)
-	if n > 0 {
-		c.heard.Store(int64(time.Since(c.opened)))
-	}
-	return n, err
-}
-
-// silence returns for how long the peer has not been heard.
-func (c *watchedConn) silence() time.Duration {
-	return time.Since(c.opened) - time.Duration(c.heard.Load())
 }
 
 // The sweep over the sessions is a tenth as long as what it measures, within bounds.
@@ -80,25 +53,58 @@ func (ws *WebSockets) sweep(done <-chan struct{}) {
 // too long.
 func (ws *WebSockets) check(s *session, now time.Time) {
 	switch {
+	case s.leaving.Load():
 	case !s.ends.IsZero() && now.After(s.ends):
-		if s.pinged.CompareAndSwap(false, true) {
-			go s.leave(websocket.StatusGoingAway)
+		if s.leaving.CompareAndSwap(false, true) {
+			go ws.expire(s)
 		}
 	case ws.config.PingInterval > 0 && s.raw.reading.Load() && s.raw.silence() >= ws.config.PingInterval:
-		if s.pinged.CompareAndSwap(false, true) {
+		if s.pinged.CompareAndSwap(0, int64(s.raw.age())) {
 			go ws.ping(s)
 		}
 	}
 }
 
+// expire ends a session that has reached its age.
+func (ws *WebSockets) expire(s *session) {
+	ws.ended(s, EndedMaxAge)
+	s.leave(websocket.StatusGoingAway)
+}
+
 // ping pings a peer and closes the connection of one that does not answer.
 func (ws *WebSockets) ping(s *session) {
+	defer s.pinged.Store(0)
 	ctx, cancel := context.WithTimeout(context.Background(), ws.config.PongTimeout)
 	defer cancel()
-	if err := s.conn.Ping(ctx); err != nil && s.raw.silence() >= ws.config.PongTimeout {
-		ws.logger.Debug("websocket peer does not answer", "err", err)
-		_ = s.conn.CloseNow()
+	err := s.conn.Ping(ctx)
+	if err == nil || s.raw.silence() < ws.config.PongTimeout || !s.leaving.CompareAndSwap(false, true) {
 		return
 	}
-	s.pinged.Store(false)
+	ws.logger.Debug("websocket peer does not answer", "err", err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		// Any other error means that the connection has already ended, for a reason of its own.
+		ws.ended(s, EndedPingTimeout)
+	}
+	_ = s.conn.CloseNow()
+}
+
+// pingWriteTime is how long coder/websocket tries to write a ping before it closes the connection.
+const pingWriteTime = 5 * time.Second
+
+// checkClosing is called when a session's connection is about to be closed, by whomever. It
+// tells of the one case that ping comes too late for: not even the ping could be written.
+func (ws *WebSockets) checkClosing(s *session) {
+	since := time.Duration(s.pinged.Load())
+	if since == 0 || s.raw.age()-since < min(ws.config.PongTimeout, pingWriteTime) {
+		return
+	}
+	if s.raw.silence() >= ws.config.PongTimeout && s.leaving.CompareAndSwap(false, true) {
+		ws.ended(s, EndedPingTimeout)
+	}
+}
+
+func (ws *WebSockets) ended(s *session, reason string) {
+	if ws.hooks.Ended != nil {
+		ws.hooks.Ended(s.request, reason)
+	}
 }

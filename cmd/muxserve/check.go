@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
@@ -16,21 +17,11 @@ func check(_ context.Context, args []string, env environment) int {
 	if done {
 		return code
 	}
-	for _, l := range s.Mux.Listeners {
-		if !l.TLS.Enabled() {
-			continue
-		}
-		material, err := listeners.NewTLS(l.TLS)
-		if err != nil {
-			return failure(env, err)
-		}
-		for _, w := range material.Warnings() {
-			fmt.Fprintln(env.stderr, "muxserve: warning:", w)
-		}
-		// All listeners have the same certificate.
-		break
+	warnings, err := checkCertificates(s)
+	if err != nil {
+		return usageError(env, err)
 	}
-	for _, w := range s.Warnings() {
+	for _, w := range append(warnings, s.Warnings()...) {
 		fmt.Fprintln(env.stderr, "muxserve: warning:", w)
 	}
 	if err := s.Write(env.stdout); err != nil {
@@ -39,8 +30,33 @@ func check(_ context.Context, args []string, env environment) int {
 	return exitOK
 }
 
-// load reads the command line and the environment of a command that takes the
-// server's flags. With done, the command is over and ends with code.
+// checkCertificates loads what the listeners need for TLS. It returns every fault with its place in
+// the configuration, and what is allowed but probably not meant.
+func checkCertificates(s *settings.Settings) (warnings []string, err error) {
+	var faults []error
+	seen := make(map[string]bool)
+	for i, l := range s.Mux.Listeners {
+		if !l.TLS.Enabled() {
+			continue
+		}
+		material, err := listeners.NewTLS(l.TLS)
+		if err != nil {
+			faults = append(faults, s.Locate(fmt.Sprintf("listeners[%d]", i), err))
+			continue
+		}
+		for _, w := range material.Warnings() {
+			// Listeners may share a certificate.
+			if !seen[w] {
+				seen[w] = true
+				warnings = append(warnings, w)
+			}
+		}
+	}
+	return warnings, errors.Join(faults...)
+}
+
+// load reads the command line, the environment and the configuration file of a
+// command that takes the server's flags. With done, the command is over and ends with code.
 func load(name string, args []string, env environment) (s *settings.Settings, code int, done bool) {
 	parsed, err := cli.Parse(settings.Flags(), args)
 	switch {

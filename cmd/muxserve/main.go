@@ -5,6 +5,9 @@
 //	muxserve check [flags]        validate, and print the effective configuration
 //	muxserve probe [flags] ADDR   ask a server once whether it is healthy
 //	muxserve version              print what this binary was built from
+//	muxserve completion SHELL     print the completion script for bash, zsh or fish
+//	muxserve man                  print the manual page
+//	muxserve help [flags]         print a short help, or explain all flags
 //
 // SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP
 // reloads the certificates. The exit code is 0 after a clean end, 1 if the server
@@ -51,9 +54,12 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "[flags]", "serve, until a signal (the default)", serve},
-		{"check", "[flags]", "validate, and print the effective configuration", check},
-		{"probe", "[flags] ADDR", "ask a server once whether it is healthy", probe},
+		{"check", "[flags]", "validate, and print what applies", check},
+		{"probe", "[flags] ADDR", "ask once whether a server is healthy", probe},
 		{"version", "", "print what this binary was built from", version},
+		{"completion", "SHELL", "print a completion script: bash, zsh or fish", completion},
+		{"man", "", "print the manual page", man},
+		{"help", "[flags]", "print this, or explain all flags", help},
 	}
 }
 
@@ -76,10 +82,6 @@ func run(ctx context.Context, args []string, env environment) int {
 			return c.run(ctx, args, env)
 		}
 		names = append(names, c.name)
-	}
-	if name == "help" {
-		printHelp(env.stdout)
-		return exitOK
 	}
 	meant := "the commands are " + strings.Join(names, ", ")
 	if near := cli.Nearest(name, names); near != "" {

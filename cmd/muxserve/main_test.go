@@ -5,10 +5,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -56,6 +59,11 @@ func TestUsageErrors(t *testing.T) {
 		{nil, map[string]string{"PORT": "http"}, `PORT: "http" is not a port from 0 to 65535`},
 		{nil, map[string]string{"MUXSERVE_ADMIN": "x"}, `MUXSERVE_ADMIN: "x" is not HOST:PORT`},
 		{[]string{"check", "--drain-delay", "1"}, nil, `--drain-delay: "1" is not a length of time`},
+		{[]string{"man", "now"}, nil, "man takes no arguments"},
+		{[]string{"help", "me"}, nil, "help takes nothing, or flags"},
+		{[]string{"completion"}, nil, "completion needs the name of a shell"},
+		{[]string{"completion", "csh"}, nil, `completion: "csh" is not one of bash, zsh, fish`},
+		{[]string{"--config", "/missing"}, nil, "--config: stat /missing: no such file or directory"},
 		{[]string{"version", "now"}, nil, "version takes no arguments"},
 		{[]string{"probe"}, nil, "probe needs one address"},
 		{[]string{"probe", "a:1", "b:2"}, nil, "probe needs one address"},
@@ -79,12 +87,69 @@ func TestUsageErrors(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"--help"}, {"help"}, {"serve", "-h"}, {"check", "--help"}, {"probe", "--help"}} {
-		got := runCommand(t.Context(), nil, args...)
-		for _, want := range []string{"muxserve probe [flags] ADDR", "--listen ADDR", "(default 127.0.0.1:8080)", "--service NAME"} {
+	all := [][]string{
+		{"--listen ADDR", "(default 127.0.0.1:8080)", "[MUXSERVE_TLS_CERT]", "--service NAME"},
+		{"muxserve probe [flags] ADDR", "--listen ADDR", "--drain-spread TIME"},
+		{"muxserve probe [flags] ADDR", "--service NAME", "(default /readyz)"},
+	}
+	tests := map[string][]string{
+		"help flags": all[0],
+		"--help":     all[1], "help": all[1], "serve -h": all[1], "check --help": all[1], "completion --help": all[1],
+		"probe --help": all[2],
+	}
+	for args, wants := range tests {
+		got := runCommand(t.Context(), nil, strings.Fields(args)...)
+		for _, want := range wants {
 			if got.code != exitOK || !strings.Contains(got.stdout, want) {
 				t.Errorf("%q: %q is missing in %+v", args, want, got)
 			}
+		}
+	}
+}
+
+// TestHelpFitsAScreen leaves a line of the smallest terminal for the prompt.
+func TestHelpFitsAScreen(t *testing.T) {
+	t.Parallel()
+	const lines, columns = 23, 80
+	got := runCommand(t.Context(), nil, "--help")
+	if n := strings.Count(got.stdout, "\n"); n > lines {
+		t.Errorf("%d lines, want %d:\n%s", n, lines, got.stdout)
+	}
+	for line := range strings.Lines(got.stdout) {
+		if n := utf8.RuneCountInString(line) - 1; n > columns {
+			t.Errorf("%d columns, want %d: %s", n, columns, line)
+		}
+	}
+}
+
+// TestManualPage holds the page that is committed equal to the one that is printed.
+func TestManualPage(t *testing.T) {
+	t.Parallel()
+	want, err := os.ReadFile(filepath.Join("man", "muxserve.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := runCommand(t.Context(), nil, "man")
+	if diff := cmp.Diff(string(want), got.stdout); diff != "" {
+		t.Errorf("man/muxserve.1 is out of date; run go run ./cmd/muxserve man >cmd/muxserve/man/muxserve.1 (-committed +printed):\n%s", diff)
+	}
+	groff, err := exec.LookPath("groff")
+	if err != nil {
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), groff, "-man", "-Tascii", "-ww", "-z")
+	cmd.Stdin = strings.NewReader(got.stdout)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("groff: %v\n%s", err, out)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		got := runCommand(t.Context(), nil, "completion", shell)
+		if got.code != exitOK || !strings.Contains(got.stdout, "tls-cert") || !strings.Contains(got.stdout, "self-signed") {
+			t.Errorf("%s: %+v", shell, got)
 		}
 	}
 }
@@ -138,12 +203,49 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestCheckUnreadableCertificate(t *testing.T) {
+// TestCheckUnreadableCertificates tells of every listener, with the line.
+func TestCheckUnreadableCertificates(t *testing.T) {
 	t.Parallel()
-	missing := filepath.Join(t.TempDir(), "missing.pem")
-	got := runCommand(t.Context(), nil, "check", "--tls-cert", missing, "--tls-key", missing)
-	if got.code != exitFailed || !strings.Contains(got.stderr, missing) || got.stdout != "" {
+	dir := t.TempDir()
+	missing, file := filepath.Join(dir, "missing.pem"), filepath.Join(dir, "muxserve.yaml")
+	const text = `listeners:
+  - address: 127.0.0.1:1
+    tls: {mode: self-signed}
+  - address: 127.0.0.1:2
+    tls:
+      cert: missing.pem
+      key: missing.pem
+  - address: 127.0.0.1:3
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := runCommand(t.Context(), nil, "check", "--config", file)
+	if want := "muxserve: " + file + ":6: listeners[1].tls.cert: "; got.code != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, want) {
+		t.Errorf("%+v, want %q", got, want)
+	}
+	got = runCommand(t.Context(), nil, "check", "--tls-cert", missing, "--tls-key", missing)
+	if got.code != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, missing) || !strings.Contains(got.stderr, "--tls-cert") {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestCheckFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "muxserve.yaml")
+	if err := os.WriteFile(file, []byte("drain:\n  delay: 1s\n  spread: 2s\nadmin: {token: s3cret}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := runCommand(t.Context(), map[string]string{"MUXSERVE_CONFIG": file, "MUXSERVE_ADMIN": "off"}, "check", "--drain-delay=3s")
+	if got.code != exitOK || strings.Contains(got.stdout, "s3cret") {
+		t.Fatalf("%+v", got)
+	}
+	for _, want := range []string{
+		"  delay: 3s  # flag --drain-delay\n", "  spread: 2s  # " + file + ":3\n", "  address: off  # environment MUXSERVE_ADMIN\n", "  timeout: 30s  # default\n",
+	} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("%q is missing in:\n%s", want, got.stdout)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ type prober struct {
 func probe(ctx context.Context, args []string, env environment) int {
 	parsed, err := cli.Parse(probeFlags, args)
 	if err == nil && parsed.Help {
-		printHelp(env.stdout)
+		printProbeHelp(env.stdout)
 		return exitOK
 	}
 	var p *prober

@@ -50,9 +50,16 @@ func (b *lockedBuffer) String() string {
 // vars alone. The test's end kills it if it still runs.
 func launch(t *testing.T, vars []string, args ...string) (*running, <-chan string) {
 	t.Helper()
+	return launchAs(t, func(*exec.Cmd) {}, vars, args...)
+}
+
+// launchAs is launch with a say in how the binary is started.
+func launchAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...string) (*running, <-chan string) {
+	t.Helper()
 	p := &running{exited: make(chan struct{})}
 	p.cmd = exec.Command(binary, args...)
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, vars...)
+	adjust(p.cmd)
 	p.cmd.Stderr = &p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -95,7 +102,13 @@ func start(t *testing.T, args ...string) *running {
 // startWith runs the binary and waits for its last line, the admin pages' address.
 func startWith(t *testing.T, vars []string, args ...string) *running {
 	t.Helper()
-	p, lines := launch(t, vars, args...)
+	return startAs(t, func(*exec.Cmd) {}, vars, args...)
+}
+
+// startAs is startWith with a say in how the binary is started.
+func startAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...string) *running {
+	t.Helper()
+	p, lines := launchAs(t, adjust, vars, args...)
 	deadline := time.After(patience)
 	for {
 		select {

@@ -9,15 +9,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
-	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 )
 
@@ -30,11 +29,16 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if godebug, fits := fitGODEBUG(env.getenv("GODEBUG"), s.Mux.HTTP2.WebSocket); !fits && env.restart != nil {
 		return failure(env, env.restart(godebug))
 	}
-	logger := newLogger(env.stderr, s.Log)
+	logs := newLogs(env, s.Log)
+	logger := logs.logger
 	for _, w := range s.Warnings() {
 		logger.Warn(w)
 	}
-	p := &process{settings: s, logger: logger, ended: make(chan struct{})}
+	h, err := inherit(env.getenv, logger)
+	if err != nil {
+		return failure(env, err)
+	}
+	p := &process{settings: s, logs: logs, logger: logger, handover: h, ended: make(chan struct{})}
 	if err := p.open(ctx); err != nil {
 		return failure(env, err)
 	}
@@ -46,27 +50,24 @@ func serve(ctx context.Context, args []string, env environment) int {
 	return p.run(env)
 }
 
-func newLogger(w io.Writer, c settings.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Level}
-	if c.Format == settings.FormatJSON {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
 // process is one running muxserve.
 type process struct {
 	settings *settings.Settings
+	logs     *logs
 	logger   *slog.Logger
 
 	server        *mux.Server
 	static        *os.Root     // nil without --static
 	adminListener net.Listener // nil without admin pages
+	adminPages    *admin.Pages
 	adminServer   *http.Server
+	handover      *handover
 
 	// report is the account of the drain; it is set before ended is closed.
 	report *lifecycle.Report
 	ended  chan struct{}
+	// drainOnce guards both: an upgrade drains, and so does a signal.
+	drainOnce sync.Once
 	// forcedBy is the number of the signal that cut the drain short; 0 if none did.
 	forcedBy atomic.Int64
 }
@@ -86,7 +87,7 @@ func (p *process) open(ctx context.Context) (err error) {
 		}
 	}
 	if s.Admin.Address != settings.Off {
-		if p.adminListener, err = listeners.Listen(ctx, s.Admin.Address); err != nil {
+		if p.adminListener, err = p.handover.sockets.Listen(ctx, s.Admin.Address); err != nil {
 			return fmt.Errorf("admin: %w", err)
 		}
 	}
@@ -95,33 +96,19 @@ func (p *process) open(ctx context.Context) (err error) {
 		mux.WithHandler(demo.Routes(p.static)),
 		mux.WithGRPC(demo.RegisterGRPC),
 		mux.WithLogger(p.logger),
+		mux.WithAccessLog(p.logs.accessLogger()),
+		mux.WithListen(p.handover.sockets.Listen),
 	)
-	return p.server.Listen()
-}
-
-// The bounds of the admin server. There is none on a response: a profile takes
-// as long as it is asked to.
-const (
-	adminHeaderTimeout = 10 * time.Second
-	adminIdleTimeout   = 2 * time.Minute
-)
-
-// serveAdmin serves the admin pages, if there are any, in the background.
-func (p *process) serveAdmin() {
-	if p.adminListener == nil {
-		return
+	if err := p.server.Listen(); err != nil {
+		return err
 	}
-	p.adminServer = &http.Server{
-		Handler:           admin.Handler(p.server, p.settings.Admin.Address, p.settings.Write),
-		ReadHeaderTimeout: adminHeaderTimeout,
-		IdleTimeout:       adminIdleTimeout,
-		ErrorLog:          slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
+	if err := p.handover.adopted(); err != nil {
+		return errors.Join(err, p.server.Close())
 	}
-	go func() {
-		if err := p.adminServer.Serve(p.adminListener); !errors.Is(err, http.ErrServerClosed) {
-			p.logger.Error("the admin listener failed", lifecycle.KeyErr, err)
-		}
-	}()
+	p.newAdminServer()
+	return p.server.OnDrain(lifecycle.StepAnnounce, "hand over", func(context.Context) error {
+		return p.handover.leave(p.adminServer)
+	})
 }
 
 // close gives back what open took, all but the server.
@@ -151,12 +138,13 @@ func (p *process) announce(w io.Writer) {
 // pages stay up all the time, so that a drain can be watched to its end.
 func (p *process) run(env environment) int {
 	defer p.close()
-	p.serveAdmin()
+	running, stop := context.WithCancel(context.Background())
+	defer stop()
+	p.serveAdmin(running)
 	if p.settings.Watch {
-		watching, stop := context.WithCancel(context.Background())
-		defer stop()
-		go p.watch(watching)
+		go p.watch(running)
 	}
+	go p.handover.announce(running, p.server.Phase)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
 		return failure(env, err)
@@ -184,9 +172,8 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
 			p.logger.Info("draining", lifecycle.KeySignal, s.String())
-			// What went wrong stands in the report, and the machine has logged it.
-			p.report, _ = p.server.Drain(ctx)
-			close(p.ended)
+			p.handover.upgrader.Stop()
+			p.drain(ctx)
 		},
 		Force: func(s os.Signal) {
 			if number, ok := s.(syscall.Signal); ok {
@@ -196,5 +183,17 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 			p.server.Force()
 		},
 		Reload: p.reload,
+		// It returns at once, so that a second signal meets the upgrade under way and
+		// is refused, instead of making another one after it.
+		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drain(ctx) }) },
 	}
+}
+
+// drain ends the server, once.
+func (p *process) drain(ctx context.Context) {
+	p.drainOnce.Do(func() {
+		// What went wrong stands in the report, and the machine has logged it.
+		p.report, _ = p.server.Drain(ctx)
+		close(p.ended)
+	})
 }

@@ -62,6 +62,8 @@ var (
 		"Bytes received, below TLS.", labelProtocol)
 	sent = describe("mux_sent_bytes_total",
 		"Bytes sent, below TLS.", labelProtocol)
+	connectionDuration = describe("mux_connection_duration_seconds",
+		"How long connections were open that are closed, by the pool they were closed in.", labelProtocol)
 	phase = describe("mux_phase",
 		"1 for the phase that the server is in, 0 for the others.", labelPhase)
 	requests = describe("mux_requests_total",
@@ -90,7 +92,7 @@ var (
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		active, accepted, rejected, received, sent, phase, notAfter, build, requests, requestDuration, inFlight,
-		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced,
+		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration,
 	} {
 		ch <- d
 	}
@@ -105,34 +107,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 	}
 	stats := c.source.Stats()
-	for protocol, p := range stats.Pools {
-		gauge(active, float64(p.Active), protocol)
-		counter(accepted, p.Accepted, protocol)
-		counter(received, p.BytesReceived, protocol)
-		counter(sent, p.BytesSent, protocol)
-	}
-	for protocol, reasons := range stats.Rejected {
-		for reason, n := range reasons {
-			counter(rejected, n, protocol, reason)
-		}
-	}
-	for _, p := range lifecycle.Phases() {
-		value := 0.0
-		if p == stats.Phase {
-			value = 1
-		}
-		gauge(phase, value, string(p))
-	}
+	collectConnections(stats, gauge, counter, ch)
 	collectRequests(stats, gauge, counter, ch)
-	for tag, health := range stats.Health {
-		for _, status := range pool.HealthValues() {
-			value := 0.0
-			if status == health.Status {
-				value = 1
-			}
-			gauge(poolHealth, value, tag, status.String())
-		}
-	}
+	collectState(stats, gauge)
 	histogram(ch, sniffDuration, stats.Sniffs)
 	histogram(ch, tlsDuration, stats.Handshakes)
 	if stats.Drain != nil {
@@ -145,6 +122,29 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(notAfter, float64(certificate.NotAfter.Unix()), address)
 	}
 	ch <- c.build
+}
+
+// collectConnections sends what is known of connections.
+func collectConnections(
+	stats mux.Stats,
+	gauge func(*prometheus.Desc, float64, ...string),
+	counter func(*prometheus.Desc, uint64, ...string),
+	ch chan<- prometheus.Metric,
+) {
+	for protocol, p := range stats.Pools {
+		gauge(active, float64(p.Active), protocol)
+		counter(accepted, p.Accepted, protocol)
+		counter(received, p.BytesReceived, protocol)
+		counter(sent, p.BytesSent, protocol)
+	}
+	for protocol, reasons := range stats.Rejected {
+		for reason, n := range reasons {
+			counter(rejected, n, protocol, reason)
+		}
+	}
+	for protocol, totals := range stats.ConnDurations {
+		histogram(ch, connectionDuration, totals, protocol)
+	}
 }
 
 // collectRequests sends what is known of requests, calls and WebSocket sessions.
@@ -164,6 +164,24 @@ func collectRequests(
 	}
 	for protocol, r := range stats.Requests {
 		gauge(inFlight, float64(r.InFlight), protocol)
+	}
+}
+
+// collectState sends the phase and the pools' health: of all the values that there are, the one that holds is 1.
+func collectState(stats mux.Stats, gauge func(*prometheus.Desc, float64, ...string)) {
+	oneIf := func(holds bool) float64 {
+		if holds {
+			return 1
+		}
+		return 0
+	}
+	for _, p := range lifecycle.Phases() {
+		gauge(phase, oneIf(p == stats.Phase), string(p))
+	}
+	for tag, health := range stats.Health {
+		for _, status := range pool.HealthValues() {
+			gauge(poolHealth, oneIf(status == health.Status), tag, status.String())
+		}
 	}
 }
 

@@ -40,6 +40,9 @@ func example() fixed {
 		Durations: map[string]pool.DurationTotals{"grpc": {
 			Count: 42, SumSeconds: 8.5, Buckets: []pool.DurationBucket{{Seconds: 0.1, Count: 30}, {Seconds: 1, Count: 41}},
 		}},
+		ConnDurations: map[string]pool.DurationTotals{"http1": {
+			Count: 3, SumSeconds: 90, Buckets: []pool.DurationBucket{{Seconds: 60, Count: 2}},
+		}},
 		Health: map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
 		Drain:  &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},
 	}
@@ -48,6 +51,12 @@ func example() fixed {
 func TestCollect(t *testing.T) {
 	t.Parallel()
 	const want = `
+# HELP mux_connection_duration_seconds How long connections were open that are closed, by the pool they were closed in.
+# TYPE mux_connection_duration_seconds histogram
+mux_connection_duration_seconds_bucket{protocol="http1",le="60"} 2
+mux_connection_duration_seconds_bucket{protocol="http1",le="+Inf"} 3
+mux_connection_duration_seconds_sum{protocol="http1"} 90
+mux_connection_duration_seconds_count{protocol="http1"} 3
 # HELP mux_connections_accepted_total Connections that came into the protocol's pool.
 # TYPE mux_connections_accepted_total counter
 mux_connections_accepted_total{protocol="grpc"} 5
@@ -109,6 +118,7 @@ mux_tls_certificate_not_after_timestamp_seconds{address="127.0.0.1:443"} 1.8e+09
 		"mux_phase", "mux_received_bytes_total", "mux_sent_bytes_total",
 		"mux_tls_certificate_not_after_timestamp_seconds", "mux_requests_total", "mux_requests_in_flight",
 		"mux_request_duration_seconds", "mux_pool_health", "mux_drain_duration_seconds", "mux_drain_forced_connections_total",
+		"mux_connection_duration_seconds",
 	}
 	if err := testutil.CollectAndCompare(New(example()), strings.NewReader(want), names...); err != nil {
 		t.Error(err)

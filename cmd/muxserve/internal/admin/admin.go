@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/x509"
 	_ "embed"
 	"errors"
@@ -10,15 +11,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/mux/muxprom"
 	"github.com/muxserve/muxserve/pool"
 )
 
@@ -42,35 +41,77 @@ type Server interface {
 
 var _ Server = (*mux.Server)(nil)
 
-// Handler returns the admin pages of a server. address is the one that the admin
-// listener was configured with: requests that name its host are answered,
-// beside those that [guard] lets in anyway. config writes the effective
-// configuration without secrets.
-func Handler(s Server, address string, config func(io.Writer) error) http.Handler {
-	h := &handler{server: s, config: config}
+// Options are what [New] may be told beside the server. The zero value works.
+type Options struct {
+	// Address is the one that the admin listener was configured with: requests
+	// that name its host are answered, beside those that [guard] lets in anyway.
+	Address string
+	// Config writes the effective configuration without secrets, for /config. Where it is nil there is no such page.
+	Config func(io.Writer) error
+	// Reloads tells how reloads of the configuration went. Where it is nil there
+	// was none, and the configuration of the start counts as a success.
+	Reloads ReloadStatus
+}
+
+// Pages are the admin pages of one server. All methods may be called concurrently.
+type Pages struct {
+	server   Server
+	config   func(io.Writer) error
+	registry *prometheus.Registry
+	history  *history
+	routes   http.Handler
+}
+
+var _ http.Handler = (*Pages)(nil)
+
+// New returns the admin pages of s. They remember nothing before [Pages.Run] is called.
+func New(s Server, o Options) *Pages {
+	p := &Pages{
+		server:   s,
+		config:   o.Config,
+		registry: newRegistry(s, o.Reloads, time.Now()),
+		history:  new(history),
+	}
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.Handle("/livez", lifecycle.LiveHandler())
 	routes.Handle("/readyz", lifecycle.ReadyHandler(s.Phase))
-	routes.HandleFunc("GET /health", h.health)
-	routes.HandleFunc("GET /servers", h.servers)
-	routes.HandleFunc("GET /connections", h.connections)
-	routes.HandleFunc("GET /config", h.effectiveConfig)
-	routes.Handle("GET /metrics", metrics(s))
+	routes.HandleFunc("GET /health", p.serveHealth)
+	routes.HandleFunc("GET /servers", p.serveServers)
+	routes.HandleFunc("GET /connections", p.serveConnections)
+	routes.HandleFunc("GET /metrics", p.serveMetrics())
+	if o.Config != nil {
+		routes.HandleFunc("GET /config", p.serveConfig)
+	}
 	addProfiles(routes)
-	return guard(hostOf(address), routes)
+	p.routes = guard(hostOf(o.Address), routes)
+	return p
 }
 
-// metrics serves the server's statistics and those of the process.
-func metrics(s Server) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(
-		muxprom.New(s),
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
+// Handler returns the pages of [New], without a history.
+func Handler(s Server, address string, config func(io.Writer) error) http.Handler {
+	return New(s, Options{Address: address, Config: config})
 }
+
+// Run takes a sample of the server's statistics every [SampleInterval] and keeps
+// those of the last [HistoryLength], until ctx ends. Call it once, in a goroutine of its own: it
+// is the only one that the pages need.
+func (p *Pages) Run(ctx context.Context) {
+	p.history.begin(time.Now(), p.server.Stats())
+	tick := time.NewTicker(SampleInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.history.add(time.Now(), p.server.Stats())
+		}
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.routes.ServeHTTP(w, r) }
 
 // addProfiles adds /debug/pprof/ without its cmdline: a private key may stand on
 // the command line.
@@ -92,16 +133,11 @@ func hostOf(address string) string {
 	return host
 }
 
-type handler struct {
-	server Server
-	config func(io.Writer) error
-}
-
-func (h *handler) effectiveConfig(w http.ResponseWriter, _ *http.Request) {
+func (p *Pages) serveConfig(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	// The only failure is a client that has left.
-	_ = h.config(w)
+	_ = p.config(w)
 }
 
 // badParameter is the fault of a query parameter.

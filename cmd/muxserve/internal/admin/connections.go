@@ -36,16 +36,16 @@ type connectionsView struct {
 	Connections []pool.Info `json:"connections"`
 }
 
-// connections lists the live connections: ?protocol= for one pool alone, ?sort=
+// serveConnections lists the live connections: ?protocol= for one pool alone, ?sort=
 // for the order (id, age for the oldest first, bytes for the busiest first), and
 // ?limit= for how many.
-func (h *handler) connections(w http.ResponseWriter, r *http.Request) {
-	q, err := h.parseQuery(r.URL.Query())
+func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
+	q, err := p.parseQuery(r.URL.Query())
 	if err != nil {
-		writeJSON(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+		writeBadRequest(w, err)
 		return
 	}
-	infos := h.server.Connections()
+	infos := p.server.Connections()
 	if q.protocol != "" {
 		infos = slices.DeleteFunc(infos, func(c pool.Info) bool { return c.Protocol != q.protocol })
 	}
@@ -62,10 +62,10 @@ type query struct {
 	limit    int
 }
 
-func (h *handler) parseQuery(values url.Values) (query, error) {
+func (p *Pages) parseQuery(values url.Values) (query, error) {
 	q := query{protocol: values.Get("protocol"), order: orders["id"], limit: defaultLimit}
 	if q.protocol != "" {
-		known := h.protocols()
+		known := p.protocols()
 		if !slices.Contains(known, q.protocol) {
 			return q, badParameter("protocol", q.protocol, "one of "+strings.Join(known, ", "))
 		}
@@ -88,8 +88,8 @@ func (h *handler) parseQuery(values url.Values) (query, error) {
 }
 
 // protocols returns the pools that there can be connections in.
-func (h *handler) protocols() []string {
-	pools := h.server.Stats().Pools
+func (p *Pages) protocols() []string {
+	pools := p.server.Stats().Pools
 	known := map[string]struct{}{string(pool.Sniffing): {}}
 	for name := range pools {
 		known[name] = struct{}{}

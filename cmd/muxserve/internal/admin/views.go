@@ -4,42 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"time"
-
-	"github.com/muxserve/muxserve/lifecycle"
-	"github.com/muxserve/muxserve/pool"
 )
-
-// health is the answer of /health.
-type health struct {
-	Phase lifecycle.Phase `json:"phase"`
-	// UptimeSeconds is 0 before the server serves.
-	UptimeSeconds float64 `json:"uptime_seconds"`
-	// Connections is how many are open, in all pools.
-	Connections int64 `json:"connections"`
-	// Protocols are the totals of each pool.
-	Protocols map[string]pool.Stats `json:"protocols"`
-	// Rejected counts connections by protocol and reason.
-	Rejected map[string]map[string]uint64 `json:"rejected"`
-}
-
-// health answers 200 while the server wants traffic, and 503 with the same facts
-// before and after.
-func (h *handler) health(w http.ResponseWriter, _ *http.Request) {
-	stats := h.server.Stats()
-	answer := health{Phase: stats.Phase, Protocols: stats.Pools, Rejected: stats.Rejected}
-	if !stats.Started.IsZero() {
-		answer.UptimeSeconds = time.Since(stats.Started).Seconds()
-	}
-	for _, p := range stats.Pools {
-		answer.Connections += p.Active
-	}
-	status := http.StatusOK
-	if stats.Phase != lifecycle.PhaseServing {
-		status = http.StatusServiceUnavailable
-	}
-	writeJSON(w, status, answer)
-}
 
 // serverView is one element of the answer of /servers.
 type serverView struct {
@@ -51,8 +16,8 @@ type serverView struct {
 	UptimeSeconds float64  `json:"uptime_seconds"`
 }
 
-func (h *handler) servers(w http.ResponseWriter, _ *http.Request) {
-	infos := h.server.Servers()
+func (p *Pages) serveServers(w http.ResponseWriter, _ *http.Request) {
+	infos := p.server.Servers()
 	views := make([]serverView, len(infos))
 	for i, s := range infos {
 		views[i] = serverView{
@@ -68,6 +33,11 @@ func (h *handler) servers(w http.ResponseWriter, _ *http.Request) {
 }
 
 func quoted(s string) string { return strconv.Quote(s) }
+
+// writeBadRequest tells a client what is wrong with what it asked for.
+func writeBadRequest(w http.ResponseWriter, err error) {
+	writeJSON(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+}
 
 func writeJSON(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -8,10 +8,8 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 )
 
 // Flag declares one flag.
@@ -25,6 +23,32 @@ type Flag struct {
 	Help string
 	// Default is shown in the help; nothing else is made of it.
 	Default string
+	// Group is the heading under which the flag is shown; flags of one group follow each other.
+	Group string
+	// Env is the environment variable that says the same; empty if there is none.
+	Env string
+	// Choices are the values that there are; nil if there are too many to list.
+	Choices []string
+	// Files says which files a value may name.
+	Files Files
+}
+
+// Files says which files the value of a flag may name.
+type Files int
+
+// The values of Files.
+const (
+	NoFile    Files = iota // the value is no file
+	AnyFile                // the value may be a file
+	Directory              // the value is a directory
+)
+
+// usage returns the flag as a user writes it.
+func (f Flag) usage() string {
+	if f.Value == "" {
+		return "--" + f.Name
+	}
+	return "--" + f.Name + " " + f.Value
 }
 
 // Parsed is a command line taken apart.
@@ -123,23 +147,4 @@ func unknownFlag(flags []Flag, arg string) error {
 		return fmt.Errorf("unknown flag %s; did you mean %s?", given, near)
 	}
 	return fmt.Errorf("unknown flag %s", given)
-}
-
-// PrintFlags writes one line for each flag.
-func PrintFlags(w io.Writer, flags []Flag) {
-	const padding = 2
-	table := tabwriter.NewWriter(w, 0, 0, padding, ' ', 0)
-	for _, f := range flags {
-		usage := "--" + f.Name
-		if f.Value != "" {
-			usage += " " + f.Value
-		}
-		help := f.Help
-		if f.Default != "" {
-			help += " (default " + f.Default + ")"
-		}
-		fmt.Fprintf(table, "  %s\t%s\n", usage, help)
-	}
-	// A failed write of a help text leaves nobody to tell.
-	_ = table.Flush()
 }

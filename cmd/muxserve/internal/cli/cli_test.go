@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -84,23 +83,10 @@ func TestParsedLastAndOn(t *testing.T) {
 func TestNearest(t *testing.T) {
 	t.Parallel()
 	candidates := []string{"serve", "check", "probe", "version"}
-	tests := map[string]string{"server": "serve", "chekc": "check", "versoin": "version", "xyz": "", "": ""}
+	tests := map[string]string{"server": "serve", "chekc": "check", "versoin": "version", "porbe": "probe", "xyz": "", "": ""}
 	for word, want := range tests {
 		if got := Nearest(word, candidates); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
 		}
-	}
-}
-
-func TestPrintFlags(t *testing.T) {
-	t.Parallel()
-	var out strings.Builder
-	PrintFlags(&out, testFlags)
-	want := `  --listen ADDR          where to listen (default 127.0.0.1:8080)
-  --ws-read-limit BYTES  largest message
-  --tls                  speak TLS
-`
-	if diff := cmp.Diff(want, out.String()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

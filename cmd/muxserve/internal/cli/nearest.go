@@ -9,6 +9,9 @@ const maxTypos = 3
 func Nearest(word string, candidates []string) string {
 	best, bestDistance := "", maxTypos+1
 	for _, c := range candidates {
+		if len(word) > len(c)+maxTypos {
+			continue
+		}
 		if d := distance(word, c); d < bestDistance && 2*d < len(c) {
 			best, bestDistance = c, d
 		}
@@ -16,24 +19,27 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// distance is the Levenshtein distance of a and b in bytes: flags and commands
-// are ASCII.
+// distance is the number of letters to insert, delete, replace or swap with the next that
+// makes a from b, in bytes: flags, commands and keys are ASCII.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
+		next := make([]int, len(b)+1)
+		next[0] = i + 1
 		for j := range len(b) {
-			substitute := diagonal
+			substitute := row[j]
 			if a[i] != b[j] {
 				substitute++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, row[j+1]+1)
+			next[j+1] = min(substitute, next[j]+1, row[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
 		}
+		before, row = row, next
 	}
 	return row[len(b)]
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 )
 
@@ -38,5 +40,52 @@ func FuzzLoad(f *testing.F) {
 		if strings.TrimSpace(err.Error()) == "" {
 			t.Error("an error without a word")
 		}
+	})
+}
+
+// FuzzFile reads any file: it is refused with faults that name their line, or what it says can be
+// written, and says the same when it is read again.
+func FuzzFile(f *testing.F) {
+	for _, tests := range [][]badFile{badSyntax, badKeys, badValues} {
+		for _, tt := range tests {
+			f.Add([]byte(tt.text))
+		}
+	}
+	f.Add([]byte("listeners: [{address: \"unix:a\\u00e9\\n\", tls: {mode: off, cert: 'true', key: \"1.5e3\"}}]\nhttp1: {max_age: 1m}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := loadBytes(data)
+		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "f.yaml:") {
+					t.Errorf("a fault without its line: %q", line)
+				}
+			}
+			return
+		}
+		var first, second strings.Builder
+		if err := s.Write(&first); err != nil {
+			t.Fatalf("cannot be written: %v", err)
+		}
+		again, err := loadBytes([]byte(first.String()))
+		if err != nil {
+			t.Fatalf("cannot be read again: %v\n%s", err, &first)
+		}
+		again.origins = s.origins
+		again.places = s.places
+		if err := again.Write(&second); err != nil {
+			t.Fatalf("cannot be written again: %v", err)
+		}
+		if diff := cmp.Diff(first.String(), second.String()); diff != "" {
+			t.Errorf("says something else when it is read again (-first +second):\n%s", diff)
+		}
+	})
+}
+
+// loadBytes loads settings from a file with data.
+func loadBytes(data []byte) (*Settings, error) {
+	return load(inputs{
+		flags:  cli.Parsed{Values: map[string][]string{configOption.name: {"f.yaml"}}},
+		getenv: func(string) string { return "" },
+		read:   func(string) ([]byte, error) { return data, nil },
 	})
 }

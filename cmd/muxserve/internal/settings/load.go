@@ -1,66 +1,145 @@
 package settings
 
 import (
-	"errors"
-	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
+	"github.com/muxserve/muxserve/lifecycle"
 )
 
-// listenOption is the flag that the platform's variables give way to.
-const listenOption = "listen"
+// inputs is what settings are loaded from.
+type inputs struct {
+	flags  cli.Parsed
+	getenv func(string) string
+	// read reads the configuration file.
+	read func(name string) ([]byte, error)
+}
 
-// Load returns the settings that the flags and the environment ask for. A flag
-// wins over its variable, which wins over the default. A variable that is empty
-// is as good as not set. What loses is not looked at.
+// Load returns the settings that the flags, the environment and the file ask
+// for. A flag wins over its variable, which wins over the file, which wins over
+// the default. A variable that is empty is as good as not set. A flag or variable
+// that loses is not looked at; all of the file is.
+//
+// What the flags say of listeners bears on every listener, those of the file
+// included. --listen says where listeners are, not what they are: the first
+// address is the first listener of the file with another address, and so on; what
+// is one too many has the settings of the file's last.
 //
 // IP and PORT, or APP_PORT where PORT is not set, replace the host and the port
-// of the default address, as platforms expect that give a process its port.
+// of the first TCP address of the file or of the default address, as platforms
+// expect that give a process its port.
 //
-// The error reports every fault at once, each naming the flag or the variable.
+// The error reports every fault at once, one a line, each naming the line of the
+// file and the key, or the flag or the variable.
 func Load(flags cli.Parsed, getenv func(string) string) (*Settings, error) {
+	return load(inputs{flags: flags, getenv: getenv, read: readConfig})
+}
+
+func load(in inputs) (*Settings, error) {
 	s := Default()
-	var faults []error
-	for _, o := range options {
-		whence, source, values := lookUp(o, flags, getenv)
-		if len(values) == 0 && o.name == listenOption {
-			address, err := platformAddress(getenv)
-			if err != nil {
-				faults = append(faults, err)
-			}
-			if address.source != "" {
-				source, values = address.source, []string{address.value}
-			}
-		}
-		if len(values) == 0 {
-			continue
-		}
-		s.sources[o.key] = source
-		if err := o.set(s, values); err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", whence, err))
-		}
+	s.inputs = in
+	root, readable, faults := s.readFile()
+	s.startFromProfile(root)
+	if root != nil {
+		faults = append(faults, s.loadFile(root)...)
 	}
-	if len(faults) == 0 {
-		faults = append(faults, s.validate()...)
+	faults = append(faults, s.loadOptions()...)
+	if readable {
+		faults = append(faults, s.validate(faults)...)
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := s.report(faults); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
+// readFile returns what stands in the file, nil if there is no file or nothing in
+// it. It is false if there is a file that cannot be read, so that nobody knows what it says.
+func (s *Settings) readFile() (*yaml.Node, bool, []fault) {
+	whence, _, values := s.inputs.lookUp(configOption)
+	if len(values) == 0 {
+		return nil, true, nil
+	}
+	s.file = values[0]
+	data, err := s.inputs.read(s.file)
+	if err != nil {
+		return nil, false, []fault{{whence: whence, text: err.Error()}}
+	}
+	root, broken := parseConfig(data)
+	if broken != nil {
+		return nil, false, []fault{*broken}
+	}
+	return root, true, nil
+}
+
+// startFromProfile puts the numbers of the drain's profile in the place of the
+// defaults, before anything else is laid over them.
+func (s *Settings) startFromProfile(root *yaml.Node) {
+	_, _, values := s.inputs.lookUp(profileOption)
+	name := ""
+	if n := below(below(root, "drain"), "profile"); n != nil {
+		name = n.Value
+	}
+	if len(values) > 0 {
+		name = values[0]
+	}
+	// A name that nobody knows is left to validation.
+	if c, err := lifecycle.Profile(name); err == nil {
+		s.Mux.Drain = c
+	}
+}
+
+// loadFile lays the file over the defaults.
+func (s *Settings) loadFile(root *yaml.Node) []fault {
+	d := decoder{lines: s.places}
+	d.decode(root, reflect.ValueOf(s).Elem(), "")
+	for _, path := range d.set {
+		s.origins[path] = origin{line: s.places[path]}
+	}
+	return d.faults
+}
+
+// loadOptions lays the flags and the environment over the settings.
+func (s *Settings) loadOptions() []fault {
+	var faults []fault
+	for _, o := range options {
+		if o.set == nil {
+			continue
+		}
+		whence, source, values := s.inputs.lookUp(o)
+		if len(values) == 0 && o.name == listenOption {
+			faults = append(faults, s.loadPlatform()...)
+		}
+		if len(values) == 0 {
+			continue
+		}
+		err := o.set(s, values)
+		for _, path := range s.paths(o.key) {
+			s.origins[path] = origin{name: source}
+		}
+		if err != nil {
+			for text := range strings.SplitSeq(err.Error(), "\n") {
+				faults = append(faults, fault{path: o.key, whence: whence, text: text})
+			}
+		}
+	}
+	return faults
+}
+
 // lookUp returns the values of an option, none if nobody gave any, the name of
 // what gave them and the same with its kind, for showing.
-func lookUp(o option, flags cli.Parsed, getenv func(string) string) (whence, source string, values []string) {
-	if given := flags.Values[o.name]; len(given) > 0 {
+func (in inputs) lookUp(o option) (whence, source string, values []string) {
+	if given := in.flags.Values[o.name]; len(given) > 0 {
 		if !o.list {
 			given = given[len(given)-1:]
 		}
 		return o.flag(), "flag " + o.flag(), given
 	}
-	value := getenv(o.env())
+	value := in.getenv(o.env())
 	if value == "" {
 		return "", "", nil
 	}
@@ -71,62 +150,58 @@ func lookUp(o option, flags cli.Parsed, getenv func(string) string) (whence, sou
 	return o.env(), "environment " + o.env(), values
 }
 
-// validate reports what is wrong with the settings as a whole.
-func (s *Settings) validate() []error {
-	var faults []error
-	for _, err := range leaves(s.Mux.Validate()) {
-		faults = append(faults, withFlag(err))
+// paths returns the paths that a key stands at, which are as many as there are
+// listeners where it is a key of those.
+func (s *Settings) paths(key string) []string {
+	rest, found := strings.CutPrefix(key, listenersKey)
+	if !found {
+		return []string{key}
 	}
-	seen := make(map[string]bool)
-	for _, address := range s.addresses() {
-		switch {
-		case address == Off || strings.HasSuffix(address, ":0"):
-		case seen[address]:
-			faults = append(faults, fmt.Errorf("%s is used twice; every --listen and --admin needs an address of its own", address))
-		default:
-			seen[address] = true
+	paths := make([]string, len(s.Mux.Listeners))
+	for i := range paths {
+		paths[i] = element("listeners", i) + rest
+	}
+	return paths
+}
+
+// validate reports what is wrong with the settings as a whole, but for what is
+// known already and what may only follow from that.
+func (s *Settings) validate(before []fault) []fault {
+	own := s.validateOwn()
+	faults := slices.Clone(own)
+	for _, f := range faultsOf("", s.Mux.Validate()) {
+		// Both look at addresses; ours says more.
+		if f.path == "" || !slices.ContainsFunc(own, func(o fault) bool { return o.path == f.path }) {
+			faults = append(faults, f)
 		}
+	}
+	faults = slices.DeleteFunc(faults, func(f fault) bool {
+		return f.path != "" && slices.ContainsFunc(before, func(b fault) bool { return s.mayFollow(f.path, b.path) })
+	})
+	for i, f := range faults {
+		faults[i] = s.locate(f)
 	}
 	return faults
 }
 
-// addresses returns where the process is to listen, the admin listener last.
-func (s *Settings) addresses() []string {
-	var all []string
-	for _, l := range s.Mux.Listeners {
-		all = append(all, l.Address)
+// mayFollow reports whether a fault at path may come of one at earlier: of the same key, of
+// what it is in or what is in it, or of another key of the same listener's TLS or PROXY section, where
+// keys depend on each other. What follows of an unknown key there is that another one is missing.
+func (s *Settings) mayFollow(path, earlier string) bool {
+	key := withoutIndexes(path)
+	if key == earlier || within(path, earlier) || within(earlier, path) {
+		return true
 	}
-	return append(all, s.Admin.Address)
+	sameSection := parent(path) == parent(earlier) || parent(key) == parent(earlier)
+	if !sameSection || !strings.HasPrefix(parent(key), listenersKey+".") {
+		return false
+	}
+	_, set := s.origins[path]
+	return known(earlier) || !set
 }
 
-// leaves takes joined errors apart. All listeners have the same TLS settings, so
-// a fault of those comes once for each; it is returned once.
-func leaves(err error) []error {
-	var joined interface{ Unwrap() []error }
-	if !errors.As(err, &joined) {
-		if err == nil {
-			return nil
-		}
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		for _, leaf := range leaves(e) {
-			if !slices.ContainsFunc(all, func(known error) bool { return known.Error() == leaf.Error() }) {
-				all = append(all, leaf)
-			}
-		}
-	}
-	return all
-}
-
-// withFlag adds to an error that names a key the flag that sets it. The name of the
-// package stands before the key; a package may be called like a key.
-func withFlag(err error) error {
-	for _, o := range options {
-		if key := strings.TrimPrefix(o.key, "listeners."); strings.Contains(err.Error(), ": "+key+": ") {
-			return fmt.Errorf("%w (%s or %s)", err, o.flag(), o.env())
-		}
-	}
-	return err
+// within reports whether path is section, or is in it.
+func within(path, section string) bool {
+	rest, ok := strings.CutPrefix(path, section)
+	return ok && section != "" && (rest == "" || strings.ContainsAny(rest[:1], ".["))
 }

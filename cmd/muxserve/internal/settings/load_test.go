@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/listeners"
@@ -34,23 +35,23 @@ func TestLoadPrecedence(t *testing.T) {
 		want   string
 		source string
 	}{
-		{"default", nil, nil, "listeners.address", "127.0.0.1:8080", "default"},
-		{"environment", nil, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1"}, "listeners.address", "127.0.0.1:1", "environment MUXSERVE_LISTEN"},
-		{"flag", []string{"--listen", "127.0.0.1:2"}, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1"}, "listeners.address", "127.0.0.1:2", "flag --listen"},
+		{"default", nil, nil, "listeners[0].address", "127.0.0.1:8080", "default"},
+		{"environment", nil, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1"}, "listeners[0].address", "127.0.0.1:1", "environment MUXSERVE_LISTEN"},
+		{"flag", []string{"--listen", "127.0.0.1:2"}, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1"}, "listeners[0].address", "127.0.0.1:2", "flag --listen"},
 		{"empty variable", nil, map[string]string{"MUXSERVE_ADMIN": ""}, "admin.address", DefaultAdmin, "default"},
 		{"last flag", []string{"--admin", "off", "--admin=[::1]:3"}, nil, "admin.address", quote("[::1]:3"), "flag --admin"},
-		{"PORT", nil, map[string]string{"PORT": "9000", "APP_PORT": "9001"}, "listeners.address", "127.0.0.1:9000", "environment PORT"},
-		{"APP_PORT", nil, map[string]string{"APP_PORT": "9001"}, "listeners.address", "127.0.0.1:9001", "environment APP_PORT"},
-		{"IP", nil, map[string]string{"IP": "0.0.0.0"}, "listeners.address", "0.0.0.0:8080", "environment IP"},
-		{"IP and PORT", nil, map[string]string{"IP": "::", "PORT": "80"}, "listeners.address", quote("[::]:80"), "environment IP and PORT"},
-		{"a port that does not matter", nil, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1", "PORT": "http"}, "listeners.address", "127.0.0.1:1", "environment MUXSERVE_LISTEN"},
-		{"a variable that does not matter", []string{"--tls", "off"}, map[string]string{"MUXSERVE_TLS": "maybe"}, "listeners.tls.mode", "off", "flag --tls"},
+		{"PORT", nil, map[string]string{"PORT": "9000", "APP_PORT": "9001"}, "listeners[0].address", "127.0.0.1:9000", "environment PORT"},
+		{"APP_PORT", nil, map[string]string{"APP_PORT": "9001"}, "listeners[0].address", "127.0.0.1:9001", "environment APP_PORT"},
+		{"IP", nil, map[string]string{"IP": "0.0.0.0"}, "listeners[0].address", "0.0.0.0:8080", "environment IP"},
+		{"IP and PORT", nil, map[string]string{"IP": "::", "PORT": "80"}, "listeners[0].address", quote("[::]:80"), "environment IP and PORT"},
+		{"a port that does not matter", nil, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1", "PORT": "http"}, "listeners[0].address", "127.0.0.1:1", "environment MUXSERVE_LISTEN"},
+		{"a variable that does not matter", []string{"--tls", "off"}, map[string]string{"MUXSERVE_TLS": "maybe"}, "listeners[0].tls.mode", "off", "flag --tls"},
 		{"delay", []string{"--drain-delay=0"}, nil, "drain.delay", "0s", "flag --drain-delay"},
-		{"protocols", nil, nil, "listeners.protocols", "[http1, http2, grpc, websocket]", "default"},
-		{"some protocols", []string{"--protocols", "http2, grpc"}, nil, "listeners.protocols", "[http2, grpc]", "flag --protocols"},
-		{"proxy", nil, nil, "listeners.proxy_protocol.mode", "off", "default"},
+		{"protocols", nil, nil, "listeners[0].protocols", "[http1, http2, grpc, websocket]", "default"},
+		{"some protocols", []string{"--protocols", "http2, grpc"}, nil, "listeners[0].protocols", "[http2, grpc]", "flag --protocols"},
+		{"proxy", nil, nil, "listeners[0].proxy_protocol.mode", "off", "default"},
 		{"level", nil, map[string]string{"MUXSERVE_LOG_LEVEL": "WARN"}, "log.level", "warn", "environment MUXSERVE_LOG_LEVEL"},
-		{"auto where a certificate is given", []string{"--tls-cert=c.pem", "--tls-key=k.pem"}, nil, "listeners.tls.mode", "auto", "default"},
+		{"auto where a certificate is given", []string{"--tls-cert=c.pem", "--tls-key=k.pem"}, nil, "listeners[0].tls.mode", "auto", "default"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -75,7 +76,8 @@ func TestLoadEverything(t *testing.T) {
 		"--tls", "mutual", "--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-client-ca", "ca.pem",
 		"--protocols", "http1,grpc", "--proxy-protocol", "required", "--proxy-trusted", "10.0.0.0/8", "--proxy-trusted=::1,unix",
 		"--ws-read-limit", "-1", "--grpc-transport", "shared", "--static", dir,
-		"--drain-delay", "1s", "--drain-timeout", "1m", "--log-format", "json", "--log-level", "debug",
+		"--drain-delay", "1s", "--drain-timeout", "1m", "--drain-spread", "2s", "--admin-token", "secret",
+		"--log-format", "json", "--log-level", "debug", "--access-log",
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -88,14 +90,13 @@ func TestLoadEverything(t *testing.T) {
 		{Address: "127.0.0.1:1", TLS: tls, ProxyProtocol: proxy, Protocols: names},
 		{Address: "unix:/run/m.sock", TLS: tls, ProxyProtocol: proxy, Protocols: names},
 	}
-	want.Admin.Address = Off
+	want.Admin = Admin{Address: Off, Token: "secret"}
 	want.Mux.WebSocket.ReadLimit = -1
 	want.Mux.GRPC.Transport = protocols.TransportShared
 	want.Static = dir
-	want.Mux.Drain.Delay, want.Mux.Drain.Timeout = time.Second, time.Minute
-	want.Log = Log{Level: slog.LevelDebug, Format: FormatJSON}
-	want.sources = got.sources
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Settings{})); diff != "" {
+	want.Mux.Drain.Delay, want.Mux.Drain.Timeout, want.Mux.Drain.Spread = time.Second, time.Minute, 2*time.Second
+	want.Log = Log{Level: slog.LevelDebug, Format: FormatJSON, Access: true}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Settings{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -107,7 +108,12 @@ func TestLoadListFromEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"127.0.0.1:0", "127.0.0.1:0", "unix:/a", DefaultAdmin}
-	if diff := cmp.Diff(want, s.addresses()); diff != "" {
+	var got []string
+	for _, l := range s.Mux.Listeners {
+		got = append(got, l.Address)
+	}
+	got = append(got, s.Admin.Address)
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -131,7 +137,7 @@ func TestLoadFaults(t *testing.T) {
 		{"PORT", nil, map[string]string{"PORT": "http"}, []string{`PORT: "http" is not a port from 0 to 65535`}},
 		{"APP_PORT", nil, map[string]string{"APP_PORT": "-1"}, []string{`APP_PORT: "-1" is not a port from 0 to 65535`}},
 		{"IP", nil, map[string]string{"IP": "my host"}, []string{`IP: "my host" is not an IP address such as 0.0.0.0 or ::1`}},
-		{"one address twice", []string{"--listen", "127.0.0.1:8081"}, nil, []string{"127.0.0.1:8081 is used twice; every --listen and --admin needs an address of its own"}},
+		{"one address twice", []string{"--listen", "127.0.0.1:8081"}, nil, []string{"admin.address: 127.0.0.1:8081 is that of listeners[0].address already (--admin or MUXSERVE_ADMIN)"}},
 		{"TLS mode", []string{"--tls", "on"}, nil, []string{`--tls: "on" is not one of off, self-signed, auto, manual, mutual`}},
 		{"certificate without a key", []string{"--tls-cert", "c.pem", "--listen=:1", "--listen=:2"}, nil, []string{"tls.key: needed in mode auto (--tls-key or MUXSERVE_TLS_KEY)"}},
 		{"key without a certificate", nil, map[string]string{"MUXSERVE_TLS_KEY": "k.pem"}, []string{"(--tls-key or MUXSERVE_TLS_KEY)"}},
@@ -145,7 +151,7 @@ func TestLoadFaults(t *testing.T) {
 		{"duration", nil, map[string]string{"MUXSERVE_DRAIN_DELAY": "5"}, []string{`MUXSERVE_DRAIN_DELAY: "5" is not a length of time such as 500ms, 30s or 1m30s`}},
 		{"negative duration", []string{"--drain-timeout=-1s"}, nil, []string{`--drain-timeout: "-1s" is not a length of time`}},
 		{"too long", []string{"--drain-timeout=10000h"}, nil, []string{"(--drain-timeout or MUXSERVE_DRAIN_TIMEOUT)"}},
-		{"log format", []string{"--log-format", "xml"}, nil, []string{`--log-format: "xml" is not one of text, json`}},
+		{"log format", []string{"--log-format", "xml"}, nil, []string{`--log-format: "xml" is not one of auto, text, json`}},
 		{"log level", []string{"--log-level", "loud"}, nil, []string{`--log-level: "loud" is not one of debug, info, warn, error`}},
 		{"protocol", []string{"--protocols", "http1,http3"}, nil, []string{`unknown "http3"; want some of http1, http2, grpc, websocket (--protocols or MUXSERVE_PROTOCOLS)`}},
 		{"no protocol", []string{"--protocols", ","}, nil, []string{"--protocols: empty; leave it out to serve all protocols"}},
@@ -153,6 +159,7 @@ func TestLoadFaults(t *testing.T) {
 		{"proxies that nobody trusts", []string{"--proxy-protocol=required"}, nil, []string{"(--proxy-trusted or MUXSERVE_PROXY_TRUSTED)"}},
 		{"proxies in vain", nil, map[string]string{"MUXSERVE_PROXY_TRUSTED": "::1"}, []string{"(--proxy-trusted or MUXSERVE_PROXY_TRUSTED)"}},
 		{"trusted network", []string{"--proxy-protocol=optional", "--proxy-trusted=10.0.0.0/33"}, nil, []string{`"10.0.0.0/33" is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or unix (--proxy-trusted`}},
+		{"configuration that is not there", []string{"--config", missing, "--log-level=loud"}, nil, []string{"--config: stat " + missing, `--log-level: "loud"`}},
 		{"several at once", []string{"--tls", "on", "--log-level", "loud"}, nil, []string{`--tls: "on"`, `--log-level: "loud"`}},
 	}
 	for _, tt := range tests {

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
-	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/listeners"
 )
 
 // The variables by which hosting platforms say where a process is to listen.
@@ -16,22 +18,25 @@ const (
 	envAppPort = "APP_PORT"
 )
 
-// sourced is a value and what it came from.
-type sourced struct{ value, source string }
-
-// platformAddress returns the default address with the host of IP and the port
-// of PORT or APP_PORT in place of its own. It is zero if none of them is set.
-func platformAddress(getenv func(string) string) (sourced, error) {
-	host, port, err := net.SplitHostPort(mux.DefaultAddress)
-	if err != nil {
-		return sourced{}, err
+// loadPlatform replaces the host and the port of the first TCP address by what IP, and PORT or
+// APP_PORT, say. Where there is none, it leaves the others alone.
+func (s *Settings) loadPlatform() []fault {
+	getenv := s.inputs.getenv
+	at := slices.IndexFunc(s.Mux.Listeners, func(l listeners.Config) bool { return isTCP(l.Address) })
+	if at < 0 {
+		return nil
 	}
-	source := ""
+	path := element("listeners", at) + ".address"
+	host, port, err := net.SplitHostPort(s.Mux.Listeners[at].Address)
+	if err != nil {
+		return nil // It is the file's, and no address at all, which validation tells.
+	}
+	var names []string
 	if ip := getenv(envIP); ip != "" {
 		if _, err := netip.ParseAddr(ip); err != nil && ip != "localhost" {
-			return sourced{}, fmt.Errorf("%s: %q is not an IP address such as 0.0.0.0 or ::1", envIP, ip)
+			return []fault{{path: path, whence: envIP, text: fmt.Sprintf("%q is not an IP address such as 0.0.0.0 or ::1", ip)}}
 		}
-		host, source = ip, "environment "+envIP
+		host, names = ip, append(names, envIP)
 	}
 	name, value := envPort, getenv(envPort)
 	if value == "" {
@@ -39,19 +44,15 @@ func platformAddress(getenv func(string) string) (sourced, error) {
 	}
 	if value != "" {
 		if err := checkPort(value); err != nil {
-			return sourced{}, fmt.Errorf("%s: %w", name, err)
+			return []fault{{path: path, whence: name, text: err.Error()}}
 		}
-		port = value
-		if source == "" {
-			source = "environment " + name
-		} else {
-			source += " and " + name
-		}
+		port, names = value, append(names, name)
 	}
-	if source == "" {
-		return sourced{}, nil
+	if len(names) > 0 {
+		s.Mux.Listeners[at].Address = net.JoinHostPort(host, port)
+		s.origins[path] = origin{name: "environment " + strings.Join(names, " and ")}
 	}
-	return sourced{value: net.JoinHostPort(host, port), source: source}, nil
+	return nil
 }
 
 // checkPort accepts the decimal number of a TCP port. 0 is one that the system chooses.

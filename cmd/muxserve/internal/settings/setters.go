@@ -4,22 +4,32 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/protocols"
 )
 
-const unixPrefix = "unix:"
+// unixPrefix begins the address of a Unix-domain socket, and inheritedPrefix that
+// of a socket that whoever started the process has opened.
+const (
+	unixPrefix      = "unix:"
+	inheritedPrefix = listeners.InheritedPrefix
+)
 
-// checkAddress accepts HOST:PORT and unix:PATH. The listener would take a few
+// isTCP reports whether an address is neither that of a Unix-domain socket nor an inherited one's.
+func isTCP(address string) bool {
+	return !strings.HasPrefix(address, unixPrefix) && !strings.HasPrefix(address, inheritedPrefix)
+}
+
+// checkAddress accepts HOST:PORT, unix:PATH and fd:NAME. The listener would take a few
 // more forms, such as the name of a service, which nobody means here.
 func checkAddress(address string) error {
-	if path, ok := strings.CutPrefix(address, unixPrefix); ok && path != "" {
+	if _, name, _ := strings.Cut(address, ":"); !isTCP(address) && name != "" {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(address)
@@ -32,25 +42,51 @@ func checkAddress(address string) error {
 	return nil
 }
 
+// listenersKey is how the keys of a listener begin.
+const listenersKey = "listeners[]"
+
+// setListeners gives the listeners other addresses. There are as many of them then as there are
+// values; each has the settings of the one that stood in its place, or of the last one.
 func setListeners(s *Settings, values []string) error {
+	before := s.Mux.Listeners
 	s.Mux.Listeners = nil
 	var faults []error
-	for _, address := range values {
+	for i, address := range values {
 		address = strings.TrimSpace(address)
 		faults = append(faults, checkAddress(address))
-		s.Mux.Listeners = append(s.Mux.Listeners, listeners.Config{Address: address})
+		l := listeners.Config{}
+		if len(before) > 0 {
+			from := min(i, len(before)-1)
+			l = before[from]
+			s.copyOrigins(element("listeners", from), element("listeners", i))
+		}
+		l.Address = address
+		s.Mux.Listeners = append(s.Mux.Listeners, l)
 	}
 	return errors.Join(faults...)
 }
 
+// copyOrigins gives the keys of a section the places that those of another one have.
+func (s *Settings) copyOrigins(from, to string) {
+	if from == to {
+		return
+	}
+	s.places[to] = s.places[from]
+	for _, k := range allKeys() {
+		rest, ok := strings.CutPrefix(k.Path, listenersKey)
+		if o, set := s.origins[from+rest]; ok && set {
+			s.origins[to+rest] = o
+		}
+	}
+}
+
 func setAdmin(s *Settings, values []string) error {
 	s.Admin.Address = values[0]
-	if values[0] == Off {
-		return nil
-	}
-	if err := checkAddress(values[0]); err != nil {
-		return fmt.Errorf("%w, nor %s", err, Off)
-	}
+	return checkAdmin(values[0])
+}
+
+func setAdminToken(s *Settings, values []string) error {
+	s.Admin.Token = values[0]
 	return nil
 }
 
@@ -70,8 +106,10 @@ func setProtocols(s *Settings, values []string) error {
 	return nil
 }
 
+var proxyModes = []string{listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired}
+
 func setProxyMode(s *Settings, values []string) error {
-	mode, err := oneOf(values[0], []string{listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired})
+	mode, err := oneOf(values[0], proxyModes)
 	eachListener(s, func(c *listeners.Config) { c.ProxyProtocol.Mode = mode })
 	return err
 }
@@ -101,11 +139,12 @@ func eachTLS(s *Settings, change func(*listeners.TLSConfig)) error {
 	return nil
 }
 
+var tlsModes = []string{
+	listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual,
+}
+
 func setTLSMode(s *Settings, values []string) error {
-	modes := []string{
-		listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual,
-	}
-	mode, err := oneOf(values[0], modes)
+	mode, err := oneOf(values[0], tlsModes)
 	return errors.Join(err, eachTLS(s, func(c *listeners.TLSConfig) { c.Mode = mode }))
 }
 
@@ -172,30 +211,25 @@ func setReadLimit(s *Settings, values []string) error {
 	return nil
 }
 
+var transports = []string{
+	string(protocols.TransportAuto), string(protocols.TransportNative), string(protocols.TransportShared),
+}
+
 func setGRPCTransport(s *Settings, values []string) error {
-	names := []string{
-		string(protocols.TransportAuto), string(protocols.TransportNative), string(protocols.TransportShared),
-	}
-	name, err := oneOf(values[0], names)
+	name, err := oneOf(values[0], transports)
 	s.Mux.GRPC.Transport = protocols.GRPCTransport(name)
 	return err
 }
 
 func setStatic(s *Settings, values []string) error {
 	s.Static = values[0]
-	if s.Static == "" {
-		return nil
-	}
-	// Opening it tells, unlike Stat, whether it may be read.
-	entries, err := os.Open(s.Static)
-	if err != nil {
-		return fmt.Errorf("not a directory that can be read: %w", err)
-	}
-	defer entries.Close()
-	if info, err := entries.Stat(); err != nil || !info.IsDir() {
-		return fmt.Errorf("%q is not a directory", s.Static)
-	}
-	return nil
+	return checkDirectory(s.Static)
+}
+
+// setDrainProfile says which profile it was; its numbers came in before.
+func setDrainProfile(s *Settings, values []string) (err error) {
+	s.Mux.Drain.Profile, err = oneOf(values[0], lifecycle.Profiles())
+	return err
 }
 
 func setDrainDelay(s *Settings, values []string) (err error) {
@@ -208,13 +242,26 @@ func setDrainTimeout(s *Settings, values []string) (err error) {
 	return err
 }
 
+func setDrainSpread(s *Settings, values []string) (err error) {
+	s.Mux.Drain.Spread, err = duration(values[0])
+	return err
+}
+
+// formats are the values of Log.Format.
+var formats = []string{FormatAuto, FormatText, FormatJSON}
+
 func setLogFormat(s *Settings, values []string) (err error) {
-	s.Log.Format, err = oneOf(values[0], []string{FormatText, FormatJSON})
+	s.Log.Format, err = oneOf(values[0], formats)
+	return err
+}
+
+func setLogAccess(s *Settings, values []string) (err error) {
+	s.Log.Access, err = boolean(values[0])
 	return err
 }
 
 func setLogLevel(s *Settings, values []string) error {
-	name, err := oneOf(strings.ToLower(values[0]), []string{"debug", "info", "warn", "error"})
+	name, err := oneOf(strings.ToLower(values[0]), levels)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/muxserve/muxserve/listeners"
 )
 
@@ -28,14 +30,6 @@ func (s *Settings) Write(w io.Writer) error {
 	return out.Flush()
 }
 
-// source says what set a key.
-func (s *Settings) source(key string) string {
-	if source, ok := s.sources[key]; ok {
-		return source
-	}
-	return "default"
-}
-
 // values returns all settings by key, as they are shown.
 func (s *Settings) values() map[string]string {
 	values := make(map[string]string)
@@ -50,12 +44,19 @@ type line struct {
 	indent string
 	label  string // "key:", or "- key:" for the first of a list's element
 	value  string // empty for a key that has keys below it
-	key    string // the path of keys, without the positions in lists
+	key    string // the path of its key
 }
 
 func (s *Settings) lines() []line {
-	return structLines(reflect.ValueOf(*s), "", "")
+	shown := Settings{Mux: s.Mux, Admin: s.Admin, Static: s.Static, Watch: s.Watch, Log: s.Log}
+	if shown.Admin.Token != "" {
+		shown.Admin.Token = redacted
+	}
+	return structLines(reflect.ValueOf(shown), "", "")
 }
+
+// redacted stands for a secret.
+const redacted = "[redacted]"
 
 // indentStep is one level of nesting.
 const indentStep = "  "
@@ -71,66 +72,46 @@ func structLines(v reflect.Value, indent, path string) []line {
 		v = reflect.ValueOf(c.Redacted())
 	}
 	var lines []line
-	for i := range v.NumField() {
-		name, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-		switch {
-		case options == "inline":
-			lines = append(lines, structLines(v.Field(i), indent, path)...)
-		case name != "" && name != "-":
-			lines = append(lines, fieldLines(v.Field(i), name, indent, path)...)
-		}
+	for _, f := range fieldsOf(v.Type()) {
+		lines = append(lines, fieldLines(v.FieldByIndex(f.path), f.name, indent, path)...)
 	}
 	return lines
 }
 
 func fieldLines(v reflect.Value, name, indent, path string) []line {
-	key := strings.TrimPrefix(path+"."+name, ".")
-	label := name + ":"
-	switch {
-	case isScalar(v):
-		return []line{{indent, label, scalar(v), key}}
-	case v.Kind() == reflect.Struct:
+	key, label := join(path, name), name+":"
+	switch kindOf(v.Type()) {
+	case kindSection:
 		return append([]line{{indent, label, "", key}}, structLines(v, indent+indentStep, key)...)
-	case v.Kind() == reflect.Slice && v.Len() > 0 && !isScalar(v.Index(0)):
+	case kindSections:
+		if v.Len() == 0 {
+			return []line{{indent, label, "[]", key}}
+		}
 		lines := []line{{indent, label, "", key}}
 		for i := range v.Len() {
-			element := structLines(v.Index(i), indent+indentStep+indentStep, key)
-			if len(element) > 0 {
-				element[0].indent, element[0].label = indent+indentStep, "- "+element[0].label
+			below := structLines(v.Index(i), indent+indentStep+indentStep, element(key, i))
+			if len(below) > 0 {
+				below[0].indent, below[0].label = indent+indentStep, "- "+below[0].label
 			}
-			lines = append(lines, element...)
+			lines = append(lines, below...)
 		}
 		return lines
-	case v.Kind() == reflect.Slice:
-		elements := make([]string, v.Len())
-		for i := range elements {
-			elements[i] = scalar(v.Index(i))
+	case kindTexts:
+		texts := make([]string, v.Len())
+		for i := range texts {
+			texts[i] = scalar(v.Index(i))
 		}
-		return []line{{indent, label, "[" + strings.Join(elements, ", ") + "]", key}}
+		return []line{{indent, label, "[" + strings.Join(texts, ", ") + "]", key}}
 	default:
-		return []line{{indent, label, fmt.Sprintf("%q", v.Interface()), key}}
-	}
-}
-
-// isScalar reports whether a value is shown on one line.
-func isScalar(v reflect.Value) bool {
-	if _, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
-		return true
-	}
-	switch v.Kind() {
-	case reflect.String, reflect.Bool, reflect.Float32, reflect.Float64,
-		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return true
-	default:
-		return false
+		return []line{{indent, label, scalar(v), key}}
 	}
 }
 
 func scalar(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case time.Duration:
-		return x.String()
+		// Go writes 2m0s.
+		return strings.Replace(strings.Replace(x.String(), "m0s", "m", 1), "h0m", "h", 1)
 	case encoding.TextMarshaler:
 		text, err := x.MarshalText()
 		if err != nil {
@@ -148,13 +129,14 @@ func scalar(v reflect.Value) string {
 var plain = regexp.MustCompile(`^[A-Za-z0-9./][A-Za-z0-9._/:-]*$`)
 
 // notStrings matches what YAML, in one version or another, reads as a number, a
-// boolean or nothing.
-var notStrings = regexp.MustCompile(`^(?i:[0-9.]+|[0-9]+[:_e].*|0x.*|true|false|yes|no|on|y|n|null|~)$`)
+// boolean or nothing, and its parser here does not: those of version 1.1.
+var notStrings = regexp.MustCompile(`^(?i:[0-9]+[:_].*|yes|no|on|y|n)$`)
 
 // quote returns a string as YAML wants it. "off" stays bare: it is the value of
 // keys whose reader wants a string.
 func quote(s string) string {
-	if plain.MatchString(s) && !notStrings.MatchString(s) && !strings.HasSuffix(s, ":") {
+	bare := yaml.Node{Kind: yaml.ScalarNode, Value: s}
+	if plain.MatchString(s) && !notStrings.MatchString(s) && !strings.HasSuffix(s, ":") && bare.ShortTag() == "!!str" {
 		return s
 	}
 	return strconv.Quote(s)

@@ -1,0 +1,99 @@
+// Package deploy_test holds the recipes to the defaults and profiles of package lifecycle.
+package deploy_test
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muxserve/muxserve/lifecycle"
+)
+
+// number returns the one number that pattern finds in a file.
+func number(t *testing.T, file, pattern string) int {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)`+pattern).FindAllSubmatch(content, -1)
+	if len(found) != 1 {
+		t.Fatalf("%s: %q is there %d times", file, pattern, len(found))
+	}
+	n, err := strconv.Atoi(string(found[0][1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// seconds returns so many seconds.
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+func profile(t *testing.T, name string) lifecycle.Config {
+	t.Helper()
+	c, err := lifecycle.Profile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestTimes checks that whoever kills waits for the longest drain, and that a balancer
+// notices one within its delay.
+func TestTimes(t *testing.T) {
+	k8s, haproxy, nlb := profile(t, lifecycle.ProfileKubernetes), profile(t, lifecycle.ProfileHAProxy), profile(t, lifecycle.ProfileNLB)
+	probes := number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?periodSeconds: (\d+)`) *
+		number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?failureThreshold: (\d+)`)
+	haproxyChecks := number(t, "haproxy.cfg", `inter (\d+)s`) * number(t, "haproxy.cfg", `fall (\d+)`)
+	nlbKeys := "`HealthCheckIntervalSeconds`, `UnhealthyThresholdCount` \\| "
+	nlbChecks := number(t, "nlb.md", nlbKeys+`(\d+), `) * number(t, "nlb.md", nlbKeys+`\d+, (\d+)`)
+	tests := []struct {
+		name       string
+		less, more time.Duration
+	}{
+		{"systemd kills", lifecycle.DefaultConfig().Longest(), seconds(number(t, "muxserve.service", `^TimeoutStopSec=(\d+)s$`))},
+		{"Kubernetes kills", k8s.Longest(), seconds(number(t, "kubernetes.yaml", `terminationGracePeriodSeconds: (\d+)`))},
+		{"Kubernetes notices", seconds(probes), k8s.Delay},
+		{"HAProxy notices", seconds(haproxyChecks), haproxy.Delay},
+		{"the NLB notices", seconds(nlbChecks), nlb.Delay},
+		{"the NLB cuts", nlb.Longest(), seconds(number(t, "nlb.md", "`deregistration_delay.timeout_seconds` \\| (\\d+)"))},
+	}
+	for _, tt := range tests {
+		if tt.less >= tt.more {
+			t.Errorf("%s: %v is not less than %v", tt.name, tt.less, tt.more)
+		}
+	}
+}
+
+// TestValid has the programs that read the recipes check them, where they are installed.
+func TestValid(t *testing.T) {
+	tests := []struct {
+		command []string
+		allowed string // in a line that is no fault of the file
+	}{
+		{[]string{"systemd-analyze", "verify", "./muxserve.service", "./muxserve.socket"}, "/usr/local/bin/muxserve is not executable"},
+		{[]string{"haproxy", "-c", "-q", "-f", "haproxy.cfg"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.command[0], func(t *testing.T) {
+			path, err := exec.LookPath(tt.command[0])
+			if err != nil {
+				t.Skip(err)
+			}
+			out, err := exec.CommandContext(t.Context(), path, tt.command[1:]...).CombinedOutput()
+			for line := range strings.Lines(string(out)) {
+				if tt.allowed == "" || !strings.Contains(line, tt.allowed) {
+					t.Error(strings.TrimSpace(line))
+				}
+			}
+			if err != nil && tt.allowed == "" {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,175 @@
+package admin
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
+)
+
+// What is remembered: five minutes, in steps that are fine enough to see a burst
+// and few enough to be sent to the page each time.
+const (
+	// SampleInterval is the time from one sample to the next.
+	SampleInterval = 5 * time.Second
+	// HistoryLength is how far back the samples go.
+	HistoryLength = 5 * time.Minute
+
+	sampleCount = int(HistoryLength / SampleInterval)
+)
+
+// Sample is what a server did in the [SampleInterval] that ended at Time.
+type Sample struct {
+	Time      time.Time                 `json:"time"`
+	Phase     lifecycle.Phase           `json:"phase"`
+	Protocols map[string]ProtocolSample `json:"protocols"` // by the tag of the pool
+	// Health is the status of each pool by its tag, and that of all together under "total".
+	Health map[string]string `json:"health"`
+}
+
+// ProtocolSample is one pool's part of a [Sample]. The rates are means over the
+// time since the sample before.
+type ProtocolSample struct {
+	Active                 int64   `json:"active"` // connections, at the sample's time
+	AcceptedPerSecond      float64 `json:"accepted_per_second"`
+	RejectedPerSecond      float64 `json:"rejected_per_second"`
+	BytesReceivedPerSecond float64 `json:"bytes_received_per_second"`
+	BytesSentPerSecond     float64 `json:"bytes_sent_per_second"`
+
+	// Requests are requests, calls and WebSocket sessions, by what was asked.
+	RequestsPerSecond float64 `json:"requests_per_second"` // of those that ended
+	InFlight          int64   `json:"in_flight"`           // at the sample's time
+	// ErrorRate, from 0 to 1, and the quantiles are those of the last minute, as in [pool.RequestStats].
+	ErrorRate float64 `json:"error_rate"`
+	P50       float64 `json:"p50_seconds"`
+	P95       float64 `json:"p95_seconds"`
+	P99       float64 `json:"p99_seconds"`
+}
+
+// moment is a server's totals and when they were taken.
+type moment struct {
+	at    time.Time
+	stats mux.Stats
+}
+
+// rejections counts connections by the tag of their pool and by reason.
+type rejections map[string]map[string]uint64
+
+// history is a ring of the last samples. Its memory does not grow with time. The
+// zero value is empty. All methods may be called concurrently.
+type history struct {
+	mu      sync.Mutex // guards all that follows
+	last    moment
+	samples [sampleCount]Sample
+	before  [sampleCount]rejections // what had been rejected when the sample of the same place began
+	next    int                     // the place of the next sample
+	filled  int                     // how many places hold one
+}
+
+// begin takes note of the totals that the first sample is compared with.
+func (h *history) begin(now time.Time, stats mux.Stats) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = moment{now, stats}
+}
+
+// add puts in a sample of the time since the last call, in the place of the oldest if need be.
+func (h *history) add(now time.Time, stats mux.Stats) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	current := moment{now, stats}
+	h.samples[h.next] = newSample(h.last, current)
+	h.before[h.next] = h.last.stats.Rejected
+	h.last = current
+	h.next = (h.next + 1) % sampleCount
+	h.filled = min(h.filled+1, sampleCount)
+}
+
+// list returns the samples, the oldest first. None may be changed.
+func (h *history) list() []Sample {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	samples := make([]Sample, 0, h.filled)
+	for i := range h.filled {
+		samples = append(samples, h.samples[h.place(i)])
+	}
+	return samples
+}
+
+// place returns where the i-th oldest sample stands. The caller holds mu.
+func (h *history) place(i int) int { return (h.next - h.filled + i + sampleCount) % sampleCount }
+
+// recent returns how many of all those rejected were rejected since the oldest
+// sample began, without zeros; all of them while there is no sample.
+func (h *history) recent(all rejections) rejections {
+	h.mu.Lock()
+	var before rejections
+	if h.filled > 0 {
+		before = h.before[h.place(0)]
+	}
+	h.mu.Unlock()
+	since := make(rejections)
+	for tag, reasons := range all {
+		counts := maps.Clone(reasons)
+		for reason, n := range before[tag] {
+			counts[reason] -= n
+		}
+		maps.DeleteFunc(counts, func(_ string, n uint64) bool { return n == 0 })
+		if len(counts) > 0 {
+			since[tag] = counts
+		}
+	}
+	return since
+}
+
+// newSample returns what happened from one moment to the other.
+func newSample(from, to moment) Sample {
+	seconds := to.at.Sub(from.at).Seconds()
+	rate := func(now, before uint64) float64 { return float64(now-before) / seconds }
+	s := Sample{
+		Time:      to.at,
+		Phase:     to.stats.Phase,
+		Protocols: make(map[string]ProtocolSample, len(to.stats.Pools)),
+		Health:    make(map[string]string, len(to.stats.Health)),
+	}
+	for tag, now := range to.stats.Pools {
+		before, requests := from.stats.Pools[tag], to.stats.Requests[tag]
+		s.Protocols[tag] = ProtocolSample{
+			Active:                 now.Active,
+			AcceptedPerSecond:      rate(now.Accepted, before.Accepted),
+			RejectedPerSecond:      rate(sum(to.stats.Rejected[tag]), sum(from.stats.Rejected[tag])),
+			BytesReceivedPerSecond: rate(now.BytesReceived, before.BytesReceived),
+			BytesSentPerSecond:     rate(now.BytesSent, before.BytesSent),
+			RequestsPerSecond:      rate(requests.Total, from.stats.Requests[tag].Total),
+			InFlight:               requests.InFlight,
+			ErrorRate:              requests.ErrorRate,
+			P50:                    requests.P50,
+			P95:                    requests.P95,
+			P99:                    requests.P99,
+		}
+	}
+	for tag, health := range to.stats.Health {
+		s.Health[tag] = statusOf(to.stats.Phase, health.Status).String()
+	}
+	return s
+}
+
+func sum(counts map[string]uint64) uint64 {
+	var n uint64
+	for _, count := range counts {
+		n += count
+	}
+	return n
+}
+
+// statusOf returns the health of a pool for those outside: a server that is not
+// serving is not available, also before it has begun to and its pools have a say.
+func statusOf(phase lifecycle.Phase, health pool.Health) pool.Health {
+	if phase != lifecycle.PhaseServing {
+		return pool.Unavailable
+	}
+	return health
+}

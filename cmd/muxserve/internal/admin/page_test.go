@@ -1,0 +1,29 @@
+package admin
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestPageIsWhole: what the script looks up is in the document, and neither asks
+// another origin for anything, nor has a style that the page's policy forbids.
+func TestPageIsWhole(t *testing.T) {
+	t.Parallel()
+	lookups := regexp.MustCompile(`byId\("([^"]+)"\)`).FindAllStringSubmatch(pageScript, -1)
+	if len(lookups) == 0 {
+		t.Error("the script looks up nothing")
+	}
+	for _, lookup := range lookups {
+		if !strings.Contains(pageHTML, `id="`+lookup[1]+`"`) {
+			t.Errorf("no element has the id %q", lookup[1])
+		}
+	}
+	const namespace = "http://www.w3.org/2000/svg" // A name, which nobody asks for.
+	all := strings.ReplaceAll(pageHTML+pageStyle+pageScript, namespace, "")
+	for _, foreign := range []string{"http:", "https:", `"//`, "@import", "url(", " style=", "innerHTML"} {
+		if strings.Contains(all, foreign) {
+			t.Errorf("the page contains %q", foreign)
+		}
+	}
+}

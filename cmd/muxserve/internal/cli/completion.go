@@ -1,0 +1,205 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Shells are those that [Program.WriteCompletion] knows.
+func Shells() []string { return []string{"bash", "zsh", "fish"} }
+
+// WriteCompletion writes a script that completes the program's command line in a
+// shell of [Shells].
+func (p Program) WriteCompletion(w io.Writer, shell string) error {
+	out := bufio.NewWriter(w)
+	switch shell {
+	case "bash":
+		p.bash(out)
+	case "zsh":
+		p.zsh(out)
+	case "fish":
+		p.fish(out)
+	default:
+		return fmt.Errorf("%q is not one of %s", shell, strings.Join(Shells(), ", "))
+	}
+	return out.Flush()
+}
+
+// commandNames returns the names of all commands.
+func (p Program) commandNames() []string {
+	var names []string
+	for _, c := range p.Commands {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// allFlags returns the flags of all commands, each name once.
+func (p Program) allFlags() []Flag {
+	var all []Flag
+	for _, c := range p.Commands {
+		for _, f := range c.Flags {
+			if !slices.ContainsFunc(all, func(known Flag) bool { return known.Name == f.Name }) {
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+// words returns what may follow a command: its flags and arguments.
+func (c Command) words() string {
+	words := slices.Clone(c.Args)
+	for _, f := range c.Flags {
+		words = append(words, "--"+f.Name)
+	}
+	return strings.Join(append(words, "--help"), " ")
+}
+
+// bash writes a function that looks at the command and at the word before the
+// one that is being written.
+func (p Program) bash(out io.Writer) {
+	fmt.Fprintf(out, `# bash completion for %[1]s: source <(%[1]s completion bash)
+_%[1]s() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=%[2]s
+	# Bash takes the equals sign of --flag=value for a word of its own.
+	if [[ $cur == "=" ]]; then
+		cur=
+	elif [[ $prev == "=" ]]; then
+		prev=${COMP_WORDS[COMP_CWORD-2]}
+	fi
+	COMPREPLY=()
+	case ${COMP_WORDS[1]} in
+`, p.Name, p.Default)
+	fmt.Fprintf(out, "\t%s) command=${COMP_WORDS[1]} ;;\n\tesac\n\tcase $prev in\n", strings.Join(p.commandNames(), " | "))
+	for _, f := range p.allFlags() {
+		switch {
+		case f.Value == "":
+		case len(f.Choices) > 0:
+			fmt.Fprintf(out, "\t--%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", f.Name, strings.Join(f.Choices, " "))
+		case f.Files == AnyFile:
+			fmt.Fprintf(out, "\t--%s) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n", f.Name)
+		case f.Files == Directory:
+			fmt.Fprintf(out, "\t--%s) compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\")); return ;;\n", f.Name)
+		default:
+			fmt.Fprintf(out, "\t--%s) return ;;\n", f.Name)
+		}
+	}
+	fmt.Fprint(out, "\tesac\n\tlocal words\n\tcase $command in\n")
+	for _, c := range p.Commands {
+		fmt.Fprintf(out, "\t%s) words='%s' ;;\n", c.Name, c.words())
+	}
+	fmt.Fprintf(out, `	esac
+	if ((COMP_CWORD == 1)); then
+		words="%s $words"
+	fi
+	COMPREPLY=($(compgen -W "$words" -- "$cur"))
+}
+complete -F _%s %s
+`, strings.Join(p.commandNames(), " "), p.Name, p.Name)
+}
+
+// zsh writes a function of _arguments specifications.
+func (p Program) zsh(out io.Writer) {
+	fmt.Fprintf(out, "#compdef %[1]s\n# zsh completion for %[1]s: source <(%[1]s completion zsh), or a file _%[1]s in $fpath\n_%[1]s() {\n", p.Name)
+	fmt.Fprint(out, "\tlocal command=", p.Default, "\n\tlocal -a commands\n\tcommands=(\n")
+	for _, c := range p.Commands {
+		fmt.Fprintf(out, "\t\t'%s:%s'\n", c.Name, single(c.Help))
+	}
+	fmt.Fprintf(out, `	)
+	if ((CURRENT == 2)) && [[ $words[2] != -* ]]; then
+		_describe command commands
+		return
+	fi
+	if [[ $words[2] != -* ]]; then
+		command=$words[2]
+		shift words
+		((CURRENT--))
+	fi
+	case $command in
+`)
+	for _, c := range p.Commands {
+		fmt.Fprintf(out, "\t%s)\n\t\t_arguments", c.Name)
+		for _, f := range c.Flags {
+			fmt.Fprintf(out, " \\\n\t\t\t%s", zshFlag(f))
+		}
+		fmt.Fprint(out, " \\\n\t\t\t'--help[explain]'")
+		if len(c.Args) > 0 {
+			fmt.Fprintf(out, " \\\n\t\t\t'1:argument:(%s)'", strings.Join(c.Args, " "))
+		}
+		fmt.Fprint(out, "\n\t\t;;\n")
+	}
+	fmt.Fprintf(out, `	esac
+}
+if [[ $funcstack[1] == _%[1]s ]]; then
+	_%[1]s "$@"
+else
+	compdef _%[1]s %[1]s
+fi
+`, p.Name)
+}
+
+// zshFlag returns the specification of a flag, which may be given again: the
+// last one counts, or all do.
+func zshFlag(f Flag) string {
+	// A colon would end the explanation, a bracket too.
+	help := strings.NewReplacer("[", `\[`, "]", `\]`, ":", `\:`).Replace(single(f.Help))
+	if f.Value == "" {
+		return fmt.Sprintf("'*--%s[%s]'", f.Name, help)
+	}
+	action := ""
+	switch {
+	case len(f.Choices) > 0:
+		action = "(" + strings.Join(f.Choices, " ") + ")"
+	case f.Files == AnyFile:
+		action = "_files"
+	case f.Files == Directory:
+		action = "_files -/"
+	}
+	return fmt.Sprintf("'*--%s=[%s]:%s:%s'", f.Name, help, f.Value, action)
+}
+
+// fish writes one line for each command and flag.
+func (p Program) fish(out io.Writer) {
+	fmt.Fprintf(out, "# fish completion for %[1]s: %[1]s completion fish | source\ncomplete -c %[1]s -f\n", p.Name)
+	for _, c := range p.Commands {
+		fmt.Fprintf(out, "complete -c %s -n __fish_use_subcommand -a %s -d '%s'\n", p.Name, c.Name, fishQuote(c.Help))
+	}
+	for _, c := range p.Commands {
+		condition := "__fish_seen_subcommand_from " + c.Name
+		if c.Name == p.Default {
+			condition = "not __fish_seen_subcommand_from " + strings.Join(slices.DeleteFunc(p.commandNames(), func(n string) bool { return n == c.Name }), " ")
+		}
+		for _, f := range c.Flags {
+			fmt.Fprintf(out, "complete -c %s -n '%s' -l %s%s -d '%s'\n", p.Name, condition, f.Name, fishValue(f), fishQuote(f.Help))
+		}
+		if len(c.Args) > 0 {
+			fmt.Fprintf(out, "complete -c %s -n '%s' -a '%s'\n", p.Name, condition, strings.Join(c.Args, " "))
+		}
+	}
+}
+
+// fishValue returns the options that say what a flag's value is.
+func fishValue(f Flag) string {
+	switch {
+	case f.Value == "":
+		return ""
+	case len(f.Choices) > 0:
+		return " -x -a '" + strings.Join(f.Choices, " ") + "'"
+	case f.Files == AnyFile:
+		return " -r -F"
+	case f.Files == Directory:
+		return " -x -a '(__fish_complete_directories)'"
+	default:
+		return " -x"
+	}
+}
+
+// single makes a text fit for single quotes of bash and zsh.
+func single(s string) string { return strings.ReplaceAll(s, "'", `'\''`) }
+
+// fishQuote makes a text fit for single quotes of fish.
+func fishQuote(s string) string { return strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s) }

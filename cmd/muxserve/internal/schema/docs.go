@@ -1,0 +1,197 @@
+// Package schema describes the configuration file for people and for editors: a
+// JSON Schema, a reference and an example file. All of it is made from the types
+// of package settings and from the comments in their sources, so it is made where
+// the sources are, by go generate, and committed; muxserve itself links none of it.
+package schema
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+)
+
+//go:generate go run ./generate
+
+// modulePath begins the import path of every package of the module.
+const modulePath = "github.com/muxserve/muxserve/"
+
+// Docs are the comments of the fields of all sections.
+type Docs struct {
+	// packages holds the sources by import path.
+	packages map[string]*source
+}
+
+// source is what is read of one package.
+type source struct {
+	types  map[string]*typeDoc
+	values map[string]string // of the constants that are strings
+}
+
+// typeDoc is the comment of a struct type and of its fields.
+type typeDoc struct {
+	text   string
+	fields map[string]string
+	// names are the fields' names in the file, by their names in Go.
+	names map[string]string
+}
+
+// ReadDocs reads the sources of all packages that own a section. root is the
+// directory of the module.
+func ReadDocs(root string) (Docs, error) {
+	d := Docs{packages: make(map[string]*source)}
+	for _, k := range append(settings.Keys(), settings.Sections()...) {
+		path := k.Struct.PkgPath()
+		if d.packages[path] != nil {
+			continue
+		}
+		directory, ok := strings.CutPrefix(path, modulePath)
+		if !ok {
+			return Docs{}, fmt.Errorf("schema: %s is of package %s, which is not of this module", k.Path, path)
+		}
+		s, err := readSource(filepath.Join(root, filepath.FromSlash(directory)))
+		if err != nil {
+			return Docs{}, err
+		}
+		d.packages[path] = s
+	}
+	return d, nil
+}
+
+func readSource(directory string) (*source, error) {
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return nil, fmt.Errorf("schema: %w", err)
+	}
+	s := &source{types: make(map[string]*typeDoc), values: make(map[string]string)}
+	for _, entry := range entries {
+		name := entry.Name()
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, filepath.Join(directory, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return nil, fmt.Errorf("schema: %w", err)
+		}
+		for _, declaration := range file.Decls {
+			if g, ok := declaration.(*ast.GenDecl); ok {
+				s.add(files, g)
+			}
+		}
+	}
+	return s, nil
+}
+
+// add takes what a declaration says of types and constants.
+func (s *source) add(files *token.FileSet, g *ast.GenDecl) {
+	for _, spec := range g.Specs {
+		switch spec := spec.(type) {
+		case *ast.ValueSpec:
+			for i, value := range spec.Values {
+				if literal, ok := value.(*ast.BasicLit); ok && g.Tok == token.CONST && literal.Kind == token.STRING {
+					s.values[spec.Names[i].Name], _ = strconv.Unquote(literal.Value)
+				}
+			}
+		case *ast.TypeSpec:
+			if t, ok := spec.Type.(*ast.StructType); ok {
+				s.types[spec.Name.Name] = readStruct(files, t, cmpOr(spec.Doc, g.Doc).Text())
+			}
+		}
+	}
+}
+
+func cmpOr(a, b *ast.CommentGroup) *ast.CommentGroup {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// readStruct reads the comments of a struct. A field without one, right below
+// another field, shares that one's: it speaks of both.
+func readStruct(files *token.FileSet, t *ast.StructType, text string) *typeDoc {
+	d := &typeDoc{text: text, fields: make(map[string]string), names: make(map[string]string)}
+	shared, line := "", 0
+	for _, f := range t.Fields.List {
+		switch {
+		case f.Doc != nil:
+			shared = f.Doc.Text()
+		case files.Position(f.Pos()).Line != line+1:
+			shared = ""
+		}
+		line = files.Position(f.End()).Line
+		for _, name := range f.Names {
+			d.fields[name.Name] = shared
+			if f.Tag != nil {
+				if m := yamlTag.FindStringSubmatch(f.Tag.Value); m != nil {
+					d.names[name.Name] = m[1]
+				}
+			}
+		}
+	}
+	return d
+}
+
+var yamlTag = regexp.MustCompile(`yaml:"([a-z0-9_]+)`)
+
+// Of returns what the sources say of a key or section, in one paragraph that
+// speaks of keys instead of fields. Each name of a key is passed through name.
+func (d Docs) Of(k settings.Key, name func(string) string) string {
+	s := d.packages[k.Struct.PkgPath()]
+	if s == nil || s.types[k.Struct.Name()] == nil {
+		return ""
+	}
+	t := s.types[k.Struct.Name()]
+	text := t.fields[k.Field]
+	if isSection(k) && !strings.Contains(text, k.Field+" ") {
+		// It is shared with the section above, or there is none: the type speaks for it.
+		text = d.ofType(k)
+	}
+	text = seeForm.ReplaceAllString(text, "")
+	text = strings.Join(strings.Fields(text), " ")
+	text = constantsForm.ReplaceAllStringFunc(text, func(string) string {
+		return "one of " + strings.Join(slices.DeleteFunc(slices.Clone(constraintsOf(k).values), func(v string) bool { return v == "" }), ", ")
+	})
+	text = linkForm.ReplaceAllStringFunc(text, func(link string) string {
+		link = strings.Trim(link, "[]")
+		if value, ok := s.values[link]; ok {
+			return value
+		}
+		return link
+	})
+	return wordForm.ReplaceAllStringFunc(text, func(word string) string {
+		if key, ok := t.names[word]; ok {
+			return name(key)
+		}
+		return word
+	})
+}
+
+// ofType returns the comment of a section's type, with the name of the section's field in place of the type's.
+func (d Docs) ofType(k settings.Key) string {
+	s := d.packages[k.Type.PkgPath()]
+	if s == nil || s.types[k.Type.Name()] == nil {
+		return ""
+	}
+	return strings.ReplaceAll(s.types[k.Type.Name()].text, k.Type.Name(), k.Field)
+}
+
+var (
+	// seeForm points at what is in the sources alone.
+	seeForm = regexp.MustCompile(`; see\s+\[[A-Za-z.]+\]`)
+	// constantsForm is how a comment points at constants that the file has the values of.
+	constantsForm = regexp.MustCompile(`one of the \w+ constants`)
+	// linkForm is a link to a declaration, as in [Refuse] or [path.Match].
+	linkForm = regexp.MustCompile(`\[[A-Za-z][A-Za-z0-9.]*\]`)
+	// wordForm is a word that may be a field's name.
+	wordForm = regexp.MustCompile(`\b[A-Z][A-Za-z0-9]*\b`)
+)

@@ -1,0 +1,179 @@
+package settings
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
+)
+
+// decoder lays the values of a file over settings. It knows nothing of what may
+// stand in a key beyond the type of its value.
+type decoder struct {
+	// lines says where each key stands, and each element of a list.
+	lines map[string]int
+	// set are the paths of the keys that have a value in the file.
+	set    []string
+	faults []fault
+}
+
+// maxFaults is how many faults of a file are told. Whoever has more has the wrong file.
+const maxFaults = 100
+
+func (d *decoder) faultf(n *yaml.Node, path, format string, args ...any) {
+	if d.full() {
+		return
+	}
+	d.faults = append(d.faults, fault{path: path, line: n.Line, text: fmt.Sprintf(format, args...)})
+}
+
+// full reports whether there are faults enough.
+func (d *decoder) full() bool { return len(d.faults) >= maxFaults }
+
+// decode stores n, which stands at path, in v. What is null is not set, and
+// leaves v as it is; so does what is wrong.
+func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
+	if !d.plain(n, path) || isNull(n) {
+		return
+	}
+	switch kindOf(v.Type()) {
+	case kindSection:
+		d.section(n, v, path)
+	case kindSections:
+		d.sections(n, v, path)
+	case kindTexts:
+		d.texts(n, v, path)
+	default:
+		if err := setScalar(n, v); err != nil {
+			d.faultf(n, path, "%v, not %s", err, describe(n, path))
+			return
+		}
+		d.set = append(d.set, path)
+	}
+}
+
+// plain refuses aliases, which could multiply what they stand for, and explicit
+// tags, which could make anything of a value.
+func (d *decoder) plain(n *yaml.Node, path string) bool {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		d.faultf(n, path, "aliases are not allowed; write the value again")
+		return false
+	case n.Style&yaml.TaggedStyle != 0:
+		d.faultf(n, path, "tags such as %s are not allowed", n.Tag)
+		return false
+	default:
+		return true
+	}
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// section stores the keys of a mapping in the fields of a struct.
+func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.faultf(n, path, "want keys below it, not %s", describe(n, path))
+		return
+	}
+	fields := fieldsOf(v.Type())
+	for i := 0; i+1 < len(n.Content) && !d.full(); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			d.faultf(key, path, "a key has to be a word")
+			continue
+		}
+		at := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
+		keyPath := join(path, key.Value)
+		if at < 0 {
+			d.faultf(key, join(path, printable(key.Value)), "%s", unknownKey(key.Value, fields))
+			continue
+		}
+		if first, twice := d.lines[keyPath]; twice {
+			d.faultf(key, keyPath, "given twice; it stands on line %d already", first)
+			continue
+		}
+		d.lines[keyPath] = key.Line
+		d.decode(value, v.FieldByIndex(fields[at].path), keyPath)
+	}
+}
+
+// sections stores a list of mappings in a slice of structs. Each element begins
+// as the first element of the default list.
+func (d *decoder) sections(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.faultf(n, path, "want a list, not %s", describe(n, path))
+		return
+	}
+	d.set = append(d.set, path)
+	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, e := range n.Content {
+		elementPath := element(path, i)
+		d.lines[elementPath] = e.Line
+		if v.Len() > 0 {
+			list.Index(i).Set(v.Index(0))
+		}
+		if isNull(e) {
+			d.faultf(e, elementPath, "want keys below it, not %s", describe(e, elementPath))
+			continue
+		}
+		d.decode(e, list.Index(i), elementPath)
+	}
+	v.Set(list)
+}
+
+// texts stores a list of strings.
+func (d *decoder) texts(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.faultf(n, path, "want a list such as [a, b], not %s", describe(n, path))
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, e := range n.Content {
+		if !d.plain(e, element(path, i)) {
+			continue
+		}
+		if err := setScalar(e, list.Index(i)); err != nil {
+			d.faultf(e, element(path, i), "%v, not %s", err, describe(e, path))
+		}
+	}
+	v.Set(list)
+	d.set = append(d.set, path)
+}
+
+// unknownKey says which key was probably meant, or where else the same one stands.
+func unknownKey(name string, fields []field) string {
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
+	}
+	if near := cli.Nearest(name, names); near != "" {
+		return fmt.Sprintf("unknown key; did you mean %s?", near)
+	}
+	var sections []string
+	for _, k := range allKeys() {
+		if section, ok := strings.CutSuffix(k.Path, "."+name); ok {
+			sections = append(sections, section)
+		}
+	}
+	if len(sections) > 0 {
+		return "unknown key here; it stands in " + strings.Join(sections, ", ")
+	}
+	return "unknown key; the keys here are " + strings.Join(names, ", ")
+}
+
+// below returns what stands in the file under a key of a section; nil if there is none.
+func below(n *yaml.Node, name string) *yaml.Node {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}

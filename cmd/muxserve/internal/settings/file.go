@@ -1,0 +1,130 @@
+package settings
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFileBytes bounds a configuration file. A file with every key is 10 KiB;
+// what is larger than this is not one.
+const maxFileBytes = 1 << 20
+
+// readConfig reads a configuration file. It reads regular files alone: a reload
+// has to read the same again, and the opening of a pipe may wait for ever.
+func readConfig(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("%s is longer than %d bytes", name, maxFileBytes)
+	}
+	return data, nil
+}
+
+// parseConfig returns the only document of a file, nil if the file says nothing.
+// Its fault has the line where reading ended.
+func parseConfig(data []byte) (*yaml.Node, *fault) {
+	if f := checkText(data); f != nil {
+		return nil, f
+	}
+	var first, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, syntaxFault(err, data)
+	}
+	switch err := decoder.Decode(&second); {
+	case errors.Is(err, io.EOF):
+		return first.Content[0], nil
+	case err != nil:
+		return nil, syntaxFault(err, data)
+	default:
+		return nil, &fault{line: second.Line, text: "a second document begins; there can be only one"}
+	}
+}
+
+// syntaxForm is how the reader of YAML reports what is not YAML.
+var syntaxForm = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+
+// grammarForm matches what its parser reports, which counts lines from 0 where its
+// scanner counts from 1. Either leaves the line out where it is 0.
+var grammarForm = regexp.MustCompile(`^(did not find|found undefined tag|found duplicate %|found incompatible)`)
+
+// anchorForm is the one report that never has a line.
+var anchorForm = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+
+// syntaxFault reports what is not YAML, with the line.
+func syntaxFault(err error, data []byte) *fault {
+	m := syntaxForm.FindStringSubmatch(err.Error())
+	if m == nil {
+		return &fault{line: 1, text: err.Error()}
+	}
+	text := m[2]
+	line, _ := strconv.Atoi(m[1])
+	if grammarForm.MatchString(text) {
+		line++
+	}
+	if anchor := anchorForm.FindStringSubmatch(text); anchor != nil {
+		before, _, _ := bytes.Cut(data, []byte("*"+anchor[1]))
+		line = 1 + bytes.Count(before, []byte("\n"))
+	}
+	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	line = min(max(line, 1), len(lines))
+	// The line is where what surrounds the tab begins; the tab is there or below.
+	if at := slices.IndexFunc(lines[line-1:], func(l string) bool { return strings.Contains(leadingSpace(l), "\t") }); at >= 0 && tabForm.MatchString(text) {
+		return &fault{line: line + at, text: "not YAML: the line begins with a tab; indent with spaces"}
+	}
+	return &fault{line: line, text: "not YAML: " + text}
+}
+
+// tabForm matches what is reported where a line begins with a tab.
+var tabForm = regexp.MustCompile(`tab character|cannot start any token`)
+
+func leadingSpace(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
+
+// checkText refuses what is not UTF-8, and control characters, by which garbage
+// is told from text. The parser would take UTF-16; the rest of the world that
+// reads the file may not.
+func checkText(data []byte) *fault {
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		return &fault{line: 1, text: "the file is UTF-16; save it as UTF-8"}
+	}
+	line := 1
+	for rest := data; len(rest) > 0; {
+		r, size := utf8.DecodeRune(rest)
+		switch {
+		case r == '\n':
+			line++
+		case r == utf8.RuneError && size == 1:
+			return &fault{line: line, text: fmt.Sprintf("byte %#02x is not UTF-8; is this the right file?", rest[0])}
+		case r < ' ' && r != '\t' && r != '\r', r == 0x7f:
+			return &fault{line: line, text: fmt.Sprintf("byte %#02x is not text; is this the right file?", r)}
+		}
+		rest = rest[size:]
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package mux_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+// lines collects the records of a JSON handler.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// all returns the records without what no test can know.
+func (l *lines) all(t *testing.T) (all []map[string]any) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.b.String()) {
+		record := make(map[string]any)
+		if err := json.Unmarshal([]byte(line), &record); err != nil {
+			t.Fatal(err)
+		}
+		if d, ok := record["duration"].(float64); !ok || d <= 0 {
+			t.Errorf("duration %v in %s", record["duration"], line)
+		}
+		if addr, ok := record["remote_addr"].(string); !ok || !strings.HasPrefix(addr, "127.0.0.1:") {
+			t.Errorf("remote_addr %v in %s", record["remote_addr"], line)
+		}
+		for _, key := range []string{"time", "duration", "remote_addr", "level", "user_agent"} {
+			delete(record, key)
+		}
+		all = append(all, record)
+	}
+	return all
+}
+
+const (
+	traceID     = "4bf92f3577b34da6a3ce929d0e0e4736"
+	spanID      = "00f067aa0ba902b7"
+	traceparent = "00-" + traceID + "-" + spanID + "-01"
+)
+
+// TestAccessLog: there is one line for each request, call and WebSocket session, with its ids.
+func TestAccessLog(t *testing.T) {
+	var log lines
+	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))))
+	for version := 1; version <= 2; version++ {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.addr+"/echo?secret=1", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Traceparent", traceparent)
+		if version == 2 {
+			r.Header.Set("X-Request-Id", "mine-7")
+		}
+		resp, err := s.client(t, version).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+	}
+	cc := testpb.NewTestServiceClient(s.grpcClient(t))
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "x-request-id", "bad id")
+	if _, err := cc.UnaryCall(ctx, &testpb.SimpleRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	ws := s.webSocket(t)
+	for range 3 {
+		if err := echoed(t, ws, "message"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = ws.CloseNow()
+	eventually(t, "four lines", func() bool { return len(log.all(t)) == 4 })
+	want := []map[string]any{
+		{
+			"msg": "request", "conn_id": 1.0, "request_id": "1-1", "protocol": "http1", "trace_id": traceID, "span_id": spanID,
+			"method": "POST", "path": "/echo", "code": 200.0, "bytes_written": 5.0,
+		},
+		{
+			"msg": "request", "conn_id": 2.0, "request_id": "mine-7", "protocol": "http2", "trace_id": traceID, "span_id": spanID,
+			"method": "POST", "path": "/echo", "code": 200.0, "bytes_written": 5.0,
+		},
+		{
+			"msg": "request", "conn_id": 3.0, "request_id": "3-1", "protocol": "grpc", "trace_id": traceID, "span_id": spanID,
+			"path": "/grpc.testing.TestService/UnaryCall", "code": 0.0,
+		},
+		{
+			"msg": "request", "conn_id": 4.0, "request_id": "4-1", "protocol": "websocket",
+			"method": "GET", "path": "/ws", "code": 101.0, "messages_read": 3.0, "messages_written": 3.0,
+		},
+	}
+	if diff := cmp.Diff(want, log.all(t)); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}
+
+// TestAccessLogOfPanic: a handler that panics has its line, too.
+func TestAccessLogOfPanic(t *testing.T) {
+	var log lines
+	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))), mux.WithHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		panic(http.ErrAbortHandler)
+	})))
+	<-get(s.client(t, 1), "http://"+s.addr+"/")
+	eventually(t, "a line", func() bool { return len(log.all(t)) >= 1 })
+	if got := log.all(t)[0]["code"]; got != 500.0 {
+		t.Errorf("code %v", got)
+	}
+}

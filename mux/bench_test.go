@@ -1,0 +1,98 @@
+package mux_test
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+// benchServers runs a benchmark against net/http alone and through the mux.
+func benchServers(b *testing.B, f func(b *testing.B, addr string)) {
+	b.Helper()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	for _, form := range []struct {
+		name  string
+		serve func(net.Listener) (stop func() error)
+	}{
+		{"direct", func(l net.Listener) func() error {
+			s := &http.Server{Handler: handler}
+			go func() { _ = s.Serve(l) }()
+			return s.Close
+		}},
+		{"mux", func(l net.Listener) func() error {
+			s := mux.New(mux.WithHandler(handler), mux.WithLogger(discard))
+			go func() { _ = s.Serve(l) }()
+			return s.Close
+		}},
+	} {
+		b.Run(form.name, func(b *testing.B) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			stop := form.serve(l)
+			defer func() { _ = stop() }()
+			b.ReportAllocs()
+			f(b, l.Addr().String())
+		})
+	}
+}
+
+const benchRequest = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+// BenchmarkRequest is a request on a connection that is kept, client included.
+func BenchmarkRequest(b *testing.B) {
+	benchServers(b, func(b *testing.B, addr string) {
+		b.Helper()
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close()
+		r := bufio.NewReader(conn)
+		for b.Loop() {
+			ask(b, conn, r)
+		}
+	})
+}
+
+// BenchmarkConnection is a connection with one request, client included.
+func BenchmarkConnection(b *testing.B) {
+	benchServers(b, func(b *testing.B, addr string) {
+		b.Helper()
+		r := bufio.NewReader(nil)
+		for b.Loop() {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				b.Fatal(err)
+			}
+			_ = conn.(*net.TCPConn).SetLinger(0) // Ports are not to run out.
+			r.Reset(conn)
+			ask(b, conn, r)
+			_ = conn.Close()
+		}
+	})
+}
+
+func ask(b *testing.B, conn net.Conn, r *bufio.Reader) {
+	b.Helper()
+	if _, err := io.WriteString(conn, benchRequest); err != nil {
+		b.Fatal(err)
+	}
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			b.Fatal(err)
+		}
+		if len(line) == 2 {
+			break
+		}
+	}
+	if _, err := r.Discard(len("hello")); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,114 @@
+package mux
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+
+	"github.com/muxserve/muxserve/pool"
+)
+
+// Observe has f called for each event of the server's connections and pools, until cancel is
+// called: connections that come, change their pool and go, with the reason; timeouts, errors, limits
+// that were reached, and changes of health. See [pool.Set.Observe] for when and how. The
+// server's own log and its counts of closed connections are such observers. [ConnectionOf] tells more of an event's connection.
+func (s *Server) Observe(f func(pool.Event)) (cancel func()) { return s.conns.Observe(f) }
+
+// ConnectionOf returns what is known of an event's connection, and false where there is none.
+func ConnectionOf(e pool.Event) (pool.Info, bool) {
+	if e.Conn == nil {
+		return pool.Info{}, false
+	}
+	c, ok := e.Conn.Owner().(*conn)
+	if !ok {
+		return pool.Info{}, false
+	}
+	return c.info(), true
+}
+
+// closedBook counts closed connections by what they were and why they were closed.
+type closedBook struct {
+	mu     sync.Mutex // guards counts
+	counts map[pool.Tag]map[string]uint64
+}
+
+func (b *closedBook) observe(e pool.Event) {
+	if e.Kind != pool.EventRemoved {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.counts == nil {
+		b.counts = make(map[pool.Tag]map[string]uint64)
+	}
+	of := b.counts[e.Tag]
+	if of == nil {
+		of = make(map[string]uint64)
+		b.counts[e.Tag] = of
+	}
+	of[e.Reason]++
+}
+
+func (b *closedBook) all() map[string]map[string]uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make(map[string]map[string]uint64, len(b.counts))
+	for tag, of := range b.counts {
+		all[string(tag)] = maps.Clone(of)
+	}
+	return all
+}
+
+// logEvent writes an event into the server's log. What a peer has caused stands at
+// Debug; that a pool is better or worse off, above.
+func (s *Server) logEvent(e pool.Event) {
+	if e.Kind == pool.EventHealthChanged {
+		s.logHealth(e)
+		return
+	}
+	ctx := context.Background()
+	if !s.logger.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	attrs := []slog.Attr{slog.String(keyProtocol, string(e.Tag))}
+	if e.Reason != "" {
+		attrs = append(attrs, slog.String(keyReason, e.Reason))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.Any(keyErr, e.Err))
+	}
+	if a := e.Conn; a != nil {
+		attrs = append(attrs, slog.Uint64(keyConnID, a.ID()))
+		if c, ok := a.Owner().(*conn); ok {
+			attrs = append(attrs, slog.String(keyRemoteAddr, c.remoteAddr()))
+		}
+		if e.Kind == pool.EventRemoved {
+			attrs = append(attrs, slog.Uint64(keyBytesRead, a.Received()), slog.Uint64(keyBytesWritten, a.Sent()),
+				slog.Duration(keyDuration, e.Time.Sub(a.Opened())))
+		}
+	}
+	s.logger.LogAttrs(ctx, slog.LevelDebug, eventMessages[e.Kind], attrs...)
+}
+
+var eventMessages = map[pool.EventKind]string{
+	pool.EventAdded:        "connection accepted",
+	pool.EventRemoved:      "connection closed",
+	pool.EventRetagged:     "connection changed its pool",
+	pool.EventTimeout:      "connection timed out",
+	pool.EventError:        "connection failed",
+	pool.EventLimitReached: "limit reached",
+}
+
+// logHealth tells of the pool's health. That all of them are unavailable is the drain's to tell.
+func (s *Server) logHealth(e pool.Event) {
+	level := slog.LevelInfo
+	switch {
+	case e.New == pool.Unavailable || e.Old == pool.Unavailable:
+		level = slog.LevelDebug
+	case e.New == pool.Overloaded:
+		level = slog.LevelWarn
+	}
+	s.logger.Log(context.Background(), level, "pool health changed",
+		keyProtocol, string(e.Tag), keyFrom, e.Old.String(), keyTo, e.New.String())
+}

@@ -1,0 +1,149 @@
+package mux_test
+
+import (
+	"math"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// interval is when something happened of which the test sees only what came
+// before it and what came after it.
+type interval struct{ after, before time.Time }
+
+// booked is a number of events that the server books one by one. Each comes after one of
+// the first times and before one of the others, which may still be to come.
+type booked struct{ after, before []time.Time }
+
+// bounds returns how many events the server may have booked in the seconds from and
+// later, before the second to. Seconds are numbered from began.
+func (b booked) bounds(began interval, from, to int) (least, most float64) {
+	count := func(times []time.Time, began time.Time, second int) (n float64) {
+		end := began.Add(time.Duration(second) * time.Second)
+		for _, at := range times {
+			if at.Before(end) {
+				n++
+			}
+		}
+		return n
+	}
+	leastBefore := func(second int) float64 { return count(b.before, began.after, second) }
+	mostBefore := func(second int) float64 { return count(b.after, began.before, second) }
+	return leastBefore(to) - mostBefore(from), mostBefore(to) - leastBefore(from)
+}
+
+// ledger is what the handlers and the clients of one protocol say of themselves. The
+// server's clock starts before the handler's and stops after it, and the client's is
+// around both.
+type ledger struct {
+	mu              sync.Mutex // guards what follows
+	ends            booked
+	handled, waited []time.Duration
+	failed          uint64
+}
+
+// handle is the work of request i, and reports whether it fails. What it books is the
+// time that it took, since a sleep is too long on a busy machine.
+func (l *ledger) handle(i int) (failed bool) {
+	started := time.Now()
+	time.Sleep(loadSleep(i))
+	failed = loadFails(i)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if failed {
+		l.failed++
+	}
+	now := time.Now()
+	l.ends.after = append(l.ends.after, now)
+	l.handled = append(l.handled, now.Sub(started))
+	return failed
+}
+
+// generate calls ask for the number of each request, when its time has come. Those that
+// were asked before may still be under way. It returns when all are over.
+func (l *ledger) generate(ask func(i int)) {
+	timed := func(i int) {
+		started := time.Now()
+		ask(i)
+		now := time.Now()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.ends.before = append(l.ends.before, now)
+		l.waited = append(l.waited, now.Sub(started))
+	}
+	var wg sync.WaitGroup
+	tick := time.NewTicker(loadInterval)
+	defer tick.Stop()
+	started := time.Now()
+	for asked := 0; asked < loadRequests; {
+		<-tick.C
+		// A tick that was missed on a busy machine is made up for.
+		due := min(int(time.Since(started)/loadInterval), loadRequests)
+		for i := asked; i < due; i++ {
+			wg.Go(func() { timed(i) })
+		}
+		asked = max(asked, due)
+	}
+	wg.Wait()
+}
+
+// bounds is booked.bounds of the requests' ends.
+func (l *ledger) bounds(began interval, from, to int) (least, most float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ends.bounds(began, from, to)
+}
+
+// quantile returns the durations that the share p of all did not exceed, by the handlers'
+// clock and by the clients'.
+func (l *ledger) quantile(p float64) (handled, waited float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := func(durations []time.Duration) float64 {
+		sorted := slices.Sorted(slices.Values(durations))
+		return sorted[int(math.Ceil(p*float64(len(sorted))))-1].Seconds()
+	}
+	return of(l.handled), of(l.waited)
+}
+
+// acceptLedger is a listener that books when it accepts. The server has dealt with a
+// connection when it asks for the next one.
+type acceptLedger struct {
+	net.Listener
+
+	mu    sync.Mutex // guards what follows
+	asked bool
+	conns booked
+}
+
+// Accept implements [net.Listener].
+func (l *acceptLedger) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	if l.asked {
+		l.conns.before = append(l.conns.before, time.Now())
+	}
+	l.asked = true
+	l.mu.Unlock()
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.conns.after = append(l.conns.after, time.Now())
+	}
+	return conn, err
+}
+
+// began returns when the first connection was booked, from which the pools number their seconds.
+func (l *acceptLedger) began() interval {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return interval{l.conns.after[0], l.conns.before[0]}
+}
+
+// bounds is booked.bounds of the connections.
+func (l *acceptLedger) bounds(began interval, from, to int) (least, most float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conns.bounds(began, from, to)
+}

@@ -1,0 +1,244 @@
+package mux_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
+)
+
+// The known load: so many requests of each protocol, at that rate whatever becomes of
+// the earlier ones. It is little enough for two processors that have more to do.
+const (
+	loadRequests = 400
+	loadInterval = 10 * time.Millisecond
+	// loadTolerance is how far a figure may be from what was done.
+	loadTolerance = 0.05
+	// bucketTolerance is how far a quantile may be from the durations that were recorded.
+	bucketTolerance = 0.025
+)
+
+// loadSleep returns how long the handler of request i sleeps. Of a hundred requests
+// 90 take the shortest time, 8 the next and 2 the longest, well mixed, because 37 and
+// 100 have no common factor. The median, P95 and P99 lie in the middle of a step each, far
+// from those that overslept. The times are so long that 5 % of them is more
+// than a goroutine waits for a busy processor.
+func loadSleep(i int) time.Duration {
+	switch place := i * 37 % 100; {
+	case place < 90:
+		return 50 * time.Millisecond
+	case place < 98:
+		return 150 * time.Millisecond
+	default:
+		return 400 * time.Millisecond
+	}
+}
+
+// loadFails reports whether request i fails: each tenth does.
+func loadFails(i int) bool { return i%10 == 3 }
+
+// loadService is the gRPC handler of the known load; the size asked for is the request's number.
+type loadService struct {
+	testService
+
+	ledger *ledger
+}
+
+func (s loadService) UnaryCall(_ context.Context, r *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	if s.ledger.handle(int(r.GetResponseSize())) {
+		return nil, status.Error(codes.Internal, "this one fails")
+	}
+	return &testpb.SimpleResponse{}, nil
+}
+
+// knownLoad is a server under the known load.
+type knownLoad struct {
+	*running
+	began   interval           // when the server was made, from which the books number their seconds
+	ledgers map[string]*ledger // by the tag of the book
+	accepts *acceptLedger
+}
+
+func newKnownLoad(t *testing.T) *knownLoad {
+	t.Helper()
+	l := &knownLoad{
+		ledgers: map[string]*ledger{"http1": {}, "http2": {}, "grpc": {}},
+		accepts: &acceptLedger{Listener: listen(t)},
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i, err := strconv.Atoi(r.URL.Query().Get("i"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if l.ledgers["http"+strconv.Itoa(r.ProtoMajor)].handle(i) {
+			http.Error(w, "this one fails", http.StatusInternalServerError)
+		}
+	})
+	l.began.after = time.Now()
+	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithHandler(handler),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) {
+			testpb.RegisterTestServiceServer(r, loadService{ledger: l.ledgers["grpc"]})
+		}))
+	l.began.before = time.Now()
+	l.running = serveOn(t, m, l.accepts)
+	return l
+}
+
+// start begins the load; the channel is closed when every request has its answer. HTTP/1.1
+// opens a connection for each request, so that the rate of connections is known as well.
+func (l *knownLoad) start(t *testing.T) <-chan struct{} {
+	t.Helper()
+	var wg sync.WaitGroup
+	for version := 1; version <= 2; version++ {
+		client := l.client(t, version)
+		client.Transport.(*http.Transport).DisableKeepAlives = version == 1
+		wg.Go(func() {
+			l.ledgers["http"+strconv.Itoa(version)].generate(func(i int) { l.get(t, client, i) })
+		})
+	}
+	calls := testpb.NewTestServiceClient(l.grpcClient(t))
+	wg.Go(func() {
+		l.ledgers["grpc"].generate(func(i int) {
+			_, err := calls.UnaryCall(t.Context(), &testpb.SimpleRequest{ResponseSize: int32(i)})
+			if failed := status.Code(err) == codes.Internal; failed != loadFails(i) || err != nil && !failed {
+				t.Errorf("call %d: %v", i, err)
+			}
+		})
+	})
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	return done
+}
+
+func (l *knownLoad) get(t *testing.T, client *http.Client, i int) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+l.addr+"/?i="+strconv.Itoa(i), nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Errorf("request %d: %v", i, err)
+		return
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	want := http.StatusOK
+	if loadFails(i) {
+		want = http.StatusInternalServerError
+	}
+	if resp.StatusCode != want {
+		t.Errorf("request %d: %s, want %d", i, resp.Status, want)
+	}
+}
+
+// sample returns the statistics of one moment, and the second that was running,
+// numbered from began.
+func (l *knownLoad) sample(began interval) (stats mux.Stats, second int) {
+	for {
+		first := int(time.Since(began.before) / time.Second)
+		stats = l.Stats()
+		if last := int(time.Since(began.after) / time.Second); last == first {
+			return stats, last
+		}
+	}
+}
+
+// checkRates compares the rates with what the handlers, the clients and the listener say of the same full seconds.
+func (l *knownLoad) checkRates(t *testing.T) {
+	t.Helper()
+	stats, now := l.sample(l.began)
+	for tag, ledger := range l.ledgers {
+		got := stats.Requests[tag]
+		nearRates(t, tag+" requests", got.PerSecond, got.PerMinute, now, func(from int) (least, most float64) {
+			return ledger.bounds(l.began, from, now)
+		})
+	}
+	began := l.accepts.began()
+	stats, now = l.sample(began)
+	got := stats.Pools[string(pool.Sniffing)] // Where every connection is from its accept on.
+	nearRates(t, "connections", got.AcceptedPerSecond, got.AcceptedPerMinute, now, func(from int) (least, most float64) {
+		return l.accepts.bounds(began, from, now)
+	})
+}
+
+// nearRates compares the rates at the second now with the bounds of what happened since another second.
+func nearRates(t *testing.T, what string, perSecond, perMinute float64, now int, bounds func(from int) (least, most float64)) {
+	t.Helper()
+	least, most := bounds(now - 1)
+	near(t, what+" a second", perSecond, least*(1-loadTolerance), most*(1+loadTolerance))
+	least, most = bounds(0)
+	toMinute := 60 / float64(now)
+	near(t, what+" a minute", perMinute, least*toMinute*(1-loadTolerance), most*toMinute*(1+loadTolerance))
+}
+
+func near(t *testing.T, what string, got, least, most float64) {
+	t.Helper()
+	t.Logf("%s: %.4g, want %.4g to %.4g", what, got, least, most)
+	if got < least || got > most {
+		t.Errorf("%s: %v", what, got)
+	}
+}
+
+// checkTotals compares what is known of the whole load when it is over.
+func (l *knownLoad) checkTotals(t *testing.T) {
+	t.Helper()
+	stats := l.Stats()
+	for tag, ledger := range l.ledgers {
+		got := stats.Requests[tag]
+		if got.Total != loadRequests || got.Failed != ledger.failed || ledger.failed != loadRequests/10 {
+			t.Errorf("%s: %d requests and %d failures, want %d and %d", tag, got.Total, got.Failed, loadRequests, loadRequests/10)
+		}
+		near(t, tag+" error rate", got.ErrorRate, 0.1*(1-loadTolerance), 0.1*(1+loadTolerance))
+		for p, quantile := range map[float64]float64{0.50: got.P50, 0.95: got.P95, 0.99: got.P99} {
+			nearQuantile(t, fmt.Sprintf("%s P%v", tag, 100*p), quantile, ledger, p)
+		}
+	}
+}
+
+// nearQuantile reports a quantile that is further from the handlers' than the tolerance.
+// Where the machine has held up a request between two clocks, so that the clients have
+// waited longer than that, it may be as much as theirs.
+func nearQuantile(t *testing.T, what string, got float64, l *ledger, p float64) {
+	t.Helper()
+	handled, waited := l.quantile(p)
+	near(t, what, got, handled*(1-loadTolerance), max(handled*(1+loadTolerance), waited*(1+bucketTolerance)))
+}
+
+// TestKnownLoad: the statistics of a known load come out right, totals exactly and rates
+// and quantiles within 5 %. The latencies are compared with those that the
+// handlers have measured themselves, because sleeps are too long on a busy machine.
+func TestKnownLoad(t *testing.T) {
+	l := newKnownLoad(t)
+	done := l.start(t)
+	for _, at := range []time.Duration{2500 * time.Millisecond, 3500 * time.Millisecond} {
+		<-time.After(time.Until(l.began.after.Add(at))) // The middle of a second, far from where the next one is counted.
+		l.checkRates(t)
+	}
+	within(t, "the end of the load", done)
+	eventually(t, "nothing in flight", func() bool {
+		for _, r := range l.Stats().Requests {
+			if r.InFlight != 0 {
+				return false
+			}
+		}
+		return true
+	})
+	l.checkTotals(t)
+}

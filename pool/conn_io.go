@@ -1,0 +1,220 @@
+package pool
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// The parts of Conn.writes: the writes that are outstanding, of which there may be
+// several at a time, the copies by ReadFrom that are, and how many of either have ended. A begin and
+// an end are one atomic addition each, and no clock is read; what they mean is for [StallWatch] to find out.
+const (
+	writeBegun = 1
+	copyBegun  = 1 << 16
+	writeEnded = 1 << 32
+)
+
+// CountRead books n bytes that were read past the wrapper, through SyscallConn.
+func (c *Conn) CountRead(n int) {
+	if n > 0 {
+		c.countReceived(uint64(n))
+	}
+}
+
+func (c *Conn) countReceived(n uint64) {
+	c.received.Add(n)
+	c.touch()
+	if c.status.Load()&(anyNote<<readNoteShift) != 0 {
+		c.setNote(readNoteShift, noNote)
+	}
+}
+
+func (c *Conn) countSent(n uint64) {
+	c.sent.Add(n)
+	c.touch()
+	if c.status.Load()&(anyNote<<writeNoteShift) != 0 {
+		c.setNote(writeNoteShift, noNote)
+	}
+}
+
+func (c *Conn) touch() { c.last.Store(c.account.Load().now()) }
+
+// Read implements [net.Conn].
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.raw.Read(p)
+	if n > 0 {
+		c.countReceived(uint64(n))
+	}
+	if err != nil {
+		c.NoteError(err)
+	}
+	return n, err
+}
+
+// Write implements [net.Conn].
+func (c *Conn) Write(p []byte) (int, error) {
+	c.writes.Add(writeBegun)
+	n, err := c.raw.Write(p)
+	c.writes.Add(writeEnded - writeBegun)
+	if n > 0 {
+		c.countSent(uint64(n))
+	}
+	if err != nil {
+		c.noteWriteError(err)
+	}
+	return n, err
+}
+
+// writerOnly hides every method but Write, so that io.Copy does not come back
+// to the ReadFrom or WriteTo that called it.
+type writerOnly struct{ io.Writer }
+
+type readerOnly struct{ io.Reader }
+
+// ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, which is
+// what lets a file or a socket be sent without passing through user space. The
+// bytes are booked when the copy ends.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	rf, ok := c.raw.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(writerOnly{c}, r)
+	}
+	c.writes.Add(copyBegun)
+	n, err := rf.ReadFrom(r)
+	c.writes.Add(writeEnded - copyBegun)
+	if n > 0 {
+		c.countSent(uint64(n))
+	}
+	if err != nil && !failedBy(err, "read") {
+		c.noteWriteError(err)
+	}
+	return n, err
+}
+
+// WriteTo implements [io.WriterTo] by the wrapped connection's own. The bytes are
+// booked when the copy ends.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	wt, ok := c.raw.(io.WriterTo)
+	if !ok {
+		return io.Copy(w, readerOnly{c})
+	}
+	n, err := wt.WriteTo(w)
+	if n > 0 {
+		c.countReceived(uint64(n))
+	}
+	switch {
+	case err == nil: // A copy that ends well has come to the end of the stream.
+		c.NoteError(io.EOF)
+	case !failedBy(err, "write"):
+		c.NoteError(err)
+	}
+	return n, err
+}
+
+// failedBy reports whether the error of a copy is that of an operation op, which is the
+// other connection's, so that it says nothing about this one.
+func failedBy(err error, op string) bool {
+	for {
+		var failed *net.OpError
+		if !errors.As(err, &failed) {
+			return false
+		}
+		if failed.Op == op {
+			return true
+		}
+		err = failed.Err // The copy has wrapped it in an error of its own.
+	}
+}
+
+// CloseWrite sends the end of the stream and leaves the other direction open.
+// It returns [errors.ErrUnsupported] where the wrapped connection cannot.
+func (c *Conn) CloseWrite() error {
+	if cw, ok := c.raw.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// SyscallConn implements [syscall.Conn]. What is read or written there is not
+// counted; see [Conn.CountRead].
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	sc, ok := c.raw.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	raw, err := sc.SyscallConn()
+	return rawConn{raw}, err
+}
+
+// ReadConn returns the raw socket where a read from it is a read from this
+// connection: for a bare TCP or Unix socket, and not for a type that may hold
+// bytes of its own. What is read there is to be told by [Conn.CountRead], and how it
+// fails by [Conn.NoteError].
+func (c *Conn) ReadConn() (syscall.RawConn, bool) {
+	var raw syscall.RawConn
+	var err error
+	switch socket := c.raw.(type) {
+	case *net.TCPConn:
+		raw, err = socket.SyscallConn()
+	case *net.UnixConn:
+		raw, err = socket.SyscallConn()
+	default:
+		return nil, false
+	}
+	return raw, err == nil
+}
+
+// rawConn hides the method by which (*os.File).WriteTo finds the socket behind
+// a connection: it would send past the account, where ReadFrom sends as fast and counts.
+type rawConn struct{ syscall.RawConn }
+
+// Close closes the wrapped connection and, the first time, takes the
+// connection out of its pool. Where nobody has said why, the last errors of its reads and
+// writes do; see [Conn.CloseReason].
+func (c *Conn) Close() error {
+	c.settleReason()
+	err := c.raw.Close()
+	if c.status.Or(closedBit)&closedBit == 0 {
+		c.SetState(StateClosing)
+		c.account.Load().set.remove(c)
+	}
+	return err
+}
+
+// LocalAddr implements [net.Conn].
+func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+
+// RemoteAddr implements [net.Conn].
+func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+
+// SetDeadline implements [net.Conn].
+func (c *Conn) SetDeadline(t time.Time) error {
+	return c.setDeadline(t, readAborted|writeAborted, c.raw.SetDeadline)
+}
+
+// SetReadDeadline implements [net.Conn].
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.setDeadline(t, readAborted, c.raw.SetReadDeadline)
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline(t, writeAborted, c.raw.SetWriteDeadline)
+}
+
+// setDeadline sets a deadline and remembers whether it had run out already. The bits
+// are set before an operation can fail by it, and cleared when none does any more.
+func (c *Conn) setDeadline(t time.Time, aborted uint32, set func(time.Time) error) error {
+	if !t.IsZero() && time.Until(t) <= 0 {
+		c.status.Or(aborted)
+		return set(t)
+	}
+	err := set(t)
+	if c.status.Load()&aborted != 0 {
+		c.status.And(^aborted)
+	}
+	return err
+}

@@ -1,0 +1,149 @@
+//go:build !386
+
+package pool_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/muxserve/muxserve/pool"
+)
+
+// limit is a stall for which a server would close a connection. A peer on the loopback takes
+// the next bytes when it has read up to 130 KB, for which a slow reader needs 65 seconds.
+const limit = 2 * time.Minute
+
+// endless is a source of which only so much is needed.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// writing starts to write to c without an end, and returns what waits for the end that a close brings.
+func writing(c *pool.Conn, write func(*pool.Conn)) (wait func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() { write(c) })
+	return wg.Wait
+}
+
+// fill asks watch about c once in a second of its own time until it has stood still for
+// the limit, which it does when all buffers are full.
+func fill(t *testing.T, watch *pool.StallWatch, now time.Time, c *pool.Conn) time.Time {
+	t.Helper()
+	for giveUp := time.Now().Add(30 * time.Second); watch.Check(now, c) < limit; now = now.Add(time.Second) {
+		if time.Now().After(giveUp) {
+			t.Fatal("a peer that reads nothing never stalls")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return now
+}
+
+// TestStallTCP: one big write to a peer that reads nothing stands still, and to one that reads
+// 2 KB in a second it does not, though the write ends in neither case. Seconds are shortened to 5 ms.
+func TestStallTCP(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		write func(*pool.Conn)
+	}{
+		{"write", func(c *pool.Conn) { _, _ = c.Write(make([]byte, 64<<20)) }},
+		{"copy", func(c *pool.Conn) { _, _ = c.ReadFrom(endless{}) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var set pool.Set
+			var watch pool.StallWatch
+			client, raw := pair(t)
+			c := add(&set, raw)
+			now := time.Now()
+			if got := watch.Check(now, c); got != 0 {
+				t.Errorf("without a write it stalls for %v", got)
+			}
+			wait := writing(c, tt.write)
+			now = fill(t, &watch, now, c)
+
+			var longest time.Duration
+			steps := 0 // in which the peer takes something
+			ticker := time.NewTicker(5 * time.Millisecond)
+			defer ticker.Stop()
+			for range 300 {
+				<-ticker.C
+				if _, err := io.ReadFull(client, make([]byte, 2048)); err != nil {
+					t.Fatal(err)
+				}
+				now = now.Add(time.Second)
+				stalled := watch.Check(now, c)
+				if stalled == 0 {
+					steps++
+				}
+				if steps > 0 { // Until then it is the stall of before.
+					longest = max(longest, stalled)
+				}
+			}
+			t.Logf("the slow reader stood still for at most %v, and moved on %d times", longest, steps)
+			if steps < 3 || longest >= limit {
+				t.Errorf("a slow reader stalls for %v, and moved on %d times", longest, steps)
+			}
+			fill(t, &watch, now, c)
+			_ = c.Close()
+			wait()
+			if got := watch.Check(now.Add(time.Hour), c); got != 0 {
+				t.Errorf("after the close it stalls for %v", got)
+			}
+		})
+	}
+}
+
+// TestStallOfSource: a copy that waits for its source is not the peer's fault.
+func TestStallOfSource(t *testing.T) {
+	var set pool.Set
+	var watch pool.StallWatch
+	_, raw := pair(t)
+	c := add(&set, raw)
+	source, feed := io.Pipe()
+	wait := writing(c, func(c *pool.Conn) { _, _ = c.ReadFrom(source) })
+	if _, err := feed.Write([]byte("the first of it")); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for range 200 {
+		now = now.Add(time.Second)
+		if got := watch.Check(now, c); got >= limit {
+			t.Fatalf("it stalls for %v", got)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	_ = feed.CloseWithError(errors.New("enough"))
+	wait()
+}
+
+// behindHeader is a connection as go-proxyproto shows it.
+type behindHeader struct {
+	net.Conn
+}
+
+func (b behindHeader) TCPConn() (*net.TCPConn, bool) {
+	tcp, ok := b.Conn.(*net.TCPConn)
+	return tcp, ok
+}
+
+// TestStallBehindHeader: a socket behind a PROXY header is looked at like any other.
+func TestStallBehindHeader(t *testing.T) {
+	var set pool.Set
+	var watch pool.StallWatch
+	client, raw := pair(t)
+	c := add(&set, behindHeader{raw})
+	wait := writing(c, func(c *pool.Conn) { _, _ = c.Write(make([]byte, 64<<20)) })
+	now := fill(t, &watch, time.Now(), c)
+	if _, err := io.CopyN(io.Discard, client, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	if got := watch.Check(now.Add(time.Second), c); got != 0 {
+		t.Errorf("after 8 MiB were read it stalls for %v", got)
+	}
+	_ = c.Close()
+	wait()
+}

@@ -1,0 +1,282 @@
+package protocols
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// A wireConn keeps what is written to it. One of its writes times out half-way.
+type wireConn struct {
+	net.Conn
+	wrote  bytes.Buffer
+	writes int
+	fails  int // Which write does, from 1 on; 0 for none.
+	closed bool
+}
+
+func (c *wireConn) Write(p []byte) (int, error) {
+	if c.closed {
+		return 0, net.ErrClosed
+	}
+	if c.writes++; c.writes == c.fails {
+		n, _ := c.wrote.Write(p[:len(p)/2])
+		return n, os.ErrDeadlineExceeded
+	}
+	return c.wrote.Write(p)
+}
+
+func (c *wireConn) Close() error {
+	c.closed = true
+	return nil
+}
+
+func (*wireConn) SetDeadline(time.Time) error      { return nil }
+func (*wireConn) SetReadDeadline(time.Time) error  { return nil }
+func (*wireConn) SetWriteDeadline(time.Time) error { return nil }
+
+// newTracked returns a Conn over inner that was recognised as HTTP/2.
+func newTracked(inner net.Conn, config *SniffConfig) (*Conn, *http2Track) {
+	c := newConn(inner)
+	t := newHTTP2Track(c, config)
+	c.h2.Store(t)
+	return c, t
+}
+
+// scriptOutput is what a server may write: a frame for each byte of script, as the
+// bytes of the frames. Its GOAWAYs carry debug data, which ours do not.
+func scriptOutput(script []byte) (output [][]byte) {
+	var buf bytes.Buffer
+	fr := http2.NewFramer(&buf, nil)
+	fr.AllowIllegalWrites = true
+	next := func() {
+		output = append(output, bytes.Clone(buf.Bytes()))
+		buf.Reset()
+	}
+	_ = fr.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 20})
+	next()
+	for _, b := range script {
+		kind, value := b%8, uint32(b/8)
+		switch kind {
+		case 0:
+			_ = fr.WriteData(value|1, value%3 == 0, make([]byte, 5*value))
+		case 1:
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: value | 1, EndHeaders: true, BlockFragment: make([]byte, value)})
+		case 2:
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: value | 1, BlockFragment: []byte("block")})
+			for i := range value % 4 {
+				next()
+				_ = fr.WriteContinuation(value|1, false, make([]byte, i))
+			}
+			next()
+			_ = fr.WriteContinuation(value|1, true, []byte("end"))
+		case 3:
+			_ = fr.WritePing(value%2 == 0, [8]byte{b})
+		case 4:
+			_ = fr.WriteSettingsAck()
+		case 5:
+			_ = fr.WriteWindowUpdate(0, value+1)
+		case 6:
+			_ = fr.WriteGoAway(value/2, http2.ErrCode(value%2), make([]byte, 1+value))
+		case 7:
+			_ = fr.WriteRawFrame(0xbe, http2.Flags(b), value, make([]byte, value))
+		}
+		next()
+	}
+	return output
+}
+
+// A wireCheck compares what came out with what the server wrote.
+type wireCheck struct {
+	t      *testing.T
+	server [][]byte // What is still to come.
+	ours   [][]byte // Likewise, of the frames that were asked for.
+	last   uint32   // What the client was told last, where it was by us.
+	told   bool
+}
+
+func isGoAway(frame []byte) (last uint32, code http2.ErrCode, ok bool) {
+	h := parseFrameHeader(frame)
+	if h.typ != http2.FrameGoAway {
+		return 0, 0, false
+	}
+	last, code = goAwayFields(frame[frameHeaderLen:])
+	return last, code, true
+}
+
+// check takes the next frame from the wire.
+func (w *wireCheck) check(frame []byte) {
+	w.t.Helper()
+	last, code, goAway := isGoAway(frame)
+	if len(w.ours) > 0 && bytes.Equal(frame, w.ours[0]) {
+		w.ours = w.ours[1:]
+		if goAway {
+			w.last, w.told = last, true
+		}
+		return
+	}
+	for len(w.server) > 0 && !bytes.Equal(frame, w.server[0]) {
+		w.dropped(w.server[0])
+		w.server = w.server[1:]
+	}
+	if len(w.server) == 0 {
+		w.t.Fatalf("nobody wrote %q", frame)
+	}
+	w.server = w.server[1:]
+	if goAway {
+		if w.told && code == http2.ErrCodeNo && last >= w.last {
+			w.t.Fatalf("the server's GOAWAY names %d behind ours, which names %d", last, w.last)
+		}
+		w.ours = nil // Nothing is to come behind the server's.
+		if w.told {
+			w.last = min(w.last, last)
+		}
+	}
+}
+
+// dropped checks that a frame of the server's may be missing.
+func (w *wireCheck) dropped(frame []byte) {
+	w.t.Helper()
+	if last, code, ok := isGoAway(frame); !ok || !w.told || code != http2.ErrCodeNo || last < w.last {
+		w.t.Fatalf("%q is missing", frame)
+	}
+}
+
+// FuzzFrameTracker has x/net's framer as its oracle: however the server's output is split, with a write that
+// times out and is taken up again, and whenever a frame is asked for, the client
+// reads the server's frames and ours at places where they may stand.
+func FuzzFrameTracker(f *testing.F) {
+	all := []byte{0, 1, 2, 3, 4, 5, 7, 8, 81, 26, 250, 0x80}
+	for split := range uint8(30) {
+		f.Add(all, split, split/3, split/2, uint8(0))
+		f.Add(append(all, 0x76, 0x06, 0x16, 0x0e, 2, 10), split, split/4, split, split)
+		f.Add([]byte{2, 6, 0x36, 0x3e, 0x46}, split, uint8(0), uint8(3), uint8(0))
+	}
+	f.Fuzz(func(t *testing.T, script []byte, split, first, final, fails uint8) {
+		if len(script) > 256 {
+			return // What is long is slow, byte by byte, and shows nothing new.
+		}
+		const highest = 7
+		inner := &wireConn{fails: int(fails)}
+		c, track := newTracked(inner, &SniffConfig{})
+		track.highest.Store(highest)
+		server := scriptOutput(script)
+		ours := [][]byte{
+			appendGoAway(nil, maxStreamID, http2.ErrCodeNo, ""), pingFrame(0, string(goAwayPing[:])),
+			appendGoAway(nil, highest, http2.ErrCodeNo, ""),
+		}
+		finally := func() {
+			if track.asked.Load() == 0 {
+				ours = ours[2:] // What comes behind the final one has no effect.
+			}
+			c.FinalGoAway(http2.ErrCodeNo)
+		}
+
+		output := bytes.Join(server, nil)
+		for i := 0; len(output) > 0 && !inner.closed; i++ {
+			if i == int(first) {
+				c.GoAway()
+			}
+			if i == int(final) {
+				finally()
+			}
+			n, err := c.Write(output[:min(int(split)+1, len(output))])
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !inner.closed {
+				t.Fatalf("write = %d, %v", n, err)
+			}
+			output = output[n:]
+		}
+		if inner.closed {
+			return // A frame of ours was cut in half.
+		}
+		c.GoAway()
+		finally()
+		if inner.closed {
+			return
+		}
+
+		checkOrder(t, inner.wrote.Bytes())
+		w := &wireCheck{t: t, server: server, ours: ours}
+		for h, frame := range frames(inner.wrote.Bytes()) {
+			if len(frame) == 0 {
+				break
+			}
+			if len(frame) != frameHeaderLen+int(h.Length) {
+				t.Fatalf("%q is cut short", frame)
+			}
+			w.check(frame)
+		}
+		for _, frame := range w.server {
+			w.dropped(frame)
+		}
+		if len(w.ours) > 0 {
+			t.Errorf("%d frames of ours are missing", len(w.ours))
+		}
+	})
+}
+
+// checkOrder lets x/net's framer read b, which knows where a frame must not stand.
+func checkOrder(t *testing.T, b []byte) {
+	t.Helper()
+	fr := http2.NewFramer(nil, bytes.NewReader(b))
+	fr.SetMaxReadFrameSize(largestFrameSize)
+	for i := 0; ; i++ {
+		frame, err := fr.ReadFrame()
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case errors.As(err, new(http2.StreamError)): // A WINDOW_UPDATE or its like of no sense.
+		case err != nil:
+			t.Fatalf("frame %d: %v", i, err)
+		case i == 0:
+			if _, ok := frame.(*http2.SettingsFrame); !ok {
+				t.Fatalf("the first frame is %v", frame)
+			}
+		}
+	}
+}
+
+// TestTrackerFollowsTheClient splits a client's bytes anywhere.
+func TestTrackerFollowsTheClient(t *testing.T) {
+	sent := clientBytes(func(fr *http2.Framer) {
+		_ = fr.WriteSettings()
+		for _, stream := range []uint32{1, 3, 9, 5} {
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true, BlockFragment: []byte("block")})
+			_ = fr.WriteData(stream, true, bytes.Repeat([]byte("data"), 9))
+		}
+		_ = fr.WritePing(true, goAwayPing)
+	})
+	for step := 1; step <= len(sent); step++ {
+		_, track := newTracked(&wireConn{}, &SniffConfig{})
+		track.marks.Or(markPinged)
+		for piece := range slices.Chunk(sent, step) {
+			track.follow(piece)
+		}
+		if highest := track.highest.Load(); highest != 9 {
+			t.Errorf("by %d: the highest stream is %d, want 9", step, highest)
+		}
+		if track.marks.Load()&markSettled == 0 {
+			t.Errorf("by %d: the PING's answer was not seen", step)
+		}
+	}
+}
+
+// BenchmarkTrackedWrite writes frames of common size through the tracker.
+func BenchmarkTrackedWrite(b *testing.B) {
+	c, _ := newTracked(&replayConn{}, &SniffConfig{})
+	p := bytes.Repeat(appendFrame(nil, http2.FrameData, 0, make([]byte, 4096)), 4)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(p)))
+	for b.Loop() {
+		if _, err := c.Write(p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package protocols
+
+import (
+	"crypto/tls"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// insertTimeout bounds the writing of a frame of ours while the server writes nothing.
+const insertTimeout = time.Second
+
+// resetsDebug is what the GOAWAY for too many resets says to people.
+const resetsDebug = "too many streams were reset"
+
+// Write writes p, which is the server's, and between its frames what was asked for. It is safe with
+// everything but itself, and returns as a net.Conn's Write does.
+func (t *http2Track) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	w := trackedWrite{t: t, p: p, saved: t.wire}
+	err := w.run()
+	t.mu.Unlock()
+	if err == nil {
+		t.settle(false)
+	}
+	return w.sent, err
+}
+
+// settle writes what is pending, if it may come now and nobody has mu; who has will do it.
+// With bounded, it does not wait long for a client that reads nothing.
+func (t *http2Track) settle(bounded bool) {
+	for t.pending.Load() != 0 && t.mu.TryLock() {
+		ok := t.mayInsert()
+		if ok {
+			if bounded {
+				t.lendDeadline()
+			}
+			later, err := t.insert()
+			ok = !later && err == nil
+			if bounded {
+				t.returnDeadline()
+			}
+		}
+		t.mu.Unlock()
+		if !ok {
+			return
+		}
+	}
+}
+
+func (t *http2Track) mayInsert() bool { return !t.broken && t.wire.out.mayInsert() }
+
+// insert writes what is pending. It reports true where not a byte of it could be
+// written in time; then it is pending again. It returns an error where the connection had to be closed.
+func (t *http2Track) insert() (later bool, err error) {
+	asked := t.pending.Swap(0)
+	frames, away := t.compose(asked)
+	if len(frames) == 0 {
+		return false, nil
+	}
+	if asked&askGoAway != 0 {
+		t.marks.Or(markPinged)
+	}
+	n, err := t.conn.inner.Write(frames)
+	if err != nil {
+		// A *tls.Conn is broken by any timeout.
+		if _, isTLS := t.conn.inner.(*tls.Conn); n == 0 && isTimeout(err) && !isTLS {
+			t.pending.Or(asked)
+			return true, nil
+		}
+		t.abort()
+		return false, err
+	}
+	t.wire.away = away
+	t.marks.Or(markTold)
+	if away.final {
+		t.marks.Or(markSettled)
+	}
+	return false, nil
+}
+
+// compose returns the frames for what was asked, and what the client has been told when they are out.
+func (t *http2Track) compose(asked uint32) ([]byte, goneAway) {
+	away, last := t.wire.away, t.highest.Load()
+	var frames []byte
+	switch {
+	case asked&askCalm != 0:
+		away.ours, away.final, away.last = true, true, min(away.last, last)
+		return appendGoAway(nil, away.last, http2.ErrCodeEnhanceYourCalm, resetsDebug), away
+	case away.server || away.final:
+		return nil, away
+	}
+	if asked&askGoAway != 0 {
+		away.ours, away.last = true, maxStreamID
+		frames = appendGoAway(frames, maxStreamID, http2.ErrCodeNo, "")
+		frames = appendFrame(frames, http2.FramePing, 0, goAwayPing[:])
+	}
+	if asked&askFinal != 0 {
+		away.ours, away.final, away.last = true, true, last
+		frames = appendGoAway(frames, last, http2.ErrCode(t.code.Load()), "")
+	}
+	return frames, away
+}
+
+// abort closes a connection that half a frame was written to. A *tls.Conn would
+// wait for its peer once more, so it is closed from below.
+func (t *http2Track) abort() {
+	t.broken = true
+	inner := t.conn.inner
+	if c, ok := inner.(*tls.Conn); ok {
+		inner = c.NetConn()
+	}
+	_ = inner.Close()
+}
+
+// lendDeadline sets a write deadline for a frame of ours.
+func (t *http2Track) lendDeadline() {
+	t.deadlines.Lock()
+	defer t.deadlines.Unlock()
+	t.lent = true
+	_ = t.conn.inner.SetWriteDeadline(time.Now().Add(insertTimeout))
+}
+
+// returnDeadline sets the one that the server wants.
+func (t *http2Track) returnDeadline() {
+	t.deadlines.Lock()
+	defer t.deadlines.Unlock()
+	t.lent = false
+	_ = t.conn.inner.SetWriteDeadline(t.deadline)
+}
+
+func (t *http2Track) setWriteDeadline(deadline time.Time) error {
+	t.deadlines.Lock()
+	defer t.deadlines.Unlock()
+	t.deadline = deadline
+	if t.lent {
+		return nil
+	}
+	return t.conn.inner.SetWriteDeadline(deadline)
+}
+
+func (t *http2Track) setDeadlines(deadline time.Time) error {
+	if err := t.conn.inner.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	return t.setWriteDeadline(deadline)
+}

@@ -1,0 +1,99 @@
+package protocols
+
+import "encoding/binary"
+
+// The layout of a WebSocket frame's header (RFC 6455 section 5.2).
+const (
+	// minFrameHead is what every frame begins with, and maxFrameHead has the long form of the length and a masking key.
+	minFrameHead = 2
+	maxFrameHead = minFrameHead + 8 + maskLen
+	maskLen      = 4
+
+	finBit     = 0x80 // in the first byte: the last frame of its message
+	controlBit = 0x08 // in the first byte: close, ping, pong; they are no messages
+	maskBit    = 0x80 // in the second byte
+	lengthBits = 0x7F // in the second byte
+
+	length16 = 126 // the length is in the next 2 bytes
+	length64 = 127 // the length is in the next 8 bytes
+)
+
+// A messageCounter counts the messages in one direction of a WebSocket by following
+// the headers of its frames, however the bytes are split. A message counts when the
+// header of its last frame is complete. Whether the frames are in order is not its
+// business: who serves the WebSocket closes it when they are not.
+//
+// The zero value stands before the first frame. It is not safe for concurrent use.
+type messageCounter struct {
+	payload uint64 // what is still to come of the current frame's payload
+	have    uint8  // how many bytes of header are there
+	header  [maxFrameHead]byte
+}
+
+// count returns how many messages p completes, which continues what was given before.
+func (c *messageCounter) count(p []byte) (messages int) {
+	for {
+		if uint64(len(p)) <= c.payload {
+			c.payload -= uint64(len(p))
+			return messages
+		}
+		p = p[c.payload:]
+		c.payload = 0
+		n, complete := c.takeHeader(p)
+		p = p[n:]
+		if !complete {
+			return messages
+		}
+		if c.header[0]&(finBit|controlBit) == finBit {
+			messages++
+		}
+	}
+}
+
+// takeHeader takes what p has of the current frame's header, which is n bytes. When that completes
+// it, payload is the frame's.
+func (c *messageCounter) takeHeader(p []byte) (n int, complete bool) {
+	for need := minFrameHead; ; {
+		if int(c.have) >= minFrameHead {
+			need = frameHeadLen(c.header[1])
+		}
+		taken := copy(c.header[c.have:need], p[n:])
+		n += taken
+		c.have += uint8(taken)
+		switch {
+		case int(c.have) < need:
+			return n, false
+		case need == frameHeadLen(c.header[1]):
+			c.have = 0
+			c.payload = framePayload(&c.header)
+			return n, true
+		}
+	}
+}
+
+// frameHeadLen returns the length of a header by its second byte.
+func frameHeadLen(second byte) int {
+	n := minFrameHead
+	switch second & lengthBits {
+	case length16:
+		n += 2
+	case length64:
+		n += 8
+	}
+	if second&maskBit != 0 {
+		n += maskLen
+	}
+	return n
+}
+
+// framePayload returns the length of the payload that a complete header announces.
+func framePayload(header *[maxFrameHead]byte) uint64 {
+	switch n := header[1] & lengthBits; n {
+	case length16:
+		return uint64(binary.BigEndian.Uint16(header[minFrameHead:]))
+	case length64:
+		return binary.BigEndian.Uint64(header[minFrameHead:])
+	default:
+		return uint64(n)
+	}
+}

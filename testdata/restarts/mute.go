@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// closeFrame is the first byte of a close frame (RFC 6455 section 5.2): the last of its message, opcode 8.
+const closeFrame = 0x88
+
+// muteTime is how long muxserve waits for a WebSocket peer to answer its close
+// frame; muteSlack is by how much it may look less from outside, where the frame
+// arrives later than it was sent.
+const (
+	muteTime  = 5 * time.Second
+	muteSlack = 500 * time.Millisecond
+)
+
+// mute is a WebSocket client that never answers a close frame.
+type mute struct {
+	conn  net.Conn
+	ended chan struct{} // closed when the connection has ended; what follows is set before
+	code  uint16        // of the close frame; 0 without one
+	told  time.Time
+	at    time.Time
+}
+
+// newMute opens a WebSocket that says nothing after its handshake.
+func newMute(ctx context.Context, address string) (*mute, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	const handshake = "GET /ws HTTP/1.1\r\nHost: muxserve.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	r := bufio.NewReader(c)
+	if _, err = io.WriteString(c, handshake); err == nil {
+		var resp *http.Response
+		if resp, err = http.ReadResponse(r, nil); err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+			err = fmt.Errorf("the handshake was answered %d", resp.StatusCode)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	m := &mute{conn: c, ended: make(chan struct{})}
+	go m.read(r)
+	return m, nil
+}
+
+// read waits for the close frame, and for the end.
+func (m *mute) read(r *bufio.Reader) {
+	defer close(m.ended)
+	// A close frame with a code and no reason; a reason may follow.
+	var frame [4]byte
+	if _, err := io.ReadFull(r, frame[:]); err == nil && frame[0] == closeFrame {
+		m.code, m.told = binary.BigEndian.Uint16(frame[2:]), time.Now()
+	}
+	_, _ = io.Copy(io.Discard, r) // Its error is the end of the connection.
+	m.at = time.Now()
+}
+
+// verdict returns what is wrong with the way the WebSocket has ended.
+func (m *mute) verdict() error {
+	<-m.ended
+	const goingAway = 1001
+	if m.code != goingAway {
+		return fmt.Errorf("a mute WebSocket was closed with code %d, want %d", m.code, goingAway)
+	}
+	if waited := m.at.Sub(m.told); waited < muteTime-muteSlack {
+		return fmt.Errorf("a mute WebSocket was cut %v after its close frame, want %v", waited, muteTime)
+	}
+	return nil
+}
+
+// newMutes opens n of them.
+func newMutes(ctx context.Context, n int, address string) ([]*mute, error) {
+	all := make([]*mute, n)
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() { all[i], errs[i] = newMute(ctx, address) })
+	}
+	wg.Wait()
+	return all, errors.Join(errs...)
+}
