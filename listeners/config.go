@@ -11,7 +11,8 @@ import (
 // the socket and [NewTLS] for the TLS material.
 type Config struct {
 	// Address is "host:port" for TCP ("127.0.0.1:8080", "[::1]:80", ":0") or
-	// "unix:PATH" for a Unix-domain socket.
+	// "unix:PATH" for a Unix-domain socket. "fd:NAME" is a socket that the process was given under that name; it needs
+	// [Sockets.Listen] instead of [Listen].
 	Address string `apply:"restart" yaml:"address"`
 
 	// TLS is off in its zero value.

@@ -27,7 +27,7 @@ func denyConn(c *conn) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(deniedTime))
 	answer := denialHTTP1(c.root.allow)
-	if p := c.verdict.Protocol; p == protocols.HTTP2 || p == protocols.GRPC {
+	if p := c.verdict().Protocol; p == protocols.HTTP2 || p == protocols.GRPC {
 		answer = denialHTTP2(c.root.allow)
 	}
 	// Where the client was greeted while it was being recognised, c takes the second SETTINGS out.

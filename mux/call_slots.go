@@ -46,19 +46,19 @@ func (s *Server) boundCalls() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 			if c, ok := sharedConn(ctx); ok {
-				if err := c.calls.acquire(ctx, n); err != nil {
+				if err := c.http2().calls.acquire(ctx, n); err != nil {
 					return nil, err
 				}
-				defer c.calls.release()
+				defer c.http2().calls.release()
 			}
 			return h(ctx, req)
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 			if c, ok := sharedConn(ss.Context()); ok {
-				if err := c.calls.acquire(ss.Context(), n); err != nil {
+				if err := c.http2().calls.acquire(ss.Context(), n); err != nil {
 					return err
 				}
-				defer c.calls.release()
+				defer c.http2().calls.release()
 			}
 			return h(srv, ss)
 		}),

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,44 +34,82 @@ type conn struct {
 	root    *root
 	remote  atomic.Pointer[net.Addr] // nil until it is known; see identify
 	tls     *tls.Conn
-	// refused is the reason for which a limit keeps the connection out. It
-	// belongs to the goroutines that accept and recognise, one after the other.
-	refused string
-
-	// These belong to the goroutine that recognises the connection, until it
-	// sets classified; after that they do not change.
-	prepared   bool
-	decided    bool
-	verdict    protocols.Verdict
-	state      *tls.ConnectionState
-	classified atomic.Bool
-	// sniffing is set when EndWait may be called.
-	sniffing atomic.Bool
-	// cut is set when the drain closes the connection before it is recognised.
-	cut atomic.Bool
-	// settled is set when the connection has been dispatched or closed.
-	settled atomic.Bool
+	state   *tls.ConnectionState // of the handshake; see TLSState
+	// own is a verdict that is not the recogniser's: a custom protocol's, or that on a
+	// connection which never got as far. It belongs to the goroutine that recognises the connection, until flagClassified is set.
+	own *protocols.Verdict
 	// ends is when the connection has reached its age, counted from clockStart; 0 for never.
-	ends atomic.Int64
-	// finalTold is set when the client of an HTTP/2 connection was told its last stream.
-	finalTold atomic.Bool
-	// noticed is set when somebody has a context that ends with the connection, notified when that is to end.
-	noticed, notified atomic.Bool
+	ends  atomic.Int64
+	h2    atomic.Pointer[http2State] // nil before the first request in HTTP/2
+	flags atomic.Uint32              // see flag
 	// reading is set while somebody waits for more than net/http's look for the end of the connection, which is one byte long.
 	reading atomic.Bool
-	// declared is set when the length of the body of the last HTTP/1.1 request was declared.
-	declared  atomic.Bool
-	exchanges exchanges
-	// shown is set when grpcConns has it.
-	shown atomic.Bool
-	// denied is set when a request was refused whose protocol the listener does not serve.
-	denied atomic.Bool
-	// asked is set when an HTTP/2 or gRPC request has come to its server.
-	asked atomic.Bool
-	reads int // by ReadOnReady, up to the second
+	// refused is why a limit keeps the connection out. These belong to the
+	// goroutines that accept and recognise, one after the other; reads to the one that reads.
+	refused           refusal
+	prepared, decided bool
+	reads             uint8 // by ReadOnReady, up to the second
 
 	departure
-	calls callSlots
+}
+
+// flag is something that becomes true of a connection, most of them once and for all.
+type flag uint32
+
+const (
+	flagClassified flag = 1 << iota // recognised, so own and state do not change any more
+	flagSniffing                    // EndWait may be called
+	flagCut                         // the drain closes it before it is recognised
+	flagSettled                     // dispatched or closed
+	flagShown                       // grpcConns has it
+	flagDenied                      // a request was refused whose protocol the listener does not serve
+	flagAsked                       // an HTTP/2 or gRPC request has come to its server
+	flagTold                        // its client is to leave
+	flagLeaving                     // closeIdle's deadline is set; guarded by departure.mu
+	flagFinalTold                   // its client was told its last stream
+	flagNoticed                     // somebody has a context that ends with it
+	flagNotified                    // that context is to end
+	flagDeclared                    // the length of the last HTTP/1.1 request's body was declared
+)
+
+func (c *conn) has(f flag) bool { return c.flags.Load()&uint32(f) != 0 }
+func (c *conn) set(f flag)      { c.flags.Or(uint32(f)) }
+func (c *conn) unset(f flag)    { c.flags.And(^uint32(f)) }
+
+// claim sets a flag, and reports whether it was not set before.
+func (c *conn) claim(f flag) bool { return c.flags.Or(uint32(f))&uint32(f) == 0 }
+
+// http2State is what only a connection with requests in HTTP/2 needs.
+type http2State struct {
+	exchanges exchanges
+	calls     callSlots
+}
+
+func (c *conn) http2() *http2State {
+	if h := c.h2.Load(); h != nil {
+		return h
+	}
+	c.h2.CompareAndSwap(nil, new(http2State))
+	return c.h2.Load()
+}
+
+// refusal is the reason for which a connection is kept out.
+type refusal uint8
+
+const (
+	notRefused refusal = iota
+	refusedLimit
+	refusedAddress
+	refusedNoMatch
+)
+
+var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, protocols.FailureNoMatch}
+
+func (r refusal) String() string { return refusalReasons[r] }
+
+// refusalOf returns the refusal for a reason that a limit has given.
+func refusalOf(reason string) refusal {
+	return refusal(max(0, slices.Index(refusalReasons[:], reason)))
 }
 
 var (
@@ -108,14 +147,14 @@ func (c *conn) identify() error {
 		return err
 	}
 	if reason := c.root.server.conns.Identify(&c.account, address); reason != "" {
-		c.refused = reason
+		c.refused = refusalOf(reason)
 	}
 	return nil
 }
 
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.
 func (c *conn) TLSState() *tls.ConnectionState {
-	if !c.classified.Load() {
+	if !c.has(flagClassified) {
 		return nil
 	}
 	return c.state
@@ -128,7 +167,7 @@ func (c *conn) hasServed(maxRequests uint64) bool {
 }
 
 // isTold reports whether the client has been told to leave.
-func (c *conn) isTold() bool { return c != nil && c.told.Load() }
+func (c *conn) isTold() bool { return c != nil && c.has(flagTold) }
 
 // Read implements [net.Conn].
 func (c *conn) Read(p []byte) (int, error) {
@@ -153,7 +192,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) ReadOnReady(size int, buffers mem.BufferPool) (*[]byte, int, error) {
 	if c.reads < 2 {
 		if c.reads++; c.reads == 2 {
-			c.asked.Store(true)
+			c.set(flagAsked)
 		}
 	}
 	return c.Conn.ReadOnReady(size, buffers)
@@ -161,16 +200,16 @@ func (c *conn) ReadOnReady(size int, buffers mem.BufferPool) (*[]byte, int, erro
 
 // Close closes the connection through all of its layers.
 func (c *conn) Close() error {
-	if !c.settled.Load() && c.verdict.Protocol == protocols.TLS && c.tls == nil {
+	if !c.has(flagSettled) && c.verdict().Protocol == protocols.TLS && c.tls == nil {
 		// Nobody wanted the TLS that the peer asks for on a port without it.
 		_, _ = c.account.Write(handshakeFailure)
 	}
 	err := c.Conn.Close()
 	c.settle()
-	if c.shown.Load() {
+	if c.has(flagShown) {
 		grpcConns.Delete(c.RemoteAddr())
 	}
-	if c.noticed.Load() {
+	if c.has(flagNoticed) {
 		c.root.server.notices.forget(c)
 	}
 	return err
@@ -179,22 +218,22 @@ func (c *conn) Close() error {
 // settle takes the connection off the list of those that its root still has to
 // dispatch. The first caller counts.
 func (c *conn) settle() {
-	if !c.settled.CompareAndSwap(false, true) {
+	if !c.claim(flagSettled) {
 		return
 	}
-	switch v := c.verdict; {
-	case c.cut.Load():
+	switch v := c.verdict(); {
+	case c.has(flagCut):
 		c.reject(protocols.FailureDraining)
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
 	case v.Protocol == protocols.TLS:
 		c.reject(protocols.FailureNoMatch)
 	}
-	if c.sniffing.Load() {
-		c.root.server.sniffTimes.Record(c.verdict.Duration)
+	if c.has(flagSniffing) {
+		c.root.server.sniffTimes.Record(c.verdict().Duration)
 	}
 	c.logVerdict()
-	c.classified.Store(true)
+	c.set(flagClassified)
 	c.root.unsettled.Done()
 }
 
@@ -203,7 +242,7 @@ func (c *conn) logVerdict() {
 	if !logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	v := c.verdict
+	v := c.verdict()
 	logger.Debug("connection recognised",
 		keyConnID, c.account.ID(), keyRemoteAddr, c.remoteAddr(), keyLocalAddr, c.LocalAddr().String(),
 		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
@@ -221,14 +260,23 @@ func (c *conn) reject(reason string) {
 // is called by the goroutine that cmux has for the connection, and by no other.
 func (c *conn) classify() protocols.Protocol {
 	if c.prepare() && !c.decided {
-		c.decide(c.recognise())
+		c.recognise()
+		c.decided = true
 	}
-	return c.verdict.Protocol
+	return c.verdict().Protocol
+}
+
+// verdict returns what the connection was recognised as, and the zero Verdict before.
+func (c *conn) verdict() protocols.Verdict {
+	if c.own != nil {
+		return *c.own
+	}
+	return c.Verdict()
 }
 
 // decide records the verdict. A custom matcher may have the last word on a
 // connection that nothing else matched.
-func (c *conn) decide(v protocols.Verdict) { c.verdict, c.decided = v, true }
+func (c *conn) decide(v protocols.Verdict) { c.own, c.decided = &v, true }
 
 // prepare brings the connection to where its first bytes can be read, through
 // the TLS handshake where there is one. It reports false for a connection that failed.
@@ -246,21 +294,22 @@ func (c *conn) prepare() bool {
 			}
 		}
 	}
-	return c.verdict.Failure == ""
+	return c.verdict().Failure == ""
 }
 
 // recognise asks the first bytes. Where they ask for TLS, which this listener
 // does not have or has already taken off, the verdict says so and no built-in protocol matches.
-func (c *conn) recognise() protocols.Verdict {
+func (c *conn) recognise() {
 	s := c.root.server
-	c.sniffing.Store(true)
+	c.set(flagSniffing)
 	if s.stopping.Load() || c.root.ending.Load() {
 		c.EndWait()
 	}
-	if c.refused != "" {
-		return c.Sniff(&c.root.sniffRefused)
+	if c.refused != notRefused {
+		c.Sniff(&c.root.sniffRefused)
+		return
 	}
-	return c.Sniff(&c.root.sniff)
+	c.Sniff(&c.root.sniff)
 }
 
 // tlsHandshakeTimeout bounds a TLS handshake.
@@ -378,12 +427,13 @@ func (c *conn) info() pool.Info {
 	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 {
 		info.State = pool.StateIdle.String() // grpc-go does not say it; the calls do.
 	}
-	if !c.classified.Load() {
+	if !c.has(flagClassified) {
 		return info
 	}
-	info.Verdict = c.verdict.Reason
-	info.VerdictBytes = c.verdict.Bytes
-	info.VerdictMicros = float64(c.verdict.Duration.Nanoseconds()) / 1e3
+	v := c.verdict()
+	info.Verdict = v.Reason
+	info.VerdictBytes = v.Bytes
+	info.VerdictMicros = float64(v.Duration.Nanoseconds()) / 1e3
 	info.TLS = pool.NewTLSInfo(c.state)
 	return info
 }

@@ -62,7 +62,7 @@ var grpcConns sync.Map // net.Addr -> *conn
 func (c *conn) showByAddr() {
 	address := uniqueAddr(c.RemoteAddr())
 	c.remote.Store(&address)
-	c.shown.Store(true)
+	c.set(flagShown)
 	grpcConns.Store(address, c)
 }
 

@@ -148,9 +148,9 @@ func (cu *custom) mayHave(c *conn) bool {
 	if !cu.after {
 		return c.prepare()
 	}
-	failure := c.verdict.Failure
+	failure := c.verdict().Failure
 	return failure == protocols.FailureNoMatch || failure == protocols.FailureTooLarge ||
-		c.verdict.Protocol == protocols.TLS
+		c.verdict().Protocol == protocols.TLS
 }
 
 // matches asks a custom matcher. One that panics has not matched.

@@ -3,7 +3,6 @@ package mux
 import (
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
@@ -14,10 +13,7 @@ import (
 // deadline in the past ends the wait, and the connection. If the request was
 // faster, the server's hook takes the deadline back before the handler runs.
 type departure struct {
-	// told is set when the client is to leave: the next response closes the connection.
-	told    atomic.Bool
-	mu      sync.Mutex
-	leaving bool // guarded by mu: the deadline is set
+	mu sync.Mutex // guards flagLeaving, which says that the deadline is set, and idleSince
 	// idleSince is how many bytes had been received when the connection became
 	// idle; more of them are the beginning of a request.
 	idleSince uint64
@@ -29,12 +25,12 @@ var aLongTimeAgo = time.Unix(1, 0)
 // closeIdle ends an HTTP/1.1 connection that waits for its next request, of
 // which not a byte has come yet, if the last was longer ago than fresh. Otherwise it is closed by its next response.
 func (c *conn) closeIdle(fresh time.Duration) {
-	c.told.Store(true)
+	c.set(flagTold)
 	c.departure.mu.Lock()
 	defer c.departure.mu.Unlock()
 	if c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince &&
 		time.Since(c.account.LastActivity()) >= fresh && !hasUnread(&c.account) {
-		c.leaving = true
+		c.set(flagLeaving)
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	}
 }
@@ -43,10 +39,10 @@ func (c *conn) closeIdle(fresh time.Duration) {
 func (c *conn) comesBack() bool {
 	c.departure.mu.Lock()
 	defer c.departure.mu.Unlock()
-	if !c.leaving || !hasUnread(&c.account) {
+	if !c.has(flagLeaving) || !hasUnread(&c.account) {
 		return false
 	}
-	c.leaving = false
+	c.unset(flagLeaving)
 	_ = c.SetReadDeadline(time.Time{})
 	return true
 }
@@ -56,7 +52,7 @@ func (c *conn) track(state http.ConnState) {
 	switch state {
 	case http.StateActive:
 		c.account.SetState(pool.StateActive)
-		if c.told.Load() {
+		if c.has(flagTold) {
 			c.stay()
 		}
 	case http.StateIdle:
@@ -74,8 +70,8 @@ func (c *conn) track(state http.ConnState) {
 func (c *conn) stay() {
 	c.departure.mu.Lock()
 	defer c.departure.mu.Unlock()
-	if c.leaving {
-		c.leaving = false
+	if c.has(flagLeaving) {
+		c.unset(flagLeaving)
 		_ = c.SetReadDeadline(time.Time{})
 	}
 }
@@ -86,7 +82,7 @@ func (c *conn) noteTimeout() {
 	c.departure.mu.Lock()
 	defer c.departure.mu.Unlock()
 	switch {
-	case c.leaving || c.account.InFlight() > 0:
+	case c.has(flagLeaving) || c.account.InFlight() > 0:
 		// It is being told to leave, or its handler has set a deadline.
 	case c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince:
 		c.account.SetCloseReason(pool.ReasonIdle)

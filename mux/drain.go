@@ -1,14 +1,13 @@
 package mux
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/lifecycle"
@@ -68,6 +67,20 @@ func (s *Server) Close() error {
 func (s *Server) OnDrain(step, name string, fn func(context.Context) error) error {
 	return s.machine.OnStep(step, name, fn)
 }
+
+// OnPhase has fn called at each change of the phase; see [lifecycle.Machine.OnPhase].
+func (s *Server) OnPhase(fn func(lifecycle.Phase)) { s.machine.OnPhase(fn) }
+
+// SetDrain changes how the server will drain. The configuration must be valid, and it is too late once the drain has begun.
+func (s *Server) SetDrain(c lifecycle.Config) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	return s.machine.Configure(c)
+}
+
+// DrainConfig returns how the server will drain.
+func (s *Server) DrainConfig() lifecycle.Config { return s.machine.Config() }
 
 // announce turns readiness off, for gRPC's health service too. /readyz and the
 // phase have turned with the machine.
@@ -132,7 +145,7 @@ func (s *Server) stopAccepting(ctx context.Context) error {
 // sniffTime is how long a connection may take to say what it is, but no more than
 // leaves the step some time to tell the others.
 func (s *Server) sniffTime() time.Duration {
-	most := s.config.Drain.StepTimeout * 3 / 4
+	most := s.machine.Config().StepTimeout * 3 / 4
 	if t := s.config.Sniff.Timeout; t > 0 {
 		return min(t, most)
 	}
@@ -155,7 +168,7 @@ func waitRoots(ctx context.Context, roots []*root) error {
 func (s *Server) cutUnrecognised() {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
 		if c, ok := a.Owner().(*conn); ok {
-			c.cut.Store(true)
+			c.set(flagCut)
 			_ = a.CloseFor(pool.ReasonDrain)
 		}
 	}
@@ -173,7 +186,7 @@ func closeBound(bound []boundListener) error {
 // all; for those that come to it later, recognise does.
 func (s *Server) endWaits(r *root) {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
-		if c, ok := a.Owner().(*conn); ok && (r == nil || c.root == r) && c.sniffing.Load() {
+		if c, ok := a.Owner().(*conn); ok && (r == nil || c.root == r) && c.has(flagSniffing) {
 			c.EndWait()
 		}
 	}
@@ -182,7 +195,7 @@ func (s *Server) endWaits(r *root) {
 // tell tells every client to leave, each at a random moment of the configured
 // spread. It returns when all have been told; that they leave is what the next step waits for.
 func (s *Server) tell(ctx context.Context) {
-	spread := s.config.Drain.Spread
+	spread := s.machine.Config().Spread
 	s.telling.Store(true)
 	s.background.run(func() { _ = s.webSockets.Drain(s.serving, spread) })
 	s.tellConns(ctx, spread)
@@ -195,29 +208,25 @@ func (s *Server) tell(ctx context.Context) {
 	s.background.run(func() { _ = s.grpc.GracefulStop(s.serving) })
 }
 
-// tellConns tells every client but those of WebSockets, each at a random moment within spread.
+// tellConns tells every client but those of WebSockets, each at a random moment within spread. It is
+// the moments that are random and not their number: each of n connections has an n-th of the spread to itself, so
+// that no moment is crowded by chance.
 func (s *Server) tellConns(ctx context.Context, spread time.Duration) {
-	type departure struct {
-		conn *conn
-		at   time.Duration
-	}
-	var departures []departure
-	for _, a := range s.conns.Conns() {
-		if c, ok := a.Owner().(*conn); ok {
-			d := departure{conn: c}
-			if spread > 0 {
-				d.at = rand.N(spread) //nolint:gosec // A herd is spread, no secret is made.
-			}
-			departures = append(departures, d)
-		}
-	}
-	slices.SortFunc(departures, func(a, b departure) int { return cmp.Compare(a.at, b.at) })
+	conns := s.conns.Conns()
+	rand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] }) //nolint:gosec // A herd is spread, no secret is made.
+	var goAways sync.WaitGroup
+	defer goAways.Wait()
 	started := time.Now()
-	for _, d := range departures {
-		if wait := d.at - time.Since(started); wait > 0 {
+	for i, a := range conns {
+		c, ok := a.Owner().(*conn)
+		if !ok {
+			continue
+		}
+		at := time.Duration((float64(i) + rand.Float64()) / float64(len(conns)) * float64(spread)) //nolint:gosec // As above.
+		if wait := at - time.Since(started); wait > 0 {
 			s.waitGone(ctx, wait)
 		}
-		s.tellConn(d.conn, min(spread/4, freshTime))
+		s.tellConn(c, min(spread/4, freshTime), &goAways)
 	}
 	s.waitGone(ctx, spread-time.Since(started))
 }
@@ -229,7 +238,7 @@ const freshTime = 500 * time.Millisecond
 // tellConn tells one client to leave, in the words of its protocol: an HTTP/1.1 connection that has been idle for longer
 // than fresh is closed, another one is closed by its next response, one of HTTP/2 or gRPC gets GOAWAY. The owner
 // of one that is neither learns it from its [DrainContext].
-func (s *Server) tellConn(c *conn, fresh time.Duration) {
+func (s *Server) tellConn(c *conn, fresh time.Duration, goAways *sync.WaitGroup) {
 	s.notices.end(c)
 	switch protocols.Protocol(s.conns.Tag(&c.account)) {
 	case protocols.HTTP1, protocols.WebSocket:
@@ -239,7 +248,9 @@ func (s *Server) tellConn(c *conn, fresh time.Duration) {
 		}
 	case protocols.HTTP2, protocols.GRPC:
 		c.account.SetCloseReason(pool.ReasonDrain)
-		c.GoAway()
+		if c.claim(flagTold) {
+			goAways.Go(c.GoAway) // A client that reads nothing takes a second.
+		}
 	}
 }
 
@@ -269,7 +280,7 @@ func (s *Server) allAnswered() bool {
 		if !ok {
 			continue
 		}
-		if told, acked := c.GoneAway(); told && !acked || c.verdict.BeginsRequest() && !c.asked.Load() {
+		if told, acked := c.GoneAway(); told && !acked || c.verdict().BeginsRequest() && !c.has(flagAsked) {
 			return false
 		}
 	}

@@ -54,12 +54,12 @@ func (n *notices) of(c *conn) context.Context {
 	}
 	ctx, end := context.WithCancelCause(context.Background())
 	// Whoever closes c sees this before, or is seen to have closed it.
-	c.noticed.Store(true)
+	c.set(flagNoticed)
 	switch {
 	case c.account.State() == pool.StateClosing:
 		end(net.ErrClosed)
 		return ctx
-	case c.notified.Load():
+	case c.has(flagNotified):
 		end(ErrDraining)
 	}
 	if n.conns == nil {
@@ -73,7 +73,7 @@ func (n *notices) of(c *conn) context.Context {
 func (n *notices) end(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c.notified.Store(true)
+	c.set(flagNotified)
 	if known, ok := n.conns[c]; ok {
 		known.end(ErrDraining)
 	}

@@ -122,6 +122,23 @@ func TestTotalLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
 }
 
+// TestTotalLimitHTTP2: above the total, an HTTP/2 client whose request comes in a packet of its own is answered, too.
+func TestTotalLimitHTTP2(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.hold(t)
+		conn := s.dial(t, "h2")
+		c := newH2Client(t, conn, conn)
+		time.Sleep(20 * time.Millisecond) // The request is not to come with the preface.
+		c.get(1, "/echo")
+		if got := c.header(1)[":status"]; got != "503" {
+			t.Errorf("status %s", got)
+		}
+		if got := s.rejected("http2", "limit"); got != 1 {
+			t.Errorf("%d rejected, want 1", got)
+		}
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
+}
+
 // TestAddressLimit: one client's connections are bounded, another's are not.
 func TestAddressLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.Limits.PerAddress = 1 }))

@@ -29,12 +29,12 @@ func (s *Server) tooManyRefusals() bool {
 // An HTTP/2 client that has not sent a request is not greeted: to it the attempt
 // to connect has failed, and it backs off as it does from a server that is down.
 func (s *Server) refuse(c *conn, tag pool.Tag) {
-	s.conns.Reject(tag, c.refused)
-	polite := !s.tooManyRefusals() && !c.verdict.IsUndecided() && s.conns.Move(&c.account, refusedTag)
+	s.conns.Reject(tag, c.refused.String())
+	polite := !s.tooManyRefusals() && !c.verdict().IsUndecided() && s.conns.Move(&c.account, refusedTag)
 	c.settle()
 	if polite {
-		switch p := c.verdict.Protocol; {
-		case c.refused == protocols.FailureNoMatch:
+		switch p := c.verdict().Protocol; {
+		case c.refused == refusedNoMatch:
 			polite = s.background.run(func() { denyConn(c) })
 		case p == protocols.HTTP1, p == protocols.WebSocket:
 			polite = s.background.run(func() { protocols.RefuseHTTP1(c) })

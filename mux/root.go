@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/soheilhy/cmux"
 
@@ -36,6 +37,9 @@ type root struct {
 	done chan struct{}
 }
 
+// refusalPatience is how long a client that is kept out has to show its first request, so that it can be answered.
+const refusalPatience = 200 * time.Millisecond
+
 // newRoot takes l over. The server has been started.
 func newRoot(s *Server, l boundListener) *root {
 	r := &root{
@@ -50,6 +54,7 @@ func newRoot(s *Server, l boundListener) *root {
 	r.sniff.Transport = l.allow.transport(s.sniff.Transport)
 	r.sniffRefused = r.sniff
 	r.sniffRefused.Settings = nil
+	r.sniffRefused.Patience = refusalPatience
 	return r
 }
 
@@ -82,7 +87,7 @@ func (r *root) accept() (net.Conn, error) {
 func (r *root) admit(raw net.Conn) *conn {
 	s := r.server
 	c := &conn{root: r}
-	c.refused = s.conns.Add(&c.account, raw, c)
+	c.refused = refusalOf(s.conns.Add(&c.account, raw, c))
 	r.unsettled.Add(1)
 	c.Init(&c.account)
 	switch socket := raw.(type) {
@@ -92,9 +97,11 @@ func (r *root) admit(raw net.Conn) *conn {
 		// The caller of Serve brought a TLS listener of its own.
 		c.tls = socket
 	}
-	if s.cutting.Load() || c.refused != "" && s.tooManyRefusals() {
-		c.decide(protocols.Verdict{Failure: c.refused, Reason: "too many connections"})
-		c.cut.Store(s.cutting.Load())
+	if s.cutting.Load() || c.refused != notRefused && s.tooManyRefusals() {
+		c.decide(protocols.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
+		if s.cutting.Load() {
+			c.set(flagCut)
+		}
 		_ = c.Close()
 		return nil
 	}

@@ -16,8 +16,8 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		if state := c.TLSState(); state != nil {
 			r.TLS = state
 		}
-		if !c.asked.Load() {
-			c.asked.Store(true)
+		if !c.has(flagAsked) {
+			c.set(flagAsked)
 		}
 	}
 	if r.ProtoMajor == 2 {
@@ -33,7 +33,7 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.hasServed(s.config.HTTP2.MaxRequests) {
-		c.leave()
+		s.leave(c)
 	}
 	book, serve := s.requests.http2, s.route
 	if protocols.IsExtendedConnect(r) {
@@ -44,8 +44,8 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	rec := &recorder2{recorder: recorder{ResponseWriter: w}}
 	if c != nil && book.protocol == protocols.HTTP2 { // A WebSocket has its own pings.
-		rec.begin(&c.exchanges, w, r)
-		defer rec.end(&c.exchanges)
+		rec.begin(&c.http2().exchanges, w, r)
+		defer rec.end(&c.http2().exchanges)
 	}
 	s.countHTTP(book, c, &rec.recorder, rec, r, serve)
 }
@@ -78,7 +78,11 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c != nil {
-		c.declared.Store(r.ContentLength > 0)
+		if r.ContentLength > 0 {
+			c.set(flagDeclared)
+		} else if c.has(flagDeclared) {
+			c.unset(flagDeclared)
+		}
 	}
 	rec := &recorder1{recorder{ResponseWriter: w}}
 	if deny := c.denial(r); deny != nil {
@@ -136,7 +140,7 @@ func trackState(nc net.Conn, state http.ConnState) {
 // on its way when clients were told to leave must not become idle.
 func trackHTTP1(nc net.Conn, state http.ConnState) {
 	trackState(nc, state)
-	if c, ok := nc.(*conn); ok && state == http.StateIdle && c.told.Load() {
+	if c, ok := nc.(*conn); ok && state == http.StateIdle && c.has(flagTold) {
 		_ = c.Close()
 	}
 }

@@ -371,10 +371,10 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 // dispatch books the connection in its pool, as it goes to its server. It
 // reports false for one that is refused, or was closed on the way.
 func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
-	if c.refused == "" && c.root.allow.refuses(c.verdict) {
-		c.refused = protocols.FailureNoMatch
+	if c.refused == notRefused && c.root.allow.refuses(c.verdict()) {
+		c.refused = refusedNoMatch
 	}
-	if c.refused == "" {
+	if c.refused == notRefused {
 		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(c, tag))
 		if !full {
 			if !moved {
@@ -390,7 +390,7 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 			c.settle()
 			return true
 		}
-		c.refused = pool.ReasonLimit
+		c.refused = refusedLimit
 	}
 	s.refuse(c, tag)
 	return false

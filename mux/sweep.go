@@ -87,7 +87,7 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 		w.begin(now)
 	}
 	c, ok := a.Owner().(*conn)
-	if !ok || !c.classified.Load() {
+	if !ok || !c.has(flagClassified) {
 		return
 	}
 	s := w.server
@@ -144,7 +144,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	if !known || u.request != request {
 		u = upload1{request: request, before: received}
 	}
-	slow := u.tick(w.elapsed, int64(received-u.before), c.declared.Load(), config)
+	slow := u.tick(w.elapsed, int64(received-u.before), c.has(flagDeclared), config)
 	w.seenUploads[c] = u
 	return slow
 }
@@ -158,28 +158,37 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn) {
 	if w.checkWrites(now, c, limit) {
 		return
 	}
-	if slow, stuck := c.exchanges.sweep(w.elapsed, &config.Progress); slow+stuck > 0 {
+	if slow, stuck := c.http2().exchanges.sweep(w.elapsed, &config.Progress); slow+stuck > 0 {
 		w.server.reportSlow(c, slow, stuck)
 	}
 	if limit > 0 && c.account.State() == pool.StateActive && c.account.InFlight() == 0 && w.stuckTail(c, limit) {
-		c.finalGoAway(http2.ErrCodeNo)
-		c.closeFor(pool.ReasonStalled)
+		w.server.endHTTP2(c, pool.ReasonStalled)
 		return
 	}
 	over := c.overAge()
 	if over < 0 {
 		return
 	}
-	c.GoAway()
+	w.server.leave(c)
 	_, acked := c.GoneAway()
 	switch idle := c.account.State() == pool.StateIdle; {
 	case config.MaxAgeGrace > 0 && over > config.MaxAgeGrace,
-		idle && c.finalTold.Load():
-		c.finalGoAway(http2.ErrCodeNo)
-		c.closeFor(pool.ReasonAge)
+		idle && c.has(flagFinalTold):
+		w.server.endHTTP2(c, pool.ReasonAge)
 	case idle && (acked || over > goAwayPatience):
 		// It is closed at the next sweep, so that the frame gets there first.
-		c.finalGoAway(http2.ErrCodeNo)
+		w.server.background.run(c.finalGoAway)
+	}
+}
+
+// endHTTP2 closes an HTTP/2 connection behind a GOAWAY, in the background: a client that reads nothing takes a second.
+func (s *Server) endHTTP2(c *conn, reason string) {
+	c.account.SetCloseReason(reason)
+	if !s.background.run(func() {
+		c.finalGoAway()
+		_ = c.Close()
+	}) {
+		_ = c.Close()
 	}
 }
 
@@ -227,17 +236,19 @@ func (c *conn) overAge() time.Duration {
 }
 
 // leave has an HTTP/2 connection end as one that has reached its age: its client is told, and what is in flight goes on.
-func (c *conn) leave() {
+func (s *Server) leave(c *conn) {
 	if c.overAge() < 0 {
 		c.ends.Store(int64(sinceStart()))
 	}
-	c.GoAway()
+	if c.claim(flagTold) {
+		s.background.run(c.GoAway)
+	}
 }
 
 // finalGoAway tells the client of an HTTP/2 connection which of its streams were the last.
-func (c *conn) finalGoAway(code http2.ErrCode) {
-	if c.finalTold.CompareAndSwap(false, true) {
-		c.FinalGoAway(code)
+func (c *conn) finalGoAway() {
+	if c.claim(flagFinalTold) {
+		c.FinalGoAway(http2.ErrCodeNo)
 	}
 }
 

@@ -38,6 +38,10 @@ type SniffConfig struct {
 	// writes: an HTTP/2 connection that its first bytes do not decide goes to
 	// the shared server.
 	Settings []byte
+	// Patience is how long Sniff waits without a word for such a connection's first request, where
+	// Settings is empty: a client that does not wait for ours has sent it behind its own, in another packet. Zero
+	// means not at all.
+	Patience time.Duration
 	// Transport says which server gets gRPC connections.
 	Transport GRPCTransport
 	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection
@@ -178,6 +182,8 @@ func (s *sniffer) timedOut() Verdict {
 		return failed(FailureSilent, reasonNothing)
 	case !s.scanner.http2.ready:
 		return failed(FailureTimeout, reasonSlow)
+	case len(s.config.Settings) == 0:
+		return Verdict{Protocol: HTTP2, Reason: reasonUndecided}
 	case s.early.isHurried():
 		return hurried()
 	case s.scanner.http2.partial(len(s.peek.unread())):

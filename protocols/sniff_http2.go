@@ -37,6 +37,10 @@ type handshake struct {
 func (s *sniffer) answer() (Verdict, bool) {
 	c := s.conn
 	if len(s.config.Settings) == 0 {
+		if s.config.Patience > 0 && (s.http2.begun || s.early.waitUndecided(time.Now().Add(s.config.Patience))) {
+			s.http2.begun = true
+			return Verdict{}, false
+		}
 		return Verdict{Protocol: HTTP2, Reason: reasonUndecided}, true
 	}
 	if s.early.isHurried() {

@@ -276,8 +276,11 @@ func (ws *WebSockets) closeEmpty() {
 func (ws *WebSockets) Drain(ctx context.Context, spread time.Duration) error {
 	ws.mu.Lock()
 	ws.draining = true
-	for s := range ws.sessions {
-		go s.leaveWithin(ctx, spread)
+	i, n := 0, len(ws.sessions)
+	for s := range ws.sessions { // In no particular order; each has its own part of the spread, so that no moment is crowded by chance.
+		at := time.Duration((float64(i) + rand.Float64()) / float64(n) * float64(spread)) //nolint:gosec // A herd is spread, no secret is made.
+		i++
+		go s.leaveAfter(ctx, at)
 	}
 	if len(ws.sessions) == 0 {
 		ws.closeEmpty()
@@ -291,9 +294,9 @@ func (ws *WebSockets) Drain(ctx context.Context, spread time.Duration) error {
 	}
 }
 
-func (s *session) leaveWithin(ctx context.Context, spread time.Duration) {
-	if spread > 0 {
-		t := time.NewTimer(rand.N(spread)) //nolint:gosec // A herd is spread, no secret is made.
+func (s *session) leaveAfter(ctx context.Context, wait time.Duration) {
+	if wait > 0 {
+		t := time.NewTimer(wait)
 		defer t.Stop()
 		select {
 		case <-t.C:

@@ -144,7 +144,13 @@ func (p *process) run(env environment) int {
 	if p.settings.Watch {
 		go p.watch(running)
 	}
-	go p.handover.announce(running, p.server.Phase)
+	serving := make(chan struct{})
+	p.server.OnPhase(func(phase lifecycle.Phase) {
+		if phase == lifecycle.PhaseServing {
+			close(serving)
+		}
+	})
+	go p.handover.announce(running, serving)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
 		return failure(env, err)
@@ -185,8 +191,16 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 		Reload: p.reload,
 		// It returns at once, so that a second signal meets the upgrade under way and
 		// is refused, instead of making another one after it.
-		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drain(ctx) }) },
+		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drainAtOnce(ctx) }) },
 	}
+}
+
+// drainAtOnce is drain without the delay: the new process answers the balancer's checks already.
+func (p *process) drainAtOnce(ctx context.Context) {
+	c := p.server.DrainConfig()
+	c.Delay = 0
+	_ = p.server.SetDrain(c) // It fails where a drain has begun.
+	p.drain(ctx)
 }
 
 // drain ends the server, once.

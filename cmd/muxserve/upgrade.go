@@ -57,23 +57,12 @@ func (h *handover) adopted() error {
 // keyLocalAddr is mux's log key for an address that this server listens on.
 const keyLocalAddr = "local_addr"
 
-// servingInterval is how often the server is asked whether it serves. It does within
-// milliseconds, and the process before can wait as long.
-const servingInterval = time.Millisecond
-
-// announce waits until the server serves, and says so to whom it concerns. The
+// announce waits until serving is closed, which is when the server serves, and says so to whom it concerns. The
 // process before, if there is one, begins to drain then. It feeds the watchdog until ctx ends.
-func (h *handover) announce(ctx context.Context, phase func() lifecycle.Phase) {
-	tick := time.NewTicker(servingInterval)
-	defer tick.Stop()
-	for phase() == lifecycle.PhaseNew {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-	if phase() != lifecycle.PhaseServing {
+func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
+	select {
+	case <-serving:
+	case <-ctx.Done():
 		return // A signal came first: the process before goes on serving.
 	}
 	if err := h.parent.Ready(); err != nil {

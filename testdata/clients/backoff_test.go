@@ -196,20 +196,26 @@ func TestBrowserAtLimit(t *testing.T) {
 		{"HTTP/1.1, TLS", secure, "https://", 1, "--http1.1"},
 		{"HTTP/2, TLS", secure, "https://", 2, "--http2"},
 	}
+	limits := map[string]func(*mux.Config){
+		"protocol": func(c *mux.Config) { c.HTTP1.MaxConnections, c.HTTP2.MaxConnections = 1, 1 },
+		"total":    func(c *mux.Config) { c.Limits.MaxConnections = 1 },
+	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			l := startFull(t, tt.form, mux.Configure(func(c *mux.Config) { c.HTTP1.MaxConnections, c.HTTP2.MaxConnections = 1, 1 }))
-			url := tt.scheme + l.Addr().String() + "/livez"
-			keepAlive(t, url, tt.version, pair)
-			out, err := command(t.Context(), "curl", "--silent", "--show-error", "--noproxy", "*", "--cacert", cert, tt.option,
-				"--output", "/dev/null", "--write-out", "%{http_code} %header{retry-after}", url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if status, retryAfter, _ := strings.Cut(out, " "); status != "503" || retryAfter == "" {
-				t.Errorf("curl: %q, want 503 and Retry-After", out)
-			}
-		})
+		for limit, edit := range limits {
+			t.Run(tt.name+"/"+limit, func(t *testing.T) {
+				l := startFull(t, tt.form, mux.Configure(edit))
+				url := tt.scheme + l.Addr().String() + "/livez"
+				keepAlive(t, url, tt.version, pair)
+				out, err := command(t.Context(), "curl", "--silent", "--show-error", "--noproxy", "*", "--cacert", cert, tt.option,
+					"--output", "/dev/null", "--write-out", "%{http_code} %header{retry-after}", url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if status, retryAfter, _ := strings.Cut(out, " "); status != "503" || retryAfter == "" {
+					t.Errorf("curl: %q, want 503 and Retry-After", out)
+				}
+			})
+		}
 	}
 }
 
