@@ -25,12 +25,15 @@ const staleProbeTimeout = time.Second
 // file that is no socket is never touched. The file is removed when the
 // listener is closed. Two processes that start on one stale file at the very
 // same moment are not told apart: the later one wins the path.
+//
+// Called by [Config.Open], with the context that it was given there, it lets the sockets
+// of one address stand beside each other.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network, target, err := splitAddress(address)
 	if err != nil {
 		return nil, fmt.Errorf("listeners: address: %w", err)
 	}
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: controlOf(ctx)}
 	l, err := lc.Listen(ctx, network, target)
 	if network == "unix" && errors.Is(err, syscall.EADDRINUSE) {
 		if staleErr := removeStale(ctx, target); staleErr != nil {

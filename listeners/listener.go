@@ -43,8 +43,14 @@ type Listener struct {
 	failures failureLog
 	failed   atomic.Uint64
 
-	stopOnce sync.Once
-	stopping chan struct{} // closed by Stop and Close
+	// accepting is held for reading by each Accept, so that Detach can wait for all.
+	accepting sync.RWMutex
+
+	// mu makes the first one of Stop, Close and Detach decide, and guards the
+	// deadline that they set.
+	mu       sync.Mutex
+	stopping chan struct{} // closed by that first one
+	detached bool          // it was Detach; not changed once stopping is closed
 	drained  atomic.Int64  // nanoseconds spent on emptying the queue
 	closed   chan struct{} // closed by Close and at the end of a stop
 	close    func() error  // closes inner once; later calls get the first result
@@ -66,6 +72,9 @@ func New(inner net.Listener, log *slog.Logger) *Listener {
 	}
 	l.close = sync.OnceValue(func() error {
 		close(l.closed)
+		if l.detached {
+			return nil
+		}
 		return inner.Close()
 	})
 	return l
@@ -75,9 +84,11 @@ func New(inner net.Listener, log *slog.Logger) *Listener {
 // no buffers, a peer that has left already) is not returned: Accept waits, from
 // 5 ms doubling to 1 s, and tries again; a lasting one is logged at Warn every
 // ten seconds, its end at Info. After [Listener.Stop] it returns what the kernel
-// still holds and then, as after [Listener.Close], an error that wraps
+// still holds and then, as after [Listener.Close] and [Listener.Detach], an error that wraps
 // net.ErrClosed. Any other error is the inner listener's, wrapped.
 func (l *Listener) Accept() (net.Conn, error) {
+	l.accepting.RLock()
+	defer l.accepting.RUnlock()
 	backoff := time.Duration(0)
 	for !isClosed(l.stopping) {
 		conn, err := l.inner.Accept()
@@ -86,7 +97,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.failures.recovered(l.log, l.Addr())
 			return conn, nil
 		case isClosed(l.stopping):
-			// Stop's deadline or Close has ended this Accept.
+			// Stop's or Detach's deadline, or Close, has ended this Accept.
 		case isAborted(err):
 			l.failed.Add(1)
 		case isTemporary(err):
@@ -97,6 +108,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 		default:
 			return nil, l.acceptError(err)
 		}
+	}
+	if l.detached {
+		return nil, l.acceptError(net.ErrClosed)
 	}
 	return l.acceptQueued()
 }
@@ -141,19 +155,30 @@ func (l *Listener) acceptQueued() (net.Conn, error) {
 // SetDeadline cannot be emptied without blocking and is closed at once. Stop is
 // idempotent, and has no effect after Close.
 func (l *Listener) Stop() {
-	l.stopOnce.Do(func() {
-		close(l.stopping)
-		if !l.wakeAfter(drainWait) {
-			_ = l.close() // Accept reports it.
-		}
-	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end() && !l.wakeAfter(drainWait) {
+		_ = l.close() // Accept reports it.
+	}
 }
 
 // Close closes the socket at once and ends every Accept. What the kernel holds
 // is reset. Later calls return the first one's result.
 func (l *Listener) Close() error {
-	l.stopOnce.Do(func() { close(l.stopping) })
+	l.mu.Lock()
+	l.end()
+	l.mu.Unlock()
 	return l.close()
+}
+
+// end tells every Accept that the end has come. It reports whether the caller was
+// the first one to say so, and decides how. The caller holds mu.
+func (l *Listener) end() (first bool) {
+	if isClosed(l.stopping) {
+		return false
+	}
+	close(l.stopping)
+	return true
 }
 
 // Addr returns the inner listener's address.

@@ -2,9 +2,7 @@ package listeners
 
 import (
 	"errors"
-	"fmt"
 	"net"
-	"syscall"
 	"time"
 )
 
@@ -13,7 +11,7 @@ import (
 //
 // A connection's addresses are then those of the header: RemoteAddr is the client, LocalAddr what
 // the client connected to. Where the balancer speaks for itself (LOCAL, or UNKNOWN in version 1), as
-// its health checks do, they stay those of the socket. The header may come in pieces, within three seconds.
+// its health checks do, they stay those of the socket. What else it says is for [ProxyInfoOf]. The header may come in pieces, within three seconds.
 //
 // Accept never waits for a header. The first Read, Write or RemoteAddr of a connection does, so
 // each of them belongs in the connection's own goroutine; LocalAddr does not wait, and is the
@@ -28,7 +26,7 @@ func NewProxyListener(l net.Listener, c ProxyConfig) (net.Listener, error) {
 		return l, nil
 	}
 	trusted, _ := parseTrusted(c.Trusted) // Validate has seen the faults.
-	return &proxyListener{Listener: l, trusted: trusted, required: c.Mode == ProxyRequired}, nil
+	return &proxyListener{layer: layer{l}, trusted: trusted, required: c.Mode == ProxyRequired}, nil
 }
 
 // ErrProxySilent is the error of a connection that was closed, or kept silent, before its first byte.
@@ -40,16 +38,11 @@ const proxyHeaderTimeout = 3 * time.Second
 
 // proxyListener accepts connections that begin with a header.
 type proxyListener struct {
-	net.Listener
+	layer
 
 	trusted  trust
 	required bool
 }
-
-var (
-	_ deadliner    = (*proxyListener)(nil)
-	_ syscall.Conn = (*proxyListener)(nil)
-)
 
 // Accept implements [net.Listener].
 func (l *proxyListener) Accept() (net.Conn, error) {
@@ -58,20 +51,4 @@ func (l *proxyListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	return &proxyConn{Conn: conn, trusted: l.trusted.holds(conn.RemoteAddr()), required: l.required}, nil
-}
-
-// SetDeadline passes on how a blocked Accept is woken.
-func (l *proxyListener) SetDeadline(t time.Time) error {
-	if d, ok := l.Listener.(deadliner); ok {
-		return d.SetDeadline(t)
-	}
-	return fmt.Errorf("listeners: deadline of a %T: %w", l.Listener, errors.ErrUnsupported)
-}
-
-// SyscallConn gives access to the socket.
-func (l *proxyListener) SyscallConn() (syscall.RawConn, error) {
-	if sc, ok := l.Listener.(syscall.Conn); ok {
-		return sc.SyscallConn()
-	}
-	return nil, fmt.Errorf("listeners: socket of a %T: %w", l.Listener, errors.ErrUnsupported)
 }

@@ -39,8 +39,8 @@ type proxyConn struct {
 	once sync.Once
 	err  error  // set by once: what is wrong with the header
 	rest []byte // what was read behind the header; set by once, and then the reader's
-	// addrs is set when the header has been read, and nil before.
-	addrs atomic.Pointer[proxyAddrs]
+	// info is what the header says; nil until it has been read, and where there is none.
+	info atomic.Pointer[ProxyInfo]
 
 	// mu guards what follows and the socket's read deadline.
 	mu       sync.Mutex
@@ -58,16 +58,16 @@ var (
 // HeaderError waits for the header, and says what is wrong with it.
 func (c *proxyConn) HeaderError() error {
 	c.once.Do(func() {
-		var addrs *proxyAddrs
-		if addrs, c.err = c.readHeader(); c.err == nil {
-			c.addrs.Store(addrs)
+		var info *ProxyInfo
+		if info, c.err = c.readHeader(); c.err == nil {
+			c.info.Store(info)
 		}
 	})
 	return c.err
 }
 
 // readHeader reads until it is clear whether there is a header, and to its end if there is.
-func (c *proxyConn) readHeader() (*proxyAddrs, error) {
+func (c *proxyConn) readHeader() (*ProxyInfo, error) {
 	if c.required && !c.trusted {
 		return nil, errProxyUntrusted
 	}
@@ -102,8 +102,8 @@ func (c *proxyConn) readHeader() (*proxyAddrs, error) {
 }
 
 // withoutHeader decides about a connection that has begun with something else, or was
-// ended by err while it could still have begun with a header.
-func (c *proxyConn) withoutHeader(begun []byte, err error) (*proxyAddrs, error) {
+// ended by err while it could still have begun with a header. It returns no info.
+func (c *proxyConn) withoutHeader(begun []byte, err error) (*ProxyInfo, error) {
 	switch {
 	case len(begun) == 0:
 		return nil, fmt.Errorf("%w: %w", ErrProxySilent, err)
@@ -113,7 +113,7 @@ func (c *proxyConn) withoutHeader(begun []byte, err error) (*proxyAddrs, error) 
 		return nil, errProxyMissing
 	}
 	c.keep(begun)
-	return &proxyAddrs{}, nil
+	return nil, nil //nolint:nilnil // There is nothing to be known, and nothing wrong with that.
 }
 
 // keep holds back what was read too far.
@@ -206,8 +206,8 @@ func (c *proxyConn) NetConn() net.Conn { return c.Conn }
 // RemoteAddr waits for the header and returns the client's address, or the socket's where there is none.
 func (c *proxyConn) RemoteAddr() net.Addr {
 	_ = c.HeaderError() // It comes again with every read and write.
-	if addrs := c.addrs.Load(); addrs != nil && addrs.source != nil {
-		return addrs.source
+	if info := c.info.Load(); info != nil && info.Source != nil {
+		return info.Source
 	}
 	return c.Conn.RemoteAddr()
 }
@@ -215,8 +215,8 @@ func (c *proxyConn) RemoteAddr() net.Addr {
 // LocalAddr returns what the client connected to, or the socket's address where that
 // is not known, or not yet.
 func (c *proxyConn) LocalAddr() net.Addr {
-	if addrs := c.addrs.Load(); addrs != nil && addrs.destination != nil {
-		return addrs.destination
+	if info := c.info.Load(); info != nil && info.Destination != nil {
+		return info.Destination
 	}
 	return c.Conn.LocalAddr()
 }

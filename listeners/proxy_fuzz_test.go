@@ -127,6 +127,9 @@ func readVersion2(in string) (source, destination *string, rest string, ok bool)
 	case command != 0x21, family == 0, family>>4 == 3 && length < 2*size, family>>4 != 3 && length < 2*size+4:
 		return nil, nil, "", false
 	}
+	if family>>4 == 3 && !endsWithHeader(body[2*size:]) || family>>4 != 3 && !endsWithHeader(body[2*size+4:]) {
+		return nil, nil, "", false
+	}
 	var ends [2]string
 	for i := range ends {
 		address := body[i*size:][:size]
@@ -139,4 +142,15 @@ func readVersion2(in string) (source, destination *string, rest string, ok bool)
 		ends[i] = netip.AddrPortFrom(ip.Unmap(), port).String()
 	}
 	return &ends[0], &ends[1], rest, true
+}
+
+// endsWithHeader reports whether the list behind the addresses (section 2.2) is all there: type, length and value of each element.
+func endsWithHeader(list string) bool {
+	for list != "" {
+		if len(list) < 3 || len(list) < 3+int(binary.BigEndian.Uint16([]byte(list[1:]))) {
+			return false
+		}
+		list = list[3+int(binary.BigEndian.Uint16([]byte(list[1:]))):]
+	}
+	return true
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
 )
 
 // The two forms of a header (PROXY protocol specification, sections 2.1 and
@@ -68,19 +69,26 @@ func scanProxyHeader(b []byte) (length int, answer proxyAnswer) {
 	return 0, proxyNone
 }
 
-// proxyAddrs are the addresses in a header, nil where it has none.
-type proxyAddrs struct{ source, destination net.Addr }
-
-// parseProxyHeader reads a whole header.
-func parseProxyHeader(b []byte) (*proxyAddrs, error) {
+// parseProxyHeader reads a whole header. What it says beside the addresses is read
+// as far as it is in order; only a list of it that does not end where the header ends makes the header a broken one.
+func parseProxyHeader(b []byte) (*ProxyInfo, error) {
 	header, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(b), len(b)))
 	if err != nil {
 		return nil, fmt.Errorf("listeners: proxy header: %w", err)
 	}
 	if header.Command.IsLocal() {
-		return &proxyAddrs{}, nil
+		return &ProxyInfo{Local: true}, nil
 	}
-	return &proxyAddrs{streamAddr(header.SourceAddr), streamAddr(header.DestinationAddr)}, nil
+	tlvs, err := header.TLVs()
+	if err != nil {
+		return nil, fmt.Errorf("listeners: proxy header: %w", err)
+	}
+	return &ProxyInfo{
+		Source:        streamAddr(header.SourceAddr),
+		Destination:   streamAddr(header.DestinationAddr),
+		VPCEndpointID: tlvparse.FindAWSVPCEndpointID(tlvs),
+		TLS:           proxyTLSOf(tlvs),
+	}, nil
 }
 
 // streamAddr gives an address the type that it has on a connection like ours. A

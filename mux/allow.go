@@ -63,7 +63,7 @@ const (
 
 // tlsConfigOf returns the configuration with which l makes its handshakes, or nil
 // for plaintext. ALPN offers no more than l serves.
-func (s *Server) tlsConfigOf(l boundListener) *tls.Config {
+func (s *Server) tlsConfigOf(l *endpoint) *tls.Config {
 	switch {
 	case l.tls != nil:
 		return l.tls.Config(l.allow.nextProtos([]string{alpnHTTP2, alpnHTTP1})...)

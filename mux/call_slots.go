@@ -40,9 +40,8 @@ func sharedConn(ctx context.Context) (*conn, bool) {
 }
 
 // boundCalls returns the interceptors that keep the handlers of a connection's
-// calls to the number of its streams.
-func (s *Server) boundCalls() []grpc.ServerOption {
-	n := s.config.HTTP2.MaxStreams
+// calls to the number n of its streams.
+func boundCalls(n uint32) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 			if c, ok := sharedConn(ctx); ok {

@@ -69,6 +69,7 @@ const (
 	flagFinalTold                   // its client was told its last stream
 	flagNoticed                     // somebody has a context that ends with it
 	flagNotified                    // that context is to end
+	flagNoGrace                     // it is to leave for no fault of its own, and takes the time it needs
 	flagDeclared                    // the length of the last HTTP/1.1 request's body was declared
 )
 
@@ -287,7 +288,7 @@ func (c *conn) prepare() bool {
 			c.decide(headerVerdict(err))
 			return false
 		}
-		c.SetPeek(&c.root.server.sniff)
+		c.SetPeek(&c.root.sniffs.Load().normal)
 		if c.root.tlsConfig != nil || c.tls != nil {
 			if v, ok := c.startTLS(); !ok {
 				c.decide(v)
@@ -306,10 +307,10 @@ func (c *conn) recognise() {
 		c.EndWait()
 	}
 	if c.refused != notRefused {
-		c.Sniff(&c.root.sniffRefused)
+		c.Sniff(&c.root.sniffs.Load().refused)
 		return
 	}
-	c.Sniff(&c.root.sniff)
+	c.Sniff(&c.root.sniffs.Load().normal)
 }
 
 // tlsHandshakeTimeout bounds a TLS handshake.
@@ -328,7 +329,7 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 		if v.Failure != "" || first[0] != recordTypeHandshake {
 			return v, v.Failure == ""
 		}
-		read := make([]byte, c.root.server.sniff.MaxBytes)
+		read := make([]byte, c.root.sniffs.Load().normal.MaxBytes)
 		n, err := c.Read(read) // From the peek buffer, which it empties.
 		if err != nil {
 			return protocols.Verdict{Failure: failureTLS, Reason: err.Error()}, false
@@ -355,7 +356,7 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 	c.state = &state
 	if !brought {
 		c.Init(c.tls)
-		c.SetPeek(&c.root.server.sniff)
+		c.SetPeek(&c.root.sniffs.Load().normal)
 	}
 	return protocols.Verdict{}, true
 }

@@ -62,7 +62,7 @@ func (s *Server) addCustom(name string, after bool, matchers []cmux.Matcher) net
 	if s.started {
 		panic("mux: a custom protocol was added after the server had begun to serve")
 	}
-	c := &custom{name: name, after: after, listener: listeners.NewSub(customAddr(s.config), customBacklog)}
+	c := &custom{name: name, after: after, listener: listeners.NewSub(customAddr(&s.initial), customBacklog)}
 	for _, m := range matchers {
 		c.matchers = append(c.matchers, c.peeking(m))
 	}
@@ -212,7 +212,7 @@ type listenAddr string
 func (listenAddr) Network() string  { return "tcp" }
 func (a listenAddr) String() string { return string(a) }
 
-func customAddr(c Config) net.Addr {
+func customAddr(c *Config) net.Addr {
 	if len(c.Listeners) == 0 {
 		return listenAddr("")
 	}

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
-	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,20 +86,12 @@ func (s *Server) DrainConfig() lifecycle.Config { return s.machine.Config() }
 // phase have turned with the machine.
 func (s *Server) announce(context.Context) error {
 	s.conns.SetUnavailable(true)
-	if g := s.grpcServers(); g != nil && g.Health != nil {
-		g.Health.Shutdown()
+	for _, b := range s.allBackends() {
+		if b.grpc.Health != nil {
+			b.grpc.Health.Shutdown()
+		}
 	}
 	return nil
-}
-
-// grpcServers returns nil for a server that has not begun to serve.
-func (s *Server) grpcServers() *protocols.GRPCServers {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.started {
-		return nil
-	}
-	return s.grpc
 }
 
 // stop ends accepting: the listeners take in what the kernel has queued, and
@@ -108,10 +100,10 @@ func (s *Server) stop() []*root {
 	s.stopping.Store(true)
 	s.stopAccepted()
 	s.mu.Lock()
-	roots, bound := s.roots, s.bound
+	roots, endpoints := slices.Clone(s.roots), s.endpoints
 	s.mu.Unlock()
 	if len(roots) == 0 {
-		_ = closeBound(bound)
+		_ = closeEndpoints(endpoints)
 	}
 	for _, r := range roots {
 		r.listener.Stop()
@@ -146,7 +138,7 @@ func (s *Server) stopAccepting(ctx context.Context) error {
 // leaves the step some time to tell the others.
 func (s *Server) sniffTime() time.Duration {
 	most := s.machine.Config().StepTimeout * 3 / 4
-	if t := s.config.Sniff.Timeout; t > 0 {
+	if t := s.live.Load().Sniff.Timeout; t > 0 {
 		return min(t, most)
 	}
 	return most
@@ -174,14 +166,6 @@ func (s *Server) cutUnrecognised() {
 	}
 }
 
-func closeBound(bound []boundListener) error {
-	var err error
-	for _, l := range bound {
-		err = errors.Join(err, l.Close())
-	}
-	return err
-}
-
 // endWaits ends the wait of connections that are undecided, those of one root or of
 // all; for those that come to it later, recognise does.
 func (s *Server) endWaits(r *root) {
@@ -201,11 +185,13 @@ func (s *Server) tell(ctx context.Context) {
 	s.tellConns(ctx, spread)
 	s.waitAnswered(ctx)
 	// Their clients know by now. What net/http and grpc-go say goes to all of their connections at once.
-	s.background.run(func() { _ = s.http2.Shutdown(s.serving) })
-	if s.h2c != nil {
-		s.h2c.Shutdown()
+	for _, b := range s.allBackends() {
+		s.background.run(func() { _ = b.http2.Shutdown(s.serving) })
+		if b.h2c != nil {
+			b.h2c.Shutdown()
+		}
+		s.background.run(func() { _ = b.grpc.GracefulStop(s.serving) })
 	}
-	s.background.run(func() { _ = s.grpc.GracefulStop(s.serving) })
 }
 
 // tellConns tells every client but those of WebSockets, each at a random moment within spread. It is
@@ -350,13 +336,9 @@ func (s *Server) forcedCounts() map[string]int {
 
 // closeServers closes the protocols' servers at once.
 func (s *Server) closeServers() {
-	if s.grpcServers() == nil {
-		return
+	for _, b := range s.allBackends() {
+		b.close()
 	}
-	for _, srv := range []*http.Server{s.http1, s.webSocket, s.http2, s.refuser} {
-		_ = srv.Close()
-	}
-	s.grpc.Stop()
 }
 
 // cleanup gives back what the servers hold.
@@ -367,9 +349,6 @@ func (s *Server) cleanup(ctx context.Context) error {
 	s.stopServing()
 	if err := waitRoots(ctx, roots); err != nil {
 		return err
-	}
-	if s.grpcServers() != nil {
-		_ = s.refusals.Close()
 	}
 	s.closeServers()
 	select {

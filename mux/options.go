@@ -29,7 +29,7 @@ type WebSocketHandler = protocols.WebSocketHandler
 //
 // A field that is not touched keeps its default, and a zero that is written is a zero.
 func Configure(edit func(*Config)) Option {
-	return func(s *Server) { edit(&s.config) }
+	return func(s *Server) { edit(&s.initial) }
 }
 
 // WithHandler sets the handler of HTTP requests that are neither gRPC nor a

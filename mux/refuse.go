@@ -39,7 +39,7 @@ func (s *Server) refuse(c *conn, tag pool.Tag) {
 		case p == protocols.HTTP1, p == protocols.WebSocket:
 			polite = s.background.run(func() { protocols.RefuseHTTP1(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
-			polite = s.refusals.Deliver(s.accepting, c) == nil
+			polite = c.root.backend.refusals.Deliver(s.accepting, c) == nil
 		default:
 			polite = false
 		}

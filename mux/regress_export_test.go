@@ -20,12 +20,17 @@ func (s *Server) ServeOptional(l net.Listener) error {
 	if err := s.start(); err != nil {
 		return err
 	}
-	return s.serveRoots(newRoot(s, boundListener{Listener: l, optional: true, allow: allowAll}))
+	e := &endpoint{sockets: []net.Listener{l}, optional: true, allow: allowAll, brought: true}
+	s.serveEndpoints(e)
+	return s.waitServed(func() []*endpoint { return []*endpoint{e} })
 }
 
 // FailListener makes the configured listener i fail for good.
 func (s *Server) FailListener(i int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bound[i].Listener.Close()
+	return s.endpoints[i].sockets[0].Close()
 }
+
+// Backends returns how many generations of servers there are.
+func (s *Server) Backends() int { return len(s.allBackends()) }

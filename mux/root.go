@@ -20,13 +20,13 @@ import (
 // cmux it is a net.Listener, whose connections are all of type *conn.
 type root struct {
 	server      *Server
+	backend     *backend
+	endpoint    *endpoint
 	listener    *listeners.Listener
 	tlsConfig   *tls.Config // nil: plaintext
 	tlsOptional bool
 	allow       allow
-	// sniffRefused is for connections that a limit keeps out: nothing is written
-	// to one that does not say at once what it wants, so that to its client the attempt to connect has failed.
-	sniff, sniffRefused protocols.SniffConfig
+	sniffs      atomic.Pointer[sniffs]
 
 	// unsettled counts the connections that were accepted and neither
 	// dispatched nor closed yet. Accept alone adds to it.
@@ -37,25 +37,44 @@ type root struct {
 	done chan struct{}
 }
 
+// sniffs is how connections are recognised. The refused ones are those that a limit keeps out: nothing is written
+// to one that does not say at once what it wants, so that to its client the attempt to connect has failed.
+type sniffs struct{ normal, refused protocols.SniffConfig }
+
 // refusalPatience is how long a client that is kept out has to show its first request, so that it can be answered.
 const refusalPatience = 200 * time.Millisecond
 
-// newRoot takes l over. The server has been started.
-func newRoot(s *Server, l boundListener) *root {
+// newRoot returns a root that takes l over, which is one of e's sockets.
+func newRoot(s *Server, b *backend, e *endpoint, l net.Listener) *root {
 	r := &root{
 		server:      s,
-		listener:    listeners.New(l.Listener, s.logger),
-		tlsConfig:   s.tlsConfigOf(l),
-		tlsOptional: l.optional,
-		allow:       l.allow,
-		sniff:       s.sniff,
+		backend:     b,
+		endpoint:    e,
+		listener:    listeners.New(l, s.logger),
+		tlsConfig:   s.tlsConfigOf(e),
+		tlsOptional: e.optional,
+		allow:       e.allow,
 		done:        make(chan struct{}),
 	}
-	r.sniff.Transport = l.allow.transport(s.sniff.Transport)
-	r.sniffRefused = r.sniff
-	r.sniffRefused.Settings = nil
-	r.sniffRefused.Patience = refusalPatience
+	r.configure(s.live.Load())
 	return r
+}
+
+// configure puts the limits of c in force for the connections that come.
+func (r *root) configure(c *Config) {
+	normal := protocols.SniffConfig{
+		Timeout:            c.Sniff.Timeout,
+		MaxBytes:           c.Sniff.MaxBytes,
+		UndecidedTimeout:   r.backend.config.HTTP2.IdleTimeout,
+		Settings:           r.backend.settings,
+		Transport:          r.allow.transport(r.backend.config.GRPC.Transport),
+		MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
+		OnFlood:            r.server.flooded,
+	}
+	refused := normal
+	refused.Settings = nil
+	refused.Patience = refusalPatience
+	r.sniffs.Store(&sniffs{normal, refused})
 }
 
 // Accept implements [net.Listener] for cmux. Its error, which ends cmux, is held
@@ -77,7 +96,7 @@ func (r *root) Accept() (net.Conn, error) {
 
 // accept waits for room, where the server is told to, and for a connection.
 func (r *root) accept() (net.Conn, error) {
-	if s := r.server; s.config.Limits.OnLimit == pool.Wait {
+	if s := r.server; s.live.Load().Limits.OnLimit == pool.Wait {
 		_ = s.conns.WaitRoom(s.accepting) // When the server stops, what is queued is taken in all the same.
 	}
 	return r.listener.Accept()
@@ -135,14 +154,14 @@ func (r *root) serve() error {
 	}
 	s := r.server
 	attachCustoms(false)
-	attach(protocols.HTTP1, s.http1.Serve)
-	attach(protocols.WebSocket, s.webSocket.Serve)
-	attach(protocols.GRPC, s.grpc.Native.Serve)
-	attach(protocols.HTTP2, s.http2.Serve)
+	attach(protocols.HTTP1, r.backend.http1.Serve)
+	attach(protocols.WebSocket, r.backend.webSocket.Serve)
+	attach(protocols.GRPC, r.backend.grpc.Native.Serve)
+	attach(protocols.HTTP2, r.backend.http2.Serve)
 	attachCustoms(true)
 	err := fmt.Errorf("mux: %s: %w", r.Addr(), m.Serve())
 	wg.Wait()
-	if !s.isClosing() {
+	if !s.isClosing() && !r.endpoint.isReplaced() {
 		s.logger.Error("listener failed", keyLocalAddr, r.Addr().String(), keyErr, err)
 	}
 	return err

@@ -27,12 +27,20 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// backendOf returns the servers of a request's connection, which is nil for one that came in some other way.
+func (s *Server) backendOf(c *conn) *backend {
+	if c == nil {
+		return s.backend.Load()
+	}
+	return c.root.backend
+}
+
 func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	if isGRPC(r) && c.allowed().grpc {
-		s.grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
+		s.backendOf(c).grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
 		return
 	}
-	if c.hasServed(s.config.HTTP2.MaxRequests) {
+	if c.hasServed(s.live.Load().HTTP2.MaxRequests) {
 		s.leave(c)
 	}
 	book, serve := s.requests.http2, s.route
@@ -53,7 +61,8 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 // serveExtendedConnect serves a WebSocket on a stream as the handshake of
 // HTTP/1.1 that it stands for. The connection stays where it is: other streams share it.
 func (s *Server) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
-	if !s.config.HTTP2.WebSocket {
+	c, _ := connOf(r.Context())
+	if !s.backendOf(c).config.HTTP2.WebSocket {
 		protocols.RefuseExtendedConnect(w)
 		return
 	}
@@ -70,11 +79,11 @@ func (s *Server) routeHandshake(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
-	if c.isTold() || c.hasServed(s.config.HTTP1.MaxRequests) {
+	if c.isTold() || c.hasServed(s.live.Load().HTTP1.MaxRequests) {
 		w.Header().Set("Connection", "close")
 	}
 	if s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
-		s.h2c.ServeHTTP(w, r) // Its streams come here again.
+		s.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
 		return
 	}
 	if c != nil {
@@ -104,7 +113,7 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 // TLS, where ALPN has chosen (RFC 7540 section 3.2), nor one that is told to leave.
 func (s *Server) mayUpgradeH2C(c *conn) bool {
 	a := c.allowed()
-	return s.h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !s.telling.Load()
+	return s.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !s.telling.Load()
 }
 
 // h2cUpgraded moves a connection that has become HTTP/2 to its pool.

@@ -31,7 +31,7 @@ var ErrServerClosed = fmt.Errorf("mux: %w", http.ErrServerClosed)
 // or Close it does not serve again.
 type Server struct {
 	// Set by New and its options, and not changed after that.
-	config           Config
+	initial          Config // what it was configured with at first
 	logger           *slog.Logger
 	accessLog        *slog.Logger // nil: none
 	handler          http.Handler
@@ -52,17 +52,18 @@ type Server struct {
 	webSockets *protocols.WebSockets
 	livez      http.Handler
 	readyz     http.Handler
+	notices    notices
+	closed     closedBook
 
-	// Set by start, before the first connection.
 	startOnce sync.Once
 	startErr  error
-	sniff     protocols.SniffConfig
-	http1     *http.Server
-	webSocket *http.Server
-	http2     *http.Server
-	h2c       *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
-	grpc      *protocols.GRPCServers
 	startedAt time.Time
+
+	// live is the configuration in force, and backend the servers that new
+	// connections go to. Reload replaces them, and what they point to does not change.
+	live    atomic.Pointer[Config]
+	backend atomic.Pointer[backend]
+	reloads reloads
 
 	// accepting ends when nothing more is to be accepted, serving with the drain.
 	accepting, serving        context.Context
@@ -70,33 +71,22 @@ type Server struct {
 	// handing ends when custom listeners have had their time to take connections.
 	handing     context.Context
 	stopHanding context.CancelFunc
-	notices     notices
-	closed      closedBook
 	// stopping is set at the same time, telling when clients are told to leave,
 	// and cutting when every connection is to be closed.
 	stopping, telling, cutting atomic.Bool
 	background                 background
-	// refusals is where HTTP/2 connections go that a limit keeps out.
-	refusals *listeners.Sub
-	refuser  *http.Server
 
 	// mu guards what follows.
-	mu      sync.Mutex
-	started bool
-	listens bool // ListenAndServe was called
-	closing bool
-	custom  []*custom
-	bound   []boundListener
-	roots   []*root
-	forced  map[string]int
-}
-
-// boundListener is a configured listener that is open.
-type boundListener struct {
-	net.Listener
-	tls      *listeners.TLS // nil: plaintext, or WithTLS
-	optional bool
-	allow    allow
+	mu        sync.Mutex
+	started   bool
+	listens   bool // ListenAndServe was called
+	closing   bool
+	custom    []*custom
+	endpoints []*endpoint   // the configured ones, in the configuration's order
+	roots     []*root       // of all endpoints, those that are being replaced included
+	backends  []*backend    // all that are not closed, the last one being in use
+	changed   chan struct{} // closed when an endpoint has ended or was replaced
+	forced    map[string]int
 }
 
 // New returns a server. With no option it serves: HTTP requests are answered 404, calls
@@ -104,10 +94,11 @@ type boundListener struct {
 // reported by Listen, Serve and ListenAndServe.
 func New(options ...Option) *Server {
 	s := &Server{
-		config:      DefaultConfig(),
+		initial:     DefaultConfig(),
 		handler:     http.NotFoundHandler(),
 		healthPaths: true,
 		listen:      listeners.Listen,
+		changed:     make(chan struct{}),
 	}
 	for _, o := range options {
 		o(s)
@@ -115,23 +106,25 @@ func New(options ...Option) *Server {
 	if s.logger == nil {
 		s.logger = slog.Default()
 	}
-	s.configErr = s.config.Validate()
-	s.conns.SetLimits(s.config.limits())
-	s.conns.SetHealthConfig(s.config.Health)
+	c := s.initial.clone()
+	s.live.Store(&c)
+	s.configErr = c.Validate()
+	s.conns.SetLimits(c.limits())
+	s.conns.SetHealthConfig(c.Health)
 	s.requests = s.newRequestStats()
 	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	s.handing, s.stopHanding = context.WithCancel(context.Background())
 	s.conns.Observe(s.closed.observe)
 	s.conns.Observe(s.logEvent)
-	s.webSockets = protocols.NewWebSockets(s.config.WebSocket, s.logger, protocols.WebSocketHooks{
+	s.webSockets = protocols.NewWebSockets(c.WebSocket, s.logger, protocols.WebSocketHooks{
 		Reserve: reserveWebSocket,
 		Release: releaseWebSocket,
 		Opened:  webSocketOpened,
 		Counter: countMessages,
 		Ended:   webSocketEnded,
 	})
-	s.machine = lifecycle.New(s.config.Drain, lifecycle.Actions{
+	s.machine = lifecycle.New(c.Drain, lifecycle.Actions{
 		Announce:        s.announce,
 		StopAccepting:   s.stopAccepting,
 		WaitConnections: s.waitConnections,
@@ -150,45 +143,14 @@ func (s *Server) start() error {
 		if s.startErr = s.configErr; s.startErr != nil {
 			return
 		}
-		c := &s.config
-		s.sniff = protocols.SniffConfig{
-			Timeout:          c.Sniff.Timeout,
-			MaxBytes:         c.Sniff.MaxBytes,
-			UndecidedTimeout: c.HTTP2.IdleTimeout,
-			Transport:        c.GRPC.Transport,
-
-			MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
-			OnFlood:            s.flooded,
-		}
-		s.sniff.Settings, s.startErr = protocols.ServerSettings(c.HTTP2)
-		if s.startErr != nil {
-			return
-		}
-		hooks := protocols.HTTPHooks{
-			Handler:     http.HandlerFunc(s.serveHTTP),
-			ConnContext: connContext,
-			ConnState:   trackState,
-			Logger:      s.logger,
-		}
-		s.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
-		s.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, hooks, connAge)
-		s.refusals = listeners.NewSub(listenAddr("refusals"), maxRefusals)
-		hooks1 := hooks
-		hooks1.ConnState = trackHTTP1
-		s.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks1)
-		s.webSocket = protocols.NewHTTP1Server(c.HTTP1, hooks1)
-		if c.HTTP2.UpgradeH2C {
-			if s.h2c, s.startErr = protocols.NewH2CUpgrades(c.HTTP2, hooks, h2cUpgraded); s.startErr != nil {
-				return
-			}
-		}
-		s.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.registerGRPC, slices.Concat(s.boundCalls(), s.interceptors(), s.grpcOptions)...)
-		if s.startErr = s.grpc.CheckSettings(s.sniff.Settings); s.startErr != nil {
-			s.grpc.Stop()
+		c := s.live.Load()
+		b, err := s.newBackend(c)
+		if s.startErr = err; err != nil {
 			return
 		}
 		s.startedAt = time.Now()
-		s.background.run(func() { _ = s.refuser.Serve(s.refusals) })
+		s.use(b)
+		s.reloads.begin(*c)
 		s.background.run(func() { s.sweepConns(s.serving) })
 	})
 	if s.startErr != nil {
@@ -207,82 +169,70 @@ func (s *Server) Listen() error {
 	if s.configErr != nil {
 		return s.configErr
 	}
-	var bound []boundListener
+	var opened []*endpoint
 	undo := func(err error) error {
-		for _, l := range bound {
-			_ = l.Close()
-		}
+		_ = closeEndpoints(opened)
 		return err
 	}
-	for _, c := range s.config.Listeners {
-		var material *listeners.TLS
-		if c.TLS.Enabled() {
-			var err error
-			if material, err = listeners.NewTLS(c.TLS); err != nil {
-				return undo(fmt.Errorf("mux: listener %s: %w", c.Address, err))
-			}
-		}
-		l, err := s.listen(context.Background(), c.Address)
+	for _, c := range s.live.Load().Listeners {
+		e, err := s.open(c)
 		if err != nil {
-			return undo(fmt.Errorf("mux: %w", err))
+			return undo(err)
 		}
-		proxied, err := listeners.NewProxyListener(l, c.ProxyProtocol)
-		if err != nil {
-			_ = l.Close()
-			return undo(fmt.Errorf("mux: listener %s: %w", c.Address, err))
-		}
-		bound = append(bound, boundListener{proxied, material, c.TLS.Optional, allowOf(c.Protocols)})
+		opened = append(opened, e)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
 		return undo(ErrServerClosed)
 	}
-	if s.bound != nil {
+	if s.endpoints != nil {
 		return undo(errors.New("mux: Listen called twice"))
 	}
-	s.bound = bound
+	s.endpoints = opened
 	return nil
 }
 
-// Addrs returns the addresses that Listen has opened, in the configuration's order.
+// Addrs returns the addresses of the configured listeners that are open, in the configuration's order.
 func (s *Server) Addrs() []net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var addrs []net.Addr
-	for _, l := range s.bound {
-		addrs = append(addrs, l.Addr())
+	for _, e := range s.configured() {
+		addrs = append(addrs, e.Addr())
 	}
 	return addrs
 }
 
+// configured returns the endpoints of the configuration.
+func (s *Server) configured() []*endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.endpoints)
+}
+
 // ListenAndServe opens the configured listeners, if Listen has not done so, and
-// serves them. See [Server.Serve] for when it returns.
+// serves them, and those that [Server.Reload] puts in their place. See [Server.Serve] for when it returns.
 func (s *Server) ListenAndServe() error {
 	s.mu.Lock()
-	bound, twice := s.bound, s.listens
+	opened, twice := s.endpoints != nil, s.listens
 	s.listens = true
 	s.mu.Unlock()
 	if twice {
 		return errors.New("mux: ListenAndServe called twice")
 	}
-	if bound == nil {
+	if !opened {
 		if err := s.Listen(); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		bound = s.bound
-		s.mu.Unlock()
 	}
 	if err := s.start(); err != nil {
-		_ = closeBound(bound)
+		_ = closeEndpoints(s.configured())
 		return err
 	}
-	roots := make([]*root, len(bound))
-	for i, l := range bound {
-		roots[i] = newRoot(s, l)
+	if !s.serveEndpoints(s.configured()...) {
+		<-s.machine.Done()
+		return ErrServerClosed
 	}
-	return s.serveRoots(roots...)
+	return s.waitServed(s.configured)
 }
 
 // Serve accepts connections from l and serves them until the server ends. It
@@ -297,36 +247,37 @@ func (s *Server) Serve(l net.Listener) error {
 		_ = l.Close()
 		return err
 	}
-	return s.serveRoots(newRoot(s, boundListener{Listener: l, allow: allowAll}))
+	e := &endpoint{sockets: []net.Listener{l}, allow: allowAll, brought: true}
+	if !s.serveEndpoints(e) {
+		<-s.machine.Done()
+		return ErrServerClosed
+	}
+	return s.waitServed(func() []*endpoint { return []*endpoint{e} })
 }
 
-func (s *Server) serveRoots(roots ...*root) error {
-	s.mu.Lock()
-	if s.closing {
+// waitServed waits until none of the endpoints is served any more, and returns why.
+func (s *Server) waitServed(which func() []*endpoint) error {
+	for {
+		s.mu.Lock()
+		changed := s.changed
 		s.mu.Unlock()
-		for _, r := range roots {
-			_ = r.listener.Close()
+		var err error
+		open := false
+		for _, e := range which() {
+			ended, eerr := e.end()
+			open = open || !ended
+			err = errors.Join(err, eerr)
 		}
-		<-s.machine.Done()
-		return ErrServerClosed
+		switch {
+		case open:
+			<-changed
+		case s.isClosing():
+			<-s.machine.Done()
+			return ErrServerClosed
+		default:
+			return err
+		}
 	}
-	s.roots = append(s.roots, roots...)
-	s.mu.Unlock()
-
-	failed := make(chan error, len(roots))
-	for _, r := range roots {
-		go func() { failed <- r.serve() }()
-	}
-	s.machine.SetServing()
-	var err error
-	for range roots {
-		err = errors.Join(err, <-failed)
-	}
-	if s.isClosing() {
-		<-s.machine.Done()
-		return ErrServerClosed
-	}
-	return err
 }
 
 func (s *Server) isClosing() bool {
@@ -338,17 +289,14 @@ func (s *Server) isClosing() bool {
 // ReloadCertificates reads the configured certificates again. Connections that
 // are open keep theirs. A pair that is no good leaves the old one in use, and is what the error is about.
 func (s *Server) ReloadCertificates() (changed bool, err error) {
-	s.mu.Lock()
-	bound := s.bound
-	s.mu.Unlock()
-	for _, l := range bound {
-		if l.tls == nil {
+	for _, e := range s.configured() {
+		if e.tls == nil {
 			continue
 		}
-		did, lerr := l.tls.Reload()
+		did, lerr := e.tls.Reload()
 		changed = changed || did
 		if lerr != nil {
-			err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", l.Addr(), lerr))
+			err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), lerr))
 		}
 	}
 	return changed, err
@@ -356,13 +304,10 @@ func (s *Server) ReloadCertificates() (changed bool, err error) {
 
 // Certificates returns the certificates in use, by the address of their listener.
 func (s *Server) Certificates() map[string]*x509.Certificate {
-	s.mu.Lock()
-	bound := s.bound
-	s.mu.Unlock()
 	certificates := make(map[string]*x509.Certificate)
-	for _, l := range bound {
-		if l.tls != nil {
-			certificates[l.Addr().String()] = l.tls.Certificate()
+	for _, e := range s.configured() {
+		if e.tls != nil {
+			certificates[e.Addr().String()] = e.tls.Certificate()
 		}
 	}
 	return certificates
@@ -401,9 +346,9 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 func (s *Server) maxAge(tag pool.Tag) time.Duration {
 	switch protocols.Protocol(tag) {
 	case protocols.HTTP1, protocols.WebSocket:
-		return s.config.HTTP1.MaxAge
+		return s.live.Load().HTTP1.MaxAge
 	case protocols.HTTP2:
-		return s.config.HTTP2.MaxAge
+		return s.live.Load().HTTP2.MaxAge
 	default:
 		return 0
 	}

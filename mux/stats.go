@@ -117,10 +117,11 @@ func (s *Server) Servers() []ServerInfo {
 	var uptime time.Duration
 	if !stats.Started.IsZero() {
 		uptime = time.Since(stats.Started)
-		native[protocols.HTTP1] = s.http1
-		native[protocols.HTTP2] = s.http2
-		native[protocols.GRPC] = s.grpc.Native
-		native[protocols.WebSocket] = s.webSocket
+		b := s.backend.Load()
+		native[protocols.HTTP1] = b.http1
+		native[protocols.HTTP2] = b.http2
+		native[protocols.GRPC] = b.grpc.Native
+		native[protocols.WebSocket] = b.webSocket
 	}
 	addresses := s.addresses()
 	infos := make([]ServerInfo, 0, len(builtin))
@@ -153,7 +154,9 @@ func (s *Server) addresses() []string {
 	defer s.mu.Unlock()
 	var addresses []string
 	for _, r := range s.roots {
-		addresses = append(addresses, r.Addr().String())
+		if address := r.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
+			addresses = append(addresses, address)
+		}
 	}
 	return addresses
 }

@@ -63,7 +63,7 @@ func (c Config) sweepEvery() time.Duration {
 func (s *Server) sweepConns(ctx context.Context) {
 	w := &sweep{
 		server:      s,
-		elapsed:     s.config.sweepEvery(),
+		elapsed:     s.live.Load().sweepEvery(),
 		uploads:     make(map[*conn]upload1),
 		seenUploads: make(map[*conn]upload1),
 		tails:       make(map[*conn]tail),
@@ -91,19 +91,18 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 		return
 	}
 	s := w.server
+	if c.overAge() >= 0 && !c.has(flagNotified) {
+		s.notices.end(c)
+	}
 	switch protocols.Protocol(s.conns.Tag(a)) {
-	case protocols.HTTP1:
+	case protocols.HTTP1, protocols.WebSocket:
 		w.visitHTTP1(now, c)
-	case protocols.WebSocket:
-		if a.State() != pool.StateUpgraded {
-			w.visitHTTP1(now, c)
-			return
-		}
-		w.checkWrites(now, c, s.config.HTTP1.Progress.ProgressTimeout)
 	case protocols.HTTP2:
 		w.visitHTTP2(now, c)
 	case protocols.GRPC:
-		w.checkWrites(now, c, s.config.HTTP2.Progress.ProgressTimeout)
+		if !w.checkWrites(now, c, s.live.Load().HTTP2.Progress.ProgressTimeout) && c.overAge() >= 0 {
+			s.leave(c)
+		}
 	}
 }
 
@@ -118,8 +117,8 @@ func (w *sweep) checkWrites(now time.Time, c *conn, limit time.Duration) (closed
 }
 
 func (w *sweep) visitHTTP1(now time.Time, c *conn) {
-	config := &w.server.config.HTTP1
-	if w.checkWrites(now, c, config.Progress.ProgressTimeout) {
+	config := &w.server.live.Load().HTTP1
+	if w.checkWrites(now, c, config.Progress.ProgressTimeout) || c.account.State() == pool.StateUpgraded {
 		return
 	}
 	if c.reading.Load() && c.account.InFlight() > 0 && w.slowUpload(c, &config.Progress) {
@@ -131,7 +130,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn) {
 	if over := c.overAge(); over >= 0 {
 		c.account.SetCloseReason(pool.ReasonAge)
 		c.closeIdle(freshTime)
-		if config.MaxAgeGrace > 0 && over > config.MaxAgeGrace {
+		if config.MaxAgeGrace > 0 && over > config.MaxAgeGrace && !c.has(flagNoGrace) {
 			_ = c.Close()
 		}
 	}
@@ -153,7 +152,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 const goAwayPatience = 5 * time.Second
 
 func (w *sweep) visitHTTP2(now time.Time, c *conn) {
-	config := &w.server.config.HTTP2
+	config := &w.server.live.Load().HTTP2
 	limit := config.Progress.ProgressTimeout
 	if w.checkWrites(now, c, limit) {
 		return
@@ -172,7 +171,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn) {
 	w.server.leave(c)
 	_, acked := c.GoneAway()
 	switch idle := c.account.State() == pool.StateIdle; {
-	case config.MaxAgeGrace > 0 && over > config.MaxAgeGrace,
+	case config.MaxAgeGrace > 0 && over > config.MaxAgeGrace && !c.has(flagNoGrace),
 		idle && c.has(flagFinalTold):
 		w.server.endHTTP2(c, pool.ReasonAge)
 	case idle && (acked || over > goAwayPatience):

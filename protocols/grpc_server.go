@@ -23,7 +23,7 @@ import (
 type GRPCServers struct {
 	Native *grpc.Server
 	Shared *grpc.Server
-	// Health answers grpc.health.v1.Health on both. It is nil where the
+	// Health answers grpc.health.v1.Health on both, for the server and for each of its services. It is nil where the
 	// registration brought a health service of its own.
 	Health *health.Server
 }
@@ -56,6 +56,10 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), 
 	}
 	if own {
 		s.Health = nil
+		return s
+	}
+	for service := range s.Native.GetServiceInfo() {
+		s.Health.SetServingStatus(service, healthpb.HealthCheckResponse_SERVING)
 	}
 	return s
 }

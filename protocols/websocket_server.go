@@ -36,7 +36,7 @@ const retryAfter = "1"
 // WebSockets serves WebSockets on requests of HTTP servers, and can tell all of
 // them to leave. All methods may be called concurrently.
 type WebSockets struct {
-	config WebSocketConfig
+	config atomic.Pointer[WebSocketConfig]
 	logger *slog.Logger
 	hooks  WebSocketHooks
 
@@ -94,12 +94,30 @@ type session struct {
 
 // NewWebSockets returns a WebSockets.
 func NewWebSockets(c WebSocketConfig, logger *slog.Logger, hooks WebSocketHooks) *WebSockets {
-	return &WebSockets{
-		config:   c,
+	ws := &WebSockets{
 		logger:   logger,
 		hooks:    hooks,
 		sessions: make(map[*session]struct{}),
 		empty:    make(chan struct{}),
+	}
+	ws.config.Store(&c)
+	return ws
+}
+
+func (ws *WebSockets) settings() *WebSocketConfig { return ws.config.Load() }
+
+// Configure puts other settings in force: those of pings for the WebSockets that are open as well, all others
+// for the ones that come. The number of connections is not bounded here.
+func (ws *WebSockets) Configure(c WebSocketConfig) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.config.Store(&c)
+	if ws.sweeping != nil {
+		close(ws.sweeping)
+		ws.sweeping = nil
+	}
+	if len(ws.sessions) > 0 {
+		ws.beginSweep()
 	}
 }
 
@@ -126,8 +144,8 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 		}
 		keeper := &hijackKeeper{ResponseWriter: w}
 		conn, err := websocket.Accept(keeper, r, &websocket.AcceptOptions{
-			OriginPatterns:  ws.config.OriginPatterns,
-			CompressionMode: ws.config.Compression.mode(),
+			OriginPatterns:  ws.settings().OriginPatterns,
+			CompressionMode: ws.settings().Compression.mode(),
 		})
 		if err != nil {
 			if ws.hooks.Release != nil {
@@ -153,10 +171,10 @@ func (c WebSocketCompression) mode() websocket.CompressionMode {
 }
 
 func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Request, h WebSocketHandler) {
-	conn.SetReadLimit(ws.config.ReadLimit)
+	conn.SetReadLimit(ws.settings().ReadLimit)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	s := &session{conn: conn, raw: raw, request: r, cancel: cancel, ends: AgeLimit(time.Now(), ws.config.MaxAge)}
+	s := &session{conn: conn, raw: raw, request: r, cancel: cancel, ends: AgeLimit(time.Now(), ws.settings().MaxAge)}
 	raw.closing = func() { ws.checkClosing(s) }
 	if ws.hooks.Opened != nil {
 		ws.hooks.Opened(r)
@@ -238,11 +256,16 @@ func (ws *WebSockets) add(s *session) bool {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.sessions[s] = struct{}{}
-	if ws.sweeping == nil && (ws.config.PingInterval > 0 || ws.config.MaxAge > 0) {
+	ws.beginSweep()
+	return !ws.draining
+}
+
+// beginSweep has the sessions looked after, if there is anything to look for. The caller holds mu.
+func (ws *WebSockets) beginSweep() {
+	if c := ws.settings(); ws.sweeping == nil && (c.PingInterval > 0 || c.MaxAge > 0) {
 		ws.sweeping = make(chan struct{})
 		go ws.sweep(ws.sweeping)
 	}
-	return !ws.draining
 }
 
 func (ws *WebSockets) remove(s *session) {
@@ -276,12 +299,7 @@ func (ws *WebSockets) closeEmpty() {
 func (ws *WebSockets) Drain(ctx context.Context, spread time.Duration) error {
 	ws.mu.Lock()
 	ws.draining = true
-	i, n := 0, len(ws.sessions)
-	for s := range ws.sessions { // In no particular order; each has its own part of the spread, so that no moment is crowded by chance.
-		at := time.Duration((float64(i) + rand.Float64()) / float64(n) * float64(spread)) //nolint:gosec // A herd is spread, no secret is made.
-		i++
-		go s.leaveAfter(ctx, at)
-	}
+	ws.tell(ctx, spread, func(*http.Request) bool { return true })
 	if len(ws.sessions) == 0 {
 		ws.closeEmpty()
 	}
@@ -291,6 +309,29 @@ func (ws *WebSockets) Drain(ctx context.Context, spread time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Leave tells those open WebSockets to leave whose request which accepts, each at a random moment within
+// spread, and at once when ctx ends. It does not wait for them.
+func (ws *WebSockets) Leave(ctx context.Context, spread time.Duration, which func(*http.Request) bool) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.tell(ctx, spread, which)
+}
+
+// tell is Leave for a caller that holds mu. The sessions come in no particular order, and each has its
+// own part of the spread, so that no moment is crowded by chance.
+func (ws *WebSockets) tell(ctx context.Context, spread time.Duration, which func(*http.Request) bool) {
+	var told []*session
+	for s := range ws.sessions {
+		if which(s.request) {
+			told = append(told, s)
+		}
+	}
+	for i, s := range told {
+		at := time.Duration((float64(i) + rand.Float64()) / float64(len(told)) * float64(spread)) //nolint:gosec // A herd is spread, no secret is made.
+		go s.leaveAfter(ctx, at)
 	}
 }
 

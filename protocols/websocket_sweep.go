@@ -29,8 +29,8 @@ const (
 // sweep looks after all sessions until done is closed: one goroutine, and no
 // timer for each of them.
 func (ws *WebSockets) sweep(done <-chan struct{}) {
-	shortest := ws.config.PingInterval
-	if age := ws.config.MaxAge; shortest == 0 || age > 0 && age < shortest {
+	shortest := ws.settings().PingInterval
+	if age := ws.settings().MaxAge; shortest == 0 || age > 0 && age < shortest {
 		shortest = age
 	}
 	tick := time.NewTicker(min(max(shortest/10, minSweep), maxSweep))
@@ -58,7 +58,7 @@ func (ws *WebSockets) check(s *session, now time.Time) {
 		if s.leaving.CompareAndSwap(false, true) {
 			go ws.expire(s)
 		}
-	case ws.config.PingInterval > 0 && s.raw.reading.Load() && s.raw.silence() >= ws.config.PingInterval:
+	case ws.settings().PingInterval > 0 && s.raw.reading.Load() && s.raw.silence() >= ws.settings().PingInterval:
 		if s.pinged.CompareAndSwap(0, int64(s.raw.age())) {
 			go ws.ping(s)
 		}
@@ -74,10 +74,10 @@ func (ws *WebSockets) expire(s *session) {
 // ping pings a peer and closes the connection of one that does not answer.
 func (ws *WebSockets) ping(s *session) {
 	defer s.pinged.Store(0)
-	ctx, cancel := context.WithTimeout(context.Background(), ws.config.PongTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), ws.settings().PongTimeout)
 	defer cancel()
 	err := s.conn.Ping(ctx)
-	if err == nil || s.raw.silence() < ws.config.PongTimeout || !s.leaving.CompareAndSwap(false, true) {
+	if err == nil || s.raw.silence() < ws.settings().PongTimeout || !s.leaving.CompareAndSwap(false, true) {
 		return
 	}
 	ws.logger.Debug("websocket peer does not answer", "err", err)
@@ -95,10 +95,10 @@ const pingWriteTime = 5 * time.Second
 // tells of the one case that ping comes too late for: not even the ping could be written.
 func (ws *WebSockets) checkClosing(s *session) {
 	since := time.Duration(s.pinged.Load())
-	if since == 0 || s.raw.age()-since < min(ws.config.PongTimeout, pingWriteTime) {
+	if since == 0 || s.raw.age()-since < min(ws.settings().PongTimeout, pingWriteTime) {
 		return
 	}
-	if s.raw.silence() >= ws.config.PongTimeout && s.leaving.CompareAndSwap(false, true) {
+	if s.raw.silence() >= ws.settings().PongTimeout && s.leaving.CompareAndSwap(false, true) {
 		ws.ended(s, EndedPingTimeout)
 	}
 }

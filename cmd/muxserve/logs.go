@@ -15,19 +15,26 @@ type logs struct {
 	logger *slog.Logger
 	level  slog.LevelVar
 	access atomic.Bool
+	output output
+	// newHandler returns what writes a format.
+	newHandler func(format string) slog.Handler
 }
 
 func newLogs(env environment, c settings.Log) *logs {
 	l := new(logs)
+	l.newHandler = func(format string) slog.Handler {
+		return humanlog.New(env.stderr, humanlog.OptionsFor(env.stderr, format, &l.level, env.getenv)).Handler()
+	}
 	l.apply(c)
-	l.logger = humanlog.New(env.stderr, humanlog.OptionsFor(env.stderr, c.Format, &l.level, env.getenv))
+	l.logger = slog.New(newReplaceable(&l.output))
 	return l
 }
 
-// apply puts the settings in force that can change.
+// apply puts the settings in force.
 func (l *logs) apply(c settings.Log) {
 	l.level.Set(c.Level)
 	l.access.Store(c.Access)
+	l.output.set(l.newHandler(c.Format))
 }
 
 // accessLogger returns the access log. It is the server's log with a switch of its own, so a level above Info silences both.

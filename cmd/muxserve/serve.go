@@ -3,18 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
-	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
@@ -38,7 +34,7 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if err != nil {
 		return failure(env, err)
 	}
-	p := &process{settings: s, logs: logs, logger: logger, handover: h, ended: make(chan struct{})}
+	p := newProcess(env, s, logs, h)
 	if err := p.open(ctx); err != nil {
 		return failure(env, err)
 	}
@@ -52,16 +48,22 @@ func serve(ctx context.Context, args []string, env environment) int {
 
 // process is one running muxserve.
 type process struct {
-	settings *settings.Settings
+	settings atomic.Pointer[settings.Settings] // in force
+	getenv   func(string) string
 	logs     *logs
 	logger   *slog.Logger
 
-	server        *mux.Server
-	static        *os.Root     // nil without --static
-	adminListener net.Listener // nil without admin pages
-	adminPages    *admin.Pages
-	adminServer   *http.Server
-	handover      *handover
+	server   *mux.Server
+	routes   *routes
+	admin    adminPages
+	handover *handover
+	reloads  *reloads
+
+	// running ends with run.
+	running context.Context
+	stop    context.CancelFunc
+	// serving is closed when the server has begun to serve.
+	serving chan struct{}
 
 	// report is the account of the drain; it is set before ended is closed.
 	report *lifecycle.Report
@@ -72,6 +74,18 @@ type process struct {
 	forcedBy atomic.Int64
 }
 
+// newProcess returns a process with these settings that has opened nothing yet.
+func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *process {
+	p := &process{
+		getenv: env.getenv, logs: l, logger: l.logger, handover: h, routes: new(routes),
+		serving: make(chan struct{}), ended: make(chan struct{}),
+	}
+	p.running, p.stop = context.WithCancel(context.Background())
+	p.settings.Store(s)
+	p.reloads = newReloads(p, s)
+	return p
+}
+
 // open opens all that can fail to be opened. When it fails it leaves nothing
 // open: the server comes last, because closing one that listens is a drain.
 func (p *process) open(ctx context.Context) (err error) {
@@ -80,20 +94,18 @@ func (p *process) open(ctx context.Context) (err error) {
 			p.close()
 		}
 	}()
-	s := p.settings
-	if s.Static != "" {
-		if p.static, err = os.OpenRoot(s.Static); err != nil {
-			return fmt.Errorf("static: %w", err)
-		}
+	s := p.settings.Load()
+	if err := p.routes.open(s.Static); err != nil {
+		return err
 	}
-	if s.Admin.Address != settings.Off {
-		if p.adminListener, err = p.handover.sockets.Listen(ctx, s.Admin.Address); err != nil {
-			return fmt.Errorf("admin: %w", err)
-		}
+	site, err := p.admin.open(ctx, p, s.Admin.Address)
+	if err != nil {
+		return err
 	}
+	p.admin.site.Store(site)
 	p.server = mux.New(
 		mux.Configure(func(c *mux.Config) { *c = s.Mux }),
-		mux.WithHandler(demo.Routes(p.static)),
+		mux.WithHandler(p.routes),
 		mux.WithGRPC(demo.RegisterGRPC),
 		mux.WithLogger(p.logger),
 		mux.WithAccessLog(p.logs.accessLogger()),
@@ -105,32 +117,26 @@ func (p *process) open(ctx context.Context) (err error) {
 	if err := p.handover.adopted(); err != nil {
 		return errors.Join(err, p.server.Close())
 	}
-	p.newAdminServer()
+	p.admin.newPages(p)
 	return p.server.OnDrain(lifecycle.StepAnnounce, "hand over", func(context.Context) error {
-		return p.handover.leave(p.adminServer)
+		return p.handover.leave(p.admin.server())
 	})
 }
 
 // close gives back what open took, all but the server.
 func (p *process) close() {
-	if p.adminServer != nil {
-		_ = p.adminServer.Close()
-	}
-	if p.adminListener != nil {
-		_ = p.adminListener.Close()
-	}
-	if p.static != nil {
-		_ = p.static.Close()
-	}
+	p.stop()
+	p.admin.close()
+	p.routes.close()
 }
 
 // announce says on w where everything is.
 func (p *process) announce(w io.Writer) {
 	for i, addr := range p.server.Addrs() {
-		announce(w, addr, p.settings.Mux.Listeners[i])
+		announce(w, addr, p.settings.Load().Mux.Listeners[i])
 	}
-	if p.adminListener != nil {
-		announceAdmin(w, p.adminListener.Addr())
+	if site := p.admin.site.Load(); site != nil {
+		announceAdmin(w, site.listener.Addr())
 	}
 }
 
@@ -138,19 +144,14 @@ func (p *process) announce(w io.Writer) {
 // pages stay up all the time, so that a drain can be watched to its end.
 func (p *process) run(env environment) int {
 	defer p.close()
-	running, stop := context.WithCancel(context.Background())
-	defer stop()
-	p.serveAdmin(running)
-	if p.settings.Watch {
-		go p.watch(running)
-	}
-	serving := make(chan struct{})
+	p.admin.serve(p, p.admin.site.Load())
 	p.server.OnPhase(func(phase lifecycle.Phase) {
 		if phase == lifecycle.PhaseServing {
-			close(serving)
+			close(p.serving)
 		}
 	})
-	go p.handover.announce(running, serving)
+	p.reloads.setWatch(p.settings.Load().Watch)
+	go p.handover.announce(p.running, p.serving)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
 		return failure(env, err)
@@ -188,7 +189,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 			p.logger.Warn("a second signal: cutting what is left", lifecycle.KeySignal, s.String())
 			p.server.Force()
 		},
-		Reload: p.reload,
+		Reload: func() { p.reloads.onSignal() },
 		// It returns at once, so that a second signal meets the upgrade under way and
 		// is refused, instead of making another one after it.
 		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drainAtOnce(ctx) }) },

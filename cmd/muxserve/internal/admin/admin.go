@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,10 +45,13 @@ var _ Server = (*mux.Server)(nil)
 // Options are what [New] may be told beside the server. The zero value works.
 type Options struct {
 	// Address is the one that the admin listener was configured with: requests
-	// that name its host are answered, beside those that [guard] lets in anyway.
+	// that name its host are answered, beside those that [Pages.guard] lets in anyway. See [Pages.SetAddress].
 	Address string
 	// Config writes the effective configuration without secrets, for /config. Where it is nil there is no such page.
 	Config func(io.Writer) error
+	// Configuration lets requests change the configuration, and shows its versions; it also takes the place of
+	// Config. Where it is nil nothing can be changed.
+	Configuration Configuration
 	// Reloads tells how reloads of the configuration went. Where it is nil there
 	// was none, and the configuration of the start counts as a success.
 	Reloads ReloadStatus
@@ -55,11 +59,14 @@ type Options struct {
 
 // Pages are the admin pages of one server. All methods may be called concurrently.
 type Pages struct {
-	server   Server
-	config   func(io.Writer) error
-	registry *prometheus.Registry
-	history  *history
-	routes   http.Handler
+	server        Server
+	config        func(io.Writer) error
+	configuration Configuration // may be nil
+	crossOrigin   *http.CrossOriginProtection
+	registry      *prometheus.Registry
+	history       *history
+	routes        http.Handler
+	host          atomic.Pointer[string] // of the configured address
 }
 
 var _ http.Handler = (*Pages)(nil)
@@ -67,11 +74,17 @@ var _ http.Handler = (*Pages)(nil)
 // New returns the admin pages of s. They remember nothing before [Pages.Run] is called.
 func New(s Server, o Options) *Pages {
 	p := &Pages{
-		server:   s,
-		config:   o.Config,
-		registry: newRegistry(s, o.Reloads, time.Now()),
-		history:  new(history),
+		server:        s,
+		config:        o.Config,
+		configuration: o.Configuration,
+		crossOrigin:   http.NewCrossOriginProtection(),
+		registry:      newRegistry(s, o.Reloads, time.Now()),
+		history:       new(history),
 	}
+	if o.Configuration != nil {
+		p.config = o.Configuration.Write
+	}
+	p.SetAddress(o.Address)
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.Handle("/livez", lifecycle.LiveHandler())
@@ -80,12 +93,18 @@ func New(s Server, o Options) *Pages {
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)
 	routes.HandleFunc("GET /metrics", p.serveMetrics())
-	if o.Config != nil {
-		routes.HandleFunc("GET /config", p.serveConfig)
+	if p.config != nil {
+		p.addConfiguration(routes)
 	}
 	addProfiles(routes)
-	p.routes = guard(hostOf(o.Address), routes)
+	p.routes = p.guard(routes)
 	return p
+}
+
+// SetAddress takes the place of [Options.Address], where the admin listener has moved.
+func (p *Pages) SetAddress(address string) {
+	host := hostOf(address)
+	p.host.Store(&host)
 }
 
 // Handler returns the pages of [New], without a history.
@@ -131,13 +150,6 @@ func hostOf(address string) string {
 		return ""
 	}
 	return host
-}
-
-func (p *Pages) serveConfig(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	// The only failure is a client that has left.
-	_ = p.config(w)
 }
 
 // badParameter is the fault of a query parameter.

@@ -13,9 +13,9 @@ import (
 // same-origin rule otherwise, and could read everything here.
 //
 // A request without a host comes from an HTTP/1.0 client, which is no browser.
-func guard(configured string, next http.Handler) http.Handler {
+func (p *Pages) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if host := bareHost(r.Host); host != "" && !trusted(host, configured) {
+		if host := bareHost(r.Host); host != "" && !trusted(host, *p.host.Load()) {
 			http.Error(w, "muxserve: the admin pages answer to an IP address, to localhost or to the host of --admin, not to "+
 				quoted(host), http.StatusForbidden)
 			return

@@ -146,6 +146,18 @@ function showConnections({ connections }) {
   byId("connections").replaceChildren(...rows);
 }
 
+// What changed, or why nothing did. The newest version comes first.
+function showConfiguration({ version, history }) {
+  byId("configuration").hidden = false;
+  byId("version").textContent = version;
+  byId("versions").replaceChildren(...history.toReversed().map((v) => {
+    const changes = (v.changes ?? []).map((c) => `${c.path}: ${c.old || "nothing"} → ${c.new || "nothing"}`);
+    const line = row(v.version, new Date(v.time).toLocaleString(), v.origin, v.outcome, v.error || changes.join("; "));
+    line.lastChild.className = "long";
+    return line;
+  }));
+}
+
 async function json(path) {
   const response = await fetch(path, { cache: "no-store" });
   return response.json();
@@ -166,14 +178,16 @@ async function freshMetrics(phase) {
 
 async function refresh() {
   try {
-    const [health, list, { servers }] = await Promise.all([
+    const [health, list, { servers }, configuration] = await Promise.all([
       json("/health"), json(`/connections?sort=bytes&limit=${shownConnections}`), json("/servers"),
+      json("/config?format=json").catch(() => null),
     ]);
     const figures = await freshMetrics(health.phase);
     showState(health);
     showPools(health, figures);
     showRejected(health);
     showDrain(health, figures);
+    if (configuration) showConfiguration(configuration);
     showConnections(list);
     byId("addresses").textContent = (servers[0]?.addresses ?? []).join(", ");
   } catch {

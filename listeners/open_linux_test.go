@@ -1,0 +1,229 @@
+package listeners
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// sharing is a configuration of n sockets for one address.
+func sharing(address string, n int) Config {
+	return Config{Address: address, ReusePort: n, TCPKeepalive: DefaultTCPKeepalive}
+}
+
+// checkSpread dials many times and wants each of the listeners to accept a part, and all
+// of them together everything.
+func checkSpread(t *testing.T, open []net.Listener) {
+	t.Helper()
+	const clients = 200 // With four sockets, one of them stays empty once in 10^24 runs.
+	accepted := make([]int, len(open))
+	var acceptors sync.WaitGroup
+	stop := make(chan struct{})
+	for i, inner := range open {
+		if got, want := inner.Addr().String(), open[0].Addr().String(); got != want {
+			t.Errorf("socket %d is on %s, want %s", i, got, want)
+		}
+		l := New(inner, nil)
+		acceptors.Go(func() { accepted[i] = acceptAll(t, l, func() {}) })
+		acceptors.Go(func() {
+			<-stop
+			l.Stop()
+		})
+	}
+	for range clients {
+		dial(t, open[0].Addr())
+	}
+	close(stop)
+	acceptors.Wait()
+	total := 0
+	for i, n := range accepted {
+		if total += n; n == 0 {
+			t.Errorf("socket %d got no connection", i)
+		}
+	}
+	if total != clients {
+		t.Errorf("%d connections were accepted, want %d", total, clients)
+	}
+}
+
+func TestOpenReusePort(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "localhost:0", ":0"} {
+		t.Run(address, func(t *testing.T) {
+			checkSpread(t, openAll(t, sharing(address, 4), nil))
+		})
+	}
+}
+
+// TestOpenReusePortKeepsSockets: sockets that are open already, and were meant to be alone, get company.
+func TestOpenReusePortKeepsSockets(t *testing.T) {
+	first := listenLoopback(t)
+	address := first.Addr().String()
+	t.Run("inherited", func(t *testing.T) {
+		s := &Sockets{inherited: []*inheritedSocket{{Listener: first, address: address}}}
+		open := openAll(t, sharing(address, 3), s.Listen)
+		if got := open[0].(*socket).innerSocket; got != first {
+			t.Errorf("the first socket is %v, not the inherited one", got)
+		}
+		files, _, err := s.Pass(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			f.Close()
+		}
+		if len(files) != len(open) {
+			t.Errorf("%d sockets are handed over, want %d", len(files), len(open))
+		}
+		checkSpread(t, open)
+	})
+}
+
+// TestOpenReusePortInheritsAll: all sockets of the process before are used again, and none is opened beside them.
+func TestOpenReusePortInheritsAll(t *testing.T) {
+	before := openAll(t, sharing("127.0.0.1:0", 2), nil)
+	s := new(Sockets)
+	for i, l := range before {
+		address := "127.0.0.1:0"
+		if i > 0 {
+			address = l.Addr().String()
+		}
+		s.inherited = append(s.inherited, &inheritedSocket{Listener: l, address: address})
+	}
+	after := openAll(t, sharing("127.0.0.1:0", 2), s.Listen)
+	for i := range after {
+		if got := after[i].(*socket).innerSocket; got != before[i] {
+			t.Errorf("socket %d was opened anew", i)
+		}
+	}
+	if dropped, err := s.CloseUnused(); dropped != nil || err != nil {
+		t.Errorf("CloseUnused: %v, %v", dropped, err)
+	}
+}
+
+// TestOpenReusePortFindsOthers: somebody else's socket is a failure, though both would share the port.
+func TestOpenReusePortFindsOthers(t *testing.T) {
+	others, err := Listen(withSharedPort(t.Context()), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer others.Close()
+	if _, err := sharing(others.Addr().String(), 2).Open(t.Context(), nil); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("Open: %v, want EADDRINUSE", err)
+	}
+}
+
+// TestOpenAllOrNone: a failure closes what was opened.
+func TestOpenAllOrNone(t *testing.T) {
+	failure := errors.New("no more")
+	var opened []net.Listener
+	_, err := sharing("127.0.0.1:0", 3).Open(t.Context(), func(ctx context.Context, address string) (net.Listener, error) {
+		if len(opened) == 2 {
+			return nil, failure
+		}
+		l, err := Listen(ctx, address)
+		opened = append(opened, l)
+		return l, err
+	})
+	if !errors.Is(err, failure) {
+		t.Errorf("Open: %v, want what listen said", err)
+	}
+	for i, l := range opened {
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("socket %d: Accept: %v, want net.ErrClosed", i, err)
+		}
+	}
+}
+
+// TCP's socket options by their names in tcp(7). Package syscall has not all of them everywhere.
+const (
+	tcpKeepIdle     = 4
+	tcpKeepInterval = 5
+	tcpKeepCount    = 6
+)
+
+// tcpOptions are the options of a connection: seconds, but for the user timeout's milliseconds.
+type tcpOptions struct{ Keepalive, Idle, Interval, Count, UserTimeout int }
+
+func optionsOf(t *testing.T, conn net.Conn) (o tcpOptions) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = control(raw, func(fd uintptr) (err error) {
+		for _, option := range []struct {
+			level, name int
+			value       *int
+		}{
+			{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, &o.Keepalive},
+			{syscall.IPPROTO_TCP, tcpKeepIdle, &o.Idle},
+			{syscall.IPPROTO_TCP, tcpKeepInterval, &o.Interval},
+			{syscall.IPPROTO_TCP, tcpKeepCount, &o.Count},
+			{syscall.IPPROTO_TCP, tcpUserTimeout, &o.UserTimeout},
+		} {
+			if *option.value, err = syscall.GetsockoptInt(int(fd), option.level, option.name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// TestOpenTCPOptions looks at connections of sockets that are opened and of inherited ones.
+func TestOpenTCPOptions(t *testing.T) {
+	tests := []struct {
+		name   string
+		config Config
+		want   tcpOptions
+	}{
+		{"default", DefaultConfig(), tcpOptions{1, 15, 15, 9, 0}},
+		{"thirty seconds", Config{TCPKeepalive: 30 * time.Second}, tcpOptions{1, 30, 30, 9, 0}},
+		{"rounded up", Config{TCPKeepalive: 1100 * time.Millisecond}, tcpOptions{1, 2, 2, 9, 0}},
+		{"most", Config{TCPKeepalive: maxKeepalive}, tcpOptions{1, 32767, 32767, 9, 0}},
+		{"user timeout", Config{TCPKeepalive: DefaultTCPKeepalive, TCPUserTimeout: 1500 * time.Millisecond}, tcpOptions{1, 15, 15, 9, 1500}},
+		{"most user timeout", Config{TCPKeepalive: DefaultTCPKeepalive, TCPUserTimeout: maxUserTimeout}, tcpOptions{1, 15, 15, 9, 1<<31 - 1}},
+	}
+	for _, tt := range tests {
+		for _, inherited := range []bool{false, true} {
+			t.Run(tt.name, func(t *testing.T) {
+				s := new(Sockets)
+				tt.config.Address = "127.0.0.1:0"
+				if inherited {
+					inner := listenLoopback(t)
+					tt.config.Address = inner.Addr().String()
+					s.inherited = []*inheritedSocket{{Listener: inner, address: tt.config.Address}}
+				}
+				if diff := cmp.Diff(tt.want, acceptedOptions(t, openAll(t, tt.config, s.Listen)[0])); diff != "" {
+					t.Errorf("options (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+	t.Run("off", func(t *testing.T) {
+		if got := acceptedOptions(t, openAll(t, Config{Address: "127.0.0.1:0"}, nil)[0]); got.Keepalive != 0 {
+			t.Errorf("options are %+v, want no keepalive", got)
+		}
+	})
+}
+
+// acceptedOptions returns the options of a connection that l accepts.
+func acceptedOptions(t *testing.T, l net.Listener) tcpOptions {
+	t.Helper()
+	dial(t, l.Addr())
+	conn, err := New(l, nil).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return optionsOf(t, conn)
+}

@@ -1,0 +1,193 @@
+package mux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muxserve/muxserve/listeners"
+)
+
+// endpoint is an address that the server listens on: its sockets, how they are to be
+// served, and the roots that serve them. A reload replaces an endpoint by another that may have the same sockets.
+type endpoint struct {
+	config   listeners.Config // the zero one where brought
+	brought  bool             // by a caller of Serve
+	sockets  []net.Listener
+	tls      *listeners.TLS // nil: plaintext, or WithTLS
+	optional bool
+	allow    allow
+
+	mu    sync.Mutex // guards what follows
+	roots []*root
+	left  int // of the roots, those that have not ended
+	err   error
+	// replaced is set when the end of the roots is not the end of what is served, and
+	// next is what took the place of a brought endpoint.
+	replaced bool
+	next     *endpoint
+}
+
+// open opens the sockets of a configured listener, and reads its certificates.
+func (s *Server) open(c listeners.Config) (*endpoint, error) {
+	l, err := s.listen(context.Background(), c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("mux: %w", err)
+	}
+	e, err := newEndpoint(c, []net.Listener{l})
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// newEndpoint returns an endpoint that serves sockets as c says. When it fails, the sockets stay as they are.
+func newEndpoint(c listeners.Config, sockets []net.Listener) (*endpoint, error) {
+	e := &endpoint{config: c, optional: c.TLS.Optional, allow: allowOf(c.Protocols)}
+	if c.TLS.Enabled() {
+		var err error
+		if e.tls, err = listeners.NewTLS(c.TLS); err != nil {
+			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
+		}
+	}
+	for _, l := range sockets {
+		if _, err := listeners.NewProxyListener(l, c.ProxyProtocol); err != nil {
+			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
+		}
+	}
+	e.sockets = sockets
+	return e, nil
+}
+
+// proxied returns the i-th socket as its connections are to be read.
+func (e *endpoint) proxied(i int) net.Listener {
+	l, err := listeners.NewProxyListener(e.sockets[i], e.config.ProxyProtocol)
+	if err != nil { // It was tried when the endpoint was made.
+		return e.sockets[i]
+	}
+	return l
+}
+
+// Addr returns the address of the first socket; all have the same.
+func (e *endpoint) Addr() net.Addr { return e.sockets[0].Addr() }
+
+// end reports whether the endpoint serves no more, and why.
+func (e *endpoint) end() (ended bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.next != nil {
+		return e.next.end()
+	}
+	return e.roots != nil && e.left == 0, e.err
+}
+
+// successor returns an endpoint that serves the sockets of a brought one further.
+func (e *endpoint) successor() *endpoint {
+	next := &endpoint{brought: true, sockets: e.sockets, tls: e.tls, optional: e.optional, allow: e.allow}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.next = next
+	return next
+}
+
+// replace marks the endpoint as one whose end is not the end of what is served, and returns its roots.
+func (e *endpoint) replace() []*root {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.replaced = true
+	return slices.Clone(e.roots)
+}
+
+// handOver stops accepting and leaves the sockets, with what the kernel has queued, to who accepts next.
+func (e *endpoint) handOver() {
+	for _, r := range e.replace() {
+		_, _ = r.listener.Detach() // canHandOver has seen that it can; a listener that has failed fails for the next as well.
+	}
+}
+
+// canHandOver reports why handOver would not do.
+func (e *endpoint) canHandOver() error {
+	for i, l := range e.sockets {
+		d, ok := l.(interface{ SetDeadline(t time.Time) error })
+		if !ok || errors.Is(d.SetDeadline(time.Time{}), errors.ErrUnsupported) {
+			return fmt.Errorf("mux: listener %s: a %T cannot go on under another configuration: %w", e.sockets[i].Addr(), l, errors.ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// stop accepts what the kernel has queued, and closes the sockets.
+func (e *endpoint) stop() {
+	for _, r := range e.replace() {
+		r.listener.Stop()
+	}
+}
+
+func (e *endpoint) isReplaced() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.replaced
+}
+
+// serveEndpoints serves the endpoints by the backend in use. It reports false, and closes them, where the server is closing.
+func (s *Server) serveEndpoints(endpoints ...*endpoint) bool {
+	b := s.backend.Load()
+	var roots []*root
+	for _, e := range endpoints {
+		e.mu.Lock()
+		for i := range e.sockets {
+			e.roots = append(e.roots, newRoot(s, b, e, e.proxied(i)))
+		}
+		e.left = len(e.roots)
+		roots = append(roots, e.roots...)
+		e.mu.Unlock()
+	}
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		_ = closeEndpoints(endpoints)
+		return false
+	}
+	s.roots = append(s.roots, roots...)
+	s.mu.Unlock()
+	for _, r := range roots {
+		go func() { s.ended(r, r.serve()) }()
+	}
+	s.machine.SetServing()
+	return true
+}
+
+// ended notes that a root has ended.
+func (s *Server) ended(r *root, err error) {
+	e := r.endpoint
+	e.mu.Lock()
+	e.left--
+	if !e.replaced {
+		e.err = errors.Join(e.err, err)
+	}
+	e.mu.Unlock()
+	s.announceChange()
+}
+
+// announceChange wakes those who wait for the end of endpoints.
+func (s *Server) announceChange() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func closeEndpoints(endpoints []*endpoint) error {
+	var err error
+	for _, e := range endpoints {
+		for _, l := range e.sockets {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	return err
+}

@@ -1,0 +1,150 @@
+package mux
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/muxserve/muxserve/listeners"
+)
+
+// How a key takes effect while the server runs. Each key says it at its field, by the tag apply.
+const (
+	ApplyRuntime = "runtime" // at once, for what is open where that means something
+	ApplyRestart = "restart" // by another listener or server for new connections, while those of the old one end by themselves
+)
+
+// Change is one key that differs between two configurations.
+type Change struct {
+	// Path is the key, as in http1.max_age and listeners[0].tls.mode.
+	Path string `json:"path"`
+	// Old and New are the values, empty where the listener is not there. Secrets are hidden.
+	Old string `json:"old"`
+	New string `json:"new"`
+	// Apply is ApplyRuntime or ApplyRestart, and How says what that means for this key.
+	Apply string `json:"apply"`
+	How   string `json:"how"`
+}
+
+// Plan is what differs between the configuration in force and another one.
+type Plan struct {
+	Changes []Change `json:"changes"`
+}
+
+// planOf compares two configurations.
+func planOf(from, to *Config) Plan {
+	p := new(planner)
+	p.compareListeners(from.Listeners, to.Listeners)
+	fv, tv := reflect.ValueOf(*from), reflect.ValueOf(*to)
+	for i := range fv.NumField() {
+		f := fv.Type().Field(i)
+		if name := f.Tag.Get("yaml"); name != listenersKey {
+			p.compare(name, "", fv.Field(i), tv.Field(i))
+		}
+	}
+	return Plan{p.changes}
+}
+
+const listenersKey = "listeners"
+
+type planner struct{ changes []Change }
+
+// compareListeners compares by address: a listener that moves to another address is another listener.
+func (p *planner) compareListeners(from, to []listeners.Config) {
+	find := func(in []listeners.Config, address string) int {
+		return slices.IndexFunc(in, func(c listeners.Config) bool { return c.Address == address })
+	}
+	for i, c := range to {
+		path := fmt.Sprintf("%s[%d]", listenersKey, i)
+		if old := find(from, c.Address); old >= 0 {
+			p.compare(path, "", reflect.ValueOf(shown(from[old])), reflect.ValueOf(shown(c)))
+			p.compareSecrets(path, from[old], c)
+			continue
+		}
+		p.changes = append(p.changes, Change{Path: path + ".address", New: c.Address, Apply: ApplyRestart, How: "the address is bound before anything else changes"})
+	}
+	for i, c := range from {
+		if find(to, c.Address) < 0 {
+			p.changes = append(p.changes, Change{
+				Path: fmt.Sprintf("%s[%d].address", listenersKey, i), Old: c.Address, Apply: ApplyRestart,
+				How: "what the kernel has queued is served, the address is released, and its connections end by themselves",
+			})
+		}
+	}
+}
+
+// shown returns a listener's configuration as it takes effect and without secrets.
+func shown(c listeners.Config) listeners.Config {
+	c.Protocols = c.EffectiveProtocols()
+	c.ProxyProtocol.Mode = c.ProxyProtocol.EffectiveMode()
+	c.TLS.Mode = c.TLS.EffectiveMode()
+	c.TLS = c.TLS.Redacted()
+	return c
+}
+
+// compareSecrets finds the changes of what shown hides.
+func (p *planner) compareSecrets(path string, from, to listeners.Config) {
+	for _, secret := range []struct{ key, from, to string }{
+		{"cert", from.TLS.Cert, to.TLS.Cert},
+		{"key", from.TLS.Key, to.TLS.Key},
+		{"key_passphrase", from.TLS.KeyPassphrase, to.TLS.KeyPassphrase},
+		{"client_ca", from.TLS.ClientCA, to.TLS.ClientCA},
+	} {
+		path := path + ".tls." + secret.key
+		known := slices.ContainsFunc(p.changes, func(c Change) bool { return c.Path == path })
+		if secret.from != secret.to && !known {
+			p.changes = append(p.changes, Change{Path: path, Old: "(hidden)", New: "(hidden)", Apply: ApplyRestart, How: how(path, ApplyRestart)})
+		}
+	}
+}
+
+// compare compares two values of one key, or of the keys below it.
+func (p *planner) compare(path, apply string, from, to reflect.Value) {
+	if from.Kind() != reflect.Struct {
+		if !reflect.DeepEqual(from.Interface(), to.Interface()) {
+			p.changes = append(p.changes, Change{path, text(from), text(to), apply, how(path, apply)})
+		}
+		return
+	}
+	for i := range from.NumField() {
+		f := from.Type().Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			p.compare(path, "", from.Field(i), to.Field(i))
+		case name != "" && name != "-":
+			p.compare(path+"."+name, f.Tag.Get("apply"), from.Field(i), to.Field(i))
+		}
+	}
+}
+
+// text shows a value.
+func text(v reflect.Value) string {
+	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
+		if b, err := m.MarshalText(); err == nil {
+			return string(b)
+		}
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// how says what a change does.
+func how(path, apply string) string {
+	switch {
+	case strings.HasPrefix(path, listenersKey):
+		return "the socket stays; new connections are treated the new way, and the old ones are told to leave"
+	case apply == ApplyRestart:
+		return "a new server takes the new connections, and those of the old one are told to leave"
+	default:
+		return "takes effect at once"
+	}
+}
+
+// needsBackend reports whether the plan changes what the protocols' servers are made with.
+func (p Plan) needsBackend() bool {
+	return slices.ContainsFunc(p.Changes, func(c Change) bool {
+		return c.Apply == ApplyRestart && !strings.HasPrefix(c.Path, listenersKey)
+	})
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/coder/websocket"
+
+	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux"
+)
+
+// maxConnections is the bound of each pool, which must not be what is measured.
+const maxConnections = 20_000
+
+// startOurs serves everything by the mux, with the statistics and observers that it has by default.
+func startOurs(o serverOptions) (*running, error) {
+	r := newRunning(o)
+	routes := r.handlers.routes(func(handle func(context.Context, *websocket.Conn) error) http.Handler {
+		return mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error { return handle(ctx, c) })
+	})
+	cert, key := certificateFiles(o.dir)
+	s := mux.New(
+		mux.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))),
+		mux.WithHandler(routes),
+		mux.WithGRPC(func(g mux.GRPCRegistrar) { demov1.RegisterEchoServer(g, echoService{}) }),
+		mux.Configure(func(c *mux.Config) {
+			c.Listeners = []listeners.Config{
+				{Address: "127.0.0.1:0"},
+				{Address: "127.0.0.1:0", TLS: listeners.TLSConfig{Mode: "manual", Cert: cert, Key: key}},
+			}
+			for _, limit := range []*int{&c.Limits.MaxConnections, &c.HTTP1.MaxConnections, &c.HTTP2.MaxConnections, &c.GRPC.MaxConnections, &c.WebSocket.MaxConnections} {
+				*limit = maxConnections
+			}
+			c.Drain.Delay, c.Drain.Spread = 0, 0
+		}),
+	)
+	if err := s.Listen(); err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	addresses := s.Addrs()
+	for _, port := range []string{portHTTP1, portHTTP2, portGRPC, portWebSocket} {
+		r.addresses[port] = addresses[0].String()
+	}
+	r.addresses[portTLS] = addresses[1].String()
+	go func() { _ = s.ListenAndServe() }()
+	r.closers = append(r.closers, func() { _ = s.Close() })
+	r.drain = func(ctx context.Context) (time.Duration, int, error) {
+		report, err := s.Drain(ctx)
+		if report == nil {
+			return 0, 0, err
+		}
+		return report.Duration, report.ForcedTotal(), nil
+	}
+	return r, nil
+}

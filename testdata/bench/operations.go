@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// operation is a row of the tables. One of its functions is set besides its name.
+type operation struct {
+	name string
+	// open prepares the operation on one form; it is then performed again and again.
+	open func(context.Context, *process, sizes) (*session, error)
+	// idle makes a connection whose memory is measured.
+	idle idleOpener
+	// drain are the kinds of connections that are drained.
+	drain []idleOpener
+
+	// alone is set where the connections of all forms together would be too many for
+	// one process: they are opened for a slice and closed after it.
+	alone bool
+	// bulk is set where an operation takes so long that its latency says nothing new.
+	bulk bool
+}
+
+func operations() []operation {
+	var (
+		idleHTTP2 = idleStream(portHTTP2, http2Small)
+		idleGRPC  = idleStream(portGRPC, http2Call)
+	)
+	return []operation{
+		{name: "h1-keepalive", open: manyWorkers(http1Kept)},
+		{name: "h1-newconn", open: manyWorkers(http1New)},
+		{name: "h2c-streams", open: http2Streams},
+		{name: "tls-newconn", open: manyWorkers(tlsNew(false))},
+		{name: "tls-resumed", open: manyWorkers(tlsNew(true))},
+		{name: "grpc-unary", open: grpcUnary},
+		{name: "grpc-newconn", open: manyWorkers(grpcNew)},
+		{name: "grpc-stream", open: grpcStream},
+		{name: "ws-echo", open: manyWorkers(webSocketEcho)},
+		{name: "ws-broadcast", open: oneWorker(broadcast), alone: true, bulk: true},
+		{name: "download-100MB", open: oneWorker(download), bulk: true},
+		{name: "upload-100MB", open: oneWorker(upload), bulk: true},
+		{name: "idle-h1", idle: idleHTTP1},
+		{name: "idle-h2c", idle: idleHTTP2},
+		{name: "idle-grpc", idle: idleGRPC},
+		{name: "idle-ws", idle: idleWebSocket},
+		{name: "drain-10000", drain: []idleOpener{idleHTTP1, idleHTTP2, idleGRPC, idleWebSocket}},
+	}
+}
+
+// chooseOperations returns those whose names are in a list that is separated by commas; all of them for the empty list.
+func chooseOperations(list string) ([]operation, error) {
+	return choose("-ops", list, operations(), func(o operation) string { return o.name })
+}
+
+// chooseForms is the same for forms, of which those that are not installed are left out of the empty list.
+func chooseForms(list string) ([]form, error) {
+	chosen, err := choose("-forms", list, forms(), func(f form) string { return f.name })
+	if list == "" {
+		chosen = slices.DeleteFunc(chosen, func(f form) bool { return !f.isInstalled() })
+	}
+	return chosen, err
+}
+
+func choose[T any](flag, list string, all []T, name func(T) string) ([]T, error) {
+	if list == "" {
+		return all, nil
+	}
+	var chosen []T
+	for wanted := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(all, func(t T) bool { return name(t) == wanted })
+		if i < 0 {
+			return nil, fmt.Errorf("bench: %s: there is no %q", flag, wanted)
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
