@@ -1,5 +1,5 @@
 # Every target is one plain command, so that it can be typed without make too.
-.PHONY: run test lint e2e conformance clients stress fuzz
+.PHONY: run test lint e2e conformance clients stress fuzz bench
 
 # FUZZTIME is how long each fuzz target runs.
 FUZZTIME ?= 30s
@@ -24,6 +24,11 @@ clients: ## 2,000 requests from each of a dozen HTTP/2 and gRPC clients, none lo
 
 stress: ## the long forms of the stress tests; several minutes
 	cd testdata/stress && go test -count=1 -v -timeout 30m . -long
+	bash testdata/restarts/ci.sh -rate 1000 -restarts 100 -upgrades 50 -cycles 1000
+	bash testdata/reload/ci.sh -rate 1000
 
 fuzz: ## every fuzz target of the repository, FUZZTIME each
 	FUZZTIME=$(FUZZTIME) bash .ci/fuzz
+
+bench: ## server CPU, latency and memory through the mux and beside it; about 20 minutes
+	cd testdata/bench && go run . -rounds 7

@@ -40,7 +40,7 @@ type Config struct {
 	// between two such questions; nine without an answer end it. 0 is never; from 1s to 32767s, in whole seconds, rounded up.
 	TCPKeepalive time.Duration `apply:"restart" yaml:"tcp_keepalive"`
 
-	// TCPUserTimeout is how long sent bytes, or questions of `TCPKeepalive`, may go without an answer before the connection is
+	// TCPUserTimeout is how long sent bytes, or questions of TCPKeepalive, may go without an answer before the connection is
 	// ended (TCP_USER_TIMEOUT, RFC 5482). 0 leaves that to the system, which takes about a quarter of an hour. It needs Linux.
 	TCPUserTimeout time.Duration `apply:"restart" yaml:"tcp_user_timeout"`
 }

@@ -20,22 +20,45 @@ import (
 // earlier Detach, and with [errors.ErrUnsupported] where the inner listener has no SetDeadline, because its
 // Accept could not be woken.
 func (l *Listener) Detach() (net.Listener, error) {
-	inner, err := l.beginDetach()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	inner, err := l.endAccepts()
 	if err != nil {
 		return nil, fmt.Errorf("listeners: detach %s: %w", l.Addr(), err)
 	}
 	// The deadline stands until the last Accept has met it.
-	l.accepting.Lock()
-	defer l.accepting.Unlock()
+	for l.accepts > 0 {
+		l.returned.Wait()
+	}
 	// It fails for a listener that somebody has closed behind our back, which the next owner will see.
 	_ = inner.SetDeadline(time.Time{})
 	return l.inner, nil
 }
 
-// beginDetach makes every Accept return.
-func (l *Listener) beginDetach() (deadliner, error) {
+// CanDetach returns the error that Detach would fail with now, or nil.
+func (l *Listener) CanDetach() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, err := l.detachable(); err != nil {
+		return fmt.Errorf("listeners: detach %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// endAccepts makes every Accept return. The caller holds mu.
+func (l *Listener) endAccepts() (deadliner, error) {
+	inner, err := l.detachable()
+	if err != nil {
+		return nil, err
+	}
+	l.detached = true
+	l.end()
+	_ = inner.SetDeadline(time.Now())
+	return inner, nil
+}
+
+// detachable returns the inner listener if its Accept can be woken. The caller holds mu.
+func (l *Listener) detachable() (deadliner, error) {
 	if isClosed(l.stopping) {
 		return nil, net.ErrClosed
 	}
@@ -48,8 +71,5 @@ func (l *Listener) beginDetach() (deadliner, error) {
 	if err := inner.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	l.detached = true
-	l.end()
-	_ = inner.SetDeadline(time.Now())
 	return inner, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,8 @@ const (
 	detachClients  = 8
 	detachDials    = 10_000
 	detachments    = 200
-	detachAccepts  = 2 // goroutines in Accept at a time
+	detachAccepts  = 2  // goroutines in Accept at a time
+	detachShare    = 25 // connections that each owner gets at least
 	detachDeadline = 30 * time.Second
 )
 
@@ -38,26 +40,27 @@ func TestDetachLosesNothing(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.config.Address = "127.0.0.1:0"
 			inner := openAll(t, tt.config, nil)[0]
-			var dialled, served atomic.Int64
+			address := inner.Addr().String()
+			var dialled atomic.Int64
 			var clients sync.WaitGroup
 			for range detachClients {
 				clients.Go(func() {
 					for dialled.Add(1) <= detachDials {
-						if err := ask(inner.Addr().String(), tt.hello); err != nil {
+						if err := ask(address, tt.hello); err != nil {
 							t.Error(err)
 						}
 					}
 				})
 			}
+			e := &echo{served: make(chan struct{}, detachDials)}
 			for range detachments {
 				l := New(inner, nil)
 				var acceptors sync.WaitGroup
 				for range detachAccepts {
-					acceptors.Go(func() { serve(t, l, &served) })
+					acceptors.Go(func() { e.serve(t, l) })
 				}
-				// Each owner has its share of the connections before the next one comes.
-				for share := served.Load() + detachDials/detachments/2; served.Load() < min(share, detachDials); {
-					time.Sleep(100 * time.Microsecond)
+				for range detachShare {
+					<-e.served
 				}
 				var err error
 				if inner, err = l.Detach(); err != nil {
@@ -67,12 +70,13 @@ func TestDetachLosesNothing(t *testing.T) {
 			}
 			last := New(inner, nil)
 			var acceptor sync.WaitGroup
-			acceptor.Go(func() { serve(t, last, &served) })
+			acceptor.Go(func() { e.serve(t, last) })
 			clients.Wait()
 			last.Stop()
 			acceptor.Wait()
-			if got := served.Load(); got != detachDials {
-				t.Errorf("%d connections were served, want %d", got, detachDials)
+			e.conns.Wait()
+			if got, want := len(e.served), detachDials-detachments*detachShare; got != want {
+				t.Errorf("%d connections beside each owner's share, want %d", got, want)
 			}
 		})
 	}
@@ -98,8 +102,14 @@ func ask(address, hello string) error {
 	return conn.(*net.TCPConn).SetLinger(0)
 }
 
-// serve gives each client its byte back until the listener ends.
-func serve(t *testing.T, l *Listener, served *atomic.Int64) {
+// echo gives each client its byte back.
+type echo struct {
+	conns  sync.WaitGroup
+	served chan struct{} // an element for each connection
+}
+
+// serve accepts until the listener ends.
+func (e *echo) serve(t *testing.T, l *Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -108,14 +118,14 @@ func serve(t *testing.T, l *Listener, served *atomic.Int64) {
 			}
 			return
 		}
-		served.Add(1)
-		go func() {
+		e.served <- struct{}{}
+		e.conns.Go(func() {
 			defer conn.Close()
 			if _, err := io.CopyN(conn, conn, 1); err != nil {
 				t.Errorf("serve: %v", err)
 			}
 			_, _ = io.Copy(io.Discard, conn) // The client closes first.
-		}()
+		})
 	}
 }
 
@@ -123,6 +133,9 @@ func serve(t *testing.T, l *Listener, served *atomic.Int64) {
 func TestDetachLeavesTheSocket(t *testing.T) {
 	socket := listenLoopback(t)
 	l := New(socket, nil)
+	if err := l.CanDetach(); err != nil {
+		t.Errorf("CanDetach: %v", err)
+	}
 	inner, err := l.Detach()
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +184,9 @@ func TestDetachRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			if err := tt.l.CanDetach(); !errors.Is(err, tt.want) {
+				t.Errorf("CanDetach: %v, want %v", err, tt.want)
+			}
 			inner, err := tt.l.Detach()
 			if inner != nil || !errors.Is(err, tt.want) {
 				t.Errorf("Detach = %v, %v; want %v", inner, err, tt.want)
@@ -229,7 +245,7 @@ func TestDetachKeepsTheLastConnection(t *testing.T) {
 // TestDetachEndsBackoff: a shortage of files is no reason to wait.
 func TestDetachEndsBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake := newFakeListener(func() (net.Conn, error) { return nil, acceptErrno(24) })
+		fake := newFakeListener(func() (net.Conn, error) { return nil, acceptErrno(syscall.EMFILE) })
 		l := New(deadlineListener{fake}, nil)
 		accepted := make(chan error, 1)
 		go func() {

@@ -36,10 +36,9 @@ func (l layer) SyscallConn() (syscall.RawConn, error) {
 // below returns what the layer stands on.
 func (l layer) below() net.Listener { return l.Listener }
 
-// Unwrap returns the listener that [Config.Open] has got from its listen function,
-// without what it has put above it; l itself where that is nothing. It is
-// how an open socket gets other options: Open is called with a listen function that
-// returns the socket's listener.
+// Unwrap returns the socket's listener that [Config.Open] has got from its listen function, without what it
+// has put above it; l itself where that is nothing. Open takes it among those that are
+// kept, and so gives an open socket the options of another Config.
 func Unwrap(l net.Listener) net.Listener {
 	for {
 		above, ok := l.(interface{ below() net.Listener })

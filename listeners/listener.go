@@ -43,12 +43,11 @@ type Listener struct {
 	failures failureLog
 	failed   atomic.Uint64
 
-	// accepting is held for reading by each Accept, so that Detach can wait for all.
-	accepting sync.RWMutex
-
 	// mu makes the first one of Stop, Close and Detach decide, and guards the
-	// deadline that they set.
+	// deadline that they set and the number of Accepts under way.
 	mu       sync.Mutex
+	accepts  int
+	returned *sync.Cond    // with mu: an Accept has returned
 	stopping chan struct{} // closed by that first one
 	detached bool          // it was Detach; not changed once stopping is closed
 	drained  atomic.Int64  // nanoseconds spent on emptying the queue
@@ -70,6 +69,7 @@ func New(inner net.Listener, log *slog.Logger) *Listener {
 		stopping: make(chan struct{}),
 		closed:   make(chan struct{}),
 	}
+	l.returned = sync.NewCond(&l.mu)
 	l.close = sync.OnceValue(func() error {
 		close(l.closed)
 		if l.detached {
@@ -87,8 +87,8 @@ func New(inner net.Listener, log *slog.Logger) *Listener {
 // still holds and then, as after [Listener.Close] and [Listener.Detach], an error that wraps
 // net.ErrClosed. Any other error is the inner listener's, wrapped.
 func (l *Listener) Accept() (net.Conn, error) {
-	l.accepting.RLock()
-	defer l.accepting.RUnlock()
+	l.countAccept(1)
+	defer l.countAccept(-1)
 	backoff := time.Duration(0)
 	for !isClosed(l.stopping) {
 		conn, err := l.inner.Accept()
@@ -113,6 +113,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 		return nil, l.acceptError(net.ErrClosed)
 	}
 	return l.acceptQueued()
+}
+
+// countAccept notes that an Accept begins or ends.
+func (l *Listener) countAccept(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.accepts += n
+	l.returned.Broadcast()
 }
 
 // acceptQueued returns a connection that the kernel had completed before the

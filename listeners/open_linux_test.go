@@ -60,28 +60,80 @@ func TestOpenReusePort(t *testing.T) {
 	}
 }
 
-// TestOpenReusePortKeepsSockets: sockets that are open already, and were meant to be alone, get company.
-func TestOpenReusePortKeepsSockets(t *testing.T) {
+// TestOpenReusePortInherits: an inherited socket that was meant to be alone gets company.
+func TestOpenReusePortInherits(t *testing.T) {
 	first := listenLoopback(t)
 	address := first.Addr().String()
-	t.Run("inherited", func(t *testing.T) {
-		s := &Sockets{inherited: []*inheritedSocket{{Listener: first, address: address}}}
-		open := openAll(t, sharing(address, 3), s.Listen)
-		if got := open[0].(*socket).innerSocket; got != first {
-			t.Errorf("the first socket is %v, not the inherited one", got)
+	s := &Sockets{inherited: []*inheritedSocket{{Listener: first, address: address}}}
+	open := openAll(t, sharing(address, 3), s.Listen)
+	if got := open[0].(*socket).innerSocket; got != first {
+		t.Errorf("the first socket is %v, not the inherited one", got)
+	}
+	files, _, err := s.Pass(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		f.Close()
+	}
+	if len(files) != len(open) {
+		t.Errorf("%d sockets are handed over, want %d", len(files), len(open))
+	}
+	checkSpread(t, open)
+}
+
+// TestOpenKeeps: open sockets get other options and company, and lose both again.
+func TestOpenKeeps(t *testing.T) {
+	first := openAll(t, Config{Address: "127.0.0.1:0"}, nil)[0]
+	more := sharing("127.0.0.1:0", 3)
+	more.TCPUserTimeout = time.Second
+	open := openAll(t, more, nil, Unwrap(first))
+	if Unwrap(open[0]) != Unwrap(first) {
+		t.Error("the first socket was opened anew")
+	}
+	for _, l := range open[1:] {
+		l.Close()
+	}
+	if got := acceptedOptions(t, open[0]); got.UserTimeout != 1000 {
+		t.Errorf("options are %+v, want a user timeout", got)
+	}
+	sockets := []net.Listener{Unwrap(open[0]), Unwrap(open[1])}
+	again := openAll(t, withAddress(DefaultConfig(), "127.0.0.1:0"), nil, sockets...)
+	if len(again) != 1 || again[0] != sockets[0] {
+		t.Errorf("open are %v, want the first socket as it is", again)
+	}
+	if got := acceptedOptions(t, again[0]); got.UserTimeout != 0 {
+		t.Errorf("options are %+v, want no user timeout", got)
+	}
+}
+
+// TestOpenFailsAndKeeps: a failure closes what was opened, and not what was kept.
+func TestOpenFailsAndKeeps(t *testing.T) {
+	kept := listenLoopback(t)
+	failure := errors.New("no more")
+	var opened []net.Listener
+	_, err := sharing(kept.Addr().String(), 3).Open(t.Context(), func(ctx context.Context, address string) (net.Listener, error) {
+		if len(opened) == 1 {
+			return nil, failure
 		}
-		files, _, err := s.Pass(nil)
-		if err != nil {
-			t.Fatal(err)
+		l, err := Listen(ctx, address)
+		opened = append(opened, l)
+		return l, err
+	}, kept)
+	if !errors.Is(err, failure) {
+		t.Errorf("Open: %v, want what listen said", err)
+	}
+	for _, l := range opened {
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Accept: %v, want net.ErrClosed", err)
 		}
-		for _, f := range files {
-			f.Close()
-		}
-		if len(files) != len(open) {
-			t.Errorf("%d sockets are handed over, want %d", len(files), len(open))
-		}
-		checkSpread(t, open)
-	})
+	}
+	dial(t, kept.Addr())
+	conn, err := kept.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 }
 
 // TestOpenReusePortInheritsAll: all sockets of the process before are used again, and none is opened beside them.

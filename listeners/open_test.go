@@ -11,9 +11,9 @@ import (
 )
 
 // openAll opens what c says and closes it with the test.
-func openAll(t *testing.T, c Config, listen func(context.Context, string) (net.Listener, error)) []net.Listener {
+func openAll(t *testing.T, c Config, listen ListenFunc, keep ...net.Listener) []net.Listener {
 	t.Helper()
-	open, err := c.Open(t.Context(), listen)
+	open, err := c.Open(t.Context(), listen, keep...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestOpenBacklog(t *testing.T) {
 
 // TestOpenFails: what listen returned is closed where the options cannot be set.
 func TestOpenFails(t *testing.T) {
-	fake := func(l net.Listener) func(context.Context, string) (net.Listener, error) {
+	fake := func(l net.Listener) ListenFunc {
 		return func(context.Context, string) (net.Listener, error) { return l, nil }
 	}
 	unix, err := Listen(t.Context(), "unix:"+filepath.Join(t.TempDir(), "x.sock"))

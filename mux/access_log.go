@@ -66,6 +66,7 @@ func callAccess(ctx context.Context, method string) access {
 // outcome is how a request or call went.
 type outcome struct {
 	protocol protocols.Protocol
+	number   uint64 // of the request on its connection
 	code     int
 	sent     int64
 	duration time.Duration
@@ -81,7 +82,7 @@ func (s *Server) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 		attrs = append(attrs, slog.Uint64(keyConnID, c.account.ID()), slog.String(keyRemoteAddr, c.remoteAddr()))
 	}
 	attrs = append(attrs,
-		slog.String(keyRequestID, requestID(a.requestID, c)),
+		slog.String(keyRequestID, requestID(a.requestID, c, o.number)),
 		slog.String(keyProtocol, string(o.protocol)))
 	if traceID, spanID, ok := parseTraceparent(a.traceparent); ok {
 		attrs = append(attrs, slog.String(keyTraceID, traceID), slog.String(keySpanID, spanID))
@@ -108,14 +109,14 @@ const maxRequestID = 128
 
 // requestID returns the client's own id of a request where it is one word of visible
 // ASCII, and otherwise the connection's id and the request's number on it.
-func requestID(given string, c *conn) string {
+func requestID(given string, c *conn, number uint64) string {
 	if given != "" && len(given) <= maxRequestID && isVisible(given) {
 		return given
 	}
 	if c == nil {
 		return ""
 	}
-	return strconv.FormatUint(c.account.ID(), 10) + "-" + strconv.FormatUint(c.account.Requests(), 10)
+	return strconv.FormatUint(c.account.ID(), 10) + "-" + strconv.FormatUint(number, 10)
 }
 
 func isVisible(s string) bool {

@@ -41,10 +41,8 @@ func (s *Server) newBackend(c *Config) (*backend, error) {
 	b.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
 	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, hooks, connAge)
 	b.refusals = listeners.NewSub(listenAddr("refusals"), maxRefusals)
-	hooks1 := hooks
-	hooks1.ConnState = trackHTTP1
-	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks1)
-	b.webSocket = protocols.NewHTTP1Server(c.HTTP1, hooks1)
+	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
+	b.webSocket = protocols.NewHTTP1Server(c.HTTP1, hooks)
 	if c.HTTP2.UpgradeH2C {
 		if b.h2c, err = protocols.NewH2CUpgrades(c.HTTP2, hooks, h2cUpgraded); err != nil {
 			return nil, fmt.Errorf("mux: %w", err)

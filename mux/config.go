@@ -34,8 +34,10 @@ const DefaultAddress = "127.0.0.1:8080"
 
 // DefaultConfig returns a Config with every default filled in.
 func DefaultConfig() Config {
+	l := listeners.DefaultConfig()
+	l.Address = DefaultAddress
 	return Config{
-		Listeners: []listeners.Config{{Address: DefaultAddress}},
+		Listeners: []listeners.Config{l},
 		Sniff:     protocols.DefaultSniffLimits(),
 		Limits:    pool.DefaultConfig(),
 		HTTP1:     protocols.DefaultHTTP1Config(),
@@ -77,6 +79,7 @@ func (c Config) Validate() error {
 func (c Config) limits() pool.Limits {
 	return pool.Limits{
 		Total:      c.Limits.MaxConnections,
+		Wait:       c.Limits.OnLimit == pool.Wait,
 		PerAddress: c.Limits.PerAddress,
 		PerTag: map[pool.Tag]int{
 			pool.Tag(protocols.HTTP1):     c.HTTP1.MaxConnections,

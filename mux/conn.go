@@ -69,8 +69,10 @@ const (
 	flagFinalTold                   // its client was told its last stream
 	flagNoticed                     // somebody has a context that ends with it
 	flagNotified                    // that context is to end
+	flagReserved                    // a place in the pool of WebSockets is kept for it
 	flagNoGrace                     // it is to leave for no fault of its own, and takes the time it needs
-	flagDeclared                    // the length of the last HTTP/1.1 request's body was declared
+	flagBody                        // the last HTTP/1.1 request has a body, and is not answered
+	flagDeclared                    // the length of that body was declared
 )
 
 func (c *conn) has(f flag) bool { return c.flags.Load()&uint32(f) != 0 }
@@ -83,6 +85,7 @@ func (c *conn) claim(f flag) bool { return c.flags.Or(uint32(f))&uint32(f) == 0 
 // http2State is what only a connection with requests in HTTP/2 needs.
 type http2State struct {
 	exchanges exchanges
+	running   atomic.Int32 // requests whose handlers have not returned, calls included
 	calls     callSlots
 }
 
@@ -205,6 +208,7 @@ func (c *conn) Close() error {
 		// Nobody wanted the TLS that the peer asks for on a port without it.
 		_, _ = c.account.Write(handshakeFailure)
 	}
+	c.noteWhy()
 	err := c.Conn.Close()
 	c.settle()
 	if c.has(flagShown) {
@@ -214,6 +218,36 @@ func (c *conn) Close() error {
 		c.root.server.notices.forget(c)
 	}
 	return err
+}
+
+// noteWhy records why the connection is being closed, where the account cannot know it: it was not recognised, or one
+// of an HTTP/2 server's times has run out.
+func (c *conn) noteWhy() {
+	if !c.has(flagSettled) {
+		switch c.verdict().Failure {
+		case protocols.FailureTimeout:
+			c.account.SetCloseReason(pool.ReasonSniff)
+		case failureTLS:
+			c.account.SetCloseReason(pool.ReasonTLS)
+		}
+		return
+	}
+	if c.has(flagTold) || c.account.CloseReason() != "" {
+		return
+	}
+	b := c.root.backend.config
+	patience := b.HTTP2.PingTimeout
+	if protocols.Protocol(c.root.server.conns.Tag(&c.account)) == protocols.GRPC {
+		patience = b.GRPC.PingTimeout
+	}
+	switch idle, aged, mute := c.ServerLeft(patience * 9 / 10); {
+	case mute:
+		c.account.SetCloseReason(pool.ReasonPing)
+	case aged:
+		c.account.SetCloseReason(pool.ReasonAge)
+	case idle && !c.root.server.telling.Load():
+		c.account.SetCloseReason(pool.ReasonIdle)
+	}
 }
 
 // settle takes the connection off the list of those that its root still has to

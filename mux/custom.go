@@ -14,6 +14,7 @@ import (
 	"github.com/soheilhy/cmux"
 
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -54,7 +55,7 @@ func (s *Server) MatchAfter(name string, matchers ...cmux.Matcher) net.Listener 
 }
 
 func (s *Server) addCustom(name string, after bool, matchers []cmux.Matcher) net.Listener {
-	if name == "" || name == "sniffing" || slices.Contains(builtin, protocols.Protocol(name)) {
+	if name == "" || slices.Contains([]string{string(pool.Sniffing), string(pool.TotalTag), string(refusedTag)}, name) || slices.Contains(builtin, protocols.Protocol(name)) {
 		panic("mux: " + name + " cannot be the name of a custom protocol")
 	}
 	s.mu.Lock()
@@ -124,9 +125,10 @@ func (s *Server) waitTaken(ctx context.Context) {
 // closeCustoms ends the custom listeners; connections that were accepted live on.
 func (s *Server) closeCustoms() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.custom {
-		_ = c.listener.Close()
+	customs := slices.Clone(s.custom)
+	s.mu.Unlock()
+	for _, c := range customs {
+		_ = c.listener.Close() // What it closes is told to observers, who may ask the server.
 	}
 }
 

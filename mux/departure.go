@@ -59,6 +59,9 @@ func (c *conn) track(state http.ConnState) {
 		c.departure.mu.Lock()
 		c.idleSince = c.account.Received()
 		c.departure.mu.Unlock()
+		if c.has(flagBody) {
+			c.unset(flagBody)
+		}
 		c.account.SetState(pool.StateIdle)
 	case http.StateHijacked:
 		c.account.SetState(pool.StateUpgraded)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/muxserve/muxserve/listeners"
 )
@@ -18,6 +17,7 @@ type endpoint struct {
 	config   listeners.Config // the zero one where brought
 	brought  bool             // by a caller of Serve
 	sockets  []net.Listener
+	kept     int            // of the sockets, those that were open before
 	tls      *listeners.TLS // nil: plaintext, or WithTLS
 	optional bool
 	allow    allow
@@ -32,45 +32,39 @@ type endpoint struct {
 	next     *endpoint
 }
 
-// open opens the sockets of a configured listener, and reads its certificates.
-func (s *Server) open(c listeners.Config) (*endpoint, error) {
-	l, err := s.listen(context.Background(), c.Address)
-	if err != nil {
-		return nil, fmt.Errorf("mux: %w", err)
-	}
-	e, err := newEndpoint(c, []net.Listener{l})
-	if err != nil {
-		_ = l.Close()
-		return nil, err
-	}
-	return e, nil
-}
-
-// newEndpoint returns an endpoint that serves sockets as c says. When it fails, the sockets stay as they are.
-func newEndpoint(c listeners.Config, sockets []net.Listener) (*endpoint, error) {
+// open opens the sockets of a configured listener, and reads its certificates. Sockets of that address that
+// are open already may be given, bare; they are used first, and stay open when it fails.
+func (s *Server) open(c listeners.Config, keep ...net.Listener) (*endpoint, error) {
 	e := &endpoint{config: c, optional: c.TLS.Optional, allow: allowOf(c.Protocols)}
+	var err error
 	if c.TLS.Enabled() {
-		var err error
 		if e.tls, err = listeners.NewTLS(c.TLS); err != nil {
 			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
 		}
 	}
-	for _, l := range sockets {
-		if _, err := listeners.NewProxyListener(l, c.ProxyProtocol); err != nil {
-			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
-		}
+	if e.sockets, err = c.Open(context.Background(), s.listen, keep...); err != nil {
+		return nil, fmt.Errorf("mux: %w", err)
 	}
-	e.sockets = sockets
+	e.kept = len(keep)
 	return e, nil
 }
 
-// proxied returns the i-th socket as its connections are to be read.
-func (e *endpoint) proxied(i int) net.Listener {
-	l, err := listeners.NewProxyListener(e.sockets[i], e.config.ProxyProtocol)
-	if err != nil { // It was tried when the endpoint was made.
-		return e.sockets[i]
+// close closes what open has opened.
+func (e *endpoint) close() error {
+	var err error
+	for _, l := range e.sockets[min(e.kept, len(e.sockets)):] {
+		err = errors.Join(err, l.Close())
 	}
-	return l
+	return err
+}
+
+// bare returns the first n sockets without the layers of their connections.
+func (e *endpoint) bare(n int) []net.Listener {
+	var bare []net.Listener
+	for _, l := range e.sockets[:min(n, len(e.sockets))] {
+		bare = append(bare, listeners.Unwrap(l))
+	}
+	return bare
 }
 
 // Addr returns the address of the first socket; all have the same.
@@ -103,19 +97,25 @@ func (e *endpoint) replace() []*root {
 	return slices.Clone(e.roots)
 }
 
-// handOver stops accepting and leaves the sockets, with what the kernel has queued, to who accepts next.
-func (e *endpoint) handOver() {
-	for _, r := range e.replace() {
+// handOver stops accepting and leaves the first n sockets, with what the kernel has queued, to who accepts next. It closes the others
+// behind what they have queued.
+func (e *endpoint) handOver(n int) {
+	for i, r := range e.replace() {
+		if i >= n {
+			r.listener.Stop()
+			continue
+		}
 		_, _ = r.listener.Detach() // canHandOver has seen that it can; a listener that has failed fails for the next as well.
 	}
 }
 
 // canHandOver reports why handOver would not do.
 func (e *endpoint) canHandOver() error {
-	for i, l := range e.sockets {
-		d, ok := l.(interface{ SetDeadline(t time.Time) error })
-		if !ok || errors.Is(d.SetDeadline(time.Time{}), errors.ErrUnsupported) {
-			return fmt.Errorf("mux: listener %s: a %T cannot go on under another configuration: %w", e.sockets[i].Addr(), l, errors.ErrUnsupported)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range e.roots {
+		if err := r.listener.CanDetach(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("mux: listener %s cannot go on under another configuration: %w", e.Addr(), err)
 		}
 	}
 	return nil
@@ -141,7 +141,7 @@ func (s *Server) serveEndpoints(endpoints ...*endpoint) bool {
 	for _, e := range endpoints {
 		e.mu.Lock()
 		for i := range e.sockets {
-			e.roots = append(e.roots, newRoot(s, b, e, e.proxied(i)))
+			e.roots = append(e.roots, newRoot(s, b, e, e.sockets[i]))
 		}
 		e.left = len(e.roots)
 		roots = append(roots, e.roots...)
@@ -185,9 +185,7 @@ func (s *Server) announceChange() {
 func closeEndpoints(endpoints []*endpoint) error {
 	var err error
 	for _, e := range endpoints {
-		for _, l := range e.sockets {
-			err = errors.Join(err, l.Close())
-		}
+		err = errors.Join(err, e.close())
 	}
 	return err
 }

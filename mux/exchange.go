@@ -20,7 +20,7 @@ type exchange struct {
 	reading  atomic.Bool   // the handler waits for the request's body
 	received atomic.Int64  // bytes of the body
 	writing  atomic.Bool   // the handler waits for room in the stream's window
-	written  atomic.Uint64 // writes that have gone through
+	written  atomic.Uint64 // parts of the response that have gone through
 
 	declared bool        // the body's length is known
 	body     requestBody // what the handler reads
@@ -92,17 +92,17 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// writeStep is how much of a response goes into a stream at a time, so that a
-// client which takes it slowly is seen to move: a stream's usual window.
-const writeStep = 64 << 10
+// writeStep is how much of a response goes into its stream at a time, so that a client which takes it slowly is seen to
+// move: a frame.
+const writeStep = 16 << 10
 
 // Write implements [http.ResponseWriter].
 func (r *recorder2) Write(p []byte) (written int, err error) {
 	r.writing.Store(true)
 	defer r.writing.Store(false)
 	for {
-		step := p[:min(len(p), writeStep)]
-		n, err := r.recorder.Write(step)
+		n, err := r.recorder.Write(p[:min(len(p), writeStep)])
+		r.written.Add(1)
 		written += n
 		if err != nil {
 			return written, err
@@ -110,7 +110,6 @@ func (r *recorder2) Write(p []byte) (written int, err error) {
 		if p = p[n:]; len(p) == 0 {
 			return written, nil
 		}
-		r.written.Add(1)
 	}
 }
 
@@ -121,6 +120,7 @@ func (r *recorder2) WriteString(s string) (int, error) {
 	}
 	r.writing.Store(true)
 	defer r.writing.Store(false)
+	defer r.written.Add(1)
 	return r.recorder.WriteString(s)
 }
 
@@ -136,6 +136,7 @@ func (r *recorder2) Flush() { _ = r.FlushError() }
 func (r *recorder2) FlushError() error {
 	r.writing.Store(true)
 	defer r.writing.Store(false)
+	defer r.written.Add(1)
 	return r.recorder.FlushError()
 }
 
@@ -180,11 +181,14 @@ func (s *stall) tick(elapsed time.Duration, written uint64, c *protocols.Progres
 
 // sweep ends the requests of the list whose client has stopped moving: their streams, and not the
 // connection, which may be carrying others. It returns how many bodies and how many responses it has ended.
-func (l *exchanges) sweep(elapsed time.Duration, c *protocols.ProgressConfig) (bodies, responses int) {
+//
+// shut says that the client's window for the connection is shut, because handlers have not read what fills it: then no
+// body can move, and that is not the client's fault.
+func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.ProgressConfig) (bodies, responses int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for e := l.first; e != nil; e = e.next {
-		if !e.reading.Load() {
+		if !e.reading.Load() || shut {
 			e.upload.idle = 0
 		} else if e.upload.tick(elapsed, e.received.Load(), e.declared, c) {
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)

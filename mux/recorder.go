@@ -14,12 +14,16 @@ type recorder struct {
 	http.ResponseWriter
 	code int   // 0 until the status is decided
 	sent int64 // bytes of the response's body that the handler has written
+	conn *conn // of an HTTP/1.1 request; nil for others
 }
 
 // recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
 // it can hijack or push must get the true answer. HTTP/2 needs to be watched by the stream.
 type (
-	recorder1 struct{ recorder }
+	recorder1 struct {
+		recorder
+		handshake bool // the request asks for a WebSocket
+	}
 	recorder2 struct {
 		recorder
 		exchange
@@ -41,20 +45,32 @@ func (r *recorder) status() int {
 	return r.code
 }
 
+// decide fixes the status. The client of an HTTP/1.1 connection that is to leave is told now, because that may have
+// been decided since the request came.
+func (r *recorder) decide(code int) {
+	if r.code != 0 {
+		return
+	}
+	r.code = code
+	if r.conn.isTold() && code != http.StatusSwitchingProtocols {
+		r.Header().Set("Connection", "close")
+	}
+}
+
 // Unwrap is for [http.ResponseController].
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // WriteHeader implements [http.ResponseWriter]. An informational status is not the answer yet (RFC 9110 section 15.2).
 func (r *recorder) WriteHeader(code int) {
-	if r.code == 0 && (code >= http.StatusOK || code == http.StatusSwitchingProtocols) {
-		r.code = code
+	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
+		r.decide(code)
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
-	r.code = r.status()
+	r.decide(http.StatusOK)
 	n, err := r.ResponseWriter.Write(p)
 	r.sent += int64(n)
 	return n, err
@@ -62,7 +78,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
-	r.code = r.status()
+	r.decide(http.StatusOK)
 	n, err := io.WriteString(r.ResponseWriter, s)
 	r.sent += int64(n)
 	return n, err
@@ -70,7 +86,7 @@ func (r *recorder) WriteString(s string) (int, error) {
 
 // ReadFrom implements [io.ReaderFrom].
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	r.code = r.status()
+	r.decide(http.StatusOK)
 	n, err := io.Copy(r.ResponseWriter, src)
 	r.sent += n
 	return n, err
@@ -81,13 +97,30 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 
 // FlushError is what [http.ResponseController] flushes by.
 func (r *recorder) FlushError() error {
-	r.code = r.status()
+	r.decide(http.StatusOK)
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
-// Hijack implements [http.Hijacker].
+// WriteHeader implements [http.ResponseWriter]. Who has read enough of a body will not read the rest, as
+// net/http does it for [http.MaxBytesReader], which tells its own writers alone.
+func (r *recorder1) WriteHeader(code int) {
+	if code == http.StatusRequestEntityTooLarge && r.code == 0 {
+		r.Header().Set("Connection", "close")
+	}
+	r.recorder.WriteHeader(code)
+}
+
+// Hijack implements [http.Hijacker]. Who takes the connection over before there was an
+// answer gives it himself, and what follows is another protocol.
 func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return http.NewResponseController(r.ResponseWriter).Hijack()
+	if r.handshake && !r.conn.takePlace() {
+		return nil, nil, errNoPlace
+	}
+	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err == nil && r.code == 0 {
+		r.code = http.StatusSwitchingProtocols
+	}
+	return conn, rw, err
 }
 
 // Push implements [http.Pusher].

@@ -30,6 +30,8 @@ func (s *Server) tooManyRefusals() bool {
 // to connect has failed, and it backs off as it does from a server that is down.
 func (s *Server) refuse(c *conn, tag pool.Tag) {
 	s.conns.Reject(tag, c.refused.String())
+	s.conns.Exempt(&c.account)
+	c.account.SetCloseReason(pool.ReasonRefused)
 	polite := !s.tooManyRefusals() && !c.verdict().IsUndecided() && s.conns.Move(&c.account, refusedTag)
 	c.settle()
 	if polite {
@@ -61,12 +63,7 @@ func connAge(r *http.Request) time.Duration {
 // a lowered limit stay, but for WebSockets: those that are too many are closed with 1013 (try again later).
 func (s *Server) SetLimits(l pool.Limits) {
 	s.conns.SetLimits(l)
-	tag := pool.Tag(protocols.WebSocket)
-	if limit := l.PerTag[tag]; limit > 0 {
-		if excess := s.conns.Len(tag) - limit; excess > 0 {
-			s.webSockets.CloseExcess(excess)
-		}
-	}
+	s.webSockets.CloseExcess(max(0, l.PerTag[pool.Tag(protocols.WebSocket)]))
 }
 
 // background is a set of goroutines that the server waits for at its end.

@@ -3,7 +3,6 @@ package mux
 import (
 	"errors"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"time"
 
@@ -114,9 +113,16 @@ type change struct {
 	backend   *backend
 	endpoints []*endpoint // the configured ones, as they will be
 	begin     []*endpoint // of those, the ones that are new
-	opened    []*endpoint // of those, the ones with new sockets
-	handOver  []*endpoint // the ones whose sockets are served another way, the brought ones included
+	opened    []*endpoint // of those, the ones for which sockets were opened or kept
+	handOver  []handOver  // the ones whose sockets are served another way, the brought ones included
 	end       []*endpoint // the ones that are no longer wanted
+}
+
+// handOver is an endpoint whose first sockets are served another way.
+type handOver struct {
+	*endpoint
+
+	sockets int
 }
 
 // prepare opens what is new. When it fails it closes that again.
@@ -141,9 +147,11 @@ func (s *Server) prepare(c *Config, b *backend) (*change, error) {
 			old := left[i]
 			left = slices.Delete(left, i, i+1)
 			if err = old.canHandOver(); err == nil {
-				e, err = newEndpoint(want, old.sockets)
+				if e, err = s.open(want, old.bare(max(1, want.ReusePort))...); err == nil {
+					ch.opened = append(ch.opened, e)
+					ch.handOver = append(ch.handOver, handOver{old, e.kept})
+				}
 			}
-			ch.handOver = append(ch.handOver, old)
 		}
 		if err != nil {
 			_ = closeEndpoints(ch.opened)
@@ -159,7 +167,7 @@ func (s *Server) prepare(c *Config, b *backend) (*change, error) {
 				_ = closeEndpoints(ch.opened)
 				return nil, err
 			}
-			ch.handOver = append(ch.handOver, old)
+			ch.handOver = append(ch.handOver, handOver{old, len(old.sockets)})
 		}
 	}
 	return ch, nil
@@ -190,16 +198,17 @@ func (s *Server) apply(c *Config, ch *change) {
 		r.configure(c)
 	}
 	var retired []*root
-	for _, e := range slices.Concat(ch.handOver, ch.end) {
+	for _, e := range ch.end {
 		retired = append(retired, e.replace()...)
 	}
 	// Where a socket stays, the kernel queues who comes in between. Where it does not, the new one is served first.
 	begin := ch.begin
 	for _, e := range ch.handOver {
-		e.handOver()
+		retired = append(retired, e.replace()...)
 		if e.brought {
 			begin = append(begin, e.successor())
 		}
+		e.handOver(e.sockets)
 	}
 	s.serveEndpoints(begin...)
 	for _, e := range ch.end {
@@ -217,10 +226,6 @@ func (s *Server) retire(roots []*root, spread time.Duration) {
 	}
 	_ = waitRoots(s.serving, roots)
 	theirs := func(c *conn) bool { return slices.Contains(roots, c.root) }
-	s.webSockets.Leave(s.serving, spread, func(r *http.Request) bool {
-		c, ok := connOf(r.Context())
-		return ok && theirs(c)
-	})
 	var leaving []*conn
 	for _, a := range s.conns.Conns() {
 		if c, ok := a.Owner().(*conn); ok && theirs(c) {

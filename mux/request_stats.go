@@ -30,21 +30,28 @@ func (s *Server) newRequestStats() requestStats {
 	return requestStats{of(protocols.HTTP1), of(protocols.HTTP2), of(protocols.GRPC), of(protocols.WebSocket)}
 }
 
+// begun is when a request began, and its number on its connection.
+type begun struct {
+	at     time.Time
+	number uint64
+}
+
 // begin counts a request, call or session that begins.
-func (b book) begin(c *conn) time.Time {
+func (b book) begin(c *conn) begun {
 	b.Begin()
+	n := uint64(0)
 	if c != nil {
-		c.account.BeginRequest()
+		n = c.account.BeginRequest()
 	}
-	return time.Now()
+	return begun{time.Now(), n}
 }
 
 // end counts it again when it is over, and returns how long it took. A peer that got no answer counts as answered with code.
-func (b book) end(c *conn, started time.Time, code int, failed bool) time.Duration {
+func (b book) end(c *conn, started begun, code int, failed bool) time.Duration {
 	if c != nil {
 		c.account.EndRequest()
 	}
-	took := time.Since(started)
+	took := time.Since(started.at)
 	b.End(took, failed, code)
 	return took
 }
@@ -53,16 +60,25 @@ func (b book) end(c *conn, started time.Time, code int, failed bool) time.Durati
 // request with code 101 that lasts as long as it is open. The server's faults count as failures.
 func (s *Server) countHTTP(b book, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	started := b.begin(c)
-	// A handler that panics has not answered; net/http closes the connection or resets the stream.
-	code := http.StatusInternalServerError
+	var asked access
+	if s.accessLog != nil {
+		asked = httpAccess(r) // The handler may change the request.
+	}
+	finished := false
 	defer func() {
-		took := b.end(c, started, code, code >= http.StatusInternalServerError)
+		code := rec.status()
+		if !finished && rec.code == 0 {
+			// A handler that panics has not answered; net/http closes the connection or resets the stream.
+			code = http.StatusInternalServerError
+		}
+		took := b.end(c, started, code, !finished || code >= http.StatusInternalServerError)
 		if s.accessLog != nil {
-			s.logAccess(r.Context(), c, httpAccess(r), outcome{b.protocol, code, rec.sent, took})
+			s.logAccess(r.Context(), c, asked, outcome{b.protocol, started.number, code, rec.sent, took})
 		}
 	}()
 	serve(w, r)
-	code = rec.status()
+	rec.decide(http.StatusOK)
+	finished = true
 }
 
 // grpcFailed tells the server's faults from answers that a caller may have asked for.
@@ -76,20 +92,32 @@ func grpcFailed(code codes.Code) bool {
 }
 
 // endCall books a call that is over; finished is false after a panic of its handler.
-func (s *Server) endCall(ctx context.Context, c *conn, method string, started time.Time, err error, finished bool) {
+func (s *Server) endCall(ctx context.Context, c *conn, method string, started begun, err error, finished bool) {
 	b := s.requests.grpc
 	code := codes.Internal
-	if finished {
-		code = status.Code(err)
+	switch {
+	case finished && err == nil && ctx.Err() != nil:
+		code = status.FromContextError(ctx.Err()).Code() // Nobody is there to get the answer.
+	case finished:
+		code = codeOf(err)
 	}
 	took := b.end(c, started, int(code), grpcFailed(code))
 	if s.accessLog != nil {
-		s.logAccess(ctx, c, callAccess(ctx, method), outcome{protocol: b.protocol, code: int(code), duration: took})
+		s.logAccess(ctx, c, callAccess(ctx, method), outcome{protocol: b.protocol, number: started.number, code: int(code), duration: took})
 	}
 }
 
-// interceptors book the calls on both transports, and the messages of native connections. grpc-go asks none for a method
-// that nobody has registered, so such a call is in no book.
+// codeOf returns the code that grpc-go makes of a handler's error.
+func codeOf(err error) codes.Code {
+	if st, ok := status.FromError(err); ok {
+		return st.Code()
+	}
+	return status.FromContextError(err).Code()
+}
+
+// interceptors book the calls on both transports, and their messages. grpc-go asks none for a call that it answers
+// itself, because nobody has registered its method or its message is too long, so such a call is in no book; and an answer
+// that is too long to be sent counts as what the handler has made of it.
 func (s *Server) interceptors() []grpc.ServerOption {
 	b := s.requests.grpc
 	return []grpc.ServerOption{

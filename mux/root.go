@@ -81,7 +81,7 @@ func (r *root) configure(c *Config) {
 // back until every connection that came before it is settled: cmux would drop them.
 func (r *root) Accept() (net.Conn, error) {
 	for {
-		raw, err := r.accept()
+		raw, err := r.listener.Accept()
 		if err != nil {
 			r.ending.Store(true)
 			r.server.endWaits(r)
@@ -94,19 +94,11 @@ func (r *root) Accept() (net.Conn, error) {
 	}
 }
 
-// accept waits for room, where the server is told to, and for a connection.
-func (r *root) accept() (net.Conn, error) {
-	if s := r.server; s.live.Load().Limits.OnLimit == pool.Wait {
-		_ = s.conns.WaitRoom(s.accepting) // When the server stops, what is queued is taken in all the same.
-	}
-	return r.listener.Accept()
-}
-
 // admit accounts for a connection. It returns nil for one that it had to close at once.
 func (r *root) admit(raw net.Conn) *conn {
 	s := r.server
 	c := &conn{root: r}
-	c.refused = refusalOf(s.conns.Add(&c.account, raw, c))
+	c.refused = refusalOf(s.add(c, raw))
 	r.unsettled.Add(1)
 	c.Init(&c.account)
 	switch socket := raw.(type) {
@@ -125,6 +117,17 @@ func (r *root) admit(raw net.Conn) *conn {
 		return nil
 	}
 	return c
+}
+
+// add accounts for a connection. Where the server is told to wait at the limit, it waits for room first, and so does
+// what comes behind c in the kernel's queue. When the server stops, what is queued is taken in all the same.
+func (s *Server) add(c *conn, raw net.Conn) (refuse string) {
+	if s.live.Load().Limits.OnLimit == pool.Wait {
+		s.admission.Lock()
+		defer s.admission.Unlock()
+		_ = s.conns.WaitRoom(s.accepting)
+	}
+	return s.conns.Add(&c.account, raw, c)
 }
 
 // Close implements [net.Listener]. It is cmux's to call, and cmux does not own the root.

@@ -36,12 +36,24 @@ func (s *Server) backendOf(c *conn) *backend {
 }
 
 func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
+	if c != nil {
+		running := &c.http2().running
+		running.Add(1)
+		defer running.Add(-1)
+	}
+	if c.hasServed(s.live.Load().HTTP2.MaxRequests) {
+		if c.verdict().Protocol == protocols.HTTP1 {
+			w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
+		} else {
+			if c.overAge() < 0 {
+				c.account.SetCloseReason(pool.ReasonRequests)
+			}
+			s.leave(c)
+		}
+	}
 	if isGRPC(r) && c.allowed().grpc {
 		s.backendOf(c).grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
 		return
-	}
-	if c.hasServed(s.live.Load().HTTP2.MaxRequests) {
-		s.leave(c)
 	}
 	book, serve := s.requests.http2, s.route
 	if protocols.IsExtendedConnect(r) {
@@ -86,14 +98,14 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		s.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
 		return
 	}
-	if c != nil {
+	if c != nil && r.ContentLength != 0 {
+		c.unset(flagDeclared)
 		if r.ContentLength > 0 {
 			c.set(flagDeclared)
-		} else if c.has(flagDeclared) {
-			c.unset(flagDeclared)
 		}
+		c.set(flagBody)
 	}
-	rec := &recorder1{recorder{ResponseWriter: w}}
+	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if deny := c.denial(r); deny != nil {
 		s.countHTTP(s.requests.http1, c, &rec.recorder, rec, r, deny)
 		return
@@ -102,11 +114,24 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		s.countHTTP(s.requests.http1, c, &rec.recorder, rec, r, s.route)
 		return
 	}
-	s.countHTTP(s.requests.webSocket, c, &rec.recorder, rec, r, s.routeHandshake)
+	rec.handshake = true
+	s.countHTTP(s.requests.webSocket, c, &rec.recorder, rec, r, s.routeUpgrade)
 	if c != nil && c.account.State() != pool.StateUpgraded {
 		// The handshake was refused, so the connection goes on as HTTP.
 		s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
 	}
+}
+
+// routeUpgrade serves the handshake of an HTTP/1.1 connection, or refuses it where there is no place for another
+// WebSocket, whoever would serve it.
+func (s *Server) routeUpgrade(w http.ResponseWriter, r *http.Request) {
+	if c, ok := needsPlace(r); ok && s.conns.Full(pool.Tag(protocols.WebSocket)) {
+		s.conns.Reject(pool.Tag(protocols.WebSocket), pool.ReasonLimit)
+		s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: pool.Tag(protocols.WebSocket), Reason: pool.ReasonLimit})
+		protocols.RefuseWebSocket(w)
+		return
+	}
+	s.routeHandshake(w, r)
 }
 
 // mayUpgradeH2C reports whether a connection may go on in HTTP/2: never one with
@@ -120,6 +145,7 @@ func (s *Server) mayUpgradeH2C(c *conn) bool {
 func h2cUpgraded(r *http.Request) {
 	if c, ok := connOf(r.Context()); ok {
 		c.root.server.conns.Move(&c.account, pool.Tag(protocols.HTTP2))
+		c.setEnd(protocols.AgeLimit(c.account.Opened(), c.root.server.maxAge(pool.Tag(protocols.HTTP2))))
 	}
 }
 
@@ -142,14 +168,5 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 func trackState(nc net.Conn, state http.ConnState) {
 	if c, ok := nc.(*conn); ok {
 		c.track(state)
-	}
-}
-
-// trackHTTP1 is trackState for HTTP/1.1, where a connection whose response was
-// on its way when clients were told to leave must not become idle.
-func trackHTTP1(nc net.Conn, state http.ConnState) {
-	trackState(nc, state)
-	if c, ok := nc.(*conn); ok && state == http.StateIdle && c.has(flagTold) {
-		_ = c.Close()
 	}
 }

@@ -75,6 +75,8 @@ type Server struct {
 	// and cutting when every connection is to be closed.
 	stopping, telling, cutting atomic.Bool
 	background                 background
+	// admission is held by whoever waits for room for a connection, so that one place is taken once.
+	admission sync.Mutex
 
 	// mu guards what follows.
 	mu        sync.Mutex

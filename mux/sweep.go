@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -118,20 +119,30 @@ func (w *sweep) checkWrites(now time.Time, c *conn, limit time.Duration) (closed
 
 func (w *sweep) visitHTTP1(now time.Time, c *conn) {
 	config := &w.server.live.Load().HTTP1
-	if w.checkWrites(now, c, config.Progress.ProgressTimeout) || c.account.State() == pool.StateUpgraded {
+	if w.checkWrites(now, c, config.Progress.ProgressTimeout) {
 		return
 	}
-	if c.reading.Load() && c.account.InFlight() > 0 && w.slowUpload(c, &config.Progress) {
+	if c.account.State() == pool.StateUpgraded {
+		// Its own age is WebSocket's affair; that its server was replaced is not.
+		if c.overAge() >= 0 && c.has(flagNoGrace) && !c.has(flagTold) && w.server.leaveWebSockets(c) > 0 {
+			c.set(flagTold)
+		}
+		return
+	}
+	if c.reading.Load() && c.has(flagBody) && w.slowUpload(c, &config.Progress) {
 		c.account.SetCloseReason(pool.ReasonSlowBody)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 		return
 	}
+	if c.has(flagTold) {
+		c.closeIdle(freshTime) // Its last response was on its way when it was told.
+	}
 	if over := c.overAge(); over >= 0 {
 		c.account.SetCloseReason(pool.ReasonAge)
 		c.closeIdle(freshTime)
 		if config.MaxAgeGrace > 0 && over > config.MaxAgeGrace && !c.has(flagNoGrace) {
-			_ = c.Close()
+			w.server.background.run(func() { _ = c.Close() }) // TLS may take its time to say goodbye.
 		}
 	}
 }
@@ -157,15 +168,21 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn) {
 	if w.checkWrites(now, c, limit) {
 		return
 	}
-	if slow, stuck := c.http2().exchanges.sweep(w.elapsed, &config.Progress); slow+stuck > 0 {
+	if slow, stuck := c.http2().exchanges.sweep(w.elapsed, c.WindowShut(), &config.Progress); slow+stuck > 0 {
 		w.server.reportSlow(c, slow, stuck)
 	}
-	if limit > 0 && c.account.State() == pool.StateActive && c.account.InFlight() == 0 && w.stuckTail(c, limit) {
+	if limit > 0 && c.account.State() == pool.StateActive && c.http2().running.Load() == 0 && w.stuckTail(c, limit) {
 		w.server.endHTTP2(c, pool.ReasonStalled)
 		return
 	}
 	over := c.overAge()
 	if over < 0 {
+		return
+	}
+	if c.account.State() == pool.StateUpgraded { // By "Upgrade: h2c": only its next response can say it.
+		if c.account.InFlight() == 0 && over > freshTime || config.MaxAgeGrace > 0 && over > config.MaxAgeGrace && !c.has(flagNoGrace) {
+			c.closeFor(pool.ReasonAge)
+		}
 		return
 	}
 	w.server.leave(c)
@@ -194,7 +211,7 @@ func (s *Server) endHTTP2(c *conn, reason string) {
 // stuckTail reports whether the last of a connection's responses have been waiting
 // for the client's window for too long, their handlers being gone.
 func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
-	t, sent := w.tails[c], c.account.Sent()
+	t, sent := w.tails[c], c.SentData()
 	if t.waiting += w.elapsed; t.sent != sent {
 		t = tail{sent: sent}
 	}
@@ -239,9 +256,21 @@ func (s *Server) leave(c *conn) {
 	if c.overAge() < 0 {
 		c.ends.Store(int64(sinceStart()))
 	}
-	if c.claim(flagTold) {
-		s.background.run(c.GoAway)
+	if !c.claim(flagTold) {
+		return
 	}
+	s.background.run(c.GoAway)
+	if c.root.backend.config.HTTP2.WebSocket {
+		s.leaveWebSockets(c)
+	}
+}
+
+// leaveWebSockets has the WebSockets of a connection leave, and returns how many there are.
+func (s *Server) leaveWebSockets(c *conn) int {
+	return s.webSockets.Leave(s.serving, 0, func(r *http.Request) bool {
+		other, ok := connOf(r.Context())
+		return ok && other == c
+	})
 }
 
 // finalGoAway tells the client of an HTTP/2 connection which of its streams were the last.

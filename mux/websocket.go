@@ -3,6 +3,7 @@ package mux
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -75,7 +76,11 @@ func webSocketEnded(r *http.Request, reason string) {
 // reserveWebSocket takes a place in the pool of WebSockets for a handshake.
 func reserveWebSocket(r *http.Request) bool {
 	c, ok := needsPlace(r)
-	if !ok || c.root.server.conns.Reserve(pool.Tag(protocols.WebSocket)) {
+	if !ok {
+		return true
+	}
+	if c.root.server.conns.Reserve(pool.Tag(protocols.WebSocket)) {
+		c.set(flagReserved)
 		return true
 	}
 	c.root.server.conns.Reject(pool.Tag(protocols.WebSocket), pool.ReasonLimit)
@@ -85,8 +90,22 @@ func reserveWebSocket(r *http.Request) bool {
 // releaseWebSocket gives the place back.
 func releaseWebSocket(r *http.Request) {
 	if c, ok := needsPlace(r); ok {
+		c.unset(flagReserved)
 		c.root.server.conns.Release(pool.Tag(protocols.WebSocket))
 	}
+}
+
+// errNoPlace is what a handler gets that takes over the connection of a handshake when there is no place for another WebSocket.
+var errNoPlace = errors.New("mux: too many WebSockets")
+
+// takePlace moves the connection of a handshake to the pool of WebSockets, for a handler that takes it over
+// by itself. It reports false where that is full. c may be nil.
+func (c *conn) takePlace() bool {
+	if c == nil || c.has(flagReserved) {
+		return true
+	}
+	_, full := c.root.server.conns.MoveWithin(&c.account, pool.Tag(protocols.WebSocket))
+	return !full
 }
 
 // needsPlace returns the connection of a handshake that would bring it into the

@@ -76,6 +76,7 @@ const (
 	// was set: that is how one's own goroutines are woken, and nobody was too slow.
 	readAborted  = 1 << 8
 	writeAborted = 1 << 9
+	exemptBit    = 1 << 10 // it takes no place; changed with Set.mu held
 )
 
 var (
@@ -108,10 +109,10 @@ func (c *Conn) SetState(s State) {
 }
 
 // BeginRequest counts a request, call or WebSocket session that is in flight from
-// now on. Each needs an EndRequest.
-func (c *Conn) BeginRequest() {
-	c.requests.Add(1)
+// now on, and returns its number on the connection; the first is 1. Each needs an EndRequest.
+func (c *Conn) BeginRequest() (number uint64) {
 	c.inFlight.Add(1)
+	return c.requests.Add(1)
 }
 
 // EndRequest ends what BeginRequest began.

@@ -10,6 +10,8 @@ import (
 type Limits struct {
 	// Total bounds all pools together.
 	Total int
+	// Wait has nobody refused because of Total: the caller waits by [Set.WaitRoom] before it accepts.
+	Wait bool
 	// PerTag bounds single pools.
 	PerTag map[Tag]int
 	// PerAddress bounds the connections of one client: an IPv4 address, or an
@@ -46,10 +48,34 @@ func (s *Set) Limits() Limits {
 // admit returns the reason for which a connection that is being added is to be
 // refused, if there is one. The caller holds mu.
 func (s *Set) admit() string {
-	if s.limits.Total > 0 && len(s.conns) >= s.limits.Total {
+	if !s.limits.Wait && s.limits.Total > 0 && s.counted() >= s.limits.Total {
 		return ReasonLimit
 	}
 	return ""
+}
+
+// counted returns how many connections take a place. The caller holds mu.
+func (s *Set) counted() int { return len(s.conns) - s.exempt }
+
+// Exempt has c take no place any more, in the limit of all connections and in that of its client: it is
+// being refused, which takes a moment, and must not keep others out meanwhile. A connection that
+// Add or Identify has refused is exempt already.
+func (s *Set) Exempt(c *Conn) {
+	s.mu.Lock()
+	defer s.unlock()
+	if _, live := s.conns[c]; live {
+		s.exemptConn(c)
+	}
+}
+
+// exemptConn is Exempt for a caller that holds mu, and a live connection.
+func (s *Set) exemptConn(c *Conn) {
+	if c.status.Or(exemptBit)&exemptBit != 0 {
+		return
+	}
+	s.exempt++
+	s.forget(c)
+	s.wakeAll()
 }
 
 // Identify says who the client of a connection is, once that is known: for a
@@ -73,10 +99,14 @@ func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 	if s.clients[address] >= s.limits.PerAddress {
 		refuse = ReasonAddressLimit
 		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: s.tag(c), Reason: refuse})
+		s.exemptConn(c)
+		return refuse
 	}
-	s.clients[address]++
-	s.addresses[c] = address
-	return refuse
+	if c.status.Load()&exemptBit == 0 {
+		s.clients[address]++
+		s.addresses[c] = address
+	}
+	return ""
 }
 
 // forget is the other half of Identify. The caller holds mu.
@@ -174,5 +204,5 @@ func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 // WaitRoom waits until fewer connections are open than Limits.Total. It returns
 // nil then, or ctx's error when that ends first.
 func (s *Set) WaitRoom(ctx context.Context) error {
-	return s.wait(ctx, func() bool { return s.limits.Total <= 0 || len(s.conns) < s.limits.Total })
+	return s.wait(ctx, func() bool { return s.limits.Total <= 0 || s.counted() < s.limits.Total })
 }

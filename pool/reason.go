@@ -26,6 +26,7 @@ const (
 	ReasonSniff    = "sniff_timeout"   // its protocol was not known in time
 	ReasonTLS      = "tls_handshake"   // the handshake failed
 	ReasonAge      = "max_age"         // it was old enough
+	ReasonRequests = "max_requests"    // it has had all its requests
 	ReasonDrain    = "drain"           // the server leaves
 	ReasonForced   = "forced"          // the server leaves, and the time for it was up
 	ReasonRefused  = "refused"         // a limit kept it out
@@ -38,7 +39,7 @@ var errReset = errors.New("pool: the peer reset the connection")
 // knownReasons are the reasons that a connection can point to without an allocation.
 var knownReasons = knowReasons(
 	ReasonPeer, ReasonReset, ReasonTimeout, ReasonServer, ReasonIdle, ReasonHeader, ReasonSlowBody, ReasonStalled,
-	ReasonPing, ReasonSniff, ReasonTLS, ReasonAge, ReasonDrain, ReasonForced, ReasonRefused, ReasonFlood,
+	ReasonPing, ReasonSniff, ReasonTLS, ReasonAge, ReasonRequests, ReasonDrain, ReasonForced, ReasonRefused, ReasonFlood,
 	ReasonLimit, ReasonAddressLimit,
 )
 

@@ -55,6 +55,7 @@ type Set struct {
 	health   healthBook
 	pending  *eventList // what unlock will tell the observers; nil for nothing
 	lastSeq  uint64
+	exempt   int // live connections that take no place
 	limits   Limits
 	// clients are the connections by client, and addresses the client of each, while that is limited.
 	clients   map[netip.Addr]int
@@ -86,6 +87,7 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	s.judge(TotalTag)
 	if refuse != "" {
 		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: Sniffing, Reason: refuse})
+		s.exemptConn(c)
 	}
 	return refuse
 }
@@ -162,9 +164,12 @@ func (s *Set) remove(c *Conn) {
 	a.past.add(c.traffic())
 	a.lifetimes.record(time.Duration(a.now() - c.opened))
 	delete(s.conns, c)
+	if c.status.Load()&exemptBit != 0 {
+		s.exempt--
+	}
 	s.judge(TotalTag)
 	s.forget(c)
-	if n := len(s.conns); n == 0 || n == s.limits.Total-1 {
+	if len(s.conns) == 0 || s.counted() == s.limits.Total-1 {
 		s.wakeAll()
 	}
 }

@@ -6,15 +6,22 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// keptPayload is how much of a PING's or a GOAWAY's payload a frameWalk keeps: a
-// PING's data, and a GOAWAY's last stream and error code (RFC 9113, sections 6.7 and 6.8).
-const keptPayload = 8
+// keptPayload is how much of a PING's payload a frameWalk keeps, all of it, and the least of a GOAWAY's: the last
+// stream and the error code (RFC 9113, sections 6.7 and 6.8). Behind those it keeps keptDebug bytes of what is meant
+// for people, in which grpc-go says why.
+const (
+	keptPayload = 8
+	keptDebug   = 8
+)
+
+// windowUpdateLen is the length of a WINDOW_UPDATE's payload (RFC 9113, section 6.9).
+const windowUpdateLen = 4
 
 // A frameWalk follows the frames of one direction of an HTTP/2 connection,
 // however its bytes are split. Of a frame it keeps the head: the header, and the
 // beginning of the payload where that says something.
 type frameWalk struct {
-	head [frameHeaderLen + keptPayload]byte
+	head [frameHeaderLen + keptPayload + keptDebug]byte
 	have uint8  // How much of the head is there; 0 between frames and in a payload.
 	want uint8  // How long the head is, as far as is known.
 	left uint32 // How much of the payload is to come behind the head.
@@ -58,10 +65,16 @@ func (w *frameWalk) payload() []byte { return w.head[frameHeaderLen:w.want] }
 
 // kept returns how much of the frame's payload belongs to its head.
 func (h frameHeader) kept() int {
-	if h.typ == http2.FramePing || h.typ == http2.FrameGoAway {
+	switch h.typ {
+	case http2.FramePing:
 		return min(h.length, keptPayload)
+	case http2.FrameGoAway:
+		return min(h.length, keptPayload+keptDebug)
+	case http2.FrameWindowUpdate:
+		return min(h.length, windowUpdateLen)
+	default:
+		return 0
 	}
-	return 0
 }
 
 // A frameOutput is a frameWalk of what a server writes, which knows where another frame may stand.
@@ -73,6 +86,8 @@ type frameOutput struct {
 	begun bool  // The first SETTINGS is out, which nothing may precede (RFC 9113, section 3.4).
 	block bool  // A header block is open, which nothing may interrupt (RFC 9113, section 4.3).
 	drop  bool  // The current payload is taken out.
+
+	data uint64 // The lengths of all DATA frames.
 }
 
 // mayInsert reports whether another frame may come next.
@@ -80,6 +95,9 @@ func (o *frameOutput) mayInsert() bool { return o.begun && !o.block && o.atBound
 
 // note takes note of the frame whose head has become complete.
 func (o *frameOutput) note(h frameHeader) {
+	if h.typ == http2.FrameData {
+		o.data += uint64(h.length)
+	}
 	o.wired, o.owed = 0, 0
 	switch h.typ {
 	case http2.FrameSettings:

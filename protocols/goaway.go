@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,39 @@ const (
 	markPinged  uint32 = 1 << iota // The PING is on its way out, so an answer to it counts.
 	markTold                       // A GOAWAY is out.
 	markSettled                    // There is nothing more to wait for.
+	markIdle                       // The server has left because nothing was in flight.
+	markAged                       // The server has left because of the connection's age.
 )
+
+// What grpc-go's first GOAWAY says to people.
+const (
+	debugIdle = "max_idle"
+	debugAge  = "max_age"
+)
+
+// noteAway takes note of why the server leaves. net/http says nothing, and leaves by itself only when it is idle.
+func (t *http2Track) noteAway(payload []byte) {
+	_, code := goAwayFields(payload)
+	switch debug := string(payload[keptPayload:]); {
+	case code != http2.ErrCodeNo || t.marks.Load()&markTold != 0:
+	case debug == debugAge:
+		t.marks.Or(markAged)
+	case debug == debugIdle || debug == "":
+		t.marks.Or(markIdle)
+	}
+}
+
+// ServerLeft reports what made the server of an HTTP/2 connection leave by itself: its GOAWAY, or a PING that
+// the client has not answered for longer than patience. A server that is being shut down looks like one whose connection is idle.
+func (c *Conn) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
+	t := c.h2.Load()
+	if t == nil {
+		return false, false, false
+	}
+	marks, since := t.marks.Load(), t.pinged.Load()
+	mute = since != 0 && patience > 0 && time.Since(time.Unix(0, since)) >= patience
+	return marks&markIdle != 0, marks&markAged != 0, mute
+}
 
 // An http2Track stands between a server and an HTTP/2 connection. It follows the
 // frames of both directions, so that a frame of its own can come between two of the server's.
@@ -48,6 +81,9 @@ type http2Track struct {
 	marks   atomic.Uint32
 	code    atomic.Uint32 // The error code of the final GOAWAY.
 	highest atomic.Uint32 // The highest stream that the client has opened.
+	data    atomic.Uint64 // The length of all DATA frames that are out.
+	window  atomic.Int64  // What the client may send on the connection, beyond the standard window (RFC 9113, section 6.9.2).
+	pinged  atomic.Int64  // Since when, by the wall clock, an answer to a PING of the server is awaited; 0 for not.
 	resets  atomic.Pointer[resetBound]
 
 	in frameWalk // Owned by the reading side.
@@ -128,6 +164,15 @@ func (c *Conn) GoneAway() (told, acked bool) {
 	return marks&markTold != 0, marks&markSettled != 0
 }
 
+// SentData returns how many bytes of DATA frames the server has begun to write on an HTTP/2 connection: unlike
+// the bytes of the connection, no PING moves it. It is 0 elsewhere.
+func (c *Conn) SentData() uint64 {
+	if t := c.h2.Load(); t != nil {
+		return t.data.Load()
+	}
+	return 0
+}
+
 func (c *Conn) ask(what uint32) {
 	if t := c.h2.Load(); t != nil {
 		t.ask(what)
@@ -154,9 +199,23 @@ func (t *http2Track) follow(p []byte) {
 	}
 }
 
+// grant takes note of a WINDOW_UPDATE for the connection.
+func (t *http2Track) grant(payload []byte) {
+	t.window.Add(int64(binary.BigEndian.Uint32(payload) &^ (1 << 31)))
+}
+
+// WindowShut reports whether the client of an HTTP/2 connection may not send another whole frame of DATA at the moment,
+// because the server has not made room for more.
+func (c *Conn) WindowShut() bool {
+	t := c.h2.Load()
+	return t != nil && t.window.Load() < maxFrameSize-defaultStreamWindow
+}
+
 // received takes note of a frame of the client's.
 func (t *http2Track) received(h frameHeader) {
 	switch h.typ {
+	case http2.FrameData:
+		t.window.Add(-int64(h.length))
 	case http2.FrameHeaders:
 		if last := t.highest.Load(); h.stream > last && h.stream%2 == 1 {
 			if r := t.resets.Load(); r != nil {
@@ -167,6 +226,9 @@ func (t *http2Track) received(h frameHeader) {
 	case http2.FrameRSTStream:
 		t.reset(h.stream)
 	case http2.FramePing:
+		if h.isAck() {
+			t.pinged.Store(0)
+		}
 		if h.isAck() && string(t.in.payload()) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
 			t.marks.Or(markSettled)
 		}

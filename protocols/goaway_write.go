@@ -15,15 +15,75 @@ const resetsDebug = "too many streams were reset"
 
 // Write writes p, which is the server's, and between its frames what was asked for. It is safe with
 // everything but itself, and returns as a net.Conn's Write does.
-func (t *http2Track) Write(p []byte) (int, error) {
+func (t *http2Track) Write(p []byte) (n int, err error) {
 	t.mu.Lock()
-	w := trackedWrite{t: t, p: p, saved: t.wire}
-	err := w.run()
+	if t.isPlain(p) {
+		if n, err = t.conn.inner.Write(p); err != nil {
+			t.redo(t.wire, p[:n])
+		}
+	} else {
+		n, err = t.writeTracked(p)
+	}
+	t.data.Store(t.wire.out.data)
 	t.mu.Unlock()
 	if err == nil {
 		t.settle(false)
 	}
+	return n, err
+}
+
+// writeTracked is a Write of which the frames have to be looked at one by one. It is
+// kept out of Write for the sake of its size: it would make the stack of every goroutine grow that writes.
+//
+//go:noinline
+func (t *http2Track) writeTracked(p []byte) (int, error) {
+	w := trackedWrite{t: t, p: p, saved: t.wire}
+	err := w.run()
 	return w.sent, err
+}
+
+// isPlain reports whether p can be written as it is and changes nothing of what is known: whole frames, as most writes are,
+// while nothing is to come between them. It counts their DATA.
+func (t *http2Track) isPlain(p []byte) bool {
+	out := &t.wire.out
+	if t.pending.Load() != 0 || t.broken || t.wire.away.ours || !out.mayInsert() {
+		return false
+	}
+	data := uint64(0)
+	for len(p) > 0 {
+		if len(p) < frameHeaderLen {
+			return false
+		}
+		h := parseFrameHeader(p)
+		if len(p)-frameHeaderLen < h.length {
+			return false
+		}
+		switch h.typ {
+		case http2.FrameData:
+			data += uint64(h.length)
+			if h.flags.Has(http2.FlagDataEndStream) && t.resets.Load() != nil {
+				return false
+			}
+		case http2.FramePing:
+			if !h.isAck() {
+				return false
+			}
+		case http2.FrameWindowUpdate:
+			if h.stream == 0 {
+				return false
+			}
+		case http2.FrameSettings:
+		case http2.FrameHeaders:
+			if !h.flags.Has(http2.FlagHeadersEndHeaders) || h.flags.Has(http2.FlagHeadersEndStream) && t.resets.Load() != nil {
+				return false
+			}
+		default:
+			return false
+		}
+		p = p[frameHeaderLen+h.length:]
+	}
+	out.data += data
+	return true
 }
 
 // settle writes what is pending, if it may come now and nobody has mu; who has will do it.

@@ -46,6 +46,7 @@ type WebSockets struct {
 	// sweeping is closed to end the goroutine that looks after the sessions; nil without one.
 	sweeping chan struct{}
 	draining bool
+	limit    int // as CloseExcess was told last; 0 for none
 	// empty is closed when the last session ends while draining.
 	empty chan struct{}
 }
@@ -138,8 +139,7 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 			return
 		}
 		if ws.hooks.Reserve != nil && !ws.hooks.Reserve(r) {
-			w.Header().Set("Retry-After", retryAfter)
-			http.Error(w, "too many WebSockets", http.StatusServiceUnavailable)
+			RefuseWebSocket(w)
 			return
 		}
 		keeper := &hijackKeeper{ResponseWriter: w}
@@ -156,6 +156,12 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 		}
 		ws.serve(conn, keeper.conn, r, h)
 	})
+}
+
+// RefuseWebSocket answers a handshake for which there is no place.
+func RefuseWebSocket(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", retryAfter)
+	http.Error(w, "too many WebSockets", http.StatusServiceUnavailable)
 }
 
 // mode translates the setting to coder/websocket.
@@ -232,16 +238,27 @@ func (s *session) leave(code websocket.StatusCode) {
 	s.cancel(cause)
 }
 
-// CloseExcess closes n WebSockets with 1013 (try again later), because a limit
-// has fallen below what is open. It does not wait for them.
-func (ws *WebSockets) CloseExcess(n int) {
+// CloseExcess closes so many WebSockets with 1013 (try again later) that limit of them are left, because the limit
+// has fallen below what is open. It does not wait for them. Those on streams of HTTP/2 connections have no
+// place in the limit, and stay. 0 is no limit.
+func (ws *WebSockets) CloseExcess(limit int) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	if ws.limit = limit; limit > 0 {
+		ws.closeExcess()
+	}
+}
+
+// closeExcess is CloseExcess for a caller that holds mu.
+func (ws *WebSockets) closeExcess() {
+	left := 0
 	for s := range ws.sessions {
-		if n--; n < 0 {
-			return
+		if s.request.ProtoMajor != 1 || s.leaving.Load() {
+			continue
 		}
-		go s.leave(websocket.StatusTryAgainLater)
+		if left++; left > ws.limit && s.leaving.CompareAndSwap(false, true) {
+			go s.leave(websocket.StatusTryAgainLater)
+		}
 	}
 }
 
@@ -257,6 +274,9 @@ func (ws *WebSockets) add(s *session) bool {
 	defer ws.mu.Unlock()
 	ws.sessions[s] = struct{}{}
 	ws.beginSweep()
+	if ws.limit > 0 && len(ws.sessions) > ws.limit {
+		ws.closeExcess() // The limit has fallen during the handshake.
+	}
 	return !ws.draining
 }
 
@@ -313,16 +333,16 @@ func (ws *WebSockets) Drain(ctx context.Context, spread time.Duration) error {
 }
 
 // Leave tells those open WebSockets to leave whose request which accepts, each at a random moment within
-// spread, and at once when ctx ends. It does not wait for them.
-func (ws *WebSockets) Leave(ctx context.Context, spread time.Duration, which func(*http.Request) bool) {
+// spread, and at once when ctx ends. It does not wait for them, and returns how many they are.
+func (ws *WebSockets) Leave(ctx context.Context, spread time.Duration, which func(*http.Request) bool) int {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	ws.tell(ctx, spread, which)
+	return ws.tell(ctx, spread, which)
 }
 
 // tell is Leave for a caller that holds mu. The sessions come in no particular order, and each has its
 // own part of the spread, so that no moment is crowded by chance.
-func (ws *WebSockets) tell(ctx context.Context, spread time.Duration, which func(*http.Request) bool) {
+func (ws *WebSockets) tell(ctx context.Context, spread time.Duration, which func(*http.Request) bool) int {
 	var told []*session
 	for s := range ws.sessions {
 		if which(s.request) {
@@ -333,6 +353,7 @@ func (ws *WebSockets) tell(ctx context.Context, spread time.Duration, which func
 		at := time.Duration((float64(i) + rand.Float64()) / float64(len(told)) * float64(spread)) //nolint:gosec // A herd is spread, no secret is made.
 		go s.leaveAfter(ctx, at)
 	}
+	return len(told)
 }
 
 func (s *session) leaveAfter(ctx context.Context, wait time.Duration) {

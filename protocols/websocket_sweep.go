@@ -71,13 +71,14 @@ func (ws *WebSockets) expire(s *session) {
 	s.leave(websocket.StatusGoingAway)
 }
 
-// ping pings a peer and closes the connection of one that does not answer.
+// ping pings a peer and closes the connection of one that does not answer. While the handler does other things than
+// read, an answer cannot be heard.
 func (ws *WebSockets) ping(s *session) {
 	defer s.pinged.Store(0)
 	ctx, cancel := context.WithTimeout(context.Background(), ws.settings().PongTimeout)
 	defer cancel()
 	err := s.conn.Ping(ctx)
-	if err == nil || s.raw.silence() < ws.settings().PongTimeout || !s.leaving.CompareAndSwap(false, true) {
+	if err == nil || !s.raw.reading.Load() || s.raw.silence() < ws.settings().PongTimeout || !s.leaving.CompareAndSwap(false, true) {
 		return
 	}
 	ws.logger.Debug("websocket peer does not answer", "err", err)

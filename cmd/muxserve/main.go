@@ -10,7 +10,7 @@
 //	muxserve help [flags]         print a short help, or explain all flags
 //
 // SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP
-// reloads the certificates. The exit code is 0 after a clean end, 1 if the server
+// reloads the configuration and the certificates. The exit code is 0 after a clean end, 1 if the server
 // could not start or serve, 2 for a wrong command line or configuration, 3 if the drain had
 // to cut connections, and 128 plus the signal's number if a second signal forced the end.
 package main

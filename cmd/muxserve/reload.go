@@ -1,51 +1,163 @@
 package main
 
 import (
-	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
 )
 
-// reload reads the certificates again. A pair that is no good leaves the old one in use.
-func (p *process) reload() {
-	changed, err := p.server.ReloadCertificates()
-	switch {
-	case err != nil:
-		p.logger.Error("certificates not reloaded; the old ones stay in use", lifecycle.KeyErr, err)
-	case changed:
-		p.logger.Info("certificates reloaded")
-	default:
-		p.logger.Info("certificates unchanged")
-	}
+// Who may want a reload, beside requests to the admin listener.
+const (
+	originSignal = "SIGHUP"
+	originWatch  = "watch"
+)
+
+// The log keys of a reload.
+const (
+	keyOrigin  = "origin"
+	keyVersion = "version"
+	keyChanged = "changed"
+)
+
+// reloads changes the configuration of a process while it runs, and remembers how. All methods may be called concurrently.
+type reloads struct {
+	process *process
+	history versions
+	watcher watcher
+
+	// changing is held by whoever changes the configuration, from reading it to having it in force.
+	changing sync.Mutex
+	// looked is what the files were like at the last attempt. It belongs to the holder of changing.
+	looked digests
 }
 
-// watchInterval is how often the files are looked at. Their content is compared,
-// because the symbolic links of a Kubernetes secret change under unchanged names.
-const watchInterval = time.Second
+var (
+	_ admin.Configuration = (*reloads)(nil)
+	_ admin.ReloadStatus  = (*reloads)(nil)
+)
 
-// watch reloads the certificates whenever their files have changed, until ctx
-// ends. A fault is logged once, and not again before it has changed.
-func (p *process) watch(ctx context.Context) {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	fault := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		changed, err := p.server.ReloadCertificates()
-		switch {
-		case err == nil:
-			fault = ""
-			if changed {
-				p.logger.Info("certificates reloaded")
-			}
-		case err.Error() != fault:
-			fault = err.Error()
-			p.logger.Error("certificates not reloaded; the old ones stay in use", lifecycle.KeyErr, err)
-		}
+// newReloads returns the reloads of a process that starts with s.
+func newReloads(p *process, s *settings.Settings) *reloads {
+	r := &reloads{process: p, looked: digestsOf(filesOf(s))}
+	r.history.start(s)
+	return r
+}
+
+// onSignal reloads the configuration when SIGHUP has come; at the start of the process, when it serves.
+func (r *reloads) onSignal() {
+	select {
+	case <-r.process.serving:
+	case <-r.process.ended:
+		return
 	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	_, _ = r.reload(originSignal)
+}
+
+// Reload implements [admin.Configuration].
+func (r *reloads) Reload(origin string) (mux.Version, error) {
+	if !r.changing.TryLock() {
+		return mux.Version{}, admin.ErrBusy
+	}
+	defer r.changing.Unlock()
+	return r.reload(origin)
+}
+
+// Rollback implements [admin.Configuration]. The file stays as it is, and the next reload reads it again.
+func (r *reloads) Rollback(number int, origin string) (mux.Version, error) {
+	if !r.changing.TryLock() {
+		return mux.Version{}, admin.ErrBusy
+	}
+	defer r.changing.Unlock()
+	origin = fmt.Sprintf("%s, rollback to %d", origin, number)
+	return r.change(origin, func() (*settings.Settings, error) { return r.history.settings(number) })
+}
+
+// Write implements [admin.Configuration].
+func (r *reloads) Write(w io.Writer) error { return r.process.settings.Load().Write(w) }
+
+// Versions implements [admin.Configuration].
+func (r *reloads) Versions() (current int, history []mux.Version) { return r.history.list() }
+
+// Token implements [admin.Configuration].
+func (r *reloads) Token() string { return r.process.settings.Load().Admin.Token }
+
+// ReloadStatus implements [admin.ReloadStatus].
+func (r *reloads) ReloadStatus() (successful bool, at time.Time) { return r.history.status() }
+
+// reload reads the configuration again and puts it in force. The caller holds changing.
+func (r *reloads) reload(origin string) (mux.Version, error) {
+	return r.change(origin, func() (*settings.Settings, error) {
+		current := r.process.settings.Load()
+		// The digests are older than what is read, so that the watcher misses nothing.
+		r.looked = digestsOf(filesOf(current))
+		return reread(current)
+	})
+}
+
+// errEmpty is the fault of a file that says nothing at all. At the start it stands for the defaults; of a server
+// that runs it is far more likely that somebody is about to write it, or could not.
+var errEmpty = errors.New("the file is empty; write {} for a configuration of defaults")
+
+// reread loads the settings again from what they came from.
+func reread(current *settings.Settings) (*settings.Settings, error) {
+	if file := current.ConfigFile(); file != "" && isEmpty(file) {
+		return nil, fmt.Errorf("%s:1: %w", file, errEmpty)
+	}
+	return current.Reload()
+}
+
+// change puts in force what load returns, writes it in the history, and logs it in one line. The caller holds changing.
+func (r *reloads) change(origin string, load func() (*settings.Settings, error)) (mux.Version, error) {
+	p := r.process
+	if phase := p.server.Phase(); phase != lifecycle.PhaseServing {
+		err := fmt.Errorf("%w: the server is %s", admin.ErrBusy, phase)
+		p.logger.Warn("configuration not reloaded", keyOrigin, origin, lifecycle.KeyErr, err)
+		return mux.Version{}, err
+	}
+	next, err := load()
+	var changes []mux.Change
+	if err == nil {
+		r.looked.add(digestsOf(filesOf(next)))
+		changes, err = p.put(next, origin)
+	}
+	if err != nil {
+		version := r.history.failed(origin, err)
+		p.logger.Error("configuration and certificates not reloaded; the old ones stay in use", keyOrigin, origin,
+			keyVersion, version.Number, lifecycle.KeyErr, strings.ReplaceAll(err.Error(), "\n", "; "))
+		return version, err
+	}
+	version := r.history.applied(origin, changes, next)
+	r.log(version)
+	r.setWatch(next.Watch)
+	return version, nil
+}
+
+// log tells of a version that is in force.
+func (r *reloads) log(v mux.Version) {
+	if len(v.Changes) == 0 {
+		r.process.logger.Info("configuration and certificates unchanged", keyOrigin, v.Origin, keyVersion, v.Number)
+		return
+	}
+	changed := make([]string, len(v.Changes))
+	for i, c := range v.Changes {
+		changed[i] = fmt.Sprintf("%s: %s -> %s", c.Path, orNothing(c.Old), orNothing(c.New))
+	}
+	r.process.logger.Info("configuration reloaded", keyOrigin, v.Origin, keyVersion, v.Number, keyChanged, changed)
+}
+
+func orNothing(value string) string {
+	if value == "" {
+		return "nothing"
+	}
+	return value
 }

@@ -42,7 +42,6 @@ func serve(ctx context.Context, args []string, env environment) int {
 	// rightly: there was nothing to drain.
 	stop := lifecycle.HandleSignals(ctx, p.signalHandlers(ctx))
 	defer stop()
-	p.announce(env.stdout)
 	return p.run(env)
 }
 
@@ -130,8 +129,13 @@ func (p *process) close() {
 	p.routes.close()
 }
 
-// announce says on w where everything is.
+// announce says on w where everything is, once the server serves.
 func (p *process) announce(w io.Writer) {
+	select {
+	case <-p.serving:
+	case <-p.running.Done():
+		return
+	}
 	for i, addr := range p.server.Addrs() {
 		announce(w, addr, p.settings.Load().Mux.Listeners[i])
 	}
@@ -152,6 +156,7 @@ func (p *process) run(env environment) int {
 	})
 	p.reloads.setWatch(p.settings.Load().Watch)
 	go p.handover.announce(p.running, p.serving)
+	go p.announce(env.stdout)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
 		return failure(env, err)

@@ -39,9 +39,9 @@ type adminSite struct {
 }
 
 // open opens an address for the pages; nil for [settings.Off]. The pages need not exist yet.
-func (a *adminPages) open(ctx context.Context, p *process, address string) (*adminSite, error) {
+func (a *adminPages) open(ctx context.Context, p *process, address string) (site *adminSite, err error) {
 	if address == settings.Off {
-		return nil, nil
+		return site, nil
 	}
 	l, err := p.handover.sockets.Listen(ctx, address)
 	if err != nil {

@@ -58,6 +58,7 @@ var known = map[string]constraints{
 	"listeners[].tls.client_auth":     oneOf("", "none", "request", "require", "verify-if-given", "require-and-verify"),
 	"listeners[].proxy_protocol.mode": oneOf("", listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired),
 	"listeners[].protocols":           oneOf(listeners.Config{}.EffectiveProtocols()...),
+	"listeners[].reuse_port":          between(0, 1024),
 	"sniff.max_bytes":                 between(minHeadBytes, 1<<20),
 	"limits.on_limit":                 oneOf(pool.Refuse, pool.Wait),
 	"http1.max_header_bytes":          atLeast(minHeadBytes),

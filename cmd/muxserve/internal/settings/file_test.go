@@ -60,10 +60,10 @@ log: {level: debug}
 	want := Default()
 	want.Mux.Listeners = []listeners.Config{
 		{
-			Address: "127.0.0.1:1", Protocols: []string{"http1", "grpc"},
+			Address: "127.0.0.1:1", Protocols: []string{"http1", "grpc"}, TCPKeepalive: listeners.DefaultTCPKeepalive,
 			TLS: listeners.TLSConfig{Mode: "mutual", Cert: "c.pem", Key: "k.pem", ClientCA: "ca.pem", MinVersion: "1.3"},
 		},
-		{Address: "unix:/run/m.sock", ProxyProtocol: listeners.ProxyConfig{Mode: "required", Trusted: []string{"unix"}}},
+		{Address: "unix:/run/m.sock", TCPKeepalive: listeners.DefaultTCPKeepalive, ProxyProtocol: listeners.ProxyConfig{Mode: "required", Trusted: []string{"unix"}}},
 	}
 	want.Admin.Address = Off
 	want.Watch = true

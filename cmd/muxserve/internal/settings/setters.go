@@ -54,7 +54,7 @@ func setListeners(s *Settings, values []string) error {
 	for i, address := range values {
 		address = strings.TrimSpace(address)
 		faults = append(faults, checkAddress(address))
-		l := listeners.Config{}
+		l := listeners.DefaultConfig()
 		if len(before) > 0 {
 			from := min(i, len(before)-1)
 			l = before[from]

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+	"github.com/muxserve/muxserve/listeners"
+)
+
+// TestOneChangeAtATime: who comes while a change is under way is told so, and leaves nothing in the history.
+func TestOneChangeAtATime(t *testing.T) {
+	t.Parallel()
+	r := newReloads(nil, settings.Default())
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	if _, err := r.Reload("test"); !errors.Is(err, admin.ErrBusy) {
+		t.Errorf("reload: %v", err)
+	}
+	if _, err := r.Rollback(1, "test"); !errors.Is(err, admin.ErrBusy) {
+		t.Errorf("rollback: %v", err)
+	}
+	if current, history := r.Versions(); current != 1 || len(history) != 1 {
+		t.Errorf("version %d of %v", current, history)
+	}
+}
+
+func TestFilesOf(t *testing.T) {
+	t.Parallel()
+	s := settings.Default()
+	s.Mux.Listeners = []listeners.Config{
+		{TLS: listeners.TLSConfig{Cert: "c.pem", Key: "k.pem", ClientCA: "ca.pem", TicketKeys: "t"}},
+		{TLS: listeners.TLSConfig{Cert: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"}},
+	}
+	if diff := cmp.Diff([]string{"c.pem", "k.pem", "ca.pem", "t"}, filesOf(s)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestDigests: a file that cannot be read is one that may change, too, and an empty file is not one that is missing.
+func TestDigests(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a")
+	names := []string{file, dir}
+	missing := digestsOf(names)
+	if isEmpty(file) || isEmpty(dir) {
+		t.Error("what is no file is empty")
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	empty := digestsOf(names)
+	if !isEmpty(file) {
+		t.Error("an empty file is not empty")
+	}
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	full := digestsOf(names)
+	if missing[file] == empty[file] || empty[file] == full[file] || missing[dir] != full[dir] {
+		t.Error("digests that differ where nothing has changed, or do not where something has")
+	}
+	full.add(digests{file: empty[file], "other": {1}})
+	if diff := cmp.Diff([]string{dir, file, "other"}, slices.Sorted(maps.Keys(full))); diff != "" || full[file] == empty[file] {
+		t.Errorf("what was known was replaced, or (-want +got):\n%s", diff)
+	}
+}
