@@ -112,7 +112,7 @@ func TestOpenRefuses(t *testing.T) {
 	_, err := Config{}.Open(t.Context(), nil)
 	checkError(t, err, []string{"listeners: address: empty"})
 	_, err = Config{Address: "127.0.0.1:0", ReusePort: maxReusePort + 1}.Open(t.Context(), nil)
-	checkError(t, err, []string{"listen on 127.0.0.1:0", "reuse_port: 1025 sockets"})
+	checkError(t, err, []string{"listeners: reuse_port: 1025 is above 1024"})
 }
 
 func TestDecidedPort(t *testing.T) {

@@ -28,6 +28,8 @@ func (c Config) socketFaults(network string) (faults []error) {
 	switch {
 	case c.ReusePort < 0:
 		fault("reuse_port", "%d is below 0", c.ReusePort)
+	case c.ReusePort > maxReusePort:
+		fault("reuse_port", "%d is above %d", c.ReusePort, maxReusePort)
 	case c.ReusePort > 1 && isUnix:
 		fault("reuse_port", "%d: a Unix socket has no port that several could share", c.ReusePort)
 	}
@@ -52,9 +54,6 @@ func (c Config) socketFaults(network string) (faults []error) {
 // checkPlatform returns what is asked for and not to be had here.
 func (c Config) checkPlatform() error {
 	var faults []error
-	if c.ReusePort > maxReusePort {
-		faults = append(faults, fmt.Errorf("listeners: listen on %s: reuse_port: %d sockets; %d are enough for anybody", c.Address, c.ReusePort, maxReusePort))
-	}
 	if c.ReusePort > 1 && !hasReusePort {
 		faults = append(faults, fmt.Errorf("listeners: listen on %s: reuse_port: %w", c.Address, errors.ErrUnsupported))
 	}

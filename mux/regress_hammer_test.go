@@ -39,8 +39,8 @@ func hammer(t *testing.T, withTLS bool) {
 		seconds = 40 * time.Second
 	}
 	options := []mux.Option{
-		mux.WithLogger(slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))),
-		mux.WithAccessLog(slog.New(slog.NewTextHandler(io.Discard, nil))),
+		mux.WithLogger(slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))), //nolint:sloglint // The lines are to be made.
+		mux.WithAccessLog(slog.New(slog.NewTextHandler(io.Discard, nil))), //nolint:sloglint // As above.
 		aged(60*time.Millisecond, 80*time.Millisecond),
 		impatient(protocols.ProgressConfig{MinBodyRate: 1000, BodyGrace: 30 * time.Millisecond, ProgressTimeout: 60 * time.Millisecond}),
 		mux.Configure(func(c *mux.Config) {

@@ -131,7 +131,7 @@ func TestHijackedQuiet(t *testing.T) {
 			conn := s.dial(t)
 			r := bufio.NewReader(conn)
 			resp := roundTrip(t, conn, r, request)
-			if resp.StatusCode == 200 {
+			if resp.StatusCode == http.StatusOK {
 				_, _ = io.Copy(io.Discard, resp.Body)
 				if _, err := http.ReadResponse(r, nil); err != nil {
 					t.Fatal(err)

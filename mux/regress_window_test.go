@@ -83,7 +83,7 @@ func TestBusyWebSocketHandler(t *testing.T) {
 	events := observe(t, s.Server)
 	conn := s.dial(t)
 	r := bufio.NewReader(conn)
-	if resp := roundTrip(t, conn, r, handshake); resp.StatusCode != 101 {
+	if resp := roundTrip(t, conn, r, handshake); resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp.Status)
 	}
 	head := make([]byte, 2)
