@@ -9,9 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc/mem"
 
@@ -32,25 +30,48 @@ type conn struct {
 
 	account pool.Conn
 	root    *root
-	remote  atomic.Pointer[net.Addr] // nil until it is known; see identify
-	tls     *tls.Conn
-	state   *tls.ConnectionState // of the handshake; see TLSState
-	// own is a verdict that is not the recogniser's: a custom protocol's, or that on a
-	// connection which never got as far. It belongs to the goroutine that recognises the connection, until flagClassified is set.
-	own *protocols.Verdict
+	more    atomic.Pointer[rarely] // nil before it is needed; see rare
 	// ends is when the connection has reached its age, counted from clockStart; 0 for never.
 	ends  atomic.Int64
-	h2    atomic.Pointer[http2State] // nil before the first request in HTTP/2
-	flags atomic.Uint32              // see flag
-	// reading is set while somebody waits for more than net/http's look for the end of the connection, which is one byte long.
-	reading atomic.Bool
-	// refused is why a limit keeps the connection out. These belong to the
+	flags atomic.Uint32 // see flag
+	// refused is why a limit keeps the connection out. It belongs to the
 	// goroutines that accept and recognise, one after the other; reads to the one that reads.
-	refused           refusal
-	prepared, decided bool
-	reads             uint8 // by ReadOnReady, up to the second
+	refused refusal
+	reads   uint8 // by ReadOnReady, up to the second
 
 	departure
+}
+
+// rarely is what an HTTP/1.1 or gRPC connection without TLS does not need.
+type rarely struct {
+	remote atomic.Pointer[net.Addr] // nil: the account knows it; see identify
+	// These belong to the goroutine that recognises the connection, until flagClassified is set.
+	tls   *tls.Conn
+	state *tls.ConnectionState // of the handshake; see TLSState
+	// own is a verdict that is not the recogniser's: a custom protocol's, or that on a
+	// connection which never got as far.
+	own *protocols.Verdict
+	h2  http2State
+}
+
+// rare returns what few connections need, for writing.
+func (c *conn) rare() *rarely {
+	if m := c.more.Load(); m != nil {
+		return m
+	}
+	c.more.CompareAndSwap(nil, new(rarely))
+	return c.more.Load()
+}
+
+// noneRare is what connections have that never needed any of it.
+var noneRare rarely
+
+// seldom is rare for reading, which makes nothing.
+func (c *conn) seldom() *rarely {
+	if m := c.more.Load(); m != nil {
+		return m
+	}
+	return &noneRare
 }
 
 // flag is something that becomes true of a connection, most of them once and for all.
@@ -73,6 +94,10 @@ const (
 	flagNoGrace                     // it is to leave for no fault of its own, and takes the time it needs
 	flagBody                        // the last HTTP/1.1 request has a body, and is not answered
 	flagDeclared                    // the length of that body was declared
+	flagReading                     // somebody waits for more than net/http's look for the end of the connection, which is one byte long
+	flagIdentified                  // the peer's address is known
+	flagPrepared                    // prepare was called
+	flagDecided                     // the verdict stands
 )
 
 func (c *conn) has(f flag) bool { return c.flags.Load()&uint32(f) != 0 }
@@ -89,13 +114,7 @@ type http2State struct {
 	calls     callSlots
 }
 
-func (c *conn) http2() *http2State {
-	if h := c.h2.Load(); h != nil {
-		return h
-	}
-	c.h2.CompareAndSwap(nil, new(http2State))
-	return c.h2.Load()
-}
+func (c *conn) http2() *http2State { return &c.rare().h2 }
 
 // refusal is the reason for which a connection is kept out.
 type refusal uint8
@@ -124,7 +143,7 @@ var (
 
 // RemoteAddr returns the peer's address.
 func (c *conn) RemoteAddr() net.Addr {
-	if known := c.remote.Load(); known != nil {
+	if known := c.seldom().remote.Load(); known != nil {
 		return *known
 	}
 	return c.account.RemoteAddr()
@@ -132,21 +151,26 @@ func (c *conn) RemoteAddr() net.Addr {
 
 // remoteAddr returns the peer's address for people, empty before it is known. Unlike RemoteAddr it never waits.
 func (c *conn) remoteAddr() string {
-	if known := c.remote.Load(); known != nil {
-		return (*known).String()
+	if !c.has(flagIdentified) {
+		return ""
 	}
-	return ""
+	return c.RemoteAddr().String()
 }
 
 // identify takes note of the peer's address. A listener may have to read a
 // header to know it, so this belongs to the goroutine that recognises the
 // connection, unless its type is known to answer at once. The error is that of the header.
 func (c *conn) identify() error {
-	if c.remote.Load() != nil {
+	if c.has(flagIdentified) {
 		return nil
 	}
 	address := c.account.RemoteAddr()
-	c.remote.Store(&address)
+	switch c.account.NetConn().(type) {
+	case *net.TCPConn, *net.UnixConn: // They keep it themselves.
+	default:
+		c.rare().remote.Store(&address)
+	}
+	c.set(flagIdentified)
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
@@ -161,7 +185,7 @@ func (c *conn) TLSState() *tls.ConnectionState {
 	if !c.has(flagClassified) {
 		return nil
 	}
-	return c.state
+	return c.seldom().state
 }
 
 // hasServed reports whether the connection is to be left after this request, because
@@ -178,7 +202,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if len(p) == 1 {
 		return c.Conn.Read(p)
 	}
-	c.reading.Store(true)
+	c.set(flagReading)
 	n, err := c.Conn.Read(p)
 	if err != nil && n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		if c.comesBack() {
@@ -187,7 +211,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.noteTimeout()
 		}
 	}
-	c.reading.Store(false)
+	c.unset(flagReading)
 	return n, err
 }
 
@@ -204,7 +228,7 @@ func (c *conn) ReadOnReady(size int, buffers mem.BufferPool) (*[]byte, int, erro
 
 // Close closes the connection through all of its layers.
 func (c *conn) Close() error {
-	if !c.has(flagSettled) && c.verdict().Protocol == protocols.TLS && c.tls == nil {
+	if !c.has(flagSettled) && c.verdict().Protocol == protocols.TLS && c.seldom().tls == nil {
 		// Nobody wanted the TLS that the peer asks for on a port without it.
 		_, _ = c.account.Write(handshakeFailure)
 	}
@@ -294,36 +318,37 @@ func (c *conn) reject(reason string) {
 // from memory after that. It blocks as long as the peer may take to speak. It
 // is called by the goroutine that cmux has for the connection, and by no other.
 func (c *conn) classify() protocols.Protocol {
-	if c.prepare() && !c.decided {
+	if c.prepare() && c.claim(flagDecided) {
 		c.recognise()
-		c.decided = true
 	}
 	return c.verdict().Protocol
 }
 
 // verdict returns what the connection was recognised as, and the zero Verdict before.
 func (c *conn) verdict() protocols.Verdict {
-	if c.own != nil {
-		return *c.own
+	if own := c.seldom().own; own != nil {
+		return *own
 	}
 	return c.Verdict()
 }
 
 // decide records the verdict. A custom matcher may have the last word on a
 // connection that nothing else matched.
-func (c *conn) decide(v protocols.Verdict) { c.own, c.decided = &v, true }
+func (c *conn) decide(v protocols.Verdict) {
+	c.rare().own = &v
+	c.set(flagDecided)
+}
 
 // prepare brings the connection to where its first bytes can be read, through
 // the TLS handshake where there is one. It reports false for a connection that failed.
 func (c *conn) prepare() bool {
-	if !c.prepared {
-		c.prepared = true
+	if c.claim(flagPrepared) {
 		if err := c.identify(); err != nil {
 			c.decide(headerVerdict(err))
 			return false
 		}
 		c.SetPeek(&c.root.sniffs.Load().normal)
-		if c.root.tlsConfig != nil || c.tls != nil {
+		if c.root.tlsConfig != nil || c.seldom().tls != nil {
 			if v, ok := c.startTLS(); !ok {
 				c.decide(v)
 			}
@@ -347,114 +372,6 @@ func (c *conn) recognise() {
 	c.Sniff(&c.root.sniffs.Load().normal)
 }
 
-// tlsHandshakeTimeout bounds a TLS handshake.
-const tlsHandshakeTimeout = 10 * time.Second
-
-// failureTLS is the reason under which a failed handshake is counted.
-const failureTLS = "tls_handshake"
-
-// startTLS brings the connection through its TLS handshake, when the listener
-// is for TLS alone or the peer's first byte asks for it. It returns the verdict of
-// a connection for which that failed.
-func (c *conn) startTLS() (protocols.Verdict, bool) {
-	var below net.Conn = &c.account
-	if c.root.tlsOptional {
-		first, v := c.firstBytes()
-		if v.Failure != "" || first[0] != recordTypeHandshake {
-			return v, v.Failure == ""
-		}
-		read := make([]byte, c.root.sniffs.Load().normal.MaxBytes)
-		n, err := c.Read(read) // From the peek buffer, which it empties.
-		if err != nil {
-			return protocols.Verdict{Failure: failureTLS, Reason: err.Error()}, false
-		}
-		below = &replayConn{Conn: &c.account, rest: read[:n]}
-	}
-	brought := c.tls != nil
-	if !brought {
-		c.tls = tls.Server(below, c.root.tlsConfig)
-	}
-	started := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), tlsHandshakeTimeout)
-	defer cancel()
-	if err := c.tls.HandshakeContext(ctx); err != nil {
-		return protocols.Verdict{
-			Reason:   c.explainTLS(err),
-			Failure:  c.tlsFailure(err),
-			Bytes:    int(c.account.Received()),
-			Duration: time.Since(started),
-		}, false
-	}
-	c.root.server.tlsTimes.Record(time.Since(started))
-	state := c.tls.ConnectionState()
-	c.state = &state
-	if !brought {
-		c.Init(c.tls)
-		c.SetPeek(&c.root.sniffs.Load().normal)
-	}
-	return protocols.Verdict{}, true
-}
-
-// replayConn gives back what was read to find out that the peer asks for TLS.
-type replayConn struct {
-	net.Conn
-	rest []byte
-}
-
-// Read implements [net.Conn].
-func (c *replayConn) Read(p []byte) (int, error) {
-	if len(c.rest) == 0 {
-		return c.Conn.Read(p)
-	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
-}
-
-// tlsFailure tells a probe that said nothing from a handshake that failed.
-func (c *conn) tlsFailure(err error) string {
-	if c.account.Received() == 0 && (c.root.tlsConfig != nil || errors.Is(err, io.EOF)) {
-		return protocols.FailureSilent
-	}
-	return failureTLS
-}
-
-// recordTypeHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
-const recordTypeHandshake = 22
-
-// firstBytes looks at the first byte. A verdict with a failure means that there was none.
-func (c *conn) firstBytes() (first [1]byte, v protocols.Verdict) {
-	started := time.Now()
-	if _, err := io.ReadFull(c.PeekReader(), first[:]); err != nil {
-		v = protocols.Verdict{Failure: protocols.FailureSilent, Reason: "nothing was sent", Duration: time.Since(started)}
-	}
-	return first, v
-}
-
-// plaintextAnswer is what an HTTP client gets that speaks plaintext to a TLS port.
-const plaintextAnswer = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\nThis port speaks TLS only.\n"
-
-// explainTLS says why a handshake failed, and tells an HTTP client on a plaintext connection.
-func (c *conn) explainTLS(err error) string {
-	var notTLS tls.RecordHeaderError
-	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader) {
-		_, _ = io.WriteString(notTLS.Conn, plaintextAnswer)
-		return "plaintext HTTP on a TLS port"
-	}
-	return err.Error()
-}
-
-// looksLikeHTTP reports whether the five bytes that were taken for a TLS record's header
-// begin an HTTP/1 request: upper-case letters, and perhaps the space behind a short method.
-func looksLikeHTTP(header [5]byte) bool {
-	method, _, _ := strings.Cut(string(header[:]), " ")
-	return method != "" && strings.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
-}
-
-// handshakeFailure is a fatal alert of that name (RFC 8446 section 6), in a
-// record that every version understands.
-var handshakeFailure = []byte{21, 3, 1, 0, 2, 2, 40}
-
 // info returns the connection's account with what is known of its verdict and TLS.
 func (c *conn) info() pool.Info {
 	info := c.root.server.conns.Info(&c.account)
@@ -469,6 +386,6 @@ func (c *conn) info() pool.Info {
 	info.Verdict = v.Reason
 	info.VerdictBytes = v.Bytes
 	info.VerdictMicros = float64(v.Duration.Nanoseconds()) / 1e3
-	info.TLS = pool.NewTLSInfo(c.state)
+	info.TLS = pool.NewTLSInfo(c.seldom().state)
 	return info
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc/peer"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // ConnInfo says which connection a request, call or WebSocket came on.
@@ -52,16 +54,16 @@ func (c *conn) connInfo() ConnInfo {
 	}
 }
 
-// grpcConns finds the connection of a native gRPC call: grpc-go shows the peer's
-// address and nothing else of the connection, so the address, a pointer that no other
-// connection has, stands for it. It is shared by all servers, because a call does
+// grpcConns finds the connection of a native gRPC call that came over TLS: its peer's AuthInfo has to be what
+// handlers expect, and besides grpc-go shows the peer's address and nothing else of the connection. So the address, a pointer
+// that no other connection has, stands for it. It is shared by all servers, because a call does
 // not show its server either. An entry lives as long as its connection.
 var grpcConns sync.Map // net.Addr -> *conn
 
 // showByAddr makes the connection one that can be found by its address.
 func (c *conn) showByAddr() {
 	address := uniqueAddr(c.RemoteAddr())
-	c.remote.Store(&address)
+	c.rare().remote.Store(&address)
 	c.set(flagShown)
 	grpcConns.Store(address, c)
 }
@@ -88,7 +90,14 @@ func connOf(ctx context.Context) (*conn, bool) {
 		return c, true
 	}
 	p, ok := peer.FromContext(ctx)
-	if !ok || p.Addr == nil || !reflect.TypeOf(p.Addr).Comparable() {
+	if !ok {
+		return nil, false
+	}
+	if plain, ok := p.AuthInfo.(protocols.Plaintext); ok {
+		c, ok := plain.NetConn().(*conn)
+		return c, ok
+	}
+	if p.Addr == nil || !reflect.TypeOf(p.Addr).Comparable() {
 		return nil, false
 	}
 	c, ok := grpcConns.Load(p.Addr)
@@ -102,7 +111,21 @@ func connOf(ctx context.Context) (*conn, bool) {
 // context of its requests.
 func connContext(ctx context.Context, nc net.Conn) context.Context {
 	if c, ok := nc.(*conn); ok {
-		return context.WithValue(ctx, connKey{}, c)
+		return &connCtx{ctx, c}
 	}
 	return ctx
+}
+
+// connCtx is a context that knows its connection. It is half as long as what [context.WithValue] returns.
+type connCtx struct {
+	context.Context //nolint:containedctx // It is one.
+	conn            *conn
+}
+
+// Value implements [context.Context].
+func (c *connCtx) Value(key any) any {
+	if _, ok := key.(connKey); ok {
+		return c.conn
+	}
+	return c.Context.Value(key)
 }

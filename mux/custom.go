@@ -163,7 +163,7 @@ func (c *conn) matches(m cmux.Matcher) (matched bool) {
 			c.root.server.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
 		}
 	}()
-	return m(&firstBytes{c.PeekReader(), c.state})
+	return m(&firstBytes{c.PeekReader(), c.seldom().state})
 }
 
 // firstBytes is what a custom matcher reads.

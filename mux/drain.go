@@ -180,6 +180,11 @@ func (s *Server) endWaits(r *root) {
 // spread. It returns when all have been told; that they leave is what the next step waits for.
 func (s *Server) tell(ctx context.Context) {
 	spread := s.machine.Config().Spread
+	if end, ok := ctx.Deadline(); ok {
+		// Who is not told within the time that there is would be cut without a word.
+		left := time.Until(end)
+		spread = max(0, min(spread, left-min(left/2, lastWords)))
+	}
 	s.telling.Store(true)
 	s.background.run(func() { _ = s.webSockets.Drain(s.serving, spread) })
 	s.tellConns(ctx, spread)
@@ -193,6 +198,9 @@ func (s *Server) tell(ctx context.Context) {
 		s.background.run(func() { _ = b.grpc.GracefulStop(s.serving) })
 	}
 }
+
+// lastWords is what is kept of the step's time for the answers of those who were told last.
+const lastWords = answerTime + 500*time.Millisecond
 
 // tellConns tells every client but those of WebSockets, each at a random moment within spread. It is
 // the moments that are random and not their number: each of n connections has an n-th of the spread to itself, so

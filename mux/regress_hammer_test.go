@@ -40,7 +40,7 @@ func hammer(t *testing.T, withTLS bool) {
 	}
 	options := []mux.Option{
 		mux.WithLogger(slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))), //nolint:sloglint // The lines are to be made.
-		mux.WithAccessLog(slog.New(slog.NewTextHandler(io.Discard, nil))), //nolint:sloglint // As above.
+		mux.WithAccessLog(slog.New(slog.NewTextHandler(io.Discard, nil))),                                       //nolint:sloglint // As above.
 		aged(60*time.Millisecond, 80*time.Millisecond),
 		impatient(protocols.ProgressConfig{MinBodyRate: 1000, BodyGrace: 30 * time.Millisecond, ProgressTimeout: 60 * time.Millisecond}),
 		mux.Configure(func(c *mux.Config) {

@@ -106,7 +106,7 @@ func (r *root) admit(raw net.Conn) *conn {
 		_ = c.identify() // There is no header.
 	case *tls.Conn:
 		// The caller of Serve brought a TLS listener of its own.
-		c.tls = socket
+		c.rare().tls = socket
 	}
 	if s.cutting.Load() || c.refused != notRefused && s.tooManyRefusals() {
 		c.decide(protocols.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
@@ -160,7 +160,7 @@ func (r *root) serve() error {
 	attach(protocols.HTTP1, r.backend.http1.Serve)
 	attach(protocols.WebSocket, r.backend.webSocket.Serve)
 	attach(protocols.GRPC, r.backend.grpc.Native.Serve)
-	attach(protocols.HTTP2, r.backend.http2.Serve)
+	attach(protocols.HTTP2, func(l net.Listener) error { return protocols.ServeHTTP2(r.backend.http2, l) })
 	attachCustoms(true)
 	err := fmt.Errorf("mux: %s: %w", r.Addr(), m.Serve())
 	wg.Wait()

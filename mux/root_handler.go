@@ -48,7 +48,7 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 			if c.overAge() < 0 {
 				c.account.SetCloseReason(pool.ReasonRequests)
 			}
-			s.leave(c)
+			s.leaveNow(c)
 		}
 	}
 	if isGRPC(r) && c.allowed().grpc {

@@ -330,7 +330,7 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 			}
 			// Its first request is on the way.
 			c.account.SetState(pool.StateActive)
-			if tag == pool.Tag(protocols.GRPC) {
+			if tag == pool.Tag(protocols.GRPC) && c.seldom().state != nil {
 				c.showByAddr()
 			}
 			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))

@@ -129,7 +129,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn) {
 		}
 		return
 	}
-	if c.reading.Load() && c.has(flagBody) && w.slowUpload(c, &config.Progress) {
+	if c.has(flagReading) && c.has(flagBody) && w.slowUpload(c, &config.Progress) {
 		c.account.SetCloseReason(pool.ReasonSlowBody)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
@@ -249,6 +249,15 @@ func (c *conn) overAge() time.Duration {
 		return -1
 	}
 	return sinceStart() - time.Duration(ends)
+}
+
+// leaveNow is leave for the goroutine of a request, before its answer: the client is to know of it when it has that.
+func (s *Server) leaveNow(c *conn) {
+	if c.claim(flagTold) {
+		c.GoAway()
+		c.unset(flagTold)
+	}
+	s.leave(c)
 }
 
 // leave has an HTTP/2 connection end as one that has reached its age: its client is told, and what is in flight goes on.

@@ -20,7 +20,7 @@ import (
 //	routes.Handle("/ws", mux.WebSocket(echo))
 //
 // A request that is no handshake is answered 426, or 400 over HTTP/2, one from a
-// page of a foreign origin 403, and one during a drain 503. Behind another server than a [Server] of this package it
+// page of a foreign origin 403. Behind another server than a [Server] of this package it
 // works with the default settings, and nothing drains it.
 func WebSocket(h WebSocketHandler) http.Handler {
 	if h == nil {

@@ -30,8 +30,8 @@ func (g *ackGate) admit(p []byte) []byte {
 func (g *ackGate) open() { g.once.Do(func() { close(g.acked) }) }
 
 // gated reports whether Read may have to wait for the server's ACK.
-func (c *Conn) gated() bool {
-	g := c.gate.Load()
+func (t *http2Track) gated() bool {
+	g := t.gate.Load()
 	if g == nil {
 		return false
 	}

@@ -34,9 +34,6 @@ var (
 type Conn struct {
 	inner   net.Conn
 	early   atomic.Pointer[earlyState] // Nil once the verdict stands and all that was peeked is read.
-	ready   *readyReader               // Owned by the reading side; nil until ReadOnReady.
-	filter  *settingsFilter            // Owned by the writing side; nil most of the time.
-	gate    atomic.Pointer[ackGate]    // Set by the recognising goroutine; nil where it played no handshake.
 	h2      atomic.Pointer[http2Track] // Set with the verdict; nil where it is not HTTP/2.
 	verdict compactVerdict             // Set with the verdict.
 }
@@ -47,9 +44,6 @@ func (c *Conn) Init(inner net.Conn) {
 		e.release()
 	}
 	c.inner = inner
-	c.ready = nil
-	c.filter = nil
-	c.gate.Store(nil)
 	c.h2.Store(nil)
 	c.verdict = compactVerdict{}
 	c.early.Store(newEarlyState(c))
@@ -65,25 +59,31 @@ func (c *Conn) Verdict() Verdict { return c.verdict.expand() }
 // Read reads from the peek buffer first and then from the wrapped connection,
 // whose errors it returns as they are.
 func (c *Conn) Read(p []byte) (int, error) {
-	gate := c.gate.Load()
+	t := c.h2.Load()
+	if t == nil {
+		return c.read(p)
+	}
+	gate := t.gate.Load()
 	if gate != nil {
 		if p = gate.admit(p); gate.before == 0 && len(p) > 0 {
 			// The gate is open, and nobody passes it twice.
-			c.gate.Store(nil)
+			t.gate.Store(nil)
 			gate = nil
 		}
 	}
-	n, ok, err := c.readPeeked(p)
+	n, err := c.read(p)
 	if gate != nil {
 		gate.before -= n
 	}
-	if !ok {
-		n, err = c.inner.Read(p)
-	}
-	if t := c.h2.Load(); t != nil {
-		t.follow(p[:n])
-	}
+	t.follow(p[:n])
 	return n, err
+}
+
+func (c *Conn) read(p []byte) (int, error) {
+	if n, ok, err := c.readPeeked(p); ok {
+		return n, err
+	}
+	return c.inner.Read(p)
 }
 
 // readPeeked reads from the peek buffer, and behind it returns what ended the
@@ -110,34 +110,18 @@ func (c *Conn) readPeeked(p []byte) (n int, ok bool, err error) {
 func (c *Conn) Write(p []byte) (int, error) {
 	t := c.h2.Load()
 	switch {
-	case c.filter != nil:
-		return c.writeFiltered(t, p)
-	case t != nil:
-		return t.Write(p)
+	case t == nil:
+		return c.inner.Write(p)
+	case t.filter != nil:
+		return t.writeFiltered(p)
 	}
-	return c.inner.Write(p)
-}
-
-// writeFiltered writes what the filter leaves of p, through t where there is one.
-func (c *Conn) writeFiltered(t *http2Track, p []byte) (int, error) {
-	var w io.Writer = c.inner
-	if t != nil {
-		w = t
-	}
-	n, err := c.filter.write(w, p)
-	if gate := c.gate.Load(); gate != nil && (c.filter.acks == 0 || err != nil) {
-		gate.open()
-	}
-	if c.filter.finished() {
-		c.filter = nil
-	}
-	return n, err
+	return t.Write(p)
 }
 
 // ReadFrom implements io.ReaderFrom by the wrapped connection's own, which may
 // use sendfile or splice.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
-	if c.filter == nil && c.h2.Load() == nil {
+	if c.h2.Load() == nil {
 		if rf, ok := c.inner.(io.ReaderFrom); ok {
 			return rf.ReadFrom(r)
 		}
@@ -206,8 +190,10 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 
 // Close closes the wrapped connection. It ends a Sniff that waits.
 func (c *Conn) Close() error {
-	if gate := c.gate.Load(); gate != nil {
-		gate.open()
+	if t := c.h2.Load(); t != nil {
+		if gate := t.gate.Load(); gate != nil {
+			gate.open()
+		}
 	}
 	return c.inner.Close()
 }

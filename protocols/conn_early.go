@@ -15,7 +15,8 @@ import (
 type earlyState struct {
 	peek    peekBuffer
 	config  SniffConfig
-	started time.Time // When the first wait for bytes began.
+	started time.Time       // When the first wait for bytes began.
+	filter  *settingsFilter // Nil unless Sniff has sent the server's SETTINGS.
 
 	// mu guards the next two, the writing of wait, and the read deadline while
 	// wait is undecided. The owner may read conn and wait without it.
@@ -53,6 +54,7 @@ func (e *earlyState) release() {
 	e.peek = peekBuffer{}
 	e.config = SniffConfig{}
 	e.started = time.Time{}
+	e.filter = nil
 	e.mu.Lock()
 	e.conn, e.hurried, e.wait = nil, false, waiting
 	e.mu.Unlock()

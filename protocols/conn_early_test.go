@@ -27,7 +27,7 @@ func TestConnIsSmall(t *testing.T) {
 		value any
 		most  uintptr
 	}{
-		{Conn{}, 72},
+		{Conn{}, 48},
 		{compactVerdict{}, 16},
 		{http2Track{}, 224}, // An HTTP/2 connection has one more.
 	} {

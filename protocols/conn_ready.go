@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"io"
+	"net"
 	"syscall"
 
 	"google.golang.org/grpc/mem"
@@ -12,21 +13,22 @@ import (
 // grpc-go finds this method by its shape. The caller gives the buffer back; it
 // is nil where n is 0.
 //
-// That needs a wrapped connection that says, as a rawReader, that its socket can
-// be read past it. Elsewhere, as with TLS, the buffer is taken first, as grpc-go
+// That needs a connection that was recognised as HTTP2 or GRPC, and a wrapped one that says, as a
+// rawReader, that its socket can be read past it. Elsewhere, as with TLS, the buffer is taken first, as grpc-go
 // does for such connections.
 func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
-	if e := c.early.Load(); e != nil && e.isDue() || c.gated() || bufSize <= 0 {
+	t := c.h2.Load()
+	if e := c.early.Load(); e != nil && e.isDue() || t == nil || t.gated() || bufSize <= 0 {
 		return readInto(c, bufSize, pool)
 	}
-	if c.ready == nil {
-		c.ready = newReadyReader(c.inner)
+	if t.ready == nil {
+		t.ready = newReadyReader(c.inner)
 	}
-	if !c.ready.isRaw() {
+	if !t.ready.isRaw() {
 		return readInto(c, bufSize, pool)
 	}
-	buf, n, err := c.ready.read(bufSize, pool)
-	if t := c.h2.Load(); t != nil && n > 0 {
+	buf, n, err := t.ready.read(bufSize, pool)
+	if n > 0 {
 		t.follow((*buf)[:n])
 	}
 	return buf, n, err
@@ -34,6 +36,7 @@ func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, erro
 
 // A rawReader is a connection whose raw socket leads to the very bytes that its Read would return.
 type rawReader interface {
+	net.Conn
 	// ReadConn reports false where that is not so.
 	ReadConn() (syscall.RawConn, bool)
 	// CountRead is told of each raw read.

@@ -3,7 +3,6 @@
 package protocols
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -15,9 +14,8 @@ import (
 // A readyReader reads from a raw socket once it is readable. It is not safe
 // for concurrent use.
 type readyReader struct {
-	conn  net.Conn
-	raw   syscall.RawConn // Nil if there is no raw socket.
-	count func(n int)     // Tells conn of a raw read.
+	conn rawReader
+	raw  syscall.RawConn // Nil if there is no raw socket.
 
 	// The rest belongs to one read. It stands here, and step is made once, so
 	// that a read allocates nothing.
@@ -26,22 +24,23 @@ type readyReader struct {
 	pool    mem.BufferPool
 	buf     *[]byte
 	n       int
-	err     error
+	err     syscall.Errno // 0 for none.
 }
 
+// notReady stands for connections without a raw socket.
+var notReady = new(readyReader)
+
 func newReadyReader(conn net.Conn) *readyReader {
-	r := &readyReader{conn: conn}
 	socket, ok := conn.(rawReader)
 	if !ok {
-		return r
+		return notReady
 	}
 	raw, ok := socket.ReadConn()
 	if !ok {
-		return r
+		return notReady
 	}
-	r.raw = raw
+	r := &readyReader{conn: socket, raw: raw}
 	r.step = r.tryRead
-	r.count = socket.CountRead
 	return r
 }
 
@@ -53,30 +52,32 @@ func (r *readyReader) isRaw() bool { return r.raw != nil }
 func (r *readyReader) tryRead(fd uintptr) bool {
 	r.buf = r.pool.Get(r.bufSize)
 	for {
-		r.n, r.err = syscall.Read(int(fd), *r.buf)
-		if !errors.Is(r.err, syscall.EINTR) {
+		var err error
+		r.n, err = syscall.Read(int(fd), *r.buf)
+		r.err, _ = err.(syscall.Errno) //nolint:errorlint // It is never anything else, and never wrapped.
+		if r.err != syscall.EINTR {
 			break
 		}
 	}
-	if r.err != nil || r.n <= 0 {
+	if r.err != 0 || r.n <= 0 {
 		r.pool.Put(r.buf)
 		r.buf, r.n = nil, 0
 	}
-	return !errors.Is(r.err, syscall.EAGAIN)
+	return r.err != syscall.EAGAIN
 }
 
 func (r *readyReader) read(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
-	r.bufSize, r.pool, r.n, r.err = bufSize, pool, 0, nil
+	r.bufSize, r.pool, r.n, r.err = bufSize, pool, 0, 0
 	waitErr := r.raw.Read(r.step)
 	buf, n, err := r.buf, r.n, r.err
 	r.pool, r.buf = nil, nil
 	switch {
 	case n > 0:
-		r.count(n)
+		r.conn.CountRead(n)
 		return buf, n, nil
 	case waitErr != nil:
 		return nil, 0, waitErr
-	case err != nil:
+	case err != 0:
 		return nil, 0, r.opError(err)
 	}
 	return nil, 0, io.EOF

@@ -50,6 +50,23 @@ func newConn(inner net.Conn) *Conn {
 	return c
 }
 
+// openGate lets reads pass, as the server's ACK does; see TestServerAcknowledgesBeforeItReadsOn.
+func openGate(c *Conn) {
+	if t := c.h2.Load(); t != nil {
+		if gate := t.gate.Load(); gate != nil {
+			gate.open()
+		}
+	}
+}
+
+// filterOf returns the filter of what is written to c, or nil for none.
+func filterOf(c *Conn) *settingsFilter {
+	if t := c.h2.Load(); t != nil {
+		return t.filter
+	}
+	return nil
+}
+
 func TestConnIsANetConn(t *testing.T) {
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 		client, server := tcpPair(t)
@@ -125,13 +142,14 @@ func TestSendfileIsKept(t *testing.T) {
 	c := newConn(inner)
 	output, want := serverOutput(1)
 
-	c.filter = newSettingsFilter(1)
+	c.h2.Store(newHTTP2Track(c, new(SniffConfig), newSettingsFilter(1)))
 	if n, err := c.ReadFrom(bytes.NewReader(output)); n != int64(len(output)) || err != nil {
 		t.Fatalf("ReadFrom = %d, %v; want %d", n, err, len(output))
 	}
 	if inner.readFrom != 0 || inner.writes == 0 {
 		t.Error("ReadFrom passed over the filter")
 	}
+	c.h2.Store(nil) // As on a connection that is not HTTP/2.
 	if n, err := c.ReadFrom(strings.NewReader("more")); n != 4 || err != nil {
 		t.Fatalf("ReadFrom = %d, %v; want 4", n, err)
 	}

@@ -3,6 +3,8 @@ package protocols
 import (
 	"io"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // longAgo is a deadline that ends a wait at once.
@@ -43,8 +45,13 @@ func (c *Conn) decide(e *earlyState, v Verdict) {
 	c.verdict = v.compact()
 	e.wait = decided
 	_ = c.inner.SetDeadline(time.Time{})
-	if v.Protocol == HTTP2 || v.Protocol == GRPC {
-		c.h2.Store(newHTTP2Track(c, &e.config))
+	if v.Protocol == HTTP2 || v.Protocol == GRPC || e.filter != nil {
+		t := newHTTP2Track(c, &e.config, e.filter)
+		if e.filter != nil && v.Failure == "" {
+			first := parseFrameHeader(e.peek.unread()[len(http2.ClientPreface):])
+			t.gate.Store(newACKGate(len(http2.ClientPreface) + frameHeaderLen + first.length))
+		}
+		c.h2.Store(t)
 	}
 	e.peek.consume(0)
 }

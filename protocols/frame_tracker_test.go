@@ -45,7 +45,7 @@ func (*wireConn) SetWriteDeadline(time.Time) error { return nil }
 // newTracked returns a Conn over inner that was recognised as HTTP/2.
 func newTracked(inner net.Conn, config *SniffConfig) (*Conn, *http2Track) {
 	c := newConn(inner)
-	t := newHTTP2Track(c, config)
+	t := newHTTP2Track(c, config, nil)
 	c.h2.Store(t)
 	return c, t
 }

@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"encoding/binary"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,29 +73,35 @@ func (c *Conn) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
 // A frame is asked for by a bit in pending, and written by whoever has mu then: the
 // server's Write at its next chance, or who asked, where no Write is under way.
 type http2Track struct {
-	conn      *Conn
-	maxResets int
-	onFlood   func(*Conn)
+	conn    *Conn
+	onFlood func(*Conn)
 
 	pending atomic.Uint32 // The ask bits of what is to be written.
 	asked   atomic.Uint32 // The ask bits of all that was ever asked for.
 	marks   atomic.Uint32
 	code    atomic.Uint32 // The error code of the final GOAWAY.
 	highest atomic.Uint32 // The highest stream that the client has opened.
-	data    atomic.Uint64 // The length of all DATA frames that are out.
-	window  atomic.Int64  // What the client may send on the connection, beyond the standard window (RFC 9113, section 6.9.2).
-	pinged  atomic.Int64  // Since when, by the wall clock, an answer to a PING of the server is awaited; 0 for not.
-	resets  atomic.Pointer[resetBound]
 
-	in frameWalk // Owned by the reading side.
+	maxResets int32
 
-	mu     sync.Mutex // Guards the next two, and makes writers take turns.
-	wire   wireState
-	broken bool // Half a frame is out, or will be: nothing can be inserted any more.
+	data   atomic.Uint64 // The length of all DATA frames that are out.
+	window atomic.Int64  // What the client may send on the connection, beyond the standard window (RFC 9113, section 6.9.2).
+	pinged atomic.Int64  // Since when, by the wall clock, an answer to a PING of the server is awaited; 0 for not.
+	resets atomic.Pointer[resetBound]
+	gate   atomic.Pointer[ackGate] // Nil where Sniff played no handshake.
+
+	in     frameWalk       // Owned by the reading side, as is the next.
+	ready  *readyReader    // Nil until ReadOnReady.
+	filter *settingsFilter // Owned by the writing side; nil most of the time.
+
+	mu   sync.Mutex // Guards wire and broken, and makes writers take turns.
+	wire wireState
 
 	deadlines sync.Mutex // Guards the next two.
-	deadline  time.Time  // The server's write deadline.
+	deadline  deadline   // The server's write deadline.
 	lent      bool       // Another one is set meanwhile.
+
+	broken bool // Half a frame is out, or will be: nothing can be inserted any more. It stands here because it fits in.
 }
 
 // A wireState is what is known of the bytes that are on the wire.
@@ -111,15 +118,16 @@ type goneAway struct {
 	final  bool   // FinalGoAway's is among them, or one for resets.
 }
 
-// newHTTP2Track returns a track for c, which has just been recognised.
-func newHTTP2Track(c *Conn, config *SniffConfig) *http2Track {
+// newHTTP2Track returns a track for c, which has just been recognised. The filter is not nil where Sniff has sent the SETTINGS.
+func newHTTP2Track(c *Conn, config *SniffConfig, filter *settingsFilter) *http2Track {
 	return &http2Track{
 		conn:      c,
-		maxResets: config.MaxResetsPerMinute,
+		maxResets: int32(min(config.MaxResetsPerMinute, math.MaxInt32)),
 		onFlood:   config.OnFlood,
 		in:        frameWalk{left: uint32(len(http2.ClientPreface))},
+		filter:    filter,
 		wire: wireState{
-			out:  frameOutput{begun: c.filter != nil}, // Then Sniff has sent the SETTINGS.
+			out:  frameOutput{begun: filter != nil},
 			away: goneAway{last: noGoAway},
 		},
 	}

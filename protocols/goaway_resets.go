@@ -38,7 +38,7 @@ func (t *http2Track) reset(stream uint32) {
 		r = &resetBound{started: time.Now()}
 		t.resets.Store(r)
 	}
-	if r.exceeded || r.hasEnded(stream, t.highest.Load()) || r.count(time.Now()) <= t.maxResets {
+	if r.exceeded || r.hasEnded(stream, t.highest.Load()) || r.count(time.Now()) <= int(t.maxResets) {
 		return
 	}
 	r.exceeded = true

@@ -331,3 +331,13 @@ func TestGoAwayTogether(t *testing.T) {
 	client.Close()
 	others.Wait()
 }
+
+// TestDeadlinesAreKept: what the server has set comes back behind a frame of ours.
+func TestDeadlinesAreKept(t *testing.T) {
+	now := time.Now()
+	for _, want := range []time.Time{{}, now, now.Add(time.Hour), deadlineBase.Add(1), time.Unix(1, 0), now.Round(0)} {
+		if got := compactDeadline(want).time(); !got.Equal(want) || got.IsZero() != want.IsZero() {
+			t.Errorf("kept %v, want %v", got, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"cmp"
 	"crypto/tls"
 	"time"
 
@@ -28,6 +29,18 @@ func (t *http2Track) Write(p []byte) (n int, err error) {
 	t.mu.Unlock()
 	if err == nil {
 		t.settle(false)
+	}
+	return n, err
+}
+
+// writeFiltered is Write for what the filter leaves of p.
+func (t *http2Track) writeFiltered(p []byte) (int, error) {
+	n, err := t.filter.write(t, p)
+	if gate := t.gate.Load(); gate != nil && (t.filter.acks == 0 || err != nil) {
+		gate.open()
+	}
+	if t.filter.finished() {
+		t.filter = nil
 	}
 	return n, err
 }
@@ -186,22 +199,41 @@ func (t *http2Track) returnDeadline() {
 	t.deadlines.Lock()
 	defer t.deadlines.Unlock()
 	t.lent = false
-	_ = t.conn.inner.SetWriteDeadline(t.deadline)
+	_ = t.conn.inner.SetWriteDeadline(t.deadline.time())
 }
 
-func (t *http2Track) setWriteDeadline(deadline time.Time) error {
+func (t *http2Track) setWriteDeadline(at time.Time) error {
 	t.deadlines.Lock()
 	defer t.deadlines.Unlock()
-	t.deadline = deadline
+	t.deadline = compactDeadline(at)
 	if t.lent {
 		return nil
 	}
-	return t.conn.inner.SetWriteDeadline(deadline)
+	return t.conn.inner.SetWriteDeadline(at)
 }
 
-func (t *http2Track) setDeadlines(deadline time.Time) error {
-	if err := t.conn.inner.SetReadDeadline(deadline); err != nil {
+func (t *http2Track) setDeadlines(at time.Time) error {
+	if err := t.conn.inner.SetReadDeadline(at); err != nil {
 		return err
 	}
-	return t.setWriteDeadline(deadline)
+	return t.setWriteDeadline(at)
+}
+
+// A deadline is a point in time in a third of the size of a time.Time, counted from deadlineBase; 0 is no deadline.
+type deadline time.Duration
+
+var deadlineBase = time.Now()
+
+func compactDeadline(t time.Time) deadline {
+	if t.IsZero() {
+		return 0
+	}
+	return cmp.Or(deadline(t.Sub(deadlineBase)), 1)
+}
+
+func (d deadline) time() time.Time {
+	if d == 0 {
+		return time.Time{}
+	}
+	return deadlineBase.Add(time.Duration(d))
 }

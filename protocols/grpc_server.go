@@ -2,14 +2,11 @@ package protocols
 
 import (
 	"context"
-	"crypto/tls"
 	"math"
-	"net"
 	"slices"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -38,8 +35,11 @@ type GRPCRegistrar interface {
 // NewGRPCServers makes both servers and calls register once for each. The
 // options come after the section's own, so that they win; transport credentials are
 // not among what can be set, because TLS is finished before a connection comes here.
+//
+// A client's socket options are among what channelz shows only if register registers channelz.
 func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), options ...grpc.ServerOption) *GRPCServers {
-	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(handshaken{insecure.NewCredentials()})})
+	creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
+	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(creds)})
 	s := &GRPCServers{
 		Native: grpc.NewServer(options...),
 		Shared: grpc.NewServer(options...),
@@ -54,6 +54,7 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), 
 			healthpb.RegisterHealthServer(srv, s.Health)
 		}
 	}
+	creds.sockets = showsSockets(s.Native)
 	if own {
 		s.Health = nil
 		return s
@@ -107,39 +108,6 @@ func orForever(d time.Duration) time.Duration {
 		return math.MaxInt64
 	}
 	return d
-}
-
-// handshaken are transport credentials for connections whose TLS handshake, if
-// they have one, is over. They show its outcome as the peer's AuthInfo.
-type handshaken struct {
-	// plaintext answers for connections without TLS.
-	credentials.TransportCredentials
-}
-
-// TLSConn is a connection that knows the outcome of its TLS handshake. It is not named
-// ConnectionState, because net/http does not look for HTTP/2 on a connection
-// with that method.
-type TLSConn interface {
-	// TLSState returns nil for a connection without TLS.
-	TLSState() *tls.ConnectionState
-}
-
-// ServerHandshake implements [credentials.TransportCredentials].
-func (h handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if tc, ok := conn.(TLSConn); ok {
-		if state := tc.TLSState(); state != nil {
-			return conn, credentials.TLSInfo{
-				State:          *state,
-				CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-			}, nil
-		}
-	}
-	return h.TransportCredentials.ServerHandshake(conn)
-}
-
-// Clone implements [credentials.TransportCredentials].
-func (h handshaken) Clone() credentials.TransportCredentials {
-	return handshaken{h.TransportCredentials.Clone()}
 }
 
 // GracefulStop stops the native server: its clients are told by GOAWAY, and its

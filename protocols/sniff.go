@@ -92,10 +92,6 @@ func (c *Conn) Sniff(config *SniffConfig) Verdict {
 	e.begin()
 	s := sniffer{conn: c, early: e, peek: &e.peek, config: &e.config, scanner: newScanner(e.config.Transport, e.config.MaxBytes)}
 	v := s.run()
-	if c.filter != nil && v.Failure == "" {
-		first := parseFrameHeader(e.peek.unread()[len(http2.ClientPreface):])
-		c.gate.Store(newACKGate(len(http2.ClientPreface) + frameHeaderLen + first.length))
-	}
 	v.Bytes = e.peek.total
 	v.Duration = time.Since(e.started)
 	c.decide(e, v)

@@ -89,9 +89,7 @@ func FuzzSniffReplay(f *testing.F) {
 		inner := &dripConn{replayConn: replayConn{Reader: pieceReader{bytes.NewReader(sent), int(step)}}}
 		c := newConn(inner)
 		v := c.Sniff(testConfig())
-		if gate := c.gate.Load(); gate != nil {
-			gate.open() // As the server's ACK does.
-		}
+		openGate(c)
 		replay, err := io.ReadAll(c)
 		if err != nil {
 			t.Fatal(err)

@@ -35,7 +35,6 @@ type handshake struct {
 // are there. It answers the client, since it may wait as well. It reports true
 // with a verdict where there is no more waiting.
 func (s *sniffer) answer() (Verdict, bool) {
-	c := s.conn
 	if len(s.config.Settings) == 0 {
 		if s.config.Patience > 0 && (s.http2.begun || s.early.waitUndecided(time.Now().Add(s.config.Patience))) {
 			s.http2.begun = true
@@ -55,7 +54,7 @@ func (s *sniffer) answer() (Verdict, bool) {
 		out = append(make([]byte, 0, len(s.config.Settings)+frameHeaderLen), s.config.Settings...)
 		// The replay holds one SETTINGS frame, whatever the client sends, so the
 		// server sends one ACK.
-		c.filter = newSettingsFilter(1)
+		s.early.filter = newSettingsFilter(1)
 	}
 	out, ok := s.appendAnswers(out)
 	if len(out) > 0 {

@@ -145,7 +145,7 @@ func TestHandshakeIsPlayed(t *testing.T) {
 		if diff := cmp.Diff(ackFrame(), got); diff != "" {
 			t.Errorf("the client got (-want +got):\n%s", diff)
 		}
-		if s.conn.filter != nil {
+		if filterOf(s.conn) != nil {
 			t.Error("the filter has not retired")
 		}
 	})
@@ -214,7 +214,7 @@ func TestNothingIsWrittenToEagerClients(t *testing.T) {
 		s.send(sent) // A pipe's client would block on a write to it.
 		s.decided(grpcVerdict)
 		s.replays(sent)
-		if s.conn.filter != nil {
+		if filterOf(s.conn) != nil {
 			t.Error("a filter is active")
 		}
 	})

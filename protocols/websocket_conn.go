@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -19,6 +20,7 @@ type watchedConn struct {
 	opened  time.Time
 	heard   atomic.Int64 // when bytes last came, in nanoseconds of age
 	reading atomic.Bool
+	abrupt  atomic.Bool // it is to be closed at once: there is nobody to be polite to
 
 	// messages is told of them; nil for nobody. It is set before the first Read and Write.
 	messages func(received, sent int)
@@ -60,13 +62,24 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements [net.Conn].
+// Close implements [net.Conn]. What the peer still sends is read for a moment: the kernel answers bytes that nobody
+// has read by a reset, which may cost the peer what it has not read either (RFC 6455, section 7.1.1).
 func (c *watchedConn) Close() error {
 	if c.closing != nil {
 		c.closing()
 	}
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && !c.abrupt.Load() && half.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger))
+		_, _ = io.CopyN(io.Discard, struct{ io.Reader }{c.Conn}, closeLingerBytes)
+	}
 	return c.Conn.Close()
 }
+
+// How long, and for how many bytes, a peer is listened to that has been told the end.
+const (
+	closeLinger      = 250 * time.Millisecond
+	closeLingerBytes = 1 << 20
+)
 
 // age returns for how long the connection has been watched, which is never 0.
 func (c *watchedConn) age() time.Duration { return max(time.Since(c.opened), 1) }

@@ -44,9 +44,10 @@ type WebSockets struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	// sweeping is closed to end the goroutine that looks after the sessions; nil without one.
-	sweeping chan struct{}
-	draining bool
-	limit    int // as CloseExcess was told last; 0 for none
+	sweeping  chan struct{}
+	draining  context.Context // Drain's; nil before
+	drainedBy time.Time       // when the spread is over
+	limit     int             // as CloseExcess was told last; 0 for none
 	// empty is closed when the last session ends while draining.
 	empty chan struct{}
 }
@@ -124,14 +125,9 @@ func (ws *WebSockets) Configure(c WebSocketConfig) {
 
 // Handler returns an HTTP handler that accepts the WebSocket handshake and
 // serves it with h. A request that is no handshake is answered 426, or 400 over
-// HTTP/2; one of a foreign origin 403, and during a drain 503.
+// HTTP/2; one of a foreign origin 403.
 func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ws.isDraining() {
-			w.Header().Set("Connection", "close")
-			http.Error(w, "the server is draining", http.StatusServiceUnavailable)
-			return
-		}
 		if r.ProtoMajor >= 2 && !IsWebSocketUpgrade(r) {
 			// A 426 has to name the protocol in Upgrade (RFC 9110 section 15.5.22),
 			// which HTTP/2 does not allow (RFC 9113 section 8.2.2).
@@ -188,10 +184,7 @@ func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Requ
 	if ws.hooks.Counter != nil {
 		raw.tell(ws.hooks.Counter(r))
 	}
-	if !ws.add(s) {
-		// The drain began between the handshake and here.
-		go s.leave(websocket.StatusGoingAway)
-	}
+	ws.add(s)
 	defer ws.remove(s)
 	// A handler that panics must not leave the connection open.
 	defer conn.CloseNow() //nolint:errcheck // It is closed in any case; the error is that it was closed before.
@@ -262,14 +255,9 @@ func (ws *WebSockets) closeExcess() {
 	}
 }
 
-func (ws *WebSockets) isDraining() bool {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	return ws.draining
-}
-
-// add reports whether the session need not leave at once.
-func (ws *WebSockets) add(s *session) bool {
+// add puts a session on the list. One that comes during a drain is told to leave as well, in what is left of the spread: its
+// client was let in, or kept, before it could know.
+func (ws *WebSockets) add(s *session) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.sessions[s] = struct{}{}
@@ -277,7 +265,10 @@ func (ws *WebSockets) add(s *session) bool {
 	if ws.limit > 0 && len(ws.sessions) > ws.limit {
 		ws.closeExcess() // The limit has fallen during the handshake.
 	}
-	return !ws.draining
+	if ws.draining != nil {
+		wait := time.Duration(rand.Float64() * float64(time.Until(ws.drainedBy))) //nolint:gosec // A herd is spread, no secret is made.
+		go s.leaveAfter(ws.draining, wait)
+	}
 }
 
 // beginSweep has the sessions looked after, if there is anything to look for. The caller holds mu.
@@ -299,7 +290,7 @@ func (ws *WebSockets) remove(s *session) {
 		close(ws.sweeping)
 		ws.sweeping = nil
 	}
-	if ws.draining {
+	if ws.draining != nil {
 		ws.closeEmpty()
 	}
 }
@@ -313,12 +304,12 @@ func (ws *WebSockets) closeEmpty() {
 	}
 }
 
-// Drain refuses new WebSockets and tells every open one to leave, each at a
+// Drain tells every WebSocket to leave, those that come later included, each at a
 // random moment within spread. It waits until all are gone, or until ctx ends;
 // then those that are left are told at once and it returns ctx's error.
 func (ws *WebSockets) Drain(ctx context.Context, spread time.Duration) error {
 	ws.mu.Lock()
-	ws.draining = true
+	ws.draining, ws.drainedBy = ctx, time.Now().Add(spread)
 	ws.tell(ctx, spread, func(*http.Request) bool { return true })
 	if len(ws.sessions) == 0 {
 		ws.closeEmpty()

@@ -86,6 +86,7 @@ func (ws *WebSockets) ping(s *session) {
 		// Any other error means that the connection has already ended, for a reason of its own.
 		ws.ended(s, EndedPingTimeout)
 	}
+	s.raw.abrupt.Store(true)
 	_ = s.conn.CloseNow()
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -64,7 +65,7 @@ func (d *decoder) plain(n *yaml.Node, path string) bool {
 		d.faultf(n, path, "aliases are not allowed; write the value again")
 		return false
 	case n.Style&yaml.TaggedStyle != 0:
-		d.faultf(n, path, "tags such as %s are not allowed", n.Tag)
+		d.faultf(n, path, "tags such as %s are not allowed", strings.Trim(strconv.Quote(n.Tag), `"`)) // It may be any text.
 		return false
 	default:
 		return true

@@ -1,0 +1,83 @@
+package protocols
+
+import (
+	"crypto/tls"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/mem"
+)
+
+// channelzService is the service that shows connections and their sockets.
+const channelzService = "grpc.channelz.v1.Channelz"
+
+// showsSockets reports whether one of a server's services needs to know the sockets of its connections.
+func showsSockets(srv *grpc.Server) bool {
+	_, ok := srv.GetServiceInfo()[channelzService]
+	return ok
+}
+
+// handshaken are transport credentials for connections whose TLS handshake, if
+// they have one, is over. They show its outcome as the peer's AuthInfo.
+type handshaken struct {
+	// It answers for all but ServerHandshake, which asks nothing of it.
+	credentials.TransportCredentials
+	// sockets lets grpc-go see the socket of each connection. It would keep a copy of the
+	// socket's options as they are at the accept, which is some 370 bytes, for channelz alone.
+	sockets bool
+}
+
+// TLSConn is a connection that knows the outcome of its TLS handshake. It is not named
+// ConnectionState, because net/http does not look for HTTP/2 on a connection
+// with that method.
+type TLSConn interface {
+	// TLSState returns nil for a connection without TLS.
+	TLSState() *tls.ConnectionState
+}
+
+// Plaintext is the AuthInfo of a native call's peer on a connection without TLS. It says what that of grpc-go's
+// package insecure does, and which connection it is, of which a call shows nothing else that is its alone.
+type Plaintext struct{ conn net.Conn }
+
+// NetConn returns the connection that the server's listener has accepted. Only its addresses are of use: the server reads and writes it.
+func (p Plaintext) NetConn() net.Conn { return p.conn }
+
+// AuthType implements [credentials.AuthInfo].
+func (Plaintext) AuthType() string { return "insecure" }
+
+// GetCommonAuthInfo is how grpc-go asks for the security level.
+func (Plaintext) GetCommonAuthInfo() credentials.CommonAuthInfo {
+	return credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}
+}
+
+// ServerHandshake implements [credentials.TransportCredentials].
+func (h *handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if tc, ok := conn.(TLSConn); ok {
+		if state := tc.TLSState(); state != nil {
+			return conn, credentials.TLSInfo{
+				State:          *state,
+				CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+			}, nil
+		}
+	}
+	info := Plaintext{conn}
+	if ready, ok := conn.(readyConn); ok && !h.sockets {
+		conn = socketless{ready}
+	}
+	return conn, info, nil
+}
+
+// Clone implements [credentials.TransportCredentials].
+func (h *handshaken) Clone() credentials.TransportCredentials {
+	return &handshaken{h.TransportCredentials.Clone(), h.sockets}
+}
+
+// readyConn is all that grpc-go needs of a connection.
+type readyConn interface {
+	net.Conn
+	ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error)
+}
+
+// socketless is a connection without SyscallConn.
+type socketless struct{ readyConn }

@@ -1,0 +1,72 @@
+package protocols
+
+import (
+	"crypto/tls"
+	"net"
+	"syscall"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// A stateConn has had this TLS handshake.
+type stateConn struct {
+	*Conn
+	state *tls.ConnectionState
+}
+
+func (c stateConn) TLSState() *tls.ConnectionState { return c.state }
+
+// TestHandshaken: grpc-go learns of a connection what its own credentials would say, and the way back to it.
+func TestHandshaken(t *testing.T) {
+	_, socket := tcpPair(t)
+	plain := stateConn{newConn(socket), nil}
+	creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
+	_, theirs, err := creds.TransportCredentials.ServerHandshake(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, info, err := creds.Clone().ServerHandshake(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.AuthType() != theirs.AuthType() {
+		t.Errorf("AuthType is %q, want %q", info.AuthType(), theirs.AuthType())
+	}
+	if err := credentials.CheckSecurityLevel(info, credentials.IntegrityOnly); err == nil {
+		t.Error("it counts as secure")
+	}
+	if p, ok := info.(Plaintext); !ok || p.NetConn() != net.Conn(plain) {
+		t.Errorf("AuthInfo is %#v", info)
+	}
+	if _, ok := conn.(syscall.Conn); ok {
+		t.Error("grpc-go sees the socket")
+	}
+	if _, ok := conn.(readyConn); !ok {
+		t.Error("grpc-go cannot read when there is something to read")
+	}
+
+	conn, info, err = creds.ServerHandshake(stateConn{plain.Conn, &tls.ConnectionState{ServerName: "example.org"}})
+	if ti, ok := info.(credentials.TLSInfo); err != nil || !ok || ti.State.ServerName != "example.org" {
+		t.Errorf("with TLS: %T, AuthInfo %#v, %v", conn, info, err)
+	}
+}
+
+// TestChannelzSeesSockets: where channelz is served, grpc-go gets at what it shows.
+func TestChannelzSeesSockets(t *testing.T) {
+	_, socket := tcpPair(t)
+	for _, registered := range []bool{false, true} {
+		creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
+		srv := grpc.NewServer()
+		if registered {
+			srv.RegisterService(&grpc.ServiceDesc{ServiceName: channelzService}, nil)
+		}
+		creds.sockets = showsSockets(srv)
+		conn, _, err := creds.ServerHandshake(stateConn{newConn(socket), nil})
+		if _, sees := conn.(syscall.Conn); err != nil || sees != registered {
+			t.Errorf("channelz %t: grpc-go sees the socket: %t, %v", registered, sees, err)
+		}
+	}
+}
