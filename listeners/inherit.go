@@ -26,6 +26,7 @@ type Sockets struct {
 	inherited []*inheritedSocket // that nobody has asked for yet
 	open      []*socket          // that Listen has returned, in that order
 	keep      bool               // another process owns the files of Unix sockets
+	owned     bool               // the files of inherited ones are this process's; see OwnFiles
 }
 
 // inheritedSocket is a socket that this process was started with.
@@ -36,7 +37,7 @@ type inheritedSocket struct {
 	address string
 	// activated is true for a socket of the service manager, which keeps it open itself.
 	activated bool
-	// unlink says that this process is to remove the file of a Unix socket.
+	// unlink says that this process is to remove the file of a Unix socket, once it owns it.
 	unlink bool
 }
 
@@ -85,11 +86,11 @@ func Inherited(getenv func(string) string) (*Sockets, error) {
 // [InheritedPrefix] and its name. ctx bounds name resolution alone.
 //
 // The listener supports SetDeadline and SyscallConn. Closing it removes the file of
-// a Unix socket that this process, or the one before it, has made, unless the
-// socket was handed over.
+// a Unix socket that this process has made, unless the socket was handed over. What
+// the process before has made is removed after [Sockets.OwnFiles] alone.
 func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, error) {
 	if in := s.take(ctx, address); in != nil {
-		return s.add(in.Listener, address, in.unlink)
+		return s.add(in.Listener, address, in.unlink, true)
 	}
 	if strings.HasPrefix(address, InheritedPrefix) {
 		return nil, fmt.Errorf("listeners: listen on %s: the service manager has passed no socket of this name; it has passed %s", address, s.names())
@@ -98,7 +99,7 @@ func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, err
 	if err != nil {
 		return nil, err
 	}
-	return s.add(l, address, true)
+	return s.add(l, address, true, false)
 }
 
 // names lists the sockets of the service manager that are left, for an error.
@@ -118,12 +119,12 @@ func (s *Sockets) names() string {
 }
 
 // add takes l over and returns what Listen promises.
-func (s *Sockets) add(l net.Listener, address string, unlink bool) (net.Listener, error) {
+func (s *Sockets) add(l net.Listener, address string, unlink, inherited bool) (net.Listener, error) {
 	inner, ok := l.(innerSocket)
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("listeners: listen on %s: a %T cannot be passed on", address, l), l.Close())
 	}
-	k := &socket{innerSocket: inner, owner: s, address: address}
+	k := &socket{innerSocket: inner, owner: s, address: address, inherited: inherited}
 	if u, ok := l.(*net.UnixListener); ok {
 		// From here on Close decides, because the answer may change while it runs.
 		u.SetUnlinkOnClose(false)
@@ -159,6 +160,16 @@ func (s *Sockets) CloseUnused() (dropped []string, err error) {
 		err = fmt.Errorf("listeners: the service manager has passed sockets that no address asks for: %s", strings.Join(faults, ", "))
 	}
 	return dropped, err
+}
+
+// OwnFiles makes the files of the inherited Unix sockets this process's own, which
+// their listeners remove from then on. It is called when the process before has been told
+// that this one serves. Until then that one may go on serving, if this one fails or is
+// told to end, and its clients find it by these files.
+func (s *Sockets) OwnFiles() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owned = true
 }
 
 // KeepFiles leaves the files of Unix sockets in place when their listeners are
@@ -197,6 +208,9 @@ type socket struct {
 	owner   *Sockets
 	address string // as it was asked for
 	path    string // of the file that Close removes; "" for none
+
+	// inherited says that the file is the process before's until this one owns the files.
+	inherited bool
 }
 
 var (
@@ -210,7 +224,7 @@ func (k *socket) Close() error {
 	s := k.owner
 	s.mu.Lock()
 	at := slices.Index(s.open, k)
-	mine := at >= 0 && !s.keep
+	mine := at >= 0 && !s.keep && (s.owned || !k.inherited)
 	if at >= 0 {
 		s.open = slices.Delete(s.open, at, at+1)
 	}

@@ -135,16 +135,17 @@ func TestCloseUnused(t *testing.T) {
 // TestSocketFile looks for the file of a Unix socket when its listener is closed.
 func TestSocketFile(t *testing.T) {
 	tests := []struct {
-		name               string
-		inherited, unlink  bool
-		handedOver, closed bool
-		want               bool // that the file is there
+		name              string
+		inherited, unlink bool
+		owned, handedOver bool
+		want              bool // that the file is there
 	}{
 		{name: "own", want: false},
-		{name: "from the process before", inherited: true, unlink: true, want: false},
-		{name: "from the service manager", inherited: true, want: true},
+		{name: "from the process before, which may serve on", inherited: true, unlink: true, want: true},
+		{name: "from the process before, which leaves", inherited: true, unlink: true, owned: true, want: false},
+		{name: "from the service manager", inherited: true, owned: true, want: true},
 		{name: "handed over", handedOver: true, want: true},
-		{name: "inherited and handed over", inherited: true, unlink: true, handedOver: true, want: true},
+		{name: "inherited and handed over", inherited: true, unlink: true, owned: true, handedOver: true, want: true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -160,6 +161,9 @@ func TestSocketFile(t *testing.T) {
 			l, err := s.Listen(t.Context(), "unix:"+path)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if tt.owned {
+				s.OwnFiles()
 			}
 			if tt.handedOver {
 				s.KeepFiles()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -67,7 +68,7 @@ func TestProxyHeaderAtDrain(t *testing.T) {
 		return err != nil
 	})
 	resp := roundTrip(t, conn, bufio.NewReader(conn), "192.0.2.2 1 2\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Error(resp.Status)
 	}
 	if got := <-done; got.err != nil {

@@ -203,7 +203,7 @@ func TestHandshakeAtDrain(t *testing.T) {
 			return
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err == nil && resp.StatusCode != 200 {
+		if err == nil && resp.StatusCode != http.StatusOK {
 			err = errors.New(resp.Status)
 		}
 		answer <- err
@@ -261,7 +261,7 @@ func TestWaitersAtDrain(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	done := s.drain(t.Context())
 	resp, err := http.ReadResponse(bufio.NewReader(second), nil)
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("who waited for room: %v, %v", resp, err)
 	}
 	_ = second.Close()

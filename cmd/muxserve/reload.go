@@ -51,7 +51,8 @@ func newReloads(p *process, s *settings.Settings) *reloads {
 	return r
 }
 
-// onSignal reloads the configuration when SIGHUP has come; at the start of the process, when it serves.
+// onSignal reloads the configuration when SIGHUP has come; at the start of the process, when it serves. The
+// service manager waits for the reload that it has asked for, and is told where it begins and ends, well or not.
 func (r *reloads) onSignal() {
 	select {
 	case <-r.process.serving:
@@ -60,7 +61,18 @@ func (r *reloads) onSignal() {
 	}
 	r.changing.Lock()
 	defer r.changing.Unlock()
+	if r.process.server.Phase() == lifecycle.PhaseServing {
+		r.notify(lifecycle.Reloading)
+		defer r.notify(lifecycle.Ready)
+	}
 	_, _ = r.reload(originSignal)
+}
+
+// notify tells the service manager about a reload, which does not depend on that.
+func (r *reloads) notify(tell func() (bool, error)) {
+	if _, err := tell(); err != nil {
+		r.process.logger.Warn("the service manager does not know about the reload", lifecycle.KeyErr, err)
+	}
 }
 
 // Reload implements [admin.Configuration].

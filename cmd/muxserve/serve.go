@@ -117,8 +117,13 @@ func (p *process) open(ctx context.Context) (err error) {
 		return errors.Join(err, p.server.Close())
 	}
 	p.admin.newPages(p)
-	return p.server.OnDrain(lifecycle.StepAnnounce, "hand over", func(context.Context) error {
-		return p.handover.leave(p.admin.server())
+	p.server.OnPhase(func(phase lifecycle.Phase) {
+		if phase == lifecycle.PhaseDraining {
+			p.handover.leave(p.admin.server())
+		}
+	})
+	return p.server.OnDrain(lifecycle.StepAnnounce, "tell the service manager", func(context.Context) error {
+		return p.handover.stopping()
 	})
 }
 
@@ -162,6 +167,7 @@ func (p *process) run(env environment) int {
 		return failure(env, err)
 	}
 	<-p.ended
+	p.handover.upgrader.WaitTold()
 	return p.exitCode()
 }
 
@@ -184,6 +190,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
 			p.logger.Info("draining", lifecycle.KeySignal, s.String())
+			p.handover.abandon()
 			p.handover.upgrader.Stop()
 			p.drain(ctx)
 		},

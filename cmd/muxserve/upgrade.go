@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/upgrade"
@@ -23,6 +24,11 @@ type handover struct {
 	parent   *upgrade.Parent // nil in a process that was not started for an upgrade
 	upgrader *upgrade.Upgrader
 	logger   *slog.Logger
+
+	// speak guards the one word to the parent: that this process is ready, or that it never will be.
+	speak sync.Once
+	// left guards the one time that this process leaves the sockets to the next.
+	left sync.Once
 }
 
 // inherit takes over what this process was started with. It comes before anything
@@ -57,6 +63,30 @@ func (h *handover) adopted() error {
 // keyLocalAddr is mux's log key for an address that this server listens on.
 const keyLocalAddr = "local_addr"
 
+// abandon tells the process before, if there is one, that this one ends before it was ready.
+func (h *handover) abandon() {
+	h.speak.Do(func() { _ = h.parent.Abandon() })
+}
+
+// ready tells the process before, if there is one, that this process serves, unless it has been told that
+// this one ends. The files of the sockets are this one's from then on. The service manager, which may be busy, comes last.
+func (h *handover) ready() {
+	var err error
+	said := false
+	h.speak.Do(func() {
+		said = true
+		if err = h.parent.Ready(); err == nil && h.parent != nil {
+			h.sockets.OwnFiles()
+		}
+	})
+	if !said {
+		return
+	}
+	if err = errors.Join(err, h.parent.Tell()); err != nil {
+		h.logger.Warn("not everybody knows that this process is ready", lifecycle.KeyErr, err)
+	}
+}
+
 // announce waits until serving is closed, which is when the server serves, and says so to whom it concerns. The
 // process before, if there is one, begins to drain then. It feeds the watchdog until ctx ends.
 func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
@@ -65,9 +95,7 @@ func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
 	case <-ctx.Done():
 		return // A signal came first: the process before goes on serving.
 	}
-	if err := h.parent.Ready(); err != nil {
-		h.logger.Warn("not everybody knows that this process is ready", lifecycle.KeyErr, err)
-	}
+	h.ready()
 	h.feedWatchdog(ctx)
 }
 
@@ -115,20 +143,30 @@ func (h *handover) upgrade(ctx context.Context, drain func()) {
 }
 
 // leave stops accepting at once, without emptying the kernel's queue, if the
-// sockets are another process's by now: that one serves what is queued. It is for
-// the first step of the drain. Health checks meet the new process alone from then on; requests
-// that the admin server is busy with go on to the end of the drain.
-//
-// Where there is no other process, the service manager is told that this one is stopping.
-func (h *handover) leave(admin *http.Server) error {
+// sockets are another process's by now: that one serves what is queued. It is for the
+// beginning of a drain, whichever of its steps are skipped. Health checks meet the new process alone
+// from then on; requests that the admin server is busy with go on to the end of the drain.
+func (h *handover) leave(admin *http.Server) {
 	if !h.upgrader.Stop() {
-		_, err := lifecycle.Stopping()
-		return err
+		return
 	}
-	if admin != nil {
-		over, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = admin.Shutdown(over) // Nobody waits for its requests here.
+	h.left.Do(func() {
+		if admin != nil {
+			over, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = admin.Shutdown(over) // Nobody waits for its requests here.
+		}
+		if err := h.sockets.Close(); err != nil {
+			h.logger.Warn("a socket was not left properly", lifecycle.KeyErr, err)
+		}
+	})
+}
+
+// stopping tells the service manager that this process is stopping, unless another serves in its place.
+func (h *handover) stopping() error {
+	if h.upgrader.Stop() {
+		return nil
 	}
-	return h.sockets.Close()
+	_, err := lifecycle.Stopping()
+	return err
 }

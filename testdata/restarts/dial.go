@@ -63,19 +63,39 @@ type watchedConn struct {
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.dialer.http2 && n > 0 {
-		before := c.follower.frames
-		c.follower.feed(p[:n])
-		if before == 0 && c.follower.frames > 0 {
-			close(c.told)
-			if c.dialer.onTold != nil {
-				c.dialer.onTold(c)
-			}
-		}
+		c.follow(p[:n])
 	}
 	if err != nil {
 		c.end(err)
 	}
 	return n, err
+}
+
+// follow looks for GOAWAY in what the server has sent. The reader
+// calls it.
+func (c *watchedConn) follow(p []byte) {
+	for len(p) > 0 {
+		before := len(c.follower.last)
+		p = p[c.follower.feed(p):]
+		after := len(c.follower.last)
+		if after == before {
+			continue
+		}
+		if err := c.follower.check(); err != nil {
+			c.dialer.t.misled.Add(1)
+			c.dialer.t.faultf("connection of %v to %s: %v", time.Since(c.opened).Round(time.Millisecond), c.address, err)
+		}
+		switch after {
+		case 1:
+			c.dialer.t.oneStep.Add(1)
+			close(c.told)
+			if c.dialer.onTold != nil {
+				c.dialer.onTold(c)
+			}
+		case 2:
+			c.dialer.t.twoSteps.Add(1)
+		}
+	}
 }
 
 // Write implements [net.Conn].

@@ -84,22 +84,33 @@ func (l *lineage) outcome() (pid int, failed bool, err error) {
 	if err != nil {
 		return 0, false, fmt.Errorf("restarts: %w", err)
 	}
-	for line := range bytes.Lines(log[l.read:]) {
+	pid, failed = outcomeIn(log[l.read:])
+	return pid, failed, nil
+}
+
+// logEntry is how each entry of the log begins.
+var logEntry = []byte(`{"time":`)
+
+// outcomeIn is outcome for a part of the log. An entry need not stand at the beginning of its
+// line: the new process prints at its start, in pieces, to the same file.
+func outcomeIn(log []byte) (pid int, failed bool) {
+	for line := range bytes.Lines(log) {
 		var entry struct {
 			Msg string `json:"msg"`
 			PID int    `json:"pid"`
 		}
-		if json.Unmarshal(line, &entry) != nil {
+		at := bytes.Index(line, logEntry)
+		if at < 0 || json.Unmarshal(line[at:], &entry) != nil {
 			continue // What muxserve prints at its start is not JSON.
 		}
 		switch {
 		case strings.HasPrefix(entry.Msg, logUpgraded):
-			return entry.PID, false, nil
+			return entry.PID, false
 		case strings.HasPrefix(entry.Msg, logFailed):
-			return 0, true, nil
+			return 0, true
 		}
 	}
-	return 0, false, nil
+	return 0, false
 }
 
 // waitUpgraded waits until the new process has taken over, and returns its number.

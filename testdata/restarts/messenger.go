@@ -70,6 +70,9 @@ const reopenPause = 20 * time.Millisecond
 func (m *messenger) run(ctx context.Context) {
 	defer close(m.ended)
 	for pause := time.Duration(0); !m.isStopped(pause); {
+		// Where no server is left, sessions cannot be opened or end at once; messages have their time all the same.
+		m.takeQueue()
+		m.expire(time.Now())
 		s, err := m.open(ctx)
 		if err == nil {
 			m.serve(s)
@@ -78,8 +81,20 @@ func (m *messenger) run(ctx context.Context) {
 		}
 		m.t.failed.Add(1)
 		m.t.faultf("opening a stream: %v", err)
-		m.expire(time.Now())
 		pause = reopenPause
+	}
+}
+
+// takeQueue takes the messages that wait, for the next session to send.
+func (m *messenger) takeQueue() {
+	for {
+		select {
+		case msg := <-m.queue:
+			m.t.sent.Add(1)
+			m.pending[msg.number] = msg
+		default:
+			return
+		}
 	}
 }
 

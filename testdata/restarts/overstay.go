@@ -66,6 +66,10 @@ func (o *overstayer) verdict(deadline time.Time) error {
 	switch {
 	case !o.told:
 		return fmt.Errorf("%s: an overstayer was not told to leave", o.kind)
+	case o.links.t.twoSteps.Load() == 0:
+		return fmt.Errorf("%s: an overstayer was not told its last stream", o.kind)
+	case o.links.t.misled.Load() != 0:
+		return fmt.Errorf("%s: an overstayer was told wrong: %v", o.kind, o.links.t.firstFaults())
 	case o.at.Before(deadline):
 		return fmt.Errorf("%s: an overstayer was cut %v before the deadline", o.kind, deadline.Sub(o.at))
 	default:

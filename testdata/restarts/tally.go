@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,12 @@ type tally struct {
 	goingAway atomic.Int64
 	untold    atomic.Int64
 
+	// oneStep and twoSteps count the HTTP/2 connections that got a first and a second
+	// GOAWAY, misled the frames that named a stream they must not.
+	oneStep  atomic.Int64
+	twoSteps atomic.Int64
+	misled   atomic.Int64
+
 	mu     sync.Mutex
 	faults []string // guarded by mu; the first of them
 }
@@ -43,6 +50,13 @@ func (t *tally) faultf(format string, args ...any) {
 	if len(t.faults) < maxFaults {
 		t.faults = append(t.faults, fmt.Sprintf(format, args...))
 	}
+}
+
+// firstFaults returns what faultf has kept so far.
+func (t *tally) firstFaults() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.faults)
 }
 
 // columns are the figures of a row, in the order of the table.
@@ -64,10 +78,10 @@ func (t *tally) add(other *tally) {
 	for i, c := range other.columns() {
 		mine[i].Add(c.Load())
 	}
-	other.mu.Lock()
-	faults := other.faults
-	other.mu.Unlock()
-	for _, f := range faults {
+	t.oneStep.Add(other.oneStep.Load())
+	t.twoSteps.Add(other.twoSteps.Load())
+	t.misled.Add(other.misled.Load())
+	for _, f := range other.firstFaults() {
 		t.faultf("%s: %s", other.kind, f)
 	}
 }
@@ -82,10 +96,14 @@ const (
 
 // ok reports whether nothing was lost.
 func (t *tally) ok() bool {
-	for _, c := range []*atomic.Int64{&t.failed, &t.broken, &t.lost, &t.doubled, &t.untold} {
+	for _, c := range []*atomic.Int64{&t.failed, &t.broken, &t.lost, &t.doubled, &t.untold, &t.misled} {
 		if c.Load() != 0 {
 			return false
 		}
+	}
+	// A gRPC stream ends in order: what was sent before its client was told is answered.
+	if strings.HasPrefix(t.kind, "grpc") && t.resent.Load() != 0 {
+		return false
 	}
 	sent := t.sent.Load()
 	return t.answered.Load() == sent && float64(t.retried.Load()) <= max(fewRetries, retriesAllowed*float64(sent))
@@ -136,11 +154,9 @@ func (ts tallies) write(w io.Writer, scenario string) error {
 	if len(ts) > 1 {
 		ts.total().write(w, scenario)
 	}
+	ts.writeSteps(w)
 	for _, t := range ts {
-		t.mu.Lock()
-		faults := t.faults
-		t.mu.Unlock()
-		for _, f := range faults {
+		for _, f := range t.firstFaults() {
 			fmt.Fprintf(w, "  FAILED: %s: %s\n", t.kind, f)
 		}
 	}
@@ -148,6 +164,20 @@ func (ts tallies) write(w io.Writer, scenario string) error {
 		return fmt.Errorf("%d of %d kinds of clients lost something", bad, len(ts))
 	}
 	return nil
+}
+
+// writeSteps prints how many of the connections that got a GOAWAY got the second
+// one too. A client that has closed its connection after the first gets no other.
+func (ts tallies) writeSteps(w io.Writer) {
+	var kinds []string
+	for _, t := range ts {
+		if one := t.oneStep.Load(); one > 0 {
+			kinds = append(kinds, fmt.Sprintf("%s %d of %d", t.kind, t.twoSteps.Load(), one))
+		}
+	}
+	if len(kinds) > 0 {
+		fmt.Fprintf(w, "told in two steps, of the connections told by GOAWAY: %s\n", strings.Join(kinds, ", "))
+	}
 }
 
 // toldOfAll returns an error for each kind of long-lived client of which none was

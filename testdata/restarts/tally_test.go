@@ -2,8 +2,11 @@ package main
 
 import (
 	"io"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestTallyOK(t *testing.T) {
@@ -22,6 +25,9 @@ func TestTallyOK(t *testing.T) {
 		{"lost", func(t *tally) { t.lost.Add(1) }, false},
 		{"doubled", func(t *tally) { t.doubled.Add(1) }, false},
 		{"untold", func(t *tally) { t.untold.Add(1) }, false},
+		{"misled", func(t *tally) { t.misled.Add(1) }, false},
+		{"in two steps", func(t *tally) { t.oneStep.Add(2); t.twoSteps.Add(1) }, true},
+		{"grpc resent", func(t *tally) { t.resent.Add(1); t.goAway.Add(1) }, false},
 	}
 	for _, tt := range tests {
 		row := &tally{kind: tt.name}
@@ -33,6 +39,26 @@ func TestTallyOK(t *testing.T) {
 		}
 		if err := (tallies{row}).write(io.Discard, "test"); (err == nil) != tt.want {
 			t.Errorf("%s: write returned %v", tt.name, err)
+		}
+	}
+}
+
+func TestWriteSteps(t *testing.T) {
+	h2c, unary, websocket := &tally{kind: "h2c"}, &tally{kind: "grpc unary"}, &tally{kind: "websocket"}
+	h2c.oneStep.Add(3)
+	h2c.twoSteps.Add(2)
+	unary.oneStep.Add(1)
+	for _, tt := range []struct {
+		rows tallies
+		want string
+	}{
+		{tallies{h2c, unary, websocket}, "told in two steps, of the connections told by GOAWAY: h2c 2 of 3, grpc unary 0 of 1\n"},
+		{tallies{websocket}, ""},
+	} {
+		var got strings.Builder
+		tt.rows.writeSteps(&got)
+		if diff := cmp.Diff(tt.want, got.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,10 +75,13 @@ func TestTimes(t *testing.T) {
 func TestValid(t *testing.T) {
 	tests := []struct {
 		command []string
-		allowed string // in a line that is no fault of the file
+		allowed []string // in lines that are no fault of the file
 	}{
-		{[]string{"systemd-analyze", "verify", "./muxserve.service", "./muxserve.socket"}, "/usr/local/bin/muxserve is not executable"},
-		{[]string{"haproxy", "-c", "-q", "-f", "haproxy.cfg"}, ""},
+		{[]string{"systemd-analyze", "verify", "./muxserve.service", "./muxserve.socket"}, []string{
+			"/usr/local/bin/muxserve is not executable",
+			"ignoring: notify-reload", // Before systemd 253, which then keeps the type that stands above it.
+		}},
+		{[]string{"haproxy", "-c", "-q", "-f", "haproxy.cfg"}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.command[0], func(t *testing.T) {
@@ -87,11 +91,11 @@ func TestValid(t *testing.T) {
 			}
 			out, err := exec.CommandContext(t.Context(), path, tt.command[1:]...).CombinedOutput()
 			for line := range strings.Lines(string(out)) {
-				if tt.allowed == "" || !strings.Contains(line, tt.allowed) {
+				if !slices.ContainsFunc(tt.allowed, func(text string) bool { return strings.Contains(line, text) }) {
 					t.Error(strings.TrimSpace(line))
 				}
 			}
-			if err != nil && tt.allowed == "" {
+			if err != nil && tt.allowed == nil {
 				t.Error(err)
 			}
 		})

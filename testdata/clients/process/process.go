@@ -72,7 +72,7 @@ func (o Options) command() []string {
 	}
 	args := []string{o.Binary}
 	if !o.Bare {
-		args = append(args, "--listen=127.0.0.1:0", "--admin="+admin, "--drain-delay=0s")
+		args = append(args, "--listen=127.0.0.1:0", "--admin="+admin, "--drain-delay=0s", "--log-format=text")
 	}
 	args = append(args, o.Args...)
 	if o.MaxFiles > 0 {

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -22,11 +23,18 @@ const envWatchdogPID = "WATCHDOG_PID"
 // itself. It has served nobody, so this is short.
 const endGrace = time.Second
 
+// lastLook is how long the pipe of a process that is about to be ended is looked at. What is
+// in it comes out at once; the rest is for a host that is out of breath.
+const lastLook = 50 * time.Millisecond
+
 // child is a new process.
 type child struct {
 	process *os.Process
-	// ready gets a value when the process says that it is ready.
-	ready <-chan struct{}
+	// ready is closed when the process says that it is ready.
+	ready chan struct{}
+	// silent is closed when the process has said all that it will: that it is ready and
+	// that the service manager knows, or nothing.
+	silent chan struct{}
 	// pipe is what it says that through.
 	pipe *os.File
 	// exited is closed when the process has ended; outcome says how and is set before.
@@ -64,23 +72,58 @@ func (p Program) start(sockets Sockets) (*child, error) {
 		_ = pipe.Close()
 		return nil, errorf("%w", err)
 	}
-	c := &child{process: process, pipe: pipe, exited: make(chan struct{})}
-	c.ready = awaitReady(pipe)
+	c := &child{
+		process: process, pipe: pipe,
+		ready: make(chan struct{}), silent: make(chan struct{}), exited: make(chan struct{}),
+	}
+	go c.listen()
 	go c.wait()
 	return c, nil
 }
 
-// awaitReady returns a channel that gets a value when a byte comes out of the pipe,
-// and nothing if none ever does.
-func awaitReady(pipe *os.File) <-chan struct{} {
-	ready := make(chan struct{}, 1)
-	go func() {
-		defer pipe.Close()
-		if n, _ := pipe.Read(make([]byte, 1)); n == 1 {
-			ready <- struct{}{}
+// listen reads what the process says, to the end: a byte when it is ready, and the
+// end of the pipe when the service manager knows as well.
+func (c *child) listen() {
+	defer close(c.silent)
+	defer c.pipe.Close()
+	said := make([]byte, 1)
+	n, err := c.pipe.Read(said)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// A read whose deadline has passed does not look into the pipe; this one does, before it waits.
+		_ = c.pipe.SetReadDeadline(time.Now().Add(lastLook))
+		n, _ = c.pipe.Read(said)
+	}
+	if n == 0 {
+		return
+	}
+	close(c.ready)
+	for {
+		if _, err := c.pipe.Read(said); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
 		}
-	}()
-	return ready
+		_ = c.pipe.SetReadDeadline(time.Time{})
+	}
+}
+
+// isReady reports whether the process has said that it is ready, and lives. It misses nothing that
+// was said before the call. If it was nothing, nobody listens any more.
+func (c *child) isReady() bool {
+	_ = c.pipe.SetReadDeadline(time.Now())
+	select {
+	case <-c.ready:
+	case <-c.silent:
+	}
+	select {
+	case <-c.exited:
+		return false
+	default:
+	}
+	select {
+	case <-c.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // wait collects the process when it ends, also long after it has taken over.

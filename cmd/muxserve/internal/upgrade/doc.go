@@ -10,7 +10,7 @@
 //
 // github.com/cloudflare/tableflip does much of this. Not it, because:
 //   - it does not tell the number of the new process, which the service manager has
-//     to be told before the old one ends (MAINPID=, see [Parent.Ready]);
+//     to be told before the old one ends (MAINPID=, see [Parent.Tell]);
 //   - it refuses an upgrade until the process before last has ended, which is as long
 //     as the longest connection;
 //   - it starts os.Args[0] as it was given, and that is not what runs where the name

@@ -41,21 +41,43 @@ func FromParent(getenv func(string) string) (*Parent, error) {
 	return &Parent{pipe: pipe}, nil
 }
 
-// Ready says that this process serves, to the service manager and to the parent,
-// which stops serving then. That the parent has ended before is no error. On a nil
-// Parent it tells the service manager alone. It is called once.
+// Ready says to the parent that this process serves; the parent stops serving then. That
+// the parent has ended before is no error. On a nil Parent it does nothing. It is
+// called once, and followed by [Parent.Tell].
+//
+// The parent comes before the service manager, which may be busy: until it knows, it takes
+// a process that serves already for one that it may end.
+func (p *Parent) Ready() error {
+	if p == nil {
+		return nil
+	}
+	if _, err := p.pipe.Write([]byte{1}); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return errors.Join(errorf("tell the old process: %w", err), p.pipe.Close())
+	}
+	return nil
+}
+
+// Tell says to the service manager that this process serves, and to the parent that the
+// service manager knows. On a nil Parent it tells the service manager alone. It is called once, after [Parent.Ready].
 //
 // The service manager is told the number of this process with the same datagram, so
-// that it does not take the end of the old one for the end of the service. It must accept
-// that from a process other than the one it has started: NotifyAccess=all of systemd.exec(5).
-func (p *Parent) Ready() error {
+// that it does not take the end of the old one for the end of the service; the old one
+// waits for that. It must accept this from a process other than the one it has started:
+// NotifyAccess=all of systemd.exec(5).
+func (p *Parent) Tell() error {
 	if p == nil {
 		_, err := lifecycle.Ready()
 		return err
 	}
 	_, err := lifecycle.Notify("MAINPID="+strconv.Itoa(os.Getpid()), "READY=1")
-	if _, werr := p.pipe.Write([]byte{1}); werr != nil && !errors.Is(werr, syscall.EPIPE) {
-		err = errors.Join(err, errorf("tell the old process: %w", werr))
-	}
 	return errors.Join(err, p.pipe.Close())
+}
+
+// Abandon says to the parent that this process is going to end, and never will be ready. It
+// is called instead of Ready. On a nil Parent it does nothing.
+func (p *Parent) Abandon() error {
+	if p == nil {
+		return nil
+	}
+	return p.pipe.Close()
 }

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -35,7 +36,7 @@ func play(role string) {
 		os.Exit(1)
 	}
 	signal.Notify(signals, syscall.SIGTERM)
-	if err := parent.Ready(); err != nil {
+	if err := errors.Join(parent.Ready(), parent.Tell()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -57,6 +57,7 @@ type Upgrader struct {
 	state  state
 	cancel context.CancelCauseFunc // ends the upgrade under way
 	ended  chan struct{}           // closed when it is over
+	next   *child                  // the process that has taken over; nil if none has
 }
 
 // New returns an Upgrader that starts program with the sockets. A timeout of
@@ -69,7 +70,9 @@ func New(program Program, sockets Sockets, timeout time.Duration) *Upgrader {
 }
 
 // Upgrade starts the new process and waits until it is ready. It returns the number
-// of that process, which serves from then on; the caller has to stop accepting and drain.
+// of that process, which serves from then on; the caller has to stop accepting and drain,
+// and to call [Upgrader.WaitTold] before it ends. A process that has said that it is ready
+// is never ended: it has taken over, even where Stop or the end of ctx came before this was read.
 //
 // After an error nothing has changed: the new process has been ended, at the latest
 // one second later by force, and there may be another attempt.
@@ -86,7 +89,10 @@ func (u *Upgrader) Upgrade(ctx context.Context) (pid int, err error) {
 	if err == nil {
 		err = c.waitReady(ctx, u.timeout)
 	}
-	if err = u.decide(err); err != nil {
+	if err != nil && c != nil && c.isReady() {
+		err = nil
+	}
+	if err = u.decide(c, err); err != nil {
 		if c != nil {
 			c.end()
 		}
@@ -112,28 +118,29 @@ func (u *Upgrader) begin(ctx context.Context) (attempt context.Context, ended ch
 	return attempt, u.ended, nil
 }
 
-// decide ends the upgrade whose outcome is err: the sockets are the new process's
-// if that is ready and Stop has not been called, and remain this one's otherwise.
-func (u *Upgrader) decide(err error) error {
+// decide ends the upgrade by c whose outcome is err: the sockets are the new process's
+// if that is ready, and remain this one's otherwise.
+func (u *Upgrader) decide(c *child, err error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.cancel(nil)
 	switch {
+	case err == nil:
 	case u.state == stopped && errors.Is(err, ErrStopped):
 		return err
 	case u.state == stopped:
 		return errors.Join(ErrStopped, err)
-	case err != nil:
+	default:
 		u.state = idle
 		return err
 	}
-	u.state = upgraded
+	u.state, u.next = upgraded, c
 	u.sockets.KeepFiles()
 	return nil
 }
 
-// Stop ends the upgrade under way, with its process, and refuses others. It
-// returns when that process is gone, and reports whether a new process had taken over before.
+// Stop ends the upgrade under way, with its process unless that is ready, and refuses others. It
+// returns when the process is gone or has taken over, and reports whether one has taken over.
 func (u *Upgrader) Stop() (handedOver bool) {
 	u.mu.Lock()
 	before, ended := u.state, u.ended
@@ -147,7 +154,32 @@ func (u *Upgrader) Stop() (handedOver bool) {
 	if ended != nil {
 		<-ended
 	}
-	return before == upgraded
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state == upgraded
+}
+
+// tellTimeout bounds the wait for a new process that is telling the service manager. It takes more than
+// twice the time that this may take there.
+const tellTimeout = 5 * time.Second
+
+// WaitTold returns when the new process that has taken over, if there is one, has told the service
+// manager its number or is gone; at the latest after 5 s. Before, the service manager would take the
+// end of this process for the end of the service.
+func (u *Upgrader) WaitTold() {
+	u.mu.Lock()
+	next := u.next
+	u.mu.Unlock()
+	if next == nil {
+		return
+	}
+	timer := time.NewTimer(tellTimeout)
+	defer timer.Stop()
+	select {
+	case <-next.silent:
+	case <-next.exited:
+	case <-timer.C:
+	}
 }
 
 // errorf begins every error of this package alike.

@@ -205,7 +205,7 @@ func TestReadyTellsServiceManager(t *testing.T) {
 	if diff := cmp.Diff("MAINPID="+strconv.Itoa(pid)+"\nREADY=1", hear()); diff != "" {
 		t.Errorf("the new process said (-want +got):\n%s", diff)
 	}
-	if err := (*Parent)(nil).Ready(); err != nil {
+	if err := errors.Join((*Parent)(nil).Ready(), (*Parent)(nil).Tell()); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff("READY=1", hear()); diff != "" {

@@ -1,0 +1,165 @@
+package mux_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
+)
+
+// orderDelay is longer by far than what these tests do while it lasts.
+const orderDelay = time.Second
+
+// begun returns a channel that is closed when the drain comes to that step.
+func (s *server) begun(t *testing.T, step string) <-chan struct{} {
+	t.Helper()
+	begun := make(chan struct{})
+	err := s.OnDrain(step, "begun", func(context.Context) error {
+		close(begun)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return begun
+}
+
+// isOpen reports whether nothing was received so far.
+func isOpen(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return false
+	default:
+		return true
+	}
+}
+
+// checkOrder wants a drain that went well, with its steps in this order.
+func checkOrder(t *testing.T, got drainResult, want ...string) {
+	t.Helper()
+	if got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+	var steps []string
+	for _, step := range got.report.Steps {
+		if step.Status != lifecycle.StatusDone {
+			t.Errorf("%s: %s", step.Name, step.Status)
+		}
+		steps = append(steps, step.Name)
+	}
+	if diff := cmp.Diff(want, steps); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+}
+
+// TestStopBeforeDelay: where connections are not to be accepted during the delay, new ones are refused from its beginning
+// on, and what is open is served all through it.
+func TestStopBeforeDelay(t *testing.T) {
+	handling, release := make(chan struct{}), make(chan struct{})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(handling)
+		<-release
+		_, _ = io.WriteString(w, "served")
+	})
+	s := start(t, false, mux.WithHandler(handler), mux.Configure(func(c *mux.Config) {
+		c.Drain.Delay, c.Drain.AcceptDuringDelay = orderDelay, false
+	}))
+	call, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo := func(text string) {
+		t.Helper()
+		if err := call.Send(&testpb.StreamingOutputCallRequest{Payload: payload(text)}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := call.Recv(); err != nil || string(got.GetPayload().GetBody()) != text {
+			t.Fatalf("stream: %v, %v", got, err)
+		}
+	}
+	echo("before")
+	conn := s.dial(t)
+	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	within(t, "the handler", handling)
+
+	delay, over := s.begun(t, lifecycle.StepDrainDelay), s.begun(t, lifecycle.StepWaitConnections)
+	done := s.drain(t.Context())
+	within(t, "the delay", delay)
+	for range 10 {
+		if c, err := net.Dial("tcp", s.addr); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("a new connection: %v, want it refused", err)
+			if err == nil {
+				_ = c.Close()
+			}
+		}
+	}
+	echo("during the delay")
+	close(release)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(resp.Body); string(body) != "served" || err != nil || !resp.Close {
+		t.Errorf("the request under way: %q, %v, close %v", body, err, resp.Close)
+	}
+	if !isOpen(over) {
+		t.Error("the delay was over before this had been shown")
+	}
+	within(t, "the end of the delay", over)
+	echo("after it")
+	if err := call.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	checkOrder(t, within(t, "the drain", done), "announce", "stop-accepting", "drain-delay", "wait-connections", "force-close", "cleanup")
+}
+
+// TestKeepAliveDuringDelay: in the default order the delay is for balancers alone. Readiness says no, while new connections are
+// served and a client of a kept one is not told to leave before the delay is over.
+func TestKeepAliveDuringDelay(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = orderDelay }))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	ask := func(path string) (status int, last bool) {
+		t.Helper()
+		resp := roundTrip(t, conn, r, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode, resp.Close
+	}
+	if status, _ := ask("/readyz"); status != http.StatusOK {
+		t.Fatalf("ready: %d", status)
+	}
+	delay, over := s.begun(t, lifecycle.StepDrainDelay), s.begun(t, lifecycle.StepStopAccepting)
+	done := s.drain(t.Context())
+	within(t, "the delay", delay)
+	for path, want := range map[string]int{
+		"/readyz": http.StatusServiceUnavailable,
+		"/livez":  http.StatusOK,
+		"/echo":   http.StatusOK,
+	} {
+		if got, last := ask(path); got != want || last {
+			t.Errorf("%s on the kept connection: %d, close %v; want %d", path, got, last, want)
+		}
+		if got := s.status(t, path); got != want {
+			t.Errorf("%s on a new connection: %d, want %d", path, got, want)
+		}
+	}
+	if !isOpen(over) {
+		t.Error("the delay was over before this had been shown")
+	}
+	within(t, "the end of the delay", over)
+	if n, err := io.Copy(io.Discard, r); n != 0 || err != nil {
+		t.Errorf("%d bytes and %v for an end of the kept connection", n, err)
+	}
+	checkOrder(t, within(t, "the drain", done), "announce", "drain-delay", "stop-accepting", "wait-connections", "force-close", "cleanup")
+}
