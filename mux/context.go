@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/peer"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -22,6 +23,8 @@ type ConnInfo struct {
 	RemoteAddr net.Addr
 	// TLS is nil on a connection without TLS. It must not be changed.
 	TLS *tls.ConnectionState
+	// Proxy is what a PROXY header said besides the address; nil without one. It must not be changed.
+	Proxy *listeners.ProxyInfo
 }
 
 type connKey struct{}
@@ -46,7 +49,13 @@ func FromConn(nc net.Conn) (ConnInfo, bool) {
 }
 
 func (c *conn) connInfo() ConnInfo {
+	var proxy *listeners.ProxyInfo
+	if said, ok := listeners.ProxyInfoOf(c.account.NetConn()); ok {
+		kept := said // Only what there is costs an allocation.
+		proxy = &kept
+	}
 	return ConnInfo{
+		Proxy:      proxy,
 		ID:         c.account.ID(),
 		Protocol:   string(c.root.server.conns.Tag(&c.account)),
 		RemoteAddr: c.RemoteAddr(),

@@ -363,3 +363,27 @@ func TestProxyConfigFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestProxyInfo: what the header says besides the address gets to the handler, and nothing where there is no header.
+func TestProxyInfo(t *testing.T) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, _ := mux.FromContext(r.Context())
+		if info.Proxy == nil {
+			_, _ = io.WriteString(w, "none")
+			return
+		}
+		_, _ = io.WriteString(w, info.Proxy.VPCEndpointID)
+	})
+	const endpoint = "vpce-08d2bf15fac5001c9"
+	// Version 2, PROXY, TCP over IPv4 (sections 2.2 and 2.2.7 of the specification), and AWS's own TLV, 0xEA with subtype 1.
+	tlv := "\xEA\x00" + string(rune(len(endpoint)+1)) + "\x01" + endpoint
+	header := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00" + string(rune(12+len(tlv))) + "\xC0\x00\x02\x07\x7F\x00\x00\x01\x04\xD2\x01\xBB" + tlv
+	s := startOn(t, false, []listeners.Config{behindProxy(listeners.ProxyRequired, "127.0.0.0/8")}, mux.WithHandler(handler))[0]
+	if got := bodyOf(t, s.clientVia(t, 1, header), "http://"+s.addr+"/"); got != endpoint {
+		t.Errorf("endpoint %q, want %q", got, endpoint)
+	}
+	plain := start(t, false, mux.WithHandler(handler))
+	if got := bodyOf(t, plain.client(t, 1), "http://"+plain.addr+"/"); got != "none" {
+		t.Errorf("without a header: %q", got)
+	}
+}
