@@ -251,27 +251,33 @@ func (c *conn) overAge() time.Duration {
 	return sinceStart() - time.Duration(ends)
 }
 
-// leaveNow is leave for the goroutine of a request, before its answer: the client is to know of it when it has that.
-func (s *Server) leaveNow(c *conn) {
-	if c.claim(flagTold) {
-		c.GoAway()
-		c.unset(flagTold)
+// leave has an HTTP/2 connection end as one that has reached its age: its client is told, and what is in flight goes on.
+// It is told in the background, because one that reads nothing takes a second.
+func (s *Server) leave(c *conn) {
+	if s.beginLeave(c) {
+		s.background.run(c.GoAway)
 	}
-	s.leave(c)
 }
 
-// leave has an HTTP/2 connection end as one that has reached its age: its client is told, and what is in flight goes on.
-func (s *Server) leave(c *conn) {
+// leaveNow is leave for the goroutine of a request, before its answer: the client is to know of it when it has that.
+func (s *Server) leaveNow(c *conn) {
+	if s.beginLeave(c) {
+		c.GoAway()
+	}
+}
+
+// beginLeave reports whether the client of c is still to be told. Its WebSockets are.
+func (s *Server) beginLeave(c *conn) bool {
 	if c.overAge() < 0 {
 		c.ends.Store(int64(sinceStart()))
 	}
 	if !c.claim(flagTold) {
-		return
+		return false
 	}
-	s.background.run(c.GoAway)
 	if c.root.backend.config.HTTP2.WebSocket {
 		s.leaveWebSockets(c)
 	}
+	return true
 }
 
 // leaveWebSockets has the WebSockets of a connection leave, and returns how many there are.

@@ -107,11 +107,6 @@ func (p *Pages) SetAddress(address string) {
 	p.host.Store(&host)
 }
 
-// Handler returns the pages of [New], without a history.
-func Handler(s Server, address string, config func(io.Writer) error) http.Handler {
-	return New(s, Options{Address: address, Config: config})
-}
-
 // Run takes a sample of the server's statistics every [SampleInterval] and keeps
 // those of the last [HistoryLength], until ctx ends. Call it once, in a goroutine of its own: it
 // is the only one that the pages need.

@@ -66,7 +66,7 @@ func get(t *testing.T, s Server, host, path string) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 	r.Host = host
 	w := httptest.NewRecorder()
-	Handler(s, "admin.internal:8081", config).ServeHTTP(w, r)
+	New(s, Options{Address: "admin.internal:8081", Config: config}).ServeHTTP(w, r)
 	return w
 }
 
