@@ -38,8 +38,6 @@ type conn struct {
 	// goroutines that accept and recognise, one after the other; reads to the one that reads.
 	refused refusal
 	reads   uint8 // by ReadOnReady, up to the second
-
-	departure
 }
 
 // rarely is what an HTTP/1.1 or gRPC connection without TLS does not need.
@@ -86,7 +84,7 @@ const (
 	flagDenied                      // a request was refused whose protocol the listener does not serve
 	flagAsked                       // an HTTP/2 or gRPC request has come to its server
 	flagTold                        // its client is to leave
-	flagLeaving                     // closeIdle's deadline is set; guarded by departure.mu
+	flagLeaving                     // closeIdle's deadline is set; guarded by root.departures
 	flagFinalTold                   // its client was told its last stream
 	flagNoticed                     // somebody has a context that ends with it
 	flagNotified                    // that context is to end
@@ -95,6 +93,7 @@ const (
 	flagBody                        // the last HTTP/1.1 request has a body, and is not answered
 	flagDeclared                    // the length of that body was declared
 	flagReading                     // somebody waits for more than net/http's look for the end of the connection, which is one byte long
+	flagFed                         // bytes have come since the last HTTP/1.1 request was answered: the beginning of the next
 	flagIdentified                  // the peer's address is known
 	flagPrepared                    // prepare was called
 	flagDecided                     // the verdict stands
@@ -200,7 +199,9 @@ func (c *conn) isTold() bool { return c != nil && c.has(flagTold) }
 // Read implements [net.Conn].
 func (c *conn) Read(p []byte) (int, error) {
 	if len(p) == 1 {
-		return c.Conn.Read(p)
+		n, err := c.Conn.Read(p)
+		c.noteFed(n)
+		return n, err
 	}
 	c.set(flagReading)
 	n, err := c.Conn.Read(p)
@@ -211,8 +212,16 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.noteTimeout()
 		}
 	}
+	c.noteFed(n)
 	c.unset(flagReading)
 	return n, err
+}
+
+// noteFed takes note of n bytes that were read.
+func (c *conn) noteFed(n int) {
+	if n > 0 && !c.has(flagFed) {
+		c.set(flagFed)
+	}
 }
 
 // ReadOnReady is what grpc-go reads by. Its second read comes when it has taken the

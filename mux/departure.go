@@ -2,22 +2,15 @@ package mux
 
 import (
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
 )
 
-// departure ends an idle HTTP/1.1 connection without breaking a request that
+// An idle HTTP/1.1 connection is ended without breaking a request that
 // comes at the same moment. net/http waits for the next request in a Read; a
 // deadline in the past ends the wait, and the connection. If the request was
 // faster, the server's hook takes the deadline back before the handler runs.
-type departure struct {
-	mu sync.Mutex // guards flagLeaving, which says that the deadline is set, and idleSince
-	// idleSince is how many bytes had been received when the connection became
-	// idle; more of them are the beginning of a request.
-	idleSince uint64
-}
 
 // aLongTimeAgo is a deadline that has passed.
 var aLongTimeAgo = time.Unix(1, 0)
@@ -26,9 +19,9 @@ var aLongTimeAgo = time.Unix(1, 0)
 // which not a byte has come yet, if the last was longer ago than fresh. Otherwise it is closed by its next response.
 func (c *conn) closeIdle(fresh time.Duration) {
 	c.set(flagTold)
-	c.departure.mu.Lock()
-	defer c.departure.mu.Unlock()
-	if c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince &&
+	c.root.departures.Lock()
+	defer c.root.departures.Unlock()
+	if c.account.State() == pool.StateIdle && !c.has(flagFed) &&
 		time.Since(c.account.LastActivity()) >= fresh && !hasUnread(&c.account) {
 		c.set(flagLeaving)
 		_ = c.SetReadDeadline(aLongTimeAgo)
@@ -37,8 +30,8 @@ func (c *conn) closeIdle(fresh time.Duration) {
 
 // comesBack reports whether a request has begun to arrive while closeIdle was ending the wait for it. It is then served.
 func (c *conn) comesBack() bool {
-	c.departure.mu.Lock()
-	defer c.departure.mu.Unlock()
+	c.root.departures.Lock()
+	defer c.root.departures.Unlock()
 	if !c.has(flagLeaving) || !hasUnread(&c.account) {
 		return false
 	}
@@ -56,12 +49,7 @@ func (c *conn) track(state http.ConnState) {
 			c.stay()
 		}
 	case http.StateIdle:
-		c.departure.mu.Lock()
-		c.idleSince = c.account.Received()
-		c.departure.mu.Unlock()
-		if c.has(flagBody) {
-			c.unset(flagBody)
-		}
+		c.unset(flagFed | flagBody)
 		c.account.SetState(pool.StateIdle)
 	case http.StateHijacked:
 		c.account.SetState(pool.StateUpgraded)
@@ -71,8 +59,8 @@ func (c *conn) track(state http.ConnState) {
 
 // stay takes back what closeIdle has done.
 func (c *conn) stay() {
-	c.departure.mu.Lock()
-	defer c.departure.mu.Unlock()
+	c.root.departures.Lock()
+	defer c.root.departures.Unlock()
 	if c.has(flagLeaving) {
 		c.unset(flagLeaving)
 		_ = c.SetReadDeadline(time.Time{})
@@ -82,12 +70,12 @@ func (c *conn) stay() {
 // noteTimeout records which of net/http's times has run out, if it was one of
 // them: the connection is about to be closed.
 func (c *conn) noteTimeout() {
-	c.departure.mu.Lock()
-	defer c.departure.mu.Unlock()
+	c.root.departures.Lock()
+	defer c.root.departures.Unlock()
 	switch {
 	case c.has(flagLeaving) || c.account.InFlight() > 0:
 		// It is being told to leave, or its handler has set a deadline.
-	case c.account.State() == pool.StateIdle && c.account.Received() == c.idleSince:
+	case c.account.State() == pool.StateIdle && !c.has(flagFed):
 		c.account.SetCloseReason(pool.ReasonIdle)
 	default:
 		c.account.SetCloseReason(pool.ReasonHeader)

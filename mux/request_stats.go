@@ -32,18 +32,17 @@ func (s *Server) newRequestStats() requestStats {
 
 // begun is when a request began, and its number on its connection.
 type begun struct {
-	at     time.Time
+	at     time.Duration // as the book counts it
 	number uint64
 }
 
 // begin counts a request, call or session that begins.
 func (b book) begin(c *conn) begun {
-	b.Begin()
 	n := uint64(0)
 	if c != nil {
 		n = c.account.BeginRequest()
 	}
-	return begun{time.Now(), n}
+	return begun{b.Begin(), n}
 }
 
 // end counts it again when it is over, and returns how long it took. A peer that got no answer counts as answered with code.
@@ -51,34 +50,48 @@ func (b book) end(c *conn, started begun, code int, failed bool) time.Duration {
 	if c != nil {
 		c.account.EndRequest()
 	}
-	took := time.Since(started.at)
-	b.End(took, failed, code)
-	return took
+	return b.EndSince(started.at, failed, code)
 }
 
 // countHTTP serves one request and books it under its HTTP status; a WebSocket is one
 // request with code 101 that lasts as long as it is open. The server's faults count as failures.
 func (s *Server) countHTTP(b book, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
-	started := b.begin(c)
-	var asked access
-	if s.accessLog != nil {
-		asked = httpAccess(r) // The handler may change the request.
-	}
+	e := s.beginHTTP(b, c, r)
 	finished := false
-	defer func() {
-		code := rec.status()
-		if !finished && rec.code == 0 {
-			// A handler that panics has not answered; net/http closes the connection or resets the stream.
-			code = http.StatusInternalServerError
-		}
-		took := b.end(c, started, code, !finished || code >= http.StatusInternalServerError)
-		if s.accessLog != nil {
-			s.logAccess(r.Context(), c, asked, outcome{b.protocol, started.number, code, rec.sent, took})
-		}
-	}()
+	defer func() { s.endHTTP(&e, rec, r, finished) }()
 	serve(w, r)
 	rec.decide(http.StatusOK)
 	finished = true
+}
+
+// entry is an HTTP request that is being served.
+type entry struct {
+	book    book
+	conn    *conn
+	started begun
+	asked   access // zero without an access log
+}
+
+// beginHTTP books a request that begins.
+func (s *Server) beginHTTP(b book, c *conn, r *http.Request) entry {
+	e := entry{book: b, conn: c, started: b.begin(c)}
+	if s.accessLog != nil {
+		e.asked = httpAccess(r) // The handler may change the request.
+	}
+	return e
+}
+
+// endHTTP books its end. A handler that has not finished has panicked.
+func (s *Server) endHTTP(e *entry, rec *recorder, r *http.Request, finished bool) {
+	code := rec.status()
+	if !finished && rec.code == 0 {
+		// A handler that panics has not answered; net/http closes the connection or resets the stream.
+		code = http.StatusInternalServerError
+	}
+	took := e.book.end(e.conn, e.started, code, !finished || code >= http.StatusInternalServerError)
+	if s.accessLog != nil {
+		s.logAccess(r.Context(), e.conn, e.asked, outcome{e.book.protocol, e.started.number, code, rec.sent, took})
+	}
 }
 
 // grpcFailed tells the server's faults from answers that a caller may have asked for.

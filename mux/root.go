@@ -32,7 +32,8 @@ type root struct {
 	// dispatched nor closed yet. Accept alone adds to it.
 	unsettled sync.WaitGroup
 	// ending is set when nothing more is accepted.
-	ending atomic.Bool
+	ending     atomic.Bool
+	departures sync.Mutex // guards flagLeaving of all connections, and the deadline that belongs to it
 	// done is closed when nothing more comes out of this root.
 	done chan struct{}
 }

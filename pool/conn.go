@@ -50,17 +50,19 @@ type Conn struct {
 	id    uint64
 	// account is the pool that it is in, or was closed in. It is changed with Set.mu held.
 	account atomic.Pointer[account]
-	// opened and last are the times of the accept and of the last byte in either
-	// direction, in nanoseconds since the Set began, so that they need no wall clock.
+	// opened is the time of the accept, in nanoseconds since the Set began, so that it needs no wall clock.
 	opened int64
-	last   atomic.Int64
+	// want is the read deadline and armed the one that a bare socket has; see deadline.go.
+	want, armed atomic.Int64
 
 	received, sent atomic.Uint64 // bytes
 	messagesIn     atomic.Uint64
 	messagesOut    atomic.Uint64
 	requests       atomic.Uint64          // requests, calls or WebSocket sessions
 	inFlight       atomic.Int32           // of those, the ones that are not over
+	readers        atomic.Int32           // the calls of Read
 	status         atomic.Uint32          // the State, and the bits that follow it
+	last           atomic.Uint32          // when the last byte passed in either direction, by the Set's clock
 	writes         atomic.Uint64          // see writeBegun
 	closeReason    atomic.Pointer[string] // nil before it is settled
 }
@@ -77,6 +79,10 @@ const (
 	readAborted  = 1 << 8
 	writeAborted = 1 << 9
 	exemptBit    = 1 << 10 // it takes no place; changed with Set.mu held
+	lazyBit      = 1 << 11 // raw is a bare socket
+	eagerBit     = 1 << 12 // and its read deadline is set at once
+	// writeDeadlineBit is set for good by the first write deadline: without one there is none to take back.
+	writeDeadlineBit = 1 << 13
 )
 
 var (
@@ -135,8 +141,10 @@ func (c *Conn) Received() uint64 { return c.received.Load() }
 func (c *Conn) Sent() uint64 { return c.sent.Load() }
 
 // LastActivity returns the time of the last byte in either direction, or the
-// time of the accept if there was none.
-func (c *Conn) LastActivity() time.Time { return c.account.Load().at(c.last.Load()) }
+// time of the accept if there was none. It is up to a tenth of a second early.
+func (c *Conn) LastActivity() time.Time {
+	return c.account.Load().at(max(c.opened, int64(c.last.Load())*int64(clockStep)))
+}
 
 // CountMessages books messages that were received and sent: of a stream of calls,
 // or of a WebSocket. What a message is, the protocol says.

@@ -40,11 +40,19 @@ func (c *Conn) countSent(n uint64) {
 	}
 }
 
-func (c *Conn) touch() { c.last.Store(c.account.Load().now()) }
+func (c *Conn) touch() {
+	if now := c.account.Load().set.clock.Load(); c.last.Load() != now {
+		c.last.Store(now)
+	}
+}
 
 // Read implements [net.Conn].
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.raw.Read(p)
+func (c *Conn) Read(p []byte) (n int, err error) {
+	if c.status.Load()&lazyBit != 0 {
+		n, err = c.read(p)
+	} else {
+		n, err = c.raw.Read(p)
+	}
 	if n > 0 {
 		c.countReceived(uint64(n))
 	}
@@ -54,10 +62,17 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements [net.Conn].
+// Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written, because some servers, as net/http's
+// of HTTP/2, write from goroutines whose stack would just not be big enough and be grown each time.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writes.Add(writeBegun)
-	n, err := c.raw.Write(p)
+	return c.endWrite(c.raw.Write(p))
+}
+
+// endWrite books what a write has done, and returns it.
+//
+//go:noinline
+func (c *Conn) endWrite(n int, err error) (int, error) {
 	c.writes.Add(writeEnded - writeBegun)
 	if n > 0 {
 		c.countSent(uint64(n))
@@ -101,6 +116,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	if !ok {
 		return io.Copy(w, readerOnly{c})
 	}
+	c.beEager()
 	n, err := wt.WriteTo(w)
 	if n > 0 {
 		c.countReceived(uint64(n))
@@ -145,6 +161,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}
+	c.beEager()
 	raw, err := sc.SyscallConn()
 	return rawConn{raw}, err
 }
@@ -164,6 +181,7 @@ func (c *Conn) ReadConn() (syscall.RawConn, bool) {
 	default:
 		return nil, false
 	}
+	c.beEager()
 	return raw, err == nil
 }
 
@@ -192,22 +210,37 @@ func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
 
 // SetDeadline implements [net.Conn].
 func (c *Conn) SetDeadline(t time.Time) error {
-	return c.setDeadline(t, readAborted|writeAborted, c.raw.SetDeadline)
+	if c.status.Load()&lazyBit == 0 {
+		return c.setDeadline(t, readAborted|writeAborted, c.raw.SetDeadline)
+	}
+	if err := c.setReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
 }
 
 // SetReadDeadline implements [net.Conn].
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	return c.setDeadline(t, readAborted, c.raw.SetReadDeadline)
+	if c.status.Load()&lazyBit == 0 {
+		return c.setDeadline(t, readAborted, c.raw.SetReadDeadline)
+	}
+	return c.setReadDeadline(t)
 }
 
 // SetWriteDeadline implements [net.Conn].
 func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() && c.status.Load()&(writeDeadlineBit|closedBit) == 0 {
+		return nil
+	}
 	return c.setDeadline(t, writeAborted, c.raw.SetWriteDeadline)
 }
 
 // setDeadline sets a deadline and remembers whether it had run out already. The bits
 // are set before an operation can fail by it, and cleared when none does any more.
 func (c *Conn) setDeadline(t time.Time, aborted uint32, set func(time.Time) error) error {
+	if aborted&writeAborted != 0 {
+		c.status.Or(writeDeadlineBit)
+	}
 	if !t.IsZero() && time.Until(t) <= 0 {
 		c.status.Or(aborted)
 		return set(t)

@@ -129,8 +129,8 @@ func TestConnSize(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("the figure is that of 64-bit machines")
 	}
-	if got := unsafe.Sizeof(pool.Conn{}); got > 128 {
-		t.Errorf("a Conn takes %d bytes, want at most 128", got)
+	if got := unsafe.Sizeof(pool.Conn{}); got > 144 {
+		t.Errorf("a Conn takes %d bytes, want at most 144", got)
 	}
 }
 
@@ -163,8 +163,8 @@ func TestTimes(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		_, _ = c.Write([]byte("x"))
-		if !c.Opened().Equal(opened) || !c.LastActivity().Equal(opened.Add(time.Minute)) {
-			t.Errorf("opened %v, last active %v, want a minute apart", c.Opened(), c.LastActivity())
+		if apart := c.LastActivity().Sub(opened); !c.Opened().Equal(opened) || apart > time.Minute || apart < time.Minute-time.Second/10 {
+			t.Errorf("opened %v, last active %v later, want a minute", c.Opened(), apart)
 		}
 	})
 }

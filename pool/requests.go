@@ -41,14 +41,28 @@ func NewRequests() *Requests {
 	return &Requests{began: now, latency: Histogram{began: now}}
 }
 
-// Begin counts a request that is in flight from now on. Each Begin needs an End.
-func (r *Requests) Begin() { r.stripes[stripe()].inFlight.Add(1) }
+// Begin counts a request that is in flight from now on, and returns when that was, counted from the beginning of the
+// statistics. Each Begin needs an End or an EndSince.
+func (r *Requests) Begin() (at time.Duration) {
+	r.stripes[stripe()].inFlight.Add(1)
+	return time.Since(r.began)
+}
+
+// EndSince is End for a request that Begin has counted at the time at, and returns how long it took.
+func (r *Requests) EndSince(at time.Duration, failed bool, code int) time.Duration {
+	now := time.Since(r.began)
+	r.end(now, now-at, failed, code)
+	return now - at
+}
 
 // End counts a request that took d and is in flight no longer. Whether it failed is
 // for the caller to say; code is what the peer was answered.
 func (r *Requests) End(d time.Duration, failed bool, code int) {
+	r.end(time.Since(r.began), d, failed, code)
+}
+
+func (r *Requests) end(now, d time.Duration, failed bool, code int) {
 	n := stripe()
-	now := time.Since(r.began)
 	s := &r.stripes[n]
 	s.inFlight.Add(-1)
 	s.durations.Record(d)

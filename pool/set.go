@@ -44,7 +44,9 @@ type Stats struct {
 // somebody asks; never for a read or a write.
 type Set struct {
 	nextID    atomic.Uint64
+	clock     atomic.Uint32 // steps of clockStep since began
 	observers observers
+	armLocks  [armLocks]sync.Mutex
 
 	// mu guards all that follows, and the fields of Conn that say so.
 	mu       sync.Mutex
@@ -55,7 +57,9 @@ type Set struct {
 	health   healthBook
 	pending  *eventList // what unlock will tell the observers; nil for nothing
 	lastSeq  uint64
-	exempt   int // live connections that take no place
+	ticker   *time.Timer // of the clock
+	ticking  bool        // it runs
+	exempt   int         // live connections that take no place
 	limits   Limits
 	// clients are the connections by client, and addresses the client of each, while that is limited.
 	clients   map[netip.Addr]int
@@ -79,7 +83,12 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	}
 	a := s.account(Sniffing)
 	c.opened = a.now()
-	c.last.Store(c.opened)
+	s.wind(c.opened)
+	c.last.Store(s.clock.Load())
+	switch raw.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		c.status.Or(lazyBit)
+	}
 	refuse = s.admit()
 	s.conns[c] = struct{}{}
 	s.note(Event{Kind: EventAdded, Conn: c, Tag: Sniffing})

@@ -1,0 +1,155 @@
+package pool
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// A server of HTTP/1.1 moves a connection's read deadline five times for each request, and most of these
+// moves are to later: another timer is started, and the last one stopped, to no end. On a bare socket a deadline
+// is therefore noted, and given to the socket only where it would be missed otherwise: when it is earlier than
+// the one that the socket has, and somebody reads. A read that the socket's deadline ends too early gives the socket
+// the one that is wanted now, and goes on. So a socket's deadline is never later than the wanted one while
+// somebody reads, and earlier at most once for each time that it runs out.
+//
+// Who reads past [Conn.Read] has no such second try: before that the connection becomes eager for good.
+
+// The deadlines that are no time. Others are nanoseconds since the Set began, of which all are above 0.
+const (
+	noDeadline   = 0
+	pastDeadline = -1 // It had run out before the Set began, which is how reads are woken.
+)
+
+// errReadDeadline is what a socket's Read returns behind its deadline, but for the addresses.
+var errReadDeadline error = &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
+
+// armLocks is how many locks the connections of a Set share for giving deadlines to their sockets.
+const armLocks = 64
+
+// armLock returns the lock for that. It guards the calls of the socket's SetReadDeadline, and Conn.armed.
+func (c *Conn) armLock() *sync.Mutex { return &c.account.Load().set.armLocks[c.id%armLocks] }
+
+// deadline converts a time.
+func (c *Conn) deadline(t time.Time) int64 {
+	if t.IsZero() {
+		return noDeadline
+	}
+	a := c.account.Load()
+	since := t.Sub(a.began)
+	if t == t.Round(0) { //nolint:revive // The structs are compared: without a monotonic reading it is a time by the wall clock of now.
+		since = time.Duration(a.now()) + time.Until(t)
+	}
+	if t.Before(a.began) || since <= 0 {
+		return pastDeadline
+	}
+	return int64(since)
+}
+
+// deadlineTime converts it back.
+func (c *Conn) deadlineTime(d int64) time.Time {
+	if d == noDeadline {
+		return time.Time{}
+	}
+	return c.account.Load().at(d)
+}
+
+// setReadDeadline sets the read deadline of a bare socket.
+func (c *Conn) setReadDeadline(t time.Time) error {
+	want := c.deadline(t)
+	if want == pastDeadline {
+		c.status.Or(readAborted) // Before a read can fail by it.
+	}
+	c.want.Store(want)
+	var err error
+	switch {
+	case c.status.Load()&(eagerBit|closedBit) != 0:
+		err = c.rearm()
+	case c.readers.Load() > 0:
+		err = c.arm()
+	}
+	if want != pastDeadline && c.status.Load()&readAborted != 0 {
+		c.status.And(^uint32(readAborted))
+	}
+	return err
+}
+
+// isLate reports whether the socket's deadline is later than want, or must not stay.
+func (c *Conn) isLate(want int64) bool {
+	armed := c.armed.Load()
+	switch {
+	case armed == pastDeadline || want == pastDeadline:
+		return armed != want
+	case want == noDeadline:
+		return false
+	default:
+		return armed == noDeadline || want < armed
+	}
+}
+
+// arm gives the socket the deadline that is wanted, if its own is later.
+func (c *Conn) arm() error {
+	if !c.isLate(c.want.Load()) {
+		return nil
+	}
+	return c.rearm()
+}
+
+// rearm gives the socket the deadline that is wanted. Who wants another one meanwhile may find in armed that
+// there is nothing to do, so it looks again in the end.
+func (c *Conn) rearm() error {
+	lock := c.armLock()
+	lock.Lock()
+	defer lock.Unlock()
+	for {
+		want := c.want.Load()
+		c.armed.Store(want)
+		if err := c.raw.SetReadDeadline(c.deadlineTime(want)); err != nil || c.want.Load() == want {
+			return err
+		}
+	}
+}
+
+// beEager has the socket have the wanted deadline at all times from now on.
+func (c *Conn) beEager() {
+	if status := c.status.Load(); status&lazyBit == 0 || status&eagerBit != 0 {
+		return
+	}
+	c.status.Or(eagerBit)
+	_ = c.rearm() // What fails is closed.
+}
+
+// read reads from a bare socket.
+func (c *Conn) read(p []byte) (n int, err error) {
+	c.readers.Add(1)
+	for {
+		want := c.want.Load()
+		if want == pastDeadline {
+			err = errReadDeadline
+			break
+		}
+		if c.isLate(want) {
+			_ = c.rearm() // What fails is closed, and so says Read.
+		}
+		if n, err = c.raw.Read(p); err == nil || n > 0 || !c.isEarly(err) {
+			break
+		}
+	}
+	c.readers.Add(-1)
+	return n, err
+}
+
+// isEarly reports whether an error is that of a deadline which is not the wanted one any more. The
+// socket has the wanted one then.
+func (c *Conn) isEarly(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	want := c.want.Load()
+	if want == pastDeadline || want != noDeadline && c.account.Load().now() >= want {
+		return false
+	}
+	return c.rearm() == nil
+}
