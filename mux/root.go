@@ -28,6 +28,12 @@ type root struct {
 	allow       allow
 	sniffs      atomic.Pointer[sniffs]
 
+	// queue is where cmux gets its connections from, where an HTTP/1.1 server has had the first look at them; see express.go.
+	queue    chan *conn
+	forecast forecast
+	// failure is what Accept returned last. It is read behind the end of queue.
+	failure error
+
 	// unsettled counts the connections that were accepted and neither
 	// dispatched nor closed yet. Accept alone adds to it.
 	unsettled sync.WaitGroup
@@ -78,9 +84,25 @@ func (r *root) configure(c *Config) {
 	r.sniffs.Store(&sniffs{normal, refused})
 }
 
-// Accept implements [net.Listener] for cmux. Its error, which ends cmux, is held
-// back until every connection that came before it is settled: cmux would drop them.
+// Accept implements [net.Listener] for cmux.
 func (r *root) Accept() (net.Conn, error) {
+	if r.queue == nil {
+		c, err := r.accept()
+		if err != nil {
+			return nil, err
+		}
+		return &c.conn, nil
+	}
+	c, ok := <-r.queue
+	if !ok {
+		return nil, r.failure
+	}
+	return c, nil
+}
+
+// accept returns the next connection. Its error, which ends cmux, is held
+// back until every connection that came before it is settled: cmux would drop them.
+func (r *root) accept() (*expressConn, error) {
 	for {
 		raw, err := r.listener.Accept()
 		if err != nil {
@@ -96,9 +118,10 @@ func (r *root) Accept() (net.Conn, error) {
 }
 
 // admit accounts for a connection. It returns nil for one that it had to close at once.
-func (r *root) admit(raw net.Conn) *conn {
+func (r *root) admit(raw net.Conn) *expressConn {
 	s := r.server
-	c := &conn{root: r}
+	express := &expressConn{conn{root: r}}
+	c := &express.conn
 	c.refused = refusalOf(s.add(c, raw))
 	r.unsettled.Add(1)
 	c.Init(&c.account)
@@ -117,7 +140,7 @@ func (r *root) admit(raw net.Conn) *conn {
 		_ = c.Close()
 		return nil
 	}
-	return c
+	return express
 }
 
 // add accounts for a connection. Where the server is told to wait at the limit, it waits for room first, and so does
@@ -157,6 +180,10 @@ func (r *root) serve() error {
 		}
 	}
 	s := r.server
+	if r.hasExpress() {
+		r.queue = make(chan *conn)
+		wg.Go(func() { _ = r.backend.http1.Serve(&expressListener{r}) })
+	}
 	attachCustoms(false)
 	attach(protocols.HTTP1, r.backend.http1.Serve)
 	attach(protocols.WebSocket, r.backend.webSocket.Serve)

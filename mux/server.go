@@ -152,6 +152,9 @@ func (s *Server) start() error {
 		}
 		s.startedAt = time.Now()
 		s.use(b)
+		if s.stopping.Load() {
+			b.close() // The others may have been closed already, and this one is not going to serve.
+		}
 		s.reloads.begin(*c)
 		s.background.run(func() { s.sweepConns(s.serving) })
 	})
@@ -334,6 +337,7 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 				c.showByAddr()
 			}
 			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
+			c.root.forecast.learn(tag == pool.Tag(protocols.HTTP1))
 			c.settle()
 			return true
 		}

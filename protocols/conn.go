@@ -71,12 +71,23 @@ func (c *Conn) Read(p []byte) (int, error) {
 			gate = nil
 		}
 	}
-	n, err := c.read(p)
+	n, ok, err := c.readPeeked(p)
+	if !ok {
+		n, err = t.read(p)
+	}
 	if gate != nil {
 		gate.before -= n
 	}
 	t.follow(p[:n])
 	return n, err
+}
+
+// read reads what is not peeked.
+func (t *http2Track) read(p []byte) (int, error) {
+	if r := t.readAhead(); r.isRaw() {
+		return r.Read(p)
+	}
+	return t.conn.inner.Read(p)
 }
 
 func (c *Conn) read(p []byte) (int, error) {
@@ -107,15 +118,22 @@ func (c *Conn) readPeeked(p []byte) (n int, ok bool, err error) {
 // fails reports 0 bytes.
 //
 // On an HTTP/2 connection it may write frames of [Conn.GoAway] and its kin between the server's.
+//
+// net/http starts a goroutine for each flush, whose stack of 2 KB has just room for this, for the layers below and for
+// the system call. Growing it costs more than all that is done here, so nothing is kept on the stack
+// meanwhile, and what is called before and behind is not inlined: see TestWriteStack.
 func (c *Conn) Write(p []byte) (int, error) {
 	t := c.h2.Load()
-	switch {
-	case t == nil:
+	if t == nil {
 		return c.inner.Write(p)
-	case t.filter != nil:
+	}
+	if t.filter != nil {
 		return t.writeFiltered(p)
 	}
-	return t.Write(p)
+	if !t.beginPlain(p) {
+		return t.Write(p)
+	}
+	return t.endPlain(c.inner.Write(p))
 }
 
 // ReadFrom implements io.ReaderFrom by the wrapped connection's own, which may

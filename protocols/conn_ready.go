@@ -21,17 +21,25 @@ func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, erro
 	if e := c.early.Load(); e != nil && e.isDue() || t == nil || t.gated() || bufSize <= 0 {
 		return readInto(c, bufSize, pool)
 	}
-	if t.ready == nil {
-		t.ready = newReadyReader(c.inner)
-	}
-	if !t.ready.isRaw() {
+	r := t.readAhead()
+	if !r.isRaw() || r.buffered() {
 		return readInto(c, bufSize, pool)
 	}
-	buf, n, err := t.ready.read(bufSize, pool)
+	buf, n, err := r.read(bufSize, pool)
 	if n > 0 {
 		t.follow((*buf)[:n])
 	}
 	return buf, n, err
+}
+
+// readAhead returns what the connection is read through. It belongs to the reading side.
+func (t *http2Track) readAhead() *readAhead {
+	if t.ahead == nil {
+		if t.ahead = newReadAhead(t.conn.inner); t.ahead == nil {
+			t.ahead = notAhead
+		}
+	}
+	return t.ahead
 }
 
 // A rawReader is a connection whose raw socket leads to the very bytes that its Read would return.
@@ -41,6 +49,8 @@ type rawReader interface {
 	ReadConn() (syscall.RawConn, bool)
 	// CountRead is told of each raw read.
 	CountRead(n int)
+	// NoteError is told how one has failed.
+	NoteError(err error)
 }
 
 // readInto reads from r into a buffer of pool.

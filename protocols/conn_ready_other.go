@@ -9,9 +9,9 @@ import (
 )
 
 // A readyReader has no raw sockets to read from on this platform.
-type readyReader struct{}
+type readyReader struct{ conn net.Conn }
 
-func newReadyReader(net.Conn) *readyReader { return &readyReader{} }
+func (*readyReader) init(net.Conn) bool { return false }
 
 func (*readyReader) isRaw() bool { return false }
 

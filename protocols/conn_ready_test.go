@@ -21,9 +21,12 @@ var _ interface {
 type countedConn struct {
 	*net.TCPConn
 	counted int
+	noted   error
 }
 
 func (c *countedConn) CountRead(n int) { c.counted += n }
+
+func (c *countedConn) NoteError(err error) { c.noted = err }
 
 func (c *countedConn) ReadConn() (syscall.RawConn, bool) {
 	raw, err := c.SyscallConn()

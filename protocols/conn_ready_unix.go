@@ -3,6 +3,7 @@
 package protocols
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -23,25 +24,23 @@ type readyReader struct {
 	bufSize int
 	pool    mem.BufferPool
 	buf     *[]byte
-	n       int
-	err     syscall.Errno // 0 for none.
+	n       int32
+	err     uint32 // The system's number; 0 for none.
 }
 
-// notReady stands for connections without a raw socket.
-var notReady = new(readyReader)
-
-func newReadyReader(conn net.Conn) *readyReader {
+// init has r read conn, once. It reports false where conn has no raw socket that can be read.
+func (r *readyReader) init(conn net.Conn) bool {
 	socket, ok := conn.(rawReader)
 	if !ok {
-		return notReady
+		return false
 	}
 	raw, ok := socket.ReadConn()
 	if !ok {
-		return notReady
+		return false
 	}
-	r := &readyReader{conn: socket, raw: raw}
+	r.conn, r.raw = socket, raw
 	r.step = r.tryRead
-	return r
+	return true
 }
 
 func (r *readyReader) isRaw() bool { return r.raw != nil }
@@ -51,36 +50,50 @@ func (r *readyReader) isRaw() bool { return r.raw != nil }
 // race detector.
 func (r *readyReader) tryRead(fd uintptr) bool {
 	r.buf = r.pool.Get(r.bufSize)
-	for {
-		var err error
-		r.n, err = syscall.Read(int(fd), *r.buf)
-		r.err, _ = err.(syscall.Errno) //nolint:errorlint // It is never anything else, and never wrapped.
-		if r.err != syscall.EINTR {
-			break
-		}
+	n, err := syscall.Read(int(fd), *r.buf)
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), *r.buf)
 	}
-	if r.err != 0 || r.n <= 0 {
-		r.pool.Put(r.buf)
-		r.buf, r.n = nil, 0
+	if n > 0 {
+		r.n, r.err = int32(n), 0
+		return true
 	}
-	return r.err != syscall.EAGAIN
+	errno, _ := err.(syscall.Errno) //nolint:errorlint // It is never anything else, and never wrapped.
+	r.n, r.err = 0, uint32(errno)
+	r.pool.Put(r.buf)
+	r.buf = nil
+	return errno != syscall.EAGAIN
 }
 
+// read waits until there is something to read, and reads up to bufSize bytes of it into a buffer of pool, which is the
+// caller's. Without a byte the buffer is nil, and the error is what the connection's Read would return.
 func (r *readyReader) read(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
 	r.bufSize, r.pool, r.n, r.err = bufSize, pool, 0, 0
 	waitErr := r.raw.Read(r.step)
-	buf, n, err := r.buf, r.n, r.err
+	buf, n := r.buf, int(r.n)
 	r.pool, r.buf = nil, nil
-	switch {
-	case n > 0:
+	if n > 0 {
 		r.conn.CountRead(n)
 		return buf, n, nil
-	case waitErr != nil:
-		return nil, 0, waitErr
-	case err != 0:
-		return nil, 0, r.opError(err)
 	}
-	return nil, 0, io.EOF
+	err := r.failure(waitErr)
+	r.conn.NoteError(err)
+	return nil, 0, err
+}
+
+// failure returns the error of a read that has brought nothing, in the form that a net.Conn's Read gives it.
+func (r *readyReader) failure(waitErr error) error {
+	var failed *net.OpError
+	switch {
+	case errors.As(waitErr, &failed):
+		failed.Op = "read" // A raw socket's has another name. The error is nobody else's.
+		return failed
+	case waitErr != nil:
+		return waitErr
+	case r.err != 0:
+		return r.opError(syscall.Errno(r.err))
+	}
+	return io.EOF
 }
 
 // opError gives errno the form that a net.Conn's Read gives it.

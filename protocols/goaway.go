@@ -91,11 +91,12 @@ type http2Track struct {
 	gate   atomic.Pointer[ackGate] // Nil where Sniff played no handshake.
 
 	in     frameWalk       // Owned by the reading side, as is the next.
-	ready  *readyReader    // Nil until ReadOnReady.
+	ahead  *readAhead      // Nil before the first read behind the peek buffer; see the method.
 	filter *settingsFilter // Owned by the writing side; nil most of the time.
 
-	mu   sync.Mutex // Guards wire and broken, and makes writers take turns.
-	wire wireState
+	mu    sync.Mutex // Guards wire, plain and broken, and makes writers take turns.
+	wire  wireState
+	plain []byte // What is being written as it is.
 
 	deadlines sync.Mutex // Guards the next two.
 	deadline  deadline   // The server's write deadline.
@@ -207,9 +208,14 @@ func (t *http2Track) follow(p []byte) {
 	}
 }
 
-// grant takes note of a WINDOW_UPDATE for the connection.
-func (t *http2Track) grant(payload []byte) {
-	t.window.Add(int64(binary.BigEndian.Uint32(payload) &^ (1 << 31)))
+// increment returns what a WINDOW_UPDATE's payload adds to a window.
+func increment(payload []byte) uint64 { return uint64(binary.BigEndian.Uint32(payload) &^ (1 << 31)) }
+
+// notePing takes note that the server has sent a PING. The time is that of the first which is not answered.
+func (t *http2Track) notePing() {
+	if t.pinged.Load() == 0 {
+		t.pinged.CompareAndSwap(0, time.Now().UnixNano())
+	}
 }
 
 // WindowShut reports whether the client of an HTTP/2 connection may not send another whole frame of DATA at the moment,

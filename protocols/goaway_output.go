@@ -1,10 +1,6 @@
 package protocols
 
-import (
-	"time"
-
-	"golang.org/x/net/http2"
-)
+import "golang.org/x/net/http2"
 
 // A trackedWrite is one Write of the server. It walks over the frames in p and
 // writes them in as few pieces as it can: one, where nothing comes between and nothing is taken out.
@@ -156,9 +152,9 @@ func (t *http2Track) passed() {
 		t.noteAway(t.wire.out.payload())
 		t.marks.Or(markTold | markSettled)
 	case h.typ == http2.FrameWindowUpdate && h.stream == 0 && h.length == windowUpdateLen:
-		t.grant(t.wire.out.payload())
+		t.window.Add(int64(increment(t.wire.out.payload())))
 	case h.typ == http2.FramePing && !h.isAck():
-		t.pinged.CompareAndSwap(0, time.Now().UnixNano())
+		t.notePing()
 	case h.flags.Has(http2.FlagDataEndStream) && (h.typ == http2.FrameData || h.typ == http2.FrameHeaders):
 		if r := t.resets.Load(); r != nil {
 			r.ended(h.stream, t.highest.Load())

@@ -14,23 +14,50 @@ const insertTimeout = time.Second
 // resetsDebug is what the GOAWAY for too many resets says to people.
 const resetsDebug = "too many streams were reset"
 
-// Write writes p, which is the server's, and between its frames what was asked for. It is safe with
-// everything but itself, and returns as a net.Conn's Write does.
-func (t *http2Track) Write(p []byte) (n int, err error) {
+// Write writes p, which is the server's, and between its frames what was asked for. It looks at every frame, and
+// returns as a net.Conn's Write does. It is safe with everything but itself and [Conn.Write].
+//
+//go:noinline
+func (t *http2Track) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	w := trackedWrite{t: t, p: p, saved: t.wire}
+	err := w.run()
+	t.unlock(err)
+	return w.sent, err
+}
+
+// beginPlain takes mu for a write of p as it is, which endPlain ends. Where p needs more than that, it reports false.
+//
+//go:noinline
+func (t *http2Track) beginPlain(p []byte) bool {
 	t.mu.Lock()
 	if t.isPlain(p) {
-		if n, err = t.conn.inner.Write(p); err != nil {
-			t.redo(t.wire, p[:n])
-		}
-	} else {
-		n, err = t.writeTracked(p)
+		t.plain = p
+		return true
 	}
+	t.mu.Unlock()
+	return false
+}
+
+// endPlain ends what beginPlain began, and returns what the write did.
+//
+//go:noinline
+func (t *http2Track) endPlain(n int, err error) (int, error) {
+	if err != nil {
+		t.redo(t.wire, t.plain[:n])
+	}
+	t.plain = nil
+	t.unlock(err)
+	return n, err
+}
+
+// unlock gives mu back behind a write, with its error. If it went well, what was asked for meanwhile may be written.
+func (t *http2Track) unlock(err error) {
 	t.data.Store(t.wire.out.data)
 	t.mu.Unlock()
 	if err == nil {
 		t.settle(false)
 	}
-	return n, err
 }
 
 // writeFiltered is Write for what the filter leaves of p.
@@ -45,24 +72,17 @@ func (t *http2Track) writeFiltered(p []byte) (int, error) {
 	return n, err
 }
 
-// writeTracked is a Write of which the frames have to be looked at one by one. It is
-// kept out of Write for the sake of its size: it would make the stack of every goroutine grow that writes.
-//
-//go:noinline
-func (t *http2Track) writeTracked(p []byte) (int, error) {
-	w := trackedWrite{t: t, p: p, saved: t.wire}
-	err := w.run()
-	return w.sent, err
-}
-
 // isPlain reports whether p can be written as it is and changes nothing of what is known: whole frames, as most writes are,
-// while nothing is to come between them. It counts their DATA.
+// while nothing is to come between them. It counts their DATA, and takes note of the server's own PING and of the room that it
+// makes on the connection: grpc-go sends these with every other call. A write that fails is the connection's last, so
+// it does not matter that they are counted before, and once more behind it.
 func (t *http2Track) isPlain(p []byte) bool {
 	out := &t.wire.out
 	if t.pending.Load() != 0 || t.broken || t.wire.away.ours || !out.mayInsert() {
 		return false
 	}
-	data := uint64(0)
+	var data, room uint64
+	pings := false
 	for len(p) > 0 {
 		if len(p) < frameHeaderLen {
 			return false
@@ -78,12 +98,10 @@ func (t *http2Track) isPlain(p []byte) bool {
 				return false
 			}
 		case http2.FramePing:
-			if !h.isAck() {
-				return false
-			}
+			pings = pings || !h.isAck()
 		case http2.FrameWindowUpdate:
-			if h.stream == 0 {
-				return false
+			if h.stream == 0 && h.length == windowUpdateLen {
+				room += increment(p[frameHeaderLen:])
 			}
 		case http2.FrameSettings:
 		case http2.FrameHeaders:
@@ -96,6 +114,12 @@ func (t *http2Track) isPlain(p []byte) bool {
 		p = p[frameHeaderLen+h.length:]
 	}
 	out.data += data
+	if room > 0 {
+		t.window.Add(int64(room))
+	}
+	if pings {
+		t.notePing()
+	}
 	return true
 }
 

@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"time"
@@ -111,9 +112,11 @@ type sniffer struct {
 // run waits for bytes until they decide or something else does.
 func (s *sniffer) run() Verdict {
 	c := s.conn
-	// The write deadline counts, too: the first Read of a *tls.Conn may have to
-	// shake hands.
-	_ = c.inner.SetDeadline(after(s.early.started, s.config.Timeout))
+	_ = c.inner.SetReadDeadline(after(s.early.started, s.config.Timeout))
+	if _, isTLS := c.inner.(*tls.Conn); isTLS {
+		// Its first Read may have to shake hands.
+		_ = c.inner.SetWriteDeadline(after(s.early.started, s.config.Timeout))
+	}
 	for {
 		answer, v := s.scanner.scan(s.peek.unread())
 		switch {

@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"encoding/binary"
+	"net"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -16,13 +17,27 @@ const (
 	// maxMergedSettings bounds the settings in the replayed SETTINGS frame.
 	// net/http refuses a frame with more than 100.
 	maxMergedSettings = 64
+
+	// freeWrite is how many bytes fit into the send buffer of a new socket in any case, so that no
+	// timer is needed to write them. The least that Linux gives one is 4.5 KiB, bookkeeping included.
+	freeWrite = 512
 )
+
+// hasSendBuffer reports whether what is written to conn goes into a kernel's buffer first.
+func hasSendBuffer(conn net.Conn) bool {
+	socket, ok := conn.(rawReader)
+	if ok {
+		_, ok = socket.ReadConn()
+	}
+	return ok
+}
 
 // A handshake is the sniffer's half of an HTTP/2 connection's opening.
 type handshake struct {
 	begun    bool      // Our SETTINGS went out.
 	settled  int       // The unread bytes before this offset are answered.
 	answered int       // How many frames were answered.
+	written  int       // How many bytes were written.
 	until    time.Time // When the undecided wait ends.
 	armed    time.Time // The read deadline that is set.
 
@@ -188,11 +203,13 @@ func (s *sniffer) deadline() time.Time {
 // write writes out within the Timeout. It reports true with a verdict where
 // that fails, since no server can go on behind half a frame.
 func (s *sniffer) write(out []byte) (Verdict, bool) {
-	timeout := s.config.Timeout
-	if timeout <= 0 {
-		timeout = DefaultSniffTimeout
+	if s.http2.written += len(out); s.http2.written > freeWrite || !hasSendBuffer(s.conn.inner) {
+		timeout := s.config.Timeout
+		if timeout <= 0 {
+			timeout = DefaultSniffTimeout
+		}
+		_ = s.conn.inner.SetWriteDeadline(time.Now().Add(timeout))
 	}
-	_ = s.conn.inner.SetWriteDeadline(time.Now().Add(timeout))
 	_, err := s.conn.inner.Write(out)
 	switch {
 	case err == nil:
