@@ -115,7 +115,7 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rec.handshake = true
-	s.countHTTP(s.requests.webSocket, c, &rec.recorder, rec, r, s.routeUpgrade)
+	s.countHandshake(c, rec, r)
 	if c != nil && c.account.State() != pool.StateUpgraded {
 		// The handshake was refused, so the connection goes on as HTTP.
 		s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))

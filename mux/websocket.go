@@ -26,17 +26,60 @@ func WebSocket(h WebSocketHandler) http.Handler {
 	if h == nil {
 		panic("mux: WebSocket without a handler")
 	}
-	elsewhere := sync.OnceValue(func() http.Handler {
+	return &webSocketHandler{serve: h, elsewhere: sync.OnceValue(func() http.Handler {
 		return protocols.NewWebSockets(protocols.DefaultWebSocketConfig(), slog.Default(), protocols.WebSocketHooks{}).Handler(h)
-	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, ok := connOf(r.Context())
-		if !ok {
-			elsewhere().ServeHTTP(w, r)
-			return
+	})}
+}
+
+// webSocketHandler is what [WebSocket] returns. It is a type of its own so that it can be told from others.
+type webSocketHandler struct {
+	serve     WebSocketHandler
+	elsewhere func() http.Handler // behind another server
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, ok := connOf(r.Context())
+	if !ok {
+		h.elsewhere().ServeHTTP(w, r)
+		return
+	}
+	c.root.server.webSockets.Handler(h.serve).ServeHTTP(w, r)
+}
+
+// countHandshake serves the handshake of an HTTP/1.1 connection. Its request is over when the WebSocket is, which may be
+// after the return.
+func (s *Server) countHandshake(c *conn, rec *recorder1, r *http.Request) {
+	e := s.beginHTTP(s.requests.webSocket, c, r)
+	end := func(finished bool) { s.endHTTP(&e, &rec.recorder, r, finished) }
+	finished := false
+	if s.isBare(r) {
+		protocols.LetDetach(rec.ResponseWriter, end)
+	}
+	defer func() {
+		if !protocols.IsDetached(rec.ResponseWriter) {
+			end(finished)
 		}
-		c.root.server.webSockets.Handler(h).ServeHTTP(w, r)
-	})
+	}()
+	s.routeUpgrade(rec, r)
+	rec.decide(http.StatusOK)
+	finished = true
+}
+
+// isBare reports whether a handshake goes straight to what [WebSocket] has returned: nobody in between waits for its end.
+func (s *Server) isBare(r *http.Request) bool {
+	h := s.webSocketHandler
+	if h == nil {
+		h = s.handler
+	}
+	for {
+		routes, ok := h.(*http.ServeMux)
+		if !ok {
+			_, ok = h.(*webSocketHandler)
+			return ok
+		}
+		h, _ = routes.Handler(r)
+	}
 }
 
 // ReadMessage reads a message into buf and closes the connection with 1007 where

@@ -2,64 +2,112 @@ package protocols
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 )
 
-// watchedConn is the connection under a WebSocket. It knows when its peer was
-// last heard, whether anybody listens, and which messages pass.
+// watchedConn is the connection under a WebSocket. It knows whether its peer is
+// heard, whether anybody listens, and which messages pass. To coder/websocket it may be given with small buffers:
+// it reads ahead, and it writes a message that comes in pieces as one.
 //
 // Read may be called by one goroutine at a time, and so may Write: coder/websocket
 // has a lock for each. The other methods may be called at any time.
 type watchedConn struct {
 	net.Conn
 
-	opened  time.Time
-	heard   atomic.Int64 // when bytes last came, in nanoseconds of age
-	reading atomic.Bool
-	abrupt  atomic.Bool // it is to be closed at once: there is nobody to be polite to
-
-	// messages is told of them; nil for nobody. It is set before the first Read and Write.
-	messages func(received, sent int)
+	// These belong to whoever reads. What had come behind the handshake is read first, then what ahead has read, and then from in.
+	early    *bytes.Reader // nil where nothing is left of it
+	ahead    *readAhead    // nil without a raw socket; else it is in as well
+	in       io.Reader
 	received messageCounter
-	sent     messageCounter
-	// early is how many messages came right behind the handshake.
-	early int
 
-	// closing is called before the connection is closed; nil for nobody. It is set before the first Read and Write.
-	closing func()
+	out frameWriter // belongs to whoever writes
+
+	// reads is odd while somebody waits for bytes, and grows by 2 with each time that somebody did. A clock is not
+	// asked: the sweep knows well enough when it has seen which number.
+	reads  atomic.Uint32
+	abrupt atomic.Bool // it is to be closed at once: there is nobody to be polite to
+
+	// messages is told of them; nil for nobody. It is set before the first Read and Write, as is closing.
+	messages func(received, sent int)
+	closing  func() // called before the connection is closed; nil for nobody
 }
 
-func watch(c net.Conn) *watchedConn { return &watchedConn{Conn: c, opened: time.Now()} }
+// watch returns the connection of which behind was read with the handshake. It keeps behind.
+func watch(c net.Conn, behind []byte) *watchedConn {
+	w := &watchedConn{Conn: c}
+	below := c
+	if p, ok := c.(interface {
+		peeked
+		behind() net.Conn
+	}); ok {
+		behind = slices.Concat(behind, p.unread())
+		p.discard(len(p.unread()))
+		// The layers above what carries the bytes serve requests, of which there are no more.
+		if b := p.behind(); b != nil {
+			below = b
+		}
+	}
+	if len(behind) > 0 {
+		w.early = bytes.NewReader(behind)
+	}
+	w.in, w.out.to = below, below
+	if w.ahead = newReadAhead(below); w.ahead != nil {
+		w.in = w.ahead
+	}
+	return w
+}
+
+// buffers reports whether small reads are no dearer than big ones.
+func (c *watchedConn) buffers() bool {
+	_, isTLS := c.in.(*tls.Conn)
+	return isTLS || c.ahead != nil
+}
 
 // Read implements [net.Conn].
-func (c *watchedConn) Read(p []byte) (int, error) {
-	c.reading.Store(true)
-	n, err := c.Conn.Read(p)
-	c.reading.Store(false)
-	if n > 0 {
-		c.heard.Store(int64(c.age()))
-		if c.messages != nil {
-			if messages := c.received.count(p[:n]); messages > 0 {
-				c.messages(messages, 0)
-			}
+func (c *watchedConn) Read(p []byte) (n int, err error) {
+	switch {
+	case c.early != nil:
+		if n, _ = c.early.Read(p); c.early.Len() == 0 {
+			c.early = nil
+		}
+	case c.ahead != nil && c.ahead.buffered():
+		n, err = c.ahead.Read(p)
+	default:
+		c.reads.Add(1)
+		n, err = c.in.Read(p)
+		c.reads.Add(1)
+	}
+	if n > 0 && c.messages != nil {
+		if messages := c.received.count(p[:n]); messages > 0 {
+			c.messages(messages, 0)
 		}
 	}
 	return n, err
 }
 
-// Write implements [net.Conn].
+// Write implements [net.Conn]. It may keep a part of a message until the rest comes.
 func (c *watchedConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	if n > 0 && c.messages != nil {
-		if messages := c.sent.count(p[:n]); messages > 0 {
-			c.messages(0, messages)
-		}
+	messages, err := c.out.write(p)
+	if err != nil {
+		return 0, err
 	}
-	return n, err
+	if messages > 0 && c.messages != nil {
+		c.messages(0, messages)
+	}
+	return len(p), nil
+}
+
+// isReading reports whether somebody waits for bytes, and how often somebody has done so before.
+func (c *watchedConn) isReading() (reading bool, before uint32) {
+	n := c.reads.Load()
+	return n%2 == 1, n / 2
 }
 
 // Close implements [net.Conn]. What the peer still sends is read for a moment: the kernel answers bytes that nobody
@@ -81,19 +129,9 @@ const (
 	closeLingerBytes = 1 << 20
 )
 
-// age returns for how long the connection has been watched, which is never 0.
-func (c *watchedConn) age() time.Duration { return max(time.Since(c.opened), 1) }
-
-// silence returns for how long the peer has not been heard.
-func (c *watchedConn) silence() time.Duration { return c.age() - time.Duration(c.heard.Load()) }
-
-// tell has f told of the messages, those that came before the call included.
-func (c *watchedConn) tell(f func(received, sent int)) {
-	c.messages = f
-	if f != nil && c.early > 0 {
-		f(c.early, 0)
-	}
-}
+// webSocketBuffer is the size of the buffers of coder/websocket, which it has one of each way for life. A frame's
+// header fits, and so does a short message with it, which then takes no more calls than with big ones.
+const webSocketBuffer = 128
 
 // hijackKeeper remembers the connection that was hijacked from it.
 type hijackKeeper struct {
@@ -106,19 +144,31 @@ var _ http.Hijacker = (*hijackKeeper)(nil)
 
 // Hijack implements [http.Hijacker].
 func (k *hijackKeeper) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if u := upgradeWriterOf(k.ResponseWriter); u != nil {
+		u.small = true
+	}
 	conn, rw, err := http.NewResponseController(k.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
-	k.conn = watch(conn)
-	// What is there can be peeked at; it is not read from the connection again.
-	behind, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	k.conn.early = k.conn.received.count(behind)
 	// The writer is still the hijacked connection's own, which nobody watches.
 	if err := rw.Writer.Flush(); err != nil {
 		_ = conn.Close()
 		return nil, nil, err
 	}
+	behind, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	k.conn = watch(conn, bytes.Clone(behind))
+	size := hijackedBuffer
+	if k.conn.buffers() {
+		size = webSocketBuffer
+	}
+	if rw.Reader.Size() != size {
+		rw.Reader = bufio.NewReaderSize(nil, size)
+	}
+	if rw.Writer.Size() != webSocketBuffer {
+		rw.Writer = bufio.NewWriterSize(nil, webSocketBuffer)
+	}
+	rw.Reader.Reset(k.conn)
 	rw.Writer.Reset(k.conn)
 	return k.conn, rw, nil
 }

@@ -50,6 +50,11 @@ func (c *messageCounter) count(p []byte) (messages int) {
 	}
 }
 
+// isBetween reports whether what was given ends with the last frame of a message or with a control frame.
+func (c *messageCounter) isBetween() bool {
+	return c.payload == 0 && c.have == 0 && c.header[0]&finBit != 0
+}
+
 // takeHeader takes what p has of the current frame's header, which is n bytes. When that completes
 // it, payload is the frame's.
 func (c *messageCounter) takeHeader(p []byte) (n int, complete bool) {

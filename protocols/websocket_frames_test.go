@@ -172,11 +172,11 @@ func (*loopConn) Write(p []byte) (int, error) { return len(p), nil }
 func countedLoop(size int) (c *watchedConn, received, sent *int) {
 	b := appendWebSocketFrame(nil, textFrame, true, make([]byte, size))
 	b = bytes.Repeat(b, max(1, 1<<16/len(b)))
-	c, received, sent = watch(&loopConn{bytes: b}), new(int), new(int)
-	c.tell(func(in, out int) {
+	c, received, sent = watch(&loopConn{bytes: b}, nil), new(int), new(int)
+	c.messages = func(in, out int) {
 		*received += in
 		*sent += out
-	})
+	}
 	return c, received, sent
 }
 
@@ -203,7 +203,7 @@ func BenchmarkWatchedConnRead(b *testing.B) {
 			b.Run(fmt.Sprintf("messages of %d/counted %v", size, counted), func(b *testing.B) {
 				c, received, _ := countedLoop(size)
 				if !counted {
-					c.tell(nil)
+					c.messages = nil
 				}
 				buf := make([]byte, 4096) // What net/http's reader has.
 				b.SetBytes(int64(len(buf)))
@@ -222,7 +222,7 @@ func BenchmarkWatchedConnWrite(b *testing.B) {
 		b.Run(fmt.Sprintf("counted %v", counted), func(b *testing.B) {
 			c, _, _ := countedLoop(100)
 			if !counted {
-				c.tell(nil)
+				c.messages = nil
 			}
 			message := appendWebSocketFrame(nil, textFrame, false, make([]byte, 100))
 			b.ReportAllocs()

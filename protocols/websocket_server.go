@@ -88,10 +88,14 @@ type session struct {
 	conn    *websocket.Conn
 	raw     *watchedConn
 	request *http.Request
+	ctx     context.Context //nolint:containedctx // The handler's.
 	cancel  context.CancelCauseFunc
-	ends    time.Time    // when it has reached its age; zero for never
-	pinged  atomic.Int64 // since when an answer to a ping is awaited, in nanoseconds of raw's age; 0 for not
-	leaving atomic.Bool  // it is being closed, and the sweep lets it be
+	ends    time.Time // when it has reached its age; zero for never
+	pinged  atomic.Pointer[awaited]
+	leaving atomic.Bool // it is being closed, and the sweep lets it be
+	// seen is how many reads the last sweep has seen, and heard the time of the first that saw so many. Guarded by WebSockets.mu.
+	seen  uint32
+	heard time.Time
 }
 
 // NewWebSockets returns a WebSockets.
@@ -150,7 +154,13 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 			ws.logger.Debug("websocket handshake refused", "err", err)
 			return
 		}
-		ws.serve(conn, keeper.conn, r, h)
+		s := ws.newSession(conn, keeper.conn, r)
+		if u := upgradeWriterOf(w); u != nil && u.ended != nil {
+			u.header = nil // It was sent, and nobody is there to look at it.
+			u.session = func() { ws.serve(s, h) }
+			return
+		}
+		ws.serve(s, h)
 	})
 }
 
@@ -172,29 +182,36 @@ func (c WebSocketCompression) mode() websocket.CompressionMode {
 	}
 }
 
-func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Request, h WebSocketHandler) {
+// newSession returns the session of a WebSocket whose handshake is done.
+func (ws *WebSockets) newSession(conn *websocket.Conn, raw *watchedConn, r *http.Request) *session {
 	conn.SetReadLimit(ws.settings().ReadLimit)
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	s := &session{conn: conn, raw: raw, request: r, cancel: cancel, ends: AgeLimit(time.Now(), ws.settings().MaxAge)}
+	now := time.Now()
+	s := &session{conn: conn, raw: raw, request: r, ends: AgeLimit(now, ws.settings().MaxAge), heard: now}
+	s.ctx, s.cancel = context.WithCancelCause(r.Context())
 	raw.closing = func() { ws.checkClosing(s) }
 	if ws.hooks.Opened != nil {
 		ws.hooks.Opened(r)
 	}
 	if ws.hooks.Counter != nil {
-		raw.tell(ws.hooks.Counter(r))
+		raw.messages = ws.hooks.Counter(r)
 	}
 	ws.add(s)
-	defer ws.remove(s)
-	// A handler that panics must not leave the connection open.
-	defer conn.CloseNow() //nolint:errcheck // It is closed in any case; the error is that it was closed before.
+	return s
+}
 
-	err := h(ctx, conn, r)
+// serve serves a session. It is above the handler for as long as that runs, so its frame is small.
+func (ws *WebSockets) serve(s *session, h WebSocketHandler) {
+	defer ws.end(s)
+	ws.finish(s, h(s.ctx, s.conn, s.request))
+}
+
+// finish closes the connection as the handler has wished that has returned err.
+func (ws *WebSockets) finish(s *session, err error) {
 	s.leaving.Store(true)
 	switch {
 	case err == nil:
 		err = s.close(websocket.StatusNormalClosure, "", closeWait)
-	case websocket.CloseStatus(err) == -1 && ctx.Err() == nil:
+	case websocket.CloseStatus(err) == -1 && s.ctx.Err() == nil:
 		ws.logger.Debug("websocket handler failed", "err", err)
 		// After an error it may be that no answer can come.
 		err = s.close(websocket.StatusInternalError, "", failedWait)
@@ -202,6 +219,13 @@ func (ws *WebSockets) serve(conn *websocket.Conn, raw *watchedConn, r *http.Requ
 	if err != nil {
 		ws.logger.Debug("websocket closed", "err", err)
 	}
+}
+
+// end is deferred around the handler: one that panics must not leave the connection open.
+func (ws *WebSockets) end(s *session) {
+	_ = s.conn.CloseNow() // The error would be that it was closed before.
+	ws.remove(s)
+	s.cancel(nil)
 }
 
 // failedWait is how long a client may take to answer the close frame that follows

@@ -41,28 +41,46 @@ func (ws *WebSockets) sweep(done <-chan struct{}) {
 		case <-done:
 			return
 		}
+		now := time.Now()
 		ws.mu.Lock()
 		for s := range ws.sessions {
-			ws.check(s, time.Now())
+			ws.check(s, now)
 		}
 		ws.mu.Unlock()
 	}
 }
 
 // check ends a session that is too old, and pings a peer that has been silent for
-// too long.
+// too long. The caller holds mu.
 func (ws *WebSockets) check(s *session, now time.Time) {
-	switch {
+	reading, before := s.raw.isReading()
+	if before != s.seen {
+		s.seen, s.heard = before, now
+	}
+	switch interval := ws.settings().PingInterval; {
 	case s.leaving.Load():
 	case !s.ends.IsZero() && now.After(s.ends):
 		if s.leaving.CompareAndSwap(false, true) {
 			go ws.expire(s)
 		}
-	case ws.settings().PingInterval > 0 && s.raw.reading.Load() && s.raw.silence() >= ws.settings().PingInterval:
-		if s.pinged.CompareAndSwap(0, int64(s.raw.age())) {
-			go ws.ping(s)
+	case interval > 0 && reading && now.Sub(s.heard) >= interval:
+		if p := (&awaited{now, s.heard, before}); s.pinged.CompareAndSwap(nil, p) {
+			go ws.ping(s, p)
 		}
 	}
+}
+
+// awaited is an answer to a ping that is not there yet.
+type awaited struct {
+	since  time.Time
+	heard  time.Time // when the peer was heard last
+	before uint32    // how many reads there had been
+}
+
+// hasCome reports whether the peer was heard since the ping.
+func (a *awaited) hasCome(s *session) bool {
+	_, before := s.raw.isReading()
+	return before != a.before
 }
 
 // expire ends a session that has reached its age.
@@ -73,12 +91,12 @@ func (ws *WebSockets) expire(s *session) {
 
 // ping pings a peer and closes the connection of one that does not answer. While the handler does other things than
 // read, an answer cannot be heard.
-func (ws *WebSockets) ping(s *session) {
-	defer s.pinged.Store(0)
+func (ws *WebSockets) ping(s *session, answer *awaited) {
+	defer s.pinged.Store(nil)
 	ctx, cancel := context.WithTimeout(context.Background(), ws.settings().PongTimeout)
 	defer cancel()
 	err := s.conn.Ping(ctx)
-	if err == nil || !s.raw.reading.Load() || s.raw.silence() < ws.settings().PongTimeout || !s.leaving.CompareAndSwap(false, true) {
+	if reading, _ := s.raw.isReading(); err == nil || !reading || answer.hasCome(s) || !s.leaving.CompareAndSwap(false, true) {
 		return
 	}
 	ws.logger.Debug("websocket peer does not answer", "err", err)
@@ -96,11 +114,11 @@ const pingWriteTime = 5 * time.Second
 // checkClosing is called when a session's connection is about to be closed, by whomever. It
 // tells of the one case that ping comes too late for: not even the ping could be written.
 func (ws *WebSockets) checkClosing(s *session) {
-	since := time.Duration(s.pinged.Load())
-	if since == 0 || s.raw.age()-since < min(ws.settings().PongTimeout, pingWriteTime) {
+	answer, patience := s.pinged.Load(), ws.settings().PongTimeout
+	if answer == nil || answer.hasCome(s) || time.Since(answer.since) < min(patience, pingWriteTime) || time.Since(answer.heard) < patience {
 		return
 	}
-	if s.raw.silence() >= ws.settings().PongTimeout && s.leaving.CompareAndSwap(false, true) {
+	if s.leaving.CompareAndSwap(false, true) {
 		ws.ended(s, EndedPingTimeout)
 	}
 }

@@ -118,7 +118,30 @@ type wire func(t *testing.T, h http.Handler, fields string, behind []byte) (*web
 
 // wires are the transports that a WebSocket can have.
 func wires() map[string]wire {
-	return map[string]wire{"HTTP/1.1": overTCP, "HTTP/2 stream": overStream}
+	return map[string]wire{"HTTP/1.1": overTCP, "sniffed": overLane, "sniffed, detached": overDetached, "HTTP/2 stream": overStream}
+}
+
+// overLane has a WebSocketServer serve the connection.
+func overLane(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header) {
+	t.Helper()
+	return upgrade(t, startLane(t, h).dial(t), fields, behind)
+}
+
+// overDetached has it serve the connection behind the handler of the handshake.
+func overDetached(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header) {
+	t.Helper()
+	return overLane(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		returned := false
+		if !LetDetach(w, func(bool) {
+			if !returned {
+				t.Error("the WebSocket ended before the handler of its handshake")
+			}
+		}) {
+			t.Error("no server that can detach")
+		}
+		h.ServeHTTP(w, r)
+		returned = IsDetached(w)
+	}), fields, behind)
 }
 
 func overTCP(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header) {
