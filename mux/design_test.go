@@ -200,6 +200,7 @@ func TestDesign11QueuedConnectionsAreServed(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- m.Serve(gate) }()
 	s := &server{Server: m, addr: inner.Addr().String()}
+	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
 	const connections = 50
 	conns := make([]net.Conn, connections)
 	for i := range conns {

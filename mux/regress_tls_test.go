@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -150,6 +151,7 @@ func TestOptionalTLSSniffTimeOnce(t *testing.T) {
 			if got := time.Since(began); got != sniff {
 				t.Errorf("closed after %v, want %v", got, sniff)
 			}
+			synctest.Wait() // It is counted behind its close.
 			want := map[string]map[string]uint64{"sniffing": {"sniff_timeout": 1}}
 			if diff := cmp.Diff(want, m.Stats().Rejected); diff != "" {
 				t.Errorf("rejected (-want +got):\n%s", diff)
