@@ -27,13 +27,16 @@ const staleProbeTimeout = time.Second
 // same moment are not told apart: the later one wins the path.
 //
 // Called by [Config.Open], with the context that it was given there, it lets the sockets
-// of one address stand beside each other.
+// of one address stand beside each other, and leaves the keepalive of their connections to Open.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network, target, err := splitAddress(address)
 	if err != nil {
 		return nil, fmt.Errorf("listeners: address: %w", err)
 	}
 	lc := net.ListenConfig{Control: controlOf(ctx)}
+	if isQuiet(ctx) {
+		lc.KeepAlive = -1
+	}
 	l, err := lc.Listen(ctx, network, target)
 	if network == "unix" && errors.Is(err, syscall.EADDRINUSE) {
 		if staleErr := removeStale(ctx, target); staleErr != nil {
@@ -43,6 +46,9 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listeners: listen on %s: %w", address, err)
+	}
+	if tcp, ok := l.(*net.TCPListener); ok && isQuiet(ctx) {
+		return &quietListener{tcp}, nil
 	}
 	return l, nil
 }

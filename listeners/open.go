@@ -35,6 +35,7 @@ func (c Config) Open(ctx context.Context, listen ListenFunc, keep ...net.Listene
 	if err := errors.Join(c.Validate(), c.checkPlatform()); err != nil {
 		return nil, err
 	}
+	ctx = withQuiet(ctx)
 	sockets := slices.Clone(keep[:min(len(keep), max(c.ReusePort, 1))])
 	kept := len(sockets)
 	open, err := c.openRest(ctx, sockets, listen)

@@ -192,13 +192,6 @@ func TestOpenAllOrNone(t *testing.T) {
 	}
 }
 
-// TCP's socket options by their names in tcp(7). Package syscall has not all of them everywhere.
-const (
-	tcpKeepIdle     = 4
-	tcpKeepInterval = 5
-	tcpKeepCount    = 6
-)
-
 // tcpOptions are the options of a connection: seconds, but for the user timeout's milliseconds.
 type tcpOptions struct{ Keepalive, Idle, Interval, Count, UserTimeout int }
 
@@ -261,6 +254,21 @@ func TestOpenTCPOptions(t *testing.T) {
 			})
 		}
 	}
+	t.Run("changed", func(t *testing.T) {
+		// A socket that is open gets the options of another Config.
+		for _, period := range []time.Duration{30 * time.Second, 0, DefaultTCPKeepalive} {
+			l := openAll(t, Config{Address: "127.0.0.1:0", TCPKeepalive: time.Minute}, nil)[0]
+			config := Config{Address: l.Addr().String(), TCPKeepalive: period}
+			again, err := config.Open(t.Context(), nil, Unwrap(l))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, seconds := acceptedOptions(t, again[0]), int(period.Seconds())
+			if period == 0 && got.Keepalive != 0 || period != 0 && got != (tcpOptions{1, seconds, seconds, 9, 0}) {
+				t.Errorf("options for %v are %+v", period, got)
+			}
+		}
+	})
 	t.Run("off", func(t *testing.T) {
 		if got := acceptedOptions(t, openAll(t, Config{Address: "127.0.0.1:0"}, nil)[0]); got.Keepalive != 0 {
 			t.Errorf("options are %+v, want no keepalive", got)

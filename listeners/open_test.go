@@ -26,14 +26,18 @@ func openAll(t *testing.T, c Config, listen ListenFunc, keep ...net.Listener) []
 func TestOpenOne(t *testing.T) {
 	proxied := ProxyConfig{Mode: ProxyRequired, Trusted: []string{"127.0.0.1", TrustUnix}}
 	tcp, unix := "127.0.0.1:0", "unix:"+filepath.Join(t.TempDir(), "x.sock")
+	tuned := 1 // layer, where connections do not inherit their keepalive
+	if inheritsKeepalive {
+		tuned = 0
+	}
 	tests := []struct {
 		name   string
 		config Config
 		layers int
 	}{
 		{"default", Config{Address: tcp, TCPKeepalive: DefaultTCPKeepalive}, 0},
-		{"no keepalive", Config{Address: tcp}, 1},
-		{"no keepalive, PROXY", Config{Address: tcp, ProxyProtocol: proxied}, 2},
+		{"no keepalive", Config{Address: tcp}, tuned},
+		{"no keepalive, PROXY", Config{Address: tcp, ProxyProtocol: proxied}, tuned + 1},
 		{"one by name", Config{Address: tcp, ReusePort: 1, TCPKeepalive: DefaultTCPKeepalive}, 0},
 		{"unix", Config{Address: unix}, 0},
 		{"unix, PROXY", Config{Address: unix, TCPKeepalive: DefaultTCPKeepalive, ProxyProtocol: proxied}, 1},

@@ -100,23 +100,32 @@ func control(raw syscall.RawConn, set func(fd uintptr) error) error {
 }
 
 // tuned returns a listener whose connections have the TCP options, which is l
-// where that is what package net does by itself.
+// where they have them from the socket, or that is what package net does by itself.
 func (c Config) tuned(l net.Listener) net.Listener {
-	if _, isTCP := l.Addr().(*net.TCPAddr); !isTCP || c.TCPKeepalive == DefaultTCPKeepalive && c.TCPUserTimeout == 0 {
+	if _, isTCP := l.Addr().(*net.TCPAddr); !isTCP {
 		return l
 	}
-	return &tunedListener{layer: layer{l}, keepalive: c.TCPKeepalive, userTimeout: c.TCPUserTimeout}
+	t := &tunedListener{layer: layer{l}, keepalive: c.TCPKeepalive, userTimeout: c.TCPUserTimeout}
+	if hasQuiet(l) {
+		t.hasKeepalive = setListenerKeepalive(l, c.TCPKeepalive)
+	} else {
+		t.hasKeepalive = c.TCPKeepalive == DefaultTCPKeepalive
+	}
+	if t.hasKeepalive && t.userTimeout == 0 {
+		return l
+	}
+	return t
 }
 
 // tunedListener sets options of the connections that it accepts. A connection could get
 // them from the listening socket, but not all: package net sets its own
-// keepalive on each, an inherited socket would bring those of its former owner, and a multipath
-// TCP socket takes no user timeout.
+// keepalive on those of an inherited socket, and a multipath TCP socket takes no user timeout.
 type tunedListener struct {
 	layer
 
-	keepalive   time.Duration
-	userTimeout time.Duration
+	hasKeepalive bool // without tune
+	keepalive    time.Duration
+	userTimeout  time.Duration
 }
 
 // Accept implements [net.Listener]. It returns the very connection that the listener below returns.
@@ -131,12 +140,12 @@ func (l *tunedListener) Accept() (net.Conn, error) {
 // tune sets the options. It cannot fail but for a connection that has ended
 // already, whose reader gets to know.
 func (l *tunedListener) tune(conn *net.TCPConn) {
-	switch l.keepalive {
-	case DefaultTCPKeepalive: // Package net has set it.
-	case 0:
+	switch {
+	case l.hasKeepalive:
+	case l.keepalive == 0:
 		_ = conn.SetKeepAlive(false)
 	default:
-		_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: l.keepalive, Interval: l.keepalive})
+		_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: l.keepalive, Interval: l.keepalive, Count: keepaliveCount})
 	}
 	if l.userTimeout == 0 {
 		return

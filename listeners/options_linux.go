@@ -10,8 +10,9 @@ import (
 
 // What this system can do.
 const (
-	hasReusePort   = true
-	hasUserTimeout = true
+	hasReusePort      = true
+	hasUserTimeout    = true
+	inheritsKeepalive = true // tcp(7): connections have the options of the socket that accepts them
 )
 
 // Numbers of socket options that package syscall, which is frozen, lacks on
@@ -19,6 +20,9 @@ const (
 const (
 	soReusePort     = 0xf
 	soReusePortMIPS = 0x200
+	tcpKeepIdle     = 4
+	tcpKeepInterval = 5
+	tcpKeepCount    = 6
 	tcpUserTimeout  = 0x12
 )
 
@@ -37,5 +41,28 @@ func setReusePort(raw syscall.RawConn) error {
 func setUserTimeout(raw syscall.RawConn, d time.Duration) error {
 	return control(raw, func(fd uintptr) error {
 		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(d.Milliseconds())))
+	})
+}
+
+// setKeepalive has the kernel ask after so long a silence whether the peer is still there, and again in the same
+// intervals; 0 is never. The kernel counts in whole seconds, to which it is rounded up, as package net does it.
+func setKeepalive(raw syscall.RawConn, period time.Duration) error {
+	options := [][3]int{{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 0}}
+	if period > 0 {
+		seconds := int((period + time.Second - 1) / time.Second)
+		options = [][3]int{
+			{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+			{syscall.IPPROTO_TCP, tcpKeepIdle, seconds},
+			{syscall.IPPROTO_TCP, tcpKeepInterval, seconds},
+			{syscall.IPPROTO_TCP, tcpKeepCount, keepaliveCount},
+		}
+	}
+	return control(raw, func(fd uintptr) error {
+		for _, o := range options {
+			if err := syscall.SetsockoptInt(int(fd), o[0], o[1], o[2]); err != nil {
+				return os.NewSyscallError("setsockopt", err)
+			}
+		}
+		return nil
 	})
 }
