@@ -123,6 +123,11 @@ func askHTTP2(t *testing.T, conn net.Conn, fields ...string) {
 
 // idleCost returns how many bytes of what inUse measures a connection holds that was asked once, both of its ends together.
 func idleCost(t *testing.T, inUse func() uint64, serve func(net.Listener) (stop func()), ask func(*testing.T, net.Conn)) int {
+	alone := runtime.NumGoroutine()
+	// What is still being closed is not to count as freed by those who come next.
+	defer func() {
+		eventually(t, "the goroutines to be gone", func() bool { return runtime.NumGoroutine() <= alone })
+	}()
 	l := listen(t)
 	defer serve(l)()
 	var conns []net.Conn
