@@ -39,7 +39,8 @@ func (c *Conn) deadline(t time.Time) int64 {
 	}
 	a := c.account.Load()
 	since := t.Sub(a.began)
-	if t == t.Round(0) { //nolint:revive // The structs are compared: without a monotonic reading it is a time by the wall clock of now.
+	if t == t.Round(0) {
+		// It has no monotonic reading, so it is a time by the wall clock as that stands now.
 		since = time.Duration(a.now()) + time.Until(t)
 	}
 	if t.Before(a.began) || since <= 0 {
