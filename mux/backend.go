@@ -67,12 +67,17 @@ func (s *Server) newBackend(c *Config) (*backend, error) {
 	return b, nil
 }
 
-// use has new connections go to b.
+// use has new connections go to b. Where the servers have been closed already there are none, and b is closed as well.
 func (s *Server) use(b *backend) {
 	s.mu.Lock()
 	s.backends = append(s.backends, b)
+	closed := s.serversClosed
 	s.mu.Unlock()
 	s.backend.Store(b)
+	if closed {
+		b.close()
+		return
+	}
 	s.background.run(func() { _ = b.refuser.Serve(b.refusals) })
 	s.background.run(func() { _ = b.webSocket.Serve(b.onward) })
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"sync/atomic"
 
 	"google.golang.org/grpc/mem"
@@ -50,6 +49,8 @@ type rarely struct {
 	// connection which never got as far.
 	own *protocols.Verdict
 	h2  http2State
+	// idleSince is how many bytes had been received when a connection with TLS became idle; see isFed.
+	idleSince atomic.Uint64
 }
 
 // rare returns what few connections need, for writing.
@@ -116,25 +117,6 @@ type http2State struct {
 }
 
 func (c *conn) http2() *http2State { return &c.rare().h2 }
-
-// refusal is the reason for which a connection is kept out.
-type refusal uint8
-
-const (
-	notRefused refusal = iota
-	refusedLimit
-	refusedAddress
-	refusedNoMatch
-)
-
-var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, protocols.FailureNoMatch}
-
-func (r refusal) String() string { return refusalReasons[r] }
-
-// refusalOf returns the refusal for a reason that a limit has given.
-func refusalOf(reason string) refusal {
-	return refusal(max(0, slices.Index(refusalReasons[:], reason)))
-}
 
 var (
 	_ net.Conn          = (*conn)(nil)

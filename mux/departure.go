@@ -21,7 +21,7 @@ func (c *conn) closeIdle(fresh time.Duration) {
 	c.set(flagTold)
 	c.root.departures.Lock()
 	defer c.root.departures.Unlock()
-	if c.account.State() == pool.StateIdle && !c.has(flagFed) &&
+	if c.account.State() == pool.StateIdle && !c.isFed() &&
 		time.Since(c.account.LastActivity()) >= fresh && !hasUnread(&c.account) {
 		c.set(flagLeaving)
 		_ = c.SetReadDeadline(aLongTimeAgo)
@@ -40,6 +40,12 @@ func (c *conn) comesBack() bool {
 	return true
 }
 
+// isFed reports whether bytes have come since the connection became idle. Under TLS a part of a record is not read by anybody yet.
+func (c *conn) isFed() bool {
+	m := c.more.Load()
+	return c.has(flagFed) || m != nil && m.tls != nil && m.idleSince.Load() != c.account.Received()
+}
+
 // track keeps the account's state by what net/http says of the connection.
 func (c *conn) track(state http.ConnState) {
 	switch state {
@@ -50,6 +56,9 @@ func (c *conn) track(state http.ConnState) {
 		}
 	case http.StateIdle:
 		c.unset(flagFed | flagBody)
+		if m := c.more.Load(); m != nil && m.tls != nil {
+			m.idleSince.Store(c.account.Received())
+		}
 		c.account.SetState(pool.StateIdle)
 	case http.StateHijacked:
 		c.account.SetState(pool.StateUpgraded)
@@ -75,7 +84,7 @@ func (c *conn) noteTimeout() {
 	switch {
 	case c.has(flagLeaving) || c.account.InFlight() > 0:
 		// It is being told to leave, or its handler has set a deadline.
-	case c.account.State() == pool.StateIdle && !c.has(flagFed):
+	case c.account.State() == pool.StateIdle && !c.isFed():
 		c.account.SetCloseReason(pool.ReasonIdle)
 	default:
 		c.account.SetCloseReason(pool.ReasonHeader)

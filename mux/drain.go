@@ -330,6 +330,7 @@ func (s *Server) forceClose(ctx context.Context) error {
 	for _, a := range s.conns.Conns() {
 		_ = a.CloseFor(pool.ReasonForced)
 	}
+	s.webSockets.Cut()
 	// grpc-go's Stop waits for its listeners, which end with the roots.
 	err = errors.Join(err, waitRoots(ctx, roots))
 	s.closeServers()
@@ -344,6 +345,9 @@ func (s *Server) forcedCounts() map[string]int {
 
 // closeServers closes the protocols' servers at once.
 func (s *Server) closeServers() {
+	s.mu.Lock()
+	s.serversClosed = true
+	s.mu.Unlock()
 	for _, b := range s.allBackends() {
 		b.close()
 	}

@@ -58,6 +58,16 @@ func (e *endpoint) close() error {
 	return err
 }
 
+// abandon ends an endpoint that was not served: the server is closing. Its sockets, those it has taken over among them, are nobody else's.
+func (e *endpoint) abandon() {
+	for _, l := range e.sockets {
+		_ = l.Close()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.left = 0
+}
+
 // bare returns the first n sockets without the layers of their connections.
 func (e *endpoint) bare(n int) []net.Listener {
 	var bare []net.Listener
@@ -150,7 +160,10 @@ func (s *Server) serveEndpoints(endpoints ...*endpoint) bool {
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
-		_ = closeEndpoints(endpoints)
+		for _, e := range endpoints {
+			e.abandon()
+		}
+		s.announceChange()
 		return false
 	}
 	s.roots = append(s.roots, roots...)

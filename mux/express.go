@@ -25,6 +25,10 @@ type forecast struct{ level atomic.Int32 }
 // maxForecast is how sure a forecast can be: so many surprises in a row turn it around.
 const maxForecast = 4
 
+// maxLooking is how many connections at a time the HTTP/1.1 server may be waiting to hear from. Each of them has that server's
+// buffers already, of 8 KB, which who says nothing is not worth.
+const maxLooking = 256
+
 // isHTTP1 is the guess. It is yes as long as nothing is known.
 func (f *forecast) isHTTP1() bool { return f.level.Load() >= 0 }
 
@@ -54,18 +58,34 @@ func (l *expressListener) Accept() (net.Conn, error) {
 	for {
 		c, err := r.accept()
 		if err != nil {
-			r.failure = err
-			close(r.queue)
+			r.endQueue(err)
 			return nil, net.ErrClosed
 		}
 		switch c.account.NetConn().(type) {
 		case *net.TCPConn, *net.UnixConn:
-			if c.refused == notRefused && r.forecast.isHTTP1() {
+			if c.refused == notRefused && r.forecast.isHTTP1() && r.looking.Load() < maxLooking {
 				return c, nil
 			}
 		}
-		r.queue <- &c.conn
+		r.enqueue(&c.conn)
 	}
+}
+
+// enqueue sends a connection through cmux.
+func (r *root) enqueue(c *conn) {
+	select {
+	case r.queue <- c:
+	case <-r.queueEnd:
+		_ = c.Close()
+	}
+}
+
+// endQueue ends what comes by the queue. The first error counts.
+func (r *root) endQueue(err error) {
+	r.queueOnce.Do(func() {
+		r.failure = err
+		close(r.queueEnd)
+	})
 }
 
 // Close implements [net.Listener] and does nothing.
@@ -108,9 +128,13 @@ func (c *expressConn) Close() error {
 // look reports whether the connection speaks HTTP/1.1, and is to be served. If not, it has been handed over.
 func (c *conn) look() bool {
 	c.set(flagExpress | flagSniffing)
-	if !c.SniffHTTP1(&c.root.sniffs.Load().normal) {
+	c.root.looking.Add(1)
+	isHTTP1 := c.SniffHTTP1(&c.root.sniffs.Load().normal)
+	c.root.looking.Add(-1)
+	if !isHTTP1 {
 		c.set(flagMoved)
-		c.root.queue <- c // The root takes it: it does not end before the connection is settled.
+		c.root.forecast.learn(false)
+		c.root.enqueue(c)
 		return false
 	}
 	c.set(flagPrepared | flagDecided)

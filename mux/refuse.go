@@ -2,12 +2,32 @@ package mux
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
+
+// refusal is the reason for which a connection is kept out.
+type refusal uint8
+
+const (
+	notRefused refusal = iota
+	refusedLimit
+	refusedAddress
+	refusedNoMatch
+)
+
+var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, protocols.FailureNoMatch}
+
+func (r refusal) String() string { return refusalReasons[r] }
+
+// refusalOf returns the refusal for a reason that a limit has given.
+func refusalOf(reason string) refusal {
+	return refusal(max(0, slices.Index(refusalReasons[:], reason)))
+}
 
 // refusedTag is the pool of connections that are being refused: each is there
 // for about a second.

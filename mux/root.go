@@ -29,10 +29,12 @@ type root struct {
 	sniffs      atomic.Pointer[sniffs]
 
 	// queue is where cmux gets its connections from, where an HTTP/1.1 server has had the first look at them; see express.go.
-	queue    chan *conn
-	forecast forecast
-	// failure is what Accept returned last. It is read behind the end of queue.
-	failure error
+	queue     chan *conn
+	queueEnd  chan struct{} // closed when nothing more comes by it
+	queueOnce sync.Once
+	failure   error // why; set before queueEnd is closed
+	forecast  forecast
+	looking   atomic.Int32 // looks that are under way
 
 	// unsettled counts the connections that were accepted and neither
 	// dispatched nor closed yet. Accept alone adds to it.
@@ -93,11 +95,12 @@ func (r *root) Accept() (net.Conn, error) {
 		}
 		return &c.conn, nil
 	}
-	c, ok := <-r.queue
-	if !ok {
+	select {
+	case c := <-r.queue:
+		return c, nil
+	case <-r.queueEnd:
 		return nil, r.failure
 	}
-	return c, nil
 }
 
 // accept returns the next connection. Its error, which ends cmux, is held
@@ -181,8 +184,8 @@ func (r *root) serve() error {
 	}
 	s := r.server
 	if r.hasExpress() {
-		r.queue = make(chan *conn)
-		wg.Go(func() { _ = r.backend.http1.Serve(&expressListener{r}) })
+		r.queue, r.queueEnd = make(chan *conn), make(chan struct{})
+		wg.Go(func() { r.endQueue(r.backend.http1.Serve(&expressListener{r})) })
 	}
 	attachCustoms(false)
 	attach(protocols.HTTP1, r.backend.http1.Serve)

@@ -79,16 +79,17 @@ type Server struct {
 	admission sync.Mutex
 
 	// mu guards what follows.
-	mu        sync.Mutex
-	started   bool
-	listens   bool // ListenAndServe was called
-	closing   bool
-	custom    []*custom
-	endpoints []*endpoint   // the configured ones, in the configuration's order
-	roots     []*root       // of all endpoints, those that are being replaced included
-	backends  []*backend    // all that are not closed, the last one being in use
-	changed   chan struct{} // closed when an endpoint has ended or was replaced
-	forced    map[string]int
+	mu            sync.Mutex
+	started       bool
+	listens       bool // ListenAndServe was called
+	closing       bool
+	custom        []*custom
+	endpoints     []*endpoint   // the configured ones, in the configuration's order
+	roots         []*root       // of all endpoints, those that are being replaced included
+	backends      []*backend    // all that are not closed, the last one being in use
+	serversClosed bool          // and those that come are closed at once
+	changed       chan struct{} // closed when an endpoint has ended or was replaced
+	forced        map[string]int
 }
 
 // New returns a server. With no option it serves: HTTP requests are answered 404, calls
@@ -152,9 +153,6 @@ func (s *Server) start() error {
 		}
 		s.startedAt = time.Now()
 		s.use(b)
-		if s.stopping.Load() {
-			b.close() // The others may have been closed already, and this one is not going to serve.
-		}
 		s.reloads.begin(*c)
 		s.background.run(func() { s.sweepConns(s.serving) })
 	})
@@ -337,7 +335,9 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 				c.showByAddr()
 			}
 			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
-			c.root.forecast.learn(tag == pool.Tag(protocols.HTTP1))
+			if !c.has(flagMoved) { // Else it was a surprise, whatever it is.
+				c.root.forecast.learn(tag == pool.Tag(protocols.HTTP1))
+			}
 			c.settle()
 			return true
 		}

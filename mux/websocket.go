@@ -66,13 +66,14 @@ func (s *Server) countHandshake(c *conn, rec *recorder1, r *http.Request) {
 	finished = true
 }
 
-// isBare reports whether a handshake goes straight to what [WebSocket] has returned: nobody in between waits for its end.
+// isBare reports whether a handshake goes straight to what [WebSocket] has returned: nobody in between waits for its end. Between
+// it and the handler there must be nobody of ours either who does: see routeUpgrade.
 func (s *Server) isBare(r *http.Request) bool {
 	h := s.webSocketHandler
 	if h == nil {
 		h = s.handler
 	}
-	for {
+	for range maxNestedRoutes {
 		routes, ok := h.(*http.ServeMux)
 		if !ok {
 			_, ok = h.(*webSocketHandler)
@@ -80,7 +81,11 @@ func (s *Server) isBare(r *http.Request) bool {
 		}
 		h, _ = routes.Handler(r)
 	}
+	return false
 }
+
+// maxNestedRoutes is how many ServeMuxes may be mounted in each other for isBare to look through them.
+const maxNestedRoutes = 8
 
 // ReadMessage reads a message into buf and closes the connection with 1007 where
 // text is not UTF-8; see [protocols.ReadMessage].

@@ -6,6 +6,9 @@ import "time"
 // system's clock costs some 30 ns, which is more than all else that is done to account for one of them.
 const clockStep = 100 * time.Millisecond
 
+// clockLag is how many steps the clock may be behind: it is rounded down, and its last move may have been a step ago.
+const clockLag = 2
+
 // wind sets the clock, and has it move while there are connections. The caller holds mu.
 func (s *Set) wind(now int64) {
 	s.setClock(now)

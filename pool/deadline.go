@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -23,8 +24,8 @@ const (
 	pastDeadline = -1 // It had run out before the Set began, which is how reads are woken.
 )
 
-// errReadDeadline is what a socket's Read returns behind its deadline, but for the addresses.
-var errReadDeadline error = &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
+// errReadDeadline is what a socket's Read returns behind its deadline, but for network and addresses.
+var errReadDeadline error = &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 
 // armLocks is how many locks the connections of a Set share for giving deadlines to their sockets.
 const armLocks = 64
@@ -32,22 +33,41 @@ const armLocks = 64
 // armLock returns the lock for that. It guards the calls of the socket's SetReadDeadline, and Conn.armed.
 func (c *Conn) armLock() *sync.Mutex { return &c.account.Load().set.armLocks[c.id%armLocks] }
 
-// deadline converts a time.
+// deadline converts a time. One that is centuries ahead is none.
 func (c *Conn) deadline(t time.Time) int64 {
 	if t.IsZero() {
 		return noDeadline
 	}
-	a := c.account.Load()
-	since := t.Sub(a.began)
-	if t == t.Round(0) {
-		// It has no monotonic reading, so it is a time by the wall clock as that stands now.
-		since = time.Duration(a.now()) + time.Until(t)
-	}
-	if t.Before(a.began) || since <= 0 {
+	since := c.account.Load().since(t)
+	switch {
+	case since <= 0:
 		return pastDeadline
+	case since == math.MaxInt64:
+		return noDeadline
 	}
 	return int64(since)
 }
+
+// since returns the time from when the Set began to t, negative for one before, and at most [math.MaxInt64].
+func (a *account) since(t time.Time) time.Duration {
+	switch {
+	case t.Unix() <= longAgo: // No clock need be asked.
+		return pastDeadline
+	case isWall(t):
+		if until := time.Until(t); until < math.MaxInt64/2 {
+			return time.Duration(a.now()) + until
+		}
+		return math.MaxInt64
+	default:
+		return t.Sub(a.began)
+	}
+}
+
+// longAgo is a Unix time which has passed on every clock. Those who wake a read set the first second.
+const longAgo = 1000
+
+// isWall reports whether t has no monotonic reading, so that it is a time by the wall clock, as that stands when it is asked.
+func isWall(t time.Time) bool { return t == t.Round(0) }
 
 // deadlineTime converts it back.
 func (c *Conn) deadlineTime(d int64) time.Time {
@@ -60,7 +80,8 @@ func (c *Conn) deadlineTime(d int64) time.Time {
 // setReadDeadline sets the read deadline of a bare socket.
 func (c *Conn) setReadDeadline(t time.Time) error {
 	want := c.deadline(t)
-	if want == pastDeadline {
+	aborts := c.hasPassed(want)
+	if aborts {
 		c.status.Or(readAborted) // Before a read can fail by it.
 	}
 	c.want.Store(want)
@@ -71,10 +92,24 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 	case c.readers.Load() > 0:
 		err = c.arm()
 	}
-	if want != pastDeadline && c.status.Load()&readAborted != 0 {
+	if !aborts && c.status.Load()&readAborted != 0 {
 		c.status.And(^uint32(readAborted))
 	}
 	return err
+}
+
+// hasPassed reports whether a deadline has run out. The clock is asked only where the Set's own does not tell.
+func (c *Conn) hasPassed(want int64) bool {
+	a := c.account.Load()
+	switch {
+	case want == noDeadline:
+		return false
+	case want == pastDeadline:
+		return true
+	case want > (int64(a.set.clock.Load())+clockLag)*int64(clockStep):
+		return false
+	}
+	return want <= a.now()
 }
 
 // isLate reports whether the socket's deadline is later than want, or must not stay.
@@ -127,7 +162,7 @@ func (c *Conn) read(p []byte) (n int, err error) {
 	c.readers.Add(1)
 	for {
 		want := c.want.Load()
-		if want == pastDeadline {
+		if want == pastDeadline && c.status.Load()&closedBit == 0 {
 			err = errReadDeadline
 			break
 		}
@@ -149,8 +184,5 @@ func (c *Conn) isEarly(err error) bool {
 		return false
 	}
 	want := c.want.Load()
-	if want == pastDeadline || want != noDeadline && c.account.Load().now() >= want {
-		return false
-	}
-	return c.rearm() == nil
+	return !c.hasPassed(want) && c.rearm() == nil
 }

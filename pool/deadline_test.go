@@ -3,10 +3,12 @@ package pool_test
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
@@ -14,6 +16,12 @@ import (
 
 // tcpPair returns an account around one end of a TCP connection, and the other end.
 func tcpPair(t *testing.T) (*pool.Conn, *net.TCPConn) {
+	t.Helper()
+	return tcpPairIn(t, new(pool.Set))
+}
+
+// tcpPairIn is tcpPair with the account in set.
+func tcpPairIn(t *testing.T, set *pool.Set) (*pool.Conn, *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -28,7 +36,6 @@ func tcpPair(t *testing.T) (*pool.Conn, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var set pool.Set
 	c := new(pool.Conn)
 	set.Add(c, raw, nil)
 	t.Cleanup(func() {
@@ -210,4 +217,126 @@ func TestDeadlinesAllocateNothing(t *testing.T) {
 	}); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// TestDeadlinesCenturiesAhead: a deadline further ahead than a [time.Duration] reaches is none.
+func TestDeadlinesCenturiesAhead(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]time.Time{
+		"within reach":   time.Now().Add(math.MaxInt64 - never),
+		"at its end":     time.Now().Add(math.MaxInt64),
+		"the year 2400":  time.Date(2400, time.January, 1, 0, 0, 0, 0, time.UTC),
+		"the year 9999":  time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC),
+		"the year 36812": time.Unix(1<<40, 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, peer := tcpPair(t)
+			if err := c.SetReadDeadline(at); err != nil {
+				t.Fatal(err)
+			}
+			got := make(chan error, 1)
+			go func() {
+				_, err := c.Read(make([]byte, 1))
+				got <- err
+			}()
+			select {
+			case err := <-got:
+				t.Fatalf("the read ended early: %v", err)
+			case <-time.After(soon):
+			}
+			if _, err := peer.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-got; err != nil {
+				t.Errorf("Read: %v", err)
+			}
+		})
+	}
+}
+
+// TestWokenIsNoTimeout: who sets a deadline that has passed wakes a read, and the connection was not too slow.
+func TestWokenIsNoTimeout(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]func() time.Time{
+		"long ago":             func() time.Time { return time.Unix(1, 0) },
+		"now":                  time.Now,
+		"just passed":          func() time.Time { return time.Now().Add(-time.Millisecond) },
+		"now by the wall":      func() time.Time { return time.Now().Round(0) },
+		"just passed by it":    func() time.Time { return time.Now().Add(-time.Millisecond).Round(0) },
+		"before the first add": func() time.Time { return time.Now().Add(-never) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var set pool.Set
+			events, cancel := record(&set)
+			defer cancel()
+			c, peer := tcpPairIn(t, &set)
+			got := make(chan error, 2)
+			go func() {
+				for range cap(got) { // The second is the one that is woken, and most likely waits by then.
+					_, err := c.Read(make([]byte, 1))
+					got <- err
+				}
+			}()
+			if _, err := peer.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-got; err != nil {
+				t.Fatal(err)
+			}
+			_ = c.SetReadDeadline(at())
+			if err := <-got; !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Read: %v, want a timeout", err)
+			}
+			_ = c.Close()
+			if reason := c.CloseReason(); reason != pool.ReasonServer {
+				t.Errorf("closed for %q, want %q", reason, pool.ReasonServer)
+			}
+			for _, e := range events() {
+				if e.Kind == pool.EventTimeout {
+					t.Errorf("event %+v", e)
+				}
+			}
+		})
+	}
+}
+
+// TestReadOfClosed: that a connection is closed says more than that its deadline had passed.
+func TestReadOfClosed(t *testing.T) {
+	t.Parallel()
+	c, _ := tcpPair(t)
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+	_ = c.Close()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Read: %v, want net.ErrClosed", err)
+	}
+}
+
+// TestLastActivityIsNeverEarly: nobody is taken for idle longer than it is, wherever between two steps of the Set's clock its
+// bytes come, and the clock may have stood still before; and by a fifth of a second at most for less.
+func TestLastActivityIsNeverEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const step, rounds, lag = 37 * time.Millisecond, 40, 200 * time.Millisecond
+		var set pool.Set
+		for range 3 {
+			c := add(&set, bench{})
+			for range rounds {
+				time.Sleep(step)
+				if _, err := c.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				active := time.Now()
+				if got := c.LastActivity(); !got.Equal(active) {
+					t.Errorf("at once: %v apart", got.Sub(active))
+				}
+				time.Sleep(lag + step)
+				if late := c.LastActivity().Sub(active); late < 0 || late > lag {
+					t.Errorf("%v late, want up to %v", late, lag)
+				}
+			}
+			_ = c.Close()
+			time.Sleep(290 * time.Millisecond) // The clock stops.
+		}
+	})
 }

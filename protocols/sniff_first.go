@@ -7,7 +7,8 @@ import "time"
 // nothing is decided, and Sniff goes on from there. It is for the goroutine of a server that would
 // rather not leave it to another one to find out.
 //
-// It takes the place of the beginning of Sniff: the same config is to be given, the same goroutine owns c, and it is called once.
+// It takes the place of the beginning of Sniff: the same rules hold for who owns c, and it is called once. The Timeout of
+// the config that Sniff is given then counts from here.
 func (c *Conn) SniffHTTP1(config *SniffConfig) bool {
 	e := c.early.Load()
 	if e == nil || e.wait == decided {

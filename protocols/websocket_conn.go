@@ -45,12 +45,12 @@ func watch(c net.Conn, behind []byte) *watchedConn {
 	below := c
 	if p, ok := c.(interface {
 		peeked
-		behind() net.Conn
+		below() net.Conn
 	}); ok {
 		behind = slices.Concat(behind, p.unread())
 		p.discard(len(p.unread()))
 		// The layers above what carries the bytes serve requests, of which there are no more.
-		if b := p.behind(); b != nil {
+		if b := p.below(); b != nil {
 			below = b
 		}
 	}

@@ -12,8 +12,10 @@ import (
 
 // peeked is a [Conn], or what one is embedded in, of which first bytes are in its buffer.
 type peeked interface {
+	net.Conn
 	unread() []byte
 	discard(n int)
+	await() (ended bool)
 }
 
 // unread returns what is in the peek buffer. It is valid until the next read, and belongs to the goroutine that reads.
@@ -32,8 +34,8 @@ func (c *Conn) discard(n int) {
 	}
 }
 
-// behind returns the connection that c reads from and writes to, if that is all that it does.
-func (c *Conn) behind() net.Conn {
+// below returns the connection that c reads from and writes to, if that is all that it does.
+func (c *Conn) below() net.Conn {
 	if c.early.Load() != nil || c.h2.Load() != nil {
 		return nil
 	}

@@ -18,9 +18,6 @@ import (
 // from the start where the head is unusual in any way, and from where the handler begins to answer where it does
 // anything but that. So no answer is made here but 101, and what the next request is, net/http finds out.
 //
-// One thing is missing until the connection was taken over: nobody waits for its end meanwhile, so the request's context does
-// not tell of it.
-//
 // All methods may be called concurrently.
 type WebSocketServer struct {
 	hooks   HTTPHooks
@@ -108,7 +105,7 @@ func (s *WebSocketServer) pass(c net.Conn) {
 }
 
 // newUpgrade returns the handshake with which the connection begins, or nil for one that net/http is to look at. In
-// either case nothing is consumed.
+// either case nothing is consumed. It is not to be a part of serve, whose stack is the handler's.
 //
 //go:noinline
 func (s *WebSocketServer) newUpgrade(c net.Conn) *upgradeWriter {
@@ -130,12 +127,15 @@ func (s *WebSocketServer) newUpgrade(c net.Conn) *upgradeWriter {
 	}
 	ctx = context.WithValue(ctx, http.LocalAddrContextKey, c.LocalAddr())
 	ctx, cancel := context.WithCancel(ctx)
-	r = r.WithContext(ctx)
+	u := &upgradeWriter{server: s, conn: p, head: len(head), cancel: cancel, header: make(http.Header)}
+	u.presence = presence{conn: p, gone: cancel}
+	r = r.WithContext(&presenceContext{ctx, &u.presence})
+	u.request = r
 	if remote := c.RemoteAddr(); remote != nil {
 		r.RemoteAddr = remote.String()
 	}
 	s.state(c, http.StateActive)
-	return &upgradeWriter{server: s, conn: c, head: len(head), request: r, cancel: cancel, header: make(http.Header)}
+	return u
 }
 
 func (s *WebSocketServer) state(c net.Conn, state http.ConnState) {
@@ -144,7 +144,8 @@ func (s *WebSocketServer) state(c net.Conn, state http.ConnState) {
 	}
 }
 
-// logPanic logs what net/http's server does when a handler panics with v.
+// logPanic logs what net/http's server does when a handler panics with v. It is not to be a part of what is deferred around a
+// WebSocket, which has a small stack.
 //
 //go:noinline
 func (s *WebSocketServer) logPanic(c net.Conn, v any) {

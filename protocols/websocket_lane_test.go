@@ -240,6 +240,15 @@ func TestLanesHandOverAlike(t *testing.T) {
 			w.Header().Set("X-Bad", "a\nb")
 			w.WriteHeader(http.StatusSwitchingProtocols)
 		},
+		"behind 101 with a length": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "5")
+			w.Header().Set("Transfer-Encoding", "chunked")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+		},
+		"behind 101 and what comes too late": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			w.Header().Set("X-Late", "1")
+		},
 		"behind early hints": func(w http.ResponseWriter) {
 			w.WriteHeader(http.StatusEarlyHints)
 			w.WriteHeader(http.StatusSwitchingProtocols)
@@ -260,8 +269,9 @@ func TestLanesHandOverAlike(t *testing.T) {
 				if _, err := w.Write([]byte("x")); err == nil {
 					t.Error("written behind the back")
 				}
+				buffered := rw.Reader.Buffered()
 				said, err := rw.ReadString('\n')
-				fmt.Fprintf(rw, "%v %d %d %q %v %v %v", r.Context().Err(), rw.Reader.Size(), rw.Writer.Size(), said, err,
+				fmt.Fprintf(rw, "%v %d %d %d %q %v %v %v", r.Context().Err(), rw.Reader.Size(), buffered, rw.Writer.Size(), said, err,
 					r.Context().Value(http.LocalAddrContextKey), r.RemoteAddr == conn.RemoteAddr().String())
 				_ = rw.Flush()
 			}))

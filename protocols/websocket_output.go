@@ -11,7 +11,7 @@ import (
 // What ends with the last frame of a message, or with a control frame, is written at once. Before that up to 4 KB wait for the
 // rest, as they do in such a writer: it too writes the frames of an unfinished message only when it is full.
 //
-// The zero value needs to. It is not safe for concurrent use.
+// The field to has to be set; all else may be zero. It is not safe for concurrent use.
 type frameWriter struct {
 	to     io.Writer
 	frames messageCounter

@@ -155,7 +155,7 @@ func (ws *WebSockets) Handler(h WebSocketHandler) http.Handler {
 			return
 		}
 		s := ws.newSession(conn, keeper.conn, r)
-		if u := upgradeWriterOf(w); u != nil && u.ended != nil {
+		if u := upgradeWriterOf(w); u != nil && u.ended != nil && u.passage == nil {
 			u.header = nil // It was sent, and nobody is there to look at it.
 			u.session = func() { ws.serve(s, h) }
 			return
@@ -316,6 +316,15 @@ func (ws *WebSockets) remove(s *session) {
 	}
 	if ws.draining != nil {
 		ws.closeEmpty()
+	}
+}
+
+// Cut ends the contexts of all handlers, for a server whose connections are being cut.
+func (ws *WebSockets) Cut() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for s := range ws.sessions {
+		s.cancel(ErrDraining)
 	}
 }
 

@@ -17,16 +17,18 @@ import (
 // It belongs to the handler's goroutine.
 type upgradeWriter struct {
 	server  *WebSocketServer
-	conn    net.Conn
+	conn    peeked
 	head    int // how long the handshake is, which is still to be read
 	request *http.Request
 	cancel  context.CancelFunc
 	header  http.Header
 
-	switching bool // 101 is the answer
-	hijacked  bool
-	small     bool // who takes the connection over wants small buffers
-	returned  bool // the handler has
+	presence presence    // of the peer
+	accepted http.Header // of 101, which is the answer; nil before it is
+
+	hijacked bool
+	small    bool // who takes the connection over wants small buffers
+	returned bool // the handler has, or its session
 	// ended is told of the end of a session, if the handler may leave it behind; nil where it may not.
 	ended   func(returned bool)
 	session func() // what the handler has left behind
@@ -54,7 +56,9 @@ func (u *upgradeWriter) WriteHeader(code int) {
 	switch {
 	case u.hijacked:
 	case code == http.StatusSwitchingProtocols && u.passage == nil:
-		u.switching = true
+		if u.accepted == nil {
+			u.accepted = u.Header().Clone() // What is set from now on comes too late.
+		}
 	default:
 		u.pass().WriteHeader(code)
 	}
@@ -111,9 +115,10 @@ func (u *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	case u.passage != nil:
 		return http.NewResponseController(u.pass()).Hijack()
 	}
+	u.presence.end()
 	u.hijacked = true
-	u.conn.(peeked).discard(u.head) //nolint:forcetypeassert // It was one when the handshake was read from it.
-	if u.switching {
+	u.conn.discard(u.head)
+	if u.accepted != nil {
 		_, _ = u.conn.Write(u.answer()) // It fails again for who writes next, as with net/http.
 	}
 	u.server.state(u.conn, http.StateHijacked)
@@ -121,23 +126,29 @@ func (u *upgradeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if u.small {
 		size = webSocketBuffer
 	}
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, size), bufio.NewWriterSize(u.conn, size)), nil
+	rw := bufio.NewReadWriter(bufio.NewReaderSize(u.conn, size), bufio.NewWriterSize(u.conn, size))
+	if behind := len(u.conn.unread()); behind > 0 && !u.small {
+		_, _ = rw.Reader.Peek(min(behind, size)) // It counts as buffered, as with net/http.
+	}
+	return u.conn, rw, nil
 }
 
 // hijackedBuffer is how big the buffers are that net/http gives to who takes a connection over.
 const hijackedBuffer = 4 << 10
 
-// answer returns the head of the answer that accepts the handshake, as net/http writes it.
+// answer returns the head of the answer that accepts the handshake, as net/http writes it: without a length, which
+// it cannot have (RFC 9110 section 8.6, RFC 9112 section 6.1). It is not to be a part of Hijack, whose stack is the handler's.
 //
 //go:noinline
 func (u *upgradeWriter) answer() []byte {
 	var b bytes.Buffer
 	b.Grow(256) // Enough for what there usually is.
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
-	if _, ok := u.header["Date"]; !ok {
-		u.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	h := u.accepted
+	if _, ok := h["Date"]; !ok {
+		h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	}
-	_ = u.header.Write(&b)
+	_ = h.WriteSubset(&b, map[string]bool{"Content-Length": true, "Transfer-Encoding": true})
 	b.WriteString("\r\n")
 	return b.Bytes()
 }
@@ -145,6 +156,7 @@ func (u *upgradeWriter) answer() []byte {
 // pass returns net/http's writer, with the header as the handler has it now.
 func (u *upgradeWriter) pass() http.ResponseWriter {
 	if u.passage == nil {
+		u.presence.end()
 		u.passage = &passage{
 			cancel: u.cancel,
 			writer: make(chan http.ResponseWriter),
@@ -155,52 +167,56 @@ func (u *upgradeWriter) pass() http.ResponseWriter {
 		if u.writer, ok = u.server.passTo(u.conn, u.passage); !ok {
 			u.writer = lostWriter{}
 		}
-		if u.switching { // It was not followed by Hijack.
-			u.copyHeader()
+		if u.accepted != nil { // It was not followed by Hijack.
+			u.setHeader(u.accepted)
 			u.writer.WriteHeader(http.StatusSwitchingProtocols)
 		}
 	}
-	u.copyHeader()
+	u.setHeader(u.header) // It may be of use behind the answer as well: there are trailers.
 	return u.writer
 }
 
-// copyHeader brings net/http's header up to date, which may be of use behind the answer as well: there are trailers.
-func (u *upgradeWriter) copyHeader() {
+// setHeader gives net/http's writer that header.
+func (u *upgradeWriter) setHeader(header http.Header) {
 	h := u.writer.Header()
 	clear(h)
-	maps.Copy(h, u.header)
+	maps.Copy(h, header)
 }
 
 // end is deferred around the handler.
 func (u *upgradeWriter) end() {
-	if v := recover(); v != nil {
-		u.server.logPanic(u.conn, v)
-	}
+	u.recovered(recover())
 	if u.session != nil {
 		u.returned = false // The session has not.
 		return
 	}
-	u.cancel()
+	defer u.cancel()
 	switch {
-	case u.hijacked:
+	case u.hijacked: // The connection is the handler's.
 		return
-	case !u.returned && u.passage == nil:
+	case !u.returned && u.passage == nil: // It has panicked and answered nothing, so there will be no answer.
 		_ = u.conn.Close()
 		u.server.state(u.conn, http.StateClosed)
 		return
 	}
-	u.pass()
+	u.pass() // What the handler has left unsaid is net/http's to say.
 	u.passage.failed = !u.returned
 	close(u.passage.done)
 }
 
 // endSession is deferred around a session that the handler has left behind.
 func (u *upgradeWriter) endSession() {
-	if v := recover(); v != nil {
+	u.recovered(recover())
+	defer u.cancel()
+	defer func() { u.recovered(recover()) }() // A panic in ended would be nobody's either.
+	u.ended(u.returned)
+}
+
+// recovered logs v, if it is what somebody has panicked with.
+func (u *upgradeWriter) recovered(v any) {
+	if v != nil {
 		u.server.logPanic(u.conn, v)
 	}
-	u.ended(u.returned)
-	u.cancel()
 }
 
 // LetDetach lets the handler of a [WebSockets] return to the server of w when the handshake is done, and the WebSocket be
