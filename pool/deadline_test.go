@@ -222,17 +222,17 @@ func TestDeadlinesAllocateNothing(t *testing.T) {
 // TestDeadlinesCenturiesAhead: a deadline further ahead than a [time.Duration] reaches is none.
 func TestDeadlinesCenturiesAhead(t *testing.T) {
 	t.Parallel()
-	for name, at := range map[string]time.Time{
-		"within reach":   time.Now().Add(math.MaxInt64 - never),
-		"at its end":     time.Now().Add(math.MaxInt64),
-		"the year 2400":  time.Date(2400, time.January, 1, 0, 0, 0, 0, time.UTC),
-		"the year 9999":  time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC),
-		"the year 36812": time.Unix(1<<40, 0),
+	for name, at := range map[string]func() time.Time{
+		"within reach":   func() time.Time { return time.Now().Add(math.MaxInt64 - never) },
+		"at its end":     func() time.Time { return time.Now().Add(math.MaxInt64) },
+		"the year 2400":  func() time.Time { return time.Date(2400, time.January, 1, 0, 0, 0, 0, time.UTC) },
+		"the year 9999":  func() time.Time { return time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC) },
+		"the year 36812": func() time.Time { return time.Unix(1<<40, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, peer := tcpPair(t)
-			if err := c.SetReadDeadline(at); err != nil {
+			if err := c.SetReadDeadline(at()); err != nil {
 				t.Fatal(err)
 			}
 			got := make(chan error, 1)
@@ -261,9 +261,9 @@ func TestWokenIsNoTimeout(t *testing.T) {
 	for name, at := range map[string]func() time.Time{
 		"long ago":             func() time.Time { return time.Unix(1, 0) },
 		"now":                  time.Now,
-		"just passed":          func() time.Time { return time.Now().Add(-time.Millisecond) },
+		"just passed":          func() time.Time { return time.Now().Add(-time.Microsecond) },
 		"now by the wall":      func() time.Time { return time.Now().Round(0) },
-		"just passed by it":    func() time.Time { return time.Now().Add(-time.Millisecond).Round(0) },
+		"just passed by it":    func() time.Time { return time.Now().Add(-time.Microsecond).Round(0) },
 		"before the first add": func() time.Time { return time.Now().Add(-never) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -328,11 +328,11 @@ func TestLastActivityIsNeverEarly(t *testing.T) {
 				}
 				active := time.Now()
 				if got := c.LastActivity(); !got.Equal(active) {
-					t.Errorf("at once: %v apart", got.Sub(active))
+					t.Fatalf("at once: %v apart", got.Sub(active))
 				}
 				time.Sleep(lag + step)
 				if late := c.LastActivity().Sub(active); late < 0 || late > lag {
-					t.Errorf("%v late, want up to %v", late, lag)
+					t.Fatalf("%v late, want up to %v", late, lag)
 				}
 			}
 			_ = c.Close()
