@@ -78,21 +78,21 @@ func BenchmarkConnection(b *testing.B) {
 	})
 }
 
-func ask(b *testing.B, conn net.Conn, r *bufio.Reader) {
-	b.Helper()
+func ask(tb testing.TB, conn net.Conn, r *bufio.Reader) {
+	tb.Helper()
 	if _, err := io.WriteString(conn, benchRequest); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 		if len(line) == 2 {
 			break
 		}
 	}
 	if _, err := r.Discard(len("hello")); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
@@ -149,9 +150,22 @@ func idleCost(t *testing.T, inUse func() uint64, serve func(net.Listener) (stop 
 	spareGoroutines(4 * memoryConns)
 	conns = make([]net.Conn, 0, 2*memoryConns)
 	open(memoryConns / 20) // What is made once is paid for now.
-	before := inUse()
+	before := settled(inUse)
 	open(memoryConns)
 	return (int(inUse()) - int(before)) / memoryConns
+}
+
+// settled returns what inUse says when it no longer falls: timers that are about to run keep what was closed before.
+func settled(inUse func() uint64) uint64 {
+	const page = 4096
+	for last := inUse(); ; {
+		time.Sleep(150 * time.Millisecond) // The clock of a server's connections stops within 100 ms of the last.
+		now := inUse()
+		if now+page >= last {
+			return now
+		}
+		last = now
+	}
 }
 
 // spareGoroutines has the runtime keep the descriptors of n goroutines that have ended, of some 400 bytes each, so that

@@ -17,8 +17,8 @@ import (
 var askers = map[string]func(context.Context) <-chan struct{}{
 	"itself": func(ctx context.Context) <-chan struct{} { return ctx.Done() },
 	"by a derived one": func(ctx context.Context) <-chan struct{} {
-		//nolint:govet // It ends with ctx.
-		ctx, _ = context.WithCancel(ctx)
+		ctx, cancel := context.WithCancel(ctx)
+		context.AfterFunc(ctx, cancel)
 		return ctx.Done()
 	},
 	"by Err": func(ctx context.Context) <-chan struct{} {
