@@ -311,6 +311,9 @@ func (c *conn) reject(reason string) {
 // from memory after that. It blocks as long as the peer may take to speak. It
 // is called by the goroutine that cmux has for the connection, and by no other.
 func (c *conn) classify() protocols.Protocol {
+	if !c.has(flagPrepared) {
+		growStack()
+	}
 	if c.prepare() && c.claim(flagDecided) {
 		c.recognise()
 	}

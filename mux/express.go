@@ -118,9 +118,9 @@ func (c *expressConn) RemoteAddr() net.Addr {
 	return c.conn.RemoteAddr()
 }
 
-// growStack makes the goroutine's stack 8 KB, as big as it will be in any case before the first request is answered. To grow from
-// 2 KB by way of 4 KB later, when it is deep, and each frame has to be copied and adjusted, takes twice as long: 3 % of
-// a connection with one request. The compiler must not leave out the array, of which the stack has to have room for.
+// growStack makes the goroutine's stack 8 KB, as big as it will be in any case before the first request is answered, or the
+// connection is recognised. To grow from 2 KB by way of 4 KB later, when it is deep, and each frame has to be copied and
+// adjusted, takes twice as long: 3 % of a connection with one request. The compiler must not leave out the array, of which the stack has to have room for.
 //
 //go:noinline
 func growStack() {
