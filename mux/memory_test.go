@@ -30,7 +30,7 @@ const (
 // protocol's own server takes for it, and that without any timeout, which costs it a timer.
 func TestMemory(t *testing.T) {
 	if raceEnabled {
-		t.Skip("the race detector changes what things cost")
+		t.Skip("the race detector changes what things cost; .ci/run runs this without it")
 	}
 	if testing.Short() {
 		t.Skip("thousands of connections")

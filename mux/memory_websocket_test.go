@@ -19,7 +19,7 @@ import (
 // TestWebSocketMemory: an idle WebSocket costs at most half of what it costs behind net/http, its goroutine's stack included.
 func TestWebSocketMemory(t *testing.T) {
 	if raceEnabled {
-		t.Skip("the race detector changes what things cost")
+		t.Skip("the race detector changes what things cost; .ci/run runs this without it")
 	}
 	if testing.Short() {
 		t.Skip("thousands of connections")

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 // inTime is how soon new handshakes must meet a new certificate.
@@ -26,11 +28,11 @@ const inTime = time.Second
 
 // certificates changes the certificate, by the link that Kubernetes swaps and SIGHUP, while many clients shake hands.
 func certificates(ctx context.Context, o *options, dir string) error {
-	p, err := reserve()
+	p, err := process.Reserve()
 	if err != nil {
 		return err
 	}
-	defer p.release()
+	defer p.Release()
 	if err := swapPair(dir, 0); err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 // limits changes keys that apply at once.
@@ -32,11 +34,11 @@ func serverSettings(ctx context.Context, o *options, dir string) error {
 // changeKeys changes a file n times under load; more returns its variable part, which differs from one number to the next. moved says
 // whether clients have to leave their connections for it.
 func changeKeys(ctx context.Context, o *options, dir, name string, n int, moved bool, more func(i int) string) error {
-	p, err := reserve()
+	p, err := process.Reserve()
 	if err != nil {
 		return err
 	}
-	defer p.release()
+	defer p.Release()
 	f := file{addresses: []string{p.String()}, more: more(0)}
 	return underLoad(ctx, o, dir, name, f, moved, func(s *server) error {
 		for i := range n {
@@ -73,13 +75,13 @@ func underLoad(ctx context.Context, o *options, dir, name string, f file, moved 
 
 // addresses changes where muxserve listens. In turn it moves to another port in one change, gets a second port, and leaves the first.
 func addresses(ctx context.Context, o *options, dir string) error {
-	var ports [3]*port
+	var ports [3]*process.Port
 	for i := range ports {
-		p, err := reserve()
+		p, err := process.Reserve()
 		if err != nil {
 			return err
 		}
-		defer p.release()
+		defer p.Release()
 		ports[i] = p
 	}
 	a := func(i int) string { return ports[i%len(ports)].String() }

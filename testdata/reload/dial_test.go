@@ -6,16 +6,18 @@ import (
 	"net"
 	"syscall"
 	"testing"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 // TestDial: what the first address refuses goes to the next one, and what all refuse is counted.
 func TestDial(t *testing.T) {
 	t.Parallel()
-	nobody, err := reserve()
+	nobody, err := process.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(nobody.release)
+	t.Cleanup(nobody.Release)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 // patience bounds every wait for something that is meant to happen and of which
@@ -22,8 +24,8 @@ const patience = 60 * time.Second
 type backend struct {
 	binary  string
 	args    []string
-	service *port
-	admin   *port
+	service *process.Port
+	admin   *process.Port
 	log     *os.File // of all its processes
 
 	cmd   *exec.Cmd
@@ -33,20 +35,20 @@ type backend struct {
 // newBackend returns a muxserve with these further flags that does not run yet. Its log is
 // in dir.
 func newBackend(binary, dir, name string, args ...string) (*backend, error) {
-	service, err := reserve()
+	service, err := process.Reserve()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := reserve()
+	admin, err := process.Reserve()
 	if err != nil {
-		service.release()
+		service.Release()
 		return nil, err
 	}
 	// A file and no pipe: processes that the first one starts write to it too, and nobody waits for its end.
 	log, err := os.Create(filepath.Join(dir, name+".log"))
 	if err != nil {
-		service.release()
-		admin.release()
+		service.Release()
+		admin.Release()
 		return nil, fmt.Errorf("restarts: %w", err)
 	}
 	args = append([]string{"--listen=" + service.String(), "--admin=" + admin.String(), "--log-format=json"}, args...)
@@ -114,8 +116,8 @@ func (b *backend) close() {
 		_ = b.cmd.Process.Kill()
 		<-b.ended
 	}
-	b.service.release()
-	b.admin.release()
+	b.service.Release()
+	b.admin.Release()
 	_ = b.log.Close()
 }
 

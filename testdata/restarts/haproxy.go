@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 // haproxy is a running HAProxy.
 type haproxy struct {
-	bind   *port
+	bind   *process.Port
 	socket string
 	cmd    *exec.Cmd
 	log    *os.File
@@ -26,7 +28,7 @@ type haproxy struct {
 // when all of them are up for it.
 func startHAProxy(ctx context.Context, o *options, backends []*backend) (_ *haproxy, err error) {
 	h := &haproxy{socket: filepath.Join(o.dir, "haproxy.sock"), ended: make(chan struct{})}
-	if h.bind, err = reserve(); err != nil {
+	if h.bind, err = process.Reserve(); err != nil {
 		return nil, err
 	}
 	config, err := recipe(o.recipe, h.socket, h.bind, backends, !o.asIs)
@@ -116,5 +118,5 @@ func (h *haproxy) close() {
 	if h.log != nil {
 		_ = h.log.Close()
 	}
-	h.bind.release()
+	h.bind.Release()
 }

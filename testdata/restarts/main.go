@@ -48,7 +48,7 @@ type options struct {
 	out io.Writer
 }
 
-// The flags' defaults are the long form, which the issue of the day asks for.
+// The flags' defaults are the long form.
 func parse(args []string) (*options, error) {
 	o := new(options)
 	flags := flag.NewFlagSet("restarts", flag.ContinueOnError)

@@ -6,16 +6,18 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 // TestReserve: a process may listen on a reserved port again and again, and
 // in between it refuses connections and is not given to others.
 func TestReserve(t *testing.T) {
-	p, err := reserve()
+	p, err := process.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.release()
+	defer p.Release()
 	for range 3 {
 		if c, err := net.Dial("tcp", p.String()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("connecting: %v, %v; want a refusal", c, err)
@@ -28,7 +30,7 @@ func TestReserve(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := established(os.Getpid(), p.number)
+		n, err := established(os.Getpid(), p.Number)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +42,7 @@ func TestReserve(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n, err = established(os.Getpid(), p.number); n != 1 || err != nil {
+		if n, err = established(os.Getpid(), p.Number); n != 1 || err != nil {
 			t.Errorf("%d connections, %v; want 1", n, err)
 		}
 		for _, each := range []interface{ Close() error }{accepted, c, l} {

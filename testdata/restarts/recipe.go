@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 // strictChecks take the place of the recipe's health checks, so that a restart
@@ -16,7 +18,7 @@ const maxConnections = "  maxconn 4000"
 // recipe returns muxserve's own recipe for HAProxy with the addresses of this
 // run. A strict one checks faster, and tries no connection a second time that a
 // server has refused, so that the client sees it.
-func recipe(file, socket string, bind *port, backends []*backend, strict bool) (string, error) {
+func recipe(file, socket string, bind *process.Port, backends []*backend, strict bool) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", fmt.Errorf("restarts: %w", err)
@@ -50,7 +52,7 @@ func recipe(file, socket string, bind *port, backends []*backend, strict bool) (
 	}
 	// The backend is the last section.
 	for i, b := range backends {
-		fmt.Fprintf(&out, "  server %s %s port %d\n", backendName(i), b.service, b.admin.number)
+		fmt.Fprintf(&out, "  server %s %s port %d\n", backendName(i), b.service, b.admin.Number)
 	}
 	return out.String(), nil
 }

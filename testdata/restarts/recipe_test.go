@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/muxserve/muxserve/testdata/clients/process"
 )
 
 func TestRecipe(t *testing.T) {
@@ -25,7 +27,7 @@ backend muxserve
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	backends := []*backend{{service: &port{number: 2}, admin: &port{number: 3}}}
+	backends := []*backend{{service: &process.Port{Number: 2}, admin: &process.Port{Number: 3}}}
 	tests := map[bool]string{
 		true: `global
   stats socket s mode 600
@@ -54,7 +56,7 @@ backend muxserve
 `,
 	}
 	for strict, want := range tests {
-		got, err := recipe(file, "s", &port{number: 1}, backends, strict)
+		got, err := recipe(file, "s", &process.Port{Number: 1}, backends, strict)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -173,7 +173,7 @@ func (l *lineage) killParent(ctx context.Context) error {
 		return err
 	}
 	err = eventually(ctx, "all but one have left the old process", func() (bool, error) {
-		n, err := established(l.current.Pid, l.service.number)
+		n, err := established(l.current.Pid, l.service.Number)
 		return n == 1, err
 	})
 	if err != nil {

@@ -109,7 +109,7 @@ func TestManIsRoff(t *testing.T) {
 	t.Parallel()
 	groff, err := exec.LookPath("groff")
 	if err != nil {
-		t.Skip("there is no groff")
+		t.Skip("there is no groff, which .ci/run installs")
 	}
 	var page, warnings strings.Builder
 	if err := testProgram.WriteMan(&page); err != nil {
@@ -143,7 +143,7 @@ func TestBashCompletion(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip("there is no bash")
+		t.Skip("there is no bash, in which .ci/run is written")
 	}
 	flags := []string{"--listen", "--tls", "--tls-cert", "--static", "--watch", "--help"}
 	tests := map[string][]string{
@@ -199,7 +199,7 @@ func TestFishCompletion(t *testing.T) {
 	t.Parallel()
 	fish, err := exec.LookPath("fish")
 	if err != nil {
-		t.Skip("there is no fish")
+		t.Skip("there is no fish, which .ci/run installs")
 	}
 	var script strings.Builder
 	if err := testProgram.WriteCompletion(&script, "fish"); err != nil {

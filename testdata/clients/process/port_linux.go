@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"fmt"
@@ -8,25 +8,25 @@ import (
 	"syscall"
 )
 
-// port is a port of 127.0.0.1 that stays ours while the process that listens on
+// A Port is a port of 127.0.0.1 that stays ours while the process that listens on
 // it is away: a socket that is bound to it and does not listen keeps the kernel
 // from giving it to another socket, and lets one bind that has SO_REUSEADDR, as
 // those that listen have.
-type port struct {
+type Port struct {
+	Number int
 	fd     int
-	number int
 }
 
-// reserve takes a free port.
-func reserve() (_ *port, err error) {
+// Reserve takes a free port, until Release.
+func Reserve() (_ *Port, err error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("restarts: reserving a port: %w", os.NewSyscallError("socket", err))
+		return nil, fmt.Errorf("process: reserving a port: %w", os.NewSyscallError("socket", err))
 	}
 	defer func() {
 		if err != nil {
 			_ = syscall.Close(fd)
-			err = fmt.Errorf("restarts: reserving a port: %w", err)
+			err = fmt.Errorf("process: reserving a port: %w", err)
 		}
 	}()
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
@@ -43,11 +43,11 @@ func reserve() (_ *port, err error) {
 	if !ok {
 		return nil, fmt.Errorf("%T is no IPv4 address", bound)
 	}
-	return &port{fd: fd, number: inet.Port}, nil
+	return &Port{Number: inet.Port, fd: fd}, nil
 }
 
 // String returns the address, host:port.
-func (p *port) String() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number)) }
+func (p *Port) String() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Number)) }
 
-// release gives the port back.
-func (p *port) release() { _ = syscall.Close(p.fd) }
+// Release gives the port back.
+func (p *Port) Release() { _ = syscall.Close(p.fd) }
