@@ -93,7 +93,7 @@ const (
 	flagNoGrace                     // it is to leave for no fault of its own, and takes the time it needs
 	flagBody                        // the last HTTP/1.1 request has a body, and is not answered
 	flagDeclared                    // the length of that body was declared
-	flagReading                     // somebody waits for more than net/http's look for the end of the connection, which is one byte long
+	flagReading                     // somebody waits for more of that body than net/http's look for the end of the connection, which is one byte long
 	flagFed                         // bytes have come since the last HTTP/1.1 request was answered: the beginning of the next
 	flagIdentified                  // the peer's address is known
 	flagExpress                     // the express server has had its look
@@ -187,7 +187,10 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.noteFed(n)
 		return n, err
 	}
-	c.set(flagReading)
+	if c.has(flagBody) {
+		c.set(flagReading)
+		defer c.unset(flagReading)
+	}
 	n, err := c.Conn.Read(p)
 	if err != nil && n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		if c.comesBack() {
@@ -197,7 +200,6 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	c.noteFed(n)
-	c.unset(flagReading)
 	return n, err
 }
 

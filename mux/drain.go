@@ -334,8 +334,13 @@ func (s *Server) forceClose(ctx context.Context) error {
 	// grpc-go's Stop waits for its listeners, which end with the roots.
 	err = errors.Join(err, waitRoots(ctx, roots))
 	s.closeServers()
+	// All are closed. Who was closing one at the same moment may not have taken it off the books yet.
+	s.waitGone(ctx, bookTime)
 	return err
 }
+
+// bookTime bounds the wait for that.
+const bookTime = time.Second
 
 func (s *Server) forcedCounts() map[string]int {
 	s.mu.Lock()

@@ -15,15 +15,15 @@ type recorder struct {
 	code int   // 0 until the status is decided
 	sent int64 // bytes of the response's body that the handler has written
 	conn *conn // of an HTTP/1.1 request; nil for others
+
+	handshake bool // the request asks for a WebSocket, in HTTP/1.1
+	asked     bool // for the header, of which net/http makes a copy then
 }
 
 // recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
 // it can hijack or push must get the true answer. HTTP/2 needs to be watched by the stream.
 type (
-	recorder1 struct {
-		recorder
-		handshake bool // the request asks for a WebSocket
-	}
+	recorder1 struct{ recorder }
 	recorder2 struct {
 		recorder
 		exchange
@@ -52,9 +52,22 @@ func (r *recorder) decide(code int) {
 		return
 	}
 	r.code = code
-	if r.conn.isTold() && code != http.StatusSwitchingProtocols {
+	c := r.conn
+	if c == nil {
+		return
+	}
+	if c.isTold() && code != http.StatusSwitchingProtocols {
 		r.Header().Set("Connection", "close")
 	}
+	if r.asked {
+		c.root.server.dates.set(r.Header(), c.account.Tick())
+	}
+}
+
+// Header implements [http.ResponseWriter].
+func (r *recorder) Header() http.Header {
+	r.asked = true
+	return r.ResponseWriter.Header()
 }
 
 // Unwrap is for [http.ResponseController].

@@ -30,9 +30,9 @@ func (s *Server) newRequestStats() requestStats {
 	return requestStats{of(protocols.HTTP1), of(protocols.HTTP2), of(protocols.GRPC), of(protocols.WebSocket)}
 }
 
-// begun is when a request began, and its number on its connection.
+// begun is a request that began, as the book counts it, and its number on its connection.
 type begun struct {
-	at     time.Duration // as the book counts it
+	pool.Started
 	number uint64
 }
 
@@ -50,7 +50,7 @@ func (b book) end(c *conn, started begun, code int, failed bool) time.Duration {
 	if c != nil {
 		c.account.EndRequest()
 	}
-	return b.EndSince(started.at, failed, code)
+	return b.EndSince(started.Started, failed, code)
 }
 
 // countHTTP serves one request and books it under its HTTP status; a WebSocket is one
@@ -69,14 +69,15 @@ type entry struct {
 	book    book
 	conn    *conn
 	started begun
-	asked   access // zero without an access log
+	asked   *access // nil without an access log
 }
 
 // beginHTTP books a request that begins.
 func (s *Server) beginHTTP(b book, c *conn, r *http.Request) entry {
 	e := entry{book: b, conn: c, started: b.begin(c)}
 	if s.accessLog != nil {
-		e.asked = httpAccess(r) // The handler may change the request.
+		asked := httpAccess(r) // The handler may change the request.
+		e.asked = &asked
 	}
 	return e
 }
@@ -89,8 +90,8 @@ func (s *Server) endHTTP(e *entry, rec *recorder, r *http.Request, finished bool
 		code = http.StatusInternalServerError
 	}
 	took := e.book.end(e.conn, e.started, code, !finished || code >= http.StatusInternalServerError)
-	if s.accessLog != nil {
-		s.logAccess(r.Context(), e.conn, e.asked, outcome{e.book.protocol, e.started.number, code, rec.sent, took})
+	if e.asked != nil {
+		s.logAccess(r.Context(), e.conn, *e.asked, outcome{e.book.protocol, e.started.number, code, rec.sent, took})
 	}
 }
 

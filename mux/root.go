@@ -32,7 +32,8 @@ type root struct {
 	queue     chan *conn
 	queueEnd  chan struct{} // closed when nothing more comes by it
 	queueOnce sync.Once
-	failure   error // why; set before queueEnd is closed
+	failure   error    // why; set before queueEnd is closed
+	first     net.Conn // that goes through cmux, until cmux has it
 	forecast  forecast
 	looking   atomic.Int32 // looks that are under way
 
@@ -88,6 +89,15 @@ func (r *root) configure(c *Config) {
 
 // Accept implements [net.Listener] for cmux.
 func (r *root) Accept() (net.Conn, error) {
+	if c := r.first; c != nil {
+		r.first = nil
+		return c, nil
+	}
+	return r.next()
+}
+
+// next returns the next connection that goes through cmux.
+func (r *root) next() (net.Conn, error) {
 	if r.queue == nil {
 		c, err := r.accept()
 		if err != nil {
@@ -167,8 +177,29 @@ func (r *root) Addr() net.Addr { return r.listener.Addr() }
 // of them are with the servers or closed.
 func (r *root) serve() error {
 	defer close(r.done)
-	m := cmux.New(r)
+	s := r.server
 	var wg sync.WaitGroup
+	if r.hasExpress() {
+		r.queue, r.queueEnd = make(chan *conn), make(chan struct{})
+		wg.Go(func() { r.endQueue(r.backend.http1.Serve(&expressListener{r})) })
+	}
+	// A cmux has channels of 16 KB for each server, and most listeners never need one: they have nothing but HTTP/1.1, or
+	// nothing at all. So it is made when the first connection has come that goes through it.
+	var err error
+	if r.first, err = r.next(); err == nil {
+		err = r.divide(&wg)
+	}
+	wg.Wait()
+	err = fmt.Errorf("mux: %s: %w", r.Addr(), err)
+	if !s.isClosing() && !r.endpoint.isReplaced() {
+		s.logger.Error("listener failed", keyLocalAddr, r.Addr().String(), keyErr, err)
+	}
+	return err
+}
+
+// divide has cmux divide the connections among the servers, which it runs in wg. It returns why there are no more.
+func (r *root) divide(wg *sync.WaitGroup) error {
+	m := cmux.New(r)
 	attach := func(tag protocols.Protocol, serve func(net.Listener) error) {
 		l := &subListener{root: r, tag: pool.Tag(tag), inner: m.MatchWithWriters(isProtocol(tag))}
 		wg.Go(func() {
@@ -182,23 +213,13 @@ func (r *root) serve() error {
 			wg.Go(func() { custom.pump(l) })
 		}
 	}
-	s := r.server
-	if r.hasExpress() {
-		r.queue, r.queueEnd = make(chan *conn), make(chan struct{})
-		wg.Go(func() { r.endQueue(r.backend.http1.Serve(&expressListener{r})) })
-	}
 	attachCustoms(false)
 	attach(protocols.HTTP1, r.backend.http1.Serve)
 	attach(protocols.WebSocket, r.backend.webSockets.Serve)
 	attach(protocols.GRPC, r.backend.grpc.Native.Serve)
 	attach(protocols.HTTP2, func(l net.Listener) error { return protocols.ServeHTTP2(r.backend.http2, l) })
 	attachCustoms(true)
-	err := fmt.Errorf("mux: %s: %w", r.Addr(), m.Serve())
-	wg.Wait()
-	if !s.isClosing() && !r.endpoint.isReplaced() {
-		s.logger.Error("listener failed", keyLocalAddr, r.Addr().String(), keyErr, err)
-	}
-	return err
+	return m.Serve()
 }
 
 // isProtocol is the cmux matcher of one of the built-in protocols. As its writer cmux hands it

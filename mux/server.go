@@ -46,6 +46,7 @@ type Server struct {
 	machine    *lifecycle.Machine
 	conns      pool.Set
 	requests   requestStats
+	dates      dates
 	sniffTimes pool.Durations                   // from the first wait for bytes to the verdict
 	tlsTimes   pool.Durations                   // of handshakes that succeeded
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over

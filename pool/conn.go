@@ -59,7 +59,7 @@ type Conn struct {
 	messagesIn     atomic.Uint64
 	messagesOut    atomic.Uint64
 	requests       atomic.Uint64          // requests, calls or WebSocket sessions
-	inFlight       atomic.Int32           // of those, the ones that are not over
+	ended          atomic.Uint32          // of those, the ones that are over, by their lower bits
 	readers        atomic.Int32           // the calls of Read
 	status         atomic.Uint32          // the State, and the bits that follow it
 	last           atomic.Uint32          // when the last byte passed in either direction, by the Set's clock
@@ -117,18 +117,20 @@ func (c *Conn) SetState(s State) {
 // BeginRequest counts a request, call or WebSocket session that is in flight from
 // now on, and returns its number on the connection; the first is 1. Each needs an EndRequest.
 func (c *Conn) BeginRequest() (number uint64) {
-	c.inFlight.Add(1)
 	return c.requests.Add(1)
 }
 
 // EndRequest ends what BeginRequest began.
-func (c *Conn) EndRequest() { c.inFlight.Add(-1) }
+func (c *Conn) EndRequest() { c.ended.Add(1) }
 
 // Requests returns how many requests the connection has had.
 func (c *Conn) Requests() uint64 { return c.requests.Load() }
 
 // InFlight returns how many of its requests are not answered yet.
-func (c *Conn) InFlight() int { return int(c.inFlight.Load()) }
+func (c *Conn) InFlight() int {
+	ended := c.ended.Load() // First, so that there are never more of them than there were requests.
+	return int(uint32(c.requests.Load()) - ended)
+}
 
 // Opened returns the time at which the connection was accepted, by the clock as it was
 // when the Set began: a clock that was set since then does not move it.

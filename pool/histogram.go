@@ -29,13 +29,13 @@ const (
 )
 
 // Histogram tells the quantiles of the durations of the last minute, in constant
-// memory: 48 KiB, whatever is recorded. It covers 1 µs to 1 h with an error of at most
+// memory: at most 48 KiB, whatever is recorded, and next to nothing until something is. It covers 1 µs to 1 h with an error of at most
 // 2.5 %; what is shorter or longer counts as 1 µs or 1 h.
 //
 // The window is 50 to 60 seconds long, because it moves in steps of ten seconds.
 // It moves by itself when something is recorded: there is no goroutine and no
 // timer behind it. Make one with [NewHistogram]. All methods may be called concurrently;
-// Record allocates nothing, and waits for nobody but once in ten seconds.
+// Record allocates nothing but that memory, and waits for nobody but once in ten seconds.
 type Histogram struct {
 	began time.Time
 
@@ -44,10 +44,13 @@ type Histogram struct {
 	turn   sync.Mutex
 	epochs [slotCount]atomic.Int64 // which ten seconds since began each slot holds, plus one; 0 for none
 
-	stripes [stripeCount]struct {
-		slots [slotCount][bucketCount]atomic.Uint32
-		_     [cacheLine]byte
-	}
+	stripes stripes[histogramStripe]
+}
+
+// histogramStripe is one processor's part of a Histogram.
+type histogramStripe struct {
+	slots [slotCount][bucketCount]atomic.Uint32
+	_     [cacheLine]byte
 }
 
 // NewHistogram returns an empty histogram.
@@ -63,7 +66,7 @@ func (h *Histogram) record(stripe int, now, d time.Duration) {
 	if h.epochs[slot].Load() < epoch {
 		h.advance(epoch)
 	}
-	h.stripes[stripe].slots[slot][bucketOf(d)].Add(1)
+	h.stripes.at(stripe).slots[slot][bucketOf(d)].Add(1)
 }
 
 // advance empties the slot of epoch, unless somebody else has done it.
@@ -74,8 +77,8 @@ func (h *Histogram) advance(epoch int64) {
 	if h.epochs[slot].Load() >= epoch {
 		return
 	}
-	for s := range h.stripes {
-		buckets := &h.stripes[s].slots[slot]
+	for s := range h.stripes.all() {
+		buckets := &s.slots[slot]
 		for i := range buckets {
 			buckets[i].Store(0)
 		}
@@ -118,8 +121,8 @@ func (h *Histogram) Snapshot() *HistogramSnapshot {
 		if epoch := h.epochs[slot].Load(); epoch == 0 || epoch <= newest-slotCount {
 			continue
 		}
-		for s := range h.stripes {
-			snapshot.add(&h.stripes[s].slots[slot])
+		for s := range h.stripes.all() {
+			snapshot.add(&s.slots[slot])
 		}
 	}
 	return snapshot

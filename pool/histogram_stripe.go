@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"iter"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -31,8 +33,32 @@ var (
 func stripe() int {
 	id, ok := localStripe.Get().(*stripeID)
 	if !ok {
-		id = &stripeIDs[nextStripe.Add(1)%stripeCount]
+		id = &stripeIDs[int(nextStripe.Add(1))%min(stripeCount, runtime.GOMAXPROCS(0))]
 	}
 	localStripe.Put(id)
 	return id.n
+}
+
+// stripes are such parts, each made when something is counted in it first: what nobody uses is not
+// there for the garbage collector, whose pace depends on how much there is. The zero value is ready to use.
+type stripes[T any] [stripeCount]atomic.Pointer[T]
+
+// at returns stripe n.
+func (s *stripes[T]) at(n int) *T {
+	if part := s[n].Load(); part != nil {
+		return part
+	}
+	s[n].CompareAndSwap(nil, new(T)) // Somebody else may have been faster.
+	return s[n].Load()
+}
+
+// all yields those that there are.
+func (s *stripes[T]) all() iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		for i := range s {
+			if part := s[i].Load(); part != nil && !yield(part) {
+				return
+			}
+		}
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
 	"github.com/muxserve/muxserve/pool"
 )
@@ -98,17 +97,6 @@ func TestHistogramWindow(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		expect(51) // the slot that is full in a second, and five
 	})
-}
-
-// TestStatisticsMemory: what the documentation says about memory.
-func TestStatisticsMemory(t *testing.T) {
-	const limit = 64 << 10
-	if got := unsafe.Sizeof(pool.Histogram{}); got > limit {
-		t.Errorf("a Histogram takes %d bytes, want at most %d", got, limit)
-	}
-	if got := unsafe.Sizeof(pool.Requests{}); got > limit {
-		t.Errorf("Requests take %d bytes, want at most %d", got, limit)
-	}
 }
 
 // TestHistogramConcurrent: nothing is lost between recorders, readers and the turn of the slots.

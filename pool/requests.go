@@ -15,20 +15,26 @@ const (
 )
 
 // Requests are the statistics of one protocol's requests: calls, messages,
-// whatever begins and ends. They take 64 KiB, whatever happens, and cost a request
-// no allocation and no lock. Make one with [NewRequests], or have it made by
+// whatever begins and ends. They take at most 64 KiB, whatever happens, and next to nothing until
+// there is one; a request costs no other allocation and no lock. Make one with [NewRequests], or have it made by
 // [Set.Requests]. All methods may be called concurrently.
 type Requests struct {
 	began   time.Time
-	stripes [stripeCount]requestStripe
+	stripes stripes[requestStripe]
 	latency Histogram
+}
+
+// Started is a request that Begin has counted.
+type Started struct {
+	at     time.Duration // since the beginning of the statistics
+	stripe uint8         // which has counted it
 }
 
 // requestStripe is one processor's part of the counters.
 type requestStripe struct {
-	inFlight  atomic.Int64 // a request may begin in one stripe and end in the other
+	begun     atomic.Uint64
 	failed    atomic.Uint64
-	durations Durations
+	durations Durations // of those that have ended, which may have begun in the other stripe
 	ended     rate
 	failures  rate
 	codes     [codeCount + 1]atomic.Uint64 // the last is OtherCode's
@@ -41,30 +47,30 @@ func NewRequests() *Requests {
 	return &Requests{began: now, latency: Histogram{began: now}}
 }
 
-// Begin counts a request that is in flight from now on, and returns when that was, counted from the beginning of the
-// statistics. Each Begin needs an End or an EndSince.
-func (r *Requests) Begin() (at time.Duration) {
-	r.stripes[stripe()].inFlight.Add(1)
-	return time.Since(r.began)
+// Begin counts a request that is in flight from now on. Each Begin needs an End or an EndSince.
+func (r *Requests) Begin() Started {
+	n := stripe()
+	r.stripes.at(n).begun.Add(1)
+	return Started{time.Since(r.began), uint8(n)}
 }
 
-// EndSince is End for a request that Begin has counted at the time at, and returns how long it took.
-func (r *Requests) EndSince(at time.Duration, failed bool, code int) time.Duration {
+// EndSince is End for a request that Begin has counted, and returns how long it took.
+func (r *Requests) EndSince(s Started, failed bool, code int) time.Duration {
 	now := time.Since(r.began)
-	r.end(now, now-at, failed, code)
-	return now - at
+	r.end(int(s.stripe), now, now-s.at, failed, code)
+	return now - s.at
 }
 
 // End counts a request that took d and is in flight no longer. Whether it failed is
 // for the caller to say; code is what the peer was answered.
 func (r *Requests) End(d time.Duration, failed bool, code int) {
-	r.end(time.Since(r.began), d, failed, code)
+	r.end(stripe(), time.Since(r.began), d, failed, code)
 }
 
-func (r *Requests) end(now, d time.Duration, failed bool, code int) {
-	n := stripe()
-	s := &r.stripes[n]
-	s.inFlight.Add(-1)
+// end counts in stripe n. Most requests end on the processor that they began on, so to ask for its stripe again costs
+// more than it brings.
+func (r *Requests) end(n int, now, d time.Duration, failed bool, code int) {
+	s := r.stripes.at(n)
 	s.durations.Record(d)
 	s.ended.add(second(now))
 	if code < 0 || code >= codeCount {
@@ -102,24 +108,23 @@ type RequestStats struct {
 // Stats returns the figures of this moment.
 func (r *Requests) Stats() RequestStats {
 	var stats RequestStats
-	var ended, failures [stripeCount]*rate
-	for i := range r.stripes {
-		s := &r.stripes[i]
-		stats.InFlight += s.inFlight.Load()
-		stats.Failed += s.failed.Load()
-		ended[i], failures[i] = &s.ended, &s.failures
-	}
 	stats.Total = r.Durations().Count
-	// The stripes are read one after the other, so a request that began in one that
-	// was read already and ended in the next would be missing.
-	stats.InFlight = max(stats.InFlight, 0)
+	// The ends are read before the beginnings, so that there are never more of them.
+	var begun uint64
+	ended, failures := make([]*rate, 0, stripeCount), make([]*rate, 0, stripeCount)
+	for s := range r.stripes.all() {
+		begun += s.begun.Load()
+		stats.Failed += s.failed.Load()
+		ended, failures = append(ended, &s.ended), append(failures, &s.failures)
+	}
+	stats.InFlight = int64(begun - stats.Total)
 
 	now := second(time.Since(r.began))
-	stats.PerSecond = lastSecond(now, ended[:]...)
-	stats.PerMinute = lastMinute(now, ended[:]...)
+	stats.PerSecond = lastSecond(now, ended...)
+	stats.PerMinute = lastMinute(now, ended...)
 	minute := now + 1 - min(now+1, rateWindow)
-	if all := countAll(minute, now+1, ended[:]); all > 0 {
-		stats.ErrorRate = min(1, float64(countAll(minute, now+1, failures[:]))/float64(all))
+	if all := countAll(minute, now+1, ended); all > 0 {
+		stats.ErrorRate = min(1, float64(countAll(minute, now+1, failures))/float64(all))
 	}
 
 	latency := r.latency.Snapshot()
@@ -132,9 +137,9 @@ func (r *Requests) Stats() RequestStats {
 // Codes returns how many requests ended with each code, without those that none ended with.
 func (r *Requests) Codes() map[int]uint64 {
 	codes := make(map[int]uint64)
-	for i := range r.stripes {
-		for code := range r.stripes[i].codes {
-			n := r.stripes[i].codes[code].Load()
+	for s := range r.stripes.all() {
+		for code := range s.codes {
+			n := s.codes[code].Load()
 			if n == 0 {
 				continue
 			}
@@ -149,11 +154,11 @@ func (r *Requests) Codes() map[int]uint64 {
 
 // Durations returns how long the requests took, counted in fixed buckets since the beginning.
 func (r *Requests) Durations() DurationTotals {
-	var parts [stripeCount]*Durations
-	for i := range r.stripes {
-		parts[i] = &r.stripes[i].durations
+	parts := make([]*Durations, 0, stripeCount)
+	for s := range r.stripes.all() {
+		parts = append(parts, &s.durations)
 	}
-	return sumDurations(parts[:]...)
+	return sumDurations(parts...)
 }
 
 // Requests returns the statistics of the requests that the pool named tag carries:

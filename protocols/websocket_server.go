@@ -55,9 +55,11 @@ type WebSockets struct {
 // IsWebSocketUpgrade reports whether a request asks to become a WebSocket (RFC 6455 section 4.2.1): one
 // of HTTP/1.1, or one that [ServeWebSocketStream] has made of an extended CONNECT.
 func IsWebSocketUpgrade(r *http.Request) bool {
-	return r.Method == http.MethodGet &&
-		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
-		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
+	// The header that hardly any other request has comes first.
+	upgrade := r.Header["Upgrade"]
+	return len(upgrade) > 0 && r.Method == http.MethodGet &&
+		httpguts.HeaderValuesContainsToken(upgrade, "websocket") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
 }
 
 // WebSocketHooks tell the owner of a WebSockets about each of them. Any may be nil.
