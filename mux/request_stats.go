@@ -37,7 +37,7 @@ type begun struct {
 }
 
 // begin counts a request, call or session that begins.
-func (b book) begin(c *conn) begun {
+func (b *book) begin(c *conn) begun {
 	n := uint64(0)
 	if c != nil {
 		n = c.account.BeginRequest()
@@ -46,7 +46,7 @@ func (b book) begin(c *conn) begun {
 }
 
 // end counts it again when it is over, and returns how long it took. A peer that got no answer counts as answered with code.
-func (b book) end(c *conn, started begun, code int, failed bool) time.Duration {
+func (b *book) end(c *conn, started begun, code int, failed bool) time.Duration {
 	if c != nil {
 		c.account.EndRequest()
 	}
@@ -55,7 +55,7 @@ func (b book) end(c *conn, started begun, code int, failed bool) time.Duration {
 
 // countHTTP serves one request and books it under its HTTP status; a WebSocket is one
 // request with code 101 that lasts as long as it is open. The server's faults count as failures.
-func (s *Server) countHTTP(b book, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+func (s *Server) countHTTP(b *book, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	e := s.beginHTTP(b, c, r)
 	finished := false
 	defer func() { s.endHTTP(&e, rec, r, finished) }()
@@ -66,14 +66,14 @@ func (s *Server) countHTTP(b book, c *conn, rec *recorder, w http.ResponseWriter
 
 // entry is an HTTP request that is being served.
 type entry struct {
-	book    book
+	book    *book
 	conn    *conn
 	started begun
 	asked   *access // nil without an access log
 }
 
 // beginHTTP books a request that begins.
-func (s *Server) beginHTTP(b book, c *conn, r *http.Request) entry {
+func (s *Server) beginHTTP(b *book, c *conn, r *http.Request) entry {
 	e := entry{book: b, conn: c, started: b.begin(c)}
 	if s.accessLog != nil {
 		asked := httpAccess(r) // The handler may change the request.
@@ -107,7 +107,7 @@ func grpcFailed(code codes.Code) bool {
 
 // endCall books a call that is over; finished is false after a panic of its handler.
 func (s *Server) endCall(ctx context.Context, c *conn, method string, started begun, err error, finished bool) {
-	b := s.requests.grpc
+	b := &s.requests.grpc
 	code := codes.Internal
 	switch {
 	case finished && err == nil && ctx.Err() != nil:
@@ -133,7 +133,7 @@ func codeOf(err error) codes.Code {
 // itself, because nobody has registered its method or its message is too long, so such a call is in no book; and an answer
 // that is too long to be sent counts as what the handler has made of it.
 func (s *Server) interceptors() []grpc.ServerOption {
-	b := s.requests.grpc
+	b := &s.requests.grpc
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (resp any, err error) {
 			c, _ := connOf(ctx)

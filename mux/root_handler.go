@@ -55,9 +55,9 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		s.backendOf(c).grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
 		return
 	}
-	book, serve := s.requests.http2, s.route
+	book, serve := &s.requests.http2, s.route
 	if protocols.IsExtendedConnect(r) {
-		book, serve = s.requests.webSocket, s.serveExtendedConnect
+		book, serve = &s.requests.webSocket, s.serveExtendedConnect
 	}
 	if deny := c.denial(r); deny != nil {
 		serve = deny
@@ -94,7 +94,8 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	if c.isTold() || c.hasServed(s.live.Load().HTTP1.MaxRequests) {
 		w.Header().Set("Connection", "close")
 	}
-	if s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
+	upgrades := len(r.Header["Upgrade"]) > 0 // Hardly any request does.
+	if upgrades && s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
 		s.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
 		return
 	}
@@ -107,11 +108,11 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if deny := c.denial(r); deny != nil {
-		s.countHTTP(s.requests.http1, c, &rec.recorder, rec, r, deny)
+		s.countHTTP(&s.requests.http1, c, &rec.recorder, rec, r, deny)
 		return
 	}
-	if !protocols.IsWebSocketUpgrade(r) {
-		s.countHTTP(s.requests.http1, c, &rec.recorder, rec, r, s.route)
+	if !upgrades || !protocols.IsWebSocketUpgrade(r) {
+		s.countHTTP(&s.requests.http1, c, &rec.recorder, rec, r, s.route)
 		return
 	}
 	rec.handshake = true

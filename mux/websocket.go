@@ -50,7 +50,7 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // countHandshake serves the handshake of an HTTP/1.1 connection. Its request is over when the WebSocket is, which may be
 // after the return.
 func (s *Server) countHandshake(c *conn, rec *recorder1, r *http.Request) {
-	e := s.beginHTTP(s.requests.webSocket, c, r)
+	e := s.beginHTTP(&s.requests.webSocket, c, r)
 	end := func(finished bool) { s.endHTTP(&e, &rec.recorder, r, finished) }
 	finished := false
 	if s.isBare(r) {

@@ -86,8 +86,9 @@ func (s *Set) Stats() map[string]Stats {
 		stats := a.totals
 		stats.BytesReceived, stats.BytesSent = moved.bytesReceived, moved.bytesSent
 		stats.MessagesReceived, stats.MessagesSent = moved.messagesReceived, moved.messagesSent
-		stats.AcceptedPerSecond = lastSecond(now, &a.arrivals)
-		stats.AcceptedPerMinute = lastMinute(now, &a.arrivals)
+		arrivals := counted{&a.arrivals, stats.Accepted}
+		stats.AcceptedPerSecond = lastSecond(now, arrivals)
+		stats.AcceptedPerMinute = lastMinute(now, arrivals)
 		all[string(tag)] = stats
 	}
 	return all

@@ -56,7 +56,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	if n > 0 {
 		c.countReceived(uint64(n))
 	}
-	if err != nil {
+	if err != nil && err != errReadDeadline { //nolint:errorlint // That very error is ours, and says nothing.
 		c.NoteError(err)
 	}
 	return n, err

@@ -81,16 +81,20 @@ func (c *Conn) deadlineTime(d int64) time.Time {
 func (c *Conn) setReadDeadline(t time.Time) error {
 	want := c.deadline(t)
 	aborts := c.hasPassed(want)
-	if aborts {
+	if aborts && want != pastDeadline {
 		c.status.Or(readAborted) // Before a read can fail by it.
 	}
 	c.want.Store(want)
 	var err error
-	switch {
-	case c.status.Load()&(eagerBit|closedBit) != 0:
-		err = c.rearm()
-	case c.readers.Load() > 0:
-		err = c.arm()
+	if status := c.status.Load(); status&(eagerBit|closedBit) != 0 || c.readers.Load() > 0 {
+		if want == pastDeadline {
+			c.status.Or(readAborted) // As above. A read that begins from now on does not get as far as the socket.
+		}
+		if status&(eagerBit|closedBit) != 0 {
+			err = c.rearm()
+		} else {
+			err = c.arm()
+		}
 	}
 	if !aborts && c.status.Load()&readAborted != 0 {
 		c.status.And(^uint32(readAborted))

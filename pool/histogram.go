@@ -37,14 +37,13 @@ const (
 // timer behind it. Make one with [NewHistogram]. All methods may be called concurrently;
 // Record allocates nothing but that memory, and waits for nobody but once in ten seconds.
 type Histogram struct {
-	began time.Time
+	stripes stripes[histogramStripe]
+	began   time.Time
 
 	// turn is held while a slot is emptied for its next ten seconds, and while
 	// the slots are read, so that nobody reads a slot that is being emptied.
 	turn   sync.Mutex
 	epochs [slotCount]atomic.Int64 // which ten seconds since began each slot holds, plus one; 0 for none
-
-	stripes stripes[histogramStripe]
 }
 
 // histogramStripe is one processor's part of a Histogram.
@@ -57,20 +56,30 @@ type histogramStripe struct {
 func NewHistogram() *Histogram { return &Histogram{began: time.Now()} }
 
 // Record counts d.
-func (h *Histogram) Record(d time.Duration) { h.record(stripe(), time.Since(h.began), d) }
-
-// record counts d at the time now since the histogram began, in the stripe given.
-func (h *Histogram) record(stripe int, now, d time.Duration) {
-	epoch := int64(now/slotLength) + 1
-	slot := epoch % slotCount
-	if h.epochs[slot].Load() < epoch {
-		h.advance(epoch)
-	}
-	h.stripes.at(stripe).slots[slot][bucketOf(d)].Add(1)
+func (h *Histogram) Record(d time.Duration) {
+	now := time.Since(h.began)
+	h.advance(now)
+	h.record(stripe(), now, d)
 }
 
-// advance empties the slot of epoch, unless somebody else has done it.
-func (h *Histogram) advance(epoch int64) {
+// record counts d at the time now since the histogram began, in the stripe given. It comes behind advance.
+func (h *Histogram) record(stripe int, now, d time.Duration) {
+	h.stripes.at(stripe).slots[epochOf(now)%slotCount][bucketOf(d)].Add(1)
+}
+
+// epochOf numbers the lengths of a slot, from 1 on.
+func epochOf(now time.Duration) int64 { return int64(now/slotLength) + 1 }
+
+// advance empties the slot that is filled at the time now, when it is to be filled for the first time.
+func (h *Histogram) advance(now time.Duration) {
+	epoch := epochOf(now)
+	if h.epochs[epoch%slotCount].Load() < epoch {
+		h.empty(epoch)
+	}
+}
+
+// empty empties the slot of epoch, unless somebody else has done it.
+func (h *Histogram) empty(epoch int64) {
 	h.turn.Lock()
 	defer h.turn.Unlock()
 	slot := epoch % slotCount
@@ -113,7 +122,7 @@ type HistogramSnapshot struct {
 
 // Snapshot returns what the window holds.
 func (h *Histogram) Snapshot() *HistogramSnapshot {
-	newest := int64(time.Since(h.began)/slotLength) + 1
+	newest := epochOf(time.Since(h.began))
 	snapshot := new(HistogramSnapshot)
 	h.turn.Lock()
 	defer h.turn.Unlock()

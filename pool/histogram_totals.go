@@ -34,6 +34,15 @@ func (c *Durations) Record(d time.Duration) {
 	c.sum.Add(uint64(d))
 }
 
+// count returns how many were recorded.
+func (c *Durations) count() uint64 {
+	var n uint64
+	for i := range c.buckets {
+		n += c.buckets[i].Load()
+	}
+	return n
+}
+
 // DurationTotals is what [Durations] held at one moment.
 type DurationTotals struct {
 	Count      uint64           `json:"count"`

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -13,49 +14,74 @@ const (
 	rateWindow = 60 // seconds
 )
 
-// rate counts events by second and forgets them after a minute. Seconds are
-// numbered from the time at which its owner began. The zero value is ready to use, all
+// rate tells how many events there were in which second of the last minute. Its owner counts them; all that is kept here
+// is what the count was when each second's first event came, so that an event costs no more than a look whether there is a mark of its
+// second. Seconds are numbered from the time at which the owner began. The zero value is ready to use, all
 // methods may be called concurrently, and nothing is locked or allocated.
 //
-// Each cell is one second: its number in the upper 32 bits and its count in the
-// lower 32. A cell is taken over for a new second in one step with its first event, so
-// nothing has to move the ring, and a gap leaves only cells that are too old to count.
+// Each mark is one second: its number in the upper 32 bits and the lower half of the count in the
+// lower 32. A mark is replaced by that of a second a lap later, so nothing has to move the ring, and after a gap
+// the marks that are left are too old to be looked at.
 type rate struct {
-	cells [ringSeconds]atomic.Uint64
+	marks [ringSeconds]atomic.Uint64
+	last  atomic.Uint64 // the newest second that has a mark, plus one. It lies beside what the owner counts by.
 }
 
 // second returns the number of the second that is running, for an owner that began then.
 func second(sinceBegin time.Duration) uint64 { return uint64(max(sinceBegin, 0) / time.Second) }
 
-// add counts one event in the second given.
-func (r *rate) add(second uint64) {
-	cell := &r.cells[second%ringSeconds]
+// isMarked reports whether there is a mark of the second, or of a later one.
+func (r *rate) isMarked(second uint64) bool { return r.last.Load() > second }
+
+// mark makes a mark of the second given, unless there is one. It is called before the second's first event is counted; total is
+// what was counted until then.
+func (r *rate) mark(second, total uint64) {
 	for {
-		old := cell.Load()
-		if old>>32 >= second {
-			cell.Add(1)
+		last := r.last.Load()
+		if last > second {
 			return
 		}
-		if cell.CompareAndSwap(old, second<<32|1) {
+		if r.last.CompareAndSwap(last, second+1) {
+			r.marks[second%ringSeconds].Store(second<<32 | total&lowerHalf)
 			return
 		}
 	}
 }
 
-// count returns the events of the seconds from and later, before the second to.
-func (r *rate) count(from, to uint64) uint64 {
-	var n uint64
-	for i := range r.cells {
-		cell := r.cells[i].Load()
-		if s := cell >> 32; s >= from && s < to {
-			n += cell & (1<<32 - 1)
+const lowerHalf = 1<<32 - 1
+
+// count returns the events of the seconds from and later, before the second to; total is what has been counted so far.
+// None of the seconds may be more than a minute ago.
+func (r *rate) count(from, to, total uint64) uint64 {
+	const none = math.MaxUint64
+	var first, end uint64 = none, none // The earliest marks of the two seconds or later.
+	for i := range r.marks {
+		mark := r.marks[i].Load() // A missing one reads as that of second 0, before which nothing was counted.
+		if mark>>32 >= from {
+			first = min(first, mark)
+		}
+		if mark>>32 >= to {
+			end = min(end, mark)
 		}
 	}
-	return n
+	if first == none {
+		first = total
+	}
+	if end == none {
+		end = total
+	}
+	// It is below 0 when a second has begun since total was read.
+	return uint64(max(0, int32(end-first))) //nolint:gosec // The lower halves count.
+}
+
+// counted is a rate and what its owner has counted.
+type counted struct {
+	*rate
+	total uint64
 }
 
 // lastSecond returns the events of the last full second.
-func lastSecond(now uint64, rates ...*rate) float64 {
+func lastSecond(now uint64, rates ...counted) float64 {
 	if now == 0 {
 		return 0
 	}
@@ -64,7 +90,7 @@ func lastSecond(now uint64, rates ...*rate) float64 {
 
 // lastMinute returns the events a minute over the last 60 full seconds, or over
 // those that there were, if their owner is younger.
-func lastMinute(now uint64, rates ...*rate) float64 {
+func lastMinute(now uint64, rates ...counted) float64 {
 	window := min(now, rateWindow)
 	if window == 0 {
 		return 0
@@ -72,10 +98,10 @@ func lastMinute(now uint64, rates ...*rate) float64 {
 	return float64(countAll(now-window, now, rates)) * rateWindow / float64(window)
 }
 
-func countAll(from, to uint64, rates []*rate) uint64 {
+func countAll(from, to uint64, rates []counted) uint64 {
 	var n uint64
 	for _, r := range rates {
-		n += r.count(from, to)
+		n += r.count(from, to, r.total)
 	}
 	return n
 }

@@ -186,9 +186,9 @@ func (s *Set) remove(c *Conn) {
 // enter books c into the pool of a, at so many nanoseconds since the Set began. The
 // caller holds mu and calls unlock.
 func (s *Set) enter(c *Conn, a *account, now int64) {
+	a.arrivals.mark(second(time.Duration(now)), a.totals.Accepted)
 	a.totals.Active++
 	a.totals.Accepted++
-	a.arrivals.add(second(time.Duration(now)))
 	c.account.Store(a)
 	s.judge(a.tag)
 }
