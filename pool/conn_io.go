@@ -48,7 +48,7 @@ func (c *Conn) touch() {
 
 // Read implements [net.Conn].
 func (c *Conn) Read(p []byte) (n int, err error) {
-	if c.status.Load()&lazyBit != 0 {
+	if c.status.Load()&(lazyBit|eagerBit) == lazyBit {
 		n, err = c.read(p)
 	} else {
 		n, err = c.raw.Read(p)

@@ -22,21 +22,22 @@ type watchedConn struct {
 	net.Conn
 
 	// These belong to whoever reads. What had come behind the handshake is read first, then what ahead has read, and then from in.
-	early    *bytes.Reader // nil where nothing is left of it
-	ahead    *readAhead    // nil without a raw socket; else it is in as well
 	in       io.Reader
+	early    *bytes.Reader // nil where nothing is left of it
+	ahead    *readAhead    // of in; nil where that has no raw socket
 	received messageCounter
-
-	out frameWriter // belongs to whoever writes
+	long     bool // the last read got as much as there was room for, so that ahead is worth its buffer
 
 	// reads is odd while somebody waits for bytes, and grows by 2 with each time that somebody did. A clock is not
 	// asked: the sweep knows well enough when it has seen which number.
-	reads  atomic.Uint32
-	abrupt atomic.Bool // it is to be closed at once: there is nobody to be polite to
+	reads atomic.Uint32
+
+	out frameWriter // belongs to whoever writes
 
 	// messages is told of them; nil for nobody. It is set before the first Read and Write, as is closing.
 	messages func(received, sent int)
-	closing  func() // called before the connection is closed; nil for nobody
+	closing  func()      // called before the connection is closed; nil for nobody
+	abrupt   atomic.Bool // it is to be closed at once: there is nobody to be polite to
 }
 
 // watch returns the connection of which behind was read with the handshake. It keeps behind.
@@ -58,9 +59,7 @@ func watch(c net.Conn, behind []byte) *watchedConn {
 		w.early = bytes.NewReader(behind)
 	}
 	w.in, w.out.to = below, below
-	if w.ahead = newReadAhead(below); w.ahead != nil {
-		w.in = w.ahead
-	}
+	w.ahead = newReadAhead(below)
 	return w
 }
 
@@ -81,7 +80,7 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 		n, err = c.ahead.Read(p)
 	default:
 		c.reads.Add(1)
-		n, err = c.in.Read(p)
+		n, err = c.fetch(p)
 		c.reads.Add(1)
 	}
 	if n > 0 && c.messages != nil {
@@ -89,6 +88,18 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 			c.messages(messages, 0)
 		}
 	}
+	return n, err
+}
+
+// fetch reads what is not here yet. Most messages are short, and so are the times between them, so they come one by one: to take
+// a buffer for each and give it back would be 2 % of an echo. One is taken when what came last has filled p.
+func (c *watchedConn) fetch(p []byte) (n int, err error) {
+	if c.long && c.ahead != nil {
+		n, err = c.ahead.Read(p)
+	} else {
+		n, err = c.in.Read(p)
+	}
+	c.long = n == len(p)
 	return n, err
 }
 

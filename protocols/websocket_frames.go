@@ -32,6 +32,18 @@ type messageCounter struct {
 
 // count returns how many messages p completes, which continues what was given before.
 func (c *messageCounter) count(p []byte) (messages int) {
+	// Most of what is given is a short frame, and all of it.
+	for c.payload == 0 && c.have == 0 && len(p) >= minFrameHead {
+		whole := frameHeadLen(p[1]) + int(p[1]&lengthBits)
+		if p[1]&lengthBits >= length16 || whole > len(p) {
+			break
+		}
+		c.header[0] = p[0]
+		if p[0]&(finBit|controlBit) == finBit {
+			messages++
+		}
+		p = p[whole:]
+	}
 	for {
 		if uint64(len(p)) <= c.payload {
 			c.payload -= uint64(len(p))
