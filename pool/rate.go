@@ -71,7 +71,7 @@ func (r *rate) count(from, to, total uint64) uint64 {
 		end = total
 	}
 	// It is below 0 when a second has begun since total was read.
-	return uint64(max(0, int32(end-first))) //nolint:gosec // The lower halves count.
+	return uint64(max(0, int32(end-first))) // The lower halves count.
 }
 
 // counted is a rate and what its owner has counted.

@@ -55,7 +55,7 @@ func parse(args []string) (*arguments, error) {
 	ops := flags.String("ops", "", "the operations, separated by commas; all by default")
 	names := flags.String("forms", "", "the forms, separated by commas, of which the first is what the others are compared with; all that are installed by default")
 	flags.IntVar(&a.rounds, "rounds", 7, "how often everything is measured, on new servers each time")
-	flags.IntVar(&a.slices, "slices", 8, "how many slices of each form there are in a round")
+	flags.IntVar(&a.slices, "slices", 20, "how many slices of each form there are in a round")
 	flags.DurationVar(&a.slice, "slice", fullSlice, "how long a slice is")
 	flags.StringVar(&a.json, "json", "", "the file for all samples")
 	flags.StringVar(&a.profiles, "profiles", "", "the directory for CPU profiles of the servers, OPERATION.FORM.pprof, of the last round; they cost time, so the figures of such a run are none")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -27,9 +26,11 @@ type plan struct {
 type sample struct {
 	Operations int           `json:"operations,omitempty"`
 	CPU        time.Duration `json:"cpu_ns,omitempty"`
-	Took       time.Duration `json:"took_ns,omitempty"`
-	Mallocs    uint64        `json:"mallocs,omitempty"`
-	Allocated  uint64        `json:"allocated_bytes,omitempty"`
+	// Turns are the nanoseconds of processor time that an operation took in each slice.
+	Turns     []float64     `json:"turns_ns,omitempty"`
+	Took      time.Duration `json:"took_ns,omitempty"`
+	Mallocs   uint64        `json:"mallocs,omitempty"`
+	Allocated uint64        `json:"allocated_bytes,omitempty"`
 	// P50 and P99 are latencies at Rate operations a second.
 	Rate float64       `json:"rate,omitempty"`
 	P50  time.Duration `json:"p50_ns,omitempty"`
@@ -101,17 +102,22 @@ func (p *plan) requestRound(ctx context.Context, o operation, r *result) round {
 		}
 		contestants = append(contestants, c)
 	}
+	if len(contestants) == 0 {
+		return nil
+	}
+	base := contestants[0] // Which is direct, unless that was not asked for.
 	turns, slice := p.slices, p.slice
 	if o.alone {
 		turns, slice = 1, p.slice*time.Duration(p.slices) // To open so many connections takes longer than to measure.
 	}
-	order := slices.Repeat(contestants, turns)
-	shuffle(order)
-	for _, c := range order {
-		c.attempt(func() error { return c.slice(ctx, o, p.sizes, slice) })
+	for range turns {
+		shuffle(contestants)
+		for _, c := range contestants {
+			c.attempt(func() error { return c.slice(ctx, o, p.sizes, slice) })
+		}
 	}
 	if !o.bulk {
-		p.latencies(contestants)
+		p.latencies(contestants, base)
 	}
 	samples := make(round)
 	for _, c := range contestants {
@@ -196,6 +202,7 @@ func (c *contestant) slice(ctx context.Context, o operation, s sizes, d time.Dur
 	c.Operations += n
 	c.Took += took
 	c.CPU += after.CPU - before.CPU
+	c.Turns = append(c.Turns, float64(after.CPU-before.CPU)/float64(n))
 	c.Mallocs += after.Mallocs - before.Mallocs
 	c.Allocated += after.Allocated - before.Allocated
 	return nil
@@ -209,12 +216,8 @@ const (
 )
 
 // latencies measures them, at one rate for all forms.
-func (p *plan) latencies(contestants []*contestant) {
-	if len(contestants) == 0 {
-		return
-	}
-	// The first one is direct, unless that was not asked for.
-	rate := load * contestants[0].perSecond()
+func (p *plan) latencies(contestants []*contestant, base *contestant) {
+	rate := load * base.perSecond()
 	shuffle(contestants)
 	for _, c := range contestants {
 		c.attempt(func() error {

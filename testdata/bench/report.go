@@ -31,6 +31,8 @@ type column struct {
 	unit   func(float64) string
 	// difference has the other forms' distance from the base shown, and not the ratio to it.
 	difference bool
+	// ratios compares two forms; nil for the ratios of the rounds' figures.
+	ratios func(r *result, form, to string) spread
 }
 
 const microsecond = float64(time.Microsecond)
@@ -41,7 +43,7 @@ func columns() []column {
 	whole := func(v float64) string { return fmt.Sprintf("%.0f", v) }
 	size := func(v float64) string { return fmt.Sprintf("%.0f B", v) }
 	return []column{
-		{title: "Server CPU per operation", metric: perOperation(func(s *sample) float64 { return float64(s.CPU) }), unit: micros},
+		{title: "Server CPU per operation", metric: perTurn, unit: micros, ratios: (*result).turnRatios},
 		{title: "Throughput, operations a second, closed loop", metric: func(s *sample) (float64, bool) { return s.perSecond(), s.Operations > 0 }, unit: whole},
 		{title: "Latency p50 at a fixed rate", metric: measured(func(s *sample) float64 { return float64(s.P50) }), unit: micros},
 		{title: "Latency p99 at a fixed rate", metric: measured(func(s *sample) float64 { return float64(s.P99) }), unit: micros},
@@ -56,7 +58,7 @@ func columns() []column {
 
 // markdown writes the tables.
 func (r *report) markdown(w io.Writer) {
-	fmt.Fprintf(w, "`%s`, %s. %s. %d rounds of %d slices of %v of each form, shuffled. Median of the rounds, and quartiles of the ratio to `%s`.\n",
+	fmt.Fprintf(w, "`%s`, %s. %s. %d rounds of %d turns, in each of which every form has a slice of %v, in a random order. Median of the rounds, and quartiles of the ratio to `%s`.\n",
 		r.Command, r.Date, r.Machine, r.Rounds, r.Slices, time.Duration(r.SliceNano), r.Base)
 	for _, c := range columns() {
 		r.table(w, c)
@@ -90,7 +92,7 @@ func (r *report) cell(result *result, form string, c column) string {
 		return "failed"
 	}
 	own := result.values(form, c.metric)
-	compared := result.ratios(form, r.Base, c.metric)
+	compared := c.compare(result, form, r.Base)
 	switch {
 	case own.Count == 0:
 		return ""
@@ -102,6 +104,14 @@ func (r *report) cell(result *result, form string, c column) string {
 	default:
 		return compared.String()
 	}
+}
+
+// compare returns the ratios of one form to another.
+func (c *column) compare(r *result, form, to string) spread {
+	if c.ratios != nil {
+		return c.ratios(r, form, to)
+	}
+	return r.ratios(form, to, c.metric)
 }
 
 // String returns the median, and the quartiles where there are any.
@@ -120,9 +130,8 @@ func (r *report) againstServeHTTP(w io.Writer) {
 	if !slices.Contains(r.Forms, formOurs) || !slices.Contains(r.Forms, formServeHTTP) {
 		return
 	}
-	cpu := columns()[0].metric
 	for _, result := range r.Results {
-		if s := result.ratios(formOurs, formServeHTTP, cpu); s.Count > 0 && strings.HasPrefix(result.Operation, "grpc-") {
+		if s := result.turnRatios(formOurs, formServeHTTP); s.Count > 0 && strings.HasPrefix(result.Operation, "grpc-") {
 			fmt.Fprintf(w, "\n%s: server CPU of `%s` to `%s`: %s.\n", result.Operation, formOurs, formServeHTTP, s)
 		}
 	}

@@ -61,7 +61,27 @@ func (r *result) ratios(form, to string, m metric) spread {
 	return r.pairs(form, to, m, func(a, b float64) float64 { return a / b })
 }
 
-// differences is the same for the difference.
+// turnRatios returns the ratio of the processor time of an operation on one form to that on another: of each round the median of the
+// ratios of all turns, because what disturbs the machine for longer than a slice disturbs both of them in the same turn.
+func (r *result) turnRatios(form, to string) spread {
+	var all []float64
+	for _, samples := range r.Rounds {
+		a, b := samples[form], samples[to]
+		if a == nil || b == nil {
+			continue
+		}
+		var turns []float64
+		for i := range min(len(a.Turns), len(b.Turns)) {
+			turns = append(turns, a.Turns[i]/b.Turns[i])
+		}
+		if len(turns) > 0 {
+			all = append(all, spreadOf(turns).Median)
+		}
+	}
+	return spreadOf(all)
+}
+
+// differences returns how much more a metric of one form is than another's of the same round.
 func (r *result) differences(form, from string, m metric) spread {
 	return r.pairs(form, from, m, func(a, b float64) float64 { return a - b })
 }
@@ -81,6 +101,9 @@ func (r *result) pairs(form, base string, m metric, compare func(a, b float64) f
 	}
 	return spreadOf(all)
 }
+
+// perTurn is the processor time of an operation, in the turn in the middle.
+func perTurn(s *sample) (float64, bool) { return spreadOf(s.Turns).Median, len(s.Turns) > 0 }
 
 // perOperation is a metric of the closed loop, divided by the number of operations.
 func perOperation(value func(*sample) float64) metric {

@@ -56,10 +56,11 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// TestTables: the ratio is that of one round, and its median is not the ratio of the medians.
+// TestTables: the ratio is that of one turn, its median is that of a round, and the median of those is not the ratio of the medians.
 func TestTables(t *testing.T) {
-	cpu := func(micros int) *sample {
-		return &sample{Operations: 10, CPU: time.Duration(micros) * 10 * time.Microsecond, Took: time.Second}
+	cpu := func(micros float64) *sample {
+		turns := []float64{micros * microsecond / 4, micros * microsecond, micros * microsecond * 8}
+		return &sample{Operations: 10, Turns: turns, Took: time.Second}
 	}
 	r := report{
 		Date: "2026-01-02", Command: "go run .", Machine: machine{CPU: "abacus", CPUs: 2, Kernel: "6.1", Go: "go1.26", Pinned: true},
