@@ -45,15 +45,10 @@ func (r *readyReader) init(conn net.Conn) bool {
 
 func (r *readyReader) isRaw() bool { return r.raw != nil }
 
-// tryRead reports false where the socket has nothing to read yet. The package
-// syscall is what net reads by; mixing in another would hide the reads from the
-// race detector.
+// tryRead reports false where the socket has nothing to read yet.
 func (r *readyReader) tryRead(fd uintptr) bool {
 	r.buf = r.pool.Get(r.bufSize)
-	n, err := syscall.Read(int(fd), *r.buf)
-	for err == syscall.EINTR {
-		n, err = syscall.Read(int(fd), *r.buf)
-	}
+	n, err := recv(int(fd), *r.buf)
 	if n > 0 {
 		r.n, r.err = int32(n), 0
 		return true

@@ -26,7 +26,8 @@ type watchedConn struct {
 	early    *bytes.Reader // nil where nothing is left of it
 	ahead    *readAhead    // of in; nil where that has no raw socket
 	received messageCounter
-	long     bool // the last read got as much as there was room for, so that ahead is worth its buffer
+	own      ownBuffer // of who reads, while he does
+	long     bool      // the last read got as much as there was room for, so that ahead is worth its buffer
 
 	// reads is odd while somebody waits for bytes, and grows by 2 with each time that somebody did. A clock is not
 	// asked: the sweep knows well enough when it has seen which number.
@@ -94,14 +95,28 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 // fetch reads what is not here yet. Most messages are short, and so are the times between them, so they come one by one: to take
 // a buffer for each and give it back would be 2 % of an echo. One is taken when what came last has filled p.
 func (c *watchedConn) fetch(p []byte) (n int, err error) {
-	if c.long && c.ahead != nil {
+	switch {
+	case c.ahead == nil || len(p) == 0:
+		return c.in.Read(p)
+	case c.long:
 		n, err = c.ahead.Read(p)
-	} else {
-		n, err = c.in.Read(p)
+	default:
+		c.own = p
+		_, n, err = c.ahead.read(len(p), &c.own)
+		c.own = nil
 	}
 	c.long = n == len(p)
 	return n, err
 }
+
+// ownBuffer is a mem.BufferPool with a buffer of who reads.
+type ownBuffer []byte
+
+// Get returns the buffer.
+func (b *ownBuffer) Get(int) *[]byte { return (*[]byte)(b) }
+
+// Put does nothing.
+func (b *ownBuffer) Put(*[]byte) {}
 
 // Write implements [net.Conn]. It may keep a part of a message until the rest comes.
 func (c *watchedConn) Write(p []byte) (int, error) {
