@@ -16,21 +16,24 @@ type dated struct {
 	value []string // shared by many responses, and not to be changed
 }
 
-// set sets the field at the time tick, unless the handler has decided about it. The header gets no first field by it and none
-// beyond the eighth: with these a map begins to grow, which costs more than to format the time.
-func (d *dates) set(h http.Header, tick uint32) {
+const dateField = "Date"
+
+// set sets the field at the time tick and reports true, unless the handler has decided about it. The header gets no first field by it
+// and none beyond the eighth: with these a map begins to grow, which costs more than to format the time.
+func (d *dates) set(h http.Header, tick uint32) bool {
 	const roomy = 7
 	if n := len(h); n == 0 || n > roomy {
-		return
+		return false
 	}
-	if _, ok := h["Date"]; ok {
-		return
+	if _, ok := h[dateField]; ok {
+		return false
 	}
 	now := d.last.Load()
 	if now == nil || now.tick != tick {
 		now = d.renew(now, tick)
 	}
-	h["Date"] = now.value
+	h[dateField] = now.value
+	return true
 }
 
 // renew asks the clock on the wall, which may have been set.

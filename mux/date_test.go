@@ -102,6 +102,24 @@ func TestDate(t *testing.T) {
 	}
 }
 
+// TestDateIsNotKept: what a handler keeps of a response's header does not bring its date into the next one.
+func TestDateIsNotKept(t *testing.T) {
+	var kept http.Header
+	s := serveOn(t, mux.New(mux.WithLogger(discard), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(http.StatusNotFound)
+		kept = w.Header().Clone()
+	}))), listen(t))
+	response, err := http.Get("http://" + s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusNotFound || response.Header.Get("Date") == "" || kept["Date"] != nil {
+		t.Errorf("%s; the client got %v, the handler has %v", response.Status, response.Header, kept)
+	}
+}
+
 // TestDateMoves: the field keeps up with the clock on a connection that is asked again and again.
 func TestDateMoves(t *testing.T) {
 	s := serveOn(t, mux.New(mux.WithLogger(discard), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -17,7 +17,7 @@ type recorder struct {
 	conn *conn // of an HTTP/1.1 request; nil for others
 
 	handshake bool // the request asks for a WebSocket, in HTTP/1.1
-	asked     bool // for the header, of which net/http makes a copy then
+	asked     bool // for the header of HTTP/1.1, of which net/http makes a copy then
 }
 
 // recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
@@ -59,14 +59,31 @@ func (r *recorder) decide(code int) {
 	if c.isTold() && code != http.StatusSwitchingProtocols {
 		r.Header().Set("Connection", "close")
 	}
-	if r.asked {
-		c.root.server.dates.set(r.Header(), c.account.Tick())
+}
+
+// answer is decide for a response that begins now. It reports whether it has written the head itself.
+func (r *recorder) answer(code int) bool {
+	if r.code != 0 {
+		return false
 	}
+	r.decide(code)
+	if !r.asked {
+		return false // net/http would have to make a copy of the header.
+	}
+	h := r.ResponseWriter.Header()
+	if !r.conn.root.server.dates.set(h, r.conn.account.Tick()) {
+		return false
+	}
+	r.ResponseWriter.WriteHeader(code)
+	delete(h, dateField) // net/http has its copy, and the handler may keep this one for another response.
+	return true
 }
 
 // Header implements [http.ResponseWriter].
 func (r *recorder) Header() http.Header {
-	r.asked = true
+	if r.conn != nil && !r.asked {
+		r.asked = true
+	}
 	return r.ResponseWriter.Header()
 }
 
@@ -75,15 +92,15 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // WriteHeader implements [http.ResponseWriter]. An informational status is not the answer yet (RFC 9110 section 15.2).
 func (r *recorder) WriteHeader(code int) {
-	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
-		r.decide(code)
+	if (code >= http.StatusOK || code == http.StatusSwitchingProtocols) && r.answer(code) {
+		return
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
-	r.decide(http.StatusOK)
+	r.answer(http.StatusOK)
 	n, err := r.ResponseWriter.Write(p)
 	r.sent += int64(n)
 	return n, err
@@ -91,7 +108,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
-	r.decide(http.StatusOK)
+	r.answer(http.StatusOK)
 	n, err := io.WriteString(r.ResponseWriter, s)
 	r.sent += int64(n)
 	return n, err
@@ -99,7 +116,7 @@ func (r *recorder) WriteString(s string) (int, error) {
 
 // ReadFrom implements [io.ReaderFrom].
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	r.decide(http.StatusOK)
+	r.answer(http.StatusOK)
 	n, err := io.Copy(r.ResponseWriter, src)
 	r.sent += n
 	return n, err
@@ -110,7 +127,7 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 
 // FlushError is what [http.ResponseController] flushes by.
 func (r *recorder) FlushError() error {
-	r.decide(http.StatusOK)
+	r.answer(http.StatusOK)
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 

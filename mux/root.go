@@ -16,7 +16,7 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// root is one listening socket and the cmux that divides what it accepts. To
+// root is one listening socket and, once one is needed, the cmux that divides what it accepts. To
 // cmux it is a net.Listener, whose connections are all of type *conn.
 type root struct {
 	server      *Server
@@ -205,6 +205,7 @@ func (r *root) divide(wg *sync.WaitGroup) error {
 		wg.Go(func() {
 			err := serve(l)
 			r.server.logger.Debug("server left its listener", keyProtocol, string(tag), keyLocalAddr, r.Addr().String(), keyErr, err)
+			l.refuse()
 		})
 	}
 	attachCustoms := func(after bool) {
@@ -259,6 +260,17 @@ func (l *subListener) Accept() (net.Conn, error) {
 		if l.root.server.dispatch(c, l.tag) {
 			return c, nil
 		}
+	}
+}
+
+// refuse closes what still comes. A server that was shut down before it was given its listener takes nothing from it.
+func (l *subListener) refuse() {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = c.Close()
 	}
 }
 

@@ -81,6 +81,7 @@ const (
 	exemptBit    = 1 << 10 // it takes no place; changed with Set.mu held
 	lazyBit      = 1 << 11 // raw is a bare socket
 	eagerBit     = 1 << 12 // and its read deadline is set at once
+	directBit    = 1 << 14 // which it has been, so that reads need not look at it
 	// writeDeadlineBit is set for good by the first write deadline: without one there is none to take back.
 	writeDeadlineBit = 1 << 13
 )

@@ -48,7 +48,7 @@ func (c *Conn) touch() {
 
 // Read implements [net.Conn].
 func (c *Conn) Read(p []byte) (n int, err error) {
-	if c.status.Load()&(lazyBit|eagerBit) == lazyBit {
+	if c.status.Load()&(lazyBit|directBit) == lazyBit {
 		n, err = c.read(p)
 	} else {
 		n, err = c.raw.Read(p)

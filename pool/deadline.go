@@ -81,20 +81,16 @@ func (c *Conn) deadlineTime(d int64) time.Time {
 func (c *Conn) setReadDeadline(t time.Time) error {
 	want := c.deadline(t)
 	aborts := c.hasPassed(want)
-	if aborts && want != pastDeadline {
+	if aborts {
 		c.status.Or(readAborted) // Before a read can fail by it.
 	}
 	c.want.Store(want)
 	var err error
-	if status := c.status.Load(); status&(eagerBit|closedBit) != 0 || c.readers.Load() > 0 {
-		if want == pastDeadline {
-			c.status.Or(readAborted) // As above. A read that begins from now on does not get as far as the socket.
-		}
-		if status&(eagerBit|closedBit) != 0 {
-			err = c.rearm()
-		} else {
-			err = c.arm()
-		}
+	switch {
+	case c.status.Load()&(eagerBit|closedBit) != 0:
+		err = c.rearm()
+	case c.readers.Load() > 0:
+		err = c.arm()
 	}
 	if !aborts && c.status.Load()&readAborted != 0 {
 		c.status.And(^uint32(readAborted))
@@ -159,6 +155,7 @@ func (c *Conn) beEager() {
 	}
 	c.status.Or(eagerBit)
 	_ = c.rearm() // What fails is closed.
+	c.status.Or(directBit)
 }
 
 // read reads from a bare socket.

@@ -340,3 +340,44 @@ func TestLastActivityIsNeverEarly(t *testing.T) {
 		}
 	})
 }
+
+// TestWokenBeforeEagerIsNoTimeout: a deadline that wakes reads wakes those past the wrapper too, and is nobody's timeout.
+func TestWokenBeforeEagerIsNoTimeout(t *testing.T) {
+	c, _ := tcpPair(t)
+	_ = c.SetReadDeadline(time.Unix(1, 0)) // Nobody reads.
+	_, _ = c.SyscallConn()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read: %v", err)
+	}
+	_ = c.Close()
+	if got := c.CloseReason(); got != pool.ReasonServer {
+		t.Errorf("closed for %q, want %q", got, pool.ReasonServer)
+	}
+}
+
+// TestReadWhileBecomingEager: a read does not meet a deadline that was taken back, whoever asks for the raw socket at that moment.
+func TestReadWhileBecomingEager(t *testing.T) {
+	for range 200 {
+		c, peer := tcpPair(t)
+		reading := make(chan struct{})
+		go func() {
+			defer close(reading)
+			_, _ = c.Read(make([]byte, 1))
+		}()
+		time.Sleep(100 * time.Microsecond)
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // Which the socket gets where the read has begun.
+		<-reading
+		_ = c.SetReadDeadline(time.Time{})
+		_, _ = peer.Write([]byte("x"))
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			_, _ = c.SyscallConn()
+		}()
+		if n, err := c.Read(make([]byte, 1)); n != 1 {
+			t.Fatalf("read %d bytes: %v", n, err)
+		}
+		<-asked
+		_, _ = c.Close(), peer.Close()
+	}
+}

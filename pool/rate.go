@@ -36,14 +36,13 @@ func (r *rate) isMarked(second uint64) bool { return r.last.Load() > second }
 // mark makes a mark of the second given, unless there is one. It is called before the second's first event is counted; total is
 // what was counted until then.
 func (r *rate) mark(second, total uint64) {
-	for {
-		last := r.last.Load()
-		if last > second {
-			return
+	cell := &r.marks[second%ringSeconds]
+	for !r.isMarked(second) {
+		if old := cell.Load(); old>>32 < second && !cell.CompareAndSwap(old, second<<32|total&lowerHalf) {
+			continue
 		}
-		if r.last.CompareAndSwap(last, second+1) {
-			r.marks[second%ringSeconds].Store(second<<32 | total&lowerHalf)
-			return
+		if last := r.last.Load(); last <= second {
+			r.last.CompareAndSwap(last, second+1) // Not before there is the mark.
 		}
 	}
 }

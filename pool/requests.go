@@ -19,11 +19,11 @@ const (
 // there is one; a request costs no other allocation and no lock. Make one with [NewRequests], or have it made by
 // [Set.Requests]. All methods may be called concurrently.
 type Requests struct {
-	// What each request looks at is in one cache line.
+	// What each request looks at lies together: of the latency its stripes, which come first.
 	began   time.Time
 	stripes stripes[requestStripe]
-	latency Histogram
 	usual   atomic.Int32 // the code that ended the first request, plus one; 0 before that
+	latency Histogram
 }
 
 // Started is a request that Begin has counted.
@@ -166,9 +166,9 @@ func (r *Requests) Codes() map[int]uint64 {
 			codes[code] += n
 		}
 	}
-	usual := int(r.usual.Load()) - 1
 	for s := range r.stripes.all() {
-		add(usual, s.usual.Load())
+		n := s.usual.Load() // Which is 0 until it is known what is usual.
+		add(int(r.usual.Load())-1, n)
 		for code := range s.codes {
 			add(code, s.codes[code].Load())
 		}

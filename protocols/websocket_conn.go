@@ -27,7 +27,7 @@ type watchedConn struct {
 	ahead    *readAhead    // of in; nil where that has no raw socket
 	received messageCounter
 	own      ownBuffer // of who reads, while he does
-	long     bool      // the last read got as much as there was room for, so that ahead is worth its buffer
+	long     bool      // the last fetch got as much as there was room for, so that ahead is worth its buffer
 
 	// reads is odd while somebody waits for bytes, and grows by 2 with each time that somebody did. A clock is not
 	// asked: the sweep knows well enough when it has seen which number.
