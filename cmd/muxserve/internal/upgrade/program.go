@@ -43,7 +43,7 @@ func calledBy(name, path string) (called string, ok bool) {
 	if called, err = filepath.Abs(called); err != nil {
 		return "", false
 	}
-	a, aerr := os.Stat(called) //nolint:gosec // It is compared with what runs already.
+	a, aerr := os.Stat(called)
 	b, berr := os.Stat(path)
 	return called, aerr == nil && berr == nil && os.SameFile(a, b)
 }
