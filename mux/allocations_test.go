@@ -32,16 +32,7 @@ func TestAllocations(t *testing.T) {
 	connection := func(t *testing.T, addr string) func() {
 		t.Helper()
 		r := bufio.NewReader(nil)
-		return func() {
-			conn, err := net.Dial("tcp", addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = conn.(*net.TCPConn).SetLinger(0) // Ports are not to run out.
-			r.Reset(conn)
-			ask(t, conn, r)
-			_ = conn.Close()
-		}
+		return func() { askOnce(t, addr, r) }
 	}
 	for _, tt := range []struct {
 		name string

@@ -66,16 +66,21 @@ func BenchmarkConnection(b *testing.B) {
 		b.Helper()
 		r := bufio.NewReader(nil)
 		for b.Loop() {
-			conn, err := net.Dial("tcp", addr)
-			if err != nil {
-				b.Fatal(err)
-			}
-			_ = conn.(*net.TCPConn).SetLinger(0) // Ports are not to run out.
-			r.Reset(conn)
-			ask(b, conn, r)
-			_ = conn.Close()
+			askOnce(b, addr, r)
 		}
 	})
+}
+
+func askOnce(tb testing.TB, addr string, r *bufio.Reader) {
+	tb.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_ = conn.(*net.TCPConn).SetLinger(0) // Ports are not to run out.
+	r.Reset(conn)
+	ask(tb, conn, r)
+	_ = conn.Close()
 }
 
 func ask(tb testing.TB, conn net.Conn, r *bufio.Reader) {

@@ -4,6 +4,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"runtime/pprof"
+	"strings"
 	"testing"
 	"time"
 )
@@ -49,5 +52,65 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	case <-r.done:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the root does not end")
+	}
+}
+
+// TestNoCmuxForHTTP1: a listener whose clients speak nothing but HTTP/1.1 has no cmux, and gets one with the first that does.
+func TestNoCmuxForHTTP1(t *testing.T) {
+	divided := func() int {
+		var stacks strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&stacks, 2)
+		return strings.Count(stacks.String(), "mux.(*root).divide(")
+	}
+	before := divided()
+	s := New(WithLogger(slog.New(slog.DiscardHandler)))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	defer func() {
+		_ = s.Close()
+		<-served
+	}()
+	for _, tt := range []struct {
+		first string
+		want  int
+	}{
+		{"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 0},
+		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 1},
+	} {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, tt.first)
+		if _, err := c.Read(make([]byte, 1)); err != nil { // The server has taken it on.
+			t.Error(err)
+		}
+		if got := divided() - before; got != tt.want {
+			t.Errorf("behind %q there are %d cmuxes, want %d", tt.first, got, tt.want)
+		}
+		_ = c.Close()
+	}
+}
+
+// TestDateOfTick: the date is formatted once for a tick, and again for the next.
+func TestDateOfTick(t *testing.T) {
+	var d dates
+	at := func(tick uint32) *dated {
+		h := http.Header{"X": {"y"}}
+		if !d.set(h, tick) || len(h[dateField]) != 1 {
+			t.Fatalf("the header is %v", h)
+		}
+		return d.last.Load()
+	}
+	first := at(1)
+	if at(1) != first {
+		t.Error("it is formatted twice for a tick")
+	}
+	if at(2) == first {
+		t.Error("it is not formatted again")
 	}
 }
