@@ -20,7 +20,7 @@ type peeked interface {
 
 // unread returns what is in the peek buffer. It is valid until the next read, and belongs to the goroutine that reads.
 func (c *Conn) unread() []byte {
-	if e := c.early.Load(); e != nil {
+	if e := c.recognition.Load(); e != nil {
 		return e.peek.unread()
 	}
 	return nil
@@ -28,15 +28,15 @@ func (c *Conn) unread() []byte {
 
 // discard drops the first n of those bytes.
 func (c *Conn) discard(n int) {
-	if e := c.early.Load(); e != nil {
+	if e := c.recognition.Load(); e != nil {
 		e.peek.consume(n)
-		c.leaveEarly(e)
+		c.endRecognition(e)
 	}
 }
 
 // below returns the connection that c reads from and writes to, if that is all that it does.
 func (c *Conn) below() net.Conn {
-	if c.early.Load() != nil || c.h2.Load() != nil {
+	if c.recognition.Load() != nil || c.h2.Load() != nil {
 		return nil
 	}
 	return c.inner

@@ -68,7 +68,7 @@ func (c *presenceContext) Err() error {
 // await reads until there is something behind what was peeked already, and reports whether that is the end of the connection. It
 // belongs to the goroutine that reads, and is ended by the read deadline.
 func (c *Conn) await() (ended bool) {
-	e := c.early.Load()
+	e := c.recognition.Load()
 	if e == nil || e.peek.err != nil || len(e.peek.unread()) >= e.config.MaxBytes {
 		return e != nil && e.peek.err != nil
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 )
 
@@ -45,9 +46,93 @@ func (*wireConn) SetWriteDeadline(time.Time) error { return nil }
 // newTracked returns a Conn over inner that was recognised as HTTP/2.
 func newTracked(inner net.Conn, config *SniffConfig) (*Conn, *http2Track) {
 	c := newConn(inner)
-	t := newHTTP2Track(c, config, nil)
+	t := newHTTP2Track(c, config, false)
 	c.h2.Store(t)
 	return c, t
+}
+
+// serverOutput is what a server may write, and what is to be left of it when
+// acks ACKs are taken out.
+func serverOutput(acks int) (output, want []byte) {
+	var all, left bytes.Buffer
+	kept := http2.NewFramer(&multiWriter{&all, &left}, nil)
+	removed := http2.NewFramer(&all, nil)
+
+	_ = removed.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 20})
+	_ = kept.WriteWindowUpdate(0, 1<<20)
+	for range acks {
+		_ = removed.WriteSettingsAck()
+		_ = kept.WritePing(true, [8]byte{1, 2, 3})
+	}
+	_ = kept.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+	_ = kept.WriteSettingsAck()
+	_ = kept.WriteData(1, true, bytes.Repeat([]byte("data"), 100))
+	return all.Bytes(), left.Bytes()
+}
+
+type multiWriter []*bytes.Buffer
+
+func (m *multiWriter) Write(p []byte) (int, error) {
+	for _, b := range *m {
+		b.Write(p)
+	}
+	return len(p), nil
+}
+
+// newPlayed returns a Conn over inner for which Sniff has sent SETTINGS and acks ACKs.
+func newPlayed(inner net.Conn, acks int) *Conn {
+	c := newConn(inner)
+	t := newHTTP2Track(c, new(SniffConfig), true)
+	t.out.dropACKs = uint8(acks)
+	c.h2.Store(t)
+	return c
+}
+
+// TestSettingsAreTakenOut, and the ACKs that were sent already, however they are split.
+func TestSettingsAreTakenOut(t *testing.T) {
+	for acks := range 3 {
+		output, want := serverOutput(acks)
+		for step := 1; step <= len(output); step++ {
+			inner := &wireConn{}
+			c := newPlayed(inner, acks)
+			for piece := range slices.Chunk(output, step) {
+				if n, err := c.Write(piece); n != len(piece) || err != nil {
+					t.Fatalf("write = %d, %v; want %d", n, err, len(piece))
+				}
+			}
+			if diff := cmp.Diff(want, inner.wrote.Bytes()); diff != "" {
+				t.Fatalf("%d ACKs, writes of %d bytes (-want +got):\n%s", acks, step, diff)
+			}
+			if drops(c) {
+				t.Errorf("%d ACKs, writes of %d bytes: more is to be taken out", acks, step)
+			}
+		}
+	}
+}
+
+// TestFailedWriteIsTheLast: it may have left half a frame on the wire.
+func TestFailedWriteIsTheLast(t *testing.T) {
+	for _, played := range []bool{false, true} {
+		inner := &wireConn{fails: 2}
+		c, _ := newTracked(inner, &SniffConfig{})
+		if played {
+			c = newPlayed(inner, 1)
+		}
+		if _, err := c.Write(slices.Concat(serverSettings(), pingFrame(0, "12345678"))); err != nil {
+			t.Fatal(err)
+		}
+		wrote := inner.wrote.Len()
+		for range 2 {
+			if n, err := c.Write(pingFrame(0, "12345678")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("write = %d, %v; want 0, %v", n, err, os.ErrDeadlineExceeded)
+			}
+		}
+		c.GoAway()
+		told(t, c, false, false)
+		if got := inner.wrote.Len() - wrote; inner.writes != 2 || got != (frameHeaderLen+pingLen)/2 {
+			t.Errorf("%d writes, the last ones of %d bytes; want 2 with half a frame", inner.writes, got)
+		}
+	}
 }
 
 // scriptOutput is what a server may write: a frame for each byte of script, as the
@@ -149,9 +234,9 @@ func (w *wireCheck) dropped(frame []byte) {
 	}
 }
 
-// FuzzFrameTracker has x/net's framer as its oracle: however the server's output is split, with a write that
-// times out and is taken up again, and whenever a frame is asked for, the client
-// reads the server's frames and ours at places where they may stand.
+// FuzzFrameTracker has x/net's framer as its oracle: however the server's output is
+// split, and whenever a frame is asked for, the client reads the server's frames and
+// ours at places where they may stand. A write that fails is the last one.
 func FuzzFrameTracker(f *testing.F) {
 	all := []byte{0, 1, 2, 3, 4, 5, 7, 8, 81, 26, 250, 0x80}
 	for split := range uint8(30) {
@@ -180,31 +265,42 @@ func FuzzFrameTracker(f *testing.F) {
 		}
 
 		output := bytes.Join(server, nil)
-		for i := 0; len(output) > 0 && !inner.closed; i++ {
+		failed := false
+		for i := 0; len(output) > 0 && !failed; i++ {
 			if i == int(first) {
 				c.GoAway()
 			}
 			if i == int(final) {
 				finally()
 			}
-			n, err := c.Write(output[:min(int(split)+1, len(output))])
-			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !inner.closed {
+			piece := output[:min(int(split)+1, len(output))]
+			output = output[len(piece):]
+			n, err := c.Write(piece)
+			if failed = fails > 0 && inner.writes >= int(fails); failed {
+				if n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+					// It may have been a frame of ours behind the server's.
+					if _, err = c.Write(nil); !errors.Is(err, os.ErrDeadlineExceeded) || !inner.closed {
+						t.Fatalf("write = %d, %v behind a failed one", n, err)
+					}
+				}
+			} else if n != len(piece) || err != nil {
 				t.Fatalf("write = %d, %v", n, err)
 			}
-			output = output[n:]
-		}
-		if inner.closed {
-			return // A frame of ours was cut in half.
 		}
 		c.GoAway()
 		finally()
-		if inner.closed {
-			return
+		failed = failed || fails > 0 && inner.writes >= int(fails)
+		if failed && inner.writes > int(fails) {
+			t.Fatalf("%d writes, of which number %d failed", inner.writes, fails)
 		}
 
-		checkOrder(t, inner.wrote.Bytes())
+		wire := inner.wrote.Bytes()
+		if failed {
+			wire = wholeFrames(wire)
+		}
+		checkOrder(t, wire)
 		w := &wireCheck{t: t, server: server, ours: ours}
-		for h, frame := range frames(inner.wrote.Bytes()) {
+		for h, frame := range frames(wire) {
 			if len(frame) == 0 {
 				break
 			}
@@ -213,6 +309,9 @@ func FuzzFrameTracker(f *testing.F) {
 			}
 			w.check(frame)
 		}
+		if failed {
+			return
+		}
 		for _, frame := range w.server {
 			w.dropped(frame)
 		}
@@ -220,6 +319,19 @@ func FuzzFrameTracker(f *testing.F) {
 			t.Errorf("%d frames of ours are missing", len(w.ours))
 		}
 	})
+}
+
+// wholeFrames returns b without the frame at its end that is cut short.
+func wholeFrames(b []byte) []byte {
+	whole := 0
+	for len(b)-whole >= frameHeaderLen {
+		next := whole + frameHeaderLen + parseFrameHeader(b[whole:]).length
+		if next > len(b) {
+			break
+		}
+		whole = next
+	}
+	return b[:whole]
 }
 
 // checkOrder lets x/net's framer read b, which knows where a frame must not stand.
