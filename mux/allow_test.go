@@ -116,6 +116,7 @@ func TestProtocolsPerListener(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		for _, set := range sets {
 			t.Run(fmt.Sprintf("tls %t, %v", withTLS, set), func(t *testing.T) {
+				t.Parallel()
 				// The port under test stands beside others, which must not bear on it.
 				configs := []listeners.Config{only("http1"), only(set...), only("grpc"), {}}
 				s := startOn(t, withTLS, configs)[1]
