@@ -210,7 +210,7 @@ func (r *root) divide(wg *sync.WaitGroup) error {
 	}
 	attachCustoms := func(after bool) {
 		for _, custom := range r.server.customs(after) {
-			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.matchers...)}
+			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.match)}
 			wg.Go(func() { custom.pump(l) })
 		}
 	}
