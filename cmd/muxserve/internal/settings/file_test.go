@@ -163,7 +163,7 @@ drain: {delay: 1s, spread: 2s}
 // TestProfile looks at the numbers of a profile, which lose to all that is set.
 func TestProfile(t *testing.T) {
 	t.Parallel()
-	nlb, err := lifecycle.Profile(lifecycle.ProfileNLB)
+	nlb, err := lifecycle.Profile("nlb")
 	if err != nil {
 		t.Fatal(err)
 	}
