@@ -22,8 +22,8 @@ const section = "drain."
 // Config says how a server drains. Start from [DefaultConfig]: the zero Config waits for
 // nothing and cuts every connection at once.
 type Config struct {
-	// Profile is the balancer whose numbers [Profile] gives: k8s, haproxy or nlb. Empty
-	// is the defaults. Keys that are set beside it win.
+	// Profile is the balancer in front of the server: k8s, haproxy, nlb, or empty for none.
+	// Its numbers replace the defaults; keys that are set beside it win.
 	Profile string `apply:"runtime" yaml:"profile"`
 	// Delay is how long the server still serves new connections after the announcement.
 	// Zero goes on at once. Default 5s.

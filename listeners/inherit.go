@@ -12,11 +12,6 @@ import (
 	"syscall"
 )
 
-// InheritedPrefix begins an address that names a socket which the service
-// manager has opened: "fd:NAME", with the name that systemd.socket(5) calls
-// FileDescriptorName. There is nothing to open where no such socket was passed.
-const InheritedPrefix = "fd:"
-
 // Sockets are the listening sockets of a process that may have got some of them
 // from the process before it, or from a service manager, and may pass them on. The zero
 // value has inherited nothing. All methods may be called concurrently.
@@ -83,7 +78,7 @@ func Inherited(getenv func(string) string) (*Sockets, error) {
 // Listen returns the inherited socket that address means, and opens one as the
 // function [Listen] does where there is none. An inherited socket is meant by
 // the address that the process before had for it, by the address that it is bound to, or by
-// [InheritedPrefix] and its name. ctx bounds name resolution alone.
+// [inheritedPrefix] and its name. ctx bounds name resolution alone.
 //
 // The listener supports SetDeadline and SyscallConn. Closing it removes the file of
 // a Unix socket that this process has made, unless the socket was handed over. What
@@ -92,7 +87,7 @@ func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, err
 	if in := s.take(ctx, address); in != nil {
 		return s.add(in.Listener, address, in.unlink, true)
 	}
-	if strings.HasPrefix(address, InheritedPrefix) {
+	if strings.HasPrefix(address, inheritedPrefix) {
 		return nil, fmt.Errorf("listeners: listen on %s: the service manager has passed no socket of this name; it has passed %s", address, s.names())
 	}
 	l, err := Listen(ctx, address)

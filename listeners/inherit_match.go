@@ -17,7 +17,7 @@ func (s *Sockets) take(ctx context.Context, address string) *inheritedSocket {
 		return in
 	}
 	network, target, err := splitAddress(address)
-	if err != nil || strings.HasPrefix(address, InheritedPrefix) {
+	if err != nil || strings.HasPrefix(address, inheritedPrefix) {
 		return nil
 	}
 	if network == "unix" {

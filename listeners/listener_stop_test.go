@@ -170,9 +170,6 @@ func TestStopOutOfFiles(t *testing.T) {
 		if got := int(inner.accepts.Load()); got != len(answers) {
 			t.Errorf("%d Accepts, want %d", got, len(answers))
 		}
-		if got := l.Errors(); got != 2 {
-			t.Errorf("Errors() = %d, want 2", got)
-		}
 	})
 }
 

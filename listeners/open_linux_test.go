@@ -14,7 +14,7 @@ import (
 
 // sharing is a configuration of n sockets for one address.
 func sharing(address string, n int) Config {
-	return Config{Address: address, ReusePort: n, TCPKeepalive: DefaultTCPKeepalive}
+	return Config{Address: address, ReusePort: n, TCPKeepalive: defaultKeepalive}
 }
 
 // checkSpread dials many times and wants each of the listeners to accept a part, and all
@@ -160,7 +160,7 @@ func TestOpenReusePortInheritsAll(t *testing.T) {
 
 // TestOpenReusePortFindsOthers: somebody else's socket is a failure, though both would share the port.
 func TestOpenReusePortFindsOthers(t *testing.T) {
-	others, err := Listen(withSharedPort(t.Context()), "127.0.0.1:0")
+	others, err := Listen(withOption(t.Context(), sharedPort), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,8 +235,8 @@ func TestOpenTCPOptions(t *testing.T) {
 		{"thirty seconds", Config{TCPKeepalive: 30 * time.Second}, tcpOptions{1, 30, 30, 9, 0}},
 		{"rounded up", Config{TCPKeepalive: 1100 * time.Millisecond}, tcpOptions{1, 2, 2, 9, 0}},
 		{"most", Config{TCPKeepalive: maxKeepalive}, tcpOptions{1, 32767, 32767, 9, 0}},
-		{"user timeout", Config{TCPKeepalive: DefaultTCPKeepalive, TCPUserTimeout: 1500 * time.Millisecond}, tcpOptions{1, 15, 15, 9, 1500}},
-		{"most user timeout", Config{TCPKeepalive: DefaultTCPKeepalive, TCPUserTimeout: maxUserTimeout}, tcpOptions{1, 15, 15, 9, 1<<31 - 1}},
+		{"user timeout", Config{TCPKeepalive: defaultKeepalive, TCPUserTimeout: 1500 * time.Millisecond}, tcpOptions{1, 15, 15, 9, 1500}},
+		{"most user timeout", Config{TCPKeepalive: defaultKeepalive, TCPUserTimeout: maxUserTimeout}, tcpOptions{1, 15, 15, 9, 1<<31 - 1}},
 	}
 	for _, tt := range tests {
 		for _, inherited := range []bool{false, true} {
@@ -256,7 +256,7 @@ func TestOpenTCPOptions(t *testing.T) {
 	}
 	t.Run("changed", func(t *testing.T) {
 		// A socket that is open gets the options of another Config.
-		for _, period := range []time.Duration{30 * time.Second, 0, DefaultTCPKeepalive} {
+		for _, period := range []time.Duration{30 * time.Second, 0, defaultKeepalive} {
 			l := openAll(t, Config{Address: "127.0.0.1:0", TCPKeepalive: time.Minute}, nil)[0]
 			config := Config{Address: l.Addr().String(), TCPKeepalive: period}
 			again, err := config.Open(t.Context(), nil, Unwrap(l))

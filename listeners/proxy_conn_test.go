@@ -190,9 +190,6 @@ func TestProxyListenerStops(t *testing.T) {
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept: %v, want %v", err, net.ErrClosed)
 	}
-	if _, err := l.SyscallConn(); err != nil {
-		t.Errorf("SyscallConn: %v", err)
-	}
 }
 
 // TestNewProxyListener: off is no wrapper at all, and a faulty configuration is refused.

@@ -1,10 +1,8 @@
 package listeners
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"sync"
@@ -30,7 +28,7 @@ type TLS struct {
 // invalid configuration, on one that is off, and on material that cannot be
 // read, decrypted or paired. An expired certificate loads with a warning.
 func NewTLS(c TLSConfig) (*TLS, error) {
-	if err := c.Validate(); err != nil {
+	if err := c.validate(); err != nil {
 		return nil, err
 	}
 	if !c.Enabled() {
@@ -41,7 +39,7 @@ func NewTLS(c TLSConfig) (*TLS, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.EffectiveMode() == ModeSelfSigned {
+	if c.mode() == ModeSelfSigned {
 		if m.cert, err = newSelfSigned(time.Now()); err != nil {
 			return nil, err
 		}
@@ -129,7 +127,7 @@ func (t *TLS) Reload() (changed bool, err error) {
 	if m.sameAs(old) {
 		return false, nil
 	}
-	if t.config.EffectiveMode() == ModeSelfSigned {
+	if t.config.mode() == ModeSelfSigned {
 		m.cert = old.cert
 	}
 	t.current.Store(m)
@@ -139,13 +137,6 @@ func (t *TLS) Reload() (changed bool, err error) {
 // Certificate returns the leaf that new handshakes get. Do not modify it.
 func (t *TLS) Certificate() *x509.Certificate { return t.current.Load().cert.Leaf }
 
-// Fingerprint returns the SHA-256 digest of the leaf in lower-case hex, as
-// browsers and openssl show it, without colons.
-func (t *TLS) Fingerprint() string {
-	sum := sha256.Sum256(t.Certificate().Raw)
-	return hex.EncodeToString(sum[:])
-}
-
 // Warnings returns what is odd about the material in use, at this moment, but
 // no error: a certificate out of its time, a passphrase for a plain key, client
 // certificates that plaintext gets past.
@@ -153,17 +144,3 @@ func (t *TLS) Warnings() []string {
 	m := t.current.Load()
 	return append(m.warnValidity(time.Now()), m.warnings...)
 }
-
-// Paths returns the files to watch for a Reload, none for inline PEM.
-func (t *TLS) Paths() []string {
-	var paths []string
-	for _, s := range []string{t.config.Cert, t.config.Key, t.config.ClientCA, t.config.TicketKeys} {
-		if path := source(s).path(); path != "" && !slices.Contains(paths, path) {
-			paths = append(paths, path)
-		}
-	}
-	return paths
-}
-
-// Optional reports whether plaintext may come in on the same port.
-func (t *TLS) Optional() bool { return t.config.Optional }

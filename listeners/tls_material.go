@@ -2,10 +2,20 @@ package listeners
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"strings"
 	"time"
 )
 
@@ -31,7 +41,7 @@ func load(c TLSConfig) (*material, error) {
 		digest.Write(text)
 		return text, nil
 	}
-	if c.EffectiveMode() != ModeSelfSigned {
+	if c.mode() != ModeSelfSigned {
 		if err := m.loadPair(c, read); err != nil {
 			return nil, err
 		}
@@ -103,4 +113,101 @@ func (m *material) warnValidity(now time.Time) []string {
 // sameAs reports whether both were read from the same bytes.
 func (m *material) sameAs(other *material) bool {
 	return bytes.Equal(m.digest[:], other.digest[:])
+}
+
+// source is a configured value that is a file's path or the PEM text itself.
+type source string
+
+// inlineMarker begins every PEM block (RFC 7468, section 2), and no path that
+// anybody would choose.
+const inlineMarker = "-----BEGIN "
+
+// inline reports whether the value is text rather than a path. A value of
+// several lines is text too, if broken: taken for a path, it would end up, key
+// and all, in an error message.
+func (s source) inline() bool {
+	return strings.Contains(string(s), inlineMarker) || strings.ContainsAny(string(s), "\r\n")
+}
+
+// read returns the PEM text.
+func (s source) read() ([]byte, error) {
+	if s.inline() {
+		return []byte(s), nil
+	}
+	return os.ReadFile(string(s))
+}
+
+// String names the source without showing inline text.
+func (s source) String() string {
+	if s.inline() {
+		return "[inline PEM]"
+	}
+	return string(s)
+}
+
+// parseCertPool returns a pool of every certificate in text. Unlike
+// x509.CertPool.AppendCertsFromPEM it passes over no broken one: an authority
+// that is silently missing locks clients out.
+func parseCertPool(text []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	count := 0
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		count++
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", count, err)
+		}
+		pool.AddCert(cert)
+	}
+	if count == 0 {
+		return nil, errors.New("no certificate in PEM form")
+	}
+	return pool, nil
+}
+
+const (
+	// selfSignedLifetime is long enough for any development session and short
+	// enough for clients that refuse more than 398 days.
+	selfSignedLifetime = 365 * 24 * time.Hour
+
+	// clockSkew is how far a client's clock may be behind.
+	clockSkew = time.Hour
+
+	// serialBits is the most that RFC 5280, section 4.1.2.2, lets a serial
+	// number have with certainty (20 octets, of which the first bit is a sign).
+	serialBits = 159
+)
+
+// newSelfSigned makes an ECDSA P-256 certificate for this host's loopback names.
+func newSelfSigned(now time.Time) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("self-signed key: %w", err)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), serialBits))
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("self-signed serial number: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "muxserve self-signed"},
+		NotBefore:    now.Add(-clockSkew),
+		NotAfter:     now.Add(selfSignedLifetime),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:     []string{"localhost"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("self-signed certificate: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("self-signed certificate: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }

@@ -5,6 +5,7 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -76,4 +77,12 @@ func duplicate(sc syscall.Conn, name string) (*os.File, error) {
 		err = os.NewSyscallError("dup", dupErr)
 	}
 	return f, err
+}
+
+// setBacklog changes the length of the queue of a socket that listens already,
+// by calling listen(2) again. The kernel takes what it allows of it.
+func setBacklog(raw syscall.RawConn, n int) error {
+	return control(raw, func(fd uintptr) error {
+		return os.NewSyscallError("listen", syscall.Listen(int(fd), min(n, math.MaxInt32)))
+	})
 }

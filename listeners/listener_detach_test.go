@@ -33,7 +33,7 @@ func TestDetachLosesNothing(t *testing.T) {
 		config Config
 		hello  string
 	}{
-		{"plain", Config{TCPKeepalive: DefaultTCPKeepalive}, "x"},
+		{"plain", Config{TCPKeepalive: defaultKeepalive}, "x"},
 		{"layers", Config{ProxyProtocol: ProxyConfig{Mode: ProxyRequired, Trusted: []string{"127.0.0.1"}}}, header1 + "x"},
 	}
 	for _, tt := range tests {
