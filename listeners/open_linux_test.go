@@ -64,7 +64,7 @@ func TestOpenReusePort(t *testing.T) {
 func TestOpenReusePortInherits(t *testing.T) {
 	first := listenLoopback(t)
 	address := first.Addr().String()
-	s := &Sockets{inherited: []*inheritedSocket{{Listener: first, address: address}}}
+	s := &Sockets{inherited: []*inheritedSocket{{Listener: first, passedSocket: passedSocket{Address: address}}}}
 	open := openAll(t, sharing(address, 3), s.Listen)
 	if got := open[0].(*socket).innerSocket; got != first {
 		t.Errorf("the first socket is %v, not the inherited one", got)
@@ -145,7 +145,7 @@ func TestOpenReusePortInheritsAll(t *testing.T) {
 		if i > 0 {
 			address = l.Addr().String()
 		}
-		s.inherited = append(s.inherited, &inheritedSocket{Listener: l, address: address})
+		s.inherited = append(s.inherited, &inheritedSocket{Listener: l, passedSocket: passedSocket{Address: address}})
 	}
 	after := openAll(t, sharing("127.0.0.1:0", 2), s.Listen)
 	for i := range after {
@@ -246,7 +246,7 @@ func TestOpenTCPOptions(t *testing.T) {
 				if inherited {
 					inner := listenLoopback(t)
 					tt.config.Address = inner.Addr().String()
-					s.inherited = []*inheritedSocket{{Listener: inner, address: tt.config.Address}}
+					s.inherited = []*inheritedSocket{{Listener: inner, passedSocket: passedSocket{Address: tt.config.Address}}}
 				}
 				if diff := cmp.Diff(tt.want, acceptedOptions(t, openAll(t, tt.config, s.Listen)[0])); diff != "" {
 					t.Errorf("options (-want +got):\n%s", diff)

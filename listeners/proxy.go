@@ -2,7 +2,6 @@ package listeners
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,75 +9,28 @@ import (
 	"time"
 )
 
-// NewProxyListener returns a listener whose connections begin with a PROXY
-// protocol header, version 1 or 2, as c says. It takes l over. With mode off it is l itself.
-//
-// A connection's addresses are then those of the header: RemoteAddr is the client, LocalAddr what
-// the client connected to. Where the balancer speaks for itself (LOCAL, or UNKNOWN in version 1), as
-// its health checks do, they stay those of the socket. What else it says is for [ProxyInfoOf]. The header may come in pieces, within three seconds.
-//
-// Accept never waits for a header. The first Read, Write or RemoteAddr of a connection does, so
-// each of them belongs in the connection's own goroutine; LocalAddr does not wait, and is the
-// socket's until then. A connection whose header is missing, broken, too slow or not to be trusted fails
-// all reads and writes. Its method HeaderError() error says so beforehand; the error is [ErrProxySilent]
-// for a peer that has sent nothing.
-func NewProxyListener(l net.Listener, c ProxyConfig) (net.Listener, error) {
-	if err := c.validate(); err != nil {
-		return nil, err
-	}
-	if c.mode() == ProxyOff {
-		return l, nil
-	}
-	trusted, _ := parseTrusted(c.Trusted) // Validate has seen the faults.
-	return &proxyListener{layer: layer{l}, trusted: trusted, required: c.Mode == ProxyRequired}, nil
-}
-
-// ErrProxySilent is the error of a connection that was closed, or kept silent, before its first byte.
-var ErrProxySilent = errors.New("listeners: proxy header: nothing was sent")
-
-// proxyHeaderTimeout bounds the wait for a whole header. A balancer sends it at
-// once, so this is the time for a lost packet to be sent again, twice.
-const proxyHeaderTimeout = 3 * time.Second
-
-// proxyListener accepts connections that begin with a header.
-type proxyListener struct {
-	layer
-
-	trusted  trust
-	required bool
-}
-
-// Accept implements [net.Listener].
-func (l *proxyListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &proxyConn{Conn: conn, trusted: l.trusted.holds(conn.RemoteAddr()), required: l.required}, nil
-}
-
 // The values of ProxyConfig.Mode.
 const (
-	ProxyOff      = "off"      // connections begin with what the client says
+	ProxyOff      = "off"      // connections begin with the client's bytes
 	ProxyOptional = "optional" // trusted peers may send a header, others must not
 	ProxyRequired = "required" // trusted peers must send a header, others are refused
 )
 
-// TrustUnix is the entry of ProxyConfig.Trusted that stands for every peer of a
-// Unix-domain socket. Such a peer has no address to go by.
+// TrustUnix in ProxyConfig.Trusted stands for every peer of a Unix-domain socket. Such
+// peers have no address.
 const TrustUnix = "unix"
 
-// ProxyConfig says whether connections begin with a PROXY protocol header, by
-// which a balancer tells who the client is. The zero value is off. It is plain
-// data; see [NewProxyListener].
+// ProxyConfig says whether connections begin with a PROXY protocol header, by which a
+// balancer passes the client's address on. The zero value is off. It is plain data; see
+// [NewProxyListener].
 type ProxyConfig struct {
-	// Mode is off, optional or required. Empty means off. The specification
-	// wants required, because a client behind the balancer could begin with a header of its own
-	// where none is put before it; optional is for the time in which balancers are switched over.
+	// Mode is off, optional or required. Empty means off. The specification wants required:
+	// in optional, a client behind a balancer that adds no header can send a header of its
+	// own. Use optional while balancers are being switched over.
 	Mode string `apply:"restart" yaml:"mode"`
 
-	// Trusted are the balancers: networks ("10.0.0.0/8", "fd00::/8"), single
-	// addresses ("10.0.0.1") or "unix". Needed in optional and required.
+	// Trusted are the balancers: networks ("10.0.0.0/8", "fd00::/8"), single addresses
+	// ("10.0.0.1") or "unix". Needed in optional and required.
 	Trusted []string `apply:"restart" yaml:"trusted"`
 }
 
@@ -111,57 +63,91 @@ func (c ProxyConfig) check(f *faults) {
 	default:
 		f.add("proxy_protocol.mode", "unknown %q; want off, optional or required", c.Mode)
 	}
-	_, errs := parseTrusted(c.Trusted)
-	for _, err := range errs {
-		f.add("proxy_protocol.trusted", "%w", err)
-	}
+	parseTrusted(c.Trusted, f)
 }
 
-// trust is who may send a header.
+// NewProxyListener returns a listener whose connections begin with a PROXY protocol
+// header, version 1 or 2, as c says. It takes l over. With mode off it returns l.
+//
+// A connection's RemoteAddr is then the client, and its LocalAddr what the client
+// connected to. Where the balancer speaks for itself (LOCAL, or UNKNOWN in version 1), as
+// in health checks, both are the socket's. See [ProxyInfoOf] for the rest of the header.
+// The header may come in pieces, within three seconds.
+//
+// Accept never waits for a header. The first Read, Write or RemoteAddr of a connection
+// does, so call them in the connection's own goroutine. LocalAddr does not wait, and is the
+// socket's until then. All reads and writes fail where the header is missing, broken, too
+// slow or not from a trusted peer. The method HeaderError() error waits and returns that
+// error: [ErrProxySilent] for a peer that has sent nothing.
+func NewProxyListener(l net.Listener, c ProxyConfig) (net.Listener, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if c.mode() == ProxyOff {
+		return l, nil
+	}
+	return &proxyListener{layer{l}, parseTrusted(c.Trusted, new(faults)), c.Mode == ProxyRequired}, nil
+}
+
+// proxyHeaderTimeout bounds the wait for a whole header. A balancer sends it at once, so
+// this is the time to send a lost packet again, twice.
+const proxyHeaderTimeout = 3 * time.Second
+
+// proxyListener accepts connections that begin with a header.
+type proxyListener struct {
+	layer
+
+	trusted  trust
+	required bool
+}
+
+// Accept implements [net.Listener].
+func (l *proxyListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &proxyConn{Conn: conn, trusted: l.trusted.holds(conn.RemoteAddr()), required: l.required}, nil
+}
+
+// trust is the set of peers that may send a header.
 type trust struct {
 	networks []netip.Prefix
 	unix     bool
 }
 
-func parseTrusted(entries []string) (t trust, faults []error) {
+func parseTrusted(entries []string, f *faults) (t trust) {
 	for _, entry := range entries {
 		if entry == TrustUnix {
 			t.unix = true
-			continue
+		} else if network, ok := parseNetwork(entry); ok {
+			t.networks = append(t.networks, network)
+		} else {
+			f.add("proxy_protocol.trusted", "%q is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or %s", entry, TrustUnix)
 		}
-		network, err := parseNetwork(entry)
-		if err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		t.networks = append(t.networks, network)
 	}
-	return t, faults
+	return t
 }
 
-// mappedBits is how much of an IPv6 address stands before an IPv4 one that is mapped into it (RFC 4291 section 2.5.5.2).
+// mappedBits is the length of the prefix before a mapped IPv4 address (RFC 4291 section
+// 2.5.5.2).
 const mappedBits = 96
 
 // parseNetwork reads a network or a single address, which is a network of one.
-func parseNetwork(entry string) (netip.Prefix, error) {
-	unusable := fmt.Errorf("%q is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or %s", entry, TrustUnix)
-	var network netip.Prefix
-	if strings.Contains(entry, "/") {
-		var err error
-		if network, err = netip.ParsePrefix(entry); err != nil {
-			return netip.Prefix{}, unusable
+func parseNetwork(entry string) (netip.Prefix, bool) {
+	network, err := netip.ParsePrefix(entry)
+	if !strings.Contains(entry, "/") {
+		var address netip.Addr
+		address, err = netip.ParseAddr(entry)
+		network = netip.PrefixFrom(address.WithZone(""), address.BitLen())
+		if address.Zone() != "" {
+			return network, false
 		}
-	} else {
-		address, err := netip.ParseAddr(entry)
-		if err != nil || address.Zone() != "" {
-			return netip.Prefix{}, unusable
-		}
-		network = netip.PrefixFrom(address, address.BitLen())
 	}
 	if network.Addr().Is4In6() && network.Bits() >= mappedBits {
 		network = netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-mappedBits)
 	}
-	return network, nil
+	return network, err == nil
 }
 
 // holds reports whether peer is trusted.
