@@ -123,7 +123,8 @@ func TestConfigure(t *testing.T) {
 	})
 }
 
-// TestProfiles: the numbers of every profile are valid, work together and fit the grace period.
+// TestProfiles: the numbers of every profile are valid, work together and fit the grace
+// period.
 func TestProfiles(t *testing.T) {
 	for _, name := range append(Profiles(), "") {
 		c, err := Profile(name)

@@ -97,8 +97,8 @@ func (m *Machine) Phase() Phase {
 	return m.phase
 }
 
-// Configure replaces the configuration of the drain to come. It assumes that cfg is valid.
-// Once the drain has begun, it changes nothing and returns [ErrDrainBegun].
+// Configure replaces the configuration of the drain to come. It assumes that cfg is
+// valid. Once the drain has begun, it changes nothing and returns [ErrDrainBegun].
 func (m *Machine) Configure(cfg Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,15 +130,16 @@ func (m *Machine) OnPhase(fn func(Phase)) {
 }
 
 // OnStep registers a hook: fn is called once, in the drain's step of that name, with the
-// context and the rules of the step's action (see [Actions]). Errors name it hookName. All
-// hooks of a step begin together with its action; a hook that needs another's result
+// context and the rules of the step's action (see [Actions]). Errors name it hookName.
+// All hooks of a step begin together with its action; a hook that needs another's result
 // belongs in a later step. An error, a panic or a hanging of fn is recorded in the
 // [Report] and holds nothing else up.
 //
 // The hooks of a step that is skipped, or cut before it begins, are not called. Those of
 // force-close and cleanup always are, unless skipped.
 //
-// OnStep fails if there is no such step, and with [ErrDrainBegun] once the drain has begun.
+// OnStep fails if there is no such step, and with [ErrDrainBegun] once the drain has
+// begun.
 func (m *Machine) OnStep(step, hookName string, fn func(ctx context.Context) error) error {
 	if !slices.Contains(Steps(), step) {
 		return fmt.Errorf("lifecycle: hook %s: unknown step %q", hookName, step)
@@ -158,8 +159,8 @@ func (m *Machine) Done() <-chan struct{} { return m.done }
 // Drain takes the server to [PhaseStopped] and returns the account of it, with
 // its [Report.Err].
 //
-// There is one drain, and every caller gets its report. The first caller runs it: when its
-// ctx ends, the waiting is over and the connections left are cut at once, as by
+// There is one drain, and every caller gets its report. The first caller runs it: when
+// its ctx ends, the waiting is over and the connections left are cut at once, as by
 // [Machine.Force], but Drain still returns only at the end. A later caller whose ctx ends
 // gets a nil report and ctx.Err(), while the drain goes on.
 func (m *Machine) Drain(ctx context.Context) (*Report, error) {

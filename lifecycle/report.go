@@ -11,8 +11,8 @@ import (
 // connections.
 var ErrForced = errors.New("lifecycle: drain cut connections")
 
-// ErrAbandoned is found by [errors.Is] in the error of a step of which a part did not heed
-// its context and was left behind. Its goroutine may still be running.
+// ErrAbandoned is found by [errors.Is] in the error of a step of which a part did not
+// heed its context and was left behind. Its goroutine may still be running.
 var ErrAbandoned = errors.New("abandoned, did not heed its context")
 
 // reasonForced is the [Report.Reason] of a drain that [Machine.Force] ended.

@@ -12,7 +12,8 @@ import (
 const signalBacklog = 16
 
 // SignalHandlers are what a process does on signals. A signal whose handler is nil does
-// what it did before. The signals that end the process are caught if Drain or Force is set.
+// what it did before. The signals that end the process are caught if Drain or Force is
+// set.
 //
 // No handler holds up another: each runs in a goroutine of its own. Reload and
 // Upgrade never run twice at a time; signals that come while one runs, however
@@ -63,8 +64,8 @@ func HandleSignals(ctx context.Context, h SignalHandlers) (stop func()) {
 	}
 }
 
-// subscribe returns a channel that receives the signals, or nothing if they are not wanted
-// or the platform has none.
+// subscribe returns a channel that receives the signals, or nothing if they are not
+// wanted or the platform has none.
 func subscribe(wanted bool, signals []os.Signal) chan os.Signal {
 	c := make(chan os.Signal, signalBacklog)
 	// Without any signals, Notify would relay all there are.

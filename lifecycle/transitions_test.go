@@ -373,7 +373,8 @@ func TestForceLeavesAHangingHook(t *testing.T) {
 	})
 }
 
-// TestPhaseInEachStep asks for the phase, and for what is too late, in the middle of each step.
+// TestPhaseInEachStep asks for the phase, and for what is too late, in the middle of each
+// step.
 func TestPhaseInEachStep(t *testing.T) {
 	eachStep(t, func(t *testing.T, cfg Config, _ int, middle time.Duration) {
 		m := New(cfg, busyPlay(t).actions(), nil)

@@ -12,8 +12,9 @@ import (
 
 // temporary are the errors of accept(2) after which accepting may succeed. The first four
 // are a shortage, which ends when other connections do. The others belong to the
-// connection that was about to be accepted: Linux passes errors already pending on the new
-// socket, and a firewall's refusal, through accept, and asks to treat them like EAGAIN.
+// connection that was about to be accepted: Linux passes errors already pending on the
+// new socket, and a firewall's refusal, through accept, and asks to treat them like
+// EAGAIN.
 var temporary = []error{
 	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
 	syscall.EPROTO, syscall.EPERM, syscall.ENETDOWN, syscall.ENETUNREACH,
@@ -40,8 +41,8 @@ func isAborted(err error) bool { return errors.Is(err, syscall.ECONNABORTED) }
 // lasts stays visible without filling the log.
 const warnInterval = 10 * time.Second
 
-// failureLog turns a stream of failing and succeeding Accepts into few log lines. The zero
-// value is ready; its methods may be called concurrently.
+// failureLog turns a stream of failing and succeeding Accepts into few log lines. The
+// zero value is ready; its methods may be called concurrently.
 type failureLog struct {
 	mu       sync.Mutex // guards all below
 	failing  bool       // there was a warning since the last success

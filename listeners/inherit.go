@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// Sockets are the listening sockets of a process. Some may come from the process before it
-// or from the service manager, and all may be passed on. The zero value has inherited
+// Sockets are the listening sockets of a process. Some may come from the process before
+// it or from the service manager, and all may be passed on. The zero value has inherited
 // nothing. All methods may be called concurrently.
 type Sockets struct {
 	// mu guards what follows.
@@ -70,13 +70,13 @@ func Inherited(getenv func(string) string) (*Sockets, error) {
 }
 
 // Listen returns the inherited socket for address, or opens one as the function [Listen]
-// does. An inherited socket is found by the address that the process before had for it, by
-// the address that it is bound to, or by "fd:" and its name. ctx bounds name resolution
-// alone.
+// does. An inherited socket is found by the address that the process before had for it,
+// by the address that it is bound to, or by "fd:" and its name. ctx bounds name
+// resolution alone.
 //
-// The listener supports SetDeadline and SyscallConn. Closing it removes the file of a Unix
-// socket that this process has made, but not after [Sockets.KeepFiles]. The file of an
-// inherited socket is removed only after [Sockets.OwnFiles].
+// The listener supports SetDeadline and SyscallConn. Closing it removes the file of a
+// Unix socket that this process has made, but not after [Sockets.KeepFiles]. The file of
+// an inherited socket is removed only after [Sockets.OwnFiles].
 func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, error) {
 	if in := s.take(ctx, address); in != nil {
 		return s.add(in.Listener, address, in.Unlink, true)
@@ -168,8 +168,8 @@ func (s *Sockets) KeepFiles() {
 	s.keep = true
 }
 
-// Close closes every listener that Listen has returned, at once. Where another process has
-// the socket too, nothing is lost: it accepts what the kernel has queued.
+// Close closes every listener that Listen has returned, at once. Where another process
+// has the socket too, nothing is lost: it accepts what the kernel has queued.
 func (s *Sockets) Close() error {
 	s.mu.Lock()
 	open := slices.Clone(s.open)

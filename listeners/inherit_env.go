@@ -11,8 +11,8 @@ import (
 )
 
 // firstPassed is the number of the first descriptor that is passed, after the standard
-// ones. It is SD_LISTEN_FDS_START of sd_listen_fds(3), and where os/exec puts the first of
-// its ExtraFiles.
+// ones. It is SD_LISTEN_FDS_START of sd_listen_fds(3), and where os/exec puts the first
+// of its ExtraFiles.
 const firstPassed = 3
 
 // maxPassed bounds the number of sockets. A greater one is a mistake in the environment.
@@ -34,8 +34,8 @@ const (
 // unnamedSocket is the name of a socket that the service manager has not named.
 const unnamedSocket = "unknown"
 
-// passedSocket is one element of the list in envInherit. Older binaries ignore new fields,
-// so that an upgrade may go back to them.
+// passedSocket is one element of the list in envInherit. Older binaries ignore new
+// fields, so that an upgrade may go back to them.
 type passedSocket struct {
 	// Address is the one that the socket was asked for by, or "fd:NAME".
 	Address string `json:"address"`

@@ -22,9 +22,9 @@ const staleProbeTimeout = time.Second
 // has the options of that Config.
 //
 // Listen removes the file of a Unix socket that a dead process left behind. If a process
-// listens there, the error wraps syscall.EADDRINUSE; a file that is no socket stays. Close
-// removes the file. Of two processes that start on one stale file in the same moment, the
-// later one gets the path.
+// listens there, the error wraps syscall.EADDRINUSE; a file that is no socket stays.
+// Close removes the file. Of two processes that start on one stale file in the same
+// moment, the later one gets the path.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network, target, err := splitAddress(address)
 	if err != nil {

@@ -21,8 +21,8 @@ const (
 // Emptying the kernel's queue. A deadline that has passed fails Accept before it looks at
 // the queue, so each Accept gets a deadline a little ahead. A goroutine that loses the
 // processor may find it passed all the same, so the queue counts as empty only after
-// several misses in a row. drainLimit is the time that Accept itself may take: it ends the
-// emptying where new connections keep coming.
+// several misses in a row. drainLimit is the time that Accept itself may take: it ends
+// the emptying where new connections keep coming.
 const (
 	drainWait   = 5 * time.Millisecond
 	drainMisses = 2
@@ -151,9 +151,9 @@ func (l *Listener) acceptQueued() (net.Conn, error) {
 
 // Stop ends listening without losing a connection: Accept goes on returning what the
 // kernel already holds, for a second of its own time at most, and then closes the socket.
-// Stop returns at once; the goroutine in Accept does the work, so without one, call Close.
-// A listener without SetDeadline is closed at once. Stop is idempotent, and has no effect
-// after Close or Detach.
+// Stop returns at once; the goroutine in Accept does the work, so without one, call
+// Close. A listener without SetDeadline is closed at once. Stop is idempotent, and has no
+// effect after Close or Detach.
 func (l *Listener) Stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

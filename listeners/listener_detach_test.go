@@ -213,7 +213,8 @@ func (l *lateListener) SetDeadline(t time.Time) error {
 	return nil
 }
 
-// TestDetachKeepsTheLastConnection: an Accept that has a connection in its hands returns it, and Detach waits for that.
+// TestDetachKeepsTheLastConnection: an Accept that has a connection in its hands returns
+// it, and Detach waits for that.
 func TestDetachKeepsTheLastConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &lateListener{woken: make(chan struct{})}

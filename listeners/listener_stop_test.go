@@ -160,7 +160,7 @@ func TestStopOutOfFiles(t *testing.T) {
 			if answers[n] != nil {
 				return nil, answers[n]
 			}
-			return new(countedConn), nil
+			return new(net.TCPConn), nil
 		}
 		l := New(deadlineListener{inner}, nil)
 		l.Stop()

@@ -16,7 +16,8 @@ import (
 // Every error names the address.
 //
 // The sockets in keep are open already and are the address's first ones (see [Unwrap]).
-// They get this Config's options, and stay open at a failure. Surplus ones are left alone.
+// They get this Config's options, and stay open at a failure. Surplus ones are left
+// alone.
 //
 // listen opens each other socket. It is [Listen], [Sockets.Listen] or the like, and must
 // pass on its context; nil means Listen. Where the port is 0, the first socket decides it

@@ -136,7 +136,8 @@ func TestOpenFailsAndKeeps(t *testing.T) {
 	conn.Close()
 }
 
-// TestOpenReusePortInheritsAll: all sockets of the process before are used again, and none is opened beside them.
+// TestOpenReusePortInheritsAll: all sockets of the process before are used again, and
+// none is opened beside them.
 func TestOpenReusePortInheritsAll(t *testing.T) {
 	before := openAll(t, sharing("127.0.0.1:0", 2), nil)
 	s := new(Sockets)
@@ -158,7 +159,8 @@ func TestOpenReusePortInheritsAll(t *testing.T) {
 	}
 }
 
-// TestOpenReusePortFindsOthers: somebody else's socket is a failure, though both would share the port.
+// TestOpenReusePortFindsOthers: somebody else's socket is a failure, though both would
+// share the port.
 func TestOpenReusePortFindsOthers(t *testing.T) {
 	others, err := Listen(withOption(t.Context(), sharedPort), "127.0.0.1:0")
 	if err != nil {
@@ -192,7 +194,8 @@ func TestOpenAllOrNone(t *testing.T) {
 	}
 }
 
-// tcpOptions are the options of a connection: seconds, but for the user timeout's milliseconds.
+// tcpOptions are the options of a connection: seconds, but for the user timeout's
+// milliseconds.
 type tcpOptions struct{ Keepalive, Idle, Interval, Count, UserTimeout int }
 
 func optionsOf(t *testing.T, conn net.Conn) (o tcpOptions) {
@@ -224,7 +227,8 @@ func optionsOf(t *testing.T, conn net.Conn) (o tcpOptions) {
 	return o
 }
 
-// TestOpenTCPOptions looks at connections of sockets that are opened and of inherited ones.
+// TestOpenTCPOptions looks at connections of sockets that are opened and of inherited
+// ones.
 func TestOpenTCPOptions(t *testing.T) {
 	tests := []struct {
 		name   string

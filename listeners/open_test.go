@@ -66,7 +66,8 @@ func TestOpenOne(t *testing.T) {
 	}
 }
 
-// TestOpenBacklog fills the queue of a Unix socket, which refuses at once when it is full.
+// TestOpenBacklog fills the queue of a Unix socket, which refuses at once when it is
+// full.
 func TestOpenBacklog(t *testing.T) {
 	const backlog = 2
 	l := openAll(t, Config{Address: "unix:" + filepath.Join(t.TempDir(), "x.sock"), Backlog: backlog}, nil)[0]

@@ -60,8 +60,8 @@ func control(raw syscall.RawConn, set func(fd uintptr) error) error {
 const keepaliveCount = 9
 
 // A quietListener is a socket whose connections package net gives no keepalive. They
-// inherit the listening socket's: setting it on each takes four system calls, 3 µs of some
-// 70 for a connection with one request.
+// inherit the listening socket's: setting it on each takes four system calls, 3 µs of
+// some 70 for a connection with one request.
 type quietListener struct{ *net.TCPListener }
 
 // tuned returns a listener whose connections have the TCP options. It is l where they
@@ -96,7 +96,8 @@ type tunedListener struct {
 	userTimeout  time.Duration
 }
 
-// Accept implements [net.Listener]. It returns the connection of the listener below as it is.
+// Accept implements [net.Listener]. It returns the connection of the listener below as it
+// is.
 func (l *tunedListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if tcp, ok := conn.(*net.TCPConn); ok && err == nil {

@@ -15,8 +15,8 @@ const (
 	inheritsKeepalive = true // tcp(7): connections have the options of the socket that accepts them
 )
 
-// Socket options from socket.h and tcp.h of Linux. Package syscall, which is frozen, lacks
-// them on some architectures.
+// Socket options from socket.h and tcp.h of Linux. Package syscall, which is frozen,
+// lacks them on some architectures.
 const (
 	soReusePort     = 0xf
 	soReusePortMIPS = 0x200
@@ -26,7 +26,8 @@ const (
 	tcpUserTimeout  = 0x12
 )
 
-// setReusePort lets sockets of the same user share an address, if all of them have it set.
+// setReusePort lets sockets of the same user share an address, if all of them have it
+// set.
 func setReusePort(raw syscall.RawConn) error {
 	option := soReusePort
 	if strings.HasPrefix(runtime.GOARCH, "mips") {

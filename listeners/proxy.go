@@ -49,7 +49,8 @@ func (c ProxyConfig) validate() error {
 	return errors.Join(f...)
 }
 
-// check finds the faults. Trusted peers without a mode are one, except in an explicit "off".
+// check finds the faults. Trusted peers without a mode are one, except in an explicit
+// "off".
 func (c ProxyConfig) check(f *faults) {
 	switch c.mode() {
 	case ProxyOff:
@@ -75,10 +76,10 @@ func (c ProxyConfig) check(f *faults) {
 // The header may come in pieces, within three seconds.
 //
 // Accept never waits for a header. The first Read, Write or RemoteAddr of a connection
-// does, so call them in the connection's own goroutine. LocalAddr does not wait, and is the
-// socket's until then. All reads and writes fail where the header is missing, broken, too
-// slow or not from a trusted peer. The method HeaderError() error waits and returns that
-// error: [ErrProxySilent] for a peer that has sent nothing.
+// does, so call them in the connection's own goroutine. LocalAddr does not wait, and is
+// the socket's until then. All reads and writes fail where the header is missing, broken,
+// too slow or not from a trusted peer. The method HeaderError() error waits and returns
+// that error: [ErrProxySilent] for a peer that has sent nothing.
 func NewProxyListener(l net.Listener, c ProxyConfig) (net.Listener, error) {
 	if err := c.validate(); err != nil {
 		return nil, err

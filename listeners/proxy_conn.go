@@ -70,7 +70,8 @@ func (c *proxyConn) HeaderError() error {
 	return c.err
 }
 
-// readHeader reads until it is clear whether there is a header, and to its end if there is.
+// readHeader reads until it is clear whether there is a header, and to its end if there
+// is.
 func (c *proxyConn) readHeader() (*ProxyInfo, error) {
 	if c.required && !c.trusted {
 		return nil, errProxyUntrusted
@@ -148,7 +149,8 @@ func (c *proxyConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// ReadFrom implements [io.ReaderFrom] by the socket's own, which may use sendfile or splice.
+// ReadFrom implements [io.ReaderFrom] by the socket's own, which may use sendfile or
+// splice.
 func (c *proxyConn) ReadFrom(r io.Reader) (int64, error) {
 	if err := c.HeaderError(); err != nil {
 		return 0, err

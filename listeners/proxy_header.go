@@ -46,8 +46,8 @@ type ProxyTLS struct {
 	CommonName string
 }
 
-// ProxyInfoOf returns what the PROXY protocol header of a connection says. It reports false
-// where there is none, or a bad one. It looks through wrappers that have a method
+// ProxyInfoOf returns what the PROXY protocol header of a connection says. It reports
+// false where there is none, or a bad one. It looks through wrappers that have a method
 // NetConn() net.Conn.
 //
 // It waits for the header, and may be called concurrently with all of conn's methods.
@@ -69,8 +69,8 @@ func ProxyInfoOf(conn net.Conn) (ProxyInfo, bool) {
 	}
 }
 
-// The two forms of a header (PROXY protocol specification, sections 2.1 and 2.2). The space
-// belongs to the first signature: without it, the word may begin a request line.
+// The two forms of a header (PROXY protocol specification, sections 2.1 and 2.2). The
+// space belongs to the first signature: without it, the word may begin a request line.
 const (
 	proxySignature1 = "PROXY "
 	proxySignature2 = "\r\n\r\n\x00\r\nQUIT\n"
@@ -96,8 +96,8 @@ const (
 	proxyTooLong                    // They begin a header that is too long.
 )
 
-// scanProxyHeader looks for a header at the beginning of b, and for its length, which is 0
-// while it is not known.
+// scanProxyHeader looks for a header at the beginning of b, and for its length, which is
+// 0 while it is not known.
 func scanProxyHeader(b []byte) (length int, answer proxyAnswer) {
 	switch {
 	case bytes.HasPrefix(b, []byte(proxySignature1)):

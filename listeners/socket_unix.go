@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// adopt returns the listener of a socket that this process was started with. It closes the
-// descriptor itself: unlike the listener's, a child process would inherit it. It leaves
-// alone what is no listening stream socket, because it may be anything.
+// adopt returns the listener of a socket that this process was started with. It closes
+// the descriptor itself: unlike the listener's, a child process would inherit it. It
+// leaves alone what is no listening stream socket, because it may be anything.
 func adopt(fd int, name string) (net.Listener, error) {
 	if err := checkListening(fd); err != nil {
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)

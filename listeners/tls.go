@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// defaultNextProtos is the default of ALPN: HTTP/2 (RFC 9113, section 3.2) before HTTP/1.1
-// (RFC 7301, section 6).
+// defaultNextProtos is the default of ALPN: HTTP/2 (RFC 9113, section 3.2) before
+// HTTP/1.1 (RFC 7301, section 6).
 var defaultNextProtos = []string{"h2", "http/1.1"}
 
 // TLS is the loaded material of a TLSConfig, made by [NewTLS]. All methods may be called
@@ -24,9 +24,9 @@ type TLS struct {
 	current atomic.Pointer[material]
 }
 
-// NewTLS loads what c names. It falls back to nothing: it fails for a configuration that is
-// invalid or off, and for material that cannot be read, decrypted or paired. An expired
-// certificate loads with a warning.
+// NewTLS loads what c names. It falls back to nothing: it fails for a configuration that
+// is invalid or off, and for material that cannot be read, decrypted or paired. An
+// expired certificate loads with a warning.
 func NewTLS(c TLSConfig) (*TLS, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -63,12 +63,12 @@ func baseConfig(c TLSConfig) *tls.Config {
 }
 
 // Config returns a new configuration for a server. Its certificate, client CA and ticket
-// keys follow every later Reload. ALPN offers nextProtos, or h2 and http/1.1 where none is
-// given.
+// keys follow every later Reload. ALPN offers nextProtos, or h2 and http/1.1 where none
+// is given.
 //
 // Call it once for a listener, not for each connection: without a ticket_keys file, the
-// session ticket keys live in the configuration that the listener gives to crypto/tls. Its
-// other fields take no part in a handshake, because GetConfigForClient answers each.
+// session ticket keys live in the configuration that the listener gives to crypto/tls.
+// Its other fields take no part in a handshake, because GetConfigForClient answers each.
 func (t *TLS) Config(nextProtos ...string) *tls.Config {
 	if len(nextProtos) == 0 {
 		nextProtos = defaultNextProtos

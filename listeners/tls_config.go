@@ -109,8 +109,8 @@ func (c TLSConfig) check(f *faults) {
 	}
 }
 
-// refuse makes a fault of each of the named keys that is set, or of any key but mode where
-// none is named.
+// refuse makes a fault of each of the named keys that is set, or of any key but mode
+// where none is named.
 func (c TLSConfig) refuse(f *faults, reason string, names ...string) {
 	for _, key := range []struct {
 		name string

@@ -111,8 +111,8 @@ type source string
 // inlineMarker begins every PEM block (RFC 7468, section 2), and no sensible path.
 const inlineMarker = "-----BEGIN "
 
-// inline reports whether the value is text rather than a path. A value of several lines is
-// broken text: taken for a path, it would show the key in an error message.
+// inline reports whether the value is text rather than a path. A value of several lines
+// is broken text: taken for a path, it would show the key in an error message.
 func (s source) inline() bool {
 	return strings.Contains(string(s), inlineMarker) || strings.ContainsAny(string(s), "\r\n")
 }

@@ -12,11 +12,12 @@ import (
 // rotation needs two or three.
 const maxTicketKeys = 32
 
-// errTicketKey says what a line must be. It does not repeat the line, which is secret even
-// where it is wrong.
+// errTicketKey says what a line must be. It does not repeat the line, which is secret
+// even where it is wrong.
 var errTicketKey = errors.New("want 32 bytes in hex or base64")
 
-// parseTicketKeys reads one key a line. It skips empty lines and lines that begin with "#".
+// parseTicketKeys reads one key a line. It skips empty lines and lines that begin with
+// "#".
 func parseTicketKeys(text []byte) ([][32]byte, error) {
 	var keys [][32]byte
 	number := 0

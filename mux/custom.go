@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux/internal/sub"
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
@@ -24,7 +24,7 @@ type Matcher = func(io.Reader) bool
 type custom struct {
 	name     string
 	matchers []Matcher
-	listener *listeners.Sub
+	listener *sub.Listener
 	after    bool // asked after the built-in protocols
 }
 
@@ -45,8 +45,8 @@ const customBacklog = 128
 // The caller serves the listener's connections and closes them. They count in a pool
 // called name, [FromConn] describes them, and their [DrainContextOf] ends when they are
 // to leave. Accept returns an error that wraps net.ErrClosed once the server has stopped
-// accepting and the queue is empty. Closing the listener closes nothing else. Match panics
-// for the name of a built-in pool, and once the server serves.
+// accepting and the queue is empty. Closing the listener closes nothing else. Match
+// panics for the name of a built-in pool, and once the server serves.
 func (s *Server) Match(name string, matchers ...Matcher) net.Listener {
 	return s.addCustom(name, false, matchers)
 }
@@ -67,7 +67,7 @@ func (s *Server) addCustom(name string, after bool, matchers []Matcher) net.List
 	if s.started {
 		panic("mux: a custom protocol was added after the server had begun to serve")
 	}
-	c := &custom{name, slices.Clone(matchers), listeners.NewSub(customAddr(&s.initial), customBacklog), after}
+	c := &custom{name, slices.Clone(matchers), sub.New(customAddr(&s.initial), customBacklog), after}
 	s.custom = append(s.custom, c)
 	return c.listener
 }

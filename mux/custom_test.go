@@ -31,7 +31,8 @@ func serveEach(l net.Listener, handle func(net.Conn)) {
 	}
 }
 
-// TestMatcherSniffTime: a custom matcher may wait as long as the configuration says, and no longer.
+// TestMatcherSniffTime: a custom matcher may wait as long as the configuration says, and
+// no longer.
 func TestMatcherSniffTime(t *testing.T) {
 	const banner = "SSH-2.0-client\r\n"
 	for _, tt := range []struct {
@@ -92,7 +93,8 @@ func TestMatcherSniffBytes(t *testing.T) {
 	}
 }
 
-// TestMatcherPanics: a matcher that panics has not matched, and the connection is the next one's.
+// TestMatcherPanics: a matcher that panics has not matched, and the connection is the
+// next one's.
 func TestMatcherPanics(t *testing.T) {
 	var log syncBuffer
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(recordingLog(&log)))
@@ -158,8 +160,8 @@ func (c *splitHello) Write(p []byte) (int, error) {
 }
 
 // TestClientHelloSNI: on a plaintext port, a listener gets the TLS clients of its names
-// with all that they have sent, and ends TLS itself. HTTP beside it is served, and clients
-// of other names get an alert.
+// with all that they have sent, and ends TLS itself. HTTP beside it is served, and
+// clients of other names get an alert.
 func TestClientHelloSNI(t *testing.T) {
 	ca := newAuthority(t)
 	config := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "*.example.com")}}
