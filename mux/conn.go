@@ -241,7 +241,7 @@ func (c *conn) settle() {
 		c.reject(protocols.FailureDraining)
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
-	case v.Protocol == protocols.TLS:
+	case v.Protocol == protocols.TLS && v.Reason != customReason: // A custom protocol may be called "tls".
 		c.reject(protocols.FailureNoMatch)
 	}
 	c.logVerdict()
