@@ -141,7 +141,7 @@ func (c *conn) denial(r *http.Request) http.HandlerFunc {
 
 // deny counts the connection, once, and returns a handler that answers with status.
 func (c *conn) deny(status int, text string) http.HandlerFunc {
-	if c.claim(flagDenied) {
+	if c.rare().denied.CompareAndSwap(false, true) {
 		c.reject(protocols.FailureNoMatch)
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {

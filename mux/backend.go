@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"slices"
 
-	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux/internal/sub"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -22,12 +22,12 @@ type backend struct {
 	// that turn out to be for net/http, which come by onward.
 	webSockets *protocols.WebSocketServer
 	webSocket  *http.Server
-	onward     *listeners.Sub
+	onward     *sub.Listener
 	http2      *http.Server
 	h2c        *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
 	grpc       *protocols.GRPCServers
 	// refusals is where HTTP/2 connections go that a limit keeps out.
-	refusals *listeners.Sub
+	refusals *sub.Listener
 	refuser  *http.Server
 }
 
@@ -46,9 +46,9 @@ func (s *Server) newBackend(c *Config) (*backend, error) {
 	}
 	b.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
 	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, hooks, connAge)
-	b.refusals = listeners.NewSub(listenAddr("refusals"), maxRefusals)
+	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
-	b.onward = listeners.NewSub(listenAddr("onward"), 0)
+	b.onward = sub.New(listenAddr("onward"), 0)
 	b.webSockets = protocols.NewWebSocketServer(c.HTTP1, hooks, func(nc net.Conn) error {
 		return b.onward.Deliver(context.Background(), nc) // The end of onward ends it.
 	})

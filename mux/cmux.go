@@ -50,7 +50,7 @@ func (r *root) divide() error {
 	}
 	attachCustoms := func(after bool) {
 		for _, custom := range r.server.customs(after) {
-			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.matchers...)}
+			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.match)}
 			wg.Go(func() { custom.pump(l) })
 		}
 	}

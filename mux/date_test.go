@@ -122,6 +122,7 @@ func TestDateIsNotKept(t *testing.T) {
 
 // TestDateMoves: the field keeps up with the clock on a connection that is asked again and again.
 func TestDateMoves(t *testing.T) {
+	t.Parallel()
 	s := serveOn(t, mux.New(mux.WithLogger(discard), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
 	}))), listen(t))

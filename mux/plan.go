@@ -77,11 +77,7 @@ func (p *planner) compareListeners(from, to []listeners.Config) {
 
 // shown returns a listener's configuration as it takes effect and without secrets.
 func shown(c listeners.Config) listeners.Config {
-	c.Protocols = c.EffectiveProtocols()
-	c.ProxyProtocol.Mode = c.ProxyProtocol.EffectiveMode()
-	c.TLS.Mode = c.TLS.EffectiveMode()
-	c.TLS = c.TLS.Redacted()
-	return c
+	return c.Shown()
 }
 
 // compareSecrets finds the changes of what shown hides.

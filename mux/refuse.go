@@ -53,7 +53,7 @@ func (s *Server) refuse(c *conn, tag pool.Tag) {
 	s.conns.Exempt(&c.account)
 	c.account.SetCloseReason(pool.ReasonRefused)
 	polite := !s.tooManyRefusals() && !c.verdict().IsUndecided() && s.conns.Move(&c.account, refusedTag)
-	c.settle()
+	c.advance(stageServing)
 	if polite {
 		switch p := c.verdict().Protocol; {
 		case c.refused == refusedNoMatch:

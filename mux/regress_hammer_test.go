@@ -29,7 +29,10 @@ import (
 // TestHammer: everything at once, with times that run out all the time. It looks for races, panics, hangs and drift.
 func TestHammer(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
-		t.Run(fmt.Sprint(withTLS), func(t *testing.T) { hammer(t, withTLS) })
+		t.Run(fmt.Sprint(withTLS), func(t *testing.T) {
+			t.Parallel()
+			hammer(t, withTLS)
+		})
 	}
 }
 

@@ -2,7 +2,6 @@ package mux
 
 import (
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -220,23 +219,13 @@ func (s *Server) apply(c *Config, ch *change) {
 
 // retire has the clients of roots that accept no more leave, each at a moment of the spread, and
 // waits until they have. Then it closes the backends that nobody uses any more.
-func (s *Server) retire(roots []*root, spread time.Duration) {
+func (s *Server) retire(roots []*root, over time.Duration) {
 	if len(roots) == 0 {
 		return
 	}
 	_ = waitRoots(s.serving, roots)
-	theirs := func(c *conn) bool { return slices.Contains(roots, c.root) }
-	var leaving []*conn
-	for _, a := range s.conns.Conns() {
-		if c, ok := a.Owner().(*conn); ok && theirs(c) {
-			leaving = append(leaving, c)
-		}
-	}
-	for i, c := range leaving {
-		at := time.Duration((float64(i) + rand.Float64()) / float64(len(leaving)) * float64(spread)) //nolint:gosec // A herd is spread, no secret is made.
-		c.set(flagNoGrace)
-		c.ends.Store(int64(sinceStart() + at)) // The sweep tells it then, as one that has reached its age.
-	}
+	leaving := s.departures.all(func(c *conn) bool { return slices.Contains(roots, c.root) })
+	spread(s.serving, slices.Clone(leaving), over, func(c *conn) { s.departures.leave(c, pool.ReasonAge, 0) })
 	tick := time.NewTicker(retireInterval)
 	defer tick.Stop()
 	for slices.ContainsFunc(leaving, func(c *conn) bool { return c.account.State() != pool.StateClosing }) {

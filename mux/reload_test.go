@@ -161,6 +161,7 @@ func TestReloadRuntime(t *testing.T) {
 // TestReloadServers: what the protocols' servers are made with changes for new connections, and the old ones
 // end by themselves: a stream that is open lives on.
 func TestReloadServers(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.GRPC.MaxRecvBytes = 1000 })
 	old := testpb.NewTestServiceClient(s.grpcClient(t))
 	stream, err := old.FullDuplexCall(t.Context())
@@ -211,6 +212,7 @@ func TestReloadServers(t *testing.T) {
 // TestReloadAddress: a new address is served before the old one is released, what is in flight there ends
 // by itself, and idle connections are closed.
 func TestReloadAddress(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(*mux.Config) {})
 	idle := s.dial(t)
 	r := bufio.NewReader(idle)
@@ -243,6 +245,7 @@ func TestReloadAddress(t *testing.T) {
 
 // TestReloadKeepsSocket: while the listener's settings change over and over, no connection is refused or lost.
 func TestReloadKeepsSocket(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.Drain.Spread = 20 * time.Millisecond })
 	var stop atomic.Bool
 	failed := make(chan error, 4)
@@ -408,6 +411,7 @@ func TestReloadBrought(t *testing.T) {
 
 // TestReloadWebSocket: WebSockets of a server that is replaced get 1001 and an end; those of others stay.
 func TestReloadWebSocket(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) {
 		c.Listeners = append(c.Listeners, listeners.Config{Address: freeAddress(t)})
 	})

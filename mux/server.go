@@ -53,7 +53,7 @@ type Server struct {
 	webSockets *protocols.WebSockets
 	livez      http.Handler
 	readyz     http.Handler
-	notices    notices
+	departures departures
 	closed     closedBook
 
 	startOnce sync.Once
@@ -72,10 +72,9 @@ type Server struct {
 	// handing ends when custom listeners have had their time to take connections.
 	handing     context.Context
 	stopHanding context.CancelFunc
-	// stopping is set at the same time, telling when clients are told to leave,
-	// and cutting when every connection is to be closed.
-	stopping, telling, cutting atomic.Bool
-	background                 background
+	// stopping is set at the same time, and cutting when every connection is to be closed.
+	stopping, cutting atomic.Bool
+	background        background
 	// admission is held by whoever waits for room for a connection, so that one place is taken once.
 	admission sync.Mutex
 
@@ -128,6 +127,9 @@ func New(options ...Option) *Server {
 		Counter: countMessages,
 		Ended:   webSocketEnded,
 	})
+	s.departures.conns, s.departures.webSockets = &s.conns, s.webSockets
+	s.departures.background, s.departures.serving = &s.background, s.serving
+	s.departures.fresh.Store(int64(freshTime))
 	s.machine = lifecycle.New(c.Drain, lifecycle.Actions{
 		Announce:        s.announce,
 		StopAccepting:   s.stopAccepting,
@@ -335,9 +337,8 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 			if tag == pool.Tag(protocols.GRPC) && c.seldom().state != nil {
 				c.showByAddr()
 			}
-			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
-			c.settle()
-			return true
+			c.setDue(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
+			return c.advance(stageServing)
 		}
 		c.refused = refusedLimit
 	}

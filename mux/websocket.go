@@ -128,7 +128,7 @@ func reserveWebSocket(r *http.Request) bool {
 		return true
 	}
 	if c.root.server.conns.Reserve(pool.Tag(protocols.WebSocket)) {
-		c.set(flagReserved)
+		c.rare().reserved.Store(true)
 		return true
 	}
 	c.root.server.conns.Reject(pool.Tag(protocols.WebSocket), pool.ReasonLimit)
@@ -138,7 +138,7 @@ func reserveWebSocket(r *http.Request) bool {
 // releaseWebSocket gives the place back.
 func releaseWebSocket(r *http.Request) {
 	if c, ok := needsPlace(r); ok {
-		c.unset(flagReserved)
+		c.rare().reserved.Store(false)
 		c.root.server.conns.Release(pool.Tag(protocols.WebSocket))
 	}
 }
@@ -149,7 +149,7 @@ var errNoPlace = errors.New("mux: too many WebSockets")
 // takePlace moves the connection of a handshake to the pool of WebSockets, for a handler that takes it over
 // by itself. It reports false where that is full. c may be nil.
 func (c *conn) takePlace() bool {
-	if c == nil || c.has(flagReserved) {
+	if c == nil || c.seldom().reserved.Load() {
 		return true
 	}
 	_, full := c.root.server.conns.MoveWithin(&c.account, pool.Tag(protocols.WebSocket))

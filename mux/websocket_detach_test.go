@@ -18,6 +18,7 @@ import (
 // TestWebSocketBehindHandlers: a WebSocket is served behind the return of its request's handler where nobody can tell, and
 // within it where somebody waits for that; it is booked and logged alike, when it is over.
 func TestWebSocketBehindHandlers(t *testing.T) {
+	t.Parallel()
 	routed := func(pattern string, h http.Handler) http.Handler {
 		m := http.NewServeMux()
 		m.Handle(pattern, h)
@@ -52,6 +53,7 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 			"panics":  {panics: true, code: -1},
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
 				var log lines
 				contexts := make(chan context.Context, 1)
 				h := func(ctx context.Context, c *websocket.Conn, r *http.Request) error {

@@ -25,10 +25,12 @@ func (c *tally) got() []int64 { return []int64{c.received.Load(), c.sent.Load()}
 // TestMessagesAreCounted: messages count each way, those included that came in one piece with the handshake; control
 // frames do not.
 func TestMessagesAreCounted(t *testing.T) {
+	t.Parallel()
 	text := func(s string) []byte { return appendWebSocketFrame(nil, textFrame, true, []byte(s)) }
 	for name, open := range wires() {
 		for _, early := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, early %v", name, early), func(t *testing.T) {
+				t.Parallel()
 				var counted tally
 				ended := make(chan error, 1)
 				hooks := WebSocketHooks{Counter: func(*http.Request) func(received, sent int) { return counted.add }}

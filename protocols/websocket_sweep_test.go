@@ -52,8 +52,10 @@ func TestDeadPeerIsFound(t *testing.T) {
 
 // TestQuietPeerIsKept: a peer that says nothing and answers pings is kept, and so is one whose handler does not read.
 func TestQuietPeerIsKept(t *testing.T) {
+	t.Parallel()
 	for name, reads := range map[string]bool{"read": true, "not read": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			release := make(chan struct{})
 			conn := served(t, quick(), func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
 				if reads {

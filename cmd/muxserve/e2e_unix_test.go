@@ -55,7 +55,7 @@ func TestDrain(t *testing.T) {
 	for _, mode := range []string{"off", "self-signed"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, "--tls", mode, "--drain-delay=200ms")
+			p := start(t, "--tls", mode, "--drain-delay=200ms", "--drain-spread=1s")
 			ctx, admin := t.Context(), httpClient(t, false)
 
 			const messages = 6

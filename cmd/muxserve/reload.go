@@ -22,7 +22,9 @@ const (
 
 // The log keys of a reload.
 const (
+	keyErr     = "err"
 	keyOrigin  = "origin"
+	keySignal  = "signal"
 	keyVersion = "version"
 	keyChanged = "changed"
 )
@@ -71,7 +73,7 @@ func (r *reloads) onSignal() {
 // notify tells the service manager about a reload, which does not depend on that.
 func (r *reloads) notify(tell func() (bool, error)) {
 	if _, err := tell(); err != nil {
-		r.process.logger.Warn("the service manager does not know about the reload", lifecycle.KeyErr, err)
+		r.process.logger.Warn("the service manager does not know about the reload", keyErr, err)
 	}
 }
 
@@ -133,7 +135,7 @@ func (r *reloads) change(origin string, load func() (*settings.Settings, error))
 	p := r.process
 	if phase := p.server.Phase(); phase != lifecycle.PhaseServing {
 		err := fmt.Errorf("%w: the server is %s", admin.ErrBusy, phase)
-		p.logger.Warn("configuration not reloaded", keyOrigin, origin, lifecycle.KeyErr, err)
+		p.logger.Warn("configuration not reloaded", keyOrigin, origin, keyErr, err)
 		return mux.Version{}, err
 	}
 	next, err := load()
@@ -145,7 +147,7 @@ func (r *reloads) change(origin string, load func() (*settings.Settings, error))
 	if err != nil {
 		version := r.history.failed(origin, err)
 		p.logger.Error("configuration and certificates not reloaded; the old ones stay in use", keyOrigin, origin,
-			keyVersion, version.Number, lifecycle.KeyErr, strings.ReplaceAll(err.Error(), "\n", "; "))
+			keyVersion, version.Number, keyErr, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return version, err
 	}
 	version := r.history.applied(origin, changes, next)

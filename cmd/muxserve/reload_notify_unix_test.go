@@ -36,6 +36,12 @@ func TestReloadTellsServiceManager(t *testing.T) {
 		}
 	})
 	p := startWith(t, []string{"NOTIFY_SOCKET=" + path}, textLog, "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--drain-delay=0")
+	// The process says that it is ready after it has printed its addresses.
+	eventually(t, "READY", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(said) > 0
+	})
 	p.signal(t, syscall.SIGHUP)
 	p.logged(t, "certificates unchanged", 1)
 	p.signal(t, syscall.SIGTERM)

@@ -189,7 +189,7 @@ const exitSignalled = 128
 func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
-			p.logger.Info("draining", lifecycle.KeySignal, s.String())
+			p.logger.Info("draining", keySignal, s.String())
 			p.handover.abandon()
 			p.handover.upgrader.Stop()
 			p.drain(ctx)
@@ -198,7 +198,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 			if number, ok := s.(syscall.Signal); ok {
 				p.forcedBy.CompareAndSwap(0, int64(number))
 			}
-			p.logger.Warn("a second signal: cutting what is left", lifecycle.KeySignal, s.String())
+			p.logger.Warn("a second signal: cutting what is left", keySignal, s.String())
 			p.server.Force()
 		},
 		Reload: func() { p.reloads.onSignal() },

@@ -12,7 +12,6 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
-	"github.com/muxserve/muxserve/lifecycle"
 )
 
 // The bounds of the admin server. There is none on a response: a profile takes
@@ -70,7 +69,7 @@ func (a *adminPages) serve(p *process, site *adminSite) {
 	}
 	go func() {
 		if err := site.server.Serve(site.listener); !errors.Is(err, http.ErrServerClosed) {
-			p.logger.Error("the admin listener failed", lifecycle.KeyErr, err)
+			p.logger.Error("the admin listener failed", keyErr, err)
 		}
 	}()
 }

@@ -24,7 +24,8 @@ type hint struct {
 
 // announce says where the server listens and how to try each of its protocols there.
 func announce(w io.Writer, addr net.Addr, c listeners.Config) {
-	mode, served := c.TLS.EffectiveMode(), c.EffectiveProtocols()
+	c = c.Shown()
+	mode, served := c.TLS.Mode, c.Protocols
 	var all []hint
 	var names []string
 	for _, h := range hints(addr, mode) {

@@ -83,7 +83,7 @@ func (h *handover) ready() {
 		return
 	}
 	if err = errors.Join(err, h.parent.Tell()); err != nil {
-		h.logger.Warn("not everybody knows that this process is ready", lifecycle.KeyErr, err)
+		h.logger.Warn("not everybody knows that this process is ready", keyErr, err)
 	}
 }
 
@@ -104,7 +104,7 @@ func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
 func (h *handover) feedWatchdog(ctx context.Context) {
 	interval, err := lifecycle.WatchdogInterval()
 	if err != nil {
-		h.logger.Warn("the watchdog hears nothing", lifecycle.KeyErr, err)
+		h.logger.Warn("the watchdog hears nothing", keyErr, err)
 	}
 	const often = 2
 	if interval < often {
@@ -129,10 +129,10 @@ func (h *handover) upgrade(ctx context.Context, drain func()) {
 	pid, err := h.upgrader.Upgrade(ctx)
 	switch {
 	case errors.Is(err, upgrade.ErrRunning) || errors.Is(err, upgrade.ErrUpgraded):
-		h.logger.Warn("upgrade refused", lifecycle.KeyErr, err)
+		h.logger.Warn("upgrade refused", keyErr, err)
 		return
 	case err != nil:
-		h.logger.Error("upgrade failed; this process serves on", lifecycle.KeyErr, err)
+		h.logger.Error("upgrade failed; this process serves on", keyErr, err)
 		return
 	}
 	h.logger.Info("upgraded: a new process serves, and this one drains", keyPID, pid)
@@ -157,7 +157,7 @@ func (h *handover) leave(admin *http.Server) {
 			_ = admin.Shutdown(over) // Nobody waits for its requests here.
 		}
 		if err := h.sockets.Close(); err != nil {
-			h.logger.Warn("a socket was not left properly", lifecycle.KeyErr, err)
+			h.logger.Warn("a socket was not left properly", keyErr, err)
 		}
 	})
 }

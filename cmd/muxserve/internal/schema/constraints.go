@@ -57,7 +57,7 @@ var known = map[string]constraints{
 	"listeners[].tls.max_version":     oneOf("", "1.2", "1.3"),
 	"listeners[].tls.client_auth":     oneOf("", "none", "request", "require", "verify-if-given", "require-and-verify"),
 	"listeners[].proxy_protocol.mode": oneOf("", listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired),
-	"listeners[].protocols":           oneOf(listeners.Config{}.EffectiveProtocols()...),
+	"listeners[].protocols":           oneOf(listeners.Config{}.Shown().Protocols...),
 	"listeners[].reuse_port":          between(0, 1024),
 	"sniff.max_bytes":                 between(minHeadBytes, 1<<20),
 	"limits.on_limit":                 oneOf(pool.Refuse, pool.Wait),

@@ -18,7 +18,7 @@ import (
 // of a socket that whoever started the process has opened.
 const (
 	unixPrefix      = "unix:"
-	inheritedPrefix = listeners.InheritedPrefix
+	inheritedPrefix = "fd:"
 )
 
 // isTCP reports whether an address is neither that of a Unix-domain socket nor an inherited one's.

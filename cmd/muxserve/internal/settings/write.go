@@ -63,13 +63,7 @@ const indentStep = "  "
 
 func structLines(v reflect.Value, indent, path string) []line {
 	if c, ok := reflect.TypeAssert[listeners.Config](v); ok {
-		c.Protocols = c.EffectiveProtocols()
-		c.ProxyProtocol.Mode = c.ProxyProtocol.EffectiveMode()
-		v = reflect.ValueOf(c)
-	}
-	if c, ok := reflect.TypeAssert[listeners.TLSConfig](v); ok {
-		c.Mode = c.EffectiveMode()
-		v = reflect.ValueOf(c.Redacted())
+		v = reflect.ValueOf(c.Shown())
 	}
 	var lines []line
 	for _, f := range fieldsOf(v.Type()) {

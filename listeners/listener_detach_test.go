@@ -33,7 +33,7 @@ func TestDetachLosesNothing(t *testing.T) {
 		config Config
 		hello  string
 	}{
-		{"plain", Config{TCPKeepalive: DefaultTCPKeepalive}, "x"},
+		{"plain", Config{TCPKeepalive: defaultKeepalive}, "x"},
 		{"layers", Config{ProxyProtocol: ProxyConfig{Mode: ProxyRequired, Trusted: []string{"127.0.0.1"}}}, header1 + "x"},
 	}
 	for _, tt := range tests {
@@ -213,7 +213,8 @@ func (l *lateListener) SetDeadline(t time.Time) error {
 	return nil
 }
 
-// TestDetachKeepsTheLastConnection: an Accept that has a connection in its hands returns it, and Detach waits for that.
+// TestDetachKeepsTheLastConnection: an Accept that has a connection in its hands returns
+// it, and Detach waits for that.
 func TestDetachKeepsTheLastConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &lateListener{woken: make(chan struct{})}

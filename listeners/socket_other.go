@@ -14,3 +14,5 @@ func adopt(int, string) (net.Listener, error) { return nil, errors.ErrUnsupporte
 
 // duplicate fails, for the same reason.
 func duplicate(syscall.Conn, string) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+func setBacklog(syscall.RawConn, int) error { return errors.ErrUnsupported }

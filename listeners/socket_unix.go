@@ -5,16 +5,15 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"syscall"
 )
 
-// adopt returns the listener of a socket that this process was started with.
-// The descriptor itself is closed: unlike the listener's, a program that this
-// process starts would inherit it.
-//
-// What is no listening stream socket is left alone, because it may be anything.
+// adopt returns the listener of a socket that this process was started with. It closes
+// the descriptor itself: unlike the listener's, a child process would inherit it. It
+// leaves alone what is no listening stream socket, because it may be anything.
 func adopt(fd int, name string) (net.Listener, error) {
 	if err := checkListening(fd); err != nil {
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
@@ -51,9 +50,9 @@ func checkListening(fd int) error {
 
 // duplicate returns a second descriptor of a listener's socket.
 //
-// A listener's method File will not do: os/exec calls Fd on what it passes, which
-// makes that file blocking, and with it the socket that this process goes on to
-// use. A file that os.NewFile made of a descriptor stays as it is.
+// A listener's method File will not do: os/exec calls Fd on what it passes, which makes
+// that file blocking, and with it the socket, which this process goes on to use. A file
+// that os.NewFile made of a descriptor stays as it is.
 func duplicate(sc syscall.Conn, name string) (*os.File, error) {
 	raw, err := sc.SyscallConn()
 	if err != nil {
@@ -62,8 +61,8 @@ func duplicate(sc syscall.Conn, name string) (*os.File, error) {
 	var f *os.File
 	var dupErr error
 	err = raw.Control(func(fd uintptr) {
-		// As package net does where a descriptor cannot be duplicated and marked
-		// in one call: the lock keeps away who would start a program between the two.
+		// As in package net: the lock keeps os/exec from starting a process between the
+		// two calls.
 		syscall.ForkLock.RLock()
 		defer syscall.ForkLock.RUnlock()
 		var second int
@@ -76,4 +75,12 @@ func duplicate(sc syscall.Conn, name string) (*os.File, error) {
 		err = os.NewSyscallError("dup", dupErr)
 	}
 	return f, err
+}
+
+// setBacklog changes the length of the queue of a socket that listens already, by another
+// listen(2). The kernel applies its own maximum.
+func setBacklog(raw syscall.RawConn, n int) error {
+	return control(raw, func(fd uintptr) error {
+		return os.NewSyscallError("listen", syscall.Listen(int(fd), min(n, math.MaxInt32)))
+	})
 }

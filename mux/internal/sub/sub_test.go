@@ -1,4 +1,4 @@
-package listeners
+package sub
 
 import (
 	"context"
@@ -8,7 +8,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // countedConn counts its Close calls.
 type countedConn struct {
@@ -21,10 +25,10 @@ func (c *countedConn) Close() error {
 	return nil
 }
 
-var subAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}
+var testAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}
 
-func TestSubDelivers(t *testing.T) {
-	s := NewSub(subAddr, 1)
+func TestDelivers(t *testing.T) {
+	s := New(testAddr, 1)
 	defer s.Close()
 	conn := new(countedConn)
 	if err := s.Deliver(t.Context(), conn); err != nil {
@@ -34,16 +38,16 @@ func TestSubDelivers(t *testing.T) {
 	if err != nil || got != net.Conn(conn) {
 		t.Errorf("Accept = %v, %v; want the delivered connection", got, err)
 	}
-	if s.Addr() != net.Addr(subAddr) {
-		t.Errorf("Addr() = %v, want %v", s.Addr(), subAddr)
+	if s.Addr() != net.Addr(testAddr) {
+		t.Errorf("Addr() = %v, want %v", s.Addr(), testAddr)
 	}
 }
 
-func TestSubDeliverBlocksWhenFull(t *testing.T) {
+func TestDeliverBlocksWhenFull(t *testing.T) {
 	for name, backlog := range map[string]int{"none": 0, "negative": -1, "two": 2} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := NewSub(subAddr, backlog)
+				s := New(testAddr, backlog)
 				for range max(backlog, 0) {
 					if err := s.Deliver(t.Context(), new(countedConn)); err != nil {
 						t.Fatal(err)
@@ -67,22 +71,22 @@ func TestSubDeliverBlocksWhenFull(t *testing.T) {
 	}
 }
 
-func TestSubDeliverEnds(t *testing.T) {
+func TestDeliverEnds(t *testing.T) {
 	cause := errors.New("cause")
 	tests := []struct {
 		name string
-		end  func(*Sub, context.CancelCauseFunc)
+		end  func(*Listener, context.CancelCauseFunc)
 		want error
 	}{
-		{"closed", func(s *Sub, _ context.CancelCauseFunc) { s.Close() }, net.ErrClosed},
-		{"cancelled", func(_ *Sub, cancel context.CancelCauseFunc) { cancel(cause) }, cause},
+		{"closed", func(s *Listener, _ context.CancelCauseFunc) { s.Close() }, net.ErrClosed},
+		{"cancelled", func(_ *Listener, cancel context.CancelCauseFunc) { cancel(cause) }, cause},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
-				s := NewSub(subAddr, 0)
+				s := New(testAddr, 0)
 				conn := new(countedConn)
 				result := make(chan error, 1)
 				go func() { result <- s.Deliver(ctx, conn) }()
@@ -99,8 +103,8 @@ func TestSubDeliverEnds(t *testing.T) {
 	}
 }
 
-func TestSubAfterClose(t *testing.T) {
-	s := NewSub(subAddr, 4)
+func TestAfterClose(t *testing.T) {
+	s := New(testAddr, 4)
 	queued := []*countedConn{new(countedConn), new(countedConn)}
 	for _, conn := range queued {
 		if err := s.Deliver(t.Context(), conn); err != nil {
@@ -125,35 +129,18 @@ func TestSubAfterClose(t *testing.T) {
 	}
 }
 
-func TestSubDiscard(t *testing.T) {
-	s := NewSub(subAddr, 1)
-	var discarded []net.Conn
-	s.Discard = func(conn net.Conn) { discarded = append(discarded, conn) }
-	conn := new(countedConn)
-	if err := s.Deliver(t.Context(), conn); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	if len(discarded) != 1 || discarded[0] != net.Conn(conn) {
-		t.Errorf("discarded %v, want the queued connection", discarded)
-	}
-	if n := conn.closes.Load(); n != 0 {
-		t.Errorf("a connection that Discard owns was closed %d times", n)
-	}
-}
-
-// TestSubLosesNothing closes in the middle of deliveries: each connection ends up
+// TestLosesNothing closes in the middle of deliveries: each connection ends up
 // accepted, discarded or still with its deliverer, and in one place only.
-func TestSubLosesNothing(t *testing.T) {
+func TestLosesNothing(t *testing.T) {
 	const rounds, deliverers = 200, 8
 	for range rounds {
-		var accepted, discarded, refused atomic.Int32
-		s := NewSub(subAddr, 2)
-		s.Discard = func(net.Conn) { discarded.Add(1) }
+		var accepted, refused atomic.Int32
+		var conn countedConn // for all deliveries
+		s := New(testAddr, 2)
 		var all sync.WaitGroup
 		for range deliverers {
 			all.Go(func() {
-				if s.Deliver(t.Context(), new(countedConn)) != nil {
+				if s.Deliver(t.Context(), &conn) != nil {
 					refused.Add(1)
 				}
 			})
@@ -168,7 +155,7 @@ func TestSubLosesNothing(t *testing.T) {
 		})
 		all.Go(func() { s.Close() })
 		all.Wait()
-		if got := accepted.Load() + discarded.Load() + refused.Load(); got != deliverers {
+		if got := accepted.Load() + conn.closes.Load() + refused.Load(); got != deliverers {
 			t.Fatalf("%d connections ended somewhere, want %d", got, deliverers)
 		}
 	}

@@ -92,6 +92,42 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// requestBody1 watches the body of the HTTP/1.1 request that a connection has at the
+// moment: whether its bytes are awaited. What has been received is the account's to say.
+type requestBody1 struct {
+	awaited  atomic.Bool // the handler reads, or net/http the rest behind the handler
+	declared atomic.Bool // the body's length is known
+}
+
+// begin has the handler read the body of r through b.
+func (b *requestBody1) begin(r *http.Request) {
+	b.declared.Store(r.ContentLength > 0)
+	r.Body = &awaitedBody{r.Body, b}
+}
+
+// handled notes that the handler has returned. net/http reads what it has left, up to
+// 256 KiB, before it takes the next request.
+func (b *requestBody1) handled() { b.awaited.Store(true) }
+
+// finish notes that the request is over.
+func (b *requestBody1) finish() { b.awaited.Store(false) }
+
+func (b *requestBody1) isAwaited() bool { return b.awaited.Load() }
+
+// awaitedBody is a request's body whose reads the sweep sees.
+type awaitedBody struct {
+	io.ReadCloser
+	watch *requestBody1
+}
+
+// Read implements [io.Reader].
+func (b *awaitedBody) Read(p []byte) (int, error) {
+	b.watch.awaited.Store(true)
+	n, err := b.ReadCloser.Read(p)
+	b.watch.awaited.Store(false)
+	return n, err
+}
+
 // writeStep is how much of a response goes into its stream at a time, so that a client which takes it slowly is seen to
 // move: a frame.
 const writeStep = 16 << 10
