@@ -91,7 +91,6 @@ func TestCloseReasons(t *testing.T) {
 	}{
 		{"nothing", nil, pool.ReasonServer, 0},
 		{"end of stream", steps{read(io.EOF)}, pool.ReasonPeer, 0},
-		{"end of stream, told by NoteError", steps{func(c *pool.Conn, _ *scripted) { c.NoteError(io.EOF); c.NoteError(nil) }}, pool.ReasonPeer, 0},
 		{"end of stream, then a close here", steps{read(io.EOF), read(opError(net.ErrClosed, "read"))}, pool.ReasonPeer, 0},
 		{"end of stream, then an answer", steps{read(io.EOF), write(nil)}, pool.ReasonPeer, 0},
 		{"end of stream, then a write breaks", steps{read(io.EOF), write(broken)}, pool.ReasonPeer, 0},
@@ -103,7 +102,6 @@ func TestCloseReasons(t *testing.T) {
 		{"read timeout", steps{read(timeout)}, pool.ReasonTimeout, pool.EventTimeout},
 		{"read timeout, then an answer", steps{read(timeout), write(nil)}, pool.ReasonTimeout, pool.EventTimeout},
 		{"read timeout, then read on", steps{read(timeout), read(nil)}, pool.ReasonServer, 0},
-		{"read timeout, then read past the wrapper", steps{read(timeout), func(c *pool.Conn, _ *scripted) { c.CountRead(1) }}, pool.ReasonServer, 0},
 		{"write timeout", steps{write(timeout)}, pool.ReasonTimeout, pool.EventTimeout},
 		{"write timeout, then written on", steps{write(timeout), write(nil)}, pool.ReasonServer, 0},
 		{"kernel gave up", steps{read(opError(os.NewSyscallError("read", syscall.ETIMEDOUT), "read"))}, pool.ReasonTimeout, pool.EventTimeout},

@@ -106,8 +106,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // read reads what is not peeked.
 func (t *http2Track) read(p []byte) (int, error) {
-	if r := t.readAhead(); r.isRaw() {
-		return r.Read(p)
+	if t.bare != nil {
+		return t.bare.ReadAhead(p)
 	}
 	return t.inner.Read(p)
 }
@@ -133,44 +133,38 @@ func (c *Conn) readPeeked(p []byte) (n int, ok bool, err error) {
 // grpc-go finds this method by its shape. The caller gives the buffer back; it
 // is nil where n is 0.
 //
-// That needs a connection that was recognised as HTTP2 or GRPC, and a wrapped one whose
-// socket can be read past it. Elsewhere, as with TLS, the buffer is taken first, as
-// grpc-go does for such connections.
+// That needs a connection that was recognised as HTTP2 or GRPC, over a bare socket.
+// Elsewhere, as with TLS, the buffer is taken first, as grpc-go does for such
+// connections.
 func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
 	t := c.h2.Load()
-	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || t.isGated() || bufSize <= 0 {
+	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || t.isGated() || t.bare == nil {
 		return readInto(c, bufSize, pool)
 	}
-	r := t.readAhead()
-	if !r.isRaw() || r.buffered() {
-		return readInto(c, bufSize, pool)
-	}
-	buf, n, err := r.read(bufSize, pool)
+	buf, n, err := t.bare.ReadReady(bufSize, pool)
 	if n > 0 {
 		t.follow((*buf)[:n])
 	}
 	return buf, n, err
 }
 
-// readAhead returns what the connection is read through. It belongs to the reading side.
-func (t *http2Track) readAhead() *readAhead {
-	if t.ahead == nil {
-		if t.ahead = newReadAhead(t.inner); t.ahead == nil {
-			t.ahead = notAhead
-		}
-	}
-	return t.ahead
+// A bareConn is a connection that may stand over a bare socket, as the package pool's
+// does. The methods are described there.
+type bareConn interface {
+	IsBare() bool
+	ReadAhead(p []byte) (int, error)
+	ReadReady(size int, pool interface {
+		Get(length int) *[]byte
+		Put(buf *[]byte)
+	}) (*[]byte, int, error)
 }
 
-// A rawReader is a connection whose raw socket leads to the very bytes that its Read would return.
-type rawReader interface {
-	net.Conn
-	// ReadConn reports false where that is not so.
-	ReadConn() (syscall.RawConn, bool)
-	// CountRead is told of each raw read.
-	CountRead(n int)
-	// NoteError is told how one has failed.
-	NoteError(err error)
+// bareOf returns conn if it stands over a bare socket, and nil otherwise.
+func bareOf(conn net.Conn) bareConn {
+	if b, ok := conn.(bareConn); ok && b.IsBare() {
+		return b
+	}
+	return nil
 }
 
 // readInto reads from r into a buffer of pool.

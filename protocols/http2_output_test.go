@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
@@ -390,5 +391,82 @@ func BenchmarkTrackedWrite(b *testing.B) {
 		if _, err := c.Write(p); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestHTTP2ReadsAndWritesAllocateNothing has a connection in use: a frame in two reads, and one write.
+func TestHTTP2ReadsAndWritesAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools drop what they are given")
+	}
+	client, server := tcpPair(t)
+	c, _ := newTracked(&bareTCP{TCPConn: server}, new(SniffConfig))
+	mustWrite(t, client, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	p := make([]byte, 24)
+	if _, err := io.ReadFull(c, p); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, c, serverSettings())
+	frame := pingFrame(0, "12345678")
+	got := make([]byte, len(frame))
+	n := testing.AllocsPerRun(100, func() {
+		mustWrite(t, client, frame)
+		for _, part := range [][]byte{p[:frameHeaderLen], p[frameHeaderLen:len(frame)]} {
+			if _, err := io.ReadFull(c, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustWrite(t, c, frame)
+		if _, err := io.ReadFull(client, got[:1]); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for a frame each way, want none", n)
+	}
+}
+
+// maxWriteStack is what Write may take of the 2 KB of a new goroutine's stack. net/http's flush and the layers below leave some 130 bytes,
+// of which the account takes 48.
+const maxWriteStack = 80
+
+// depthConn tells where the stack is when it is written to.
+type depthConn struct {
+	net.Conn
+	at uintptr
+}
+
+//go:noinline
+func (c *depthConn) Write(p []byte) (int, error) {
+	var here byte
+	c.at = uintptr(unsafe.Pointer(&here))
+	return len(p), nil
+}
+
+// TestWriteStack has the stack that a goroutine begins with be enough for a flush of net/http's HTTP/2.
+func TestWriteStack(t *testing.T) {
+	if raceEnabled || testing.CoverMode() != "" {
+		t.Skip("instrumented code needs more")
+	}
+	inner := new(depthConn)
+	c, _ := newTracked(inner, new(SniffConfig))
+	settings, ping := serverSettings(), pingFrame(0, "12345678")
+	through := func(w io.Writer, p []byte) uintptr {
+		if _, err := w.Write(p); err != nil {
+			t.Fatal(err)
+		}
+		return inner.at
+	}
+	through(c, settings)
+	direct, tracked := through(inner, ping), through(c, ping)
+	if took := direct - tracked; took > maxWriteStack {
+		t.Errorf("Write takes %d bytes of the stack, want at most %d", took, maxWriteStack)
+	}
+}
+
+func mustWrite(tb testing.TB, w io.Writer, p []byte) {
+	tb.Helper()
+	if _, err := w.Write(p); err != nil {
+		tb.Fatal(err)
 	}
 }

@@ -38,7 +38,8 @@ const (
 // finish; see [Conn.Write]. The other methods are safe at any time.
 type http2Track struct {
 	inner     net.Conn
-	conn      *Conn // For onFlood.
+	bare      bareConn // Is inner, or nil.
+	conn      *Conn    // For onFlood.
 	onFlood   func(*Conn)
 	maxResets int32
 
@@ -68,7 +69,6 @@ type http2Track struct {
 	// The reading goroutine owns these.
 	before int // How many bytes may pass before acked is closed; -1 once it was.
 	in     frameWalk
-	ahead  *readAhead // Nil before the first read behind the peek buffer; see readAhead.
 
 	mu  sync.Mutex // Guards out, and makes writers take turns.
 	out http2Output
@@ -79,6 +79,7 @@ type http2Track struct {
 func newHTTP2Track(c *Conn, config *SniffConfig, played bool) *http2Track {
 	t := &http2Track{
 		inner:     c.inner,
+		bare:      bareOf(c.inner),
 		conn:      c,
 		onFlood:   config.OnFlood,
 		maxResets: int32(min(config.MaxResetsPerMinute, math.MaxInt32)),

@@ -2,35 +2,26 @@ package protocols
 
 import (
 	"encoding/binary"
-	"net"
 	"time"
 
 	"golang.org/x/net/http2"
 )
 
 const (
-	// maxAnswered bounds how many control frames the sniffer answers. A
-	// keep-alive needs a few dozen; what comes beyond is a flood. It is refused here, because
-	// net/http would queue 10,000 answers for each connection.
+	// maxAnswered bounds how many control frames the sniffer answers. A keep-alive needs
+	// a few dozen; more are a flood. It is refused here, because net/http would queue
+	// 10,000 answers for each connection.
 	maxAnswered = 1000
 
 	// maxMergedSettings bounds the settings in the replayed SETTINGS frame.
 	// net/http refuses a frame with more than 100.
 	maxMergedSettings = 64
 
-	// freeWrite is how many bytes fit into the send buffer of a new socket in any case, so that no
-	// timer is needed to write them. The least that Linux gives one is 4.5 KiB, bookkeeping included.
+	// freeWrite is how many bytes fit into the send buffer of a new bare socket in any
+	// case, so that no timer is needed to write them. The least that Linux gives one is
+	// 4.5 KiB, bookkeeping included.
 	freeWrite = 512
 )
-
-// hasSendBuffer reports whether what is written to conn goes into a kernel's buffer first.
-func hasSendBuffer(conn net.Conn) bool {
-	socket, ok := conn.(rawReader)
-	if ok {
-		_, ok = socket.ReadConn()
-	}
-	return ok
-}
 
 // A handshake is the sniffer's half of an HTTP/2 connection's opening.
 type handshake struct {
@@ -203,7 +194,7 @@ func (s *sniffer) deadline() time.Time {
 // write writes out within the Timeout. It reports true with a verdict where
 // that fails, since no server can go on behind half a frame.
 func (s *sniffer) write(out []byte) (Verdict, bool) {
-	if s.http2.written += len(out); s.http2.written > freeWrite || !hasSendBuffer(s.inner) {
+	if s.http2.written += len(out); s.http2.written > freeWrite || bareOf(s.inner) == nil {
 		timeout := s.config.Timeout
 		if timeout <= 0 {
 			timeout = DefaultSniffTimeout

@@ -24,10 +24,8 @@ type watchedConn struct {
 	// These belong to whoever reads. What had come behind the handshake is read first, then what ahead has read, and then from in.
 	in       io.Reader
 	early    *bytes.Reader // nil where nothing is left of it
-	ahead    *readAhead    // of in; nil where that has no raw socket
+	ahead    bareConn      // in; nil where that is no bare socket
 	received messageCounter
-	own      ownBuffer // of who reads, while he does
-	long     bool      // the last fetch got as much as there was room for, so that ahead is worth its buffer
 
 	// reads is odd while somebody waits for bytes, and grows by 2 with each time that somebody did. A clock is not
 	// asked: the sweep knows well enough when it has seen which number.
@@ -60,7 +58,7 @@ func watch(c net.Conn, behind []byte) *watchedConn {
 		w.early = bytes.NewReader(behind)
 	}
 	w.in, w.out.to = below, below
-	w.ahead = newReadAhead(below)
+	w.ahead = bareOf(below)
 	return w
 }
 
@@ -77,8 +75,6 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 		if n, _ = c.early.Read(p); c.early.Len() == 0 {
 			c.early = nil
 		}
-	case c.ahead != nil && c.ahead.buffered():
-		n, err = c.ahead.Read(p)
 	default:
 		c.reads.Add(1)
 		n, err = c.fetch(p)
@@ -92,31 +88,13 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// fetch reads what is not here yet. Most messages are short, and so are the times between them, so they come one by one: to take
-// a buffer for each and give it back would be 2 % of an echo. One is taken when what came last has filled p.
+// fetch reads what is not here yet.
 func (c *watchedConn) fetch(p []byte) (n int, err error) {
-	switch {
-	case c.ahead == nil || len(p) == 0:
+	if c.ahead == nil {
 		return c.in.Read(p)
-	case c.long:
-		n, err = c.ahead.Read(p)
-	default:
-		c.own = p
-		_, n, err = c.ahead.read(len(p), &c.own)
-		c.own = nil
 	}
-	c.long = n == len(p)
-	return n, err
+	return c.ahead.ReadAhead(p)
 }
-
-// ownBuffer is a mem.BufferPool with a buffer of who reads.
-type ownBuffer []byte
-
-// Get returns the buffer.
-func (b *ownBuffer) Get(int) *[]byte { return (*[]byte)(b) }
-
-// Put does nothing.
-func (b *ownBuffer) Put(*[]byte) {}
 
 // Write implements [net.Conn]. It may keep a part of a message until the rest comes.
 func (c *watchedConn) Write(p []byte) (int, error) {

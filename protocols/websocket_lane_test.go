@@ -103,7 +103,7 @@ func startLane(t *testing.T, h http.Handler) *lane {
 			if err != nil {
 				return
 			}
-			c := newConn(&countedConn{TCPConn: raw.(*net.TCPConn)})
+			c := newConn(&bareTCP{TCPConn: raw.(*net.TCPConn)})
 			c.Sniff(nil)
 			_ = in.deliver(c)
 		}
