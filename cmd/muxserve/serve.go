@@ -47,10 +47,9 @@ func serve(ctx context.Context, args []string, env environment) int {
 
 // process is one running muxserve.
 type process struct {
-	settings atomic.Pointer[settings.Settings] // in force
-	getenv   func(string) string
-	logs     *logs
-	logger   *slog.Logger
+	getenv func(string) string
+	logs   *logs
+	logger *slog.Logger
 
 	server   *mux.Server
 	routes   *routes
@@ -80,10 +79,21 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 		serving: make(chan struct{}), ended: make(chan struct{}),
 	}
 	p.running, p.stop = context.WithCancel(context.Background())
-	p.settings.Store(s)
-	p.reloads = newReloads(p, s)
+	p.server = mux.New(
+		mux.Configure(func(c *mux.Config) { *c = configOf(s) }),
+		mux.WithHandler(p.routes),
+		mux.WithGRPC(demo.RegisterGRPC),
+		mux.WithLogger(p.logger),
+		mux.WithAccessLog(p.logs.accessLogger()),
+		mux.WithListen(h.sockets.Listen),
+	)
+	p.reloads = &reloads{process: p, looked: digestsOf(filesOf(s))}
+	p.server.OnReload(p.prepareReload)
 	return p
 }
+
+// settings returns the settings in force.
+func (p *process) settings() *settings.Settings { return settingsOf(p.server.Config()) }
 
 // open opens all that can fail to be opened. When it fails it leaves nothing
 // open: the server comes last, because closing one that listens is a drain.
@@ -93,7 +103,7 @@ func (p *process) open(ctx context.Context) (err error) {
 			p.close()
 		}
 	}()
-	s := p.settings.Load()
+	s := p.settings()
 	if err := p.routes.open(s.Static); err != nil {
 		return err
 	}
@@ -102,14 +112,6 @@ func (p *process) open(ctx context.Context) (err error) {
 		return err
 	}
 	p.admin.site.Store(site)
-	p.server = mux.New(
-		mux.Configure(func(c *mux.Config) { *c = s.Mux }),
-		mux.WithHandler(p.routes),
-		mux.WithGRPC(demo.RegisterGRPC),
-		mux.WithLogger(p.logger),
-		mux.WithAccessLog(p.logs.accessLogger()),
-		mux.WithListen(p.handover.sockets.Listen),
-	)
 	if err := p.server.Listen(); err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ func (p *process) announce(w io.Writer) {
 		return
 	}
 	for i, addr := range p.server.Addrs() {
-		announce(w, addr, p.settings.Load().Mux.Listeners[i])
+		announce(w, addr, p.settings().Mux.Listeners[i])
 	}
 	if site := p.admin.site.Load(); site != nil {
 		announceAdmin(w, site.listener.Addr())
@@ -159,7 +161,7 @@ func (p *process) run(env environment) int {
 			close(p.serving)
 		}
 	})
-	p.reloads.setWatch(p.settings.Load().Watch)
+	p.reloads.setWatch(p.settings().Watch)
 	go p.handover.announce(p.running, p.serving)
 	go p.announce(env.stdout)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
@@ -210,9 +212,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 
 // drainAtOnce is drain without the delay: the new process answers the balancer's checks already.
 func (p *process) drainAtOnce(ctx context.Context) {
-	c := p.server.DrainConfig()
-	c.Delay = 0
-	_ = p.server.SetDrain(c) // It fails where a drain has begun.
+	p.reloads.drainAtOnce()
 	p.drain(ctx)
 }
 

@@ -58,7 +58,7 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 // newPages makes the pages, of a server that is there. They remember the last minutes until the process ends.
 func (a *adminPages) newPages(p *process) {
 	a.pages = admin.New(p.server, admin.Options{
-		Address: p.settings.Load().Admin.Address, Configuration: p.reloads, Reloads: p.reloads,
+		Address: p.settings().Admin.Address, Configuration: p.reloads,
 	})
 	go a.pages.Run(p.running)
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	_ "embed"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -38,6 +37,7 @@ type Server interface {
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
 	Certificates() map[string]*x509.Certificate
+	History() mux.History
 }
 
 var _ Server = (*mux.Server)(nil)
@@ -47,20 +47,13 @@ type Options struct {
 	// Address is the one that the admin listener was configured with: requests
 	// that name its host are answered, beside those that [Pages.guard] lets in anyway. See [Pages.SetAddress].
 	Address string
-	// Config writes the effective configuration without secrets, for /config. Where it is nil there is no such page.
-	Config func(io.Writer) error
-	// Configuration lets requests change the configuration, and shows its versions; it also takes the place of
-	// Config. Where it is nil nothing can be changed.
+	// Configuration shows and changes the configuration. Without it there are no such pages.
 	Configuration Configuration
-	// Reloads tells how reloads of the configuration went. Where it is nil there
-	// was none, and the configuration of the start counts as a success.
-	Reloads ReloadStatus
 }
 
 // Pages are the admin pages of one server. All methods may be called concurrently.
 type Pages struct {
 	server        Server
-	config        func(io.Writer) error
 	configuration Configuration // may be nil
 	crossOrigin   *http.CrossOriginProtection
 	registry      *prometheus.Registry
@@ -75,14 +68,10 @@ var _ http.Handler = (*Pages)(nil)
 func New(s Server, o Options) *Pages {
 	p := &Pages{
 		server:        s,
-		config:        o.Config,
 		configuration: o.Configuration,
 		crossOrigin:   http.NewCrossOriginProtection(),
-		registry:      newRegistry(s, o.Reloads, time.Now()),
+		registry:      newRegistry(s),
 		history:       new(history),
-	}
-	if o.Configuration != nil {
-		p.config = o.Configuration.Write
 	}
 	p.SetAddress(o.Address)
 	routes := http.NewServeMux()
@@ -93,7 +82,7 @@ func New(s Server, o Options) *Pages {
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)
 	routes.HandleFunc("GET /metrics", p.serveMetrics())
-	if p.config != nil {
+	if p.configuration != nil {
 		p.addConfiguration(routes)
 	}
 	addProfiles(routes)

@@ -21,9 +21,6 @@ type Configuration interface {
 	// Rollback puts the configuration of an earlier version in force again, as a version of its own. Its
 	// errors are those of Reload.
 	Rollback(number int, origin string) (mux.Version, error)
-	// Versions returns the number of the version in force, and the last ones with the attempts that
-	// failed, the newest last. Secrets are hidden.
-	Versions() (current int, history []mux.Version)
 	// Token is what a request that is not local has to bring to change something; empty if none will do.
 	Token() string
 }
@@ -34,9 +31,6 @@ var ErrBusy = errors.New("admin: the configuration cannot be changed at the mome
 // addConfiguration adds the pages of the configuration. What changes something is guarded by [Pages.authorized].
 func (p *Pages) addConfiguration(routes *http.ServeMux) {
 	routes.HandleFunc("GET /config", p.serveConfig)
-	if p.configuration == nil {
-		return
-	}
 	routes.Handle("/config/reload", p.changing(func(r *http.Request) (mux.Version, error) {
 		return p.configuration.Reload(originOf(r))
 	}))
@@ -65,15 +59,14 @@ func originOf(r *http.Request) string {
 // serveConfig serves the effective configuration as text, and its versions as JSON to those who ask for that.
 func (p *Pages) serveConfig(w http.ResponseWriter, r *http.Request) {
 	w.Header().Add("Vary", "Accept")
-	if wantsJSON(r) && p.configuration != nil {
-		current, history := p.configuration.Versions()
-		writeJSON(w, http.StatusOK, map[string]any{"version": current, "history": history})
+	if wantsJSON(r) {
+		writeJSON(w, http.StatusOK, p.server.History())
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	// The only failure is a client that has left.
-	_ = p.config(w)
+	_ = p.configuration.Write(w)
 }
 
 // wantsJSON reports whether a request asks for JSON: by the parameter, or as the first thing that it accepts.

@@ -51,12 +51,13 @@ func (c *fakeConfiguration) Rollback(number int, origin string) (mux.Version, er
 	return exampleVersion(), c.err
 }
 
-func (c *fakeConfiguration) Versions() (current int, history []mux.Version) {
-	return exampleVersion().Number, []mux.Version{
+// exampleHistory is the history of a server whose last reload has failed.
+func exampleHistory() mux.History {
+	return mux.History{Current: exampleVersion().Number, Versions: []mux.Version{
 		{Number: 1, Time: exampleTime, Origin: "start", Outcome: mux.OutcomeApplied},
 		exampleVersion(),
 		{Number: 3, Time: exampleTime, Origin: "watch", Outcome: mux.OutcomeFailed, Err: "muxserve.yaml:1: not YAML"},
-	}
+	}}
 }
 
 func (c *fakeConfiguration) Token() string { return c.token }

@@ -101,11 +101,11 @@ func newDrainView(r *lifecycle.Report) *drainView {
 }
 
 // newRegistry returns the metrics of the server, of its configuration and of the process.
-func newRegistry(s Server, reloads ReloadStatus, started time.Time) *prometheus.Registry {
+func newRegistry(s Server) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		muxprom.New(s),
-		reloadCollector{reloads, started},
+		reloadCollector{s},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
