@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -208,6 +210,28 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 		// is refused, instead of making another one after it.
 		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drainAtOnce(ctx) }) },
 	}
+}
+
+// extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC 8441),
+// which WebSockets over HTTP/2 need. net/http reads it once, when the process starts, so a
+// change needs a new process.
+const extendedConnect = "http2xconnect=1"
+
+// fitGODEBUG reports whether a value of GODEBUG offers extended CONNECT if and only if it is
+// wanted. Otherwise it returns a value that does, and keeps the other settings.
+func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
+	if strings.Contains(current, extendedConnect) == wanted {
+		return current, true
+	}
+	words := slices.DeleteFunc(strings.Split(current, ","), func(s string) bool {
+		return s == "" || s == extendedConnect
+	})
+	if wanted {
+		words = append(words, extendedConnect)
+	}
+	godebug = strings.Join(words, ",")
+	// Where no value will do, a restart must not be tried for ever.
+	return godebug, strings.Contains(godebug, extendedConnect) != wanted
 }
 
 // drainAtOnce is drain without the delay: the new process answers the balancer's checks already.

@@ -84,7 +84,7 @@ const roffWidth = 78
 // roffText is roff for running text, of which a line may begin with what roff
 // would take for a request.
 func roffText(s string) string {
-	lines := wrap(roff(s), roffWidth)
+	lines := Wrap(roff(s), roffWidth)
 	for i, line := range lines {
 		if strings.HasPrefix(line, ".") {
 			lines[i] = `\&` + line

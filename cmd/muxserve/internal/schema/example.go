@@ -3,6 +3,7 @@ package schema
 import (
 	"strings"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
@@ -75,23 +76,9 @@ func lastOf(path string) string { return path[strings.LastIndexByte(path, '.')+1
 // writeExample writes a key below what is said of it.
 func writeExample(out *strings.Builder, indent, text, key string) {
 	if text != "" {
-		for _, line := range wrap(text, exampleWidth-len(indent)-len("# # ")) {
+		for _, line := range cli.Wrap(text, exampleWidth-len(indent)-len("# # ")) {
 			out.WriteString("# " + indent + "# " + line + "\n")
 		}
 	}
 	out.WriteString("# " + indent + key + "\n")
-}
-
-// wrap breaks a text between words into lines of at most width bytes.
-func wrap(text string, width int) []string {
-	var lines []string
-	line := ""
-	for word := range strings.FieldsSeq(text) {
-		if line != "" && len(line)+1+len(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return append(lines, line)
 }

@@ -50,7 +50,7 @@ func Reference(docs Docs) []byte {
 		writeKeys(&out, docs, below)
 	}
 	out.WriteString("\n## Flags\n\n| flag | environment | key | meaning |\n|---|---|---|---|\n")
-	for _, f := range settings.KeyedFlags() {
+	for _, f := range settings.Flags() {
 		flag, key := "--"+f.Name, ""
 		if f.Value != "" {
 			flag += " " + f.Value

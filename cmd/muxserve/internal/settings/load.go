@@ -2,7 +2,6 @@ package settings
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -107,17 +106,17 @@ func (s *Settings) loadFile(root *yaml.Node) []fault {
 func (s *Settings) loadOptions() []fault {
 	var faults []fault
 	for _, o := range options {
-		if o.set == nil {
+		if o.key == "" {
 			continue
 		}
 		whence, source, values := s.inputs.lookUp(o)
-		if len(values) == 0 && o.name == listenOption {
+		if len(values) == 0 && o.name == listenOption.name {
 			faults = append(faults, s.loadPlatform()...)
 		}
 		if len(values) == 0 {
 			continue
 		}
-		err := o.set(s, values)
+		err := o.apply(s, values)
 		for _, path := range s.paths(o.key) {
 			s.origins[path] = origin{name: source}
 		}
@@ -162,46 +161,4 @@ func (s *Settings) paths(key string) []string {
 		paths[i] = element("listeners", i) + rest
 	}
 	return paths
-}
-
-// validate reports what is wrong with the settings as a whole, but for what is
-// known already and what may only follow from that.
-func (s *Settings) validate(before []fault) []fault {
-	own := s.validateOwn()
-	faults := slices.Clone(own)
-	for _, f := range faultsOf("", s.Mux.Validate()) {
-		// Both look at addresses; ours says more.
-		if f.path == "" || !slices.ContainsFunc(own, func(o fault) bool { return o.path == f.path }) {
-			faults = append(faults, f)
-		}
-	}
-	faults = slices.DeleteFunc(faults, func(f fault) bool {
-		return f.path != "" && slices.ContainsFunc(before, func(b fault) bool { return s.mayFollow(f.path, b.path) })
-	})
-	for i, f := range faults {
-		faults[i] = s.locate(f)
-	}
-	return faults
-}
-
-// mayFollow reports whether a fault at path may come of one at earlier: of the same key, of
-// what it is in or what is in it, or of another key of the same listener's TLS or PROXY section, where
-// keys depend on each other. What follows of an unknown key there is that another one is missing.
-func (s *Settings) mayFollow(path, earlier string) bool {
-	key := withoutIndexes(path)
-	if key == earlier || within(path, earlier) || within(earlier, path) {
-		return true
-	}
-	sameSection := parent(path) == parent(earlier) || parent(key) == parent(earlier)
-	if !sameSection || !strings.HasPrefix(parent(key), listenersKey+".") {
-		return false
-	}
-	_, set := s.origins[path]
-	return known(earlier) || !set
-}
-
-// within reports whether path is section, or is in it.
-func within(path, section string) bool {
-	rest, ok := strings.CutPrefix(path, section)
-	return ok && section != "" && (rest == "" || strings.ContainsAny(rest[:1], ".["))
 }

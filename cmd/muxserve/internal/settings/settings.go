@@ -70,6 +70,8 @@ const (
 	FormatJSON = humanlog.JSON
 )
 
+var formats = []string{FormatAuto, FormatText, FormatJSON}
+
 // Default returns the settings of a muxserve that was told nothing.
 func Default() *Settings {
 	return &Settings{

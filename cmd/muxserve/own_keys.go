@@ -28,9 +28,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 	moves := address != current.Admin.Address
 	if moves {
 		if site, err = p.admin.open(context.Background(), p, address); err != nil {
-			if static != nil {
-				static.close()
-			}
+			static.close()
 			return part, next.Locate("", fmt.Errorf("admin.address: %w", errors.Unwrap(err)))
 		}
 	}
@@ -49,9 +47,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 			p.reloads.setWatch(next.Watch)
 		},
 		Undo: func() {
-			if static != nil {
-				static.close()
-			}
+			static.close()
 			if site != nil {
 				_ = site.listener.Close()
 			}
