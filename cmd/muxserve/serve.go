@@ -40,8 +40,8 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if err := p.open(ctx); err != nil {
 		return failure(env, err)
 	}
-	// From here on a signal drains; before, it ended the process at once, and
-	// rightly: there was nothing to drain.
+	// From here on a signal drains. Before, it ended the process at once: there was nothing to
+	// drain.
 	stop := lifecycle.HandleSignals(ctx, p.signalHandlers(ctx))
 	defer stop()
 	return p.run(env)
@@ -59,22 +59,20 @@ type process struct {
 	handover *handover
 	reloads  *reloads
 
-	// running ends with run.
-	running context.Context
+	running context.Context // ends with run
 	stop    context.CancelFunc
-	// serving is closed when the server has begun to serve.
-	serving chan struct{}
+	serving chan struct{} // closed when the server has begun to serve
 
-	// report is the account of the drain; it is set before ended is closed.
+	// report is the result of the drain. It is set before ended is closed.
 	report *lifecycle.Report
 	ended  chan struct{}
-	// drainOnce guards both: an upgrade drains, and so does a signal.
+	// drainOnce guards both, because an upgrade and a signal may both begin the drain.
 	drainOnce sync.Once
-	// forcedBy is the number of the signal that cut the drain short; 0 if none did.
+	// forcedBy is the number of the signal that has cut the drain short; 0 for none.
 	forcedBy atomic.Int64
 }
 
-// newProcess returns a process with these settings that has opened nothing yet.
+// newProcess returns a process that has not opened anything yet.
 func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *process {
 	p := &process{
 		getenv: env.getenv, logs: l, logger: l.logger, handover: h, routes: new(routes),
@@ -97,8 +95,8 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 // settings returns the settings in force.
 func (p *process) settings() *settings.Settings { return settingsOf(p.server.Config()) }
 
-// open opens all that can fail to be opened. When it fails it leaves nothing
-// open: the server comes last, because closing one that listens is a drain.
+// open opens everything whose opening can fail. After an error nothing is open. The server comes
+// last, because closing a listening server is a drain.
 func (p *process) open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
@@ -131,14 +129,14 @@ func (p *process) open(ctx context.Context) (err error) {
 	})
 }
 
-// close gives back what open took, all but the server.
+// close closes everything that open has opened, except the server.
 func (p *process) close() {
 	p.stop()
 	p.admin.close()
 	p.routes.close()
 }
 
-// announce says on w where everything is, once the server serves.
+// announce prints the addresses on w, once the server serves.
 func (p *process) announce(w io.Writer) {
 	select {
 	case <-p.serving:
@@ -153,8 +151,8 @@ func (p *process) announce(w io.Writer) {
 	}
 }
 
-// run serves until the server has ended, and returns the exit code. The admin
-// pages stay up all the time, so that a drain can be watched to its end.
+// run serves until the server has ended, and returns the exit code. The admin pages are served
+// until then, so that an operator can watch the whole drain.
 func (p *process) run(env environment) int {
 	defer p.close()
 	p.admin.serve(p, p.admin.site.Load())
@@ -175,7 +173,7 @@ func (p *process) run(env environment) int {
 	return p.exitCode()
 }
 
-// exitCode says how the drain went.
+// exitCode returns the exit code for the result of the drain.
 func (p *process) exitCode() int {
 	switch {
 	case p.forcedBy.Load() != 0:
@@ -187,7 +185,7 @@ func (p *process) exitCode() int {
 	}
 }
 
-// exitSignalled is what a signal's number is added to, as shells do.
+// exitSignalled is added to a signal's number, as in shells.
 const exitSignalled = 128
 
 func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
@@ -206,8 +204,8 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 			p.server.Force()
 		},
 		Reload: func() { p.reloads.onSignal() },
-		// It returns at once, so that a second signal meets the upgrade under way and
-		// is refused, instead of making another one after it.
+		// It returns at once, so that a second signal is refused during the upgrade instead of
+		// starting another one after it.
 		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drainAtOnce(ctx) }) },
 	}
 }
@@ -234,7 +232,7 @@ func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
 	return godebug, strings.Contains(godebug, extendedConnect) != wanted
 }
 
-// drainAtOnce is drain without the delay: the new process answers the balancer's checks already.
+// drainAtOnce is drain without the delay: the new process answers health checks already.
 func (p *process) drainAtOnce(ctx context.Context) {
 	p.reloads.drainAtOnce()
 	p.drain(ctx)
@@ -243,7 +241,7 @@ func (p *process) drainAtOnce(ctx context.Context) {
 // drain ends the server, once.
 func (p *process) drain(ctx context.Context) {
 	p.drainOnce.Do(func() {
-		// What went wrong stands in the report, and the machine has logged it.
+		// Errors are in the report, and the server has logged them.
 		p.report, _ = p.server.Drain(ctx)
 		close(p.ended)
 	})

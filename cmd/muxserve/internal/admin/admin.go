@@ -1,5 +1,5 @@
-// Package admin serves what an operator wants to know about a running muxserve,
-// on a listener of its own that stays open until the drain is over.
+// Package admin serves pages about a running muxserve for its operator. Their listener is not
+// the server's, and stays open until the drain is over.
 package admin
 
 import (
@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -42,10 +43,10 @@ type Server interface {
 
 var _ Server = (*mux.Server)(nil)
 
-// Options are what [New] may be told beside the server. The zero value works.
+// Options are the optional parameters of [New]. The zero value works.
 type Options struct {
-	// Address is the one that the admin listener was configured with: requests
-	// that name its host are answered, beside those that [Pages.guard] lets in anyway. See [Pages.SetAddress].
+	// Address is the configured address of the admin listener. The pages answer requests that
+	// name its host, besides those that [Pages.guard] always lets in. See [Pages.SetAddress].
 	Address string
 	// Configuration shows and changes the configuration. Without it there are no such pages.
 	Configuration Configuration
@@ -64,7 +65,7 @@ type Pages struct {
 
 var _ http.Handler = (*Pages)(nil)
 
-// New returns the admin pages of s. They remember nothing before [Pages.Run] is called.
+// New returns the admin pages of s. They have no history before [Pages.Run] is called.
 func New(s Server, o Options) *Pages {
 	p := &Pages{
 		server:        s,
@@ -90,15 +91,14 @@ func New(s Server, o Options) *Pages {
 	return p
 }
 
-// SetAddress takes the place of [Options.Address], where the admin listener has moved.
+// SetAddress replaces [Options.Address] after the admin listener has moved.
 func (p *Pages) SetAddress(address string) {
-	host := hostOf(address)
+	host, _, _ := net.SplitHostPort(address) // "" for an address without a host.
 	p.host.Store(&host)
 }
 
-// Run takes a sample of the server's statistics every [SampleInterval] and keeps
-// those of the last [HistoryLength], until ctx ends. Call it once, in a goroutine of its own: it
-// is the only one that the pages need.
+// Run takes a sample of the server's statistics every [SampleInterval] until ctx ends, and keeps
+// those of the last [HistoryLength]. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
 	p.history.begin(time.Now(), p.server.Stats())
 	tick := time.NewTicker(SampleInterval)
@@ -116,8 +116,8 @@ func (p *Pages) Run(ctx context.Context) {
 // ServeHTTP implements [http.Handler].
 func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.routes.ServeHTTP(w, r) }
 
-// addProfiles adds /debug/pprof/ without its cmdline: a private key may stand on
-// the command line.
+// addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain a
+// private key.
 func addProfiles(routes *http.ServeMux) {
 	const root = "/debug/pprof/"
 	routes.HandleFunc(root, pprof.Index)
@@ -127,16 +127,26 @@ func addProfiles(routes *http.ServeMux) {
 	routes.Handle(root+"cmdline", http.NotFoundHandler())
 }
 
-// hostOf returns the host of a listen address, "" if it has none.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return ""
+// serverView is an element of the answer of /servers.
+type serverView struct {
+	ID            string   `json:"id"`
+	Protocol      string   `json:"protocol"`
+	Status        string   `json:"status"`
+	Addresses     []string `json:"addresses"`
+	Connections   int64    `json:"connections"`
+	UptimeSeconds float64  `json:"uptime_seconds"`
+}
+
+func (p *Pages) serveServers(w http.ResponseWriter, _ *http.Request) {
+	infos := p.server.Servers()
+	views := make([]serverView, len(infos))
+	for i, s := range infos {
+		views[i] = serverView{s.ID, s.Protocol, s.Status, s.Addresses, s.Connections, s.Uptime.Seconds()}
 	}
-	return host
+	page.JSON(w, http.StatusOK, map[string]any{"servers": views})
 }
 
 // badParameter is the fault of a query parameter.
 func badParameter(name, value, want string) error {
-	return errors.New(name + ": " + quoted(value) + " is not " + want)
+	return errors.New(name + ": " + strconv.Quote(value) + " is not " + want)
 }

@@ -8,33 +8,32 @@ import (
 	"text/tabwriter"
 )
 
-// Program describes a program with commands, for its help, its man page and the
-// completion of its command line.
+// Program describes a program with commands.
 type Program struct {
-	// Name is that of the binary.
+	// Name is the name of the binary.
 	Name string
-	// Summary says in one sentence what it does.
+	// Summary describes the program in one sentence.
 	Summary string
 	// Default is the name of the command that runs where none is given.
 	Default string
-	// Commands are in the order in which they are shown.
+	// Commands are shown in this order.
 	Commands []Command
-	// Notes are shown below the flags of the help, as they are.
+	// Notes are lines below the flags of the help.
 	Notes []string
-	// Sections end the man page.
+	// Sections are the end of the man page.
 	Sections []Section
 }
 
 // Command is one command of a program.
 type Command struct {
 	Name string
-	// Usage stands for its flags and arguments in the help.
+	// Usage is the placeholder of its flags and arguments in the help.
 	Usage string
-	// Help says in one line what it does.
+	// Help describes it in one line.
 	Help string
-	// Flags are its own. Several commands may have the same.
+	// Flags are its flags. Commands may share them.
 	Flags []Flag
-	// Args are the words that may stand as its argument; nil if any may.
+	// Args are the possible arguments, for completion; nil for any.
 	Args []string
 }
 
@@ -44,7 +43,7 @@ type Section struct {
 	Paragraphs []string
 }
 
-// command returns the command of a name; the zero Command if there is none.
+// command returns the command with a name; the zero Command if there is none.
 func (p Program) command(name string) Command {
 	for _, c := range p.Commands {
 		if c.Name == name {
@@ -60,7 +59,7 @@ type group struct {
 	flags []Flag
 }
 
-// groups puts the flags under their headings, in the order of their first flags.
+// groups groups the flags by their headings, in the order of the first flag of each.
 func groups(flags []Flag) []group {
 	var all []group
 	at := make(map[string]int)
@@ -76,15 +75,14 @@ func groups(flags []Flag) []group {
 	return all
 }
 
-// The screen that a help text is made for: that of the first terminals, which
-// is still the least that anybody has.
+// The width of help texts, which fit on any terminal.
 const (
 	screenWidth = 80
 	helpIndent  = "        "
 )
 
-// WriteHelp writes a help text that fits a screen: the commands, and the flags of
-// the default command by their groups, without explanation.
+// WriteHelp writes a help text that fits a screen: the commands, and the names of the default
+// command's flags by group.
 func (p Program) WriteHelp(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "%s\n\n", p.Summary)
@@ -143,7 +141,7 @@ func WriteFlags(w io.Writer, flags []Flag) error {
 	return out.Flush()
 }
 
-// explain returns the flag's help with its default and its variable.
+// explain returns the flag's help with its default and its environment variable.
 func (f Flag) explain() string {
 	text := f.Help
 	if f.Default != "" && f.Default != "false" {
@@ -155,8 +153,8 @@ func (f Flag) explain() string {
 	return text
 }
 
-// wrap breaks a text between words into lines of at most width columns; a word
-// that is longer has a line of its own. Runs of blanks within a line stay.
+// Wrap breaks a text between words into lines of at most width columns. A longer word has its own
+// line. Runs of blanks within a line stay.
 func Wrap(text string, width int) []string {
 	var lines []string
 	line := ""
