@@ -10,14 +10,16 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// Config is the part of a server's configuration that a file can hold. Each package owns its
-// section. Start from [DefaultConfig]: a zero in a Config is a zero and not the default.
+// Config is the part of a server's configuration that a file can hold. Each package owns
+// its section. Start from [DefaultConfig]: a zero in a Config is a zero and not the
+// default.
 type Config struct {
 	// Listeners are the addresses that ListenAndServe opens.
 	Listeners []listeners.Config `yaml:"listeners"`
 	// Sniff bounds what a connection may cost before its protocol is known.
 	Sniff protocols.SniffLimits `yaml:"sniff"`
-	// Limits bounds all protocols' connections together; each protocol's section has a bound of its own.
+	// Limits bounds all protocols' connections together; each protocol's section has a
+	// bound of its own.
 	Limits    pool.Config               `yaml:"limits"`
 	HTTP1     protocols.HTTP1Config     `yaml:"http1"`
 	HTTP2     protocols.HTTP2Config     `yaml:"http2"`
@@ -27,8 +29,9 @@ type Config struct {
 	Health pool.HealthConfig `yaml:"health"`
 	// Drain is the sequence that ends the server.
 	Drain lifecycle.Config `yaml:"drain"`
-	// Extra belongs to the embedder: the mux does not look at it, and passes it on to functions
-	// of [Server.OnReload], also at a rollback. Two configurations may share it.
+	// Extra belongs to the embedder: the mux does not look at it, and passes it on to
+	// functions of [Server.OnReload], also at a rollback. Two configurations may share
+	// it.
 	Extra any `yaml:"-"`
 }
 

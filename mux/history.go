@@ -18,8 +18,8 @@ type Version struct {
 	// Number counts the attempts; 1 is the configuration that the server started with. An
 	// attempt that changes nothing has the number of the version in force.
 	Number int `json:"version"`
-	// Time is when the attempt ended. Where an attempt has failed more than once in the same
-	// way, it is the last time.
+	// Time is when the attempt ended. Where an attempt has failed more than once in the
+	// same way, it is the last time.
 	Time time.Time `json:"time"`
 	// Origin names the caller, as it was passed to Reload.
 	Origin string `json:"origin"`
@@ -35,13 +35,13 @@ type Version struct {
 
 // History is what a server remembers of its configurations.
 type History struct {
-	// Versions are the last 20 attempts that applied or failed, the newest last. The version in
-	// force is always among them.
+	// Versions are the last 20 attempts that applied or failed, the newest last. The
+	// version in force is always among them.
 	Versions []Version `json:"history"`
 	// Current is the number of the version in force.
 	Current int `json:"version"`
-	// Failing reports that the last attempt failed, and Succeeded is the time of the last one
-	// that did not. The start counts as an attempt.
+	// Failing reports that the last attempt failed, and Succeeded is the time of the last
+	// one that did not. The start counts as an attempt.
 	Failing   bool      `json:"-"`
 	Succeeded time.Time `json:"-"`
 
@@ -64,8 +64,9 @@ func (h *History) applied(origin string, c Config, changes []Change) Version {
 	return h.add(v)
 }
 
-// failed records an attempt that failed. The same failure again only changes the time of the
-// first, so that a caller that retries for ever does not displace the versions that worked.
+// failed records an attempt that failed. The same failure again only changes the time of
+// the first, so that a caller that retries for ever does not displace the versions that
+// worked.
 func (h *History) failed(origin string, err error) Version {
 	h.Failing = true
 	now := time.Now()

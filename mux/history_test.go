@@ -55,7 +55,8 @@ func TestHistoryNumbers(t *testing.T) {
 	}
 }
 
-// TestHistoryForgets: the version in force is never forgotten, however often a change fails.
+// TestHistoryForgets: the version in force is never forgotten, however often a change
+// fails.
 func TestHistoryForgets(t *testing.T) {
 	t.Parallel()
 	var h History

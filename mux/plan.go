@@ -10,8 +10,8 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// The values of Change.Apply: how a key takes effect while the server runs. The tag apply of
-// the key's field has it.
+// The values of Change.Apply: how a key takes effect while the server runs. The tag apply
+// of the key's field has it.
 const (
 	ApplyRuntime = "runtime" // at once, for open connections too where the key applies to them
 	ApplyRestart = "restart" // new connections get a new listener or server; old ones end by themselves
@@ -21,11 +21,12 @@ const (
 type Change struct {
 	// Path is the key, such as http1.max_age or listeners[0].tls.mode.
 	Path string `json:"path"`
-	// Old and New are the values. Old is empty for a new listener, New for one that is removed.
-	// Secrets are hidden.
+	// Old and New are the values. Old is empty for a new listener, New for one that is
+	// removed. Secrets are hidden.
 	Old string `json:"old"`
 	New string `json:"new"`
-	// Apply is ApplyRuntime or ApplyRestart, and How a sentence on its effect for this key.
+	// Apply is ApplyRuntime or ApplyRestart, and How a sentence on its effect for this
+	// key.
 	Apply string `json:"apply"`
 	How   string `json:"how"`
 }
@@ -53,7 +54,8 @@ const listenersKey = "listeners"
 
 type planner struct{ changes []Change }
 
-// compareListeners pairs listeners by address: a listener at another address is a new one.
+// compareListeners pairs listeners by address: a listener at another address is a new
+// one.
 func (p *planner) compareListeners(from, to []listeners.Config) {
 	find := func(in []listeners.Config, address string) int {
 		return slices.IndexFunc(in, func(c listeners.Config) bool { return c.Address == address })
@@ -77,7 +79,8 @@ func (p *planner) compareListeners(from, to []listeners.Config) {
 	}
 }
 
-// shown returns a listener's configuration with its defaults resolved and without secrets.
+// shown returns a listener's configuration with its defaults resolved and without
+// secrets.
 func shown(c listeners.Config) listeners.Config {
 	c.Protocols = c.EffectiveProtocols()
 	c.ProxyProtocol.Mode = c.ProxyProtocol.EffectiveMode()

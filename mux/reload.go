@@ -22,18 +22,18 @@ var (
 // Config returns the configuration in force. It must not be changed.
 func (s *Server) Config() Config { return s.live.Load().clone() }
 
-// Plan returns what Reload would change, or every fault of the configuration. It does not read
-// certificates.
+// Plan returns what Reload would change, or every fault of the configuration. It does not
+// read certificates.
 func (s *Server) Plan(c Config) (Plan, error) { return s.live.plan(&c) }
 
-// OnReload registers a function that takes part in every change of the configuration. It is
-// called before anything changes, with the configuration in force and the next one, neither
-// of which it may modify. Where it returns an error or panics, nothing changes. It may open
-// what the next configuration needs, and says in a [ReloadPart] how that is put in force or
-// given back.
+// OnReload registers a function that takes part in every change of the configuration. It
+// is called before anything changes, with the configuration in force and the next one,
+// neither of which it may modify. Where it returns an error or panics, nothing changes.
+// It may open what the next configuration needs, and says in a [ReloadPart] how that is
+// put in force or given back.
 //
-// Keys of the caller's own travel in Config.Extra. Functions are called in the order of their
-// registration, one change at a time, and must not call Reload.
+// Keys of the caller's own travel in Config.Extra. Functions are called in the order of
+// their registration, one change at a time, and must not call Reload.
 func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 	s.live.onReload(prepare)
 }
@@ -41,33 +41,33 @@ func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 // Reload puts another configuration in force while the server runs: whole, or not at all.
 // origin names the caller in [Server.History].
 //
-// Keys that are ApplyRuntime take effect at once. The others are applied without refusing or
-// cutting a connection. New addresses are bound first. An address that stays keeps its socket,
-// also one that was passed to [Server.Serve], and new protocol servers take its new
-// connections. The clients of what was replaced are told to leave over Drain.Spread, as at a
-// drain, and take the time they need. An address that is not in c is released once the
-// connections in its kernel queue have been accepted. Where neither Listen nor ListenAndServe
-// was called, c.Listeners is not opened.
+// Keys that are ApplyRuntime take effect at once. The others are applied without refusing
+// or cutting a connection. New addresses are bound first. An address that stays keeps its
+// socket, also one that was passed to [Server.Serve], and new protocol servers take its
+// new connections. The clients of what was replaced are told to leave over Drain.Spread,
+// as at a drain, and take the time they need. An address that is not in c is released
+// once the connections in its kernel queue have been accepted. Where neither Listen nor
+// ListenAndServe was called, c.Listeners is not opened.
 //
-// The files of certificates, keys and ticket keys are read again. New handshakes use them;
-// where they differ, that is a change with the path "certificates".
+// The files of certificates, keys and ticket keys are read again. New handshakes use
+// them; where they differ, that is a change with the path "certificates".
 //
-// Reload returns [ErrReloading], [ErrNotServing], every fault of the configuration, or the
-// error of an address, a certificate or a function of [Server.OnReload]. Then nothing has
-// changed. The first two are not recorded in the history.
+// Reload returns [ErrReloading], [ErrNotServing], every fault of the configuration, or
+// the error of an address, a certificate or a function of [Server.OnReload]. Then nothing
+// has changed. The first two are not recorded in the history.
 func (s *Server) Reload(c Config, origin string) (Version, error) {
 	return s.live.reload(origin, func(Config) (Config, error) { return c, nil })
 }
 
-// ReloadFunc is [Server.Reload] of the configuration that load returns. load is called with
-// the configuration in force, and no other change comes in between. Its error is returned and
-// recorded in the history.
+// ReloadFunc is [Server.Reload] of the configuration that load returns. load is called
+// with the configuration in force, and no other change comes in between. Its error is
+// returned and recorded in the history.
 func (s *Server) ReloadFunc(origin string, load func(Config) (Config, error)) (Version, error) {
 	return s.live.reload(origin, load)
 }
 
-// Rollback is [Server.Reload] of the configuration of an earlier version. It fails for a number
-// that is not in the history, and for a version that was never in force.
+// Rollback is [Server.Reload] of the configuration of an earlier version. It fails for a
+// number that is not in the history, and for a version that was never in force.
 func (s *Server) Rollback(number int, origin string) (Version, error) {
 	return s.live.rollback(number, origin)
 }
@@ -119,8 +119,8 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 	return part, nil
 }
 
-// renew reads the certificates of the endpoints that stay, and returns one function for each
-// endpoint whose certificate changes.
+// renew reads the certificates of the endpoints that stay, and returns one function for
+// each endpoint whose certificate changes.
 func (ch *change) renew() (use []func(), err error) {
 	for _, e := range ch.endpoints {
 		if e.tls == nil {

@@ -27,7 +27,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// configured serves a server by its configuration, which edit makes, with the test handlers.
+// configured serves a server by its configuration, which edit makes, with the test
+// handlers.
 func configured(t *testing.T, edit func(*mux.Config)) *server {
 	t.Helper()
 	m := mux.New(
@@ -78,7 +79,8 @@ func (s *server) reload(t *testing.T, edit func(*mux.Config)) mux.Version {
 	return v
 }
 
-// TestReloadPlan: what differs is found, key by key, with how it is applied, and no secret is shown.
+// TestReloadPlan: what differs is found, key by key, with how it is applied, and no
+// secret is shown.
 func TestReloadPlan(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	c := s.Config()
@@ -131,7 +133,8 @@ func TestReloadPlan(t *testing.T) {
 	}
 }
 
-// TestReloadRuntime: limits and times change for what is open, and nobody is refused or sent away.
+// TestReloadRuntime: limits and times change for what is open, and nobody is refused or
+// sent away.
 func TestReloadRuntime(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	conn := s.dial(t)
@@ -164,8 +167,8 @@ func TestReloadRuntime(t *testing.T) {
 	}
 }
 
-// TestReloadServers: what the protocols' servers are made with changes for new connections, and the old ones
-// end by themselves: a stream that is open lives on.
+// TestReloadServers: what the protocols' servers are made with changes for new
+// connections, and the old ones end by themselves: a stream that is open lives on.
 func TestReloadServers(t *testing.T) {
 	s := configured(t, func(c *mux.Config) { c.GRPC.MaxRecvBytes = 1000 })
 	old := testpb.NewTestServiceClient(s.grpcClient(t))
@@ -214,8 +217,8 @@ func TestReloadServers(t *testing.T) {
 	eventually(t, "the old servers are gone", func() bool { return s.Backends() == 1 })
 }
 
-// TestReloadAddress: a new address is served before the old one is released, what is in flight there ends
-// by itself, and idle connections are closed.
+// TestReloadAddress: a new address is served before the old one is released, what is in
+// flight there ends by itself, and idle connections are closed.
 func TestReloadAddress(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	idle := s.dial(t)
@@ -247,7 +250,8 @@ func TestReloadAddress(t *testing.T) {
 	})
 }
 
-// TestReloadKeepsSocket: while the listener's settings change over and over, no connection is refused or lost.
+// TestReloadKeepsSocket: while the listener's settings change over and over, no
+// connection is refused or lost.
 func TestReloadKeepsSocket(t *testing.T) {
 	s := configured(t, func(c *mux.Config) { c.Drain.Spread = 20 * time.Millisecond })
 	var stop atomic.Bool
@@ -390,7 +394,8 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestReloadAtTheWrongTime: before the server serves and once it drains, there is nothing to change.
+// TestReloadAtTheWrongTime: before the server serves and once it drains, there is nothing
+// to change.
 func TestReloadAtTheWrongTime(t *testing.T) {
 	m := mux.New(mux.WithLogger(discard))
 	c := m.Config()
@@ -420,7 +425,8 @@ func TestReloadBrought(t *testing.T) {
 	}
 }
 
-// TestReloadWebSocket: WebSockets of a server that is replaced get 1001 and an end; those of others stay.
+// TestReloadWebSocket: WebSockets of a server that is replaced get 1001 and an end; those
+// of others stay.
 func TestReloadWebSocket(t *testing.T) {
 	s := configured(t, func(c *mux.Config) {
 		c.Listeners = append(c.Listeners, listeners.Config{Address: freeAddress(t)})
@@ -446,8 +452,8 @@ func TestReloadWebSocket(t *testing.T) {
 	}
 }
 
-// TestReloadOfLimitsHolds: limits that a reload has changed stay as they are when another key changes later, and
-// where connections wait at the limit they go on doing so.
+// TestReloadOfLimitsHolds: limits that a reload has changed stay as they are when another
+// key changes later, and where connections wait at the limit they go on doing so.
 func TestReloadOfLimitsHolds(t *testing.T) {
 	s := start(t, false)
 	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
@@ -479,7 +485,8 @@ func TestReloadOfLimitsHolds(t *testing.T) {
 	_ = ws.CloseNow()
 }
 
-// TestReloadOfServeAlone: where callers of Serve bring all listeners, a reload does not open the configured address.
+// TestReloadOfServeAlone: where callers of Serve bring all listeners, a reload does not
+// open the configured address.
 func TestReloadOfServeAlone(t *testing.T) {
 	address := freeAddress(t)
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Listeners = []listeners.Config{{Address: address}} }))
@@ -494,8 +501,8 @@ func TestReloadOfServeAlone(t *testing.T) {
 	}
 }
 
-// TestReloadExtra: the embedder's own keys are changed together with the server's, stand in the same version, and come back
-// at a rollback.
+// TestReloadExtra: the embedder's own keys are changed together with the server's, stand
+// in the same version, and come back at a rollback.
 func TestReloadExtra(t *testing.T) {
 	s := configured(t, func(c *mux.Config) { c.Extra = "a" })
 	inForce := "a"
@@ -533,7 +540,8 @@ func TestReloadExtra(t *testing.T) {
 	}
 }
 
-// TestReloadCertificates: files that have changed are read at every reload, and one that is broken is a reason to change nothing.
+// TestReloadCertificates: files that have changed are read at every reload, and one that
+// is broken is a reason to change nothing.
 func TestReloadCertificates(t *testing.T) {
 	ca := newAuthority(t)
 	dir := t.TempDir()

@@ -8,21 +8,22 @@ import (
 	"time"
 )
 
-// ReloadPart is what a function registered with [Server.OnReload] adds to one change of the
-// configuration. The zero value agrees to the change and adds nothing.
+// ReloadPart is what a function registered with [Server.OnReload] adds to one change of
+// the configuration. The zero value agrees to the change and adds nothing.
 type ReloadPart struct {
-	// Changes are the caller's own keys that differ. Version.Changes has them behind those of
-	// [Config].
+	// Changes are the caller's own keys that differ. Version.Changes has them behind
+	// those of [Config].
 	Changes []Change
 	// Commit puts them in force, once nothing can fail any more. Undo gives back what the
-	// function has opened, where the change fails. One of them is called once, unless it is nil.
+	// function has opened, where the change fails. One of them is called once, unless it
+	// is nil.
 	Commit, Undo func()
 }
 
 type prepareFunc = func(from, to Config) (ReloadPart, error)
 
-// reloader owns the configuration in force and its history, and changes both. It knows the
-// server by two functions. All methods may be called concurrently.
+// reloader owns the configuration in force and its history, and changes both. It knows
+// the server by two functions. All methods may be called concurrently.
 type reloader struct {
 	serving func() bool
 	// prepare is the server's own part. It is asked last.
@@ -92,8 +93,8 @@ func (r *reloader) rollback(number int, origin string) (Version, error) {
 	})
 }
 
-// change loads a configuration and puts it in force. After an error nothing has changed. The
-// caller holds busy.
+// change loads a configuration and puts it in force. After an error nothing has changed.
+// The caller holds busy.
 func (r *reloader) change(load func(Config) (Config, error)) ([]Change, error) {
 	from := r.Load()
 	to, err := load(from.clone())
@@ -130,8 +131,8 @@ func (r *reloader) change(load func(Config) (Config, error)) ([]Change, error) {
 	return changes, nil
 }
 
-// prepare calls f. A panic is a refusal, because code of the embedder must not end the server
-// at a change that it could have refused.
+// prepare calls f. A panic is a refusal, because code of the embedder must not end the
+// server at a change that it could have refused.
 func prepare(f prepareFunc, from, to Config) (part ReloadPart, err error) {
 	defer func() {
 		if v := recover(); v != nil {

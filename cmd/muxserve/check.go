@@ -30,8 +30,9 @@ func check(_ context.Context, args []string, env environment) int {
 	return exitOK
 }
 
-// checkCertificates loads the TLS files of the listeners. It returns every fault with its place in
-// the configuration, and warnings about files that work but are probably not intended.
+// checkCertificates loads the TLS files of the listeners. It returns every fault with its
+// place in the configuration, and warnings about files that work but are probably not
+// intended.
 func checkCertificates(s *settings.Settings) (warnings []string, err error) {
 	var faults []error
 	seen := make(map[string]bool)
@@ -54,8 +55,8 @@ func checkCertificates(s *settings.Settings) (warnings []string, err error) {
 	return warnings, errors.Join(faults...)
 }
 
-// load loads the settings of a command that takes the server's flags. Where done is true, the
-// command has ended with code.
+// load loads the settings of a command that takes the server's flags. Where done is true,
+// the command has ended with code.
 func load(name string, args []string, env environment) (s *settings.Settings, code int, done bool) {
 	parsed, err := cli.Parse(settings.Flags(), args)
 	switch {

@@ -53,7 +53,8 @@ var manual = []cli.Section{
 	}},
 }
 
-// Failed writes of help texts are ignored in this file: there is no other place to report to.
+// Failed writes of help texts are ignored in this file: there is no other place to report
+// to.
 
 // help prints the short help, or explains all flags.
 func help(_ context.Context, args []string, env environment) int {

@@ -9,8 +9,8 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// logs are the server's log and its access log. Both have the same level and format, which
-// apply changes while they are in use.
+// logs are the server's log and its access log. Both have the same level and format,
+// which apply changes while they are in use.
 type logs struct {
 	logger *slog.Logger
 	level  slog.LevelVar
@@ -37,7 +37,8 @@ func (l *logs) apply(c settings.Log) {
 	l.output.set(l.newHandler(c.Format))
 }
 
-// accessLogger returns the access log. It logs at Info, so a higher level silences it too.
+// accessLogger returns the access log. It logs at Info, so a higher level silences it
+// too.
 func (l *logs) accessLogger() *slog.Logger {
 	r := newReplaceable(&l.output)
 	r.on = &l.access
@@ -51,13 +52,14 @@ type output struct {
 
 func (o *output) set(h slog.Handler) { o.handler.Store(&h) }
 
-// replaceable is a handler that passes records on to the current handler of an output. It keeps
-// its own attributes and groups, and adds them to each handler that the output gets.
+// replaceable is a handler that passes records on to the current handler of an output. It
+// keeps its own attributes and groups, and adds them to each handler that the output
+// gets.
 type replaceable struct {
 	output *output
 	on     *atomic.Bool // false switches the handler off; nil is true
-	// derive adds the attributes and groups to a handler of the output, and derived is its
-	// last result.
+	// derive adds the attributes and groups to a handler of the output, and derived is
+	// its last result.
 	derive  func(slog.Handler) slog.Handler
 	derived *atomic.Pointer[derived]
 }

@@ -1,5 +1,5 @@
-// Command muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port. It is the demo of
-// package mux, and a tool to try clients, balancers and drains with.
+// Command muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port. It is the
+// demo of package mux, and a tool to try clients, balancers and drains with.
 //
 //	muxserve [serve] [flags]      run (the default)
 //	muxserve check [flags]        validate, and print the effective configuration
@@ -9,10 +9,11 @@
 //	muxserve man                  print the manual page
 //	muxserve help [flags]         print a short help, or explain all flags
 //
-// SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads the
-// configuration and the certificates. The exit code is 0 after a clean end, 1 if the server
-// could not start or serve, 2 for a wrong command line or configuration, 3 if the drain had to
-// cut connections, and 128 plus the signal's number if a second signal forced the end.
+// SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads
+// the configuration and the certificates. The exit code is 0 after a clean end, 1 if the
+// server could not start or serve, 2 for a wrong command line or configuration, 3 if the
+// drain had to cut connections, and 128 plus the signal's number if a second signal
+// forced the end.
 package main
 
 import (
@@ -39,8 +40,8 @@ type environment struct {
 	getenv func(string) string
 	stdout io.Writer
 	stderr io.Writer
-	// restart replaces the process by itself with another value of GODEBUG, and returns only
-	// when that fails. It is nil where the system cannot replace a process.
+	// restart replaces the process by itself with another value of GODEBUG, and returns
+	// only when that fails. It is nil where the system cannot replace a process.
 	restart func(godebug string) error
 }
 

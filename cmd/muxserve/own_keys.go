@@ -9,8 +9,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// prepareReload is the command's part of a reload: it checks the settings, and opens what the
-// command's own keys name beside what is in use. It runs with reloads.changing held.
+// prepareReload is the command's part of a reload: it checks the settings, and opens what
+// the command's own keys name beside what is in use. It runs with reloads.changing held.
 func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err error) {
 	current, next := settingsOf(from), settingsOf(to)
 	p.reloads.looked.add(digestsOf(filesOf(next)))

@@ -27,8 +27,8 @@ const (
 	keyChanged = "changed"
 )
 
-// reloads changes the configuration of a running process. The configuration in force and its
-// history belong to [mux.Server]. All methods may be called concurrently.
+// reloads changes the configuration of a running process. The configuration in force and
+// its history belong to [mux.Server]. All methods may be called concurrently.
 type reloads struct {
 	process *process
 	watcher watcher
@@ -41,9 +41,9 @@ type reloads struct {
 
 var _ admin.Configuration = (*reloads)(nil)
 
-// onSignal reloads the configuration after SIGHUP; a SIGHUP that comes earlier waits until the
-// process serves. A service manager that has sent it waits too, so it is told about the
-// beginning and the end, also of a reload that fails.
+// onSignal reloads the configuration after SIGHUP; a SIGHUP that comes earlier waits
+// until the process serves. A service manager that has sent it waits too, so it is told
+// about the beginning and the end, also of a reload that fails.
 func (r *reloads) onSignal() {
 	select {
 	case <-r.process.serving:
@@ -75,8 +75,8 @@ func (r *reloads) Reload(origin string) (mux.Version, error) {
 	return r.reload(origin)
 }
 
-// Rollback implements [admin.Configuration]. It does not write the file, which the next reload
-// reads again.
+// Rollback implements [admin.Configuration]. It does not write the file, which the next
+// reload reads again.
 func (r *reloads) Rollback(number int, origin string) (mux.Version, error) {
 	if !r.changing.TryLock() {
 		return mux.Version{}, admin.ErrBusy
@@ -95,7 +95,8 @@ func (r *reloads) Token() string { return r.process.settings().Admin.Token }
 func (r *reloads) reload(origin string) (mux.Version, error) {
 	return r.logged(r.process.server.ReloadFunc(origin, func(c mux.Config) (mux.Config, error) {
 		current := settingsOf(c)
-		// The digests are taken before the files are read, so that the watcher misses no change.
+		// The digests are taken before the files are read, so that the watcher misses no
+		// change.
 		r.looked = digestsOf(filesOf(current))
 		next, err := reread(current)
 		if err != nil {
@@ -132,8 +133,8 @@ func settingsOf(c mux.Config) *settings.Settings {
 	return s
 }
 
-// errEmpty is the fault of an empty file. At the start it stands for the defaults. During a
-// reload an editor has more likely truncated the file and not written it yet.
+// errEmpty is the fault of an empty file. At the start it stands for the defaults. During
+// a reload an editor has more likely truncated the file and not written it yet.
 var errEmpty = errors.New("the file is empty; write {} for a configuration of defaults")
 
 // reread loads the settings again from their flags, variables and file.

@@ -16,11 +16,12 @@ import (
 // because the symbolic links of a Kubernetes secret change under unchanged names.
 const watchInterval = time.Second
 
-// settleTime is how long files must stay the same before they are read. A program that rewrites
-// a file in place writes more than once.
+// settleTime is how long files must stay the same before they are read. A program that
+// rewrites a file in place writes more than once.
 const settleTime = 100 * time.Millisecond
 
-// maxDigested bounds the part of a file that is compared. It is above the limit of any file.
+// maxDigested bounds the part of a file that is compared. It is above the limit of any
+// file.
 const maxDigested = 2 << 20
 
 // watcher runs while the files are watched.
@@ -45,8 +46,8 @@ func (r *reloads) setWatch(on bool) {
 	}
 }
 
-// watch reloads the configuration whenever its files differ from those of the last attempt, by
-// whatever caller, until ctx ends. So a faulty file is reported once.
+// watch reloads the configuration whenever its files differ from those of the last
+// attempt, by whatever caller, until ctx ends. So a faulty file is reported once.
 func (r *reloads) watch(ctx context.Context) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -86,7 +87,8 @@ func (r *reloads) look(ctx context.Context) {
 	_, _ = r.reload(originWatch)
 }
 
-// filesOf returns the files of settings: configuration, certificates, keys and ticket keys.
+// filesOf returns the files of settings: configuration, certificates, keys and ticket
+// keys.
 func filesOf(s *settings.Settings) []string {
 	var names []string
 	if file := s.ConfigFile(); file != "" {

@@ -2,5 +2,6 @@
 
 package main
 
-// restart is nil: the system cannot replace a process, so GODEBUG must be set for muxserve.
+// restart is nil: the system cannot replace a process, so GODEBUG must be set for
+// muxserve.
 var restart func(godebug string) error

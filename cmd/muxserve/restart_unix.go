@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// restart replaces this process by itself with another value of GODEBUG. The arguments, the
-// process id and the inherited descriptors stay. It returns only when that fails.
+// restart replaces this process by itself with another value of GODEBUG. The arguments,
+// the process id and the inherited descriptors stay. It returns only when that fails.
 func restart(godebug string) error {
 	exe, err := os.Executable()
 	if err != nil {

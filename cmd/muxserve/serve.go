@@ -40,8 +40,8 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if err := p.open(ctx); err != nil {
 		return failure(env, err)
 	}
-	// From here on a signal drains. Before, it ended the process at once: there was nothing to
-	// drain.
+	// From here on a signal drains. Before, it ended the process at once: there was
+	// nothing to drain.
 	stop := lifecycle.HandleSignals(ctx, p.signalHandlers(ctx))
 	defer stop()
 	return p.run(env)
@@ -95,8 +95,8 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 // settings returns the settings in force.
 func (p *process) settings() *settings.Settings { return settingsOf(p.server.Config()) }
 
-// open opens everything whose opening can fail. After an error nothing is open. The server comes
-// last, because closing a listening server is a drain.
+// open opens everything whose opening can fail. After an error nothing is open. The
+// server comes last, because closing a listening server is a drain.
 func (p *process) open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
@@ -151,8 +151,8 @@ func (p *process) announce(w io.Writer) {
 	}
 }
 
-// run serves until the server has ended, and returns the exit code. The admin pages are served
-// until then, so that an operator can watch the whole drain.
+// run serves until the server has ended, and returns the exit code. The admin pages are
+// served until then, so that an operator can watch the whole drain.
 func (p *process) run(env environment) int {
 	defer p.close()
 	p.admin.serve(p, p.admin.site.Load())
@@ -204,19 +204,19 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 			p.server.Force()
 		},
 		Reload: func() { p.reloads.onSignal() },
-		// It returns at once, so that a second signal is refused during the upgrade instead of
-		// starting another one after it.
+		// It returns at once, so that a second signal is refused during the upgrade
+		// instead of starting another one after it.
 		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drainAtOnce(ctx) }) },
 	}
 }
 
-// extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC 8441),
-// which WebSockets over HTTP/2 need. net/http reads it once, when the process starts, so a
-// change needs a new process.
+// extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC
+// 8441), which WebSockets over HTTP/2 need. net/http reads it once, when the process
+// starts, so a change needs a new process.
 const extendedConnect = "http2xconnect=1"
 
-// fitGODEBUG reports whether a value of GODEBUG offers extended CONNECT if and only if it is
-// wanted. Otherwise it returns a value that does, and keeps the other settings.
+// fitGODEBUG reports whether a value of GODEBUG offers extended CONNECT if and only if it
+// is wanted. Otherwise it returns a value that does, and keeps the other settings.
 func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
 	if strings.Contains(current, extendedConnect) == wanted {
 		return current, true

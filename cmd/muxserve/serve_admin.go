@@ -15,15 +15,15 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 )
 
-// The timeouts of the admin server. Responses have none, because a client chooses the duration of
-// a profile.
+// The timeouts of the admin server. Responses have none, because a client chooses the
+// duration of a profile.
 const (
 	adminHeaderTimeout = 10 * time.Second
 	adminIdleTimeout   = 2 * time.Minute
 )
 
-// adminLeaveTimeout bounds requests at an address that the admin listener has left. The default
-// duration of a profile is shorter.
+// adminLeaveTimeout bounds requests at an address that the admin listener has left. The
+// default duration of a profile is shorter.
 const adminLeaveTimeout = time.Minute
 
 // adminPages are the admin pages and their listener.
@@ -38,7 +38,8 @@ type adminSite struct {
 	server   *http.Server
 }
 
-// open opens an address for the pages. It returns nil for [settings.Off]. newPages may come later.
+// open opens an address for the pages. It returns nil for [settings.Off]. newPages may
+// come later.
 func (a *adminPages) open(ctx context.Context, p *process, address string) (site *adminSite, err error) {
 	if address == settings.Off {
 		return site, nil
@@ -75,8 +76,8 @@ func (a *adminPages) serve(p *process, site *adminSite) {
 	}()
 }
 
-// move replaces the current site. Requests under way at the old site go on: one of them may have
-// asked for this reload.
+// move replaces the current site. Requests under way at the old site go on: one of them
+// may have asked for this reload.
 func (a *adminPages) move(p *process, address string, site *adminSite) {
 	old := a.site.Swap(site)
 	a.pages.SetAddress(address)
@@ -84,7 +85,8 @@ func (a *adminPages) move(p *process, address string, site *adminSite) {
 	if old == nil {
 		return
 	}
-	// Shutdown closes the listener before it checks its context, so the address is free now.
+	// Shutdown closes the listener before it checks its context, so the address is free
+	// now.
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = old.server.Shutdown(over)

@@ -9,8 +9,8 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
 )
 
-// routes serves the demo's routes. A reload can replace the directory of static files while
-// requests use it. The zero value must not serve before open was called.
+// routes serves the demo's routes. A reload can replace the directory of static files
+// while requests use it. The zero value must not serve before open was called.
 type routes struct {
 	mu      sync.RWMutex // guards current, so that no request begins in a replaced directory
 	current *directory
@@ -59,7 +59,8 @@ func (r *routes) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	d.handler.ServeHTTP(w, request)
 }
 
-// replace serves d from now on, and closes the old directory when its last request has ended.
+// replace serves d from now on, and closes the old directory when its last request has
+// ended.
 func (r *routes) replace(d *directory) {
 	r.mu.Lock()
 	old := r.current

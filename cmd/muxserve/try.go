@@ -15,8 +15,8 @@ import (
 // unixPrefix marks the path of a Unix-domain socket in an address.
 const unixPrefix = "unix:"
 
-// hint is a command that tries a protocol. It is printed for listeners that serve all protocols
-// in needs.
+// hint is a command that tries a protocol. It is printed for listeners that serve all
+// protocols in needs.
 type hint struct {
 	protocol, command string
 	needs             []string
@@ -75,8 +75,8 @@ func tlsSuffix(mode string) string {
 	return "s"
 }
 
-// reachable replaces an unspecified address, which clients cannot connect to on every system, by
-// the loopback address.
+// reachable replaces an unspecified address, which clients cannot connect to on every
+// system, by the loopback address.
 func reachable(addr net.Addr) string {
 	bound, err := netip.ParseAddrPort(addr.String())
 	if err != nil || !bound.Addr().IsUnspecified() {
@@ -89,9 +89,9 @@ func reachable(addr net.Addr) string {
 	return net.JoinHostPort(loopback, fmt.Sprint(bound.Port()))
 }
 
-// hints returns a command for each protocol. They suit the kind of address and the TLS mode: for
-// a self-signed certificate they do not verify, and for mutual TLS they name a client
-// certificate.
+// hints returns a command for each protocol. They suit the kind of address and the TLS
+// mode: for a self-signed certificate they do not verify, and for mutual TLS they name a
+// client certificate.
 func hints(addr net.Addr, mode string) []hint {
 	c := clientFlags(mode)
 	path := ""

@@ -17,23 +17,24 @@ import (
 // keyPID is the log key for the id of another process.
 const keyPID = "pid"
 
-// handover takes the listening sockets over from the previous process or the service manager, and
-// hands them over to the next process.
+// handover takes the listening sockets over from the previous process or the service
+// manager, and hands them over to the next process.
 type handover struct {
 	sockets  *listeners.Sockets
 	parent   *upgrade.Parent // nil in a process that was not started for an upgrade
 	upgrader *upgrade.Upgrader
 	logger   *slog.Logger
 
-	// speak guards the one message to the parent: this process is ready, or never will be.
+	// speak guards the one message to the parent: this process is ready, or never will
+	// be.
 	speak sync.Once
 	// left guards closing the sockets after the next process has taken over.
 	left sync.Once
 }
 
-// inherit takes over the descriptors that this process was started with. Call it before anything
-// is opened, because it knows them by number, and after a restart for another GODEBUG, which
-// keeps them open.
+// inherit takes over the descriptors that this process was started with. Call it before
+// anything is opened, because it knows them by number, and after a restart for another
+// GODEBUG, which keeps them open.
 func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error) {
 	program, err := upgrade.Current()
 	if err != nil {
@@ -50,7 +51,8 @@ func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error)
 	return h, nil
 }
 
-// adopted closes the inherited sockets that are left when every configured address has a socket.
+// adopted closes the inherited sockets that are left when every configured address has a
+// socket.
 func (h *handover) adopted() error {
 	dropped, err := h.sockets.CloseUnused()
 	for _, name := range dropped {
@@ -62,14 +64,15 @@ func (h *handover) adopted() error {
 // keyLocalAddr is mux's log key for an address of the server.
 const keyLocalAddr = "local_addr"
 
-// abandon tells the previous process, if there is one, that this process will not be ready.
+// abandon tells the previous process, if there is one, that this process will not be
+// ready.
 func (h *handover) abandon() {
 	h.speak.Do(func() { _ = h.parent.Abandon() })
 }
 
-// ready tells the previous process, if there is one, that this process serves, unless abandon was
-// called. From then on this process owns the sockets' files. It tells the service manager last,
-// which may be busy.
+// ready tells the previous process, if there is one, that this process serves, unless
+// abandon was called. From then on this process owns the sockets' files. It tells the
+// service manager last, which may be busy.
 func (h *handover) ready() {
 	var err error
 	said := false
@@ -87,9 +90,9 @@ func (h *handover) ready() {
 	}
 }
 
-// announce waits until the server serves, which closes serving, and tells the previous process
-// and the service manager. The previous process drains then. After that it feeds the watchdog
-// until ctx ends.
+// announce waits until the server serves, which closes serving, and tells the previous
+// process and the service manager. The previous process drains then. After that it feeds
+// the watchdog until ctx ends.
 func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
 	select {
 	case <-serving:
@@ -100,8 +103,8 @@ func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
 	h.feedWatchdog(ctx)
 }
 
-// feedWatchdog tells the service manager's watchdog, if there is one, twice in each of its
-// intervals that this process is alive, until ctx ends.
+// feedWatchdog tells the service manager's watchdog, if there is one, twice in each of
+// its intervals that this process is alive, until ctx ends.
 func (h *handover) feedWatchdog(ctx context.Context) {
 	interval, err := lifecycle.WatchdogInterval()
 	if err != nil {
@@ -123,8 +126,8 @@ func (h *handover) feedWatchdog(ctx context.Context) {
 	}
 }
 
-// upgrade starts the new binary with the listening sockets, and calls drain when that serves. If
-// it fails, this process serves on.
+// upgrade starts the new binary with the listening sockets, and calls drain when that
+// serves. If it fails, this process serves on.
 func (h *handover) upgrade(ctx context.Context, drain func()) {
 	pid, err := h.upgrader.Upgrade(ctx)
 	switch {
@@ -136,16 +139,16 @@ func (h *handover) upgrade(ctx context.Context, drain func()) {
 		return
 	}
 	h.logger.Info("upgraded: a new process serves, and this one drains", keyPID, pid)
-	// The service manager follows the new process now. It would take this process's messages, such
-	// as STOPPING, for the new one's.
+	// The service manager follows the new process now. It would take this process's
+	// messages, such as STOPPING, for the new one's.
 	_ = os.Unsetenv("NOTIFY_SOCKET")
 	drain()
 }
 
-// leave closes the sockets at the beginning of a drain if another process has taken over, which
-// accepts the connections in the kernel's queue. It does not depend on the steps of the drain,
-// which may be skipped. From then on only the new process answers health checks. Requests under
-// way at the admin server go on until the end of the drain.
+// leave closes the sockets at the beginning of a drain if another process has taken over,
+// which accepts the connections in the kernel's queue. It does not depend on the steps of
+// the drain, which may be skipped. From then on only the new process answers health
+// checks. Requests under way at the admin server go on until the end of the drain.
 func (h *handover) leave(admin *http.Server) {
 	if !h.upgrader.Stop() {
 		return
@@ -162,7 +165,8 @@ func (h *handover) leave(admin *http.Server) {
 	})
 }
 
-// stopping tells the service manager that this process stops, unless another one has taken over.
+// stopping tells the service manager that this process stops, unless another one has
+// taken over.
 func (h *handover) stopping() error {
 	if h.upgrader.Stop() {
 		return nil

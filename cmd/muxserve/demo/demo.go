@@ -1,6 +1,6 @@
-// Package demo is the content of muxserve's service port: a page, an echo over HTTP, WebSocket
-// and gRPC, and files. The echoes describe the connection of each request. Most answers can be
-// delayed, to try a drain.
+// Package demo is the content of muxserve's service port: a page, an echo over HTTP,
+// WebSocket and gRPC, and files. The echoes describe the connection of each request. Most
+// answers can be delayed, to try a drain.
 package demo
 
 import (
@@ -24,8 +24,8 @@ var pageStyle string
 //go:embed page.js
 var pageScript string
 
-// Routes returns the HTTP handler of the demo: the page at /, /echo, the WebSocket echo at /ws,
-// and the files of static under /static/ unless it is nil. Other paths are 404.
+// Routes returns the HTTP handler of the demo: the page at /, /echo, the WebSocket echo
+// at /ws, and the files of static under /static/ unless it is nil. Other paths are 404.
 func Routes(static *os.Root) http.Handler {
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))

@@ -25,16 +25,16 @@ type echo struct {
 	BodyBytes  int64         `json:"body_bytes"`
 }
 
-// serveEcho answers any method. It counts the bytes of the body and keeps none. With ?sleep=2s
-// it waits 2 s before it answers, unless the client leaves first.
+// serveEcho answers any method. It counts the bytes of the body and keeps none. With
+// ?sleep=2s it waits 2 s before it answers, unless the client leaves first.
 func serveEcho(w http.ResponseWriter, r *http.Request) {
 	wait, err := sleepTime(r)
 	if err != nil {
 		page.Error(w, http.StatusBadRequest, err)
 		return
 	}
-	// The body is read before the wait, because net/http only notices after that when the client
-	// of an HTTP/1.1 connection leaves.
+	// The body is read before the wait, because net/http only notices after that when the
+	// client of an HTTP/1.1 connection leaves.
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
 		page.Error(w, http.StatusBadRequest, fmt.Errorf("the body ended early: %w", err))

@@ -26,8 +26,8 @@ const (
 	transportShared = "shared"
 )
 
-// RegisterGRPC registers the gRPC services of the demo: the echo service, and reflection (v1 and
-// v1alpha), which grpcurl needs.
+// RegisterGRPC registers the gRPC services of the demo: the echo service, and reflection
+// (v1 and v1alpha), which grpcurl needs.
 func RegisterGRPC(r mux.GRPCRegistrar) {
 	demov1.RegisterEchoServer(r, echoService{})
 	reflection.Register(r)
@@ -95,7 +95,8 @@ func (echoService) BidiStream(stream grpc.BidiStreamingServer[demov1.EchoRequest
 	}
 }
 
-// answer sends the responses to req, numbered from sent+1 on, and returns the last number.
+// answer sends the responses to req, numbered from sent+1 on, and returns the last
+// number.
 func answer(ctx context.Context, req *demov1.EchoRequest, sent uint64, send func(*demov1.EchoResponse) error) (uint64, error) {
 	p, err := planOf(req)
 	if err != nil {

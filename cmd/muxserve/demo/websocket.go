@@ -10,12 +10,12 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// keptBuffer is the largest buffer that is kept for the next message. A connection does not keep
-// the memory of one huge message for ever.
+// keptBuffer is the largest buffer that is kept for the next message. A connection does
+// not keep the memory of one huge message for ever.
 const keptBuffer = 64 << 10
 
-// echoWebSocket sends every message back until the client closes. Text that is not UTF-8 closes
-// the connection with 1007, and a message above the read limit with 1009.
+// echoWebSocket sends every message back until the client closes. Text that is not UTF-8
+// closes the connection with 1007, and a message above the read limit with 1009.
 func echoWebSocket(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
 	var message bytes.Buffer
 	for {

@@ -1,5 +1,5 @@
-// Package admin serves pages about a running muxserve for its operator. Their listener is not
-// the server's, and stays open until the drain is over.
+// Package admin serves pages about a running muxserve for its operator. Their listener is
+// not the server's, and stays open until the drain is over.
 package admin
 
 import (
@@ -45,10 +45,12 @@ var _ Server = (*mux.Server)(nil)
 
 // Options are the optional parameters of [New]. The zero value works.
 type Options struct {
-	// Address is the configured address of the admin listener. The pages answer requests that
-	// name its host, besides those that [Pages.guard] always lets in. See [Pages.SetAddress].
+	// Address is the configured address of the admin listener. The pages answer requests
+	// that name its host, besides those that [Pages.guard] always lets in. See
+	// [Pages.SetAddress].
 	Address string
-	// Configuration shows and changes the configuration. Without it there are no such pages.
+	// Configuration shows and changes the configuration. Without it there are no such
+	// pages.
 	Configuration Configuration
 }
 
@@ -97,8 +99,8 @@ func (p *Pages) SetAddress(address string) {
 	p.host.Store(&host)
 }
 
-// Run takes a sample of the server's statistics every [SampleInterval] until ctx ends, and keeps
-// those of the last [HistoryLength]. Call it once, in its own goroutine.
+// Run takes a sample of the server's statistics every [SampleInterval] until ctx ends,
+// and keeps those of the last [HistoryLength]. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
 	p.history.begin(time.Now(), p.server.Stats())
 	tick := time.NewTicker(SampleInterval)
@@ -116,8 +118,8 @@ func (p *Pages) Run(ctx context.Context) {
 // ServeHTTP implements [http.Handler].
 func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.routes.ServeHTTP(w, r) }
 
-// addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain a
-// private key.
+// addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain
+// a private key.
 func addProfiles(routes *http.ServeMux) {
 	const root = "/debug/pprof/"
 	routes.HandleFunc(root, pprof.Index)

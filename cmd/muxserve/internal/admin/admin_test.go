@@ -147,7 +147,8 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// TestGuard is about DNS rebinding: a name that a foreign page owns must not get an answer.
+// TestGuard is about DNS rebinding: a name that a foreign page owns must not get an
+// answer.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -16,22 +16,24 @@ import (
 type Configuration interface {
 	// Write writes the effective configuration without secrets.
 	Write(w io.Writer) error
-	// Reload reads the configuration again and puts it in force. origin names the caller. After
-	// an error nothing has changed. The error is [ErrBusy], or has one line for each fault.
+	// Reload reads the configuration again and puts it in force. origin names the caller.
+	// After an error nothing has changed. The error is [ErrBusy], or has one line for
+	// each fault.
 	Reload(origin string) (mux.Version, error)
-	// Rollback puts the configuration of an earlier version in force again, as a new version.
-	// Its errors are those of Reload.
+	// Rollback puts the configuration of an earlier version in force again, as a new
+	// version. Its errors are those of Reload.
 	Rollback(number int, origin string) (mux.Version, error)
 	// Token is the token that a request from another machine needs in order to change
 	// something. Where it is empty, no such request may.
 	Token() string
 }
 
-// ErrBusy says that the configuration cannot be changed now, because another change is under
-// way or the server drains.
+// ErrBusy says that the configuration cannot be changed now, because another change is
+// under way or the server drains.
 var ErrBusy = errors.New("admin: the configuration cannot be changed at the moment")
 
-// addConfiguration adds the pages of the configuration. [Pages.authorized] guards changes.
+// addConfiguration adds the pages of the configuration. [Pages.authorized] guards
+// changes.
 func (p *Pages) addConfiguration(routes *http.ServeMux) {
 	routes.HandleFunc("GET /config", p.serveConfig)
 	routes.Handle("/config/reload", p.changing(func(r *http.Request) (mux.Version, error) {
@@ -71,8 +73,8 @@ func (p *Pages) serveConfig(w http.ResponseWriter, r *http.Request) {
 	_ = p.configuration.Write(w) // It fails only where the client has left.
 }
 
-// wantsJSON reports whether a request asks for JSON, by the parameter format or by the first
-// type of its Accept header.
+// wantsJSON reports whether a request asks for JSON, by the parameter format or by the
+// first type of its Accept header.
 func wantsJSON(r *http.Request) bool {
 	if format := r.URL.Query().Get("format"); format != "" {
 		return format == formatJSON

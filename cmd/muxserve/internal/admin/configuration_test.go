@@ -62,7 +62,8 @@ func exampleHistory() mux.History {
 
 func (c *fakeConfiguration) Token() string { return c.token }
 
-// ask sends a request to the pages of a configuration. It comes from this machine unless edit says something else.
+// ask sends a request to the pages of a configuration. It comes from this machine unless
+// edit says something else.
 func ask(t *testing.T, c Configuration, method, path string, edit func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
@@ -248,7 +249,8 @@ func TestConfigForms(t *testing.T) {
 	}
 }
 
-// TestSetAddress: the host of the address in force is answered, the one before is not any more.
+// TestSetAddress: the host of the address in force is answered, the one before is not any
+// more.
 func TestSetAddress(t *testing.T) {
 	t.Parallel()
 	p := New(example(), Options{Address: "old.internal:1"})

@@ -14,7 +14,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// The bounds of the parameter limit. All connections of a full server, 50,000, would be 20 MB.
+// The bounds of the parameter limit. All connections of a full server, 50,000, would be
+// 20 MB.
 const (
 	defaultLimit = 100
 	maxLimit     = 10_000
@@ -36,8 +37,9 @@ type connectionsView struct {
 	Connections []pool.Info `json:"connections"`
 }
 
-// serveConnections lists the live connections. ?protocol= selects one pool, ?sort= the order
-// (id, age for the oldest first, bytes for the busiest first), and ?limit= the number.
+// serveConnections lists the live connections. ?protocol= selects one pool, ?sort= the
+// order (id, age for the oldest first, bytes for the busiest first), and ?limit= the
+// number.
 func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
 	q, err := p.parseQuery(r.URL.Query())
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 )
 
 // guard lets in requests whose host is an IP address, localhost or the configured host. A
-// foreign web page can point its own name at this address (DNS rebinding). Its requests would
-// pass the browser's same-origin rule, and the page could read everything here.
+// foreign web page can point its own name at this address (DNS rebinding). Its requests
+// would pass the browser's same-origin rule, and the page could read everything here.
 //
 // A request without a host comes from an HTTP/1.0 client, which is not a browser.
 func (p *Pages) guard(next http.Handler) http.Handler {
@@ -39,14 +39,15 @@ func trusted(host, configured string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
-	// Browsers resolve names below localhost to the loopback interface (RFC 6761, section 6.3).
+	// Browsers resolve names below localhost to the loopback interface (RFC 6761, section
+	// 6.3).
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == strings.ToLower(configured)
 }
 
-// authorized passes on requests that may change something: a POST that no foreign web page has
-// sent, from this machine or with the token. A wrong token is refused even from this machine,
-// so that its owner notices.
+// authorized passes on requests that may change something: a POST that no foreign web
+// page has sent, from this machine or with the token. A wrong token is refused even from
+// this machine, so that its owner notices.
 func (p *Pages) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
@@ -72,8 +73,8 @@ func (p *Pages) authorized(next http.Handler) http.Handler {
 	})
 }
 
-// bearerToken returns the token of a request (RFC 6750, section 2.1). brought is true for any
-// Authorization header, also for one of another scheme, whose token is "".
+// bearerToken returns the token of a request (RFC 6750, section 2.1). brought is true for
+// any Authorization header, also for one of another scheme, whose token is "".
 func bearerToken(r *http.Request) (token string, brought bool) {
 	values := r.Header.Values("Authorization")
 	if len(values) == 0 {
@@ -86,18 +87,19 @@ func bearerToken(r *http.Request) (token string, brought bool) {
 	return strings.TrimSpace(token), true
 }
 
-// sameToken compares in a time that depends neither on the tokens' lengths nor on where they
-// differ.
+// sameToken compares in a time that depends neither on the tokens' lengths nor on where
+// they differ.
 func sameToken(given, want string) bool {
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// proxyHeaders are added by proxies. A proxy on this machine passes on requests of other hosts.
+// proxyHeaders are added by proxies. A proxy on this machine passes on requests of other
+// hosts.
 var proxyHeaders = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip"}
 
-// isLocal reports whether a request was made on this machine: over the loopback interface or a
-// Unix socket, and without a proxy.
+// isLocal reports whether a request was made on this machine: over the loopback interface
+// or a Unix socket, and without a proxy.
 func isLocal(r *http.Request) bool {
 	for _, name := range proxyHeaders {
 		if r.Header.Get(name) != "" {
@@ -111,8 +113,8 @@ func isLocal(r *http.Request) bool {
 	return err == nil && peer.Addr().Unmap().IsLoopback()
 }
 
-// isUnix reports whether a request came over a Unix socket. The permissions of the socket's
-// file decide which users can send one.
+// isUnix reports whether a request came over a Unix socket. The permissions of the
+// socket's file decide which users can send one.
 func isUnix(r *http.Request) bool {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && local.Network() == "unix"

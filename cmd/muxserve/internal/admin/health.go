@@ -48,12 +48,13 @@ type protocolHealth struct {
 	RejectedRecently map[string]uint64 `json:"rejected_recently"`
 }
 
-// serveHealth answers with status 200 while the server is healthy, degraded or overloaded, and
-// with 503 while it is unavailable: before it serves and from its drain on.
+// serveHealth answers with status 200 while the server is healthy, degraded or
+// overloaded, and with 503 while it is unavailable: before it serves and from its drain
+// on.
 //
-// An overloaded server serves the connections that it has, and refuses new ones in words that
-// make their clients try elsewhere. With a 503 here, a balancer would send its share to the
-// other servers and overload them too.
+// An overloaded server serves the connections that it has, and refuses new ones in words
+// that make their clients try elsewhere. With a 503 here, a balancer would send its share
+// to the other servers and overload them too.
 func (p *Pages) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	answer := p.health()
 	status := http.StatusOK

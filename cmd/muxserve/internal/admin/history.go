@@ -10,8 +10,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// The history covers five minutes. Its steps are short enough to show a burst, and few enough
-// to be sent to the page each time.
+// The history covers five minutes. Its steps are short enough to show a burst, and few
+// enough to be sent to the page each time.
 const (
 	// SampleInterval is the time between two samples.
 	SampleInterval = 5 * time.Second
@@ -30,7 +30,8 @@ type Sample struct {
 	Health map[string]string `json:"health"`
 }
 
-// ProtocolSample is one pool's part of a [Sample]. The rates are means since the sample before.
+// ProtocolSample is one pool's part of a [Sample]. The rates are means since the sample
+// before.
 type ProtocolSample struct {
 	Active                 int64   `json:"active"` // connections, at the sample's time
 	AcceptedPerSecond      float64 `json:"accepted_per_second"`
@@ -41,7 +42,8 @@ type ProtocolSample struct {
 	// Requests are requests, calls and WebSocket sessions.
 	RequestsPerSecond float64 `json:"requests_per_second"` // that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
-	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see [pool.RequestStats].
+	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see
+	// [pool.RequestStats].
 	ErrorRate float64 `json:"error_rate"`
 	P50       float64 `json:"p50_seconds"`
 	P95       float64 `json:"p95_seconds"`
@@ -57,8 +59,8 @@ type moment struct {
 // rejections counts connections by pool and reason.
 type rejections map[string]map[string]uint64
 
-// history is a ring of the last samples. The zero value is empty. All methods may be called
-// concurrently.
+// history is a ring of the last samples. The zero value is empty. All methods may be
+// called concurrently.
 type history struct {
 	mu      sync.Mutex // guards all that follows
 	last    moment
@@ -75,7 +77,8 @@ func (h *history) begin(now time.Time, stats mux.Stats) {
 	h.last = moment{now, stats}
 }
 
-// add adds a sample of the time since the last call. It replaces the oldest in a full history.
+// add adds a sample of the time since the last call. It replaces the oldest in a full
+// history.
 func (h *history) add(now time.Time, stats mux.Stats) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,8 +104,8 @@ func (h *history) list() []Sample {
 // place returns the index of the i-th oldest sample. The caller holds mu.
 func (h *history) place(i int) int { return (h.next - h.filled + i + sampleCount) % sampleCount }
 
-// recent returns the part of all rejections that is newer than the beginning of the oldest
-// sample, without zeros. While there is no sample, that is all of them.
+// recent returns the part of all rejections that is newer than the beginning of the
+// oldest sample, without zeros. While there is no sample, that is all of them.
 func (h *history) recent(all rejections) rejections {
 	h.mu.Lock()
 	var before rejections
@@ -164,8 +167,8 @@ func sum(counts map[string]uint64) uint64 {
 	return n
 }
 
-// statusOf returns the health of a pool as the pages show it: a server that does not serve is
-// unavailable, whatever its pools are.
+// statusOf returns the health of a pool as the pages show it: a server that does not
+// serve is unavailable, whatever its pools are.
 func statusOf(phase lifecycle.Phase, health pool.Health) pool.Health {
 	if phase != lifecycle.PhaseServing {
 		return pool.Unavailable

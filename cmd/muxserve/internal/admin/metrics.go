@@ -17,8 +17,8 @@ import (
 	"github.com/muxserve/muxserve/mux/muxprom"
 )
 
-// metricsView is the answer of /metrics in JSON. This example shows one protocol of several and
-// one sample of up to sixty:
+// metricsView is the answer of /metrics in JSON. This example shows one protocol of
+// several and one sample of up to sixty:
 //
 //	{
 //	  "time": "2026-01-01T12:00:00Z",
@@ -108,7 +108,8 @@ var (
 		"When a configuration was last put in force, in seconds since 1970.", nil, nil)
 )
 
-// reloadCollector shows Prometheus how the last reload went. The start counts as a reload.
+// reloadCollector shows Prometheus how the last reload went. The start counts as a
+// reload.
 type reloadCollector struct{ server Server }
 
 var _ prometheus.Collector = reloadCollector{}
@@ -149,9 +150,9 @@ const (
 	formatPrometheus = "prometheus"
 )
 
-// serveMetrics returns the handler of /metrics. It answers with a [metricsView] where the client
-// asks for ?format=json or prefers application/json by Accept, and otherwise in a format of
-// Prometheus.
+// serveMetrics returns the handler of /metrics. It answers with a [metricsView] where the
+// client asks for ?format=json or prefers application/json by Accept, and otherwise in a
+// format of Prometheus.
 func (p *Pages) serveMetrics() http.HandlerFunc {
 	forPrometheus := promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{Registry: p.registry})
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -187,9 +188,9 @@ func (p *Pages) metrics(now time.Time) metricsView {
 	}
 }
 
-// prefersJSON reports whether the fields of an Accept header (RFC 9110, section 12.5.1) name
-// application/json, and no format of Prometheus with more weight. Ranges such as */* are
-// ignored.
+// prefersJSON reports whether the fields of an Accept header (RFC 9110, section 12.5.1)
+// name application/json, and no format of Prometheus with more weight. Ranges such as */*
+// are ignored.
 func prefersJSON(fields []string) bool {
 	asJSON, asOther := 0.0, 0.0
 	for element := range strings.SplitSeq(strings.Join(fields, ","), ",") {

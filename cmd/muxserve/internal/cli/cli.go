@@ -1,6 +1,6 @@
 // Package cli parses GNU-style command lines: --name value, --name=value, and "--" before
-// arguments that begin with a dash. It also writes help texts, manual pages and completion
-// scripts.
+// arguments that begin with a dash. It also writes help texts, manual pages and
+// completion scripts.
 //
 // Unlike package flag it reports which flags were given, which a program with environment
 // variables for the same settings needs, and it corrects misspelt flags.
@@ -16,8 +16,8 @@ import (
 type Flag struct {
 	// Name is the flag's name without dashes.
 	Name string
-	// Value is the placeholder of the value in the help, such as ADDR. A flag without it is a
-	// switch: it takes no value, or =true or =false.
+	// Value is the placeholder of the value in the help, such as ADDR. A flag without it
+	// is a switch: it takes no value, or =true or =false.
 	Value string
 	// Help describes the flag in one line.
 	Help string
@@ -25,8 +25,8 @@ type Flag struct {
 	Default string
 	// Group is the heading of the flag. The flags of a group are shown together.
 	Group string
-	// Env is the environment variable, and Key the key of the configuration file, with the same
-	// meaning; empty if there is none.
+	// Env is the environment variable, and Key the key of the configuration file, with
+	// the same meaning; empty if there is none.
 	Env string
 	Key string
 	// Choices are the possible values; nil if there are too many to list.
@@ -55,8 +55,8 @@ func (f Flag) usage() string {
 
 // Parsed is a parsed command line.
 type Parsed struct {
-	// Values are the values of each given flag, in order. A switch has the values "true" or
-	// "false".
+	// Values are the values of each given flag, in order. A switch has the values "true"
+	// or "false".
 	Values map[string][]string
 	// Args are the arguments without the flags.
 	Args []string
@@ -105,8 +105,8 @@ func Parse(flags []Flag, args []string) (Parsed, error) {
 	return p, nil
 }
 
-// take parses the flag arg. Its value is in arg or the first of rest. It returns the arguments
-// that are left.
+// take parses the flag arg. Its value is in arg or the first of rest. It returns the
+// arguments that are left.
 func (p Parsed) take(flags []Flag, arg string, rest []string) ([]string, error) {
 	i := find(flags, arg)
 	if i < 0 {
@@ -121,8 +121,8 @@ func (p Parsed) take(flags []Flag, arg string, rest []string) ([]string, error) 
 	case f.Value == "" && value != "true" && value != "false":
 		return nil, fmt.Errorf("--%s: %q is not true or false", name, value)
 	case f.Value != "" && !hasValue:
-		// A known flag in the place of the value means that the value is missing. Other values
-		// may begin with a dash: negative numbers and PEM texts.
+		// A known flag in the place of the value means that the value is missing. Other
+		// values may begin with a dash: negative numbers and PEM texts.
 		if len(rest) == 0 || find(flags, rest[0]) >= 0 {
 			return nil, fmt.Errorf("--%s needs a value: --%s %s", name, name, f.Value)
 		}
@@ -167,8 +167,8 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// distance counts the letters of a to insert, delete, replace or swap with the next in order to
-// get b. It counts bytes, because flags, commands and keys are ASCII.
+// distance counts the letters of a to insert, delete, replace or swap with the next in
+// order to get b. It counts bytes, because flags, commands and keys are ASCII.
 func distance(a, b string) int {
 	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

@@ -81,8 +81,8 @@ const (
 	helpIndent  = "        "
 )
 
-// WriteHelp writes a help text that fits a screen: the commands, and the names of the default
-// command's flags by group.
+// WriteHelp writes a help text that fits a screen: the commands, and the names of the
+// default command's flags by group.
 func (p Program) WriteHelp(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "%s\n\n", p.Summary)
@@ -153,8 +153,8 @@ func (f Flag) explain() string {
 	return text
 }
 
-// Wrap breaks a text between words into lines of at most width columns. A longer word has its own
-// line. Runs of blanks within a line stay.
+// Wrap breaks a text between words into lines of at most width columns. A longer word has
+// its own line. Runs of blanks within a line stay.
 func Wrap(text string, width int) []string {
 	var lines []string
 	line := ""

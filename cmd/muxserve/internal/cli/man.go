@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// WriteMan writes the man page for section 1 in roff. It has neither a date nor a version, so that
-// it only changes with the program's description.
+// WriteMan writes the man page for section 1 in roff. It has neither a date nor a
+// version, so that it only changes with the program's description.
 func (p Program) WriteMan(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, ".TH %s 1 \"\" %s \"User Commands\"\n", strings.ToUpper(p.Name), roff(p.Name))
@@ -43,7 +43,8 @@ func (p Program) WriteMan(w io.Writer) error {
 	return out.Flush()
 }
 
-// manFlags explains the flags of a command, except where they are those of the default command.
+// manFlags explains the flags of a command, except where they are those of the default
+// command.
 func (p Program) manFlags(out io.Writer, c Command) {
 	if len(c.Flags) == 0 || (c.Name != p.Default && sameFlags(c.Flags, p.command(p.Default).Flags)) {
 		return
@@ -72,8 +73,8 @@ func sameFlags(a, b []Flag) bool {
 	return len(a) == len(b) && (len(a) == 0 || a[0].Name == b[0].Name)
 }
 
-// roff escapes the characters that roff interprets. It would print a dash as a hyphen, which
-// shells do not accept.
+// roff escapes the characters that roff interprets. It would print a dash as a hyphen,
+// which shells do not accept.
 func roff(s string) string {
 	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, `"`, `\(dq`, "…", `...`).Replace(s)
 }
@@ -81,8 +82,8 @@ func roff(s string) string {
 // roffWidth is the width of lines in the source; roff fills them again.
 const roffWidth = 78
 
-// roffText is roff for text of several lines. It escapes a dot at the beginning of a line, which
-// would be a request.
+// roffText is roff for text of several lines. It escapes a dot at the beginning of a
+// line, which would be a request.
 func roffText(s string) string {
 	lines := Wrap(roff(s), roffWidth)
 	for i, line := range lines {

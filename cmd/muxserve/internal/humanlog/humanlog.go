@@ -24,8 +24,8 @@ const (
 type Options struct {
 	// Format is Auto, Text or JSON; empty is Auto.
 	Format string
-	// Level is the lowest level that is written; nil is Info. A [slog.LevelVar] may be changed
-	// while the logger is in use.
+	// Level is the lowest level that is written; nil is Info. A [slog.LevelVar] may be
+	// changed while the logger is in use.
 	Level slog.Leveler
 	// Terminal says that the output is a terminal.
 	Terminal bool
@@ -33,8 +33,8 @@ type Options struct {
 	Color bool
 }
 
-// OptionsFor returns the options of a logger that writes to w. It uses colours on a terminal,
-// unless NO_COLOR is set (no-color.org) or TERM is dumb.
+// OptionsFor returns the options of a logger that writes to w. It uses colours on a
+// terminal, unless NO_COLOR is set (no-color.org) or TERM is dumb.
 func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(string) string) Options {
 	terminal := IsTerminal(w)
 	return Options{
@@ -43,8 +43,8 @@ func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(stri
 	}
 }
 
-// IsTerminal reports whether w is a character device. It is true for /dev/null too, where it does
-// not matter.
+// IsTerminal reports whether w is a character device. It is true for /dev/null too, where
+// it does not matter.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -67,8 +67,8 @@ func New(w io.Writer, o Options) *slog.Logger {
 	}
 }
 
-// handler writes time, level and message in columns. A [slog.TextHandler] quotes, groups and
-// writes the attributes.
+// handler writes time, level and message in columns. A [slog.TextHandler] quotes, groups
+// and writes the attributes.
 type handler struct {
 	*output
 
@@ -88,8 +88,9 @@ func newHandler(w io.Writer, o Options) *handler {
 	out := &output{color: o.Color, w: w}
 	return &handler{output: out, attrs: slog.NewTextHandler(&out.buf, &slog.HandlerOptions{
 		Level: o.Level,
-		// The columns have the level and the message already. The caller's own attribute called level
-		// stays unless its value is a slog.Level too. One called msg is dropped.
+		// The columns have the level and the message already. The caller's own attribute
+		// called level stays unless its value is a slog.Level too. One called msg is
+		// dropped.
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			_, isLevel := a.Value.Any().(slog.Level)
 			if len(groups) == 0 && (a.Key == slog.MessageKey || a.Key == slog.LevelKey && isLevel) {

@@ -1,5 +1,5 @@
-// Package page writes the answers that the demo and the admin pages have in common: a web page
-// that loads nothing, and JSON.
+// Package page writes the answers that the demo and the admin pages have in common: a web
+// page that loads nothing, and JSON.
 package page
 
 import (
@@ -18,8 +18,8 @@ const (
 	scriptMark = "<!-- script -->"
 )
 
-// New returns a handler that answers GET and HEAD with the document html. The style and the
-// script replace the comments <!-- style --> and <!-- script --> in it.
+// New returns a handler that answers GET and HEAD with the document html. The style and
+// the script replace the comments <!-- style --> and <!-- script --> in it.
 //
 // The page's Content-Security-Policy allows this style and this script by their digests,
 // requests to the page's own origin, and nothing else.
@@ -47,7 +47,8 @@ func New(html, style, script string) http.Handler {
 	})
 }
 
-// digest is a source expression that allows exactly this text (CSP level 2, section 4.2.5).
+// digest is a source expression that allows exactly this text (CSP level 2, section
+// 4.2.5).
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"

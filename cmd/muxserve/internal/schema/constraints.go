@@ -15,13 +15,13 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// constraints limit a key's values besides their type. A test compares them with the values that
-// the packages accept.
+// constraints limit a key's values besides their type. A test compares them with the
+// values that the packages accept.
 type constraints struct {
 	// values are all possible texts of the key or of its list's elements; nil for any.
 	values []string
-	// least and most bound a number; nil for the bounds of its type. The least integer is 0 unless
-	// least is set.
+	// least and most bound a number; nil for the bounds of its type. The least integer is
+	// 0 unless least is set.
 	least, most *float64
 	// above excludes least itself.
 	above bool
@@ -40,7 +40,8 @@ func share() constraints {
 	return c
 }
 
-// The smallest and largest values of HTTP/2's settings (RFC 9113 sections 6.5.2 and 6.9.2).
+// The smallest and largest values of HTTP/2's settings (RFC 9113 sections 6.5.2 and
+// 6.9.2).
 const (
 	minWindow = 65535
 	minFrame  = 1 << 14
@@ -50,8 +51,8 @@ const (
 // minHeadBytes is the smallest limit for the head of a request.
 const minHeadBytes = 1024
 
-// known has the keys with other constraints than their types have. An empty text stands for the
-// default.
+// known has the keys with other constraints than their types have. An empty text stands
+// for the default.
 var known = map[string]constraints{
 	"listeners[].tls.mode":            oneOf("", listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual),
 	"listeners[].tls.min_version":     oneOf("", "1.2", "1.3"),

@@ -1,7 +1,7 @@
-// Package schema generates the descriptions of the configuration file: a JSON Schema, a reference
-// and an example file. It needs the types of package settings and the comments in their sources,
-// so go generate runs it in the repository. The results are committed, and muxserve itself does
-// not link this package.
+// Package schema generates the descriptions of the configuration file: a JSON Schema, a
+// reference and an example file. It needs the types of package settings and the comments
+// in their sources, so go generate runs it in the repository. The results are committed,
+// and muxserve itself does not link this package.
 package schema
 
 import (
@@ -43,8 +43,8 @@ type typeDoc struct {
 	names  map[string]string // of the fields in the file, by their names in Go
 }
 
-// ReadDocs reads the sources of all packages that own a section. root is the directory of the
-// module.
+// ReadDocs reads the sources of all packages that own a section. root is the directory of
+// the module.
 func ReadDocs(root string) (Docs, error) {
 	d := Docs{packages: make(map[string]*source)}
 	for _, k := range append(settings.Keys(), settings.Sections()...) {
@@ -108,8 +108,8 @@ func (s *source) add(files *token.FileSet, g *ast.GenDecl) {
 	}
 }
 
-// readStruct reads the comments of a struct. A field without a comment, right below another
-// field, shares that field's comment.
+// readStruct reads the comments of a struct. A field without a comment, right below
+// another field, shares that field's comment.
 func readStruct(files *token.FileSet, t *ast.StructType, text string) *typeDoc {
 	d := &typeDoc{text: text, fields: make(map[string]string), names: make(map[string]string)}
 	shared, line := "", 0
@@ -135,8 +135,8 @@ func readStruct(files *token.FileSet, t *ast.StructType, text string) *typeDoc {
 
 var yamlTag = regexp.MustCompile(`yaml:"([a-z0-9_]+)`)
 
-// Of returns the comment of a key or section as one paragraph. It replaces the names of fields by
-// those of keys, and passes each through name.
+// Of returns the comment of a key or section as one paragraph. It replaces the names of
+// fields by those of keys, and passes each through name.
 func (d Docs) Of(k settings.Key, name func(string) string) string {
 	s := d.packages[k.Struct.PkgPath()]
 	if s == nil || s.types[k.Struct.Name()] == nil {
@@ -168,7 +168,8 @@ func (d Docs) Of(k settings.Key, name func(string) string) string {
 	})
 }
 
-// ofType returns the comment of a section's type, with the field's name instead of the type's.
+// ofType returns the comment of a section's type, with the field's name instead of the
+// type's.
 func (d Docs) ofType(k settings.Key) string {
 	s := d.packages[k.Type.PkgPath()]
 	if s == nil || s.types[k.Type.Name()] == nil {
@@ -180,7 +181,8 @@ func (d Docs) ofType(k settings.Key) string {
 var (
 	// seeForm is a reference into the sources.
 	seeForm = regexp.MustCompile(`; see\s+\[[A-Za-z.]+\]`)
-	// constantsForm refers to constants. The values that replace it are those of the file.
+	// constantsForm refers to constants. The values that replace it are those of the
+	// file.
 	constantsForm = regexp.MustCompile(`one of the \w+ constants`)
 	// linkForm is a link to a declaration, as in [Refuse] or [path.Match].
 	linkForm = regexp.MustCompile(`\[[A-Za-z][A-Za-z0-9.]*\]`)

@@ -19,8 +19,8 @@ const exampleHead = `# yaml-language-server: $schema=muxserve.schema.json
 // exampleWidth is the width of the comments in the example.
 const exampleWidth = 100
 
-// Example returns a configuration file with every key commented out. Without the first "# " of
-// each line, it sets every key to its default.
+// Example returns a configuration file with every key commented out. Without the first "#
+// " of each line, it sets every key to its default.
 func Example(docs Docs) []byte {
 	var out strings.Builder
 	out.WriteString(exampleHead)
@@ -66,7 +66,8 @@ func within(path, section string) bool {
 	return strings.HasPrefix(path, section+".") || strings.HasPrefix(path, section+"[].")
 }
 
-// indentOf returns the indentation of a key: two blanks for each section and each list around it.
+// indentOf returns the indentation of a key: two blanks for each section and each list
+// around it.
 func indentOf(path string) string {
 	return strings.Repeat("  ", strings.Count(path, ".")+strings.Count(path, "[]"))
 }

@@ -33,8 +33,8 @@ type node struct {
 	Additional  *bool            `json:"additionalProperties,omitempty"` //nolint:tagliatelle // JSON Schema calls it so.
 }
 
-// JSON returns the JSON Schema of the file. Every key may be null, which counts as missing. The
-// schema does not check whether keys fit each other.
+// JSON returns the JSON Schema of the file. Every key may be null, which counts as
+// missing. The schema does not check whether keys fit each other.
 func JSON(docs Docs) ([]byte, error) {
 	root := section()
 	root.Schema = "https://json-schema.org/draft/2020-12/schema"

@@ -25,7 +25,8 @@ const (
 	envAppPort = "APP_PORT"
 )
 
-// isTCP reports whether an address names neither a Unix-domain socket nor an inherited socket.
+// isTCP reports whether an address names neither a Unix-domain socket nor an inherited
+// socket.
 func isTCP(address string) bool {
 	return !strings.HasPrefix(address, unixPrefix) && !strings.HasPrefix(address, listeners.InheritedPrefix)
 }
@@ -65,8 +66,8 @@ func checkPort(port string) error {
 	return nil
 }
 
-// setListeners replaces the listeners by one for each address. Each has the settings of the
-// listener at its position, or of the last one where there are fewer.
+// setListeners replaces the listeners by one for each address. Each has the settings of
+// the listener at its position, or of the last one where there are fewer.
 func setListeners(s *Settings, addresses []string) error {
 	before := s.Mux.Listeners
 	s.Mux.Listeners = nil
@@ -100,8 +101,8 @@ func (s *Settings) copyOrigins(from, to string) {
 	}
 }
 
-// loadPlatform replaces the host of the first TCP address by IP, and its port by PORT or, where
-// that is not set, APP_PORT. Without a TCP address it does nothing.
+// loadPlatform replaces the host of the first TCP address by IP, and its port by PORT or,
+// where that is not set, APP_PORT. Without a TCP address it does nothing.
 func (s *Settings) loadPlatform() []fault {
 	getenv := s.inputs.getenv
 	at := slices.IndexFunc(s.Mux.Listeners, func(l listeners.Config) bool { return isTCP(l.Address) })

@@ -12,8 +12,8 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 )
 
-// decoder stores the values of a file in settings. It checks the types of values and not their
-// meaning.
+// decoder stores the values of a file in settings. It checks the types of values and not
+// their meaning.
 type decoder struct {
 	// lines has the line of each key and of each element of a list.
 	lines map[string]int
@@ -35,7 +35,8 @@ func (d *decoder) faultf(n *yaml.Node, path, format string, args ...any) {
 // full reports whether there are maxFaults faults.
 func (d *decoder) full() bool { return len(d.faults) >= maxFaults }
 
-// decode stores n, the value at path, in v. It leaves v unchanged for null and for a faulty value.
+// decode stores n, the value at path, in v. It leaves v unchanged for null and for a
+// faulty value.
 func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	if !d.plain(n, path) || isNull(n) {
 		return
@@ -56,8 +57,8 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// plain refuses aliases, which can multiply the size of a document, and explicit tags, which can
-// change the type of a value.
+// plain refuses aliases, which can multiply the size of a document, and explicit tags,
+// which can change the type of a value.
 func (d *decoder) plain(n *yaml.Node, path string) bool {
 	switch {
 	case n.Kind == yaml.AliasNode:
@@ -101,8 +102,8 @@ func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// sections stores a list of mappings in a slice of structs. Each element starts as a copy of the
-// first element of the default list.
+// sections stores a list of mappings in a slice of structs. Each element starts as a copy
+// of the first element of the default list.
 func (d *decoder) sections(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.SequenceNode {
 		d.faultf(n, path, "want a list, not %s", describe(n, path))

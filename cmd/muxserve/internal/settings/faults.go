@@ -38,8 +38,8 @@ func (s *Settings) source(path string) string {
 	}
 }
 
-// report joins the faults to one error, without duplicates. Those with a line come first, in the
-// order of the lines.
+// report joins the faults to one error, without duplicates. Those with a line come first,
+// in the order of the lines.
 func (s *Settings) report(faults []fault) error {
 	slices.SortStableFunc(faults, func(a, b fault) int {
 		switch {
@@ -59,8 +59,8 @@ func (s *Settings) report(faults []fault) error {
 	return errors.Join(all...)
 }
 
-// format writes a fault as one line: its place in the file, the path of its key and the text. A
-// fault outside of the file has the flag that sets the key.
+// format writes a fault as one line: its place in the file, the path of its key and the
+// text. A fault outside of the file has the flag that sets the key.
 func (s *Settings) format(f fault) string {
 	if f.line > 0 {
 		where := fmt.Sprintf("%s:%d: ", s.file, f.line)
@@ -85,8 +85,8 @@ func (s *Settings) format(f fault) string {
 	return fmt.Sprintf("%s: %s (%s or %s)", key, f.text, options[at].flag(), options[at].env())
 }
 
-// locate sets the line of a fault. For a key that is not in the file it is the line of the
-// section where the key is missing.
+// locate sets the line of a fault. For a key that is not in the file it is the line of
+// the section where the key is missing.
 func (s *Settings) locate(f fault) fault {
 	if o, ok := s.origins[f.path]; ok {
 		f.line = o.line
@@ -101,8 +101,9 @@ func (s *Settings) locate(f fault) fault {
 // parent returns the path of the section or list that contains a key or element.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-// Locate returns the faults that err joins, each on one line with its place in the file, or with
-// the flag that sets its key. The keys in err are relative to the section at path.
+// Locate returns the faults that err joins, each on one line with its place in the file,
+// or with the flag that sets its key. The keys in err are relative to the section at
+// path.
 func (s *Settings) Locate(path string, err error) error {
 	if path != "" {
 		path += ": "
@@ -114,13 +115,13 @@ func (s *Settings) Locate(path string, err error) error {
 	return s.report(faults)
 }
 
-// faultForm matches the faults that the packages report: package names, the key and the text, all
-// separated by colons. Package mux puts the listener first.
+// faultForm matches the faults that the packages report: package names, the key and the
+// text, all separated by colons. Package mux puts the listener first.
 var faultForm = regexp.MustCompile(
 	`^(?:mux: )?(listeners\[\d+\])?(?:: )?(?:(?:mux|listeners|protocols|pool|lifecycle): )?([a-z0-9_]+(?:\.[a-z0-9_]+)*): (.*)$`)
 
-// faultsOf splits joined errors. Where an error wraps joined errors, each fault keeps the text in
-// front of them.
+// faultsOf splits joined errors. Where an error wraps joined errors, each fault keeps the
+// text in front of them.
 func faultsOf(prefix string, err error) []fault {
 	if err == nil {
 		return nil

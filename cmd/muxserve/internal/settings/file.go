@@ -18,8 +18,8 @@ import (
 // maxFileBytes bounds a configuration file. One with every key has 10 KiB.
 const maxFileBytes = 1 << 20
 
-// ReadFile reads a regular file of at most limit bytes. Other kinds of files are an error: a
-// pipe cannot be read twice, and opening it may block for ever.
+// ReadFile reads a regular file of at most limit bytes. Other kinds of files are an
+// error: a pipe cannot be read twice, and opening it may block for ever.
 func ReadFile(name string, limit int64) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -43,8 +43,8 @@ func ReadFile(name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// parseConfig returns the only document of a file; nil for an empty file. Its fault has the line
-// where parsing ended.
+// parseConfig returns the only document of a file; nil for an empty file. Its fault has
+// the line where parsing ended.
 func parseConfig(data []byte) (*yaml.Node, *fault) {
 	if f := checkText(data); f != nil {
 		return nil, f
@@ -69,8 +69,8 @@ func parseConfig(data []byte) (*yaml.Node, *fault) {
 // syntaxForm matches the errors of the YAML package.
 var syntaxForm = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
-// grammarForm matches the errors of its parser, which counts lines from 0; its scanner counts
-// from 1. Both leave the line out where it is 0.
+// grammarForm matches the errors of its parser, which counts lines from 0; its scanner
+// counts from 1. Both leave the line out where it is 0.
 var grammarForm = regexp.MustCompile(`^(did not find|found undefined tag|found duplicate %|found incompatible)`)
 
 // anchorForm matches the one error that never has a line.
@@ -93,7 +93,8 @@ func syntaxFault(err error, data []byte) *fault {
 	}
 	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	line = min(max(line, 1), len(lines))
-	// The line is the beginning of the element that contains the tab, so the tab is there or below.
+	// The line is the beginning of the element that contains the tab, so the tab is there
+	// or below.
 	if at := slices.IndexFunc(lines[line-1:], func(l string) bool { return strings.Contains(leadingSpace(l), "\t") }); at >= 0 && tabForm.MatchString(text) {
 		return &fault{line: line + at, text: "not YAML: the line begins with a tab; indent with spaces"}
 	}
@@ -105,8 +106,8 @@ var tabForm = regexp.MustCompile(`tab character|cannot start any token`)
 
 func leadingSpace(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
 
-// checkText refuses text that is not UTF-8, and control characters, which binary files have. The
-// parser would accept UTF-16, but other programs that read the file may not.
+// checkText refuses text that is not UTF-8, and control characters, which binary files
+// have. The parser would accept UTF-16, but other programs that read the file may not.
 func checkText(data []byte) *fault {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		return &fault{line: 1, text: "the file is UTF-16; save it as UTF-8"}

@@ -28,16 +28,16 @@ const (
 	groupLog     = "Logging"
 )
 
-// option is a flag with its environment variable. Its key in the file decides what the flag
-// sets and how its value is read. --config has no key.
+// option is a flag with its environment variable. Its key in the file decides what the
+// flag sets and how its value is read. --config has no key.
 type option struct {
 	name        string
 	group       string
 	placeholder string
 	key         string // as [Key.Path]; a flag with a key of listeners[] sets it in every listener
 	help        string
-	// choices are the possible values; nil where there are too many to list. With lenient they
-	// only complete the command line, and validation judges the value.
+	// choices are the possible values; nil where there are too many to list. With lenient
+	// they only complete the command line, and validation judges the value.
 	choices []string
 	lenient bool
 	files   cli.Files // for completion
@@ -65,8 +65,8 @@ var profileOption = option{
 	help: "k8s, haproxy or nlb: the balancer whose numbers are the drain's defaults",
 }
 
-// options are all flags. They are applied in this order, so that the flags of listeners set
-// every listener that --listen has made.
+// options are all flags. They are applied in this order, so that the flags of listeners
+// set every listener that --listen has made.
 var options = []option{
 	configOption,
 	listenOption,
@@ -138,8 +138,8 @@ func (o option) env() string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
 }
 
-// apply stores the values of a flag. Its error reads well after the flag's name; what is wrong
-// is stored as a zero.
+// apply stores the values of a flag. Its error reads well after the flag's name; what is
+// wrong is stored as a zero.
 func (o option) apply(s *Settings, values []string) error {
 	if o.name == listenOption.name {
 		return setListeners(s, values)

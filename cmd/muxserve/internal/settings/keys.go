@@ -21,14 +21,15 @@ type Key struct {
 	// Struct and Field are its field in Go.
 	Struct reflect.Type
 	Field  string
-	// Default is its default in the syntax of the file; empty where it depends on the machine.
+	// Default is its default in the syntax of the file; empty where it depends on the
+	// machine.
 	Default string
 	// Secret says that its value is never shown.
 	Secret bool
 }
 
-// secretKeys are the keys whose values appear neither in errors nor in the printed settings. A
-// private key may be inline PEM text.
+// secretKeys are the keys whose values appear neither in errors nor in the printed
+// settings. A private key may be inline PEM text.
 var secretKeys = []string{"admin.token", "listeners[].tls.key", "listeners[].tls.key_passphrase"}
 
 // machineKeys are the keys whose defaults depend on the machine.
@@ -37,8 +38,8 @@ var machineKeys = []string{"limits.max_connections"}
 // Keys returns all keys that have a value, in the order of the printed settings.
 func Keys() []Key { return slices.Clone(allKeys()) }
 
-// Sections returns the keys that have keys below them, in the order of the printed settings. The
-// path of the TLS section of a listener is listeners[].tls.
+// Sections returns the keys that have keys below them, in the order of the printed
+// settings. The path of the TLS section of a listener is listeners[].tls.
 func Sections() []Key {
 	var sections []Key
 	walk(reflect.TypeFor[Settings](), "", func(f field, path string) {
@@ -126,8 +127,8 @@ type field struct {
 	path []int
 }
 
-// fieldsOf returns the fields of a struct that have a name in the file, with those of inlined
-// structs.
+// fieldsOf returns the fields of a struct that have a name in the file, with those of
+// inlined structs.
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
@@ -161,8 +162,8 @@ const (
 	kindSections             // a list of elements with keys
 )
 
-// kindOf returns the kind of values of type t. It panics for a type that no key has yet, so that
-// every test fails where such a key is added.
+// kindOf returns the kind of values of type t. It panics for a type that no key has yet,
+// so that every test fails where such a key is added.
 func kindOf(t reflect.Type) kind {
 	switch t {
 	case reflect.TypeFor[time.Duration]():

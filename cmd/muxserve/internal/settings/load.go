@@ -18,19 +18,20 @@ type inputs struct {
 	read func(name string) ([]byte, error)
 }
 
-// Load returns the settings that the flags, the environment and the file make. A flag wins over
-// its variable, the variable over the file, and the file over the default. An empty variable
-// counts as not set. Load does not check a flag or variable that loses; it checks the whole file.
+// Load returns the settings that the flags, the environment and the file make. A flag
+// wins over its variable, the variable over the file, and the file over the default. An
+// empty variable counts as not set. Load does not check a flag or variable that loses; it
+// checks the whole file.
 //
-// The flags of listeners set every listener, those of the file included. --listen only replaces
-// addresses: the first that of the file's first listener, and so on. Further addresses get
-// listeners with the settings of the file's last one.
+// The flags of listeners set every listener, those of the file included. --listen only
+// replaces addresses: the first that of the file's first listener, and so on. Further
+// addresses get listeners with the settings of the file's last one.
 //
-// Without --listen, IP replaces the host of the first TCP address, and PORT or APP_PORT its
-// port, as hosting platforms expect.
+// Without --listen, IP replaces the host of the first TCP address, and PORT or APP_PORT
+// its port, as hosting platforms expect.
 //
-// The error has every fault on a line of its own, with the line of the file and the key, or
-// with the flag or the variable.
+// The error has every fault on a line of its own, with the line of the file and the key,
+// or with the flag or the variable.
 func Load(flags cli.Parsed, getenv func(string) string) (*Settings, error) {
 	read := func(name string) ([]byte, error) { return ReadFile(name, maxFileBytes) }
 	return load(inputs{flags: flags, getenv: getenv, read: read})
@@ -54,8 +55,8 @@ func load(in inputs) (*Settings, error) {
 	return s, nil
 }
 
-// readFile returns the content of the file; nil without a file and for an empty one. readable is
-// false for a file that exists and cannot be read or parsed.
+// readFile returns the content of the file; nil without a file and for an empty one.
+// readable is false for a file that exists and cannot be read or parsed.
 func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 	whence, _, values := s.inputs.lookUp(configOption)
 	if len(values) == 0 {
@@ -73,8 +74,8 @@ func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 	return root, true, nil
 }
 
-// startFromProfile replaces the defaults of the drain by those of its profile. It comes before
-// the file and the flags, which win over both.
+// startFromProfile replaces the defaults of the drain by those of its profile. It comes
+// before the file and the flags, which win over both.
 func (s *Settings) startFromProfile(root *yaml.Node) {
 	_, _, values := s.inputs.lookUp(profileOption)
 	name := ""
@@ -127,8 +128,9 @@ func (s *Settings) loadOptions() []fault {
 	return faults
 }
 
-// lookUp returns the values of an option, and their source: whence is the flag or the variable,
-// and source the same with its kind, for people. Without a flag and a variable it returns none.
+// lookUp returns the values of an option, and their source: whence is the flag or the
+// variable, and source the same with its kind, for people. Without a flag and a variable
+// it returns none.
 func (in inputs) lookUp(o option) (whence, source string, values []string) {
 	if given := in.flags.Values[o.name]; len(given) > 0 {
 		if !o.list {

@@ -22,8 +22,8 @@ const maxDuration = 365 * 24 * time.Hour
 // durationForm is a duration in Go's syntax without a sign. A zero needs no unit.
 var durationForm = regexp.MustCompile(`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`)
 
-// wholeForm matches the numbers that all YAML parsers read alike. Some read 010 as eight, and
-// 1_000 as a string.
+// wholeForm matches the numbers that all YAML parsers read alike. Some read 010 as eight,
+// and 1_000 as a string.
 var wholeForm = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]*)$`)
 
 // setScalar stores a single value. Its error names the type that it wants.
@@ -67,8 +67,8 @@ func isNumber(n *yaml.Node) bool {
 // section 6).
 const maxExact = 1<<53 - 1
 
-// WholeRange returns the range of whole numbers for keys of type t. The range of int is the same
-// on every machine, and sums of a few values stay far from overflow.
+// WholeRange returns the range of whole numbers for keys of type t. The range of int is
+// the same on every machine, and sums of a few values stay far from overflow.
 func WholeRange(t reflect.Type) (least, most int64) {
 	switch t.Kind() {
 	case reflect.Int, reflect.Int32:
@@ -163,8 +163,8 @@ func shorten(s string) string {
 	return s[:cut] + "…"
 }
 
-// printable returns a word of the file for an error: short, on one line and without control
-// sequences of terminals.
+// printable returns a word of the file for an error: short, on one line and without
+// control sequences of terminals.
 func printable(s string) string {
 	s = shorten(s)
 	if quoted := strconv.Quote(s); quoted != `"`+s+`"` || s == "" || strings.Contains(s, " ") {

@@ -42,10 +42,10 @@ func (s *Settings) validateOwn() []fault {
 	return faults
 }
 
-// mayFollow reports whether a fault at path may be a consequence of one at earlier. It may be
-// where both are of the same key, where one key contains the other, and within the TLS or PROXY
-// section of a listener, whose keys depend on each other. An unknown key there only explains
-// that another key is missing.
+// mayFollow reports whether a fault at path may be a consequence of one at earlier. It
+// may be where both are of the same key, where one key contains the other, and within the
+// TLS or PROXY section of a listener, whose keys depend on each other. An unknown key
+// there only explains that another key is missing.
 func (s *Settings) mayFollow(path, earlier string) bool {
 	key := withoutIndexes(path)
 	if key == earlier || within(path, earlier) || within(earlier, path) {

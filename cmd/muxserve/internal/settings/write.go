@@ -16,8 +16,8 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// Write writes the effective settings as YAML without secrets. A comment behind each value names
-// its source.
+// Write writes the effective settings as YAML without secrets. A comment behind each
+// value names its source.
 func (s *Settings) Write(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	for _, l := range s.lines() {
@@ -128,12 +128,12 @@ func scalar(v reflect.Value) string {
 // plain matches strings that need no quotes in YAML.
 var plain = regexp.MustCompile(`^[A-Za-z0-9./][A-Za-z0-9._/:-]*$`)
 
-// notStrings matches words that YAML 1.1 parsers read as numbers, booleans or null, although the
-// parser here does not.
+// notStrings matches words that YAML 1.1 parsers read as numbers, booleans or null,
+// although the parser here does not.
 var notStrings = regexp.MustCompile(`^(?i:[0-9]+[:_].*|yes|no|on|y|n)$`)
 
-// quote writes a string for YAML. It leaves "off" without quotes, which only stands in keys that
-// want a string.
+// quote writes a string for YAML. It leaves "off" without quotes, which only stands in
+// keys that want a string.
 func quote(s string) string {
 	bare := yaml.Node{Kind: yaml.ScalarNode, Value: s}
 	if plain.MatchString(s) && !notStrings.MatchString(s) && !strings.HasSuffix(s, ":") && bare.ShortTag() == "!!str" {

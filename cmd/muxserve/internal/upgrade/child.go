@@ -17,16 +17,16 @@ import (
 // envReady has the descriptor of the pipe to the old process.
 const envReady = "MUXSERVE_UPGRADE_READY"
 
-// envWatchdogPID has the id of the process that the watchdog watches, which is the old one's.
-// Without it, the variables of the watchdog apply to any process that has them.
+// envWatchdogPID has the id of the process that the watchdog watches, which is the old
+// one's. Without it, the variables of the watchdog apply to any process that has them.
 const envWatchdogPID = "WATCHDOG_PID"
 
-// endGrace is the time between SIGTERM and SIGKILL for a process that is given up. It has no
-// connections, so the time is short.
+// endGrace is the time between SIGTERM and SIGKILL for a process that is given up. It has
+// no connections, so the time is short.
 const endGrace = time.Second
 
-// lastLook bounds the last read from the pipe of a process that is given up. Data in the pipe is
-// there at once; the rest is for an overloaded host.
+// lastLook bounds the last read from the pipe of a process that is given up. Data in the
+// pipe is there at once; the rest is for an overloaded host.
 const lastLook = 50 * time.Millisecond
 
 // Program describes how to start this program again.
@@ -36,12 +36,12 @@ type Program struct {
 	Dir  string
 }
 
-// Current returns how this process was started. Call it at the start: the system reports the
-// current name of the file, which may change.
+// Current returns how this process was started. Call it at the start: the system reports
+// the current name of the file, which may change.
 //
-// The path is the name that the program was called by, if that leads to the running file. It may
-// be a symbolic link that a deployment points to the next version. The system's answer has all
-// links resolved.
+// The path is the name that the program was called by, if that leads to the running file.
+// It may be a symbolic link that a deployment points to the next version. The system's
+// answer has all links resolved.
 func Current() (Program, error) {
 	path, err := os.Executable()
 	if err != nil {
@@ -80,7 +80,8 @@ type child struct {
 	// silent is closed at the end of the pipe: after ready the service manager knows, and
 	// without ready the process will not be ready.
 	silent chan struct{}
-	// exited is closed when the process has ended. outcome describes how, and is set before.
+	// exited is closed when the process has ended. outcome describes how, and is set
+	// before.
 	exited  chan struct{}
 	outcome string
 }
@@ -124,15 +125,16 @@ func (p Program) start(sockets Sockets) (*child, error) {
 	return c, nil
 }
 
-// listen reads the pipe to its end. The process writes a byte when it is ready, and closes the
-// pipe when the service manager knows too.
+// listen reads the pipe to its end. The process writes a byte when it is ready, and
+// closes the pipe when the service manager knows too.
 func (c *child) listen() {
 	defer close(c.silent)
 	defer c.pipe.Close()
 	said := make([]byte, 1)
 	n, err := c.pipe.Read(said)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// A read after its deadline does not read available data, so there is one more read.
+		// A read after its deadline does not read available data, so there is one more
+		// read.
 		_ = c.pipe.SetReadDeadline(time.Now().Add(lastLook))
 		n, _ = c.pipe.Read(said)
 	}
@@ -148,8 +150,8 @@ func (c *child) listen() {
 	}
 }
 
-// isReady reports whether the process lives and has said that it is ready before the call. If it
-// has not, the pipe is not read any more.
+// isReady reports whether the process lives and has said that it is ready before the
+// call. If it has not, the pipe is not read any more.
 func (c *child) isReady() bool {
 	_ = c.pipe.SetReadDeadline(time.Now())
 	select {
@@ -169,8 +171,8 @@ func (c *child) isReady() bool {
 	}
 }
 
-// wait waits for the end of the process, also after it has taken over, so that it does not stay a
-// zombie.
+// wait waits for the end of the process, also after it has taken over, so that it does
+// not stay a zombie.
 func (c *child) wait() {
 	defer close(c.exited)
 	state, err := c.process.Wait()

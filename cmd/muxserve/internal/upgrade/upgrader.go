@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// DefaultTimeout bounds the time until a new process is ready. Reading files and opening sockets
-// takes a fraction of a second; the rest is for an overloaded host.
+// DefaultTimeout bounds the time until a new process is ready. Reading files and opening
+// sockets takes a fraction of a second; the rest is for an overloaded host.
 const DefaultTimeout = 30 * time.Second
 
 // The errors of refused upgrades. No process has been started.
@@ -27,10 +27,11 @@ var (
 
 // Sockets are the sockets to hand over; *listeners.Sockets implements it.
 type Sockets interface {
-	// Pass returns duplicates of the sockets, which the new process gets as descriptors 3 and up,
-	// and environ with variables that describe them.
+	// Pass returns duplicates of the sockets, which the new process gets as descriptors 3
+	// and up, and environ with variables that describe them.
 	Pass(environ []string) (files []*os.File, env []string, err error)
-	// KeepFiles is called when the new process has taken over, which owns the sockets' files then.
+	// KeepFiles is called when the new process has taken over, which owns the sockets'
+	// files then.
 	KeepFiles()
 }
 
@@ -44,8 +45,8 @@ const (
 	stopped        // there are no more upgrades
 )
 
-// Upgrader starts the process that takes over. Get one from [New]. All methods may be called
-// concurrently.
+// Upgrader starts the process that takes over. Get one from [New]. All methods may be
+// called concurrently.
 type Upgrader struct {
 	program Program
 	sockets Sockets
@@ -68,14 +69,14 @@ func New(program Program, sockets Sockets, timeout time.Duration) *Upgrader {
 	return &Upgrader{program: program, sockets: sockets, timeout: timeout}
 }
 
-// Upgrade starts the new process and waits until it is ready. It returns the id of that process,
-// which serves from then on. The caller has to stop accepting and drain, and to call
-// [Upgrader.WaitTold] before it ends. Upgrade never ends a process that has said that it is
-// ready: that process has taken over, even where Stop was called or ctx ended before Upgrade had
-// read that.
+// Upgrade starts the new process and waits until it is ready. It returns the id of that
+// process, which serves from then on. The caller has to stop accepting and drain, and to
+// call [Upgrader.WaitTold] before it ends. Upgrade never ends a process that has said
+// that it is ready: that process has taken over, even where Stop was called or ctx ended
+// before Upgrade had read that.
 //
-// After an error nothing has changed: the new process has been ended, by force after a second,
-// and Upgrade may be called again.
+// After an error nothing has changed: the new process has been ended, by force after a
+// second, and Upgrade may be called again.
 func (u *Upgrader) Upgrade(ctx context.Context) (pid int, err error) {
 	if os.Getpid() == 1 {
 		return 0, errInit
@@ -118,8 +119,8 @@ func (u *Upgrader) begin(ctx context.Context) (attempt context.Context, ended ch
 	return attempt, u.ended, nil
 }
 
-// decide ends the upgrade by c with the result err. Without an error the new process has the
-// sockets.
+// decide ends the upgrade by c with the result err. Without an error the new process has
+// the sockets.
 func (u *Upgrader) decide(c *child, err error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -139,9 +140,9 @@ func (u *Upgrader) decide(c *child, err error) error {
 	return nil
 }
 
-// Stop refuses further upgrades, and ends the one under way with its process unless that is
-// ready. It returns when the process has ended or taken over, and reports whether a process has
-// taken over.
+// Stop refuses further upgrades, and ends the one under way with its process unless that
+// is ready. It returns when the process has ended or taken over, and reports whether a
+// process has taken over.
 func (u *Upgrader) Stop() (handedOver bool) {
 	u.mu.Lock()
 	before, ended := u.state, u.ended
@@ -163,9 +164,9 @@ func (u *Upgrader) Stop() (handedOver bool) {
 // tellTimeout bounds WaitTold. It is more than twice the bound of a notification.
 const tellTimeout = 5 * time.Second
 
-// WaitTold waits until the process that has taken over, if there is one, has told the service
-// manager its id or has ended, at most 5 s. If this process ended earlier, the service manager
-// would take that for the end of the service.
+// WaitTold waits until the process that has taken over, if there is one, has told the
+// service manager its id or has ended, at most 5 s. If this process ended earlier, the
+// service manager would take that for the end of the service.
 func (u *Upgrader) WaitTold() {
 	u.mu.Lock()
 	next := u.next

@@ -1,5 +1,5 @@
-// Command generate writes the files of package schema. go generate runs it in the directory of
-// that package.
+// Command generate writes the files of package schema. go generate runs it in the
+// directory of that package.
 package main
 
 import (
