@@ -68,17 +68,6 @@ func (s *Server) OnDrain(step, name string, fn func(context.Context) error) erro
 // OnPhase has fn called at each change of the phase; see [lifecycle.Machine.OnPhase].
 func (s *Server) OnPhase(fn func(lifecycle.Phase)) { s.machine.OnPhase(fn) }
 
-// SetDrain changes how the server will drain. The configuration must be valid, and it is too late once the drain has begun.
-func (s *Server) SetDrain(c lifecycle.Config) error {
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	return s.machine.Configure(c)
-}
-
-// DrainConfig returns how the server will drain.
-func (s *Server) DrainConfig() lifecycle.Config { return s.machine.Config() }
-
 // announce turns readiness off, for gRPC's health service too. /readyz and the
 // phase have turned with the machine.
 func (s *Server) announce(context.Context) error {

@@ -193,7 +193,7 @@ func TestLimitOfStreamWebSockets(t *testing.T) {
 			"sec-websocket-version", "13")
 		c.header(2*i + 1)
 	}
-	s.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"websocket": 1}})
+	s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
 	time.Sleep(time.Second)
 	if got := s.active("websocket"); got != 1 {
 		t.Errorf("%d WebSockets in the pool, of which there may be 1", got)

@@ -60,11 +60,10 @@ type Server struct {
 	startErr  error
 	startedAt time.Time
 
-	// live is the configuration in force, and backend the servers that new
-	// connections go to. Reload replaces them, and what they point to does not change.
-	live    atomic.Pointer[Config]
+	// live has the configuration in force and changes it. backend is the servers that new
+	// connections go to; a reload replaces it.
+	live    *reloader
 	backend atomic.Pointer[backend]
-	reloads reloads
 
 	// accepting ends when nothing more is to be accepted, serving with the drain.
 	accepting, serving        context.Context
@@ -110,7 +109,7 @@ func New(options ...Option) *Server {
 		s.logger = slog.Default()
 	}
 	c := s.initial.clone()
-	s.live.Store(&c)
+	s.live = newReloader(c, s.isServing, s.prepareReload)
 	s.configErr = c.Validate()
 	s.conns.SetLimits(c.limits())
 	s.conns.SetHealthConfig(c.Health)
@@ -156,7 +155,6 @@ func (s *Server) start() error {
 		}
 		s.startedAt = time.Now()
 		s.use(b)
-		s.reloads.begin(*c)
 		s.background.run(func() { s.sweepConns(s.serving) })
 	})
 	if s.startErr != nil {
@@ -290,22 +288,6 @@ func (s *Server) isClosing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closing
-}
-
-// ReloadCertificates reads the configured certificates again. Connections that
-// are open keep theirs. A pair that is no good leaves the old one in use, and is what the error is about.
-func (s *Server) ReloadCertificates() (changed bool, err error) {
-	for _, e := range s.configured() {
-		if e.tls == nil {
-			continue
-		}
-		did, lerr := e.tls.Reload()
-		changed = changed || did
-		if lerr != nil {
-			err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), lerr))
-		}
-	}
-	return changed, err
 }
 
 // Certificates returns the certificates in use, by the address of their listener.
