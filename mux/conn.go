@@ -149,7 +149,9 @@ func (c *conn) identify() error {
 	}
 	address := c.account.RemoteAddr()
 	switch c.account.NetConn().(type) {
-	case *net.TCPConn, *net.UnixConn: // They keep it themselves.
+	case *net.TCPConn, *net.UnixConn: // They keep it themselves, and the account knows it.
+		c.set(flagIdentified)
+		return nil
 	default:
 		c.rare().remote.Store(&address)
 	}

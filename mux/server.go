@@ -19,6 +19,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -46,9 +47,8 @@ type Server struct {
 	machine    *lifecycle.Machine
 	conns      pool.Set
 	requests   requestStats
-	dates      dates
-	sniffTimes pool.Durations                   // from the first wait for bytes to the verdict
-	tlsTimes   pool.Durations                   // of handshakes that succeeded
+	sniffTimes requests.Durations               // from the first wait for bytes to the verdict
+	tlsTimes   requests.Durations               // of handshakes that succeeded
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
 	webSockets *protocols.WebSockets
 	livez      http.Handler

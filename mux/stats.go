@@ -7,6 +7,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -20,18 +21,18 @@ type Stats struct {
 	Rejected map[string]map[string]uint64 `json:"rejected"`
 	// Requests are requests, calls and WebSocket sessions by what was asked, and
 	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
-	Requests map[string]pool.RequestStats `json:"requests"`
-	Codes    map[string]map[int]uint64    `json:"codes"`
+	Requests map[string]requests.Stats `json:"requests"`
+	Codes    map[string]map[int]uint64 `json:"codes"`
 	// Durations are the requests' durations since the start.
-	Durations map[string]pool.DurationTotals `json:"-"`
+	Durations map[string]requests.DurationTotals `json:"-"`
 	// Closed counts connections that are closed by the tag that they had and the reason: one of package pool's, or a custom protocol's.
 	Closed map[string]map[string]uint64 `json:"closed"`
 	// ConnDurations are how long connections that are closed were open, by tag.
-	ConnDurations map[string]pool.DurationTotals `json:"-"`
+	ConnDurations map[string]requests.DurationTotals `json:"-"`
 	// Sniffs are the times from the first wait for a connection's bytes to its
 	// verdict, Handshakes those of TLS handshakes that succeeded.
-	Sniffs     pool.DurationTotals `json:"-"`
-	Handshakes pool.DurationTotals `json:"-"`
+	Sniffs     requests.DurationTotals `json:"-"`
+	Handshakes requests.DurationTotals `json:"-"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *lifecycle.Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
@@ -54,9 +55,9 @@ func (s *Server) Stats() Stats {
 		Started:       s.startTime(),
 		Pools:         pools,
 		Rejected:      s.conns.Rejected(),
-		Requests:      s.conns.RequestStats(),
+		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
-		Durations:     make(map[string]pool.DurationTotals),
+		Durations:     make(map[string]requests.DurationTotals),
 		Closed:        s.closed.all(),
 		Sniffs:        s.sniffTimes.Totals(),
 		ConnDurations: s.conns.ConnDurations(),
@@ -65,9 +66,10 @@ func (s *Server) Stats() Stats {
 		Health:        s.conns.Health(),
 	}
 	for _, p := range builtin {
-		book := s.conns.Requests(pool.Tag(p))
-		stats.Codes[string(p)] = book.Codes()
-		stats.Durations[string(p)] = book.Durations()
+		figures, totals := s.conns.Requests(pool.Tag(p)).Figures()
+		stats.Requests[string(p)] = figures
+		stats.Codes[string(p)] = totals.Codes
+		stats.Durations[string(p)] = totals.Durations
 	}
 	return stats
 }

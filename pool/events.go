@@ -55,8 +55,7 @@ type Event struct {
 
 // observers are those who are told. The zero value has none.
 type observers struct {
-	list  atomic.Pointer[[]*observer] // nil while there are none; never changed in place
-	spare spareLists
+	list atomic.Pointer[[]*observer] // nil while there are none; never changed in place
 
 	mu        sync.Mutex // guards changes of list, and what follows
 	panics    uint64
@@ -119,46 +118,61 @@ func (s *Set) ObserverPanics() (count uint64, last error) {
 // EventTimeout or an EventError. The caller fills in Kind and whichever it knows of Conn, Tag, Reason
 // and Err; Tag is the connection's own where it is empty.
 func (s *Set) Report(e Event) {
-	if s.observers.list.Load() == nil {
+	if !s.number(&e) {
 		return
 	}
-	s.mu.Lock()
-	defer s.unlock()
 	if e.Tag == "" && e.Conn != nil {
-		e.Tag = s.tag(e.Conn)
+		e.Tag = s.Tag(e.Conn)
 	}
-	s.note(e)
+	s.observers.tell(&e)
 }
 
+// number gives an event its number and time, and reports whether there are observers.
+func (s *Set) number(e *Event) (observed bool) {
+	if s.observers.list.Load() == nil {
+		return false
+	}
+	e.Seq, e.Time = s.lastSeq.Add(1), time.Now()
+	return true
+}
+
+// step holds the events of one method that holds Set.mu, on its stack. Few methods have
+// more than stepEvents.
+type step struct {
+	events [stepEvents]Event
+	count  int
+	more   []Event
+}
+
+const stepEvents = 4
+
 // note keeps an event for unlock to tell. The caller holds mu.
-func (s *Set) note(e Event) {
+func (s *Set) note(events *step, e Event) {
 	if s.observers.list.Load() == nil {
 		return
 	}
-	if s.pending == nil {
-		s.pending = s.observers.spare.take()
+	if e.Seq = s.lastSeq.Add(1); events.count == 0 {
+		e.Time = time.Now()
+	} else {
+		e.Time = events.events[0].Time // What one method does happens at one time.
 	}
-	list := s.pending
-	if len(list.events) == 0 {
-		list.time = time.Now() // What one step does happens at one time.
+	if events.count < stepEvents {
+		events.events[events.count] = e
+		events.count++
+		return
 	}
-	s.lastSeq++
-	e.Seq, e.Time = s.lastSeq, list.time
-	list.events = append(list.events, e)
+	events.more = append(events.more, e)
 }
 
 // unlock unlocks mu, and then tells the observers what has happened while it was held.
-func (s *Set) unlock() {
-	list := s.pending
-	s.pending = nil
+func (s *Set) unlock(events *step) {
 	s.mu.Unlock()
-	if list == nil {
-		return
+	for i := range events.count {
+		s.observers.tell(&events.events[i])
 	}
-	for i := range list.events {
-		s.observers.tell(&list.events[i])
+	for i := range events.more {
+		s.observers.tell(&events.more[i])
 	}
-	s.observers.spare.put(list)
 }
 
 func (o *observers) tell(e *Event) {

@@ -42,7 +42,7 @@ type ProtocolSample struct {
 	// Requests are requests, calls and WebSocket sessions, by what was asked.
 	RequestsPerSecond float64 `json:"requests_per_second"` // of those that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
-	// ErrorRate, from 0 to 1, and the quantiles are those of the last minute, as in [pool.RequestStats].
+	// ErrorRate, from 0 to 1, and the quantiles are those of the last minute, as in [requests.Stats].
 	ErrorRate float64 `json:"error_rate"`
 	P50       float64 `json:"p50_seconds"`
 	P95       float64 `json:"p95_seconds"`
