@@ -308,7 +308,7 @@ const lingerTime = 100 * time.Millisecond
 func (s *Server) forceClose(ctx context.Context) error {
 	roots := s.stop()
 	s.mu.Lock()
-	s.forced = s.conns.Counts()
+	s.forced = s.activeConns()
 	s.mu.Unlock()
 	for _, a := range s.conns.Conns() {
 		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.

@@ -84,8 +84,9 @@ func (s *Server) logEvent(e pool.Event) {
 			attrs = append(attrs, slog.String(keyRemoteAddr, c.remoteAddr()))
 		}
 		if e.Kind == pool.EventRemoved {
-			attrs = append(attrs, slog.Uint64(keyBytesRead, a.Received()), slog.Uint64(keyBytesWritten, a.Sent()),
-				slog.Duration(keyDuration, e.Time.Sub(a.Opened())))
+			info := s.conns.Info(a)
+			attrs = append(attrs, slog.Uint64(keyBytesRead, info.BytesReceived), slog.Uint64(keyBytesWritten, info.BytesSent),
+				slog.Duration(keyDuration, e.Time.Sub(info.Opened)))
 		}
 	}
 	s.logger.LogAttrs(ctx, slog.LevelDebug, eventMessages[e.Kind], attrs...)

@@ -134,7 +134,7 @@ func New(options ...Option) *Server {
 		WaitConnections: s.waitConnections,
 		ForceClose:      s.forceClose,
 		Cleanup:         s.cleanup,
-		Remaining:       s.conns.Counts,
+		Remaining:       s.activeConns,
 		Forced:          s.forcedCounts,
 	}, s.logger)
 	s.livez, s.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)

@@ -45,33 +45,48 @@ var builtin = []protocols.Protocol{protocols.HTTP1, protocols.HTTP2, protocols.G
 // Stats returns the server's totals.
 func (s *Server) Stats() Stats {
 	pools := s.conns.Stats()
-	for _, p := range builtin {
-		if _, ok := pools[string(p)]; !ok {
-			pools[string(p)] = pool.Stats{}
-		}
-	}
 	stats := Stats{
 		Phase:         s.Phase(),
 		Started:       s.startTime(),
 		Pools:         pools,
-		Rejected:      s.conns.Rejected(),
+		Rejected:      make(map[string]map[string]uint64),
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
 		Durations:     make(map[string]requests.DurationTotals),
 		Closed:        s.closed.all(),
 		Sniffs:        s.sniffTimes.Totals(),
-		ConnDurations: s.conns.ConnDurations(),
+		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.tlsTimes.Totals(),
 		Drain:         s.report.Load(),
 		Health:        s.conns.Health(),
 	}
+	for tag, p := range pools {
+		stats.ConnDurations[tag] = p.Lifetimes
+		if len(p.Rejected) > 0 {
+			stats.Rejected[tag] = p.Rejected
+		}
+	}
 	for _, p := range builtin {
+		if _, ok := pools[string(p)]; !ok {
+			pools[string(p)] = pool.Stats{}
+		}
 		figures, totals := s.conns.Requests(pool.Tag(p)).Figures()
 		stats.Requests[string(p)] = figures
 		stats.Codes[string(p)] = totals.Codes
 		stats.Durations[string(p)] = totals.Durations
 	}
 	return stats
+}
+
+// activeConns returns how many connections are open, by tag, without the empty pools.
+func (s *Server) activeConns() map[string]int {
+	counts := make(map[string]int)
+	for tag, p := range s.conns.Stats() {
+		if p.Active > 0 {
+			counts[tag] = int(p.Active)
+		}
+	}
+	return counts
 }
 
 func (s *Server) startTime() time.Time {

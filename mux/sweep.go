@@ -112,7 +112,6 @@ func (w *sweep) checkWrites(now time.Time, c *conn, limit time.Duration) (closed
 	if stalled := w.writes.Check(now, &c.account); limit <= 0 || stalled < limit {
 		return false
 	}
-	w.writes.Forget(&c.account)
 	c.closeFor(pool.ReasonStalled)
 	return true
 }

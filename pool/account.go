@@ -177,20 +177,8 @@ func (s *Set) Stats() map[string]Stats {
 			MessagesSent:      moved.messagesSent,
 			AcceptedPerSecond: a.arrivals.PerSecond(),
 			AcceptedPerMinute: a.arrivals.PerMinute(),
-		}
-	}
-	return all
-}
-
-// ConnDurations returns how long connections have lived from the accept to the close, by
-// the pool that they were closed in, for every pool that was ever used. The buckets reach from a second to a day.
-func (s *Set) ConnDurations() map[string]requests.DurationTotals {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[string]requests.DurationTotals)
-	for tag, a := range s.allAccounts() {
-		if a.isUsed() {
-			all[string(tag)] = a.lifetimes.Totals()
+			Rejected:          maps.Clone(a.rejected),
+			Lifetimes:         a.lifetimes.Totals(),
 		}
 	}
 	return all

@@ -74,7 +74,3 @@ func (s *Set) countSecond(now int64) {
 		a.arrivals.Advance(second, a.accepted.Load())
 	}
 }
-
-// Tick returns the time by the clock of the connection's Set, in steps of 100 ms since some moment. It is up to a fifth of
-// a second late while the connection is open, and costs no more than a few loads from memory.
-func (c *Conn) Tick() uint32 { return c.account.Load().set.clock.Load() }

@@ -19,9 +19,6 @@ const (
 
 var healthNames = [...]string{"healthy", "degraded", "overloaded", "unavailable"}
 
-// HealthValues returns every value of Health, from the best to the worst. The slice is the caller's own.
-func HealthValues() []Health { return []Health{Healthy, Degraded, Overloaded, Unavailable} }
-
 // String returns the state's name in lower case.
 func (h Health) String() string {
 	if int(h) < len(healthNames) {

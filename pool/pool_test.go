@@ -17,7 +17,6 @@ import (
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
@@ -89,8 +88,7 @@ func TestAccount(t *testing.T) {
 	check := func(want map[string]pool.Stats) {
 		t.Helper()
 		// The rates have their own test; here they depend on how long the test takes.
-		rates := cmpopts.IgnoreFields(pool.Stats{}, "AcceptedPerSecond", "AcceptedPerMinute")
-		if diff := cmp.Diff(want, set.Stats(), rates); diff != "" {
+		if diff := cmp.Diff(want, set.Stats(), ignoreRates); diff != "" {
 			t.Fatalf("stats (-want +got):\n%s", diff)
 		}
 	}
@@ -170,8 +168,8 @@ func TestTimes(t *testing.T) {
 	})
 }
 
-// TestConnDurations: how long connections lived is counted where they ended.
-func TestConnDurations(t *testing.T) {
+// TestLifetimes: how long connections lived is counted where they ended.
+func TestLifetimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set
 		for _, d := range []time.Duration{time.Millisecond, time.Second, 90 * time.Second, 24 * time.Hour, 48 * time.Hour} {
@@ -182,11 +180,11 @@ func TestConnDurations(t *testing.T) {
 			_ = c.Close()
 			_ = c.Close()
 		}
-		all := set.ConnDurations()
-		if all["http1"].Count != 0 || all["sniffing"].Count != 0 {
+		all := set.Stats()
+		if all["http1"].Lifetimes.Count != 0 || all["sniffing"].Lifetimes.Count != 0 {
 			t.Errorf("counted where none ended: %+v", all)
 		}
-		totals := all["websocket"]
+		totals := all["websocket"].Lifetimes
 		buckets := totals.Map()
 		got := []uint64{buckets[1], buckets[60], buckets[120], buckets[43200], buckets[86400], totals.Count}
 		if diff := cmp.Diff([]uint64{2, 2, 3, 3, 4, 5}, got); diff != "" || len(buckets) != 13 {
@@ -205,7 +203,11 @@ func TestReject(t *testing.T) {
 	set.Reject(pool.Sniffing, "silent")
 	set.Reject("http1", "limit")
 	want := map[string]map[string]uint64{"sniffing": {"silent": 2}, "http1": {"limit": 1}}
-	if diff := cmp.Diff(want, set.Rejected()); diff != "" {
+	got := make(map[string]map[string]uint64)
+	for tag, stats := range set.Stats() {
+		got[tag] = stats.Rejected
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rejected (-want +got):\n%s", diff)
 	}
 }
@@ -234,7 +236,7 @@ func TestSendfile(t *testing.T) {
 	if err := errors.Join(err, <-done); err != nil || n != size {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
-	if got := c.Sent(); got != size {
+	if got := set.Info(c).BytesSent; got != size {
 		t.Errorf("booked %d bytes, want %d", got, size)
 	}
 }

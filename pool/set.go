@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -37,6 +36,12 @@ type Stats struct {
 	// AcceptedPerMinute how many a minute, over the last 60 full seconds or since the Set's first connection.
 	AcceptedPerSecond float64 `json:"accepted_per_second"`
 	AcceptedPerMinute float64 `json:"accepted_per_minute"`
+
+	// Rejected is how many connections were refused or given up, by reason; see [Set.Reject].
+	Rejected map[string]uint64 `json:"-"`
+	// Lifetimes is how long the connections had been open that were closed in the pool, in
+	// buckets from a second to a day.
+	Lifetimes requests.DurationTotals `json:"-"`
 }
 
 // Set is the set of all live connections, divided into pools by tag. The zero
@@ -288,33 +293,6 @@ func (s *Set) length(tags []Tag) int {
 		}
 	}
 	return n
-}
-
-// Counts returns the number of live connections by tag, without the empty pools.
-func (s *Set) Counts() map[string]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	counts := make(map[string]int)
-	for tag, a := range s.allAccounts() {
-		if n := a.active.Load(); n > 0 {
-			counts[string(tag)] = int(n)
-		}
-	}
-	return counts
-}
-
-// Rejected returns how many connections were refused or given up, by tag and reason.
-func (s *Set) Rejected() map[string]map[string]uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[string]map[string]uint64)
-	for tag, a := range s.allAccounts() {
-		if len(a.rejected) == 0 {
-			continue
-		}
-		all[string(tag)] = maps.Clone(a.rejected)
-	}
-	return all
 }
 
 // Conns returns the live connections in the pools named, or all of them when

@@ -180,7 +180,7 @@ func collectState(stats mux.Stats, gauge func(*prometheus.Desc, float64, ...stri
 		gauge(phase, oneIf(p == stats.Phase), string(p))
 	}
 	for tag, health := range stats.Health {
-		for _, status := range pool.HealthValues() {
+		for status := pool.Healthy; status <= pool.Unavailable; status++ {
 			gauge(poolHealth, oneIf(status == health.Status), tag, status.String())
 		}
 	}
