@@ -247,9 +247,9 @@ func (c *conn) noteWhy() {
 	if !c.has(flagSettled) {
 		switch c.verdict().Failure {
 		case protocols.FailureTimeout:
-			c.account.SetCloseReason(pool.ReasonSniff)
+			c.account.SetCloseReason(reasonSniff)
 		case failureTLS:
-			c.account.SetCloseReason(pool.ReasonTLS)
+			c.account.SetCloseReason(reasonTLS)
 		}
 		return
 	}
@@ -263,11 +263,11 @@ func (c *conn) noteWhy() {
 	}
 	switch idle, aged, mute := c.ServerLeft(patience * 9 / 10); {
 	case mute:
-		c.account.SetCloseReason(pool.ReasonPing)
+		c.account.SetCloseReason(reasonPing)
 	case aged:
-		c.account.SetCloseReason(pool.ReasonAge)
+		c.account.SetCloseReason(reasonAge)
 	case idle && !c.root.server.telling.Load():
-		c.account.SetCloseReason(pool.ReasonIdle)
+		c.account.SetCloseReason(reasonIdle)
 	}
 }
 

@@ -85,8 +85,8 @@ func (c *conn) noteTimeout() {
 	case c.has(flagLeaving) || c.account.InFlight() > 0:
 		// It is being told to leave, or its handler has set a deadline.
 	case c.account.State() == pool.StateIdle && !c.isFed():
-		c.account.SetCloseReason(pool.ReasonIdle)
+		c.account.SetCloseReason(reasonIdle)
 	default:
-		c.account.SetCloseReason(pool.ReasonHeader)
+		c.account.SetCloseReason(reasonHeader)
 	}
 }

@@ -161,7 +161,8 @@ func (s *Server) cutUnrecognised() {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
 		if c, ok := a.Owner().(*conn); ok {
 			c.set(flagCut)
-			_ = a.CloseFor(pool.ReasonDrain)
+			a.SetCloseReason(reasonDrain)
+			_ = a.Close()
 		}
 	}
 }
@@ -237,11 +238,11 @@ func (s *Server) tellConn(c *conn, fresh time.Duration, goAways *sync.WaitGroup)
 	switch protocols.Protocol(s.conns.Tag(&c.account)) {
 	case protocols.HTTP1, protocols.WebSocket:
 		if c.account.State() != pool.StateUpgraded {
-			c.account.SetCloseReason(pool.ReasonDrain)
+			c.account.SetCloseReason(reasonDrain)
 			c.closeIdle(fresh)
 		}
 	case protocols.HTTP2, protocols.GRPC:
-		c.account.SetCloseReason(pool.ReasonDrain)
+		c.account.SetCloseReason(reasonDrain)
 		if c.claim(flagTold) {
 			goAways.Go(c.GoAway) // A client that reads nothing takes a second.
 		}
@@ -328,7 +329,8 @@ func (s *Server) forceClose(ctx context.Context) error {
 	s.stopHanding()
 	s.cutUnrecognised()
 	for _, a := range s.conns.Conns() {
-		_ = a.CloseFor(pool.ReasonForced)
+		a.SetCloseReason(reasonForced)
+		_ = a.Close()
 	}
 	s.webSockets.Cut()
 	// grpc-go's Stop waits for its listeners, which end with the roots.

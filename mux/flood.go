@@ -16,7 +16,7 @@ const floodGrace = 2 * time.Second
 func (s *Server) flooded(pc *protocols.Conn) {
 	for _, a := range s.conns.Conns(pool.Tag(protocols.HTTP2), pool.Tag(protocols.GRPC)) {
 		if c, ok := a.Owner().(*conn); ok && &c.Conn == pc {
-			a.SetCloseReason(pool.ReasonFlood)
+			a.SetCloseReason(reasonFlood)
 			s.background.run(func() { s.closeFlooded(c) })
 			return
 		}

@@ -184,7 +184,6 @@ func sameListener(a, b listeners.Config) bool {
 func (s *Server) apply(c *Config, ch *change) {
 	s.live.Store(c)
 	s.SetLimits(c.limits())
-	s.conns.SetHealthConfig(c.Health)
 	_ = s.machine.Configure(c.Drain) // It fails where a drain has begun, which has its own already.
 	s.webSockets.Configure(c.WebSocket)
 	if ch.backend != s.backend.Load() {

@@ -46,7 +46,7 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
 		} else {
 			if c.overAge() < 0 {
-				c.account.SetCloseReason(pool.ReasonRequests)
+				c.account.SetCloseReason(reasonRequests)
 			}
 			s.leaveNow(c)
 		}

@@ -112,7 +112,7 @@ func (w *sweep) checkWrites(now time.Time, c *conn, limit time.Duration) (closed
 	if stalled := w.writes.Check(now, &c.account); limit <= 0 || stalled < limit {
 		return false
 	}
-	c.closeFor(pool.ReasonStalled)
+	c.closeFor(reasonStalled)
 	return true
 }
 
@@ -129,7 +129,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn) {
 		return
 	}
 	if c.has(flagReading) && c.has(flagBody) && w.slowUpload(c, &config.Progress) {
-		c.account.SetCloseReason(pool.ReasonSlowBody)
+		c.account.SetCloseReason(reasonSlowBody)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 		return
@@ -138,7 +138,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn) {
 		c.closeIdle(freshTime) // Its last response was on its way when it was told.
 	}
 	if over := c.overAge(); over >= 0 {
-		c.account.SetCloseReason(pool.ReasonAge)
+		c.account.SetCloseReason(reasonAge)
 		c.closeIdle(freshTime)
 		if config.MaxAgeGrace > 0 && over > config.MaxAgeGrace && !c.has(flagNoGrace) {
 			w.server.background.run(func() { _ = c.Close() }) // TLS may take its time to say goodbye.
@@ -171,7 +171,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn) {
 		w.server.reportSlow(c, slow, stuck)
 	}
 	if limit > 0 && c.account.State() == pool.StateActive && c.http2().running.Load() == 0 && w.stuckTail(c, limit) {
-		w.server.endHTTP2(c, pool.ReasonStalled)
+		w.server.endHTTP2(c, reasonStalled)
 		return
 	}
 	over := c.overAge()
@@ -180,7 +180,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn) {
 	}
 	if c.account.State() == pool.StateUpgraded { // By "Upgrade: h2c": only its next response can say it.
 		if c.account.InFlight() == 0 && over > freshTime || config.MaxAgeGrace > 0 && over > config.MaxAgeGrace && !c.has(flagNoGrace) {
-			c.closeFor(pool.ReasonAge)
+			c.closeFor(reasonAge)
 		}
 		return
 	}
@@ -189,7 +189,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn) {
 	switch idle := c.account.State() == pool.StateIdle; {
 	case config.MaxAgeGrace > 0 && over > config.MaxAgeGrace && !c.has(flagNoGrace),
 		idle && c.has(flagFinalTold):
-		w.server.endHTTP2(c, pool.ReasonAge)
+		w.server.endHTTP2(c, reasonAge)
 	case idle && (acked || over > goAwayPatience):
 		// It is closed at the next sweep, so that the frame gets there first.
 		w.server.background.run(c.finalGoAway)
@@ -221,10 +221,10 @@ func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
 // reportSlow tells the observers of streams that were ended.
 func (s *Server) reportSlow(c *conn, bodies, responses int) {
 	for range bodies {
-		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: pool.ReasonSlowBody})
+		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonSlowBody})
 	}
 	for range responses {
-		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: pool.ReasonStalled})
+		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonStalled})
 	}
 }
 

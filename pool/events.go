@@ -9,29 +9,29 @@ import (
 	"time"
 )
 
-// EventKind says what happened.
-type EventKind uint8
+// EventKind says what happened, in one word.
+type EventKind string
 
 // The kinds of events, and the fields of Event that each fills besides Kind, Seq and Time.
 const (
-	EventAdded         EventKind = iota + 1 // a connection was accepted: Conn, Tag
-	EventRemoved                            // a connection was closed: Conn, Tag, and Reason, which [Conn.CloseReason] explains
-	EventRetagged                           // a connection changed its pool: Conn, Tag, From
-	EventTimeout                            // a connection was too slow: Conn, Tag, Reason, before its EventRemoved; or what [Set.Report] was given
-	EventError                              // a connection was reset, likewise, with Err; or what [Set.Report] was given
-	EventLimitReached                       // a limit refused somebody, one event each time: Tag, Reason, and Conn where there is one
-	EventHealthChanged                      // a pool is better or worse off: Tag, Old, New
+	// A connection was accepted: Conn, Tag.
+	EventAdded EventKind = "added"
+	// A connection was closed: Conn, Tag, and Reason, which [Conn.CloseReason] explains.
+	EventRemoved EventKind = "removed"
+	// A connection changed its pool: Conn, Tag, From.
+	EventRetagged EventKind = "retagged"
+	// A connection was too slow: Conn, Tag, Reason, before its EventRemoved; or what
+	// [Set.Report] was given.
+	EventTimeout EventKind = "timeout"
+	// A connection was reset, likewise, with Err; or what [Set.Report] was given; or an
+	// observer panicked, with Err and the Reason "observer_panic".
+	EventError EventKind = "error"
+	// A limit refused a connection, one event each time: Tag, Reason, and Conn where there
+	// is one.
+	EventLimitReached EventKind = "limit_reached"
+	// The health of a pool changed: Tag, Old, New.
+	EventHealthChanged EventKind = "health_changed"
 )
-
-var eventNames = [...]string{"unknown", "added", "removed", "retagged", "timeout", "error", "limit_reached", "health_changed"}
-
-// String returns the kind's name in lower case.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return eventNames[0]
-}
 
 // Event is something that happened in a [Set].
 type Event struct {
@@ -53,13 +53,10 @@ type Event struct {
 	Old, New Health
 }
 
-// observers are those who are told. The zero value has none.
+// observers are the functions that are told. The zero value has none.
 type observers struct {
 	list atomic.Pointer[[]*observer] // nil while there are none; never changed in place
-
-	mu        sync.Mutex // guards changes of list, and what follows
-	panics    uint64
-	lastPanic error
+	mu   sync.Mutex                  // held to change list
 }
 
 type observer struct{ observe func(Event) }
@@ -79,7 +76,8 @@ type observer struct{ observe func(Event) }
 // that matters, Seq has the true order: who keeps a state forgets an event that is older than the
 // one it has seen.
 //
-// A panic of f does not reach the server; see [Set.ObserverPanics].
+// A panic of f does not reach the server. The observers are told of it by an EventError,
+// once for each call that panicked, and not for a call with such an event.
 func (s *Set) Observe(f func(Event)) (cancel func()) {
 	o := &observer{observe: f}
 	s.observers.change(func(list []*observer) []*observer { return append(list, o) })
@@ -105,15 +103,6 @@ func (o *observers) change(edit func([]*observer) []*observer) {
 	o.list.Store(&list)
 }
 
-// ObserverPanics returns how many calls of observers ended in a panic, and the
-// last one with its stack; nil if there was none.
-func (s *Set) ObserverPanics() (count uint64, last error) {
-	o := &s.observers
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.panics, o.lastPanic
-}
-
 // Report tells the observers of something that the Set cannot see for itself: an
 // EventTimeout or an EventError. The caller fills in Kind and whichever it knows of Conn, Tag, Reason
 // and Err; Tag is the connection's own where it is empty.
@@ -124,7 +113,7 @@ func (s *Set) Report(e Event) {
 	if e.Tag == "" && e.Conn != nil {
 		e.Tag = s.Tag(e.Conn)
 	}
-	s.observers.tell(&e)
+	s.tell(&e)
 }
 
 // number gives an event its number and time, and reports whether there are observers.
@@ -168,34 +157,35 @@ func (s *Set) note(events *step, e Event) {
 func (s *Set) unlock(events *step) {
 	s.mu.Unlock()
 	for i := range events.count {
-		s.observers.tell(&events.events[i])
+		s.tell(&events.events[i])
 	}
 	for i := range events.more {
-		s.observers.tell(&events.more[i])
+		s.tell(&events.more[i])
 	}
 }
 
-func (o *observers) tell(e *Event) {
-	list := o.list.Load()
+// tell calls the observers.
+func (s *Set) tell(e *Event) {
+	list := s.observers.list.Load()
 	if list == nil {
 		return
 	}
-	for _, observer := range *list {
-		o.call(observer, e)
+	for _, o := range *list {
+		s.call(o, e)
 	}
 }
 
-func (o *observers) call(observer *observer, e *Event) {
+// reasonPanic is the reason of an EventError that tells of an observer's panic.
+const reasonPanic = "observer_panic"
+
+func (s *Set) call(o *observer, e *Event) {
 	defer func() {
 		v := recover()
-		if v == nil {
+		if v == nil || e.Reason == reasonPanic {
 			return
 		}
-		stack := debug.Stack()
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.panics++
-		o.lastPanic = fmt.Errorf("pool: an observer panicked at %v: %v\n%s", e.Kind, v, stack)
+		s.Report(Event{Kind: EventError, Reason: reasonPanic,
+			Err: fmt.Errorf("pool: an observer panicked at %s: %v\n%s", e.Kind, v, debug.Stack())})
 	}()
-	observer.observe(*e)
+	o.observe(*e)
 }

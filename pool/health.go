@@ -101,9 +101,6 @@ type HealthStatus struct {
 	Ratio  float64 `json:"ratio"`  // active by limit; 0 where there is no limit
 }
 
-// SetHealthConfig puts thresholds in force, which must be valid, and judges every pool by them at once.
-func (s *Set) SetHealthConfig(c HealthConfig) { s.change(func(r *rules) { r.health = c }) }
-
 // SetUnavailable makes every pool Unavailable, as long as it is true: for a server that
 // drains or has stopped. After that the pools are judged as if they had been healthy.
 func (s *Set) SetUnavailable(unavailable bool) {
@@ -145,7 +142,7 @@ func (r *rules) judge(old Health, active, limit int) Health {
 	if r.unavailable {
 		return Unavailable
 	}
-	return r.health.judge(old, statusOf(old, active, limit).Ratio)
+	return r.limits.Health.judge(old, statusOf(old, active, limit).Ratio)
 }
 
 // judged returns the health that a pool has, and the one that it should have.

@@ -8,6 +8,10 @@ import (
 
 // Limits bounds how many connections may be open at a time. Zero means no bound.
 type Limits struct {
+	// Health says when a pool comes near to its limit; the zero value stands for
+	// [DefaultHealthConfig].
+	Health HealthConfig
+
 	// Total bounds all pools together.
 	Total int
 	// Wait has nobody refused because of Total: the caller waits by [Set.WaitRoom] before it accepts.
@@ -30,7 +34,6 @@ const (
 // rules are what the pools are judged by. They never change.
 type rules struct {
 	limits      Limits
-	health      HealthConfig
 	unavailable bool
 }
 
@@ -39,7 +42,7 @@ func (s *Set) ruled() rules {
 	if r := s.rules.Load(); r != nil {
 		return *r
 	}
-	return rules{health: DefaultHealthConfig()}
+	return rules{limits: Limits{Health: DefaultHealthConfig()}}
 }
 
 // limits returns the limits in force. The map must not be changed.
@@ -65,11 +68,13 @@ func (s *Set) change(edit func(*rules)) {
 
 // SetLimits puts new limits in force. They hold for what comes: connections
 // that are open above a lowered limit stay. A client's connections are counted
-// only from the moment at which PerAddress is set.
-func (s *Set) SetLimits(l Limits) { s.change(func(r *rules) { r.limits = l }) }
-
-// Limits returns the limits in force. The map must not be changed.
-func (s *Set) Limits() Limits { return s.limits() }
+// only from the moment at which PerAddress is set. Each pool's health is judged at once.
+func (s *Set) SetLimits(l Limits) {
+	if l.Health == (HealthConfig{}) {
+		l.Health = DefaultHealthConfig()
+	}
+	s.change(func(r *rules) { r.limits = l })
+}
 
 // admit returns the reason for which a connection that is being added is to be
 // refused, if there is one. The caller holds mu.

@@ -54,6 +54,11 @@ func add(s *pool.Set, raw net.Conn) *pool.Conn {
 	return c
 }
 
+func closeFor(c *pool.Conn, reason string) {
+	c.SetCloseReason(reason)
+	_ = c.Close()
+}
+
 // TestConnIsAConn: the wrapper behaves as any net.Conn has to.
 func TestConnIsAConn(t *testing.T) {
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
@@ -328,7 +333,7 @@ func TestReadWriteAllocations(t *testing.T) {
 		"messages":      func() { c.CountMessages(1, 1) },
 		"request":       func() { c.BeginRequest(); c.EndRequest() },
 		"deadline":      func() { _ = c.SetDeadline(now) },
-		"close reason":  func() { c.SetCloseReason(pool.ReasonIdle) },
+		"close reason":  func() { c.SetCloseReason("idle_timeout") },
 		"not writing":   func() { _ = watch.Check(now, c) },
 		"state and tag": func() { c.SetState(pool.StateIdle); _ = set.Tag(c) },
 	} {

@@ -58,6 +58,7 @@ type Set struct {
 	accounts  atomic.Pointer[map[Tag]*account] // copied to be changed, with mu held
 	rules     atomic.Pointer[rules]            // copied to be changed, with mu held
 	armLocks  [armLocks]sync.Mutex
+	timeouts  map[string]*string // see SetTimeouts
 
 	// mu guards all that follows, and the fields of Conn and ledger that say so.
 	mu       sync.Mutex
@@ -180,7 +181,7 @@ func (s *Set) moveFrom(c *Conn, from, to *account) bool {
 	from.moved.Add(1)
 	s.leave(from)
 	if observed {
-		s.observers.tell(&e)
+		s.tell(&e)
 	}
 	s.judgeAlone(from)
 	s.judgeAlone(to)
@@ -240,9 +241,9 @@ func (s *Set) remove(c *Conn) {
 		a = c.account.Load()
 	}
 	reason := c.CloseReason()
-	if isTimeout(reason) {
+	if s.isTimeout(reason) {
 		s.note(&events, Event{Kind: EventTimeout, Conn: c, Tag: a.tag, Reason: reason})
-	} else if reason == ReasonReset {
+	} else if reason == reasonReset {
 		s.note(&events, Event{Kind: EventError, Conn: c, Tag: a.tag, Reason: reason, Err: errReset})
 	}
 	s.note(&events, Event{Kind: EventRemoved, Conn: c, Tag: a.tag, Reason: reason})
