@@ -96,8 +96,6 @@ const (
 	flagReading                     // somebody waits for more of that body than net/http's look for the end of the connection, which is one byte long
 	flagFed                         // bytes have come since the last HTTP/1.1 request was answered: the beginning of the next
 	flagIdentified                  // the peer's address is known
-	flagExpress                     // the express server has had its look
-	flagMoved                       // and has nothing more to do with it
 	flagPrepared                    // prepare was called
 	flagDecided                     // the verdict stands
 )

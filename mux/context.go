@@ -41,7 +41,7 @@ func FromContext(ctx context.Context) (ConnInfo, bool) {
 
 // FromConn is [FromContext] for a connection from a listener of [Server.Match].
 func FromConn(nc net.Conn) (ConnInfo, bool) {
-	c, ok := asConn(nc)
+	c, ok := nc.(*conn)
 	if !ok {
 		return ConnInfo{}, false
 	}
@@ -119,7 +119,7 @@ func connOf(ctx context.Context) (*conn, bool) {
 // connContext is the http.Server hook that puts the connection into the
 // context of its requests.
 func connContext(ctx context.Context, nc net.Conn) context.Context {
-	if c, ok := asConn(nc); ok {
+	if c, ok := nc.(*conn); ok {
 		return &connCtx{ctx, c}
 	}
 	return ctx

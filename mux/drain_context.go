@@ -27,7 +27,7 @@ func DrainContext(ctx context.Context) context.Context {
 // DrainContextOf is [DrainContext] for a connection from a listener of [Server.Match]. For any other
 // connection it returns a context that does not end.
 func DrainContextOf(nc net.Conn) context.Context {
-	c, ok := asConn(nc)
+	c, ok := nc.(*conn)
 	if !ok {
 		return context.Background()
 	}

@@ -167,7 +167,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 
 // trackState is the http.Server hook that keeps the account's state.
 func trackState(nc net.Conn, state http.ConnState) {
-	if c, ok := asConn(nc); ok {
+	if c, ok := nc.(*conn); ok {
 		c.track(state)
 	}
 }

@@ -336,9 +336,6 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 				c.showByAddr()
 			}
 			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
-			if !c.has(flagMoved) { // Else it was a surprise, whatever it is.
-				c.root.forecast.learn(tag == pool.Tag(protocols.HTTP1))
-			}
 			c.settle()
 			return true
 		}

@@ -171,7 +171,7 @@ func (s *Server) addresses() []string {
 	defer s.mu.Unlock()
 	var addresses []string
 	for _, r := range s.roots {
-		if address := r.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
+		if address := r.listener.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)
 		}
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestExpressOrders: whatever the last connections were, which decides who looks at the next one first, each is
-// served as what it is and booked once.
-func TestExpressOrders(t *testing.T) {
+// TestOrders: whatever the order in which protocols come, each connection is served as what it is
+// and booked once.
+func TestOrders(t *testing.T) {
 	s := start(t, false)
 	ask1 := func(t *testing.T, parts ...string) {
 		t.Helper()
@@ -90,8 +90,8 @@ func TestExpressOrders(t *testing.T) {
 	}
 }
 
-// TestExpressFailures: what never shows a protocol is counted as in any other way, and does not hold up the end.
-func TestExpressFailures(t *testing.T) {
+// TestUnrecognised: connections that never show a protocol are counted, and do not hold up the end.
+func TestUnrecognised(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 50 * time.Millisecond }))
 	silent, garbage, gone := s.dial(t), s.dial(t), s.dial(t)
 	_ = gone.Close()

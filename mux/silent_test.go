@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -126,23 +125,19 @@ func TestReloadMeetsClose(t *testing.T) {
 	goleak.VerifyNone(t, before)
 }
 
-// maxLooking is how many silent connections the HTTP/1.1 server may be waiting for.
-const maxLooking = 256
+// manySilent is how many silent connections the tests open.
+const manySilent = 400
 
-// TestManySilentConnections: most of them wait elsewhere than in the HTTP/1.1 server, and hold nobody up; when they speak,
-// or have been silent for too long, the same comes of all.
+// TestManySilentConnections: silent connections wait before they reach a server, and delay
+// no other; when they speak they are served.
 func TestManySilentConnections(t *testing.T) {
-	const silent = 3 * maxLooking
+	const silent = manySilent
 	s := start(t, false, mux.WithLogger(discard), mux.Configure(patient))
 	conns := make([]net.Conn, silent)
 	for i := range conns {
 		conns[i] = s.dial(t)
 	}
 	eventually(t, "all connections to be there", func() bool { return s.Stats().Pools["sniffing"].Active == silent })
-	// A few may be accepted before the one in front of them is seen to wait.
-	if n := stacksWith("mux.(*conn).look("); n == 0 || n > 2*maxLooking {
-		t.Errorf("the HTTP/1.1 server waits for %d, want up to %d", n, maxLooking)
-	}
 	for _, conn := range []net.Conn{s.dial(t), conns[0], conns[silent/2], conns[silent-1]} {
 		resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 		_ = resp.Body.Close()
@@ -156,7 +151,7 @@ func TestManySilentConnections(t *testing.T) {
 func TestManySilentConnectionsEnd(t *testing.T) {
 	s := start(t, false, mux.WithLogger(discard), mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
 	var conns []net.Conn
-	for range maxLooking + maxLooking/2 {
+	for range manySilent {
 		conns = append(conns, s.dial(t))
 	}
 	for _, conn := range conns {
@@ -165,10 +160,4 @@ func TestManySilentConnectionsEnd(t *testing.T) {
 		}
 	}
 	eventually(t, "nobody to be left", func() bool { return s.Stats().Health["total"].Active == 0 })
-}
-
-// stacksWith returns how many goroutines are in a function.
-func stacksWith(function string) int {
-	stacks := make([]byte, 16<<20)
-	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), function)
 }
