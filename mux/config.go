@@ -86,6 +86,7 @@ func (c Config) limits() pool.Limits {
 		Total:      c.Limits.MaxConnections,
 		Wait:       c.Limits.OnLimit == pool.Wait,
 		PerAddress: c.Limits.PerAddress,
+		Health:     c.Health,
 		PerTag: map[pool.Tag]int{
 			pool.Tag(protocols.HTTP1):     c.HTTP1.MaxConnections,
 			pool.Tag(protocols.HTTP2):     c.HTTP2.MaxConnections,

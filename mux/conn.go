@@ -143,14 +143,11 @@ func (c *conn) remoteAddr() string {
 	return c.RemoteAddr().String()
 }
 
-// identify takes note of the peer's address, once. A listener may have to read a PROXY
-// header to know it, so this belongs to the goroutine that recognises the connection,
-// unless the socket is bare. The error is that of the header.
+// identify takes note of the peer's address where the socket is not bare: its listener may
+// have to read a PROXY header to know it. The error is that of the header.
 func (c *conn) identify() error {
 	address := c.account.RemoteAddr()
-	if !c.isBare() {
-		c.rare().remote.Store(&address)
-	}
+	c.rare().remote.Store(&address)
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
@@ -209,9 +206,9 @@ func (c *conn) noteWhy() {
 	if c.stage() < stageServing {
 		switch c.verdict().Failure {
 		case protocols.FailureTimeout:
-			c.account.SetCloseReason(pool.ReasonSniff)
+			c.account.SetCloseReason(reasonSniff)
 		case failureTLS:
-			c.account.SetCloseReason(pool.ReasonTLS)
+			c.account.SetCloseReason(reasonTLS)
 		}
 		return
 	}
@@ -225,11 +222,11 @@ func (c *conn) noteWhy() {
 	}
 	switch idle, aged, mute := c.ServerLeft(patience * 9 / 10); {
 	case mute:
-		c.account.SetCloseReason(pool.ReasonPing)
+		c.account.SetCloseReason(reasonPing)
 	case aged:
-		c.account.SetCloseReason(pool.ReasonAge)
+		c.account.SetCloseReason(reasonAge)
 	case idle && !c.root.server.departures.draining.Load():
-		c.account.SetCloseReason(pool.ReasonIdle)
+		c.account.SetCloseReason(reasonIdle)
 	}
 }
 
@@ -237,7 +234,7 @@ func (c *conn) noteWhy() {
 // and counts it where it was given up.
 func (c *conn) settle() {
 	switch v := c.verdict(); {
-	case c.account.CloseReason() == pool.ReasonDrain:
+	case c.account.CloseReason() == reasonDrain:
 		c.reject(protocols.FailureDraining)
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)

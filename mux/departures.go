@@ -193,7 +193,7 @@ const floodGrace = 2 * time.Second
 // It is rare, so that a search costs less than a way back for each connection.
 func (d *departures) flooded(pc *protocols.Conn) {
 	for _, c := range d.all(func(c *conn) bool { return &c.Conn == pc }) {
-		d.depart(c, pool.ReasonFlood, floodGrace)
+		d.depart(c, reasonFlood, floodGrace)
 		c.depart(departFinal)
 	}
 }

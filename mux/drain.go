@@ -145,7 +145,8 @@ func waitRoots(ctx context.Context, roots []*root) error {
 // cutUnrecognised closes the connections that have not said what they are.
 func (s *Server) cutUnrecognised() {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
-		_ = a.CloseFor(pool.ReasonDrain)
+		a.SetCloseReason(reasonDrain)
+		_ = a.Close()
 	}
 }
 
@@ -179,7 +180,7 @@ func (s *Server) tell(ctx context.Context) {
 		_ = s.conns.WaitEmpty(gone) // Nobody is left to be told.
 		cancel()
 	}()
-	spread(gone, d.all((*conn).isServing), over, func(c *conn) { d.leave(c, pool.ReasonDrain, 0) })
+	spread(gone, d.all((*conn).isServing), over, func(c *conn) { d.leave(c, reasonDrain, 0) })
 	s.waitGone(ctx, over-time.Since(started))
 	s.waitAnswered(ctx)
 	// Their clients know by now. What net/http and grpc-go say goes to all of their connections at once.
@@ -238,7 +239,7 @@ func (s *Server) waitConnections(ctx context.Context) error {
 	if d := &s.departures; d.draining.Load() {
 		d.fresh.Store(0)
 		for _, c := range d.all((*conn).isServing) {
-			d.leave(c, pool.ReasonDrain, 0)
+			d.leave(c, reasonDrain, 0)
 		}
 	}
 	s.waitTaken(ctx)
@@ -254,7 +255,7 @@ const lingerTime = 100 * time.Millisecond
 func (s *Server) forceClose(ctx context.Context) error {
 	roots := s.stop()
 	s.mu.Lock()
-	s.forced = s.conns.Counts()
+	s.forced = s.activeConns()
 	s.mu.Unlock()
 	for _, a := range s.conns.Conns() {
 		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
@@ -274,7 +275,8 @@ func (s *Server) forceClose(ctx context.Context) error {
 	s.stopHanding()
 	s.cutUnrecognised()
 	for _, a := range s.conns.Conns() {
-		_ = a.CloseFor(pool.ReasonForced)
+		a.SetCloseReason(reasonForced)
+		_ = a.Close()
 	}
 	s.webSockets.Cut()
 	// grpc-go's Stop waits for its listeners, which end with the roots.

@@ -34,9 +34,6 @@ func Configure(edit func(*Config)) Option {
 
 // WithHandler sets the handler of HTTP requests that are neither gRPC nor a
 // health probe. Default, and for nil: 404 for everything.
-//
-// The header of an HTTP/1.1 response is given its Date in the handler's own map, for the moment in which the response begins. So
-// no other goroutine may read that map at this moment, which net/http alone would allow.
 func WithHandler(h http.Handler) Option {
 	return func(s *Server) {
 		if h != nil {

@@ -39,7 +39,7 @@ const maxRefusals = 256
 
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (s *Server) tooManyRefusals() bool {
-	total := s.conns.Limits().Total
+	total := s.live.Load().Limits.MaxConnections
 	return s.conns.Len(refusedTag) >= maxRefusals || total > 0 && s.conns.Len() > total+maxRefusals
 }
 
@@ -51,7 +51,7 @@ func (s *Server) tooManyRefusals() bool {
 func (s *Server) refuse(c *conn, tag pool.Tag) {
 	s.conns.Reject(tag, c.refused.String())
 	s.conns.Exempt(&c.account)
-	c.account.SetCloseReason(pool.ReasonRefused)
+	c.account.SetCloseReason(reasonRefused)
 	polite := !s.tooManyRefusals() && !c.verdict().IsUndecided() && s.conns.Move(&c.account, refusedTag)
 	c.advance(stageServing)
 	if polite {

@@ -101,7 +101,7 @@ func TestBusyWebSocketHandler(t *testing.T) {
 	_, err := io.ReadFull(r, head)
 	if err != nil || head[0] != 0x81 {
 		t.Errorf("%x, %v: want the echo; ping timeouts: %d, closed %v", head, err,
-			events.count(pool.EventTimeout, protocols.WebSocket, pool.ReasonPing), s.Stats().Closed)
+			events.count(pool.EventTimeout, protocols.WebSocket, "ping_timeout"), s.Stats().Closed)
 	}
 }
 

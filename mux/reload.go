@@ -235,7 +235,6 @@ func sameListener(a, b listeners.Config) bool {
 // apply makes the change. Nothing of it can fail.
 func (s *Server) apply(c *Config, ch *change) {
 	s.setLimits(c.limits())
-	s.conns.SetHealthConfig(c.Health)
 	_ = s.machine.Configure(c.Drain) // It fails where a drain has begun, which has its own already.
 	s.webSockets.Configure(c.WebSocket)
 	if ch.backend != s.backend.Load() {
@@ -277,7 +276,7 @@ func (s *Server) retire(roots []*root, over time.Duration) {
 	}
 	_ = waitRoots(s.serving, roots)
 	leaving := s.departures.all(func(c *conn) bool { return slices.Contains(roots, c.root) })
-	spread(s.serving, slices.Clone(leaving), over, func(c *conn) { s.departures.leave(c, pool.ReasonAge, 0) })
+	spread(s.serving, slices.Clone(leaving), over, func(c *conn) { s.departures.leave(c, reasonAge, 0) })
 	tick := time.NewTicker(retireInterval)
 	defer tick.Stop()
 	for slices.ContainsFunc(leaving, func(c *conn) bool { return c.account.State() != pool.StateClosing }) {

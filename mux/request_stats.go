@@ -10,18 +10,20 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// requestStats are the books of requests, by what was asked and not by the
-// connection it came on: a gRPC call on a shared connection is a call.
+// requestStats are the books of requests. A request is booked by what it is and not by its
+// connection: a gRPC call on a shared connection is a call.
 type requestStats struct {
 	http1, http2, grpc, webSocket book
 }
 
 // book is where the requests of one protocol are counted.
 type book struct {
-	*pool.Requests
+	*requests.Book
+
 	protocol protocols.Protocol
 }
 
@@ -32,7 +34,8 @@ func (s *Server) newRequestStats() requestStats {
 
 // begun is a request that began, as the book counts it, and its number on its connection.
 type begun struct {
-	pool.Started
+	requests.Started
+
 	number uint64
 }
 
@@ -45,12 +48,13 @@ func (b *book) begin(c *conn) begun {
 	return begun{b.Begin(), n}
 }
 
-// end counts it again when it is over, and returns how long it took. A peer that got no answer counts as answered with code.
+// end counts that a request is over, and returns how long it took. A client that got no
+// answer counts as answered with code.
 func (b *book) end(c *conn, started begun, code int, failed bool) time.Duration {
 	if c != nil {
 		c.account.EndRequest()
 	}
-	return b.EndSince(started.Started, failed, code)
+	return b.End(started.Started, failed, code)
 }
 
 // countHTTP serves one request and books it under its HTTP status; a WebSocket is one

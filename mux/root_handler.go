@@ -32,9 +32,9 @@ func (c *conn) isDone(maxRequests uint64) bool {
 // doneReason returns why a connection is done.
 func (c *conn) doneReason() string {
 	if c.overAge() >= 0 {
-		return pool.ReasonAge
+		return reasonAge
 	}
-	return pool.ReasonRequests
+	return reasonRequests
 }
 
 // backendOf returns the servers of a request's connection, which is nil for one that came in some other way.

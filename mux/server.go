@@ -19,6 +19,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -46,9 +47,8 @@ type Server struct {
 	machine    *lifecycle.Machine
 	conns      pool.Set
 	requests   requestStats
-	dates      dates
-	sniffTimes pool.Durations                   // from the first wait for bytes to the verdict
-	tlsTimes   pool.Durations                   // of handshakes that succeeded
+	sniffTimes requests.Durations               // from the first wait for bytes to the verdict
+	tlsTimes   requests.Durations               // of handshakes that succeeded
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
 	webSockets *protocols.WebSockets
 	livez      http.Handler
@@ -111,8 +111,8 @@ func New(options ...Option) *Server {
 	c := s.initial.clone()
 	s.live = newReloader(c, s.isServing, s.prepareReload)
 	s.configErr = c.Validate()
+	s.conns.SetTimeouts(timeoutReasons...)
 	s.conns.SetLimits(c.limits())
-	s.conns.SetHealthConfig(c.Health)
 	s.requests = s.newRequestStats()
 	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
 	s.serving, s.stopServing = context.WithCancel(context.Background())
@@ -135,7 +135,7 @@ func New(options ...Option) *Server {
 		WaitConnections: s.waitConnections,
 		ForceClose:      s.forceClose,
 		Cleanup:         s.cleanup,
-		Remaining:       s.conns.Counts,
+		Remaining:       s.activeConns,
 		Forced:          s.forcedCounts,
 	}, s.logger)
 	s.livez, s.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)
