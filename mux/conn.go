@@ -89,7 +89,6 @@ const (
 	flagFinalTold                   // its client was told its last stream
 	flagNoticed                     // somebody has a context that ends with it
 	flagNotified                    // that context is to end
-	flagReserved                    // a place in the pool of WebSockets is kept for it
 	flagNoGrace                     // it is to leave for no fault of its own, and takes the time it needs
 	flagBody                        // the last HTTP/1.1 request has a body, and is not answered
 	flagDeclared                    // the length of that body was declared

@@ -1,11 +1,18 @@
 package mux
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
 )
+
+// moment returns when the client i of n is told to leave, within spread. Each has a part of
+// the spread of its own, so that no moment is crowded by chance.
+func moment(i, n int, spread time.Duration) time.Duration {
+	return time.Duration((float64(i) + rand.Float64()) / float64(n) * float64(spread)) //nolint:gosec // It spreads a herd and makes no secret.
+}
 
 // An idle HTTP/1.1 connection is ended without breaking a request that
 // comes at the same moment. net/http waits for the next request in a Read; a

@@ -186,7 +186,6 @@ func (s *Server) tell(ctx context.Context) {
 		spread = max(0, min(spread, left-min(left/2, lastWords)))
 	}
 	s.telling.Store(true)
-	s.background.run(func() { _ = s.webSockets.Drain(s.serving, spread) })
 	s.tellConns(ctx, spread)
 	s.waitAnswered(ctx)
 	// Their clients know by now. What net/http and grpc-go say goes to all of their connections at once.
@@ -216,8 +215,7 @@ func (s *Server) tellConns(ctx context.Context, spread time.Duration) {
 		if !ok {
 			continue
 		}
-		at := time.Duration((float64(i) + rand.Float64()) / float64(len(conns)) * float64(spread)) //nolint:gosec // As above.
-		if wait := at - time.Since(started); wait > 0 {
+		if wait := moment(i, len(conns), spread) - time.Since(started); wait > 0 {
 			s.waitGone(ctx, wait)
 		}
 		s.tellConn(c, min(spread/4, freshTime), &goAways)
@@ -236,12 +234,15 @@ func (s *Server) tellConn(c *conn, fresh time.Duration, goAways *sync.WaitGroup)
 	s.notices.end(c)
 	switch protocols.Protocol(s.conns.Tag(&c.account)) {
 	case protocols.HTTP1, protocols.WebSocket:
-		if c.account.State() != pool.StateUpgraded {
-			c.account.SetCloseReason(pool.ReasonDrain)
-			c.closeIdle(fresh)
+		if c.account.State() == pool.StateUpgraded {
+			s.webSockets.Leave(c)
+			return
 		}
+		c.account.SetCloseReason(pool.ReasonDrain)
+		c.closeIdle(fresh)
 	case protocols.HTTP2, protocols.GRPC:
 		c.account.SetCloseReason(pool.ReasonDrain)
+		s.webSockets.Leave(c)
 		if c.claim(flagTold) {
 			goAways.Go(c.GoAway) // A client that reads nothing takes a second.
 		}

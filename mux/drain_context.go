@@ -6,11 +6,11 @@ import (
 	"sync"
 
 	"github.com/muxserve/muxserve/pool"
-	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // ErrDraining is the cause with which the context of a WebSocket handler, and each [DrainContext], ends in a drain.
-var ErrDraining = protocols.ErrDraining
+var ErrDraining = websocket.ErrDraining
 
 // DrainContext returns a context that ends when the connection behind ctx, which
 // is that of a request, call or WebSocket, is to leave: in a drain at a random moment within the configured spread, with the

@@ -2,7 +2,6 @@ package mux
 
 import (
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -233,7 +232,7 @@ func (s *Server) retire(roots []*root, spread time.Duration) {
 		}
 	}
 	for i, c := range leaving {
-		at := time.Duration((float64(i) + rand.Float64()) / float64(len(leaving)) * float64(spread)) //nolint:gosec // A herd is spread, no secret is made.
+		at := moment(i, len(leaving), spread)
 		c.set(flagNoGrace)
 		c.ends.Store(int64(sinceStart() + at)) // The sweep tells it then, as one that has reached its age.
 	}

@@ -2,7 +2,6 @@ package mux
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -124,7 +123,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn) {
 	}
 	if c.account.State() == pool.StateUpgraded {
 		// Its own age is WebSocket's affair; that its server was replaced is not.
-		if c.overAge() >= 0 && c.has(flagNoGrace) && !c.has(flagTold) && w.server.leaveWebSockets(c) > 0 {
+		if c.overAge() >= 0 && c.has(flagNoGrace) && !c.has(flagTold) && w.server.webSockets.Leave(c) > 0 {
 			c.set(flagTold)
 		}
 		return
@@ -275,17 +274,9 @@ func (s *Server) beginLeave(c *conn) bool {
 		return false
 	}
 	if c.root.backend.config.HTTP2.WebSocket {
-		s.leaveWebSockets(c)
+		s.webSockets.Leave(c)
 	}
 	return true
-}
-
-// leaveWebSockets has the WebSockets of a connection leave, and returns how many there are.
-func (s *Server) leaveWebSockets(c *conn) int {
-	return s.webSockets.Leave(s.serving, 0, func(r *http.Request) bool {
-		other, ok := connOf(r.Context())
-		return ok && other == c
-	})
 }
 
 // finalGoAway tells the client of an HTTP/2 connection which of its streams were the last.

@@ -21,6 +21,9 @@ import (
 	"golang.org/x/net/nettest"
 )
 
+// wireTime bounds every wait for the peer. No test is about this bound.
+const wireTime = 20 * time.Second
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // tcpPair returns two ends of a loopback connection, closed with the test.
