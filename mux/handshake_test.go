@@ -349,3 +349,17 @@ func TestHandshakeGivesBack(t *testing.T) {
 	}
 	s.webSocket(t)
 }
+
+// TestNoHandshake: a request to a WebSocket's path that is no handshake is told what is served there.
+func TestNoHandshake(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		resp, err := s.client(t, 1).Get(s.scheme() + "://" + s.addr + "/ws")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusUpgradeRequired || resp.Header.Get("Upgrade") != "websocket" {
+			t.Errorf("%s %v", resp.Status, resp.Header)
+		}
+	})
+}

@@ -50,7 +50,7 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s, ctx := c.root.server, r.Context()
 	rec, _ := w.(*recorder1)
-	detaches := rec != nil && rec.handshake.detached != nil
+	detaches := rec != nil && rec.handshake != nil && rec.handshake.detached != nil
 	if detaches {
 		ctx = rec.handshake.detached
 	}
