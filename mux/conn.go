@@ -52,13 +52,12 @@ type rarely struct {
 	// a connection which failed before it was recognised.
 	own *protocols.Verdict
 
-	byAddr   atomic.Bool // grpcConns has the connection
-	denied   atomic.Bool // a request was refused because of its protocol
-	reserved atomic.Bool // a place in the pool of WebSockets is kept for it
-	h2       http2State
-	body     requestBody1
-	leave    farewell
-	notice   notice
+	byAddr atomic.Bool // grpcConns has the connection
+	denied atomic.Bool // a request was refused because of its protocol
+	h2     http2State
+	body   requestBody1
+	leave  farewell
+	notice notice
 }
 
 // rare returns what few connections need, for writing.

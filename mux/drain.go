@@ -172,7 +172,6 @@ func (s *Server) tell(ctx context.Context) {
 	d := &s.departures
 	d.draining.Store(true)
 	d.fresh.Store(int64(min(over/4, freshTime)))
-	s.background.run(func() { _ = s.webSockets.Drain(s.serving, over) })
 	started := time.Now()
 	gone, cancel := context.WithCancel(ctx)
 	defer cancel()

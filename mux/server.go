@@ -21,6 +21,7 @@ import (
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // ErrServerClosed is returned by Serve and ListenAndServe after a shutdown.
@@ -50,7 +51,7 @@ type Server struct {
 	sniffTimes requests.Durations               // from the first wait for bytes to the verdict
 	tlsTimes   requests.Durations               // of handshakes that succeeded
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
-	webSockets *protocols.WebSockets
+	webSockets *websocket.Server
 	livez      http.Handler
 	readyz     http.Handler
 	departures departures
@@ -119,13 +120,7 @@ func New(options ...Option) *Server {
 	s.handing, s.stopHanding = context.WithCancel(context.Background())
 	s.conns.Observe(s.closed.observe)
 	s.conns.Observe(s.logEvent)
-	s.webSockets = protocols.NewWebSockets(c.WebSocket, s.logger, protocols.WebSocketHooks{
-		Reserve: reserveWebSocket,
-		Release: releaseWebSocket,
-		Opened:  webSocketOpened,
-		Counter: countMessages,
-		Ended:   webSocketEnded,
-	})
+	s.webSockets = websocket.New(c.WebSocket, s.logger)
 	s.departures.conns, s.departures.webSockets = &s.conns, s.webSockets
 	s.departures.background, s.departures.serving = &s.background, s.serving
 	s.departures.fresh.Store(int64(freshTime))
@@ -307,8 +302,11 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 	if c.refused == notRefused && c.root.allow.refuses(c.verdict()) {
 		c.refused = refusedNoMatch
 	}
+	if tag == webSocketTag && !c.root.allow.webSocket {
+		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
+	}
 	if c.refused == notRefused {
-		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(c, tag))
+		moved, full := s.conns.MoveWithin(&c.account, tag)
 		if !full {
 			if !moved {
 				_ = c.Close() // The account was closed by the drain; the layers above it go too.
@@ -339,13 +337,4 @@ func (s *Server) maxAge(tag pool.Tag) time.Duration {
 	default:
 		return 0
 	}
-}
-
-// roomFor returns the pool that a connection goes to. A WebSocket for which there
-// is no room, or that the listener does not serve, is an HTTP/1.1 connection whose handshake will be refused.
-func (s *Server) roomFor(c *conn, tag pool.Tag) pool.Tag {
-	if tag == pool.Tag(protocols.WebSocket) && (!c.root.allow.webSocket || s.conns.Full(tag)) {
-		return pool.Tag(protocols.HTTP1)
-	}
-	return tag
 }

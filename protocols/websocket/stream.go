@@ -1,32 +1,11 @@
-package protocols
+package websocket
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/http"
 )
-
-// ErrNoExtendedConnect is returned where WebSockets over HTTP/2 are asked for and
-// this process's net/http does not offer them. It reads its own switch once,
-// when the process starts, so that neither a program nor a //go:debug line can set it:
-// the environment must have it before.
-var ErrNoExtendedConnect = errors.New("protocols: http2.websocket: net/http has extended CONNECT (RFC 8441) switched off; start the process with GODEBUG=http2xconnect=1 in its environment")
-
-// settingEnableConnectProtocol is SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 section 3).
-const settingEnableConnectProtocol = 0x8
-
-// announcesExtendedConnect reports whether a SETTINGS frame lets the client open streams by extended CONNECT.
-func announcesExtendedConnect(frame []byte) bool {
-	payload := frame[min(frameHeaderLen, len(frame)):]
-	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
-		if binary.BigEndian.Uint16(payload) == settingEnableConnectProtocol {
-			return binary.BigEndian.Uint32(payload[2:]) == 1
-		}
-	}
-	return false
-}
 
 // protocolKey is where net/http puts the pseudo-header field :protocol. No
 // other field can have that name, because a colon is not allowed in names.
@@ -46,7 +25,7 @@ func RefuseExtendedConnect(w http.ResponseWriter) {
 // not have (RFC 8441 section 5). It is what RFC 6455 section 1.3 takes for its example.
 const upgradeKey = "dGhlIHNhbXBsZSBub25jZQ=="
 
-// ServeWebSocketStream serves a request for which [IsExtendedConnect] holds: h gets it
+// ServeStream serves a request for which [IsExtendedConnect] holds: h gets it
 // as the handshake of RFC 6455 that it stands for, with a ResponseWriter that can be hijacked, so that
 // handlers for HTTP/1.1 serve it as it is; the request still says HTTP/2.0. It
 // returns when h has returned and the WebSocket is closed: with the return of
@@ -56,7 +35,7 @@ const upgradeKey = "dGhlIHNhbXBsZSBub25jZQ=="
 // hijack. A handler that answers 2xx has not understood the handshake,
 // which on HTTP/2 would be taken for its acceptance; the client is told 405 instead.
 // A protocol other than websocket is refused with 501.
-func ServeWebSocketStream(w http.ResponseWriter, r *http.Request, h http.Handler) {
+func ServeStream(w http.ResponseWriter, r *http.Request, h http.Handler) {
 	switch {
 	case r.Method != http.MethodConnect:
 		http.Error(w, ":protocol without CONNECT", http.StatusBadRequest)
@@ -132,7 +111,7 @@ func (u *streamUpgrade) Write(p []byte) (int, error) {
 }
 
 // errNotAccepted is what a handler gets that takes the connection over before it answers.
-var errNotAccepted = errors.New("protocols: an HTTP/2 stream can be taken over only after 101 was answered")
+var errNotAccepted = errors.New("websocket: an HTTP/2 stream can be taken over only after 101 was answered")
 
 // Hijack implements [http.Hijacker]: the connection is the stream.
 func (u *streamUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {

@@ -1,4 +1,4 @@
-package protocols
+package websocket
 
 import (
 	"bufio"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // clientWindow is how much a client takes that does not read.
@@ -26,13 +28,13 @@ const clientWindow = 1 << 16
 func streamServer(t *testing.T, h http.HandlerFunc) (url string, c *http.Client) {
 	t.Helper()
 	var handlers sync.WaitGroup
-	srv := NewHTTP2Server(DefaultHTTP2Config(), HTTPHooks{
+	srv := protocols.NewHTTP2Server(protocols.DefaultHTTP2Config(), protocols.HTTPHooks{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			handlers.Add(1)
 			defer handlers.Done()
 			r.Method = http.MethodConnect
 			r.Header.Set(protocolKey, "websocket")
-			ServeWebSocketStream(w, r, h)
+			ServeStream(w, r, h)
 		}),
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -127,7 +129,7 @@ func TestStreamHandshake(t *testing.T) {
 				if diff := cmp.Diff([]string{"GET", "HTTP/2.0", "", "websocket", "/"}, got); diff != "" {
 					t.Errorf("handshake (-want +got):\n%s", diff)
 				}
-				if !IsWebSocketUpgrade(r) {
+				if !IsUpgrade(r) {
 					t.Error("the handshake is none")
 				}
 				w.Header().Set("Upgrade", "websocket")
@@ -349,34 +351,5 @@ func TestStreamVolume(t *testing.T) {
 	got, err := io.ReadAll(resp.Body)
 	if err != nil || string(got) != string(want) {
 		t.Errorf("%d of %d bytes, %v", len(got), len(want), err)
-	}
-}
-
-// TestServerSettingsOfferWebSockets: the SETTINGS offer what was asked for, or nothing is served.
-func TestServerSettingsOfferWebSockets(t *testing.T) {
-	c := DefaultHTTP2Config()
-	plain, err := ServerSettings(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	offered := announcesExtendedConnect(plain)
-	c.WebSocket = true
-	if _, err := ServerSettings(c); errors.Is(err, ErrNoExtendedConnect) == offered {
-		t.Errorf("offered is %v, error %v", offered, err)
-	}
-	for _, test := range []struct {
-		payload string
-		want    bool
-	}{
-		{"", false},
-		{"\x00\x08\x00\x00\x00\x01", true},
-		{"\x00\x08\x00\x00\x00\x00", false},
-		{"\x00\x05\x00\x00\x40\x00\x00\x08\x00\x00\x00\x01", true},
-		{"\x00\x08\x00\x00", false},
-	} {
-		frame := append(make([]byte, frameHeaderLen), test.payload...)
-		if got := announcesExtendedConnect(frame); got != test.want {
-			t.Errorf("%q: %v, want %v", test.payload, got, test.want)
-		}
 	}
 }

@@ -1,8 +1,9 @@
-package protocols
+package websocket
 
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // wireTime bounds every wait for the peer. It is no bound that a test is about.
@@ -113,53 +116,93 @@ func upgrade(t *testing.T, conn net.Conn, fields string, behind []byte) (*webSoc
 	return &webSocketPeer{t: t, r: br, w: conn}, resp.Header
 }
 
-// A wire opens a WebSocket to a handler and returns the client's end.
-type wire func(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header)
+// A service serves WebSockets with a handler.
+type service struct {
+	*Server
+	handler  Handler
+	owner    Owner
+	detached bool // the HTTP handler returns before the session has ended
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	if s.detached {
+		ctx = context.WithoutCancel(ctx)
+	}
+	session := s.Accept(ctx, w, r, s.owner)
+	switch {
+	case session == nil:
+	case s.detached:
+		go session.Serve(s.handler)
+	default:
+		session.Serve(s.handler)
+	}
+}
+
+// newService returns a service without an owner.
+func newService(c protocols.WebSocketConfig, h Handler) *service {
+	return &service{Server: New(c, slog.New(slog.DiscardHandler)), handler: h}
+}
+
+// A wire opens a WebSocket to a service and returns the client's end.
+type wire func(t *testing.T, s *service, fields string, behind []byte) (*webSocketPeer, http.Header)
 
 // wires are the transports that a WebSocket can have.
 func wires() map[string]wire {
-	return map[string]wire{"HTTP/1.1": overTCP, "sniffed": overLane, "sniffed, detached": overDetached, "HTTP/2 stream": overStream}
+	return map[string]wire{"HTTP/1.1": overTCP, "sniffed": overSniffed, "sniffed, detached": overDetached, "HTTP/2 stream": overStream}
 }
 
-// overLane has a WebSocketServer serve the connection.
-func overLane(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header) {
-	t.Helper()
-	return upgrade(t, startLane(t, h).dial(t), fields, behind)
+// sniffing is a listener whose connections are recognised, and have raw sockets.
+type sniffing struct{ net.Listener }
+
+func (l sniffing) Accept() (net.Conn, error) {
+	raw, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := new(protocols.Conn)
+	c.Init(&rawConn{raw.(*net.TCPConn)})
+	c.Sniff(nil)
+	return c, nil
 }
 
-// overDetached has it serve the connection behind the handler of the handshake.
-func overDetached(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header) {
+func overSniffed(t *testing.T, s *service, fields string, behind []byte) (*webSocketPeer, http.Header) {
 	t.Helper()
-	return overLane(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		returned := false
-		if !LetDetach(w, func(bool) {
-			if !returned {
-				t.Error("the WebSocket ended before the handler of its handshake")
-			}
-		}) {
-			t.Error("no server that can detach")
-		}
-		h.ServeHTTP(w, r)
-		returned = IsDetached(w)
-	}), fields, behind)
-}
-
-func overTCP(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header) {
-	t.Helper()
-	srv := httptest.NewServer(h)
+	srv := httptest.NewUnstartedServer(s)
+	srv.Listener = sniffing{srv.Listener}
+	srv.Start()
 	t.Cleanup(srv.Close)
+	return upgrade(t, dial(t, srv), fields, behind)
+}
+
+func overDetached(t *testing.T, s *service, fields string, behind []byte) (*webSocketPeer, http.Header) {
+	t.Helper()
+	s.detached = true
+	return overSniffed(t, s, fields, behind)
+}
+
+func dial(t *testing.T, srv *httptest.Server) net.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(wireTime))
-	return upgrade(t, conn, fields, behind)
+	return conn
 }
 
-func overStream(t *testing.T, h http.Handler, fields string, behind []byte) (*webSocketPeer, http.Header) {
+func overTCP(t *testing.T, s *service, fields string, behind []byte) (*webSocketPeer, http.Header) {
 	t.Helper()
-	url, c := streamServer(t, h.ServeHTTP)
+	srv := httptest.NewServer(s)
+	t.Cleanup(srv.Close)
+	return upgrade(t, dial(t, srv), fields, behind)
+}
+
+func overStream(t *testing.T, s *service, fields string, behind []byte) (*webSocketPeer, http.Header) {
+	t.Helper()
+	url, c := streamServer(t, s.ServeHTTP)
 	body, w := io.Pipe()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, io.MultiReader(bytes.NewReader(behind), body))
 	if err != nil {
@@ -180,8 +223,4 @@ func overStream(t *testing.T, h http.Handler, fields string, behind []byte) (*we
 		_ = resp.Body.Close()
 	})
 	return &webSocketPeer{t: t, r: resp.Body, w: w}, resp.Header
-}
-
-func newTestWebSockets(c WebSocketConfig, hooks WebSocketHooks) *WebSockets {
-	return NewWebSockets(c, slog.New(slog.DiscardHandler), hooks)
 }

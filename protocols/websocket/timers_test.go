@@ -1,18 +1,20 @@
-package protocols
+package websocket
 
 import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/coder/websocket"
+	coder "github.com/coder/websocket"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // A timedSession is a WebSocket over a pipe, in the bubble of a test.
@@ -21,32 +23,29 @@ type timedSession struct {
 
 	conn   net.Conn
 	opened time.Time
-	reason atomic.Pointer[string] // what Ended was told
+	reason atomic.Pointer[string] // what the owner was told
 	ended  chan time.Duration     // when the handler returned, since opened
 }
 
 // inBubble opens a WebSocket to h and calls client, which must see its end.
-func inBubble(t *testing.T, c WebSocketConfig, h WebSocketHandler, client func(t *testing.T, s *timedSession)) {
+func inBubble(t *testing.T, c protocols.WebSocketConfig, h Handler, client func(t *testing.T, s *timedSession)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &timedSession{opened: time.Now(), ended: make(chan time.Duration, 1)}
-		ws := newTestWebSockets(c, WebSocketHooks{Ended: func(_ *http.Request, reason string) {
+		service := newService(c, func(ctx context.Context, c *coder.Conn, r *http.Request) error {
+			err := h(ctx, c, r)
+			s.ended <- time.Since(s.opened)
+			return err
+		})
+		service.owner = &testOwner{ends: func(_ *http.Request, reason string) {
 			if !s.reason.CompareAndSwap(nil, &reason) {
 				t.Errorf("ended again: %s", reason)
 			}
-		}})
-		srv := NewHTTP1Server(DefaultHTTP1Config(), HTTPHooks{
-			Handler: ws.Handler(func(ctx context.Context, c *websocket.Conn, r *http.Request) error {
-				err := h(ctx, c, r)
-				s.ended <- time.Since(s.opened)
-				return err
-			}),
-			Logger: slog.New(slog.DiscardHandler),
-		})
+		}}
+		srv := &http.Server{Handler: service}
 		var server net.Conn
 		s.conn, server = net.Pipe()
-		l := &onceListener{conn: server, done: make(chan struct{})}
-		go srv.Serve(l)
+		go srv.Serve(&pipeListener{conn: server, done: make(chan struct{})})
 		defer srv.Close()
 		defer s.conn.Close()
 		s.webSocketPeer, _ = upgrade(t, s.conn, "", nil)
@@ -54,7 +53,30 @@ func inBubble(t *testing.T, c WebSocketConfig, h WebSocketHandler, client func(t
 	})
 }
 
-// why returns what Ended was told.
+// pipeListener accepts one connection, and then waits to be closed.
+type pipeListener struct {
+	conn   net.Conn
+	done   chan struct{}
+	closed sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *pipeListener) Close() error {
+	l.closed.Do(func() { close(l.done) })
+	return nil
+}
+
+func (*pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// why returns what the owner was told.
 func (s *timedSession) why() string {
 	if reason := s.reason.Load(); reason != nil {
 		return *reason
@@ -70,7 +92,7 @@ func (s *timedSession) expectHandlerEnd(earliest, latest time.Duration) {
 	}
 }
 
-func readOn(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+func readOn(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 	for {
 		if _, _, err := c.Read(ctx); err != nil {
 			return err
@@ -80,7 +102,7 @@ func readOn(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
 
 // TestPeerWithoutPong is websocket.ping_interval and pong_timeout: a peer that does not answer a ping is closed.
 func TestPeerWithoutPong(t *testing.T) {
-	c := DefaultWebSocketConfig()
+	c := protocols.DefaultWebSocketConfig()
 	t.Run("hears", func(t *testing.T) {
 		inBubble(t, c, readOn, func(_ *testing.T, s *timedSession) {
 			s.expect(pingFrameHead)
@@ -112,7 +134,7 @@ func TestPeerWithoutPong(t *testing.T) {
 // TestQuietPeerIsKeptForLong: a peer that answers pings is kept through hundreds of them.
 func TestQuietPeerIsKeptForLong(t *testing.T) {
 	const intervals = 200
-	c := DefaultWebSocketConfig()
+	c := protocols.DefaultWebSocketConfig()
 	inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
 		for range intervals {
 			s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrameHead)))
@@ -120,7 +142,7 @@ func TestQuietPeerIsKeptForLong(t *testing.T) {
 		if at := time.Since(s.opened); at < intervals*c.PingInterval {
 			t.Errorf("%d pings in %v", intervals, at)
 		}
-		s.leave(websocket.StatusNormalClosure)
+		s.leave(coder.StatusNormalClosure)
 		if got := s.why(); got != "" {
 			t.Errorf("ended for %q", got)
 		}
@@ -128,7 +150,7 @@ func TestQuietPeerIsKeptForLong(t *testing.T) {
 }
 
 // leave closes from the client's side.
-func (s *timedSession) leave(code websocket.StatusCode) {
+func (s *timedSession) leave(code coder.StatusCode) {
 	s.t.Helper()
 	s.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(uint16(code))))
 	s.expectClose(uint16(code))
@@ -137,25 +159,25 @@ func (s *timedSession) leave(code websocket.StatusCode) {
 
 // TestTalkingPeerIsNotPinged: what a peer says tells that it is there.
 func TestTalkingPeerIsNotPinged(t *testing.T) {
-	c := DefaultWebSocketConfig()
+	c := protocols.DefaultWebSocketConfig()
 	inBubble(t, c, readOn, func(_ *testing.T, s *timedSession) {
 		for range 20 {
 			s.send(appendWebSocketFrame(nil, textFrame, true, []byte("x")))
 			time.Sleep(c.PingInterval - time.Second)
 		}
-		s.leave(websocket.StatusNormalClosure) // A ping would come before the close frame.
+		s.leave(coder.StatusNormalClosure) // A ping would come before the close frame.
 	})
 }
 
 // TestAgedWebSocket is websocket.max_age: 1001, and 5 s for a peer that does not answer it.
 func TestAgedWebSocket(t *testing.T) {
-	c := DefaultWebSocketConfig()
+	c := protocols.DefaultWebSocketConfig()
 	c.PingInterval = 0
 	c.MaxAge = time.Hour
 	for name, polite := range map[string]bool{"answers": true, "does not": false} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
-				s.expectClose(uint16(websocket.StatusGoingAway))
+				s.expectClose(uint16(coder.StatusGoingAway))
 				if got := s.why(); got != EndedMaxAge {
 					t.Errorf("ended for %q", got)
 				}
@@ -164,7 +186,7 @@ func TestAgedWebSocket(t *testing.T) {
 					t.Errorf("told after %v", told)
 				}
 				if polite {
-					s.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(uint16(websocket.StatusGoingAway))))
+					s.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(uint16(coder.StatusGoingAway))))
 					s.expectEnd()
 					s.expectHandlerEnd(told, told)
 					return
@@ -178,11 +200,11 @@ func TestAgedWebSocket(t *testing.T) {
 
 // TestClosingIsNotForAge: a WebSocket that is being closed for another reason when it reaches its age keeps that reason.
 func TestClosingIsNotForAge(t *testing.T) {
-	c := DefaultWebSocketConfig()
+	c := protocols.DefaultWebSocketConfig()
 	c.MaxAge = time.Second
-	handler := func(context.Context, *websocket.Conn, *http.Request) error { return nil }
+	handler := func(context.Context, *coder.Conn, *http.Request) error { return nil }
 	inBubble(t, c, handler, func(t *testing.T, s *timedSession) {
-		s.expectClose(uint16(websocket.StatusNormalClosure))
+		s.expectClose(uint16(coder.StatusNormalClosure))
 		s.expectEnd()
 		if at := time.Since(s.opened); at < c.MaxAge*2 || s.why() != "" {
 			t.Errorf("closed after %v for %q", at, s.why())
@@ -193,23 +215,23 @@ func TestClosingIsNotForAge(t *testing.T) {
 // TestStoppedInMessage: a peer that stops within a message which nobody reads any more holds up no close.
 func TestStoppedInMessage(t *testing.T) {
 	half := appendWebSocketFrame(nil, textFrame, true, make([]byte, 1000))[:500]
-	read := func(ctx context.Context, c *websocket.Conn) error {
+	read := func(ctx context.Context, c *coder.Conn) error {
 		_, r, err := c.Reader(ctx)
 		if err == nil {
 			_, err = io.ReadFull(r, make([]byte, 100))
 		}
 		return err
 	}
-	for name, h := range map[string]WebSocketHandler{
-		"the handler returns": func(ctx context.Context, c *websocket.Conn, _ *http.Request) error { return read(ctx, c) },
-		"it is of age": func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+	for name, h := range map[string]Handler{
+		"the handler returns": func(ctx context.Context, c *coder.Conn, _ *http.Request) error { return read(ctx, c) },
+		"it is of age": func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 			err := read(ctx, c)
 			<-ctx.Done()
 			return errors.Join(err, ctx.Err())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := DefaultWebSocketConfig()
+			c := protocols.DefaultWebSocketConfig()
 			c.MaxAge = time.Minute
 			inBubble(t, c, h, func(t *testing.T, s *timedSession) {
 				s.send(half)

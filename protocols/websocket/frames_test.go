@@ -1,8 +1,9 @@
-package protocols
+package websocket
 
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -172,12 +173,11 @@ func (*loopConn) Write(p []byte) (int, error) { return len(p), nil }
 func countedLoop(size int) (c *watchedConn, received, sent *int) {
 	b := appendWebSocketFrame(nil, textFrame, true, make([]byte, size))
 	b = bytes.Repeat(b, max(1, 1<<16/len(b)))
-	c, received, sent = watch(&loopConn{bytes: b}, nil), new(int), new(int)
-	c.messages = func(in, out int) {
+	received, sent = new(int), new(int)
+	return newTestConn(&loopConn{bytes: b}, &testOwner{count: func(in, out int) {
 		*received += in
 		*sent += out
-	}
-	return c, received, sent
+	}}), received, sent
 }
 
 // TestCountingAllocatesNothing: neither a read nor a write costs memory.
@@ -203,7 +203,7 @@ func BenchmarkWatchedConnRead(b *testing.B) {
 			b.Run(fmt.Sprintf("messages of %d/counted %v", size, counted), func(b *testing.B) {
 				c, received, _ := countedLoop(size)
 				if !counted {
-					c.messages = nil
+					c.session.owner = nil
 				}
 				buf := make([]byte, 4096) // What net/http's reader has.
 				b.SetBytes(int64(len(buf)))
@@ -222,7 +222,7 @@ func BenchmarkWatchedConnWrite(b *testing.B) {
 		b.Run(fmt.Sprintf("counted %v", counted), func(b *testing.B) {
 			c, _, _ := countedLoop(100)
 			if !counted {
-				c.messages = nil
+				c.session.owner = nil
 			}
 			message := appendWebSocketFrame(nil, textFrame, false, make([]byte, 100))
 			b.ReportAllocs()
@@ -230,5 +230,102 @@ func BenchmarkWatchedConnWrite(b *testing.B) {
 				_, _ = c.Write(message)
 			}
 		})
+	}
+}
+
+// writes remembers what is written.
+type writes struct{ all [][]byte }
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.all = append(w.all, bytes.Clone(p))
+	return len(p), nil
+}
+
+// TestFrameWriter: a message goes out in as few writes as through a buffer of 4 KB, however it comes, and in full.
+func TestFrameWriter(t *testing.T) {
+	for _, size := range []int{0, 10, 125, 126, 4000, heldSize - 4, heldSize, 10_000, 1 << 16} {
+		for _, piece := range []int{1, 100, 128, heldSize - 1, heldSize, 1 << 20} {
+			t.Run(fmt.Sprintf("%d by %d", size, piece), func(t *testing.T) {
+				frame := appendWebSocketFrame(nil, textFrame, false, make([]byte, size))
+				var to writes
+				w := frameWriter{to: &to}
+				messages := 0
+				for rest := frame; len(rest) > 0; {
+					p := rest[:min(piece, len(rest))]
+					rest = rest[len(p):]
+					n, err := w.write(p)
+					if err != nil {
+						t.Fatal(err)
+					}
+					messages += n
+				}
+				if got := bytes.Join(to.all, nil); !bytes.Equal(got, frame) {
+					t.Errorf("%d bytes went out of %d", len(got), len(frame))
+				}
+				if most := len(frame)/min(heldSize, max(piece, heldSize)) + 1; len(to.all) > most {
+					t.Errorf("%d writes, want at most %d", len(to.all), most)
+				}
+				if messages != 1 || w.held != nil {
+					t.Errorf("%d messages, held %v", messages, w.held != nil)
+				}
+			})
+		}
+	}
+}
+
+// TestFrameWriterHolds: what is not the end of a message waits, and a control frame takes it along.
+func TestFrameWriterHolds(t *testing.T) {
+	var to writes
+	w := frameWriter{to: &to}
+	for _, step := range []struct {
+		frame []byte
+		want  int // writes so far
+	}{
+		{appendWebSocketFrame(nil, textBegins, false, []byte("a")), 0},
+		{appendWebSocketFrame(nil, pingFrameHead, false, nil), 1},
+		{appendWebSocketFrame(nil, lastFrame, false, []byte("b")), 2},
+		{appendWebSocketFrame(nil, textFrame, false, []byte("c"))[:2], 2},
+		{[]byte("c"), 3},
+	} {
+		if _, err := w.write(step.frame); err != nil {
+			t.Fatal(err)
+		}
+		if len(to.all) != step.want {
+			t.Errorf("%d writes behind %q, want %d", len(to.all), step.frame, step.want)
+		}
+	}
+}
+
+var errBroken = errors.New("broken")
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
+
+// TestFrameWriterFails: the error of the connection is the writer's.
+func TestFrameWriterFails(t *testing.T) {
+	frame := appendWebSocketFrame(nil, textFrame, false, make([]byte, 2*heldSize))
+	for _, pieces := range [][]int{{len(frame)}, {100, len(frame)}, {1, 2, len(frame)}, {heldSize, len(frame)}} {
+		w := frameWriter{to: brokenWriter{}}
+		var err error
+		for at, i := 0, 0; i < len(pieces) && err == nil; i++ {
+			_, err = w.write(frame[at:pieces[i]])
+			at = pieces[i]
+		}
+		if !errors.Is(err, errBroken) || w.held != nil {
+			t.Errorf("%v: %v, held %v", pieces, err, w.held != nil)
+		}
+	}
+}
+
+// TestHoldingAllocatesNothing: the buffer comes from its pool.
+func TestHoldingAllocatesNothing(t *testing.T) {
+	frame := appendWebSocketFrame(nil, textFrame, false, make([]byte, 1000))
+	w := frameWriter{to: new(loopConn)}
+	if n := testing.AllocsPerRun(100, func() {
+		_, _ = w.write(frame[:128])
+		_, _ = w.write(frame[128:])
+	}); n >= 1 { // A garbage collection may empty the pool.
+		t.Errorf("%v allocations", n)
 	}
 }

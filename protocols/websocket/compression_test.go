@@ -1,4 +1,4 @@
-package protocols
+package websocket
 
 import (
 	"bytes"
@@ -9,10 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coder/websocket"
+	coder "github.com/coder/websocket"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
-func echoMessages(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+func echoMessages(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 	for {
 		kind, msg, err := c.Read(ctx)
 		if err != nil {
@@ -57,28 +59,28 @@ func TestWebSocketCompression(t *testing.T) {
 	)
 	tests := []struct {
 		name    string
-		setting WebSocketCompression
+		setting protocols.WebSocketCompression
 		offer   string
 		agreed  string
 		takes   bool // The server's context is kept.
 	}{
 		{"not set", "", agreed, "", false},
-		{"off", CompressionOff, agreed, "", false},
-		{"not offered", CompressionTakeover, "", "", false},
-		{"takeover", CompressionTakeover, agreed + "; client_max_window_bits", agreed, true},
-		{"takeover, declined by the client", CompressionTakeover, agreed + "; server_no_context_takeover", agreed + "; server_no_context_takeover", false},
-		{"no takeover", CompressionNoTakeover, agreed, alone, false},
+		{"off", protocols.CompressionOff, agreed, "", false},
+		{"not offered", protocols.CompressionTakeover, "", "", false},
+		{"takeover", protocols.CompressionTakeover, agreed + "; client_max_window_bits", agreed, true},
+		{"takeover, declined by the client", protocols.CompressionTakeover, agreed + "; server_no_context_takeover", agreed + "; server_no_context_takeover", false},
+		{"no takeover", protocols.CompressionNoTakeover, agreed, alone, false},
 	}
 	for name, open := range wires() {
 		for _, test := range tests {
 			t.Run(name+"/"+test.name, func(t *testing.T) {
-				c := DefaultWebSocketConfig()
+				c := protocols.DefaultWebSocketConfig()
 				c.Compression = test.setting
 				fields := ""
 				if test.offer != "" {
 					fields = "Sec-WebSocket-Extensions: " + test.offer + "\r\n"
 				}
-				p, header := open(t, newTestWebSockets(c, WebSocketHooks{}).Handler(echoMessages), fields, nil)
+				p, header := open(t, newService(c, echoMessages), fields, nil)
 				if got := header.Get("Sec-WebSocket-Extensions"); got != test.agreed {
 					t.Errorf("Sec-WebSocket-Extensions: %q, want %q", got, test.agreed)
 				}
@@ -150,16 +152,16 @@ func TestWebSocketReadLimit(t *testing.T) {
 		{"no bound", appendWebSocketFrame(nil, textFrame|compressedBit, true, bomb), -1, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := DefaultWebSocketConfig()
-			c.Compression, c.ReadLimit = CompressionTakeover, test.limit
-			h := newTestWebSockets(c, WebSocketHooks{}).Handler(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+			c := protocols.DefaultWebSocketConfig()
+			c.Compression, c.ReadLimit = protocols.CompressionTakeover, test.limit
+			h := newService(c, func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 				_, _, err := c.Read(ctx)
 				return err
 			})
 			p, _ := overTCP(t, h, "Sec-WebSocket-Extensions: permessage-deflate\r\n", test.frame)
-			want := uint16(websocket.StatusMessageTooBig)
+			want := uint16(coder.StatusMessageTooBig)
 			if test.taken {
-				want = uint16(websocket.StatusNormalClosure)
+				want = uint16(coder.StatusNormalClosure)
 			}
 			p.expectClose(want)
 			p.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(want)))

@@ -1,4 +1,4 @@
-package protocols
+package websocket
 
 import (
 	"bytes"
@@ -7,23 +7,23 @@ import (
 	"io"
 	"unicode/utf8"
 
-	"github.com/coder/websocket"
+	coder "github.com/coder/websocket"
 )
 
 // errNotUTF8 ends a text message at the first byte that is not UTF-8.
-var errNotUTF8 = errors.New("protocols: WebSocket text is not UTF-8")
+var errNotUTF8 = errors.New("websocket: WebSocket text is not UTF-8")
 
 // ReadMessage reads a message into buf, which it empties first. A text message
 // that is not UTF-8 closes the connection with 1007 as soon as that shows, as RFC 6455
 // section 8.1 wants; coder/websocket leaves this to its user. Its errors are those of
-// [websocket.Conn.Reader].
-func ReadMessage(ctx context.Context, c *websocket.Conn, buf *bytes.Buffer) (websocket.MessageType, error) {
+// [coder.Conn.Reader].
+func ReadMessage(ctx context.Context, c *coder.Conn, buf *bytes.Buffer) (coder.MessageType, error) {
 	kind, r, err := c.Reader(ctx)
 	if err != nil {
 		return 0, err
 	}
 	buf.Reset()
-	if kind != websocket.MessageText {
+	if kind != coder.MessageText {
 		_, err = buf.ReadFrom(r)
 		return kind, err
 	}
@@ -33,8 +33,8 @@ func ReadMessage(ctx context.Context, c *websocket.Conn, buf *bytes.Buffer) (web
 	}
 	if errors.Is(err, errNotUTF8) {
 		// Whether or not the peer answers, it has been told.
-		_ = c.Close(websocket.StatusInvalidFramePayloadData, "text is not UTF-8")
-		err = websocket.CloseError{Code: websocket.StatusInvalidFramePayloadData, Reason: "text is not UTF-8"}
+		_ = c.Close(coder.StatusInvalidFramePayloadData, "text is not UTF-8")
+		err = coder.CloseError{Code: coder.StatusInvalidFramePayloadData, Reason: "text is not UTF-8"}
 	}
 	return kind, err
 }

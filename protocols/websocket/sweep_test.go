@@ -1,25 +1,25 @@
-package protocols
+package websocket
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
+	coder "github.com/coder/websocket"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // served returns a client of a handler behind a WebSockets.
-func served(t *testing.T, c WebSocketConfig, h WebSocketHandler) *websocket.Conn {
+func served(t *testing.T, c protocols.WebSocketConfig, h Handler) *coder.Conn {
 	t.Helper()
-	ws := NewWebSockets(c, slog.New(slog.DiscardHandler), WebSocketHooks{})
-	srv := httptest.NewServer(ws.Handler(h))
+	srv := httptest.NewServer(newService(c, h))
 	t.Cleanup(srv.Close)
-	conn, resp, err := websocket.Dial(t.Context(), strings.Replace(srv.URL, "http", "ws", 1), nil)
+	conn, resp, err := coder.Dial(t.Context(), strings.Replace(srv.URL, "http", "ws", 1), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,8 +31,8 @@ func served(t *testing.T, c WebSocketConfig, h WebSocketHandler) *websocket.Conn
 }
 
 // quick has times that pass in a test.
-func quick() WebSocketConfig {
-	c := DefaultWebSocketConfig()
+func quick() protocols.WebSocketConfig {
+	c := protocols.DefaultWebSocketConfig()
 	c.PingInterval, c.PongTimeout = 50*time.Millisecond, 200*time.Millisecond
 	return c
 }
@@ -40,7 +40,7 @@ func quick() WebSocketConfig {
 // TestDeadPeerIsFound: a peer that reads nothing, and so answers no ping, is closed.
 func TestDeadPeerIsFound(t *testing.T) {
 	ended := make(chan error, 1)
-	served(t, quick(), func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+	served(t, quick(), func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 		_, _, err := c.Read(ctx)
 		ended <- err
 		return err
@@ -57,7 +57,7 @@ func TestQuietPeerIsKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			release := make(chan struct{})
-			conn := served(t, quick(), func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+			conn := served(t, quick(), func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 				if reads {
 					ctx = c.CloseRead(ctx)
 				}
@@ -65,7 +65,7 @@ func TestQuietPeerIsKept(t *testing.T) {
 				case <-release:
 				case <-ctx.Done():
 				}
-				return c.Write(ctx, websocket.MessageText, []byte("still here"))
+				return c.Write(ctx, coder.MessageText, []byte("still here"))
 			})
 			time.AfterFunc(600*time.Millisecond, func() { close(release) }) // Three times what a dead peer would get.
 			if _, msg, err := conn.Read(t.Context()); err != nil || string(msg) != "still here" {
@@ -80,35 +80,16 @@ func TestWebSocketAge(t *testing.T) {
 	c := quick()
 	c.MaxAge = 100 * time.Millisecond
 	cause := make(chan error, 1)
-	conn := served(t, c, func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+	conn := served(t, c, func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 		_, _, err := c.Read(ctx)
 		<-ctx.Done()
 		cause <- context.Cause(ctx)
 		return err
 	})
-	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+	if _, _, err := conn.Read(t.Context()); coder.CloseStatus(err) != coder.StatusGoingAway {
 		t.Errorf("closed with %v, want 1001", err)
 	}
 	if err := <-cause; !errors.Is(err, ErrDraining) {
 		t.Errorf("the handler's context ended with %v", err)
-	}
-}
-
-// TestAgeLimit: the limit is spread by a tenth each way.
-func TestAgeLimit(t *testing.T) {
-	if got := AgeLimit(time.Now(), 0); !got.IsZero() {
-		t.Errorf("no limit: %v", got)
-	}
-	opened := time.Now()
-	seen := make(map[time.Time]bool)
-	for range 100 {
-		at := AgeLimit(opened, time.Hour)
-		if age := at.Sub(opened); age < 54*time.Minute || age > 66*time.Minute {
-			t.Fatalf("age %v", age)
-		}
-		seen[at] = true
-	}
-	if len(seen) < 2 {
-		t.Error("no spread")
 	}
 }
