@@ -118,19 +118,26 @@ func (f *follower) config(*tls.ClientHelloInfo) (*tls.Config, error) {
 func (t *TLS) Reload() (changed bool, err error) {
 	t.reload.Lock()
 	defer t.reload.Unlock()
-	old := t.current.Load()
-	m, err := load(t.config)
-	if err != nil {
+	use, err := t.Prepare()
+	if use == nil {
 		return false, err
 	}
-	if m.sameAs(old) {
-		return false, nil
+	use()
+	return true, nil
+}
+
+// Prepare reads the files again as Reload does, and returns a function that puts the new
+// material in use. The function is nil where nothing differs or Prepare has failed.
+func (t *TLS) Prepare() (use func(), err error) {
+	old := t.current.Load()
+	m, err := load(t.config)
+	if err != nil || m.sameAs(old) {
+		return nil, err
 	}
 	if t.config.mode() == ModeSelfSigned {
 		m.cert = old.cert
 	}
-	t.current.Store(m)
-	return true, nil
+	return func() { t.current.Store(m) }, nil
 }
 
 // Certificate returns the leaf that new handshakes get. Do not modify it.

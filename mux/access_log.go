@@ -93,8 +93,8 @@ func (s *Server) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 	attrs = append(attrs, slog.String(keyPath, a.path), slog.Int(keyCode, o.code), slog.Duration(keyDuration, o.duration))
 	switch {
 	case o.protocol == protocols.WebSocket && o.code == http.StatusSwitchingProtocols && c != nil:
-		received, sent := c.account.Messages()
-		attrs = append(attrs, slog.Uint64(keyMessagesRead, received), slog.Uint64(keyMessagesWritten, sent))
+		info := s.conns.Info(&c.account)
+		attrs = append(attrs, slog.Uint64(keyMessagesRead, info.MessagesReceived), slog.Uint64(keyMessagesWritten, info.MessagesSent))
 	case o.protocol != protocols.GRPC:
 		attrs = append(attrs, slog.Int64(keyBytesWritten, o.sent))
 	}

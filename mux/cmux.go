@@ -56,7 +56,7 @@ func (r *root) divide() error {
 	}
 	attachCustoms(false)
 	attach(protocols.HTTP1, r.backend.http1.Serve)
-	attach(protocols.WebSocket, r.backend.webSockets.Serve)
+	attach(protocols.WebSocket, r.backend.http1.Serve)
 	attach(protocols.GRPC, r.backend.grpc.Native.Serve)
 	attach(protocols.HTTP2, func(l net.Listener) error { return protocols.ServeHTTP2(r.backend.http2, l) })
 	attachCustoms(true)

@@ -25,7 +25,6 @@ import (
 // speaks HTTP/1.1 only.
 type conn struct {
 	protocols.Conn
-	life
 
 	account pool.Conn
 	root    *root
@@ -35,6 +34,7 @@ type conn struct {
 	due time.Duration
 	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle.
 	idleAt atomic.Uint64
+	life   // Here it takes no room.
 	// refused is why a limit keeps the connection out. It belongs to the goroutines that
 	// accept and recognise, one after the other.
 	refused refusal
@@ -52,13 +52,12 @@ type rarely struct {
 	// a connection which failed before it was recognised.
 	own *protocols.Verdict
 
-	byAddr   atomic.Bool // grpcConns has the connection
-	denied   atomic.Bool // a request was refused because of its protocol
-	reserved atomic.Bool // a place in the pool of WebSockets is kept for it
-	h2       http2State
-	body     requestBody1
-	leave    farewell
-	notice   notice
+	byAddr atomic.Bool // grpcConns has the connection
+	denied atomic.Bool // a request was refused because of its protocol
+	h2     http2State
+	body   requestBody1
+	leave  farewell
+	notice notice
 }
 
 // rare returns what few connections need, for writing.
@@ -143,14 +142,11 @@ func (c *conn) remoteAddr() string {
 	return c.RemoteAddr().String()
 }
 
-// identify takes note of the peer's address, once. A listener may have to read a PROXY
-// header to know it, so this belongs to the goroutine that recognises the connection,
-// unless the socket is bare. The error is that of the header.
+// identify takes note of the peer's address where the socket is not bare: its listener may
+// have to read a PROXY header to know it. The error is that of the header.
 func (c *conn) identify() error {
 	address := c.account.RemoteAddr()
-	if !c.isBare() {
-		c.rare().remote.Store(&address)
-	}
+	c.rare().remote.Store(&address)
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
@@ -209,9 +205,9 @@ func (c *conn) noteWhy() {
 	if c.stage() < stageServing {
 		switch c.verdict().Failure {
 		case protocols.FailureTimeout:
-			c.account.SetCloseReason(pool.ReasonSniff)
+			c.account.SetCloseReason(reasonSniff)
 		case failureTLS:
-			c.account.SetCloseReason(pool.ReasonTLS)
+			c.account.SetCloseReason(reasonTLS)
 		}
 		return
 	}
@@ -225,11 +221,11 @@ func (c *conn) noteWhy() {
 	}
 	switch idle, aged, mute := c.ServerLeft(patience * 9 / 10); {
 	case mute:
-		c.account.SetCloseReason(pool.ReasonPing)
+		c.account.SetCloseReason(reasonPing)
 	case aged:
-		c.account.SetCloseReason(pool.ReasonAge)
+		c.account.SetCloseReason(reasonAge)
 	case idle && !c.root.server.departures.draining.Load():
-		c.account.SetCloseReason(pool.ReasonIdle)
+		c.account.SetCloseReason(reasonIdle)
 	}
 }
 
@@ -237,7 +233,7 @@ func (c *conn) noteWhy() {
 // and counts it where it was given up.
 func (c *conn) settle() {
 	switch v := c.verdict(); {
-	case c.account.CloseReason() == pool.ReasonDrain:
+	case c.account.CloseReason() == reasonDrain:
 		c.reject(protocols.FailureDraining)
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)

@@ -3,7 +3,6 @@ package mux
 import (
 	"context"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,13 +11,14 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // departures have clients leave: in a drain, because of a connection's age or its number
 // of requests, after a flood, and behind a reload. The first that tells a client counts.
 type departures struct {
 	conns      *pool.Set
-	webSockets *protocols.WebSockets
+	webSockets *websocket.Server
 	background *background
 	serving    context.Context //nolint:containedctx // It ends with the drain, as all that is in the background does.
 
@@ -101,9 +101,7 @@ func (c *conn) isHTTP2() bool {
 
 // goAway tells the client of an HTTP/2 connection, and those of its WebSockets.
 func (d *departures) goAway(c *conn) {
-	if c.root.backend.config.HTTP2.WebSocket && !d.draining.Load() {
-		d.leaveWebSockets(c)
-	}
+	d.webSockets.Leave(c)
 	c.GoAway()
 }
 
@@ -111,11 +109,11 @@ func (d *departures) goAway(c *conn) {
 // hijacked or custom connection by its [DrainContext], and HTTP/1.1 by the next response
 // or by closing the connection if it is idle.
 func (d *departures) sayHTTP1(c *conn) {
-	if c.account.State() != pool.StateUpgraded {
-		d.closeIdle(c)
-	} else if !d.draining.Load() {
-		d.leaveWebSockets(c)
+	if c.account.State() == pool.StateUpgraded {
+		d.webSockets.Leave(c)
+		return
 	}
+	d.closeIdle(c)
 }
 
 // closeIdle closes an HTTP/1.1 connection that is idle, and not fresh.
@@ -123,14 +121,6 @@ func (d *departures) closeIdle(c *conn) {
 	if !c.isHTTP2() {
 		c.closeIdle(time.Duration(d.fresh.Load()))
 	}
-}
-
-// leaveWebSockets has the WebSockets of a connection leave.
-func (d *departures) leaveWebSockets(c *conn) {
-	d.webSockets.Leave(d.serving, 0, func(r *http.Request) bool {
-		other, ok := connOf(r.Context())
-		return ok && other == c
-	})
 }
 
 // spread calls tell for each connection at a random moment of its own part of d, until all
@@ -193,7 +183,7 @@ const floodGrace = 2 * time.Second
 // It is rare, so that a search costs less than a way back for each connection.
 func (d *departures) flooded(pc *protocols.Conn) {
 	for _, c := range d.all(func(c *conn) bool { return &c.Conn == pc }) {
-		d.depart(c, pool.ReasonFlood, floodGrace)
+		d.depart(c, reasonFlood, floodGrace)
 		c.depart(departFinal)
 	}
 }

@@ -68,17 +68,6 @@ func (s *Server) OnDrain(step, name string, fn func(context.Context) error) erro
 // OnPhase has fn called at each change of the phase; see [lifecycle.Machine.OnPhase].
 func (s *Server) OnPhase(fn func(lifecycle.Phase)) { s.machine.OnPhase(fn) }
 
-// SetDrain changes how the server will drain. The configuration must be valid, and it is too late once the drain has begun.
-func (s *Server) SetDrain(c lifecycle.Config) error {
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	return s.machine.Configure(c)
-}
-
-// DrainConfig returns how the server will drain.
-func (s *Server) DrainConfig() lifecycle.Config { return s.machine.Config() }
-
 // announce turns readiness off, for gRPC's health service too. /readyz and the
 // phase have turned with the machine.
 func (s *Server) announce(context.Context) error {
@@ -156,7 +145,8 @@ func waitRoots(ctx context.Context, roots []*root) error {
 // cutUnrecognised closes the connections that have not said what they are.
 func (s *Server) cutUnrecognised() {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
-		_ = a.CloseFor(pool.ReasonDrain)
+		a.SetCloseReason(reasonDrain)
+		_ = a.Close()
 	}
 }
 
@@ -182,7 +172,6 @@ func (s *Server) tell(ctx context.Context) {
 	d := &s.departures
 	d.draining.Store(true)
 	d.fresh.Store(int64(min(over/4, freshTime)))
-	s.background.run(func() { _ = s.webSockets.Drain(s.serving, over) })
 	started := time.Now()
 	gone, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -190,7 +179,7 @@ func (s *Server) tell(ctx context.Context) {
 		_ = s.conns.WaitEmpty(gone) // Nobody is left to be told.
 		cancel()
 	}()
-	spread(gone, d.all((*conn).isServing), over, func(c *conn) { d.leave(c, pool.ReasonDrain, 0) })
+	spread(gone, d.all((*conn).isServing), over, func(c *conn) { d.leave(c, reasonDrain, 0) })
 	s.waitGone(ctx, over-time.Since(started))
 	s.waitAnswered(ctx)
 	// Their clients know by now. What net/http and grpc-go say goes to all of their connections at once.
@@ -249,7 +238,7 @@ func (s *Server) waitConnections(ctx context.Context) error {
 	if d := &s.departures; d.draining.Load() {
 		d.fresh.Store(0)
 		for _, c := range d.all((*conn).isServing) {
-			d.leave(c, pool.ReasonDrain, 0)
+			d.leave(c, reasonDrain, 0)
 		}
 	}
 	s.waitTaken(ctx)
@@ -265,7 +254,7 @@ const lingerTime = 100 * time.Millisecond
 func (s *Server) forceClose(ctx context.Context) error {
 	roots := s.stop()
 	s.mu.Lock()
-	s.forced = s.conns.Counts()
+	s.forced = s.activeConns()
 	s.mu.Unlock()
 	for _, a := range s.conns.Conns() {
 		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
@@ -285,7 +274,8 @@ func (s *Server) forceClose(ctx context.Context) error {
 	s.stopHanding()
 	s.cutUnrecognised()
 	for _, a := range s.conns.Conns() {
-		_ = a.CloseFor(pool.ReasonForced)
+		a.SetCloseReason(reasonForced)
+		_ = a.Close()
 	}
 	s.webSockets.Cut()
 	// grpc-go's Stop waits for its listeners, which end with the roots.

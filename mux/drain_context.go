@@ -6,12 +6,12 @@ import (
 	"sync"
 
 	"github.com/muxserve/muxserve/pool"
-	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // ErrDraining is the cause with which the context of a WebSocket handler, and each
 // [DrainContext], ends when the connection is to leave.
-var ErrDraining = protocols.ErrDraining
+var ErrDraining = websocket.ErrDraining
 
 // DrainContext returns a context that ends when the connection behind ctx is to leave,
 // with the cause [ErrDraining], and in any case when the connection is closed. ctx is that

@@ -15,6 +15,28 @@ import (
 // server's own log and its counts of closed connections are such observers. [ConnectionOf] tells more of an event's connection.
 func (s *Server) Observe(f func(pool.Event)) (cancel func()) { return s.conns.Observe(f) }
 
+// The reasons for which the server closes a connection, beside those that package pool finds
+// out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those of custom
+// protocols. They stand in Stats.Closed, in events and in the log.
+const (
+	reasonIdle     = "idle_timeout"    // nothing was in flight for too long
+	reasonHeader   = "header_timeout"  // a request's header took too long
+	reasonSlowBody = "slow_body"       // a request's body made no progress
+	reasonStalled  = "write_stalled"   // the client did not take what it was sent
+	reasonPing     = "ping_timeout"    // a ping was not answered
+	reasonSniff    = "sniff_timeout"   // the protocol was not known in time
+	reasonTLS      = "tls_handshake"   // the handshake failed
+	reasonAge      = "max_age"         // the connection was old enough
+	reasonRequests = "max_requests"    // the connection has had all its requests
+	reasonDrain    = "drain"           // the server leaves
+	reasonForced   = "forced"          // the server leaves, and the time for it was up
+	reasonRefused  = "refused"         // a limit kept the connection out
+	reasonFlood    = "too_many_resets" // the client reset streams faster than is allowed
+)
+
+// timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
+var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonPing, reasonSniff}
+
 // ConnectionOf returns what is known of an event's connection, and false where there is none.
 func ConnectionOf(e pool.Event) (pool.Info, bool) {
 	if e.Conn == nil {
@@ -68,6 +90,10 @@ func (s *Server) logEvent(e pool.Event) {
 		return
 	}
 	ctx := context.Background()
+	if e.Kind == pool.EventError && e.Conn == nil { // An observer panicked.
+		s.logger.LogAttrs(ctx, slog.LevelError, "observer panicked", slog.Any(keyErr, e.Err))
+		return
+	}
 	if !s.logger.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
@@ -84,8 +110,9 @@ func (s *Server) logEvent(e pool.Event) {
 			attrs = append(attrs, slog.String(keyRemoteAddr, c.remoteAddr()))
 		}
 		if e.Kind == pool.EventRemoved {
-			attrs = append(attrs, slog.Uint64(keyBytesRead, a.Received()), slog.Uint64(keyBytesWritten, a.Sent()),
-				slog.Duration(keyDuration, e.Time.Sub(a.Opened())))
+			info := s.conns.Info(a)
+			attrs = append(attrs, slog.Uint64(keyBytesRead, info.BytesReceived), slog.Uint64(keyBytesWritten, info.BytesSent),
+				slog.Duration(keyDuration, e.Time.Sub(info.Opened)))
 		}
 	}
 	s.logger.LogAttrs(ctx, slog.LevelDebug, eventMessages[e.Kind], attrs...)

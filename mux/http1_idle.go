@@ -100,8 +100,8 @@ func (c *conn) noteTimeout() {
 	switch {
 	case c.closingIdle: // It has its reason.
 	case c.account.State() == pool.StateIdle && !c.isFed():
-		c.account.SetCloseReason(pool.ReasonIdle)
+		c.account.SetCloseReason(reasonIdle)
 	default:
-		c.account.SetCloseReason(pool.ReasonHeader)
+		c.account.SetCloseReason(reasonHeader)
 	}
 }

@@ -109,7 +109,7 @@ func TestAgeEndsIdle(t *testing.T) {
 			t.Errorf("the end of the HTTP/1.1 connection: %v", err)
 		}
 		for _, p := range []protocols.Protocol{protocols.HTTP1, protocols.HTTP2} {
-			eventually(t, "closed for its age", func() bool { return events.count(pool.EventRemoved, p, pool.ReasonAge) == 1 })
+			eventually(t, "closed for its age", func() bool { return events.count(pool.EventRemoved, p, "max_age") == 1 })
 		}
 	}, aged(100*time.Millisecond, time.Hour))
 }
@@ -152,7 +152,7 @@ func TestTooManyResets(t *testing.T) {
 	if len(codes) != 1 || codes[0] != http2.ErrCodeEnhanceYourCalm {
 		t.Errorf("GOAWAY %v", codes)
 	}
-	eventually(t, "closed for it", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, pool.ReasonFlood) == 1 })
+	eventually(t, "closed for it", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
 }
 
 // TestDrainContext: whoever serves a connection for long learns that it is to leave: an HTTP handler, a custom

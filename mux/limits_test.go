@@ -184,7 +184,7 @@ func TestWebSocketLimit(t *testing.T) {
 			t.Errorf("gRPC beside it: %v", err)
 		}
 
-		s.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"websocket": 1}})
+		s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
 		codes := make(chan websocket.StatusCode, len(open))
 		ctx, cancel := context.WithCancel(t.Context())
 		for _, c := range open {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // Option is one thing that [New] is told.
@@ -19,9 +20,9 @@ type Option func(*Server)
 // generated code and for reflection.Register.
 type GRPCRegistrar = protocols.GRPCRegistrar
 
-// WebSocketHandler serves one WebSocket; see [protocols.WebSocketHandler] for
+// WebSocketHandler serves one WebSocket; see [websocket.Handler] for
 // its context and for how the connection is closed.
-type WebSocketHandler = protocols.WebSocketHandler
+type WebSocketHandler = websocket.Handler
 
 // Configure edits the server's configuration, which starts as [DefaultConfig]:
 //
@@ -34,9 +35,6 @@ func Configure(edit func(*Config)) Option {
 
 // WithHandler sets the handler of HTTP requests that are neither gRPC nor a
 // health probe. Default, and for nil: 404 for everything.
-//
-// The header of an HTTP/1.1 response is given its Date in the handler's own map, for the moment in which the response begins. So
-// no other goroutine may read that map at this moment, which net/http alone would allow.
 func WithHandler(h http.Handler) Option {
 	return func(s *Server) {
 		if h != nil {

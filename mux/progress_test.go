@@ -163,7 +163,7 @@ func TestSlowBody(t *testing.T) {
 				}
 				if test.slow {
 					tag := []protocols.Protocol{protocols.HTTP1, protocols.HTTP2}[version-1]
-					eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, tag, pool.ReasonSlowBody) > 0 })
+					eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, tag, "slow_body") > 0 })
 				}
 			}
 		})
@@ -181,7 +181,7 @@ func TestStalledReader(t *testing.T) {
 		if err := within(t, "the handler", outcomes); err == nil {
 			t.Error("256 MiB were written to a client that reads nothing")
 		}
-		eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP1, pool.ReasonStalled) == 1 })
+		eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP1, "write_stalled") == 1 })
 		eventually(t, "closed", func() bool { return s.active("http1") == 0 })
 	}, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 300 * time.Millisecond}))
 }
@@ -248,7 +248,7 @@ func TestStalledStream(t *testing.T) {
 	if body := c.rest(3); body != "small" {
 		t.Errorf("the next stream: %q", body)
 	}
-	eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP2, pool.ReasonStalled) == 1 })
+	eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP2, "write_stalled") == 1 })
 }
 
 // TestStalledTail: the end of a response, whose handler is gone, does not wait for a shut window for ever.
@@ -263,7 +263,7 @@ func TestStalledTail(t *testing.T) {
 	if code := c.goneAway(); code != http2.ErrCodeNo {
 		t.Errorf("GOAWAY %v", code)
 	}
-	eventually(t, "closed", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, pool.ReasonStalled) == 1 })
+	eventually(t, "closed", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, "write_stalled") == 1 })
 }
 
 // TestQuietStreams: a stream that has nothing to say for longer than the progress timeout is left alone,
@@ -317,15 +317,15 @@ func TestTimeoutReasons(t *testing.T) {
 	half := s.dial(t)
 	send(t, half, "GET / HTTP/1.1\r\nHost: x\r\n")
 	eventually(t, "both are closed", func() bool {
-		return events.count(pool.EventRemoved, protocols.HTTP1, pool.ReasonIdle) == 1 &&
-			events.count(pool.EventRemoved, protocols.HTTP1, pool.ReasonHeader) == 1
+		return events.count(pool.EventRemoved, protocols.HTTP1, "idle_timeout") == 1 &&
+			events.count(pool.EventRemoved, protocols.HTTP1, "header_timeout") == 1
 	})
-	for _, reason := range []string{pool.ReasonIdle, pool.ReasonHeader} {
+	for _, reason := range []string{"idle_timeout", "header_timeout"} {
 		if n := events.count(pool.EventTimeout, protocols.HTTP1, reason); n != 1 {
 			t.Errorf("%s: %d timeouts", reason, n)
 		}
 	}
-	if got := s.Stats().Closed["http1"]; got[pool.ReasonIdle] != 1 || got[pool.ReasonHeader] != 1 {
+	if got := s.Stats().Closed["http1"]; got["idle_timeout"] != 1 || got["header_timeout"] != 1 {
 		t.Errorf("closed: %v", got)
 	}
 }

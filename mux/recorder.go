@@ -16,8 +16,7 @@ type recorder struct {
 	sent int64 // bytes of the response's body that the handler has written
 	conn *conn // of an HTTP/1.1 request; nil for others
 
-	handshake bool // the request asks for a WebSocket, in HTTP/1.1
-	asked     bool // for the header of HTTP/1.1, of which net/http makes a copy then
+	handshake *handshake // of a WebSocket in HTTP/1.1; nil for other requests
 }
 
 // recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
@@ -56,35 +55,12 @@ func (r *recorder) decide(code int) {
 	if c == nil {
 		return
 	}
-	if c.isTold() && code != http.StatusSwitchingProtocols {
+	if code == http.StatusSwitchingProtocols {
+		return
+	}
+	if goesOn := r.handshake == nil || r.handshake.fail(c); !goesOn || c.isTold() {
 		r.Header().Set("Connection", "close")
 	}
-}
-
-// answer is decide for a response that begins now. It reports whether it has written the head itself.
-func (r *recorder) answer(code int) bool {
-	if r.code != 0 {
-		return false
-	}
-	r.decide(code)
-	if !r.asked {
-		return false // net/http would have to make a copy of the header.
-	}
-	h := r.ResponseWriter.Header()
-	if !r.conn.root.server.dates.set(h, r.conn.account.Tick()) {
-		return false
-	}
-	r.ResponseWriter.WriteHeader(code)
-	delete(h, dateField) // net/http has its copy, and the handler may keep this one for another response.
-	return true
-}
-
-// Header implements [http.ResponseWriter].
-func (r *recorder) Header() http.Header {
-	if r.conn != nil && !r.asked {
-		r.asked = true
-	}
-	return r.ResponseWriter.Header()
 }
 
 // Unwrap is for [http.ResponseController].
@@ -92,15 +68,15 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // WriteHeader implements [http.ResponseWriter]. An informational status is not the answer yet (RFC 9110 section 15.2).
 func (r *recorder) WriteHeader(code int) {
-	if (code >= http.StatusOK || code == http.StatusSwitchingProtocols) && r.answer(code) {
-		return
+	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
+		r.decide(code)
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	n, err := r.ResponseWriter.Write(p)
 	r.sent += int64(n)
 	return n, err
@@ -108,7 +84,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	n, err := io.WriteString(r.ResponseWriter, s)
 	r.sent += int64(n)
 	return n, err
@@ -116,7 +92,7 @@ func (r *recorder) WriteString(s string) (int, error) {
 
 // ReadFrom implements [io.ReaderFrom].
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	n, err := io.Copy(r.ResponseWriter, src)
 	r.sent += n
 	return n, err
@@ -127,7 +103,7 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 
 // FlushError is what [http.ResponseController] flushes by.
 func (r *recorder) FlushError() error {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
@@ -143,7 +119,7 @@ func (r *recorder1) WriteHeader(code int) {
 // Hijack implements [http.Hijacker]. Who takes the connection over before there was an
 // answer gives it himself, and what follows is another protocol.
 func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if r.handshake && !r.conn.takePlace() {
+	if h := r.handshake; h != nil && !h.succeed(r.conn) {
 		return nil, nil, errNoPlace
 	}
 	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()

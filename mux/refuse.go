@@ -39,7 +39,7 @@ const maxRefusals = 256
 
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (s *Server) tooManyRefusals() bool {
-	total := s.conns.Limits().Total
+	total := s.live.Load().Limits.MaxConnections
 	return s.conns.Len(refusedTag) >= maxRefusals || total > 0 && s.conns.Len() > total+maxRefusals
 }
 
@@ -51,7 +51,7 @@ func (s *Server) tooManyRefusals() bool {
 func (s *Server) refuse(c *conn, tag pool.Tag) {
 	s.conns.Reject(tag, c.refused.String())
 	s.conns.Exempt(&c.account)
-	c.account.SetCloseReason(pool.ReasonRefused)
+	c.account.SetCloseReason(reasonRefused)
 	polite := !s.tooManyRefusals() && !c.verdict().IsUndecided() && s.conns.Move(&c.account, refusedTag)
 	c.advance(stageServing)
 	if polite {
@@ -79,9 +79,9 @@ func connAge(r *http.Request) time.Duration {
 	return 0
 }
 
-// SetLimits changes how many connections may be open, at once. Connections above
-// a lowered limit stay, but for WebSockets: those that are too many are closed with 1013 (try again later).
-func (s *Server) SetLimits(l pool.Limits) {
+// setLimits bounds the open connections. Connections above a lowered limit stay, except
+// WebSockets: the surplus is closed with 1013 (try again later).
+func (s *Server) setLimits(l pool.Limits) {
 	s.conns.SetLimits(l)
 	s.webSockets.CloseExcess(max(0, l.PerTag[pool.Tag(protocols.WebSocket)]))
 }

@@ -87,10 +87,9 @@ func TestLimitSetTwice(t *testing.T) {
 	for range 10 {
 		open = append(open, s.webSocket(t))
 	}
-	lower := pool.Limits{PerTag: map[pool.Tag]int{"websocket": 5}}
-	s.SetLimits(lower)
-	s.SetLimits(lower)
-	s.SetLimits(lower)
+	for i := range 3 {
+		s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections, c.Limits.PerAddress = 5, 100+i })
+	}
 	for _, c := range open {
 		go func() {
 			_, _, err := c.Read(t.Context())

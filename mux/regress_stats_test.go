@@ -134,7 +134,7 @@ func TestTimersAreObservable(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		eventually(t, "closed", func() bool { return s.active("http2") == 0 })
-		if events.count(pool.EventTimeout, protocols.HTTP2, pool.ReasonIdle) != 1 {
+		if events.count(pool.EventTimeout, protocols.HTTP2, "idle_timeout") != 1 {
 			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 		}
 	})
@@ -146,7 +146,7 @@ func TestTimersAreObservable(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
-		if events.count(pool.EventTimeout, protocols.GRPC, pool.ReasonIdle) != 1 {
+		if events.count(pool.EventTimeout, protocols.GRPC, "idle_timeout") != 1 {
 			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 		}
 	})
@@ -157,7 +157,7 @@ func TestTimersAreObservable(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
-		if s.Stats().Closed["grpc"][pool.ReasonAge] == 0 {
+		if s.Stats().Closed["grpc"]["max_age"] == 0 {
 			t.Errorf("closed %v", s.Stats().Closed)
 		}
 	})
@@ -180,7 +180,7 @@ func TestTimersAreObservable(t *testing.T) {
 			}
 			eventually(t, "open", func() bool { return s.active(string(p)) == 1 })
 			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
-			if events.count(pool.EventTimeout, p, pool.ReasonPing) != 1 {
+			if events.count(pool.EventTimeout, p, "ping_timeout") != 1 {
 				t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 			}
 		})

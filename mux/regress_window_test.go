@@ -101,7 +101,7 @@ func TestBusyWebSocketHandler(t *testing.T) {
 	_, err := io.ReadFull(r, head)
 	if err != nil || head[0] != 0x81 {
 		t.Errorf("%x, %v: want the echo; ping timeouts: %d, closed %v", head, err,
-			events.count(pool.EventTimeout, protocols.WebSocket, pool.ReasonPing), s.Stats().Closed)
+			events.count(pool.EventTimeout, protocols.WebSocket, "ping_timeout"), s.Stats().Closed)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestLimitOfStreamWebSockets(t *testing.T) {
 			"sec-websocket-version", "13")
 		c.header(2*i + 1)
 	}
-	s.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"websocket": 1}})
+	s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
 	time.Sleep(time.Second)
 	if got := s.active("websocket"); got != 1 {
 		t.Errorf("%d WebSockets in the pool, of which there may be 1", got)

@@ -10,18 +10,20 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// requestStats are the books of requests, by what was asked and not by the
-// connection it came on: a gRPC call on a shared connection is a call.
+// requestStats are the books of requests. A request is booked by what it is and not by its
+// connection: a gRPC call on a shared connection is a call.
 type requestStats struct {
 	http1, http2, grpc, webSocket book
 }
 
 // book is where the requests of one protocol are counted.
 type book struct {
-	*pool.Requests
+	*requests.Book
+
 	protocol protocols.Protocol
 }
 
@@ -32,7 +34,8 @@ func (s *Server) newRequestStats() requestStats {
 
 // begun is a request that began, as the book counts it, and its number on its connection.
 type begun struct {
-	pool.Started
+	requests.Started
+
 	number uint64
 }
 
@@ -45,12 +48,13 @@ func (b *book) begin(c *conn) begun {
 	return begun{b.Begin(), n}
 }
 
-// end counts it again when it is over, and returns how long it took. A peer that got no answer counts as answered with code.
+// end counts that a request is over, and returns how long it took. A client that got no
+// answer counts as answered with code.
 func (b *book) end(c *conn, started begun, code int, failed bool) time.Duration {
 	if c != nil {
 		c.account.EndRequest()
 	}
-	return b.EndSince(started.Started, failed, code)
+	return b.End(started.Started, failed, code)
 }
 
 // countHTTP serves one request and books it under its HTTP status; a WebSocket is one
@@ -58,7 +62,7 @@ func (b *book) end(c *conn, started begun, code int, failed bool) time.Duration 
 func (s *Server) countHTTP(b *book, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	e := s.beginHTTP(b, c, r)
 	finished := false
-	defer func() { s.endHTTP(&e, rec, r, finished) }()
+	defer func() { s.endHTTP(r.Context(), &e, rec, finished) }()
 	serve(w, r)
 	rec.decide(http.StatusOK)
 	finished = true
@@ -83,7 +87,7 @@ func (s *Server) beginHTTP(b *book, c *conn, r *http.Request) entry {
 }
 
 // endHTTP books its end. A handler that has not finished has panicked.
-func (s *Server) endHTTP(e *entry, rec *recorder, r *http.Request, finished bool) {
+func (s *Server) endHTTP(ctx context.Context, e *entry, rec *recorder, finished bool) {
 	code := rec.status()
 	if !finished && rec.code == 0 {
 		// A handler that panics has not answered; net/http closes the connection or resets the stream.
@@ -91,7 +95,7 @@ func (s *Server) endHTTP(e *entry, rec *recorder, r *http.Request, finished bool
 	}
 	took := e.book.end(e.conn, e.started, code, !finished || code >= http.StatusInternalServerError)
 	if e.asked != nil {
-		s.logAccess(r.Context(), e.conn, *e.asked, outcome{e.book.protocol, e.started.number, code, rec.sent, took})
+		s.logAccess(ctx, e.conn, *e.asked, outcome{e.book.protocol, e.started.number, code, rec.sent, took})
 	}
 }
 

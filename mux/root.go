@@ -98,16 +98,14 @@ func (r *root) admit(raw net.Conn) *conn {
 	c.refused = refusalOf(s.add(c, raw))
 	r.unsettled.Add(1)
 	c.Init(&c.account)
-	if c.isBare() {
-		_ = c.identify() // There is no header.
-	} else if socket, ok := raw.(*tls.Conn); ok {
+	if socket, ok := raw.(*tls.Conn); ok {
 		// The caller of Serve brought a TLS listener of its own.
 		c.rare().tls = socket
 	}
 	if cutting := s.cutting.Load(); cutting || c.refused != notRefused && s.tooManyRefusals() {
 		c.decide(protocols.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
 		if cutting {
-			c.account.SetCloseReason(pool.ReasonDrain)
+			c.account.SetCloseReason(reasonDrain)
 		}
 		_ = c.Close()
 		return nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // serveHTTP is the root handler of every HTTP server here: whatever a connection
@@ -32,9 +33,9 @@ func (c *conn) isDone(maxRequests uint64) bool {
 // doneReason returns why a connection is done.
 func (c *conn) doneReason() string {
 	if c.overAge() >= 0 {
-		return pool.ReasonAge
+		return reasonAge
 	}
-	return pool.ReasonRequests
+	return reasonRequests
 }
 
 // backendOf returns the servers of a request's connection, which is nil for one that came in some other way.
@@ -62,7 +63,7 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	book, serve := &s.requests.http2, s.route
-	if protocols.IsExtendedConnect(r) {
+	if websocket.IsExtendedConnect(r) {
 		book, serve = &s.requests.webSocket, s.serveExtendedConnect
 	}
 	if deny := c.denial(r); deny != nil {
@@ -81,10 +82,10 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	c, _ := connOf(r.Context())
 	if !s.backendOf(c).config.HTTP2.WebSocket {
-		protocols.RefuseExtendedConnect(w)
+		websocket.RefuseExtendedConnect(w)
 		return
 	}
-	protocols.ServeWebSocketStream(w, r, http.HandlerFunc(s.routeHandshake))
+	websocket.ServeStream(w, r, http.HandlerFunc(s.routeHandshake))
 }
 
 // routeHandshake leaves a WebSocket handshake to the handler for all of them, or to where it is mounted.
@@ -118,28 +119,11 @@ func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		s.countHTTP(&s.requests.http1, c, &rec.recorder, rec, r, deny)
 		return
 	}
-	if !upgrades || !protocols.IsWebSocketUpgrade(r) {
+	if !upgrades || !websocket.IsUpgrade(r) {
 		s.countHTTP(&s.requests.http1, c, &rec.recorder, rec, r, s.route)
 		return
 	}
-	rec.handshake = true
-	s.countHandshake(c, rec, r)
-	if c != nil && c.account.State() != pool.StateUpgraded {
-		// The handshake was refused, so the connection goes on as HTTP.
-		s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
-	}
-}
-
-// routeUpgrade serves the handshake of an HTTP/1.1 connection, or refuses it where there is no place for another
-// WebSocket, whoever would serve it.
-func (s *Server) routeUpgrade(w http.ResponseWriter, r *http.Request) {
-	if c, ok := needsPlace(r); ok && s.conns.Full(pool.Tag(protocols.WebSocket)) {
-		s.conns.Reject(pool.Tag(protocols.WebSocket), pool.ReasonLimit)
-		s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: pool.Tag(protocols.WebSocket), Reason: pool.ReasonLimit})
-		protocols.RefuseWebSocket(w)
-		return
-	}
-	s.routeHandshake(w, r)
+	s.serveHandshake(c, rec, r)
 }
 
 // mayUpgradeH2C reports whether a connection may go on in HTTP/2: never one with

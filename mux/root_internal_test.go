@@ -4,7 +4,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"testing"
 	"time"
 )
@@ -53,24 +52,5 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	case <-r.done:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the root does not end")
-	}
-}
-
-// TestDateOfTick: the date is formatted once for a tick, and again for the next.
-func TestDateOfTick(t *testing.T) {
-	var d dates
-	at := func(tick uint32) *dated {
-		h := http.Header{"X": {"y"}}
-		if !d.set(h, tick) || len(h[dateField]) != 1 {
-			t.Fatalf("the header is %v", h)
-		}
-		return d.last.Load()
-	}
-	first := at(1)
-	if at(1) != first {
-		t.Error("it is formatted twice for a tick")
-	}
-	if at(2) == first {
-		t.Error("it is not formatted again")
 	}
 }

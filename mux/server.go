@@ -19,7 +19,9 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // ErrServerClosed is returned by Serve and ListenAndServe after a shutdown.
@@ -46,11 +48,10 @@ type Server struct {
 	machine    *lifecycle.Machine
 	conns      pool.Set
 	requests   requestStats
-	dates      dates
-	sniffTimes pool.Durations                   // from the first wait for bytes to the verdict
-	tlsTimes   pool.Durations                   // of handshakes that succeeded
+	sniffTimes requests.Durations               // from the first wait for bytes to the verdict
+	tlsTimes   requests.Durations               // of handshakes that succeeded
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
-	webSockets *protocols.WebSockets
+	webSockets *websocket.Server
 	livez      http.Handler
 	readyz     http.Handler
 	departures departures
@@ -60,11 +61,10 @@ type Server struct {
 	startErr  error
 	startedAt time.Time
 
-	// live is the configuration in force, and backend the servers that new
-	// connections go to. Reload replaces them, and what they point to does not change.
-	live    atomic.Pointer[Config]
+	// live has the configuration in force and changes it. backend is the servers that new
+	// connections go to; a reload replaces it.
+	live    *reloader
 	backend atomic.Pointer[backend]
-	reloads reloads
 
 	// accepting ends when nothing more is to be accepted, serving with the drain.
 	accepting, serving        context.Context
@@ -110,23 +110,17 @@ func New(options ...Option) *Server {
 		s.logger = slog.Default()
 	}
 	c := s.initial.clone()
-	s.live.Store(&c)
+	s.live = newReloader(c, s.isServing, s.prepareReload)
 	s.configErr = c.Validate()
+	s.conns.SetTimeouts(timeoutReasons...)
 	s.conns.SetLimits(c.limits())
-	s.conns.SetHealthConfig(c.Health)
 	s.requests = s.newRequestStats()
 	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	s.handing, s.stopHanding = context.WithCancel(context.Background())
 	s.conns.Observe(s.closed.observe)
 	s.conns.Observe(s.logEvent)
-	s.webSockets = protocols.NewWebSockets(c.WebSocket, s.logger, protocols.WebSocketHooks{
-		Reserve: reserveWebSocket,
-		Release: releaseWebSocket,
-		Opened:  webSocketOpened,
-		Counter: countMessages,
-		Ended:   webSocketEnded,
-	})
+	s.webSockets = websocket.New(c.WebSocket, s.logger)
 	s.departures.conns, s.departures.webSockets = &s.conns, s.webSockets
 	s.departures.background, s.departures.serving = &s.background, s.serving
 	s.departures.fresh.Store(int64(freshTime))
@@ -136,7 +130,7 @@ func New(options ...Option) *Server {
 		WaitConnections: s.waitConnections,
 		ForceClose:      s.forceClose,
 		Cleanup:         s.cleanup,
-		Remaining:       s.conns.Counts,
+		Remaining:       s.activeConns,
 		Forced:          s.forcedCounts,
 	}, s.logger)
 	s.livez, s.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)
@@ -156,7 +150,6 @@ func (s *Server) start() error {
 		}
 		s.startedAt = time.Now()
 		s.use(b)
-		s.reloads.begin(*c)
 		s.background.run(func() { s.sweepConns(s.serving) })
 	})
 	if s.startErr != nil {
@@ -292,22 +285,6 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// ReloadCertificates reads the configured certificates again. Connections that
-// are open keep theirs. A pair that is no good leaves the old one in use, and is what the error is about.
-func (s *Server) ReloadCertificates() (changed bool, err error) {
-	for _, e := range s.configured() {
-		if e.tls == nil {
-			continue
-		}
-		did, lerr := e.tls.Reload()
-		changed = changed || did
-		if lerr != nil {
-			err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), lerr))
-		}
-	}
-	return changed, err
-}
-
 // Certificates returns the certificates in use, by the address of their listener.
 func (s *Server) Certificates() map[string]*x509.Certificate {
 	certificates := make(map[string]*x509.Certificate)
@@ -325,8 +302,11 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 	if c.refused == notRefused && c.root.allow.refuses(c.verdict()) {
 		c.refused = refusedNoMatch
 	}
+	if tag == webSocketTag && !c.root.allow.webSocket {
+		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
+	}
 	if c.refused == notRefused {
-		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(c, tag))
+		moved, full := s.conns.MoveWithin(&c.account, tag)
 		if !full {
 			if !moved {
 				_ = c.Close() // The account was closed by the drain; the layers above it go too.
@@ -357,13 +337,4 @@ func (s *Server) maxAge(tag pool.Tag) time.Duration {
 	default:
 		return 0
 	}
-}
-
-// roomFor returns the pool that a connection goes to. A WebSocket for which there
-// is no room, or that the listener does not serve, is an HTTP/1.1 connection whose handshake will be refused.
-func (s *Server) roomFor(c *conn, tag pool.Tag) pool.Tag {
-	if tag == pool.Tag(protocols.WebSocket) && (!c.root.allow.webSocket || s.conns.Full(tag)) {
-		return pool.Tag(protocols.HTTP1)
-	}
-	return tag
 }

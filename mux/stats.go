@@ -7,6 +7,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -20,18 +21,18 @@ type Stats struct {
 	Rejected map[string]map[string]uint64 `json:"rejected"`
 	// Requests are requests, calls and WebSocket sessions by what was asked, and
 	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
-	Requests map[string]pool.RequestStats `json:"requests"`
-	Codes    map[string]map[int]uint64    `json:"codes"`
+	Requests map[string]requests.Stats `json:"requests"`
+	Codes    map[string]map[int]uint64 `json:"codes"`
 	// Durations are the requests' durations since the start.
-	Durations map[string]pool.DurationTotals `json:"-"`
+	Durations map[string]requests.DurationTotals `json:"-"`
 	// Closed counts connections that are closed by the tag that they had and the reason: one of package pool's, or a custom protocol's.
 	Closed map[string]map[string]uint64 `json:"closed"`
 	// ConnDurations are how long connections that are closed were open, by tag.
-	ConnDurations map[string]pool.DurationTotals `json:"-"`
+	ConnDurations map[string]requests.DurationTotals `json:"-"`
 	// Sniffs are the times from the first wait for a connection's bytes to its
 	// verdict, Handshakes those of TLS handshakes that succeeded.
-	Sniffs     pool.DurationTotals `json:"-"`
-	Handshakes pool.DurationTotals `json:"-"`
+	Sniffs     requests.DurationTotals `json:"-"`
+	Handshakes requests.DurationTotals `json:"-"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *lifecycle.Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
@@ -44,32 +45,48 @@ var builtin = []protocols.Protocol{protocols.HTTP1, protocols.HTTP2, protocols.G
 // Stats returns the server's totals.
 func (s *Server) Stats() Stats {
 	pools := s.conns.Stats()
-	for _, p := range builtin {
-		if _, ok := pools[string(p)]; !ok {
-			pools[string(p)] = pool.Stats{}
-		}
-	}
 	stats := Stats{
 		Phase:         s.Phase(),
 		Started:       s.startTime(),
 		Pools:         pools,
-		Rejected:      s.conns.Rejected(),
-		Requests:      s.conns.RequestStats(),
+		Rejected:      make(map[string]map[string]uint64),
+		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
-		Durations:     make(map[string]pool.DurationTotals),
+		Durations:     make(map[string]requests.DurationTotals),
 		Closed:        s.closed.all(),
 		Sniffs:        s.sniffTimes.Totals(),
-		ConnDurations: s.conns.ConnDurations(),
+		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.tlsTimes.Totals(),
 		Drain:         s.report.Load(),
 		Health:        s.conns.Health(),
 	}
+	for tag, p := range pools {
+		stats.ConnDurations[tag] = p.Lifetimes
+		if len(p.Rejected) > 0 {
+			stats.Rejected[tag] = p.Rejected
+		}
+	}
 	for _, p := range builtin {
-		book := s.conns.Requests(pool.Tag(p))
-		stats.Codes[string(p)] = book.Codes()
-		stats.Durations[string(p)] = book.Durations()
+		if _, ok := pools[string(p)]; !ok {
+			pools[string(p)] = pool.Stats{}
+		}
+		figures, totals := s.conns.Requests(pool.Tag(p)).Figures()
+		stats.Requests[string(p)] = figures
+		stats.Codes[string(p)] = totals.Codes
+		stats.Durations[string(p)] = totals.Durations
 	}
 	return stats
+}
+
+// activeConns returns how many connections are open, by tag, without the empty pools.
+func (s *Server) activeConns() map[string]int {
+	counts := make(map[string]int)
+	for tag, p := range s.conns.Stats() {
+		if p.Active > 0 {
+			counts[tag] = int(p.Active)
+		}
+	}
+	return counts
 }
 
 func (s *Server) startTime() time.Time {
@@ -121,7 +138,7 @@ func (s *Server) Servers() []ServerInfo {
 		native[protocols.HTTP1] = b.http1
 		native[protocols.HTTP2] = b.http2
 		native[protocols.GRPC] = b.grpc.Native
-		native[protocols.WebSocket] = b.webSocket
+		native[protocols.WebSocket] = b.http1
 	}
 	addresses := s.addresses()
 	infos := make([]ServerInfo, 0, len(builtin))

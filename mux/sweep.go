@@ -101,8 +101,7 @@ func (w *sweep) checkWrites(now time.Time, c *conn, limit time.Duration) (closed
 	if stalled := w.writes.Check(now, &c.account); limit <= 0 || stalled < limit {
 		return false
 	}
-	w.writes.Forget(&c.account)
-	c.closeFor(pool.ReasonStalled)
+	c.closeFor(reasonStalled)
 	return true
 }
 
@@ -118,7 +117,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 			c.notify()
 		}
 	case c.seldom().body.isAwaited() && w.slowUpload(c, &config.Progress):
-		c.account.SetCloseReason(pool.ReasonSlowBody)
+		c.account.SetCloseReason(reasonSlowBody)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	case c.isTold():
@@ -127,7 +126,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 			w.server.background.run(func() { _ = c.Close() }) // TLS may take its time to say goodbye.
 		}
 	case c.overAge() >= 0:
-		d.leave(c, pool.ReasonAge, config.MaxAgeGrace)
+		d.leave(c, reasonAge, config.MaxAgeGrace)
 	}
 }
 
@@ -156,12 +155,12 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		w.server.reportSlow(c, slow, stuck)
 	}
 	if limit > 0 && state == pool.StateActive && c.isShared() && h2.running.Load() == 0 && w.stuckTail(c, limit) {
-		d.end(c, pool.ReasonStalled)
+		d.end(c, reasonStalled)
 		return
 	}
 	if !c.isTold() {
 		if c.overAge() >= 0 {
-			d.leave(c, pool.ReasonAge, config.MaxAgeGrace)
+			d.leave(c, reasonAge, config.MaxAgeGrace)
 		}
 		return
 	}
@@ -170,10 +169,10 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	idle := state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
 	switch {
 	case over, idle && c.departure() == departFinal:
-		d.end(c, pool.ReasonAge)
+		d.end(c, reasonAge)
 	case idle && !c.isHTTP2(): // Upgraded by "Upgrade: h2c": only its next response can say it.
 		if ago > freshTime {
-			c.closeFor(pool.ReasonAge)
+			c.closeFor(reasonAge)
 		}
 	case idle && (acked || ago > goAwayPatience):
 		// It is closed at the next sweep, so that the frame gets there first.
@@ -199,10 +198,10 @@ func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
 // reportSlow tells the observers of streams that were ended.
 func (s *Server) reportSlow(c *conn, bodies, responses int) {
 	for range bodies {
-		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: pool.ReasonSlowBody})
+		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonSlowBody})
 	}
 	for range responses {
-		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: pool.ReasonStalled})
+		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonStalled})
 	}
 }
 

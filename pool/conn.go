@@ -14,7 +14,7 @@ type State uint32
 // The states of a connection. A server moves a connection between
 // StateActive and StateIdle as often as it likes; the others are entered once.
 const (
-	StateSniffing State = iota // its protocol is not known yet
+	stateSniffing State = iota // its protocol is not known yet
 	StateActive                // a request, stream or call is in flight
 	StateIdle                  // it is open and nothing is in flight
 	StateUpgraded              // it left HTTP: WebSocket, or another protocol after a hijack
@@ -141,9 +141,6 @@ func (c *Conn) Opened() time.Time { return c.account.Load().at(c.opened) }
 // Received returns the number of bytes read from the peer so far.
 func (c *Conn) Received() uint64 { return c.received.Load() }
 
-// Sent returns the number of bytes written to the peer so far.
-func (c *Conn) Sent() uint64 { return c.sent.Load() }
-
 // LastActivity returns the time of the last byte in either direction, or the
 // time of the accept if there was none. It is up to a fifth of a second late, and never early.
 func (c *Conn) LastActivity() time.Time {
@@ -164,11 +161,6 @@ func (c *Conn) CountMessages(received, sent int) {
 	if sent > 0 {
 		c.messagesOut.Add(uint64(sent))
 	}
-}
-
-// Messages returns the numbers of messages that CountMessages has booked.
-func (c *Conn) Messages() (received, sent uint64) {
-	return c.messagesIn.Load(), c.messagesOut.Load()
 }
 
 // traffic returns all that the connection has moved so far.

@@ -34,7 +34,7 @@ func (c *Conn) countSent(n uint64) {
 }
 
 func (c *Conn) touch() {
-	if now := c.Tick(); c.last.Load() != now {
+	if now := c.account.Load().set.clock.Load(); c.last.Load() != now {
 		c.last.Store(now)
 	}
 }

@@ -290,8 +290,8 @@ func TestWokenIsNoTimeout(t *testing.T) {
 				t.Errorf("Read: %v, want a timeout", err)
 			}
 			_ = c.Close()
-			if reason := c.CloseReason(); reason != pool.ReasonServer {
-				t.Errorf("closed for %q, want %q", reason, pool.ReasonServer)
+			if reason := c.CloseReason(); reason != "server_closed" {
+				t.Errorf("closed for %q, want %q", reason, "server_closed")
 			}
 			for _, e := range events() {
 				if e.Kind == pool.EventTimeout {
@@ -350,8 +350,8 @@ func TestWokenBeforeEagerIsNoTimeout(t *testing.T) {
 		t.Errorf("read: %v", err)
 	}
 	_ = c.Close()
-	if got := c.CloseReason(); got != pool.ReasonServer {
-		t.Errorf("closed for %q, want %q", got, pool.ReasonServer)
+	if got := c.CloseReason(); got != "server_closed" {
+		t.Errorf("closed for %q, want %q", got, "server_closed")
 	}
 }
 

@@ -97,7 +97,10 @@ func TestHealthOfAll(t *testing.T) {
 		"http1":     status(pool.Overloaded, 3, 2, 1.5),
 		"websocket": status(pool.Healthy, 1, 4, 0.25),
 	})
-	set.SetHealthConfig(pool.HealthConfig{DegradedAbove: 0.2, OverloadedAbove: 1})
+	set.SetLimits(pool.Limits{
+		PerTag: map[pool.Tag]int{"http1": 2, "websocket": 4},
+		Health: pool.HealthConfig{DegradedAbove: 0.2, OverloadedAbove: 1},
+	})
 	for _, c := range conns[:2] {
 		_ = c.Close()
 	}
@@ -144,8 +147,10 @@ func TestHealthUnavailable(t *testing.T) {
 // TestHealthRecoversFromLowThresholds: a threshold of less than five points is left when the pool is empty.
 func TestHealthRecoversFromLowThresholds(t *testing.T) {
 	var set pool.Set
-	set.SetHealthConfig(pool.HealthConfig{DegradedAbove: 0.01, OverloadedAbove: 0.02})
-	set.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"http1": 10}})
+	set.SetLimits(pool.Limits{
+		PerTag: map[pool.Tag]int{"http1": 10},
+		Health: pool.HealthConfig{DegradedAbove: 0.01, OverloadedAbove: 0.02},
+	})
 	conns := open(t, &set, "http1", 1)
 	if got := set.Health()["http1"].Status; got != pool.Overloaded {
 		t.Errorf("with one: %v", got)

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/muxserve/muxserve/pool"
@@ -110,5 +113,48 @@ func TestTagLimit(t *testing.T) {
 	_ = conns[0].Close()
 	if moved, full := set.MoveWithin(conns[2], "websocket"); !moved || full {
 		t.Errorf("after a close: %v, %v", moved, full)
+	}
+}
+
+// TestTagLimitConcurrent: however many connections come at a time, a pool is filled to its
+// limit and never above, and is empty when they are closed, also while they are moved.
+func TestTagLimitConcurrent(t *testing.T) {
+	const limit, workers, rounds = 5, 20, 100
+	var set pool.Set
+	set.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"http1": limit}})
+	var inside, most atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := range rounds {
+				c := add(&set, bench{})
+				if i%3 == 0 {
+					wg.Go(func() { _ = c.Close() })
+					set.MoveWithin(c, "http1")
+				} else if moved, _ := set.MoveWithin(c, "http1"); moved {
+					n := inside.Add(1)
+					for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+					}
+					runtime.Gosched()
+					inside.Add(-1)
+				}
+				_ = c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if n := most.Load(); n > limit || n == 0 {
+		t.Errorf("%d at a time, want at most %d", n, limit)
+	}
+	for range limit {
+		if !set.Reserve("http1") {
+			t.Error("a place is lost")
+		}
+	}
+	if set.Reserve("http1") {
+		t.Error("a place is given out twice")
+	}
+	if stats := set.Stats()["http1"]; stats.Active != 0 || stats.Accepted != stats.Closed {
+		t.Errorf("statistics %+v", stats)
 	}
 }

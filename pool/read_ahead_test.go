@@ -72,8 +72,8 @@ func TestReadAheadAsNetHTTPReads(t *testing.T) {
 		t.Errorf("%d bytes were counted, want %d", c.Received(), len(sent))
 	}
 	_ = c.Close()
-	if got := c.CloseReason(); got != pool.ReasonPeer {
-		t.Errorf("closed for %q, want %q", got, pool.ReasonPeer)
+	if got := c.CloseReason(); got != "peer_closed" {
+		t.Errorf("closed for %q, want %q", got, "peer_closed")
 	}
 }
 
@@ -138,15 +138,15 @@ func TestReadAheadErrors(t *testing.T) {
 		want   error
 		reason string
 	}{
-		{"end", func(client net.Conn, _ *pool.Conn) error { return client.Close() }, io.EOF, pool.ReasonPeer},
+		{"end", func(client net.Conn, _ *pool.Conn) error { return client.Close() }, io.EOF, "peer_closed"},
 		{"reset", func(client net.Conn, _ *pool.Conn) error {
 			_ = client.(*net.TCPConn).SetLinger(0)
 			return client.Close()
-		}, nil, pool.ReasonReset},
+		}, nil, "reset"},
 		{"deadline", func(_ net.Conn, c *pool.Conn) error {
 			return c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-		}, os.ErrDeadlineExceeded, pool.ReasonTimeout},
-		{"close", func(_ net.Conn, c *pool.Conn) error { return c.NetConn().Close() }, net.ErrClosed, pool.ReasonServer},
+		}, os.ErrDeadlineExceeded, "timeout"},
+		{"close", func(_ net.Conn, c *pool.Conn) error { return c.NetConn().Close() }, net.ErrClosed, "server_closed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -199,8 +199,8 @@ func TestReadAheadGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Close()
-	if got := c.CloseReason(); got != pool.ReasonServer {
-		t.Errorf("closed for %q, want %q", got, pool.ReasonServer)
+	if got := c.CloseReason(); got != "server_closed" {
+		t.Errorf("closed for %q, want %q", got, "server_closed")
 	}
 }
 

@@ -43,7 +43,9 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 	}
 	writes := c.writes.Load()
 	if writes%writeEnded == 0 {
-		w.Forget(c)
+		if len(w.marks) > 0 {
+			delete(w.marks, c)
+		}
 		return 0
 	}
 	mark := stallMark{writes: writes, sent: c.sent.Load(), since: now, sweep: w.sweep}
@@ -65,13 +67,6 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 	}
 	w.marks[c] = mark
 	return now.Sub(mark.since)
-}
-
-// Forget drops what is remembered of c, when the caller has closed it.
-func (w *StallWatch) Forget(c *Conn) {
-	if len(w.marks) > 0 {
-		delete(w.marks, c)
-	}
 }
 
 // begin begins a sweep, and forgets the connections that the last one did not come by: they are closed.

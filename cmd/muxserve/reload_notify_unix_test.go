@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReloadTellsServiceManager: a reload is announced by RELOADING with the monotonic clock, and ended by READY.
+// TestReloadTellsServiceManager: a reload is announced by RELOADING with the monotonic
+// clock, and ended by READY.
 func TestReloadTellsServiceManager(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "notify")

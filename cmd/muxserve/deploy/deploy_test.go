@@ -1,4 +1,5 @@
-// Package deploy_test holds the recipes to the defaults and profiles of package lifecycle.
+// Package deploy_test holds the recipes to the defaults and profiles of package
+// lifecycle.
 package deploy_test
 
 import (

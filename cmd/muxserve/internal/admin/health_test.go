@@ -11,6 +11,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 )
 
 // scripted is a Server with the statistics that a test gives it.
@@ -29,7 +30,7 @@ func busy(phase lifecycle.Phase, status pool.Health) mux.Stats {
 		Started:  time.Now().Add(-time.Minute),
 		Pools:    map[string]pool.Stats{"grpc": {Active: 9, Accepted: 30, Closed: 21}, "http1": {Active: 2}},
 		Rejected: map[string]map[string]uint64{"grpc": {"limit": 7}},
-		Requests: map[string]pool.RequestStats{"grpc": {Total: 100, InFlight: 3, ErrorRate: 0.25, P99: 0.5}},
+		Requests: map[string]requests.Stats{"grpc": {Total: 100, InFlight: 3, ErrorRate: 0.25, P99: 0.5}},
 		Health: map[string]pool.HealthStatus{
 			"grpc":  {Status: status, Active: 9, Limit: 10, Ratio: 0.9},
 			"total": {Active: 11, Limit: 100, Ratio: 0.11},

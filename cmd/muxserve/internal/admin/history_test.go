@@ -11,6 +11,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 )
 
 // growing returns a server whose totals grow by these figures each second.
@@ -23,7 +24,7 @@ func growing(began time.Time) scripted {
 				Active: 4, Accepted: 3 * seconds, BytesReceived: 100 * seconds, BytesSent: 1000 * seconds,
 			}},
 			Rejected: map[string]map[string]uint64{"http1": {"limit": 2 * seconds, "silent": 1}},
-			Requests: map[string]pool.RequestStats{"http1": {
+			Requests: map[string]requests.Stats{"http1": {
 				Total: 20 * seconds, InFlight: 5, ErrorRate: 0.1, P50: 0.01, P95: 0.02, P99: 0.03,
 			}},
 			Health: map[string]pool.HealthStatus{"http1": {Status: pool.Degraded}},

@@ -1,0 +1,184 @@
+package websocket
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// watchedConn is the connection under a WebSocket. It notes whether a goroutine waits for
+// the client and how often it was heard, counts messages, reads ahead, and writes a
+// message that comes in pieces as one. So coder/websocket can have small buffers.
+//
+// One goroutine at a time may call Read, and one Write: coder/websocket has a lock for
+// each. The other methods may be called at any time.
+type watchedConn struct {
+	net.Conn
+
+	session *Session // set before the first Read, Write or Close
+
+	// These belong to the reader.
+	early    *bytes.Reader // what came with the handshake; nil once it is read
+	in       input
+	received messageCounter
+
+	// reads is odd while a goroutine reads and waits, and each read adds 2. It stands in for
+	// a clock: the sweep remembers when it has seen which number.
+	reads atomic.Uint32
+
+	out    frameWriter // belongs to the writer
+	abrupt atomic.Bool // close without waiting for the client
+}
+
+// newWatchedConn returns the connection of which early was read with the handshake. It
+// keeps early.
+func newWatchedConn(c net.Conn, early []byte) *watchedConn {
+	below := c
+	// What stands above the socket serves requests, of which there are no more.
+	if d, ok := c.(interface{ Direct() net.Conn }); ok {
+		if direct := d.Direct(); direct != nil {
+			below = direct
+		}
+	}
+	w := &watchedConn{Conn: c, in: newInput(below)}
+	if len(early) > 0 {
+		w.early = bytes.NewReader(early)
+	}
+	w.out.to = below
+	return w
+}
+
+// Read implements [net.Conn].
+func (c *watchedConn) Read(p []byte) (n int, err error) {
+	if c.early != nil {
+		if n, _ = c.early.Read(p); c.early.Len() == 0 {
+			c.early = nil
+		}
+	} else {
+		c.reads.Add(1)
+		n, err = c.in.read(p)
+		c.reads.Add(1)
+	}
+	if n > 0 {
+		if messages := c.received.count(p[:n]); messages > 0 {
+			c.count(messages, 0)
+		}
+	}
+	return n, err
+}
+
+// Write implements [net.Conn]. It may keep a part of a message until the rest comes.
+func (c *watchedConn) Write(p []byte) (int, error) {
+	messages, err := c.out.write(p)
+	if err != nil {
+		return 0, err
+	}
+	if messages > 0 {
+		c.count(0, messages)
+	}
+	return len(p), nil
+}
+
+func (c *watchedConn) count(received, sent int) {
+	if owner := c.session.owner; owner != nil {
+		owner.CountMessages(received, sent)
+	}
+}
+
+// isReading reports whether a goroutine waits for bytes, and how many such waits have ended.
+func (c *watchedConn) isReading() (reading bool, before uint32) {
+	n := c.reads.Load()
+	return n%2 == 1, n / 2
+}
+
+// How long, and for how many bytes, Close goes on reading.
+const (
+	closeLinger      = 250 * time.Millisecond
+	closeLingerBytes = 1 << 20
+)
+
+// Close implements [net.Conn]. It reads for a moment what the client still sends: the
+// kernel answers unread bytes with a reset, and then the client may lose what it has not
+// read either (RFC 6455 section 7.1.1).
+func (c *watchedConn) Close() error {
+	c.session.closing()
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && !c.abrupt.Load() && half.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger))
+		_, _ = io.CopyN(io.Discard, struct{ io.Reader }{c.Conn}, closeLingerBytes)
+	}
+	return c.Conn.Close()
+}
+
+// input reads a connection. This type is all that knows how the layers below read ahead.
+type input struct {
+	from  net.Conn
+	ahead aheadReader // is from; nil where that does not read ahead
+}
+
+// An aheadReader is a connection that may stand over a bare socket, as the package
+// pool's does. The methods are described there.
+type aheadReader interface {
+	IsBare() bool
+	ReadAhead(p []byte) (int, error)
+}
+
+func newInput(c net.Conn) input {
+	if ahead, ok := c.(aheadReader); ok && ahead.IsBare() {
+		return input{c, ahead}
+	}
+	return input{from: c}
+}
+
+// isCheap reports whether small reads cost no more than big ones.
+func (i *input) isCheap() bool {
+	_, isTLS := i.from.(*tls.Conn)
+	return isTLS || i.ahead != nil
+}
+
+func (i *input) read(p []byte) (int, error) {
+	if i.ahead == nil {
+		return i.from.Read(p)
+	}
+	return i.ahead.ReadAhead(p)
+}
+
+const (
+	// smallBuffer is the size of the two buffers that coder/websocket keeps for life. It
+	// holds a frame's header and a short message behind it.
+	smallBuffer = 128
+	// largeBuffer is used where small reads would be system calls. It is net/http's size.
+	largeBuffer = 4 << 10
+)
+
+// hijacker hijacks for coder/websocket, with buffers of its own. It remembers the connection.
+type hijacker struct {
+	http.ResponseWriter
+
+	conn *watchedConn
+}
+
+var _ http.Hijacker = (*hijacker)(nil)
+
+// Hijack implements [http.Hijacker].
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := rw.Writer.Flush(); err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	h.conn = newWatchedConn(conn, bytes.Clone(early))
+	size := largeBuffer
+	if h.conn.in.isCheap() {
+		size = smallBuffer
+	}
+	return h.conn, bufio.NewReadWriter(bufio.NewReaderSize(h.conn, size), bufio.NewWriterSize(h.conn, smallBuffer)), nil
+}
