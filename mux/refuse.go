@@ -8,6 +8,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // refusal is the reason for which a connection is kept out.
@@ -20,7 +21,7 @@ const (
 	refusedNoMatch
 )
 
-var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, protocols.FailureNoMatch}
+var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, sniff.FailureNoMatch}
 
 func (r refusal) String() string { return refusalReasons[r] }
 

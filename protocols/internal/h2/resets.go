@@ -1,0 +1,100 @@
+package h2
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// resetWindow is the time that MaxResetsPerMinute is about.
+	resetWindow = time.Minute
+	// endedStreams is of how many streams, counted from the last one back, it is
+	// known that the server has ended them. It is more than are open at once
+	// with the usual limit of 100; the reset of an older one is counted.
+	endedStreams = 256
+	wordBits     = 64
+)
+
+// A resetBound counts the streams that a client resets, in two buckets of a
+// window each: of the older one counts the part that the window still covers.
+// The bits of streams are set by the writing side; all else belongs to the reading side.
+type resetBound struct {
+	started  time.Time // Of the newer bucket.
+	newer    int
+	older    int
+	exceeded bool
+	bits     [endedStreams / wordBits]atomic.Uint64
+}
+
+// reset takes note of a RST_STREAM. Those of streams that the server has ended
+// cost it nothing, and grpc-go's clients send them whenever a call is answered before its request has ended.
+// The first reset makes the account, so that most connections have none.
+func (t *Track) reset(stream uint32) {
+	if t.maxResets <= 0 {
+		return
+	}
+	r := t.resets.Load()
+	if r == nil {
+		r = &resetBound{started: time.Now()}
+		t.resets.Store(r)
+	}
+	if r.exceeded || r.hasEnded(stream, t.highest.Load()) || r.count(time.Now()) <= int(t.maxResets) {
+		return
+	}
+	r.exceeded = true
+	t.ask(askCalm)
+	if t.onFlood != nil {
+		t.onFlood()
+	}
+}
+
+// count counts a reset, and returns how many there were in the window up to now.
+func (r *resetBound) count(now time.Time) int {
+	if age := now.Sub(r.started); age >= 2*resetWindow {
+		r.started, r.older, r.newer = now, 0, 0
+	} else if age >= resetWindow {
+		r.started, r.older, r.newer = r.started.Add(resetWindow), r.newer, 0
+	}
+	r.newer++
+	covered := resetWindow - now.Sub(r.started)
+	return r.newer + int(int64(r.older)*int64(covered)/int64(resetWindow))
+}
+
+// bit returns where a stream stands in bits. A client's streams are odd (RFC 9113, section 5.1.1).
+func (r *resetBound) bit(stream uint32) (word *atomic.Uint64, mask uint64) {
+	i := stream / 2 % endedStreams
+	return &r.bits[i/wordBits], 1 << (i % wordBits)
+}
+
+// isRecent reports whether bits has room for stream, while highest is the last one.
+func isRecent(stream, highest uint32) bool {
+	return stream <= highest && (highest-stream)/2 < endedStreams
+}
+
+// opened clears the bits of the streams behind last up to stream.
+func (r *resetBound) opened(last, stream uint32) {
+	first := last + 2
+	if last == 0 {
+		first = 1
+	}
+	if !isRecent(first, stream) {
+		first = stream - 2*(endedStreams-1)
+	}
+	for ; first <= stream; first += 2 {
+		word, mask := r.bit(first)
+		word.And(^mask)
+	}
+}
+
+// ended notes that the server has ended stream.
+func (r *resetBound) ended(stream, highest uint32) {
+	if isRecent(stream, highest) {
+		word, mask := r.bit(stream)
+		word.Or(mask)
+	}
+}
+
+func (r *resetBound) hasEnded(stream, highest uint32) bool {
+	word, mask := r.bit(stream)
+	return isRecent(stream, highest) && word.Load()&mask != 0
+}
