@@ -19,7 +19,7 @@ import (
 // usable one) and the trace's where the client sent a traceparent. It has no query and no header
 // besides User-Agent, because secrets stand there.
 func WithAccessLog(l *slog.Logger) Option {
-	return func(s *Server) { s.accessLog = l }
+	return func(o *options) { o.accessLog = l }
 }
 
 // The keys in gRPC's metadata that say who asks.
@@ -73,8 +73,8 @@ type outcome struct {
 }
 
 // logAccess writes the line of a request or call. c is nil for one that came in some other way.
-func (s *Server) logAccess(ctx context.Context, c *conn, a access, o outcome) {
-	if !s.accessLog.Enabled(ctx, slog.LevelInfo) {
+func (b *books) logAccess(ctx context.Context, c *conn, a access, o outcome) {
+	if !b.accessLog.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 16)
@@ -93,7 +93,7 @@ func (s *Server) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 	attrs = append(attrs, slog.String(keyPath, a.path), slog.Int(keyCode, o.code), slog.Duration(keyDuration, o.duration))
 	switch {
 	case o.protocol == protocols.WebSocket && o.code == http.StatusSwitchingProtocols && c != nil:
-		info := s.conns.Info(&c.account)
+		info := b.conns.Info(&c.account)
 		attrs = append(attrs, slog.Uint64(keyMessagesRead, info.MessagesReceived), slog.Uint64(keyMessagesWritten, info.MessagesSent))
 	case o.protocol != protocols.GRPC:
 		attrs = append(attrs, slog.Int64(keyBytesWritten, o.sent))
@@ -101,7 +101,7 @@ func (s *Server) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 	if a.userAgent != "" {
 		attrs = append(attrs, slog.String(keyUserAgent, a.userAgent))
 	}
-	s.accessLog.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
+	b.accessLog.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
 
 // maxRequestID bounds the request ids that are taken from clients.

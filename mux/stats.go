@@ -44,7 +44,7 @@ var builtin = []protocols.Protocol{protocols.HTTP1, protocols.HTTP2, protocols.G
 
 // Stats returns the server's totals.
 func (s *Server) Stats() Stats {
-	pools := s.conns.Stats()
+	pools := s.books.conns.Stats()
 	stats := Stats{
 		Phase:         s.Phase(),
 		Started:       s.startTime(),
@@ -53,12 +53,12 @@ func (s *Server) Stats() Stats {
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
 		Durations:     make(map[string]requests.DurationTotals),
-		Closed:        s.closed.all(),
-		Sniffs:        s.sniffTimes.Totals(),
+		Closed:        s.books.closed.all(),
+		Sniffs:        s.books.sniffTimes.Totals(),
 		ConnDurations: make(map[string]requests.DurationTotals),
-		Handshakes:    s.tlsTimes.Totals(),
+		Handshakes:    s.books.tlsTimes.Totals(),
 		Drain:         s.report.Load(),
-		Health:        s.conns.Health(),
+		Health:        s.books.conns.Health(),
 	}
 	for tag, p := range pools {
 		stats.ConnDurations[tag] = p.Lifetimes
@@ -70,7 +70,7 @@ func (s *Server) Stats() Stats {
 		if _, ok := pools[string(p)]; !ok {
 			pools[string(p)] = pool.Stats{}
 		}
-		figures, totals := s.conns.Requests(pool.Tag(p)).Figures()
+		figures, totals := s.books.conns.Requests(pool.Tag(p)).Figures()
 		stats.Requests[string(p)] = figures
 		stats.Codes[string(p)] = totals.Codes
 		stats.Durations[string(p)] = totals.Durations
@@ -78,24 +78,12 @@ func (s *Server) Stats() Stats {
 	return stats
 }
 
-// activeConns returns how many connections are open, by tag, without the empty pools.
-func (s *Server) activeConns() map[string]int {
-	counts := make(map[string]int)
-	for tag, p := range s.conns.Stats() {
-		if p.Active > 0 {
-			counts[tag] = int(p.Active)
-		}
-	}
-	return counts
-}
-
+// startTime returns when the server began to serve, zero before.
 func (s *Server) startTime() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.started {
-		return time.Time{}
+	if at := s.startedAt.Load(); at != nil {
+		return *at
 	}
-	return s.startedAt
+	return time.Time{}
 }
 
 // Phase returns where the server is in its life.
@@ -103,7 +91,7 @@ func (s *Server) Phase() lifecycle.Phase { return s.machine.Phase() }
 
 // Connections returns the live connections, by id.
 func (s *Server) Connections() []pool.Info {
-	conns := s.conns.Conns()
+	conns := s.books.conns.Conns()
 	infos := make([]pool.Info, 0, len(conns))
 	for _, a := range conns {
 		if c, ok := a.Owner().(*conn); ok {
@@ -134,13 +122,13 @@ func (s *Server) Servers() []ServerInfo {
 	var uptime time.Duration
 	if !stats.Started.IsZero() {
 		uptime = time.Since(stats.Started)
-		b := s.backend.Load()
+		b := s.topology.backend.Load()
 		native[protocols.HTTP1] = b.http1
 		native[protocols.HTTP2] = b.http2
 		native[protocols.GRPC] = b.grpc.Native
 		native[protocols.WebSocket] = b.http1
 	}
-	addresses := s.addresses()
+	addresses := s.topology.addresses()
 	infos := make([]ServerInfo, 0, len(builtin))
 	for _, p := range builtin {
 		infos = append(infos, ServerInfo{
@@ -164,16 +152,4 @@ func (s *Server) ServerOf(protocol string) (ServerInfo, bool) {
 		return ServerInfo{}, false
 	}
 	return infos[i], true
-}
-
-func (s *Server) addresses() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var addresses []string
-	for _, r := range s.roots {
-		if address := r.listener.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
-			addresses = append(addresses, address)
-		}
-	}
-	return addresses
 }

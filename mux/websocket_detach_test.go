@@ -58,7 +58,7 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 				var serverLog syncBuffer
 				contexts := make(chan context.Context, 1)
 				h := func(ctx context.Context, c *websocket.Conn, r *http.Request) error {
-					if within := strings.Contains(string(debug.Stack()), "(*Server).serveHTTP("); within == form.detached {
+					if within := strings.Contains(string(debug.Stack()), "(*front).ServeHTTP("); within == form.detached {
 						t.Errorf("detached %v, want %v", !within, form.detached)
 					}
 					if info, ok := mux.FromContext(ctx); !ok || info.Protocol != "websocket" {
