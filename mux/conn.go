@@ -25,7 +25,6 @@ import (
 // speaks HTTP/1.1 only.
 type conn struct {
 	protocols.Conn
-	life
 
 	account pool.Conn
 	root    *root
@@ -35,6 +34,7 @@ type conn struct {
 	due time.Duration
 	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle.
 	idleAt atomic.Uint64
+	life   // Here it takes no room.
 	// refused is why a limit keeps the connection out. It belongs to the goroutines that
 	// accept and recognise, one after the other.
 	refused refusal

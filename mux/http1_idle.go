@@ -23,7 +23,7 @@ func (c *conn) closeIdle(fresh time.Duration) {
 	d.idle.Lock()
 	defer d.idle.Unlock()
 	if c.account.State() == pool.StateIdle && !c.isFed() &&
-		time.Since(c.account.LastActivity()) >= fresh && !hasUnread(&c.account) {
+		time.Since(c.account.LastActivity()) >= fresh && !c.account.HasUnread() {
 		c.closingIdle = true
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	}
@@ -35,7 +35,7 @@ func (c *conn) comesBack() bool {
 	d := c.root.departures
 	d.idle.Lock()
 	defer d.idle.Unlock()
-	return c.closingIdle && hasUnread(&c.account) && c.reopen()
+	return c.closingIdle && c.account.HasUnread() && c.reopen()
 }
 
 // reopen takes back what closeIdle has done. The caller holds departures.idle.

@@ -55,6 +55,7 @@ type Conn struct {
 	// want is the read deadline and armed the one that a bare socket has; see deadline.go.
 	want, armed atomic.Int64
 
+	reader         *reader       // of ReadAhead and ReadReady; nil before the first of them
 	received, sent atomic.Uint64 // bytes
 	messagesIn     atomic.Uint64
 	messagesOut    atomic.Uint64

@@ -17,13 +17,6 @@ const (
 	writeEnded = 1 << 32
 )
 
-// CountRead books n bytes that were read past the wrapper, through SyscallConn.
-func (c *Conn) CountRead(n int) {
-	if n > 0 {
-		c.countReceived(uint64(n))
-	}
-}
-
 func (c *Conn) countReceived(n uint64) {
 	c.received.Add(n)
 	c.touch()
@@ -48,6 +41,9 @@ func (c *Conn) touch() {
 
 // Read implements [net.Conn].
 func (c *Conn) Read(p []byte) (n int, err error) {
+	if r := c.reader; r != nil && r.ahead != nil {
+		return r.take(p), nil
+	}
 	if c.status.Load()&(lazyBit|directBit) == lazyBit {
 		n, err = c.read(p)
 	} else {
@@ -57,7 +53,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		c.countReceived(uint64(n))
 	}
 	if err != nil && err != errReadDeadline { //nolint:errorlint // That very error is ours, and says nothing.
-		c.NoteError(err)
+		c.noteReadError(err)
 	}
 	return n, err
 }
@@ -116,6 +112,10 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	if !ok {
 		return io.Copy(w, readerOnly{c})
 	}
+	buffered, err := c.writeBuffered(w)
+	if err != nil {
+		return buffered, err
+	}
 	c.beEager()
 	n, err := wt.WriteTo(w)
 	if n > 0 {
@@ -123,11 +123,11 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	}
 	switch {
 	case err == nil: // A copy that ends well has come to the end of the stream.
-		c.NoteError(io.EOF)
+		c.noteReadError(io.EOF)
 	case !failedBy(err, "write"):
-		c.NoteError(err)
+		c.noteReadError(err)
 	}
-	return n, err
+	return buffered + n, err
 }
 
 // failedBy reports whether the error of a copy is that of an operation op, which is the
@@ -154,8 +154,8 @@ func (c *Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// SyscallConn implements [syscall.Conn]. What is read or written there is not
-// counted; see [Conn.CountRead].
+// SyscallConn implements [syscall.Conn]. What is read or written there is not counted,
+// and a read there passes over what [Conn.ReadAhead] has read ahead.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	sc, ok := c.raw.(syscall.Conn)
 	if !ok {
@@ -164,25 +164,6 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	c.beEager()
 	raw, err := sc.SyscallConn()
 	return rawConn{raw}, err
-}
-
-// ReadConn returns the raw socket where a read from it is a read from this
-// connection: for a bare TCP or Unix socket, and not for a type that may hold
-// bytes of its own. What is read there is to be told by [Conn.CountRead], and how it
-// fails by [Conn.NoteError].
-func (c *Conn) ReadConn() (syscall.RawConn, bool) {
-	var raw syscall.RawConn
-	var err error
-	switch socket := c.raw.(type) {
-	case *net.TCPConn:
-		raw, err = socket.SyscallConn()
-	case *net.UnixConn:
-		raw, err = socket.SyscallConn()
-	default:
-		return nil, false
-	}
-	c.beEager()
-	return raw, err == nil
 }
 
 // rawConn hides the method by which (*os.File).WriteTo finds the socket behind

@@ -97,8 +97,8 @@ func TestReadDeadlines(t *testing.T) {
 				t.Parallel()
 				c, peer := tcpPair(t)
 				if eager {
-					if _, ok := c.ReadConn(); !ok {
-						t.Fatal("no raw socket")
+					if _, err := c.SyscallConn(); err != nil {
+						t.Fatal(err)
 					}
 				}
 				for _, at := range tt.before {

@@ -102,9 +102,9 @@ func reasonOf(status uint32) string {
 	}
 }
 
-// NoteError tells c how a read failed that went past the wrapper, for the reason
-// of its close. Errors that say nothing about the peer, and nil, have no effect.
-func (c *Conn) NoteError(err error) {
+// noteReadError keeps how a read failed, for the close reason. Errors that say nothing
+// about the peer, and nil, have no effect.
+func (c *Conn) noteReadError(err error) {
 	note := noteOf(err)
 	if note == noNote || note == noteTimeout && c.status.Load()&readAborted != 0 {
 		return
@@ -112,7 +112,7 @@ func (c *Conn) NoteError(err error) {
 	c.setNote(readNoteShift, note)
 }
 
-// noteWriteError is NoteError for a write. What a copy says of the end of its source is not about c.
+// noteWriteError is noteReadError for a write. What a copy says of the end of its source is not about c.
 func (c *Conn) noteWriteError(err error) {
 	note := noteOf(err)
 	if note == noNote || note == noteEOF || note == noteTimeout && c.status.Load()&writeAborted != 0 {

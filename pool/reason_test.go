@@ -91,7 +91,6 @@ func TestCloseReasons(t *testing.T) {
 	}{
 		{"nothing", nil, "server_closed", ""},
 		{"end of stream", steps{read(io.EOF)}, "peer_closed", ""},
-		{"end of stream, told by NoteError", steps{func(c *pool.Conn, _ *scripted) { c.NoteError(io.EOF); c.NoteError(nil) }}, "peer_closed", ""},
 		{"end of stream, then a close here", steps{read(io.EOF), read(opError(net.ErrClosed, "read"))}, "peer_closed", ""},
 		{"end of stream, then an answer", steps{read(io.EOF), write(nil)}, "peer_closed", ""},
 		{"end of stream, then a write breaks", steps{read(io.EOF), write(broken)}, "peer_closed", ""},
@@ -103,7 +102,6 @@ func TestCloseReasons(t *testing.T) {
 		{"read timeout", steps{read(timeout)}, "timeout", pool.EventTimeout},
 		{"read timeout, then an answer", steps{read(timeout), write(nil)}, "timeout", pool.EventTimeout},
 		{"read timeout, then read on", steps{read(timeout), read(nil)}, "server_closed", ""},
-		{"read timeout, then read past the wrapper", steps{read(timeout), func(c *pool.Conn, _ *scripted) { c.CountRead(1) }}, "server_closed", ""},
 		{"write timeout", steps{write(timeout)}, "timeout", pool.EventTimeout},
 		{"write timeout, then written on", steps{write(timeout), write(nil)}, "server_closed", ""},
 		{"kernel gave up", steps{read(opError(os.NewSyscallError("read", syscall.ETIMEDOUT), "read"))}, "timeout", pool.EventTimeout},

@@ -1,11 +1,11 @@
 //go:build unix && !(linux && (amd64 || arm64) && !race && !msan && !asan)
 
-package protocols
+package pool
 
 import "syscall"
 
-// recv reads from a socket that does not block. The package syscall is what net reads by; mixing in another would
-// hide the reads from the race detector.
+// recv reads from a socket and does not block. It uses the package syscall, as net does:
+// the race detector would not see the reads of another.
 func recv(fd int, p []byte) (int, error) {
 	for {
 		n, err := syscall.Read(fd, p)

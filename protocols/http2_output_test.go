@@ -9,7 +9,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 )
 
@@ -45,9 +47,93 @@ func (*wireConn) SetWriteDeadline(time.Time) error { return nil }
 // newTracked returns a Conn over inner that was recognised as HTTP/2.
 func newTracked(inner net.Conn, config *SniffConfig) (*Conn, *http2Track) {
 	c := newConn(inner)
-	t := newHTTP2Track(c, config, nil)
+	t := newHTTP2Track(c, config, false)
 	c.h2.Store(t)
 	return c, t
+}
+
+// serverOutput is what a server may write, and what is to be left of it when
+// acks ACKs are taken out.
+func serverOutput(acks int) (output, want []byte) {
+	var all, left bytes.Buffer
+	kept := http2.NewFramer(&multiWriter{&all, &left}, nil)
+	removed := http2.NewFramer(&all, nil)
+
+	_ = removed.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 20})
+	_ = kept.WriteWindowUpdate(0, 1<<20)
+	for range acks {
+		_ = removed.WriteSettingsAck()
+		_ = kept.WritePing(true, [8]byte{1, 2, 3})
+	}
+	_ = kept.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+	_ = kept.WriteSettingsAck()
+	_ = kept.WriteData(1, true, bytes.Repeat([]byte("data"), 100))
+	return all.Bytes(), left.Bytes()
+}
+
+type multiWriter []*bytes.Buffer
+
+func (m *multiWriter) Write(p []byte) (int, error) {
+	for _, b := range *m {
+		b.Write(p)
+	}
+	return len(p), nil
+}
+
+// newPlayed returns a Conn over inner for which Sniff has sent SETTINGS and acks ACKs.
+func newPlayed(inner net.Conn, acks int) *Conn {
+	c := newConn(inner)
+	t := newHTTP2Track(c, new(SniffConfig), true)
+	t.out.dropACKs = uint8(acks)
+	c.h2.Store(t)
+	return c
+}
+
+// TestSettingsAreTakenOut, and the ACKs that were sent already, however they are split.
+func TestSettingsAreTakenOut(t *testing.T) {
+	for acks := range 3 {
+		output, want := serverOutput(acks)
+		for step := 1; step <= len(output); step++ {
+			inner := &wireConn{}
+			c := newPlayed(inner, acks)
+			for piece := range slices.Chunk(output, step) {
+				if n, err := c.Write(piece); n != len(piece) || err != nil {
+					t.Fatalf("write = %d, %v; want %d", n, err, len(piece))
+				}
+			}
+			if diff := cmp.Diff(want, inner.wrote.Bytes()); diff != "" {
+				t.Fatalf("%d ACKs, writes of %d bytes (-want +got):\n%s", acks, step, diff)
+			}
+			if drops(c) {
+				t.Errorf("%d ACKs, writes of %d bytes: more is to be taken out", acks, step)
+			}
+		}
+	}
+}
+
+// TestFailedWriteIsTheLast: it may have left half a frame on the wire.
+func TestFailedWriteIsTheLast(t *testing.T) {
+	for _, played := range []bool{false, true} {
+		inner := &wireConn{fails: 2}
+		c, _ := newTracked(inner, &SniffConfig{})
+		if played {
+			c = newPlayed(inner, 1)
+		}
+		if _, err := c.Write(slices.Concat(serverSettings(), pingFrame(0, "12345678"))); err != nil {
+			t.Fatal(err)
+		}
+		wrote := inner.wrote.Len()
+		for range 2 {
+			if n, err := c.Write(pingFrame(0, "12345678")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("write = %d, %v; want 0, %v", n, err, os.ErrDeadlineExceeded)
+			}
+		}
+		c.GoAway()
+		told(t, c, false, false)
+		if got := inner.wrote.Len() - wrote; inner.writes != 2 || got != (frameHeaderLen+pingLen)/2 {
+			t.Errorf("%d writes, the last ones of %d bytes; want 2 with half a frame", inner.writes, got)
+		}
+	}
 }
 
 // scriptOutput is what a server may write: a frame for each byte of script, as the
@@ -149,9 +235,9 @@ func (w *wireCheck) dropped(frame []byte) {
 	}
 }
 
-// FuzzFrameTracker has x/net's framer as its oracle: however the server's output is split, with a write that
-// times out and is taken up again, and whenever a frame is asked for, the client
-// reads the server's frames and ours at places where they may stand.
+// FuzzFrameTracker has x/net's framer as its oracle: however the server's output is
+// split, and whenever a frame is asked for, the client reads the server's frames and
+// ours at places where they may stand. A write that fails is the last one.
 func FuzzFrameTracker(f *testing.F) {
 	all := []byte{0, 1, 2, 3, 4, 5, 7, 8, 81, 26, 250, 0x80}
 	for split := range uint8(30) {
@@ -180,31 +266,42 @@ func FuzzFrameTracker(f *testing.F) {
 		}
 
 		output := bytes.Join(server, nil)
-		for i := 0; len(output) > 0 && !inner.closed; i++ {
+		failed := false
+		for i := 0; len(output) > 0 && !failed; i++ {
 			if i == int(first) {
 				c.GoAway()
 			}
 			if i == int(final) {
 				finally()
 			}
-			n, err := c.Write(output[:min(int(split)+1, len(output))])
-			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !inner.closed {
+			piece := output[:min(int(split)+1, len(output))]
+			output = output[len(piece):]
+			n, err := c.Write(piece)
+			if failed = fails > 0 && inner.writes >= int(fails); failed {
+				if n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+					// It may have been a frame of ours behind the server's.
+					if _, err = c.Write(nil); !errors.Is(err, os.ErrDeadlineExceeded) || !inner.closed {
+						t.Fatalf("write = %d, %v behind a failed one", n, err)
+					}
+				}
+			} else if n != len(piece) || err != nil {
 				t.Fatalf("write = %d, %v", n, err)
 			}
-			output = output[n:]
-		}
-		if inner.closed {
-			return // A frame of ours was cut in half.
 		}
 		c.GoAway()
 		finally()
-		if inner.closed {
-			return
+		failed = failed || fails > 0 && inner.writes >= int(fails)
+		if failed && inner.writes > int(fails) {
+			t.Fatalf("%d writes, of which number %d failed", inner.writes, fails)
 		}
 
-		checkOrder(t, inner.wrote.Bytes())
+		wire := inner.wrote.Bytes()
+		if failed {
+			wire = wholeFrames(wire)
+		}
+		checkOrder(t, wire)
 		w := &wireCheck{t: t, server: server, ours: ours}
-		for h, frame := range frames(inner.wrote.Bytes()) {
+		for h, frame := range frames(wire) {
 			if len(frame) == 0 {
 				break
 			}
@@ -213,6 +310,9 @@ func FuzzFrameTracker(f *testing.F) {
 			}
 			w.check(frame)
 		}
+		if failed {
+			return
+		}
 		for _, frame := range w.server {
 			w.dropped(frame)
 		}
@@ -220,6 +320,19 @@ func FuzzFrameTracker(f *testing.F) {
 			t.Errorf("%d frames of ours are missing", len(w.ours))
 		}
 	})
+}
+
+// wholeFrames returns b without the frame at its end that is cut short.
+func wholeFrames(b []byte) []byte {
+	whole := 0
+	for len(b)-whole >= frameHeaderLen {
+		next := whole + frameHeaderLen + parseFrameHeader(b[whole:]).length
+		if next > len(b) {
+			break
+		}
+		whole = next
+	}
+	return b[:whole]
 }
 
 // checkOrder lets x/net's framer read b, which knows where a frame must not stand.
@@ -278,5 +391,82 @@ func BenchmarkTrackedWrite(b *testing.B) {
 		if _, err := c.Write(p); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestHTTP2ReadsAndWritesAllocateNothing has a connection in use: a frame in two reads, and one write.
+func TestHTTP2ReadsAndWritesAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools drop what they are given")
+	}
+	client, server := tcpPair(t)
+	c, _ := newTracked(&bareTCP{TCPConn: server}, new(SniffConfig))
+	mustWrite(t, client, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	p := make([]byte, 24)
+	if _, err := io.ReadFull(c, p); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, c, serverSettings())
+	frame := pingFrame(0, "12345678")
+	got := make([]byte, len(frame))
+	n := testing.AllocsPerRun(100, func() {
+		mustWrite(t, client, frame)
+		for _, part := range [][]byte{p[:frameHeaderLen], p[frameHeaderLen:len(frame)]} {
+			if _, err := io.ReadFull(c, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustWrite(t, c, frame)
+		if _, err := io.ReadFull(client, got[:1]); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for a frame each way, want none", n)
+	}
+}
+
+// maxWriteStack is what Write may take of the 2 KB of a new goroutine's stack. net/http's flush and the layers below leave some 130 bytes,
+// of which the account takes 48.
+const maxWriteStack = 80
+
+// depthConn tells where the stack is when it is written to.
+type depthConn struct {
+	net.Conn
+	at uintptr
+}
+
+//go:noinline
+func (c *depthConn) Write(p []byte) (int, error) {
+	var here byte
+	c.at = uintptr(unsafe.Pointer(&here))
+	return len(p), nil
+}
+
+// TestWriteStack has the stack that a goroutine begins with be enough for a flush of net/http's HTTP/2.
+func TestWriteStack(t *testing.T) {
+	if raceEnabled || testing.CoverMode() != "" {
+		t.Skip("instrumented code needs more")
+	}
+	inner := new(depthConn)
+	c, _ := newTracked(inner, new(SniffConfig))
+	settings, ping := serverSettings(), pingFrame(0, "12345678")
+	through := func(w io.Writer, p []byte) uintptr {
+		if _, err := w.Write(p); err != nil {
+			t.Fatal(err)
+		}
+		return inner.at
+	}
+	through(c, settings)
+	direct, tracked := through(inner, ping), through(c, ping)
+	if took := direct - tracked; took > maxWriteStack {
+		t.Errorf("Write takes %d bytes of the stack, want at most %d", took, maxWriteStack)
+	}
+}
+
+func mustWrite(tb testing.TB, w io.Writer, p []byte) {
+	tb.Helper()
+	if _, err := w.Write(p); err != nil {
+		tb.Fatal(err)
 	}
 }

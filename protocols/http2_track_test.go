@@ -178,31 +178,27 @@ func writeSettings(t *testing.T, client net.Conn, c *Conn) {
 	wg.Wait()
 }
 
-// TestGoAwayIsBounded: a client that reads nothing costs a second, the frames
-// come with the server's next, and the server's own deadline holds.
+// TestGoAwayIsBounded: a client that reads nothing costs a second. It gets the frames
+// when it reads again, and the server's next behind them.
 func TestGoAwayIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, c := pipeTracked(t)
 		writeSettings(t, client, c)
 		started := time.Now()
-		if err := c.SetWriteDeadline(started.Add(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
 		c.GoAway()
 		if took := time.Since(started); took != insertTimeout {
 			t.Errorf("GoAway took %v, want %v", took, insertTimeout)
 		}
 		told(t, c, false, false)
-		if n, err := c.Write(pingFrame(0, "12345678")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("write = %d, %v; want a timeout", n, err)
+		time.Sleep(time.Hour)
+		if diff := cmp.Diff(firstGoAway(), received(t, client, len(firstGoAway()))); diff != "" {
+			t.Errorf("received (-want +got):\n%s", diff)
 		}
-		if took := time.Since(started); took != time.Minute {
-			t.Errorf("the server's deadline came after %v, want %v", took, time.Minute)
-		}
-		_ = c.SetDeadline(time.Time{})
-		go func() { _, _ = c.Write(pingFrame(0, "12345678")) }()
-		want := slices.Concat(firstGoAway(), pingFrame(0, "12345678"))
-		if diff := cmp.Diff(want, received(t, client, len(want))); diff != "" {
+		synctest.Wait()
+		told(t, c, true, false)
+		ping := pingFrame(0, "12345678")
+		go func() { _, _ = c.Write(ping) }()
+		if diff := cmp.Diff(ping, received(t, client, len(ping))); diff != "" {
 			t.Errorf("received (-want +got):\n%s", diff)
 		}
 	})
@@ -219,8 +215,9 @@ func (c *heraldConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// TestDeadlineDuringGoAway: one that the server sets meanwhile holds afterwards. It takes real time, because a
-// bubble's clock stands still while a goroutine waits for a mutex.
+// TestDeadlineDuringGoAway: the server's deadline bounds the frame of ours, and the
+// server's Write that waits for it. It takes real time, because a bubble's clock stands
+// still while a goroutine waits for a mutex.
 func TestDeadlineDuringGoAway(t *testing.T) {
 	t.Parallel()
 	client, server := net.Pipe()
@@ -228,7 +225,7 @@ func TestDeadlineDuringGoAway(t *testing.T) {
 	inner := &heraldConn{server, make(chan struct{}, 2)}
 	c, track := newTracked(inner, &SniffConfig{})
 	defer c.Close()
-	track.wire.out.begun = true
+	track.out.begun = true
 	var wg sync.WaitGroup
 	wg.Go(c.GoAway)
 	<-inner.writes
@@ -250,18 +247,35 @@ func TestHalfAGoAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, c := pipeTracked(t)
 		writeSettings(t, client, c)
+		if err := c.SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
 		go func() { _, _ = io.ReadFull(client, make([]byte, 3)) }()
 		c.GoAway()
 		told(t, c, false, false)
-		if _, err := c.Write(pingFrame(0, "12345678")); !errors.Is(err, io.ErrClosedPipe) {
-			t.Errorf("write: %v, want %v", err, io.ErrClosedPipe)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n, err := c.Write(pingFrame(0, "12345678")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("write = %d, %v; want a timeout", n, err)
+		}
+		if n, err := client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("the client reads %d bytes, %v; want the end", n, err)
 		}
 	})
 }
 
-// TestGoAwayOverTLS: a write that timed out has broken a *tls.Conn, so it is
-// closed, and at once, though its peer does not read the farewell either.
+// TestGoAwayOverTLS: neither a frame of ours that fails nor Close waits for a client
+// that does not read the farewell either.
 func TestGoAwayOverTLS(t *testing.T) {
+	for name, end := range map[string]func(*Conn){
+		"deadline": func(c *Conn) { _ = c.SetWriteDeadline(time.Now()) },
+		"close":    func(c *Conn) { _ = c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) { testGoAwayOverTLS(t, end) })
+	}
+}
+
+func testGoAwayOverTLS(t *testing.T, end func(*Conn)) {
 	certificate := testCertificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
@@ -278,11 +292,16 @@ func TestGoAwayOverTLS(t *testing.T) {
 		}
 		wg.Wait()
 		c, track := newTracked(below, &SniffConfig{})
-		track.wire.out.begun = true
+		track.out.begun = true
 		started := time.Now()
 		c.GoAway()
 		if took := time.Since(started); took != insertTimeout {
 			t.Errorf("GoAway took %v, want %v", took, insertTimeout)
+		}
+		end(c)
+		synctest.Wait()
+		if took := time.Since(started); took != insertTimeout {
+			t.Errorf("it ended after %v, want %v", took, insertTimeout)
 		}
 		if _, err := server.Write(nil); !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("write: %v, want %v", err, io.ErrClosedPipe)
@@ -331,14 +350,4 @@ func TestGoAwayTogether(t *testing.T) {
 	checkOrder(t, got)
 	client.Close()
 	others.Wait()
-}
-
-// TestDeadlinesAreKept: what the server has set comes back behind a frame of ours.
-func TestDeadlinesAreKept(t *testing.T) {
-	now := time.Now()
-	for _, want := range []time.Time{{}, now, now.Add(time.Hour), deadlineBase.Add(1), time.Unix(1, 0), now.Round(0)} {
-		if got := compactDeadline(want).time(); !got.Equal(want) || got.IsZero() != want.IsZero() {
-			t.Errorf("kept %v, want %v", got, want)
-		}
-	}
 }
