@@ -231,8 +231,8 @@ func TestMemory(t *testing.T) {
 		size, limit uintptr
 	}{
 		{"a Book without a request", unsafe.Sizeof(Book{}), 128},
-		{"a shard", unsafe.Sizeof(shard{}), 6 << 10},
-		{"a ledger", unsafe.Sizeof(ledger{}), 20 << 10},
+		{"a shard", unsafe.Sizeof(shard{}), 7 << 10},
+		{"a ledger", unsafe.Sizeof(ledger{}), 26 << 10},
 	} {
 		if tt.size > tt.limit {
 			t.Errorf("%s takes %d bytes, want at most %d", tt.what, tt.size, tt.limit)

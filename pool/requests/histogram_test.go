@@ -35,12 +35,6 @@ func TestCells(t *testing.T) {
 		}
 		last = cell
 	}
-	for _, bound := range requestBounds {
-		if got := bucketOf(requestBounds, bound); int(bucketOfCell[cellOf(bound)]) != got || int(bucketOfCell[cellOf(bound+1)]) != got+1 {
-			t.Errorf("%v is in bucket %d, and a nanosecond more in %d, want %d and %d",
-				bound, bucketOfCell[cellOf(bound)], bucketOfCell[cellOf(bound+1)], got, got+1)
-		}
-	}
 	for _, d := range []time.Duration{-time.Second, 0, 1, time.Microsecond - 1} {
 		check(d, time.Microsecond)
 	}

@@ -12,13 +12,14 @@ const cacheLine = 128
 // shard is one processor's part of a Book. What is counted here is moved to the Book's
 // ledger by the next fold, except for begun.
 type shard struct {
-	_      [cacheLine]byte
-	begun  atomic.Uint64 // since the shard was made
-	nanos  atomic.Uint64 // how long the requests took together
-	failed atomic.Uint32
-	codes  [codeCount + 1]atomic.Uint32 // the last is OtherCode's
-	cells  [cellCount]atomic.Uint32     // how long each took; see cellOf
-	_      [cacheLine]byte
+	_       [cacheLine]byte
+	begun   atomic.Uint64                // since the shard was made
+	nanos   atomic.Uint64                // how long the requests took together
+	buckets [maxBounds + 1]atomic.Uint32 // how many took how long, by requestBounds
+	failed  atomic.Uint32
+	codes   [codeCount + 1]atomic.Uint32 // the last is OtherCode's
+	cells   [cellCount]atomic.Uint32     // how many took how long, finer: see cellOf
+	_       [cacheLine]byte
 }
 
 // shardCount is how many shards a Book may have. Each processor counts in its own, so
