@@ -29,8 +29,8 @@ type ledger struct {
 
 	// Set.mu guards what follows.
 	arrivals requests.Rate
-	// past is what the pool has moved, without the counters of its live connections.
-	// A connection that leaves with r bytes adds r here and subtracts r from the pool that
+	// past is what the pool has moved, without the counters of its live connections. A
+	// connection that leaves with r bytes adds r here and subtracts r from the pool that
 	// it goes to. So bytes count in the pool that moved them, and no connection has to
 	// remember what it brought. past alone may be below zero, as an unsigned number that
 	// wraps around; past and the live connections together never are.
@@ -184,8 +184,8 @@ func (s *Set) Stats() map[string]Stats {
 	return all
 }
 
-// Requests returns the statistics of the requests that the pool named tag carries, and the
-// same each time. The Set folds them once a second while there are connections.
+// Requests returns the statistics of the requests that the pool named tag carries, and
+// the same each time. The Set folds them once a second while there are connections.
 func (s *Set) Requests(tag Tag) *requests.Book {
 	s.mu.Lock()
 	defer s.mu.Unlock()

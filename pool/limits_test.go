@@ -27,7 +27,8 @@ func pipeFrom(t *testing.T, ip string) net.Conn {
 	return from{a, &net.TCPAddr{IP: net.ParseIP(ip), Port: 1}}
 }
 
-// TestTotalLimit: what comes above the limit is to be refused, and there is room again after a close.
+// TestTotalLimit: what comes above the limit is to be refused, and there is room again
+// after a close.
 func TestTotalLimit(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{Total: 2})
@@ -53,7 +54,8 @@ func TestTotalLimit(t *testing.T) {
 	_ = conns[2].Close()
 }
 
-// TestAddressLimit: clients are told apart by IPv4 address and by IPv6 network of 64 bits.
+// TestAddressLimit: clients are told apart by IPv4 address and by IPv6 network of 64
+// bits.
 func TestAddressLimit(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{PerAddress: 1})
@@ -116,8 +118,9 @@ func TestTagLimit(t *testing.T) {
 	}
 }
 
-// TestTagLimitConcurrent: however many connections come at a time, a pool is filled to its
-// limit and never above, and is empty when they are closed, also while they are moved.
+// TestTagLimitConcurrent: however many connections come at a time, a pool is filled to
+// its limit and never above, and is empty when they are closed, also while they are
+// moved.
 func TestTagLimitConcurrent(t *testing.T) {
 	const limit, workers, rounds = 5, 20, 100
 	var set pool.Set

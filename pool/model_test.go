@@ -14,7 +14,8 @@ import (
 // ignoreRates compares statistics without what depends on how long the test takes.
 var ignoreRates = cmpopts.IgnoreFields(pool.Stats{}, "AcceptedPerSecond", "AcceptedPerMinute", "Lifetimes")
 
-// model keeps the books of a Set in the plainest way: each byte is booked when it is moved.
+// model keeps the books of a Set in the plainest way: each byte is booked when it is
+// moved.
 type model struct {
 	stats map[string]*pool.Stats
 	conns []*modelConn
@@ -139,8 +140,8 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
-// TestBooksConcurrent: while connections move bytes and are moved themselves, no total runs backwards,
-// and at the end none is lost or counted twice.
+// TestBooksConcurrent: while connections move bytes and are moved themselves, no total
+// runs backwards, and at the end none is lost or counted twice.
 func TestBooksConcurrent(t *testing.T) {
 	var set pool.Set
 	tags := []pool.Tag{"http1", "http2", "websocket"}
@@ -185,7 +186,8 @@ func TestBooksConcurrent(t *testing.T) {
 	}
 }
 
-// watchTotals asks for the totals until stop is closed, and reports one that was greater before.
+// watchTotals asks for the totals until stop is closed, and reports one that was greater
+// before.
 func watchTotals(t *testing.T, set *pool.Set, stop <-chan struct{}) {
 	last := make(map[string]pool.Stats)
 	for {

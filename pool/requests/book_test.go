@@ -38,9 +38,9 @@ func everySecond(b *Book) (stop func()) {
 	}
 }
 
-// TestKnownLoad: an open-loop generator, which starts requests at a fixed rate
-// whatever becomes of them, with latencies and failures of a known distribution. Every figure comes
-// out right within 5 %.
+// TestKnownLoad: an open-loop generator, which starts requests at a fixed rate whatever
+// becomes of them, with latencies and failures of a known distribution. Every figure
+// comes out right within 5 %.
 func TestKnownLoad(t *testing.T) {
 	const (
 		perSecond = 1000
@@ -101,8 +101,8 @@ func TestKnownLoad(t *testing.T) {
 	})
 }
 
-// TestKnownLoadEnds: a minute after the load, the totals are all that is left of it, with and
-// without folds.
+// TestKnownLoadEnds: a minute after the load, the totals are all that is left of it, with
+// and without folds.
 func TestKnownLoadEnds(t *testing.T) {
 	for name, folds := range map[string]bool{"folded": true, "asked": false} {
 		t.Run(name, func(t *testing.T) {
@@ -164,7 +164,8 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-// TestDurations: a duration is in the bucket of its bound, and in all bigger ones; in a Book as well.
+// TestDurations: a duration is in the bucket of its bound, and in all bigger ones; in a
+// Book as well.
 func TestDurations(t *testing.T) {
 	var durations Durations
 	book := New(time.Now())
@@ -185,7 +186,8 @@ func TestDurations(t *testing.T) {
 	}
 }
 
-// TestConcurrent: many goroutines count, fold and ask at random; no count is off at the end.
+// TestConcurrent: many goroutines count, fold and ask at random; no count is off at the
+// end.
 func TestConcurrent(t *testing.T) {
 	book := New(time.Now())
 	const workers, rounds = 8, 2000

@@ -17,8 +17,9 @@ func within(got, want, off float64) bool { return max(got-want, want-got) <= off
 // record counts one request that took d.
 func record(b *Book, d time.Duration) { b.Begin().shard.end(d, false, 200) }
 
-// TestCells: one duration is told within 2.5 % from one end of the range to the other, and
-// what is outside is told as the end. Cells rise with durations and are used without a gap.
+// TestCells: one duration is told within 2.5 % from one end of the range to the other,
+// and what is outside is told as the end. Cells rise with durations and are used without
+// a gap.
 func TestCells(t *testing.T) {
 	check := func(d, want time.Duration) {
 		t.Helper()

@@ -6,7 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// cacheLine keeps shards apart: 128 bytes, because Intel's processors fetch lines in pairs.
+// cacheLine keeps shards apart: 128 bytes, because Intel's processors fetch lines in
+// pairs.
 const cacheLine = 128
 
 // shard is one processor's part of a Book. What is counted here is moved to the Book's
@@ -23,8 +24,8 @@ type shard struct {
 }
 
 // shardCount is how many shards a Book may have. Each processor counts in its own, so
-// that no two of them send a cache line back and forth. There are numbers to spare, because
-// it takes a while until a number that a processor has lost is known to be free.
+// that no two of them send a cache line back and forth. There are numbers to spare,
+// because it takes a while until a number that a processor has lost is known to be free.
 var shardCount = 2 * max(runtime.NumCPU(), runtime.GOMAXPROCS(0))
 
 // processor is the number of a shard, as localProcessor keeps it.
@@ -60,8 +61,8 @@ func newProcessor() *processor {
 	return p
 }
 
-// local returns the shard of the processor that runs the caller. A goroutine that moves to
-// another processor meanwhile is only slower.
+// local returns the shard of the processor that runs the caller. A goroutine that moves
+// to another processor meanwhile is only slower.
 func (b *Book) local() *shard {
 	p := localProcessor.Get().(*processor)
 	n := p.n
