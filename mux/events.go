@@ -3,21 +3,20 @@ package mux
 import (
 	"context"
 	"log/slog"
-	"maps"
-	"sync"
 
 	"github.com/muxserve/muxserve/pool"
 )
 
-// Observe has f called for each event of the server's connections and pools, until cancel is
-// called: connections that come, change their pool and go, with the reason; timeouts, errors, limits
-// that were reached, and changes of health. See [pool.Set.Observe] for when and how. The
-// server's own log and its counts of closed connections are such observers. [ConnectionOf] tells more of an event's connection.
+// Observe has f called for each event of the server's connections and pools, until cancel
+// is called: connections that are accepted, change their pool and are closed, with the
+// reason; timeouts, errors, limits that were reached, and changes of health. See
+// [pool.Set.Observe] for when and how. [ConnectionOf] tells more of an event's
+// connection.
 func (s *Server) Observe(f func(pool.Event)) (cancel func()) { return s.conns.Observe(f) }
 
-// The reasons for which the server closes a connection, beside those that package pool finds
-// out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those of custom
-// protocols. They stand in Stats.Closed, in events and in the log.
+// The reasons for which the server closes a connection, beside those that package pool
+// finds out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those
+// of custom protocols. They stand in Stats.Closed, in events and in the log.
 const (
 	reasonIdle     = "idle_timeout"    // nothing was in flight for too long
 	reasonHeader   = "header_timeout"  // a request's header took too long
@@ -37,7 +36,7 @@ const (
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
 var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonPing, reasonSniff}
 
-// ConnectionOf returns what is known of an event's connection, and false where there is none.
+// ConnectionOf returns what is known of an event's connection, and false without one.
 func ConnectionOf(e pool.Event) (pool.Info, bool) {
 	if e.Conn == nil {
 		return pool.Info{}, false
@@ -49,41 +48,8 @@ func ConnectionOf(e pool.Event) (pool.Info, bool) {
 	return c.info(), true
 }
 
-// closedBook counts closed connections by what they were and why they were closed.
-type closedBook struct {
-	mu     sync.Mutex // guards counts
-	counts map[pool.Tag]map[string]uint64
-}
-
-func (b *closedBook) observe(e pool.Event) {
-	if e.Kind != pool.EventRemoved {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.counts == nil {
-		b.counts = make(map[pool.Tag]map[string]uint64)
-	}
-	of := b.counts[e.Tag]
-	if of == nil {
-		of = make(map[string]uint64)
-		b.counts[e.Tag] = of
-	}
-	of[e.Reason]++
-}
-
-func (b *closedBook) all() map[string]map[string]uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := make(map[string]map[string]uint64, len(b.counts))
-	for tag, of := range b.counts {
-		all[string(tag)] = maps.Clone(of)
-	}
-	return all
-}
-
-// logEvent writes an event into the server's log. What a peer has caused stands at
-// Debug; that a pool is better or worse off, above.
+// logEvent writes an event into the server's log. What a client causes is logged at
+// Debug; changes of health and panics of observers stand above that.
 func (s *Server) logEvent(e pool.Event) {
 	if e.Kind == pool.EventHealthChanged {
 		s.logHealth(e)
@@ -127,7 +93,7 @@ var eventMessages = map[pool.EventKind]string{
 	pool.EventLimitReached: "limit reached",
 }
 
-// logHealth tells of the pool's health. That all of them are unavailable is the drain's to tell.
+// logHealth logs a change of a pool's health. That all are unavailable, the drain logs.
 func (s *Server) logHealth(e pool.Event) {
 	level := slog.LevelInfo
 	switch {

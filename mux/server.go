@@ -54,7 +54,6 @@ type Server struct {
 	livez      http.Handler
 	readyz     http.Handler
 	notices    notices
-	closed     closedBook
 
 	startOnce sync.Once
 	startErr  error
@@ -119,7 +118,6 @@ func New(options ...Option) *Server {
 	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	s.handing, s.stopHanding = context.WithCancel(context.Background())
-	s.conns.Observe(s.closed.observe)
 	s.conns.Observe(s.logEvent)
 	s.webSockets = protocols.NewWebSockets(c.WebSocket, s.logger, protocols.WebSocketHooks{
 		Reserve: reserveWebSocket,

@@ -38,6 +38,7 @@ type ledger struct {
 	live      traffic // while Stats adds up
 	lifetimes *requests.Durations
 	rejected  map[string]uint64
+	reasons   map[string]uint64 // of the closes
 }
 
 // lifetimeBounds are the upper bounds of the buckets for lifetimes: from one request's
@@ -178,6 +179,7 @@ func (s *Set) Stats() map[string]Stats {
 			AcceptedPerSecond: a.arrivals.PerSecond(),
 			AcceptedPerMinute: a.arrivals.PerMinute(),
 			Rejected:          maps.Clone(a.rejected),
+			Reasons:           maps.Clone(a.reasons),
 			Lifetimes:         a.lifetimes.Totals(),
 		}
 	}

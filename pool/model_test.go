@@ -12,7 +12,7 @@ import (
 )
 
 // ignoreRates compares statistics without what depends on how long the test takes.
-var ignoreRates = cmpopts.IgnoreFields(pool.Stats{}, "AcceptedPerSecond", "AcceptedPerMinute", "Lifetimes")
+var ignoreRates = cmpopts.IgnoreFields(pool.Stats{}, "AcceptedPerSecond", "AcceptedPerMinute", "Lifetimes", "Reasons")
 
 // model keeps the books of a Set in the plainest way: each byte is booked when it is
 // moved.
@@ -104,8 +104,8 @@ func (m *model) check(t *testing.T, set *pool.Set) {
 		t.Fatalf("stats (-want +got):\n%s", diff)
 	}
 	for tag, stats := range set.Stats() {
-		if stats.Lifetimes.Count != want[tag].Closed {
-			t.Fatalf("%s: %d lives for %d closed", tag, stats.Lifetimes.Count, want[tag].Closed)
+		if stats.Lifetimes.Count != want[tag].Closed || stats.Reasons["server_closed"] != want[tag].Closed {
+			t.Fatalf("%s: %d lives and reasons %v for %d closed", tag, stats.Lifetimes.Count, stats.Reasons, want[tag].Closed)
 		}
 	}
 }

@@ -41,6 +41,8 @@ type Stats struct {
 	// Rejected is how many connections were refused or given up, by reason; see
 	// [Set.Reject].
 	Rejected map[string]uint64 `json:"-"`
+	// Reasons is how many connections were closed in the pool, by [Conn.CloseReason].
+	Reasons map[string]uint64 `json:"-"`
 	// Lifetimes is how long the connections had been open that were closed in the pool,
 	// in buckets from a second to a day.
 	Lifetimes requests.DurationTotals `json:"-"`
@@ -229,10 +231,14 @@ func (s *Set) Reject(tag Tag, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.openAccount(tag)
-	if a.rejected == nil {
-		a.rejected = make(map[string]uint64)
+	count(&a.rejected, reason)
+}
+
+func count(counts *map[string]uint64, word string) {
+	if *counts == nil {
+		*counts = make(map[string]uint64)
 	}
-	a.rejected[reason]++
+	(*counts)[word]++
 }
 
 // remove takes a closed connection out; the caller calls it once.
@@ -254,6 +260,7 @@ func (s *Set) remove(c *Conn) {
 	a.places.Add(-1)
 	left := a.active.Add(-1)
 	a.closings.Add(1)
+	count(&a.reasons, reason)
 	a.past.add(c.traffic())
 	a.lifetimes.Record(time.Duration(a.now() - c.opened))
 	delete(s.conns, c)
