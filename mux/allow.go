@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // allow is which of the built-in protocols a listener serves. Custom ones are
@@ -123,11 +124,11 @@ func (c *conn) denial(r *http.Request) http.HandlerFunc {
 		return nil
 	case r.ProtoMajor == 2 && !a.http2 && (!a.grpc || !isGRPC(r)):
 		return c.deny(http.StatusHTTPVersionNotSupported, "This port serves "+a.String()+".")
-	case protocols.IsExtendedConnect(r) && !a.webSocket:
+	case websocket.IsExtendedConnect(r) && !a.webSocket:
 		return c.deny(http.StatusNotImplemented, "This port does not serve WebSocket.")
 	case r.ProtoMajor == 2:
 		return nil
-	case protocols.IsWebSocketUpgrade(r):
+	case websocket.IsUpgrade(r):
 		if !a.webSocket {
 			// RFC 6455 section 4.2.2 suggests the status for a handshake that is not wanted.
 			return c.deny(http.StatusForbidden, "This port does not serve WebSocket.")
@@ -141,7 +142,7 @@ func (c *conn) denial(r *http.Request) http.HandlerFunc {
 
 // deny counts the connection, once, and returns a handler that answers with status.
 func (c *conn) deny(status int, text string) http.HandlerFunc {
-	if c.claim(flagDenied) {
+	if c.rare().denied.CompareAndSwap(false, true) {
 		c.reject(protocols.FailureNoMatch)
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {

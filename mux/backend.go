@@ -1,13 +1,11 @@
 package mux
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 
-	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux/internal/sub"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -18,16 +16,11 @@ type backend struct {
 	config   *Config // what it was made from
 	settings []byte  // the SETTINGS with which its HTTP/2 servers begin
 	http1    *http.Server
-	// webSockets serves connections that begin with a WebSocket's handshake, and webSocket those of them
-	// that turn out to be for net/http, which come by onward.
-	webSockets *protocols.WebSocketServer
-	webSocket  *http.Server
-	onward     *listeners.Sub
-	http2      *http.Server
-	h2c        *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
-	grpc       *protocols.GRPCServers
+	http2    *http.Server
+	h2c      *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
+	grpc     *protocols.GRPCServers
 	// refusals is where HTTP/2 connections go that a limit keeps out.
-	refusals *listeners.Sub
+	refusals *sub.Listener
 	refuser  *http.Server
 }
 
@@ -46,13 +39,8 @@ func (s *Server) newBackend(c *Config) (*backend, error) {
 	}
 	b.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
 	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, hooks, connAge)
-	b.refusals = listeners.NewSub(listenAddr("refusals"), maxRefusals)
+	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
-	b.onward = listeners.NewSub(listenAddr("onward"), 0)
-	b.webSockets = protocols.NewWebSocketServer(c.HTTP1, hooks, func(nc net.Conn) error {
-		return b.onward.Deliver(context.Background(), nc) // The end of onward ends it.
-	})
-	b.webSocket = b.webSockets.HTTPServer()
 	if c.HTTP2.UpgradeH2C {
 		if b.h2c, err = protocols.NewH2CUpgrades(c.HTTP2, hooks, h2cUpgraded); err != nil {
 			return nil, fmt.Errorf("mux: %w", err)
@@ -79,7 +67,6 @@ func (s *Server) use(b *backend) {
 		return
 	}
 	s.background.run(func() { _ = b.refuser.Serve(b.refusals) })
-	s.background.run(func() { _ = b.webSocket.Serve(b.onward) })
 }
 
 // all returns the backends that are not closed.
@@ -100,8 +87,7 @@ func (s *Server) drop(b *backend) {
 // close ends the servers at once.
 func (b *backend) close() {
 	_ = b.refusals.Close()
-	_ = b.onward.Close()
-	for _, srv := range []*http.Server{b.http1, b.webSocket, b.http2, b.refuser} {
+	for _, srv := range []*http.Server{b.http1, b.http2, b.refuser} {
 		_ = srv.Close()
 	}
 	b.grpc.Stop()

@@ -50,13 +50,13 @@ func (r *root) divide() error {
 	}
 	attachCustoms := func(after bool) {
 		for _, custom := range r.server.customs(after) {
-			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.matchers...)}
+			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.match)}
 			wg.Go(func() { custom.pump(l) })
 		}
 	}
 	attachCustoms(false)
 	attach(protocols.HTTP1, r.backend.http1.Serve)
-	attach(protocols.WebSocket, r.backend.webSockets.Serve)
+	attach(protocols.WebSocket, r.backend.http1.Serve)
 	attach(protocols.GRPC, r.backend.grpc.Native.Serve)
 	attach(protocols.HTTP2, func(l net.Listener) error { return protocols.ServeHTTP2(r.backend.http2, l) })
 	attachCustoms(true)

@@ -73,7 +73,7 @@ var grpcConns sync.Map // net.Addr -> *conn
 func (c *conn) showByAddr() {
 	address := uniqueAddr(c.RemoteAddr())
 	c.rare().remote.Store(&address)
-	c.set(flagShown)
+	c.rare().byAddr.Store(true)
 	grpcConns.Store(address, c)
 }
 

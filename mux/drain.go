@@ -4,15 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
-	"github.com/muxserve/muxserve/protocols"
 )
 
 // Drain ends the server in the sequence that [Config].Drain sets, and returns the
@@ -70,17 +67,6 @@ func (s *Server) OnDrain(step, name string, fn func(context.Context) error) erro
 
 // OnPhase has fn called at each change of the phase; see [lifecycle.Machine.OnPhase].
 func (s *Server) OnPhase(fn func(lifecycle.Phase)) { s.machine.OnPhase(fn) }
-
-// SetDrain changes how the server will drain. The configuration must be valid, and it is too late once the drain has begun.
-func (s *Server) SetDrain(c lifecycle.Config) error {
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	return s.machine.Configure(c)
-}
-
-// DrainConfig returns how the server will drain.
-func (s *Server) DrainConfig() lifecycle.Config { return s.machine.Config() }
 
 // announce turns readiness off, for gRPC's health service too. /readyz and the
 // phase have turned with the machine.
@@ -159,36 +145,42 @@ func waitRoots(ctx context.Context, roots []*root) error {
 // cutUnrecognised closes the connections that have not said what they are.
 func (s *Server) cutUnrecognised() {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
-		if c, ok := a.Owner().(*conn); ok {
-			c.set(flagCut)
-			a.SetCloseReason(reasonDrain)
-			_ = a.Close()
-		}
+		a.SetCloseReason(reasonDrain)
+		_ = a.Close()
 	}
 }
 
-// endWaits ends the wait of connections that are undecided, those of one root or of
-// all; for those that come to it later, recognise does.
+// endWaits ends the wait of connections that are undecided, those of one root or of all.
+// For those that come to it later, recognise does.
 func (s *Server) endWaits(r *root) {
 	for _, a := range s.conns.Conns(pool.Sniffing) {
-		if c, ok := a.Owner().(*conn); ok && (r == nil || c.root == r) && c.has(flagSniffing) {
+		if c, ok := a.Owner().(*conn); ok && (r == nil || c.root == r) && c.stage() == stageOpen {
 			c.EndWait()
 		}
 	}
 }
 
-// tell tells every client to leave, each at a random moment of the configured
-// spread. It returns when all have been told; that they leave is what the next step waits for.
+// tell tells every client to leave, each at a random moment of the configured spread. It
+// returns when all have been told; that they leave is what the next step waits for.
 func (s *Server) tell(ctx context.Context) {
-	spread := s.machine.Config().Spread
+	over := s.machine.Config().Spread
 	if end, ok := ctx.Deadline(); ok {
-		// Who is not told within the time that there is would be cut without a word.
+		// A client that is not told within the time of the step would be cut without a word.
 		left := time.Until(end)
-		spread = max(0, min(spread, left-min(left/2, lastWords)))
+		over = max(0, min(over, left-min(left/2, lastWords)))
 	}
-	s.telling.Store(true)
-	s.background.run(func() { _ = s.webSockets.Drain(s.serving, spread) })
-	s.tellConns(ctx, spread)
+	d := &s.departures
+	d.draining.Store(true)
+	d.fresh.Store(int64(min(over/4, freshTime)))
+	started := time.Now()
+	gone, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_ = s.conns.WaitEmpty(gone) // Nobody is left to be told.
+		cancel()
+	}()
+	spread(gone, d.all((*conn).isServing), over, func(c *conn) { d.leave(c, reasonDrain, 0) })
+	s.waitGone(ctx, over-time.Since(started))
 	s.waitAnswered(ctx)
 	// Their clients know by now. What net/http and grpc-go say goes to all of their connections at once.
 	for _, b := range s.allBackends() {
@@ -203,64 +195,19 @@ func (s *Server) tell(ctx context.Context) {
 // lastWords is what is kept of the step's time for the answers of those who were told last.
 const lastWords = answerTime + 500*time.Millisecond
 
-// tellConns tells every client but those of WebSockets, each at a random moment within spread. It is
-// the moments that are random and not their number: each of n connections has an n-th of the spread to itself, so
-// that no moment is crowded by chance.
-func (s *Server) tellConns(ctx context.Context, spread time.Duration) {
-	conns := s.conns.Conns()
-	rand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] }) //nolint:gosec // A herd is spread, no secret is made.
-	var goAways sync.WaitGroup
-	defer goAways.Wait()
-	started := time.Now()
-	for i, a := range conns {
-		c, ok := a.Owner().(*conn)
-		if !ok {
-			continue
-		}
-		at := time.Duration((float64(i) + rand.Float64()) / float64(len(conns)) * float64(spread)) //nolint:gosec // As above.
-		if wait := at - time.Since(started); wait > 0 {
-			s.waitGone(ctx, wait)
-		}
-		s.tellConn(c, min(spread/4, freshTime), &goAways)
-	}
-	s.waitGone(ctx, spread-time.Since(started))
-}
-
-// freshTime is how long an HTTP/1.1 connection without a request counts as one that will
-// soon have another. Its client would send that into the close, so it is told by the response, or at the end of the spread.
-const freshTime = 500 * time.Millisecond
-
-// tellConn tells one client to leave, in the words of its protocol: an HTTP/1.1 connection that has been idle for longer
-// than fresh is closed, another one is closed by its next response, one of HTTP/2 or gRPC gets GOAWAY. The owner
-// of one that is neither learns it from its [DrainContext].
-func (s *Server) tellConn(c *conn, fresh time.Duration, goAways *sync.WaitGroup) {
-	s.notices.end(c)
-	switch protocols.Protocol(s.conns.Tag(&c.account)) {
-	case protocols.HTTP1, protocols.WebSocket:
-		if c.account.State() != pool.StateUpgraded {
-			c.account.SetCloseReason(reasonDrain)
-			c.closeIdle(fresh)
-		}
-	case protocols.HTTP2, protocols.GRPC:
-		c.account.SetCloseReason(reasonDrain)
-		if c.claim(flagTold) {
-			goAways.Go(c.GoAway) // A client that reads nothing takes a second.
-		}
-	}
-}
-
 // answerTime bounds the wait for what a GOAWAY must not overtake.
 const answerTime = time.Second
 
-// waitAnswered waits until no HTTP/2 or gRPC connection is before a first request that
-// was among its first bytes, and until every client has seen the first GOAWAY: the second would
-// refuse the streams that are on their way.
+// waitAnswered waits until every HTTP/2 client has answered the PING behind its first
+// GOAWAY. By then its server has taken on every stream that was on its way, among them a
+// first request that came with the first bytes. The server's own GOAWAY, which comes next,
+// would refuse them.
 func (s *Server) waitAnswered(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for !s.allAnswered() {
+	for len(s.departures.all((*conn).owesAnswer)) > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -269,17 +216,12 @@ func (s *Server) waitAnswered(ctx context.Context) {
 	}
 }
 
-func (s *Server) allAnswered() bool {
-	for _, a := range s.conns.Conns(pool.Tag(protocols.HTTP2), pool.Tag(protocols.GRPC)) {
-		c, ok := a.Owner().(*conn)
-		if !ok {
-			continue
-		}
-		if told, acked := c.GoneAway(); told && !acked || c.verdict().BeginsRequest() && !c.has(flagAsked) {
-			return false
-		}
-	}
-	return true
+func (c *conn) isServing() bool { return c.stage() == stageServing }
+
+// owesAnswer reports whether the client has not shown that it knows of the first GOAWAY.
+func (c *conn) owesAnswer() bool {
+	_, acked := c.GoneAway()
+	return c.isServing() && c.isHTTP2() && !acked
 }
 
 // waitGone waits for d, or until no connection is left.
@@ -293,8 +235,11 @@ func (s *Server) waitGone(ctx context.Context, d time.Duration) {
 // has had its time, and so has what is idle.
 func (s *Server) waitConnections(ctx context.Context) error {
 	s.cutUnrecognised()
-	if s.telling.Load() {
-		s.tellConns(ctx, 0)
+	if d := &s.departures; d.draining.Load() {
+		d.fresh.Store(0)
+		for _, c := range d.all((*conn).isServing) {
+			d.leave(c, reasonDrain, 0)
+		}
 	}
 	s.waitTaken(ctx)
 	s.closeCustoms()

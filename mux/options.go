@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // Option is one thing that [New] is told.
@@ -19,9 +20,9 @@ type Option func(*Server)
 // generated code and for reflection.Register.
 type GRPCRegistrar = protocols.GRPCRegistrar
 
-// WebSocketHandler serves one WebSocket; see [protocols.WebSocketHandler] for
+// WebSocketHandler serves one WebSocket; see [websocket.Handler] for
 // its context and for how the connection is closed.
-type WebSocketHandler = protocols.WebSocketHandler
+type WebSocketHandler = websocket.Handler
 
 // Configure edits the server's configuration, which starts as [DefaultConfig]:
 //

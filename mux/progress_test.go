@@ -133,6 +133,7 @@ func post(t *testing.T, s *server, version int, body io.Reader, length int64) {
 // TestSlowBody: an upload of declared length must keep its rate, one of any kind must move, and one
 // that moves may take as long as it likes.
 func TestSlowBody(t *testing.T) {
+	t.Parallel()
 	const never = time.Hour
 	for _, test := range []struct {
 		name   string
@@ -150,6 +151,7 @@ func TestSlowBody(t *testing.T) {
 		{"not bounded", protocols.ProgressConfig{}, 20 * time.Millisecond, 50, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			for version := 1; version <= 2; version++ {
 				outcomes := make(chan error, 1)
 				s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(test.config))
@@ -170,6 +172,7 @@ func TestSlowBody(t *testing.T) {
 
 // TestStalledReader: who takes nothing of a response is cut off; who takes it slowly is not.
 func TestStalledReader(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	bothForms(t, func(t *testing.T, s *server) {
 		events := observe(t, s.Server)
@@ -185,6 +188,7 @@ func TestStalledReader(t *testing.T) {
 
 // TestSlowReader: a client that takes a response slowly keeps its connection.
 func TestSlowReader(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: time.Second}))
 	conn := s.dial(t)
@@ -208,6 +212,7 @@ func TestSlowReader(t *testing.T) {
 
 // TestStalledStream: an HTTP/2 stream whose window stays shut is reset, and the other streams of its connection go on.
 func TestStalledStream(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
 	events := observe(t, s.Server)
@@ -248,6 +253,7 @@ func TestStalledStream(t *testing.T) {
 
 // TestStalledTail: the end of a response, whose handler is gone, does not wait for a shut window for ever.
 func TestStalledTail(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.WithHandler(movers(nil)), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
 	events := observe(t, s.Server)
 	conn := s.dial(t)
@@ -263,6 +269,7 @@ func TestStalledTail(t *testing.T) {
 // TestQuietStreams: a stream that has nothing to say for longer than the progress timeout is left alone,
 // in every protocol.
 func TestQuietStreams(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, mux.WithHandler(movers(outcomes)), mux.WithWebSocket(echoWebSocket),
 		impatient(protocols.ProgressConfig{MinBodyRate: 240, BodyGrace: 50 * time.Millisecond, ProgressTimeout: 100 * time.Millisecond}))

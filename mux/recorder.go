@@ -15,7 +15,7 @@ type recorder struct {
 	sent int64 // bytes of the response's body that the handler has written
 	conn *conn // of an HTTP/1.1 request; nil for others
 
-	handshake bool // the request asks for a WebSocket, in HTTP/1.1
+	handshake *handshake // of a WebSocket in HTTP/1.1; nil for other requests
 }
 
 // recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks
@@ -51,7 +51,11 @@ func (r *recorder) decide(code int) {
 		return
 	}
 	r.code = code
-	if c := r.conn; c != nil && c.isTold() && code != http.StatusSwitchingProtocols {
+	c := r.conn
+	if c == nil || code == http.StatusSwitchingProtocols {
+		return
+	}
+	if goesOn := r.handshake == nil || r.handshake.fail(c); !goesOn || c.isTold() {
 		r.Header().Set("Connection", "close")
 	}
 }
@@ -114,7 +118,7 @@ func (r *recorder1) WriteHeader(code int) {
 // Hijack implements [http.Hijacker]. A handler that hijacks before it has answered
 // switches to another protocol.
 func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if r.handshake && !r.conn.takePlace() {
+	if h := r.handshake; h != nil && !h.succeed(r.conn) {
 		return nil, nil, errNoPlace
 	}
 	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()

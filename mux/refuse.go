@@ -53,7 +53,7 @@ func (s *Server) refuse(c *conn, tag pool.Tag) {
 	s.conns.Exempt(&c.account)
 	c.account.SetCloseReason(reasonRefused)
 	polite := !s.tooManyRefusals() && !c.verdict().IsUndecided() && s.conns.Move(&c.account, refusedTag)
-	c.settle()
+	c.advance(stageServing)
 	if polite {
 		switch p := c.verdict().Protocol; {
 		case c.refused == refusedNoMatch:
@@ -79,9 +79,9 @@ func connAge(r *http.Request) time.Duration {
 	return 0
 }
 
-// SetLimits changes how many connections may be open, at once. Connections above
-// a lowered limit stay, but for WebSockets: those that are too many are closed with 1013 (try again later).
-func (s *Server) SetLimits(l pool.Limits) {
+// setLimits bounds the open connections. Connections above a lowered limit stay, except
+// WebSockets: the surplus is closed with 1013 (try again later).
+func (s *Server) setLimits(l pool.Limits) {
 	s.conns.SetLimits(l)
 	s.webSockets.CloseExcess(max(0, l.PerTag[pool.Tag(protocols.WebSocket)]))
 }

@@ -64,6 +64,7 @@ func (s *server) noStepLate(t *testing.T) {
 
 // TestCloseAtOnce: Close waits for no limit to run out, and what it cuts is counted once.
 func TestCloseAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, tt := range unrecognised {
 		t.Run(tt.name, func(t *testing.T) {
 			s := waiting(t, tt.bytes, tt.tls, func(*mux.Config) {})
@@ -85,6 +86,7 @@ func TestCloseAtOnce(t *testing.T) {
 
 // TestForceAtOnce: Force ends a drain as soon as Close would.
 func TestForceAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, tt := range unrecognised {
 		t.Run(tt.name, func(t *testing.T) {
 			s := waiting(t, tt.bytes, tt.tls, func(c *mux.Config) { c.Drain.Delay = time.Hour; c.Drain.Timeout = 2 * time.Hour })

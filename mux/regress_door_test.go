@@ -15,6 +15,7 @@ import (
 
 // TestStreamHandshakeBeforeTold: a WebSocket over HTTP/2 that a client opens before it is told to leave.
 func TestStreamHandshakeBeforeTold(t *testing.T) {
+	t.Parallel()
 	if !inOwnProcess(t) {
 		return
 	}
@@ -51,6 +52,7 @@ func TestStreamHandshakeBeforeTold(t *testing.T) {
 
 // TestProxyHeaderAtDrain: a PROXY header in progress.
 func TestProxyHeaderAtDrain(t *testing.T) {
+	t.Parallel()
 	l, err := listeners.NewProxyListener(listen(t), listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
@@ -78,6 +80,7 @@ func TestProxyHeaderAtDrain(t *testing.T) {
 
 // TestServeMeetsShutdown: Serve and Shutdown at the same moment.
 func TestServeMeetsShutdown(t *testing.T) {
+	t.Parallel()
 	for i := range 150 {
 		m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 		var wg sync.WaitGroup
@@ -110,6 +113,7 @@ func TestServeMeetsShutdown(t *testing.T) {
 
 // TestListenMeetsShutdown: ListenAndServe and Shutdown at the same moment.
 func TestListenMeetsShutdown(t *testing.T) {
+	t.Parallel()
 	for i := range 150 {
 		m := mux.New(mux.Configure(func(c *mux.Config) { noDelay(c); c.Listeners[0].Address = "127.0.0.1:0" }), mux.WithLogger(discard))
 		var wg sync.WaitGroup

@@ -119,11 +119,13 @@ func TestAbortedResponse(t *testing.T) {
 
 // TestTimersAreObservable: each time that runs out is an event with its reason.
 func TestTimersAreObservable(t *testing.T) {
+	t.Parallel()
 	short := mux.Configure(func(c *mux.Config) {
 		c.HTTP2.IdleTimeout, c.GRPC.MaxIdle = 200*time.Millisecond, 200*time.Millisecond
 		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 0, 0
 	})
 	t.Run("HTTP/2 idle", func(t *testing.T) {
+		t.Parallel()
 		s := start(t, false, short)
 		events := observe(t, s.Server)
 		resp, err := s.client(t, 2).Get("http://" + s.addr + "/echo")
@@ -137,6 +139,7 @@ func TestTimersAreObservable(t *testing.T) {
 		}
 	})
 	t.Run("gRPC idle", func(t *testing.T) {
+		t.Parallel()
 		s := start(t, false, short)
 		events := observe(t, s.Server)
 		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
@@ -148,6 +151,7 @@ func TestTimersAreObservable(t *testing.T) {
 		}
 	})
 	t.Run("gRPC age", func(t *testing.T) {
+		t.Parallel()
 		s := start(t, false, mux.Configure(func(c *mux.Config) { c.GRPC.MaxAge, c.GRPC.MaxAgeGrace = 200*time.Millisecond, 100*time.Millisecond }))
 		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
 			t.Fatal(err)
@@ -163,6 +167,7 @@ func TestTimersAreObservable(t *testing.T) {
 	})
 	for _, p := range []protocols.Protocol{protocols.HTTP2, protocols.GRPC} {
 		t.Run(string(p)+" ping", func(t *testing.T) {
+			t.Parallel()
 			s := start(t, false, dead)
 			events := observe(t, s.Server)
 			conn := s.dial(t)

@@ -2,7 +2,7 @@ package mux
 
 import (
 	"errors"
-	"math/rand/v2"
+	"fmt"
 	"slices"
 	"time"
 
@@ -21,85 +21,126 @@ var (
 // Config returns the configuration in force. It must not be changed.
 func (s *Server) Config() Config { return s.live.Load().clone() }
 
-// Plan returns what Reload would change, or every fault of the configuration.
-func (s *Server) Plan(c Config) (Plan, error) {
-	if err := c.Validate(); err != nil {
-		return Plan{}, err
-	}
-	return planOf(s.live.Load(), &c), nil
+// Plan returns what Reload would change, or every fault of the configuration. It does not
+// read certificates.
+func (s *Server) Plan(c Config) (Plan, error) { return s.live.plan(&c) }
+
+// OnReload registers a function that takes part in every change of the configuration. It
+// is called before anything changes, with the configuration in force and the next one,
+// neither of which it may modify. Where it returns an error or panics, nothing changes.
+// It may open what the next configuration needs, and says in a [ReloadPart] how that is
+// put in force or given back.
+//
+// Keys of the caller's own travel in Config.Extra. Functions are called in the order of
+// their registration, one change at a time, and must not call Reload.
+func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
+	s.live.onReload(prepare)
 }
 
-// OnReload registers a check that is asked before each change of the configuration. Where one
-// returns an error, or panics, nothing is changed. The configurations must not be changed by it.
-func (s *Server) OnReload(name string, check func(from, to Config) error) {
-	s.reloads.mu.Lock()
-	defer s.reloads.mu.Unlock()
-	s.reloads.checks = append(s.reloads.checks, reloadCheck{name, check})
-}
-
-// Reload puts another configuration in force while the server runs: whole, or not at all. origin
-// says who wanted it, for [Server.History].
+// Reload puts another configuration in force while the server runs: whole, or not at all.
+// origin names the caller in [Server.History].
 //
-// Keys that are ApplyRuntime take effect at once. The others are applied without refusing a
-// connection or cutting one: addresses that are new are bound first; an address that stays keeps its socket,
-// and other protocol servers take its new connections. Then the clients of what is replaced are told to leave, over
-// Drain.Spread, as they are at a drain, and take the time they need. An address that is no longer there is
-// released once what its kernel queue holds has been accepted.
+// Keys that are ApplyRuntime take effect at once. The others are applied without refusing
+// or cutting a connection. New addresses are bound first. An address that stays keeps its
+// socket, also one that was passed to [Server.Serve], and new protocol servers take its
+// new connections. The clients of what was replaced are told to leave over Drain.Spread,
+// as at a drain, and take the time they need. An address that is not in c is released
+// once the connections in its kernel queue have been accepted. Where neither Listen nor
+// ListenAndServe was called, c.Listeners is not opened.
 //
-// When it fails, nothing has changed, and the error says why: [ErrReloading], [ErrNotServing], every fault of the
-// configuration, an address that cannot be bound, a certificate that is no good, a check that refused.
-// Listeners that were brought by [Server.Serve] keep their socket, too. Certificates' files are not read
-// again unless their listener changes; see [Server.ReloadCertificates].
+// The files of certificates, keys and ticket keys are read again. New handshakes use
+// them; where they differ, that is a change with the path "certificates".
+//
+// Reload returns [ErrReloading], [ErrNotServing], every fault of the configuration, or
+// the error of an address, a certificate or a function of [Server.OnReload]. Then nothing
+// has changed. The first two are not recorded in the history.
 func (s *Server) Reload(c Config, origin string) (Version, error) {
-	return s.reload(c.clone(), origin)
+	return s.live.reload(origin, func(Config) (Config, error) { return c, nil })
 }
 
-func (s *Server) reload(c Config, origin string) (Version, error) {
-	if !s.reloads.busy.TryLock() {
-		return Version{}, ErrReloading
-	}
-	defer s.reloads.busy.Unlock()
-	v := Version{Time: time.Now(), Origin: origin, config: c}
-	plan, err := s.change(&c)
-	v.Changes = plan.Changes
-	switch {
-	case err != nil:
-		v.Outcome, v.Err = OutcomeFailed, err.Error()
-	case len(plan.Changes) == 0:
-		v.Outcome = OutcomeUnchanged
-	default:
-		v.Outcome = OutcomeApplied
-	}
-	return s.reloads.add(v), err
+// ReloadFunc is [Server.Reload] of the configuration that load returns. load is called
+// with the configuration in force, and no other change comes in between. Its error is
+// returned and recorded in the history.
+func (s *Server) ReloadFunc(origin string, load func(Config) (Config, error)) (Version, error) {
+	return s.live.reload(origin, load)
 }
 
-// change puts c in force, or fails without having changed anything.
-func (s *Server) change(c *Config) (Plan, error) {
-	plan, err := s.Plan(*c)
-	if err != nil || len(plan.Changes) == 0 {
-		return plan, err
-	}
-	if !s.isServing() {
-		return plan, ErrNotServing
-	}
-	if err := s.reloads.check(s.live.Load(), c); err != nil {
-		return plan, err
-	}
-	next := s.backend.Load()
+// Rollback is [Server.Reload] of the configuration of an earlier version. It fails for a
+// number that is not in the history, and for a version that was never in force.
+func (s *Server) Rollback(number int, origin string) (Version, error) {
+	return s.live.rollback(number, origin)
+}
+
+// History returns the last versions of the configuration.
+func (s *Server) History() History { return s.live.snapshot() }
+
+// prepareReload opens what a change needs, and returns how to put it in force. It is the
+// reloader's last part, so it is never undone.
+func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
+	plan := planOf(&from, &to)
+	next, ch := s.backend.Load(), &change{endpoints: s.configured()}
+	var err error
 	if plan.needsBackend() {
-		if next, err = s.newBackend(c); err != nil {
-			return plan, err
+		if next, err = s.newBackend(&to); err != nil {
+			return ReloadPart{}, err
 		}
 	}
-	change, err := s.prepare(c, next)
-	if err != nil {
+	abort := func(err error) (ReloadPart, error) {
 		if next != s.backend.Load() {
 			next.close()
 		}
-		return plan, err
+		return ReloadPart{}, err
 	}
-	s.apply(c, change)
-	return plan, nil
+	if len(plan.Changes) > 0 {
+		if ch, err = s.prepare(&to, next); err != nil {
+			return abort(err)
+		}
+	}
+	renewed, err := ch.renew()
+	if err != nil {
+		_ = closeEndpoints(ch.opened)
+		return abort(err)
+	}
+	part := ReloadPart{Commit: func() {
+		for _, use := range renewed {
+			use()
+		}
+		if len(plan.Changes) > 0 {
+			s.apply(&to, ch)
+		}
+	}}
+	if len(renewed) > 0 {
+		part.Changes = []Change{{
+			Path: "certificates", Old: "the files as they were", New: "the files as they are", Apply: ApplyRuntime,
+			How: "new handshakes meet what the files hold now",
+		}}
+	}
+	return part, nil
+}
+
+// renew reads the certificates of the endpoints that stay, and returns one function for
+// each endpoint whose certificate changes.
+func (ch *change) renew() (use []func(), err error) {
+	for _, e := range ch.endpoints {
+		if e.tls == nil {
+			continue
+		}
+		if !slices.Contains(ch.begin, e) {
+			swap, eerr := e.tls.Prepare()
+			if eerr != nil {
+				err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), eerr))
+			} else if swap != nil {
+				use = append(use, swap)
+			}
+			continue
+		}
+		for _, old := range ch.handOver {
+			if old.config.Address == e.config.Address && old.tls != nil && !old.tls.Certificate().Equal(e.tls.Certificate()) {
+				use = append(use, func() {}) // open has read it.
+			}
+		}
+	}
+	return use, err
 }
 
 func (s *Server) isServing() bool {
@@ -130,7 +171,7 @@ func (s *Server) prepare(c *Config, b *backend) (*change, error) {
 	ch := &change{backend: b}
 	left := s.configured()
 	rebuild := b != s.backend.Load()
-	for _, want := range c.Listeners {
+	for _, want := range s.wanted(c) {
 		i := slices.IndexFunc(left, func(e *endpoint) bool { return e.config.Address == want.Address })
 		var e *endpoint
 		var err error
@@ -173,6 +214,17 @@ func (s *Server) prepare(c *Config, b *backend) (*change, error) {
 	return ch, nil
 }
 
+// wanted returns the configured listeners; none where the server serves only listeners that
+// callers of Serve have brought.
+func (s *Server) wanted(c *Config) []listeners.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endpoints == nil && !s.listens {
+		return nil
+	}
+	return c.Listeners
+}
+
 // sameListener reports whether a listener need not be touched.
 func sameListener(a, b listeners.Config) bool {
 	p := new(planner)
@@ -182,8 +234,7 @@ func sameListener(a, b listeners.Config) bool {
 
 // apply makes the change. Nothing of it can fail.
 func (s *Server) apply(c *Config, ch *change) {
-	s.live.Store(c)
-	s.SetLimits(c.limits())
+	s.setLimits(c.limits())
 	_ = s.machine.Configure(c.Drain) // It fails where a drain has begun, which has its own already.
 	s.webSockets.Configure(c.WebSocket)
 	if ch.backend != s.backend.Load() {
@@ -219,23 +270,13 @@ func (s *Server) apply(c *Config, ch *change) {
 
 // retire has the clients of roots that accept no more leave, each at a moment of the spread, and
 // waits until they have. Then it closes the backends that nobody uses any more.
-func (s *Server) retire(roots []*root, spread time.Duration) {
+func (s *Server) retire(roots []*root, over time.Duration) {
 	if len(roots) == 0 {
 		return
 	}
 	_ = waitRoots(s.serving, roots)
-	theirs := func(c *conn) bool { return slices.Contains(roots, c.root) }
-	var leaving []*conn
-	for _, a := range s.conns.Conns() {
-		if c, ok := a.Owner().(*conn); ok && theirs(c) {
-			leaving = append(leaving, c)
-		}
-	}
-	for i, c := range leaving {
-		at := time.Duration((float64(i) + rand.Float64()) / float64(len(leaving)) * float64(spread)) //nolint:gosec // A herd is spread, no secret is made.
-		c.set(flagNoGrace)
-		c.ends.Store(int64(sinceStart() + at)) // The sweep tells it then, as one that has reached its age.
-	}
+	leaving := s.departures.all(func(c *conn) bool { return slices.Contains(roots, c.root) })
+	spread(s.serving, slices.Clone(leaving), over, func(c *conn) { s.departures.leave(c, reasonAge, 0) })
 	tick := time.NewTicker(retireInterval)
 	defer tick.Stop()
 	for slices.ContainsFunc(leaving, func(c *conn) bool { return c.account.State() != pool.StateClosing }) {

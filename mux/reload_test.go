@@ -2,26 +2,33 @@ package mux_test
 
 import (
 	"bufio"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 )
 
-// configured serves a server by its configuration, which edit makes, with the test handlers.
+// configured serves a server by its configuration, which edit makes, with the test
+// handlers.
 func configured(t *testing.T, edit func(*mux.Config)) *server {
 	t.Helper()
 	m := mux.New(
@@ -72,7 +79,8 @@ func (s *server) reload(t *testing.T, edit func(*mux.Config)) mux.Version {
 	return v
 }
 
-// TestReloadPlan: what differs is found, key by key, with how it is applied, and no secret is shown.
+// TestReloadPlan: what differs is found, key by key, with how it is applied, and no
+// secret is shown.
 func TestReloadPlan(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	c := s.Config()
@@ -125,7 +133,8 @@ func TestReloadPlan(t *testing.T) {
 	}
 }
 
-// TestReloadRuntime: limits and times change for what is open, and nobody is refused or sent away.
+// TestReloadRuntime: limits and times change for what is open, and nobody is refused or
+// sent away.
 func TestReloadRuntime(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	conn := s.dial(t)
@@ -150,7 +159,7 @@ func TestReloadRuntime(t *testing.T) {
 			t.Errorf("request %d of 3: Connection: close %v", i+2, resp.Close)
 		}
 	}
-	if got := s.DrainConfig().Spread; got != time.Millisecond {
+	if got := s.Config().Drain.Spread; got != time.Millisecond {
 		t.Errorf("drain.spread %v", got)
 	}
 	if v := s.reload(t, func(*mux.Config) {}); v.Outcome != mux.OutcomeUnchanged {
@@ -158,9 +167,10 @@ func TestReloadRuntime(t *testing.T) {
 	}
 }
 
-// TestReloadServers: what the protocols' servers are made with changes for new connections, and the old ones
-// end by themselves: a stream that is open lives on.
+// TestReloadServers: what the protocols' servers are made with changes for new
+// connections, and the old ones end by themselves: a stream that is open lives on.
 func TestReloadServers(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.GRPC.MaxRecvBytes = 1000 })
 	old := testpb.NewTestServiceClient(s.grpcClient(t))
 	stream, err := old.FullDuplexCall(t.Context())
@@ -208,9 +218,10 @@ func TestReloadServers(t *testing.T) {
 	eventually(t, "the old servers are gone", func() bool { return s.Backends() == 1 })
 }
 
-// TestReloadAddress: a new address is served before the old one is released, what is in flight there ends
-// by itself, and idle connections are closed.
+// TestReloadAddress: a new address is served before the old one is released, what is in
+// flight there ends by itself, and idle connections are closed.
 func TestReloadAddress(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(*mux.Config) {})
 	idle := s.dial(t)
 	r := bufio.NewReader(idle)
@@ -241,8 +252,10 @@ func TestReloadAddress(t *testing.T) {
 	})
 }
 
-// TestReloadKeepsSocket: while the listener's settings change over and over, no connection is refused or lost.
+// TestReloadKeepsSocket: while the listener's settings change over and over, no
+// connection is refused or lost.
 func TestReloadKeepsSocket(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.Drain.Spread = 20 * time.Millisecond })
 	var stop atomic.Bool
 	failed := make(chan error, 4)
@@ -301,14 +314,19 @@ func TestReloadFails(t *testing.T) {
 	taken := listen(t)
 	defer taken.Close()
 	refusal := errors.New("not on a Friday")
-	s.OnReload("the operator", func(_, to mux.Config) error {
+	var opened, closed int
+	s.OnReload(func(_, _ mux.Config) (mux.ReloadPart, error) {
+		opened++
+		return mux.ReloadPart{Undo: func() { closed++ }, Commit: func() { t.Error("committed") }}, nil
+	})
+	s.OnReload(func(_, to mux.Config) (mux.ReloadPart, error) {
 		if to.HTTP1.MaxConnections == 13 {
-			return refusal
+			return mux.ReloadPart{}, refusal
 		}
 		if to.HTTP1.MaxConnections == 14 {
 			panic("fourteen")
 		}
-		return nil
+		return mux.ReloadPart{}, nil
 	})
 	before := s.Config()
 	free := freeAddress(t)
@@ -345,6 +363,9 @@ func TestReloadFails(t *testing.T) {
 			_ = l.Close()
 		}
 	}
+	if opened != 4 || closed != opened {
+		t.Errorf("a function of OnReload was asked %d times and undone %d times", opened, closed)
+	}
 }
 
 // TestHistory: the last 20 versions are kept, and each that was in force can be again.
@@ -354,12 +375,12 @@ func TestHistory(t *testing.T) {
 	for i := range 25 {
 		s.reload(t, func(c *mux.Config) { c.Limits.PerAddress = 1000 + i })
 	}
-	history := s.History()
+	history := s.History().Versions
 	if len(history) != 20 || history[19].Number != 26 || history[0].Number != 7 {
 		t.Fatalf("%d versions, from %d to %d", len(history), history[0].Number, history[len(history)-1].Number)
 	}
 	v, err := s.Rollback(20, "operator")
-	if err != nil || v.Number != 27 || v.Origin != "rollback to version 20 by operator" {
+	if err != nil || v.Number != 27 || v.Origin != "operator, rollback to 20" {
 		t.Errorf("%+v, %v", v, err)
 	}
 	if got := s.Config().Limits.PerAddress; got != 1018 {
@@ -376,7 +397,8 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestReloadAtTheWrongTime: before the server serves and once it drains, there is nothing to change.
+// TestReloadAtTheWrongTime: before the server serves and once it drains, there is nothing
+// to change.
 func TestReloadAtTheWrongTime(t *testing.T) {
 	m := mux.New(mux.WithLogger(discard))
 	c := m.Config()
@@ -406,8 +428,10 @@ func TestReloadBrought(t *testing.T) {
 	}
 }
 
-// TestReloadWebSocket: WebSockets of a server that is replaced get 1001 and an end; those of others stay.
+// TestReloadWebSocket: WebSockets of a server that is replaced get 1001 and an end; those
+// of others stay.
 func TestReloadWebSocket(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) {
 		c.Listeners = append(c.Listeners, listeners.Config{Address: freeAddress(t)})
 	})
@@ -429,5 +453,134 @@ func TestReloadWebSocket(t *testing.T) {
 	_ = staying.CloseNow()
 	if !slices.Contains(s.Config().Listeners[0].Protocols, "http1") {
 		t.Error("not in force")
+	}
+}
+
+// TestReloadOfLimitsHolds: limits that a reload has changed stay as they are when another
+// key changes later, and where connections wait at the limit they go on doing so.
+func TestReloadOfLimitsHolds(t *testing.T) {
+	s := start(t, false)
+	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
+	s.reload(t, func(c *mux.Config) {
+		c.Limits.MaxConnections, c.Limits.OnLimit = 2, pool.Wait
+		c.WebSocket.MaxConnections = 1
+	})
+	s.reload(t, func(c *mux.Config) { c.HTTP1.MaxRequests = 1000 })
+	ws := s.webSocket(t)
+	client := s.client(t, 1)
+	if _, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/ws", &websocket.DialOptions{HTTPClient: client}); err == nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a second WebSocket: %v", err)
+	}
+	client.CloseIdleConnections()
+	eventually(t, "one connection", func() bool { return len(s.Connections()) == 1 })
+	second, third := s.hold(t), s.dial(t)
+	if _, err := io.WriteString(third, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = third.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := third.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection too many: %v", err)
+	}
+	_ = second.Close()
+	_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if resp, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("once there is room: %v, %v", resp, err)
+	}
+	_ = ws.CloseNow()
+}
+
+// TestReloadOfServeAlone: where callers of Serve bring all listeners, a reload does not
+// open the configured address.
+func TestReloadOfServeAlone(t *testing.T) {
+	address := freeAddress(t)
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Listeners = []listeners.Config{{Address: address}} }))
+	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
+	s.reload(t, func(c *mux.Config) { c.HTTP2.MaxStreams, c.Limits.MaxConnections = 17, 99 })
+	if conn, err := net.Dial("tcp", address); err == nil {
+		_ = conn.Close()
+		t.Error("the configured address is open")
+	}
+	if got := s.Addrs(); len(got) != 0 {
+		t.Errorf("addresses %v", got)
+	}
+}
+
+// TestReloadExtra: the embedder's own keys are changed together with the server's, stand
+// in the same version, and come back at a rollback.
+func TestReloadExtra(t *testing.T) {
+	s := configured(t, func(c *mux.Config) { c.Extra = "a" })
+	inForce := "a"
+	s.OnReload(func(from, to mux.Config) (mux.ReloadPart, error) {
+		if from.Extra != inForce {
+			t.Errorf("from %v, in force is %s", from.Extra, inForce)
+		}
+		was, is := from.Extra.(string), to.Extra.(string)
+		part := mux.ReloadPart{Commit: func() { inForce = is }}
+		if was != is {
+			part.Changes = []mux.Change{{Path: "own", Old: was, New: is, Apply: mux.ApplyRuntime, How: "at once"}}
+		}
+		return part, nil
+	})
+	v := s.reload(t, func(c *mux.Config) { c.Extra, c.HTTP1.MaxRequests = "b", 7 })
+	if len(v.Changes) != 2 || v.Changes[0].Path != "http1.max_requests" || v.Changes[1].Path != "own" || inForce != "b" {
+		t.Errorf("%+v, in force %s", v, inForce)
+	}
+	if v := s.reload(t, func(c *mux.Config) { c.Extra = "c" }); v.Number != 3 || len(v.Changes) != 1 || inForce != "c" {
+		t.Errorf("%+v, in force %s", v, inForce)
+	}
+	if v := s.reload(t, func(*mux.Config) {}); v.Number != 3 || v.Outcome != mux.OutcomeUnchanged {
+		t.Errorf("%+v", v)
+	}
+	faulty := errors.New("not YAML")
+	v, err := s.ReloadFunc("file", func(c mux.Config) (mux.Config, error) {
+		c.Extra = "d"
+		return c, faulty
+	})
+	if !errors.Is(err, faulty) || v.Number != 4 || v.Err != "not YAML" || inForce != "c" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if v, err = s.Rollback(2, "operator"); err != nil || v.Number != 5 || inForce != "b" || s.Config().Extra != "b" {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestReloadCertificates: files that have changed are read at every reload, and one that
+// is broken is a reason to change nothing.
+func TestReloadCertificates(t *testing.T) {
+	ca := newAuthority(t)
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write := func() {
+		t.Helper()
+		pair := ca.issue(t, "server.test")
+		der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+			if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write()
+	s := configured(t, func(c *mux.Config) { c.Listeners[0].TLS = listeners.TLSConfig{Cert: cert, Key: key} })
+	if v := s.reload(t, func(*mux.Config) {}); v.Outcome != mux.OutcomeUnchanged {
+		t.Errorf("%+v", v)
+	}
+	first := s.Certificates()[s.addr]
+	write()
+	v := s.reload(t, func(c *mux.Config) { c.HTTP1.MaxRequests = 7 })
+	second := s.Certificates()[s.addr]
+	if len(v.Changes) != 2 || v.Changes[1].Path != "certificates" || second.Equal(first) {
+		t.Errorf("%+v", v)
+	}
+	if err := os.WriteFile(key, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := s.Config()
+	c.HTTP1.MaxRequests = 8
+	if v, err := s.Reload(c, "test"); err == nil || s.Config().HTTP1.MaxRequests != 7 || !s.Certificates()[s.addr].Equal(second) {
+		t.Errorf("%+v, %v", v, err)
 	}
 }

@@ -63,7 +63,7 @@ func (b *book) end(c *conn, started begun, code int, failed bool) time.Duration 
 func (s *Server) countHTTP(b *book, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	e := s.beginHTTP(b, c, r)
 	finished := false
-	defer func() { s.endHTTP(&e, rec, r, finished) }()
+	defer func() { s.endHTTP(r.Context(), &e, rec, finished) }()
 	serve(w, r)
 	rec.decide(http.StatusOK)
 	finished = true
@@ -88,7 +88,7 @@ func (s *Server) beginHTTP(b *book, c *conn, r *http.Request) entry {
 }
 
 // endHTTP books the end of a request. A handler that has not finished has panicked.
-func (s *Server) endHTTP(e *entry, rec *recorder, r *http.Request, finished bool) {
+func (s *Server) endHTTP(ctx context.Context, e *entry, rec *recorder, finished bool) {
 	code := rec.status()
 	if !finished && rec.code == 0 {
 		// net/http closes the connection or resets the stream without an answer.
@@ -96,7 +96,7 @@ func (s *Server) endHTTP(e *entry, rec *recorder, r *http.Request, finished bool
 	}
 	took := e.book.end(e.conn, e.started, code, !finished || code >= http.StatusInternalServerError)
 	if e.asked != nil {
-		s.logAccess(r.Context(), e.conn, *e.asked, outcome{e.book.protocol, e.started.number, code, rec.sent, took})
+		s.logAccess(ctx, e.conn, *e.asked, outcome{e.book.protocol, e.started.number, code, rec.sent, took})
 	}
 }
 

@@ -29,8 +29,7 @@ type root struct {
 	// dispatched nor closed yet. Accept alone adds to it.
 	unsettled sync.WaitGroup
 	// ending is set when nothing more is accepted.
-	ending     atomic.Bool
-	departures sync.Mutex // guards flagLeaving of all connections, and the deadline that belongs to it
+	ending atomic.Bool
 	// done is closed when nothing more comes out of this root.
 	done chan struct{}
 }
@@ -67,7 +66,7 @@ func (r *root) configure(c *Config) {
 		Settings:           r.backend.settings,
 		Transport:          r.allow.transport(r.backend.config.GRPC.Transport),
 		MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
-		OnFlood:            r.server.flooded,
+		OnFlood:            r.server.departures.flooded,
 	}
 	refused := normal
 	refused.Settings = nil
@@ -99,17 +98,14 @@ func (r *root) admit(raw net.Conn) *conn {
 	c.refused = refusalOf(s.add(c, raw))
 	r.unsettled.Add(1)
 	c.Init(&c.account)
-	switch socket := raw.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		_ = c.identify() // There is no header.
-	case *tls.Conn:
+	if socket, ok := raw.(*tls.Conn); ok {
 		// The caller of Serve brought a TLS listener of its own.
 		c.rare().tls = socket
 	}
-	if s.cutting.Load() || c.refused != notRefused && s.tooManyRefusals() {
+	if cutting := s.cutting.Load(); cutting || c.refused != notRefused && s.tooManyRefusals() {
 		c.decide(protocols.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
-		if s.cutting.Load() {
-			c.set(flagCut)
+		if cutting {
+			c.account.SetCloseReason(reasonDrain)
 		}
 		_ = c.Close()
 		return nil

@@ -1,11 +1,11 @@
 package mux
 
 import (
-	"net"
 	"net/http"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // serveHTTP is the root handler of every HTTP server here: whatever a connection
@@ -16,15 +16,26 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		if state := c.TLSState(); state != nil {
 			r.TLS = state
 		}
-		if !c.has(flagAsked) {
-			c.set(flagAsked)
-		}
 	}
 	if r.ProtoMajor == 2 {
 		s.serveHTTP2(c, w, r)
 	} else {
 		s.serveHTTP1(c, w, r)
 	}
+}
+
+// isDone reports whether the connection is to be left after this request: it has reached
+// its age, or had all its requests but this one.
+func (c *conn) isDone(maxRequests uint64) bool {
+	return c != nil && !c.isTold() && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests || c.overAge() >= 0)
+}
+
+// doneReason returns why a connection is done.
+func (c *conn) doneReason() string {
+	if c.overAge() >= 0 {
+		return reasonAge
+	}
+	return reasonRequests
 }
 
 // backendOf returns the servers of a request's connection, which is nil for one that came in some other way.
@@ -41,22 +52,18 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		running.Add(1)
 		defer running.Add(-1)
 	}
-	if c.hasServed(s.live.Load().HTTP2.MaxRequests) {
-		if c.verdict().Protocol == protocols.HTTP1 {
-			w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
-		} else {
-			if c.overAge() < 0 {
-				c.account.SetCloseReason(reasonRequests)
-			}
-			s.leaveNow(c)
-		}
+	if h2 := &s.live.Load().HTTP2; c.isDone(h2.MaxRequests) {
+		s.departures.leaveNow(c, c.doneReason(), h2.MaxAgeGrace)
+	}
+	if c.isTold() && !c.isHTTP2() {
+		w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
 	}
 	if isGRPC(r) && c.allowed().grpc {
 		s.backendOf(c).grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
 		return
 	}
 	book, serve := &s.requests.http2, s.route
-	if protocols.IsExtendedConnect(r) {
+	if websocket.IsExtendedConnect(r) {
 		book, serve = &s.requests.webSocket, s.serveExtendedConnect
 	}
 	if deny := c.denial(r); deny != nil {
@@ -75,10 +82,10 @@ func (s *Server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	c, _ := connOf(r.Context())
 	if !s.backendOf(c).config.HTTP2.WebSocket {
-		protocols.RefuseExtendedConnect(w)
+		websocket.RefuseExtendedConnect(w)
 		return
 	}
-	protocols.ServeWebSocketStream(w, r, http.HandlerFunc(s.routeHandshake))
+	websocket.ServeStream(w, r, http.HandlerFunc(s.routeHandshake))
 }
 
 // routeHandshake leaves a WebSocket handshake to the handler for all of them, or to where it is mounted.
@@ -91,62 +98,46 @@ func (s *Server) routeHandshake(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
-	if c.isTold() || c.hasServed(s.live.Load().HTTP1.MaxRequests) {
+	upgrades := len(r.Header["Upgrade"]) > 0 // Hardly any request does.
+	if h1 := &s.live.Load().HTTP1; !upgrades && c.isDone(h1.MaxRequests) {
+		s.departures.leaveNow(c, c.doneReason(), h1.MaxAgeGrace)
+	}
+	if c.isTold() {
 		w.Header().Set("Connection", "close")
 	}
-	upgrades := len(r.Header["Upgrade"]) > 0 // Hardly any request does.
 	if upgrades && s.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
 		s.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
 		return
 	}
 	if c != nil && r.ContentLength != 0 {
-		c.unset(flagDeclared)
-		if r.ContentLength > 0 {
-			c.set(flagDeclared)
-		}
-		c.set(flagBody)
+		body := &c.rare().body
+		body.begin(r)
+		defer body.handled()
 	}
 	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if deny := c.denial(r); deny != nil {
 		s.countHTTP(&s.requests.http1, c, &rec.recorder, rec, r, deny)
 		return
 	}
-	if !upgrades || !protocols.IsWebSocketUpgrade(r) {
+	if !upgrades || !websocket.IsUpgrade(r) {
 		s.countHTTP(&s.requests.http1, c, &rec.recorder, rec, r, s.route)
 		return
 	}
-	rec.handshake = true
-	s.countHandshake(c, rec, r)
-	if c != nil && c.account.State() != pool.StateUpgraded {
-		// The handshake was refused, so the connection goes on as HTTP.
-		s.conns.Move(&c.account, pool.Tag(protocols.HTTP1))
-	}
-}
-
-// routeUpgrade serves the handshake of an HTTP/1.1 connection, or refuses it where there is no place for another
-// WebSocket, whoever would serve it.
-func (s *Server) routeUpgrade(w http.ResponseWriter, r *http.Request) {
-	if c, ok := needsPlace(r); ok && s.conns.Full(pool.Tag(protocols.WebSocket)) {
-		s.conns.Reject(pool.Tag(protocols.WebSocket), pool.ReasonLimit)
-		s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: pool.Tag(protocols.WebSocket), Reason: pool.ReasonLimit})
-		protocols.RefuseWebSocket(w)
-		return
-	}
-	s.routeHandshake(w, r)
+	s.serveHandshake(c, rec, r)
 }
 
 // mayUpgradeH2C reports whether a connection may go on in HTTP/2: never one with
 // TLS, where ALPN has chosen (RFC 7540 section 3.2), nor one that is told to leave.
 func (s *Server) mayUpgradeH2C(c *conn) bool {
 	a := c.allowed()
-	return s.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !s.telling.Load()
+	return s.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !s.departures.draining.Load()
 }
 
 // h2cUpgraded moves a connection that has become HTTP/2 to its pool.
 func h2cUpgraded(r *http.Request) {
 	if c, ok := connOf(r.Context()); ok {
 		c.root.server.conns.Move(&c.account, pool.Tag(protocols.HTTP2))
-		c.setEnd(protocols.AgeLimit(c.account.Opened(), c.root.server.maxAge(pool.Tag(protocols.HTTP2))))
+		c.setDue(protocols.AgeLimit(c.account.Opened(), c.root.server.maxAge(pool.Tag(protocols.HTTP2))))
 	}
 }
 
@@ -163,11 +154,4 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.handler.ServeHTTP(w, r)
-}
-
-// trackState is the http.Server hook that keeps the account's state.
-func trackState(nc net.Conn, state http.ConnState) {
-	if c, ok := nc.(*conn); ok {
-		c.track(state)
-	}
 }

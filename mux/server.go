@@ -21,6 +21,7 @@ import (
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // ErrServerClosed is returned by Serve and ListenAndServe after a shutdown.
@@ -50,20 +51,19 @@ type Server struct {
 	sniffTimes requests.Durations               // from the first wait for bytes to the verdict
 	tlsTimes   requests.Durations               // of handshakes that succeeded
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
-	webSockets *protocols.WebSockets
+	webSockets *websocket.Server
 	livez      http.Handler
 	readyz     http.Handler
-	notices    notices
+	departures departures
 
 	startOnce sync.Once
 	startErr  error
 	startedAt time.Time
 
-	// live is the configuration in force, and backend the servers that new
-	// connections go to. Reload replaces them, and what they point to does not change.
-	live    atomic.Pointer[Config]
+	// live has the configuration in force and changes it. backend is the servers that new
+	// connections go to; a reload replaces it.
+	live    *reloader
 	backend atomic.Pointer[backend]
-	reloads reloads
 
 	// accepting ends when nothing more is to be accepted, serving with the drain.
 	accepting, serving        context.Context
@@ -71,10 +71,9 @@ type Server struct {
 	// handing ends when custom listeners have had their time to take connections.
 	handing     context.Context
 	stopHanding context.CancelFunc
-	// stopping is set at the same time, telling when clients are told to leave,
-	// and cutting when every connection is to be closed.
-	stopping, telling, cutting atomic.Bool
-	background                 background
+	// stopping is set at the same time, and cutting when every connection is to be closed.
+	stopping, cutting atomic.Bool
+	background        background
 	// admission is held by whoever waits for room for a connection, so that one place is taken once.
 	admission sync.Mutex
 
@@ -110,7 +109,7 @@ func New(options ...Option) *Server {
 		s.logger = slog.Default()
 	}
 	c := s.initial.clone()
-	s.live.Store(&c)
+	s.live = newReloader(c, s.isServing, s.prepareReload)
 	s.configErr = c.Validate()
 	s.conns.SetTimeouts(timeoutReasons...)
 	s.conns.SetLimits(c.limits())
@@ -119,13 +118,10 @@ func New(options ...Option) *Server {
 	s.serving, s.stopServing = context.WithCancel(context.Background())
 	s.handing, s.stopHanding = context.WithCancel(context.Background())
 	s.conns.Observe(s.logEvent)
-	s.webSockets = protocols.NewWebSockets(c.WebSocket, s.logger, protocols.WebSocketHooks{
-		Reserve: reserveWebSocket,
-		Release: releaseWebSocket,
-		Opened:  webSocketOpened,
-		Counter: countMessages,
-		Ended:   webSocketEnded,
-	})
+	s.webSockets = websocket.New(c.WebSocket, s.logger)
+	s.departures.conns, s.departures.webSockets = &s.conns, s.webSockets
+	s.departures.background, s.departures.serving = &s.background, s.serving
+	s.departures.fresh.Store(int64(freshTime))
 	s.machine = lifecycle.New(c.Drain, lifecycle.Actions{
 		Announce:        s.announce,
 		StopAccepting:   s.stopAccepting,
@@ -152,7 +148,6 @@ func (s *Server) start() error {
 		}
 		s.startedAt = time.Now()
 		s.use(b)
-		s.reloads.begin(*c)
 		s.background.run(func() { s.sweepConns(s.serving) })
 	})
 	if s.startErr != nil {
@@ -288,22 +283,6 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// ReloadCertificates reads the configured certificates again. Connections that
-// are open keep theirs. A pair that is no good leaves the old one in use, and is what the error is about.
-func (s *Server) ReloadCertificates() (changed bool, err error) {
-	for _, e := range s.configured() {
-		if e.tls == nil {
-			continue
-		}
-		did, lerr := e.tls.Reload()
-		changed = changed || did
-		if lerr != nil {
-			err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), lerr))
-		}
-	}
-	return changed, err
-}
-
 // Certificates returns the certificates in use, by the address of their listener.
 func (s *Server) Certificates() map[string]*x509.Certificate {
 	certificates := make(map[string]*x509.Certificate)
@@ -321,8 +300,11 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 	if c.refused == notRefused && c.root.allow.refuses(c.verdict()) {
 		c.refused = refusedNoMatch
 	}
+	if tag == webSocketTag && !c.root.allow.webSocket {
+		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
+	}
 	if c.refused == notRefused {
-		moved, full := s.conns.MoveWithin(&c.account, s.roomFor(c, tag))
+		moved, full := s.conns.MoveWithin(&c.account, tag)
 		if !full {
 			if !moved {
 				_ = c.Close() // The account was closed by the drain; the layers above it go too.
@@ -333,9 +315,8 @@ func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
 			if tag == pool.Tag(protocols.GRPC) && c.seldom().state != nil {
 				c.showByAddr()
 			}
-			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
-			c.settle()
-			return true
+			c.setDue(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
+			return c.advance(stageServing)
 		}
 		c.refused = refusedLimit
 	}
@@ -354,13 +335,4 @@ func (s *Server) maxAge(tag pool.Tag) time.Duration {
 	default:
 		return 0
 	}
-}
-
-// roomFor returns the pool that a connection goes to. A WebSocket for which there
-// is no room, or that the listener does not serve, is an HTTP/1.1 connection whose handshake will be refused.
-func (s *Server) roomFor(c *conn, tag pool.Tag) pool.Tag {
-	if tag == pool.Tag(protocols.WebSocket) && (!c.root.allow.webSocket || s.conns.Full(tag)) {
-		return pool.Tag(protocols.HTTP1)
-	}
-	return tag
 }

@@ -142,7 +142,7 @@ func (s *Server) Servers() []ServerInfo {
 		native[protocols.HTTP1] = b.http1
 		native[protocols.HTTP2] = b.http2
 		native[protocols.GRPC] = b.grpc.Native
-		native[protocols.WebSocket] = b.webSocket
+		native[protocols.WebSocket] = b.http1
 	}
 	addresses := s.addresses()
 	infos := make([]ServerInfo, 0, len(builtin))

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"sync"
 
-	"github.com/coder/websocket"
+	coder "github.com/coder/websocket"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // WebSocket returns an HTTP handler that accepts WebSocket handshakes and serves
@@ -19,55 +21,133 @@ import (
 //
 //	routes.Handle("/ws", mux.WebSocket(echo))
 //
-// A request that is no handshake is answered 426, or 400 over HTTP/2, one from a
-// page of a foreign origin 403. Behind another server than a [Server] of this package it
-// works with the default settings, and nothing drains it.
+// It answers 426 to a request that is no handshake, or 400 over HTTP/2, and 403 to a page
+// of a foreign origin. Behind another server than a [Server] of this package it works with
+// the default settings, and no drain closes its WebSockets.
 func WebSocket(h WebSocketHandler) http.Handler {
 	if h == nil {
 		panic("mux: WebSocket without a handler")
 	}
-	return &webSocketHandler{serve: h, elsewhere: sync.OnceValue(func() http.Handler {
-		return protocols.NewWebSockets(protocols.DefaultWebSocketConfig(), slog.Default(), protocols.WebSocketHooks{}).Handler(h)
+	return &webSocketHandler{serve: h, elsewhere: sync.OnceValue(func() *websocket.Server {
+		return websocket.New(protocols.DefaultWebSocketConfig(), slog.Default())
 	})}
 }
 
-// webSocketHandler is what [WebSocket] returns. It is a type of its own so that it can be told from others.
+// webSocketHandler is what [WebSocket] returns. isBare looks for the type.
 type webSocketHandler struct {
 	serve     WebSocketHandler
-	elsewhere func() http.Handler // behind another server
+	elsewhere func() *websocket.Server // for requests of another server
 }
 
 // ServeHTTP implements [http.Handler].
 func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, ok := connOf(r.Context())
 	if !ok {
-		h.elsewhere().ServeHTTP(w, r)
+		if session := h.elsewhere().Accept(r.Context(), w, r, nil); session != nil {
+			session.Serve(h.serve)
+		}
 		return
 	}
-	c.root.server.webSockets.Handler(h.serve).ServeHTTP(w, r)
+	s, ctx := c.root.server, r.Context()
+	rec, _ := w.(*recorder1)
+	detaches := rec != nil && rec.handshake != nil && rec.handshake.detached != nil
+	if detaches {
+		ctx = rec.handshake.detached
+	}
+	session := s.webSockets.Accept(ctx, w, r, c)
+	if session == nil {
+		return
+	}
+	if c.isTold() {
+		s.webSockets.Leave(c) // The connection was told before it was a WebSocket.
+	}
+	if detaches {
+		rec.handshake.session, rec.handshake.serve = session, h.serve
+		return
+	}
+	session.Serve(h.serve)
 }
 
-// countHandshake serves the handshake of an HTTP/1.1 connection. Its request is over when the WebSocket is, which may be
-// after the return.
-func (s *Server) countHandshake(c *conn, rec *recorder1, r *http.Request) {
-	e := s.beginHTTP(&s.requests.webSocket, c, r)
-	end := func(finished bool) { s.endHTTP(&e, &rec.recorder, r, finished) }
-	finished := false
-	if s.isBare(r) {
-		protocols.LetDetach(rec.ResponseWriter, end)
+// CountMessages implements [websocket.Owner].
+func (c *conn) CountMessages(received, sent int) { c.account.CountMessages(received, sent) }
+
+// WebSocketEnds implements [websocket.Owner].
+func (c *conn) WebSocketEnds(r *http.Request, reason string) {
+	switch {
+	case r.ProtoMajor == 1:
+		c.account.SetCloseReason(reason)
+	case reason == websocket.EndedPingTimeout:
+		c.root.server.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Tag: webSocketTag, Reason: reason})
 	}
+}
+
+const webSocketTag = pool.Tag(protocols.WebSocket)
+
+// handshake is the part of a recorder that only a WebSocket handshake in HTTP/1.1 needs.
+type handshake struct {
+	reserved bool // the pool of WebSockets keeps a place for the connection
+	// detached is the context of a session that may outlive the HTTP handler, with the
+	// request's values. It is nil where the session may not.
+	detached context.Context //nolint:containedctx // It waits for a session.
+	// These are set where the handler has returned and left the session behind.
+	session *websocket.Session
+	serve   WebSocketHandler
+}
+
+// serveHandshake serves a WebSocket handshake in HTTP/1.1. c is nil for a request that
+// came in some other way.
+//
+// Where no middleware runs code after the handler, the session is served by a goroutine of
+// its own. Then net/http lets go of its connection, buffers and stack: an idle WebSocket
+// takes 8 KB instead of 22.
+func (s *Server) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
+	e := s.beginHTTP(&s.requests.webSocket, c, r)
+	h := new(handshake)
+	rec.handshake = h
+	if s.isBare(r) {
+		h.detached = context.WithoutCancel(r.Context())
+	}
+	finished := false
 	defer func() {
-		if !protocols.IsDetached(rec.ResponseWriter) {
-			end(finished)
+		if h.session != nil {
+			return
 		}
+		if answered := rec.code != 0 && rec.code != http.StatusSwitchingProtocols; c != nil && !answered && c.account.State() != pool.StateUpgraded {
+			h.fail(c)
+		}
+		s.endHTTP(r.Context(), &e, &rec.recorder, finished)
 	}()
-	s.routeUpgrade(rec, r)
+	if s.reserve(c, h) {
+		s.routeHandshake(rec, r)
+	} else {
+		websocket.Refuse(rec)
+	}
 	rec.decide(http.StatusOK)
+	finished = true
+	if h.session != nil {
+		rec.ResponseWriter = nil // It would keep net/http's connection.
+		go s.serveDetached(&e, &rec.recorder)
+	}
+}
+
+// serveDetached serves a session whose HTTP handler has returned, as net/http would: it
+// logs a panic, behind which the connection is closed.
+func (s *Server) serveDetached(e *entry, rec *recorder) {
+	defer logPanic(e.conn)
+	finished := false
+	defer func() { s.endHTTP(rec.handshake.detached, e, rec, finished) }()
+	rec.handshake.session.Serve(rec.handshake.serve)
 	finished = true
 }
 
-// isBare reports whether a handshake goes straight to what [WebSocket] has returned: nobody in between waits for its end. Between
-// it and the handler there must be nobody of ours either who does: see routeUpgrade.
+// logPanic is deferred. It recovers from a panic and logs it as net/http does.
+func logPanic(c *conn) {
+	if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so.
+		c.root.backend.http1.ErrorLog.Printf("http: panic serving %v: %v\n%s", c.RemoteAddr(), v, debug.Stack())
+	}
+}
+
+// isBare reports whether no middleware stands between s and a handler of [WebSocket].
 func (s *Server) isBare(r *http.Request) bool {
 	h := s.webSocketHandler
 	if h == nil {
@@ -87,82 +167,61 @@ func (s *Server) isBare(r *http.Request) bool {
 // maxNestedRoutes is how many ServeMuxes may be mounted in each other for isBare to look through them.
 const maxNestedRoutes = 8
 
-// ReadMessage reads a message into buf and closes the connection with 1007 where
-// text is not UTF-8; see [protocols.ReadMessage].
-func ReadMessage(ctx context.Context, c *websocket.Conn, buf *bytes.Buffer) (websocket.MessageType, error) {
-	return protocols.ReadMessage(ctx, c, buf)
-}
-
-// webSocketOpened moves a connection that has become a WebSocket to its pool. One
-// that has a WebSocket on one of its streams is still an HTTP/2 connection.
-func webSocketOpened(r *http.Request) {
-	if c, ok := needsPlace(r); ok {
-		c.root.server.conns.MoveReserved(&c.account, pool.Tag(protocols.WebSocket))
-	}
-}
-
-// countMessages returns what counts the messages of a WebSocket on its connection.
-func countMessages(r *http.Request) func(received, sent int) {
-	if c, ok := connOf(r.Context()); ok {
-		return c.account.CountMessages
-	}
-	return nil
-}
-
-// webSocketEnded records why a WebSocket is about to be closed.
-func webSocketEnded(r *http.Request, reason string) {
-	c, ok := connOf(r.Context())
-	switch {
-	case !ok:
-	case r.ProtoMajor == 1:
-		c.account.SetCloseReason(reason)
-	case reason == protocols.EndedPingTimeout:
-		c.root.server.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Tag: pool.Tag(protocols.WebSocket), Reason: reason})
-	}
-}
-
-// reserveWebSocket takes a place in the pool of WebSockets for a handshake.
-func reserveWebSocket(r *http.Request) bool {
-	c, ok := needsPlace(r)
-	if !ok {
+// reserve keeps a place in the pool of WebSockets until the handshake is answered, unless
+// the connection is there since it was recognised. It reports false where the pool is full.
+func (s *Server) reserve(c *conn, h *handshake) bool {
+	if c == nil || s.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}
-	if c.root.server.conns.Reserve(pool.Tag(protocols.WebSocket)) {
-		c.set(flagReserved)
-		return true
+	full := s.conns.Full(webSocketTag)
+	if full || !s.conns.Reserve(webSocketTag) {
+		s.conns.Reject(webSocketTag, pool.ReasonLimit)
+		if full { // Otherwise Reserve has reported it.
+			s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: webSocketTag, Reason: pool.ReasonLimit})
+		}
+		return false
 	}
-	c.root.server.conns.Reject(pool.Tag(protocols.WebSocket), pool.ReasonLimit)
-	return false
+	h.reserved = true
+	return true
 }
 
-// releaseWebSocket gives the place back.
-func releaseWebSocket(r *http.Request) {
-	if c, ok := needsPlace(r); ok {
-		c.unset(flagReserved)
-		c.root.server.conns.Release(pool.Tag(protocols.WebSocket))
-	}
-}
-
-// errNoPlace is what a handler gets that takes over the connection of a handshake when there is no place for another WebSocket.
+// errNoPlace is what a handler gets that hijacks the connection of a handshake when the
+// pool of WebSockets is full. It can only be full if the handler has answered before.
 var errNoPlace = errors.New("mux: too many WebSockets")
 
-// takePlace moves the connection of a handshake to the pool of WebSockets, for a handler that takes it over
-// by itself. It reports false where that is full. c may be nil.
-func (c *conn) takePlace() bool {
-	if c == nil || c.has(flagReserved) {
+// succeed moves the connection to the pool of WebSockets, as it is hijacked. It reports
+// false where the pool is full. c may be nil.
+func (h *handshake) succeed(c *conn) bool {
+	switch {
+	case c == nil:
+		return true
+	case h.reserved:
+		h.reserved = false
+		c.root.server.conns.MoveReserved(&c.account, webSocketTag)
+		return true
+	default:
+		_, full := c.root.server.conns.MoveWithin(&c.account, webSocketTag)
+		return !full
+	}
+}
+
+// fail has the connection of a refused handshake go on in the pool of HTTP/1.1. It reports
+// false where that pool is full, so that the connection must be closed.
+func (h *handshake) fail(c *conn) (goesOn bool) {
+	conns := &c.root.server.conns
+	if h.reserved {
+		h.reserved = false
+		conns.Release(webSocketTag)
+	}
+	if conns.Tag(&c.account) != webSocketTag {
 		return true
 	}
-	_, full := c.root.server.conns.MoveWithin(&c.account, pool.Tag(protocols.WebSocket))
+	_, full := conns.MoveWithin(&c.account, pool.Tag(protocols.HTTP1))
 	return !full
 }
 
-// needsPlace returns the connection of a handshake that would bring it into the
-// pool of WebSockets: not one that is there since its first bytes, nor one of
-// HTTP/2, which stays where it is.
-func needsPlace(r *http.Request) (*conn, bool) {
-	c, ok := connOf(r.Context())
-	if !ok || r.ProtoMajor != 1 {
-		return nil, false
-	}
-	return c, c.root.server.conns.Tag(&c.account) != pool.Tag(protocols.WebSocket)
+// ReadMessage reads a message into buf and closes the connection with 1007 where
+// text is not UTF-8; see [websocket.ReadMessage].
+func ReadMessage(ctx context.Context, c *coder.Conn, buf *bytes.Buffer) (coder.MessageType, error) {
+	return websocket.ReadMessage(ctx, c, buf)
 }

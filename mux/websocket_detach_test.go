@@ -18,6 +18,7 @@ import (
 // TestWebSocketBehindHandlers: a WebSocket is served behind the return of its request's handler where nobody can tell, and
 // within it where somebody waits for that; it is booked and logged alike, when it is over.
 func TestWebSocketBehindHandlers(t *testing.T) {
+	t.Parallel()
 	routed := func(pattern string, h http.Handler) http.Handler {
 		m := http.NewServeMux()
 		m.Handle(pattern, h)
@@ -52,7 +53,9 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 			"panics":  {panics: true, code: -1},
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
 				var log lines
+				var serverLog syncBuffer
 				contexts := make(chan context.Context, 1)
 				h := func(ctx context.Context, c *websocket.Conn, r *http.Request) error {
 					if within := strings.Contains(string(debug.Stack()), "(*Server).serveHTTP("); within == form.detached {
@@ -74,7 +77,8 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 					}
 					return want.err
 				}
-				s := start(t, false, form.options(h), mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))))
+				s := start(t, false, form.options(h), mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))),
+					mux.WithLogger(recordingLog(&serverLog)))
 				ws := s.webSocket(t)
 				ctx := <-contexts
 				if got := s.Stats().Requests["websocket"].InFlight; got != 1 || ctx.Err() != nil || len(log.all(t)) > 0 {
@@ -97,6 +101,9 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 				if diff := cmp.Diff(line, log.all(t)); diff != "" {
 					t.Errorf("access log (-want +got):\n%s", diff)
 				}
+				eventually(t, "a panic to be logged", func() bool {
+					return strings.Contains(serverLog.String(), "http: panic serving ") == want.panics
+				})
 				failed := s.Stats().Requests["websocket"].ErrorRate > 0
 				if failed != want.panics {
 					t.Errorf("booked as failed: %v, want %v", failed, want.panics)

@@ -3,6 +3,7 @@ package protocols
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 )
 
@@ -332,4 +333,15 @@ func check(ok bool, key string, value any, want string) error {
 		return nil
 	}
 	return fmt.Errorf("protocols: %s: %v must be %s", key, value, want)
+}
+
+// AgeLimit returns when a connection that was opened at some time reaches the age limit: at
+// a random moment within a tenth of it, so that connections which began together do not
+// end together. It is zero for no limit.
+func AgeLimit(opened time.Time, limit time.Duration) time.Time {
+	if limit <= 0 {
+		return time.Time{}
+	}
+	tenth := limit / 10
+	return opened.Add(limit - tenth + rand.N(2*tenth+1)) //nolint:gosec // It spreads a herd and makes no secret.
 }

@@ -54,6 +54,15 @@ func (c *Conn) Init(inner net.Conn) {
 // not to be had from it.
 func (c *Conn) NetConn() net.Conn { return c.inner }
 
+// Direct returns the connection that c wraps once c adds nothing to its bytes: the peek
+// buffer is empty, and it is not HTTP/2. Before, it returns nil.
+func (c *Conn) Direct() net.Conn {
+	if c.early.Load() != nil || c.h2.Load() != nil {
+		return nil
+	}
+	return c.inner
+}
+
 // Verdict returns what Sniff returned. Before that it is the zero Verdict.
 func (c *Conn) Verdict() Verdict { return c.verdict.expand() }
 

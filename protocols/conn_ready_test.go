@@ -1,7 +1,6 @@
 package protocols
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -130,34 +129,5 @@ func TestReadOnReadyWithoutSocket(t *testing.T) {
 	}
 	if pool.out != 0 {
 		t.Errorf("%d buffers are missing", pool.out)
-	}
-}
-
-// TestWatchedConnReads: what is longer than the reader's buffer is read ahead, what is shorter is not, and nothing is lost between the two.
-func TestWatchedConnReads(t *testing.T) {
-	client, server := tcpPair(t)
-	c := watch(&countedConn{TCPConn: server}, nil)
-	p := make([]byte, webSocketBuffer)
-	for _, size := range []int{10, webSocketBuffer - 1, 5 * webSocketBuffer, 7, 7} {
-		sent := bytes.Repeat([]byte{byte(size)}, size)
-		if _, err := client.Write(sent); err != nil {
-			t.Fatal(err)
-		}
-		var got []byte
-		ahead := false
-		for len(got) < size {
-			n, err := c.Read(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, p[:n]...)
-			ahead = ahead || c.ahead.buffered()
-		}
-		if !bytes.Equal(got, sent) {
-			t.Errorf("%d bytes came as %x", size, got)
-		}
-		if want := size > 2*webSocketBuffer; ahead != want {
-			t.Errorf("%d bytes: read ahead is %t, want %t", size, ahead, want)
-		}
 	}
 }

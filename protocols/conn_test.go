@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"flag"
 	"io"
 	"math/big"
 	"net"
@@ -21,7 +22,22 @@ import (
 	"golang.org/x/net/nettest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// atOnce is how many tests run in parallel unless -parallel says otherwise. They wait most
+// of the time, so there are more of them than processors.
+const atOnce = "8"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(atOnce); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// wireTime bounds every wait for the peer. No test is about this bound.
+const wireTime = 20 * time.Second
 
 // tcpPair returns two ends of a loopback connection, closed with the test.
 func tcpPair(tb testing.TB) (client, server *net.TCPConn) {

@@ -3,7 +3,6 @@ package protocols
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -243,51 +242,6 @@ func FuzzClassifySplit(f *testing.F) {
 			t.Errorf("verdict (-want +got):\n%s", diff)
 		}
 	})
-}
-
-// errSeen ends a handshake whose ClientHello was looked at.
-var errSeen = errors.New("seen")
-
-// FuzzClientHello has crypto/tls's server as its oracle: what that sees of a
-// ClientHello is what we see.
-func FuzzClientHello(f *testing.F) {
-	hello := clientHelloBytes(f, &tls.Config{ServerName: "example.org", NextProtos: []string{"h2", "http/1.1"}})
-	f.Add(hello)
-	f.Add(splitRecords(hello, 100))
-	f.Add(clientHelloBytes(f, &tls.Config{MaxVersion: tls.VersionTLS12}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var want *ClientHello
-		config := &tls.Config{GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-			want = &ClientHello{ServerName: info.ServerName, ALPN: info.SupportedProtos}
-			return nil, errSeen
-		}}
-		err := tls.Server(&replayConn{Reader: bytes.NewReader(b)}, config).Handshake()
-		answer, got := ParseClientHello(b)
-		switch {
-		case want == nil && err == io.EOF && answer == Match:
-			t.Fatalf("a hello %+v, where crypto/tls needs more", got)
-		case want == nil:
-		case answer == NoMatch && hasOddRecord(b):
-		case answer != Match:
-			t.Fatalf("answer = %v, want %v of %+v", answer, Match, want)
-		default:
-			if diff := cmp.Diff(*want, got); diff != "" {
-				t.Fatalf("hello (-want +got):\n%s", diff)
-			}
-		}
-	})
-}
-
-// hasOddRecord reports what crypto/tls takes before or within a ClientHello
-// and no client sends: a warning, or a version that was never assigned.
-func hasOddRecord(b []byte) bool {
-	for len(b) >= tlsRecordHeaderLen {
-		if b[0] != tlsRecordHandshake || b[1] != tlsMajorVersion || b[2] > tlsMaxMinorVersion {
-			return true
-		}
-		b = b[min(len(b), tlsRecordHeaderLen+int(b[3])<<8+int(b[4])):]
-	}
-	return false
 }
 
 // A replayConn reads what it was given and writes nowhere.

@@ -222,6 +222,7 @@ func (c *heraldConn) Write(p []byte) (int, error) {
 // TestDeadlineDuringGoAway: one that the server sets meanwhile holds afterwards. It takes real time, because a
 // bubble's clock stands still while a goroutine waits for a mutex.
 func TestDeadlineDuringGoAway(t *testing.T) {
+	t.Parallel()
 	client, server := net.Pipe()
 	defer client.Close()
 	inner := &heraldConn{server, make(chan struct{}, 2)}

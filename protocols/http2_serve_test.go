@@ -48,6 +48,7 @@ func tellContext(w http.ResponseWriter, r *http.Request) {
 
 // TestServeHTTP2IsServe: a client and the hooks cannot tell ServeHTTP2 from net/http's Serve.
 func TestServeHTTP2IsServe(t *testing.T) {
+	t.Parallel()
 	type serveFunc func(*http.Server, net.Listener) error
 	seen := func(t *testing.T, serve serveFunc) []string {
 		states := &stateLog{closed: make(chan struct{}, 1)}
@@ -161,6 +162,35 @@ func TestServeHTTP2ClosesOthers(t *testing.T) {
 		}
 		if first, _, _ := strings.Cut(logged.String(), "\n"); first != test.logs {
 			t.Errorf("%s: logged %q, want %q", test.name, first, test.logs)
+		}
+	}
+}
+
+// TestServerSettingsOfferWebSockets: the SETTINGS offer what was asked for, or nothing is served.
+func TestServerSettingsOfferWebSockets(t *testing.T) {
+	c := DefaultHTTP2Config()
+	plain, err := ServerSettings(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offered := announcesExtendedConnect(plain)
+	c.WebSocket = true
+	if _, err := ServerSettings(c); errors.Is(err, ErrNoExtendedConnect) == offered {
+		t.Errorf("offered is %v, error %v", offered, err)
+	}
+	for _, test := range []struct {
+		payload string
+		want    bool
+	}{
+		{"", false},
+		{"\x00\x08\x00\x00\x00\x01", true},
+		{"\x00\x08\x00\x00\x00\x00", false},
+		{"\x00\x05\x00\x00\x40\x00\x00\x08\x00\x00\x00\x01", true},
+		{"\x00\x08\x00\x00", false},
+	} {
+		frame := append(make([]byte, frameHeaderLen), test.payload...)
+		if got := announcesExtendedConnect(frame); got != test.want {
+			t.Errorf("%q: %v, want %v", test.payload, got, test.want)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -97,6 +99,26 @@ func (w errorLogWriter) Write(p []byte) (int, error) {
 	}
 	w.logger.Log(context.Background(), level, msg)
 	return len(p), nil
+}
+
+// ErrNoExtendedConnect is returned where WebSockets over HTTP/2 are asked for and
+// this process's net/http does not offer them. It reads its own switch once,
+// when the process starts, so that neither a program nor a //go:debug line can set it:
+// the environment must have it before.
+var ErrNoExtendedConnect = errors.New("protocols: http2.websocket: net/http has extended CONNECT (RFC 8441) switched off; start the process with GODEBUG=http2xconnect=1 in its environment")
+
+// settingEnableConnectProtocol is SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 section 3).
+const settingEnableConnectProtocol = 0x8
+
+// announcesExtendedConnect reports whether a SETTINGS frame lets the client open streams by extended CONNECT.
+func announcesExtendedConnect(frame []byte) bool {
+	payload := frame[min(frameHeaderLen, len(frame)):]
+	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
+		if binary.BigEndian.Uint16(payload) == settingEnableConnectProtocol {
+			return binary.BigEndian.Uint32(payload[2:]) == 1
+		}
+	}
+	return false
 }
 
 // settingsTimeout bounds ServerSettings, which talks to a server in this process.

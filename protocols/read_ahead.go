@@ -9,6 +9,32 @@ import (
 // that has many streams, and a bigger buffer would be copied from more than it saves.
 const readAheadSize = 4 << 10
 
+// ReadAhead is for package websocket.
+type ReadAhead = readAhead
+
+// NewReadAhead returns a ReadAhead for a connection, or nil where it has no raw socket.
+func NewReadAhead(conn net.Conn) *ReadAhead { return newReadAhead(conn) }
+
+// Buffered reports whether the next Read is served from the buffer.
+func (r *readAhead) Buffered() bool { return r.buffered() }
+
+// ReadOnce reads from the connection into p, without reading ahead. Nothing may be buffered.
+func (r *readAhead) ReadOnce(p []byte) (int, error) {
+	r.own = p
+	_, n, err := r.read(len(p), &r.own)
+	r.own = nil
+	return n, err
+}
+
+// ownBuffer is a mem.BufferPool with one buffer, the caller's.
+type ownBuffer []byte
+
+// Get returns the buffer.
+func (b *ownBuffer) Get(int) *[]byte { return (*[]byte)(b) }
+
+// Put does nothing.
+func (b *ownBuffer) Put(*[]byte) {}
+
 // A readAhead saves system calls to a server that reads a connection in small pieces, as net/http does with HTTP/2: a read
 // for the header of each frame, and another for its payload. It takes as much as is there
 // into a buffer and serves small reads from that. The buffer is taken when there is something to read
@@ -22,6 +48,7 @@ type readAhead struct {
 
 	kept     *[]byte // Nil where nothing is buffered.
 	off, end int32   // What is unread of kept.
+	own      ownBuffer
 }
 
 // notAhead stands for connections that are read as they are.

@@ -12,6 +12,9 @@ import (
 // same connection, instead of opening a new one each time.
 const refusalTime = time.Second
 
+// retryAfter is how long a refused client is told to wait, in seconds (RFC 9110 section 10.2.3).
+const retryAfter = "1"
+
 // RefuseHTTP1 answers an HTTP/1.1 client whose connection is one too many, and
 // closes the connection. What the client still sends is read for a moment, so
 // that it gets to see the answer instead of a reset (RFC 9112 section 9.6).

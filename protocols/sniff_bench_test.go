@@ -1,7 +1,6 @@
 package protocols
 
 import (
-	"crypto/tls"
 	"io"
 	"net"
 	"testing"
@@ -103,15 +102,6 @@ func BenchmarkSniff(b *testing.B) {
 				sniffOnce(&c, inner, config, buf)
 			}
 		})
-	}
-}
-
-// BenchmarkParseClientHello parses a hello of common length.
-func BenchmarkParseClientHello(b *testing.B) {
-	hello := clientHelloBytes(b, &tls.Config{ServerName: "example.org", NextProtos: []string{"h2", "http/1.1"}})
-	b.ReportAllocs()
-	for b.Loop() {
-		ParseClientHello(hello)
 	}
 }
 

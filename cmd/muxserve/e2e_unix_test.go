@@ -55,7 +55,7 @@ func TestDrain(t *testing.T) {
 	for _, mode := range []string{"off", "self-signed"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, "--tls", mode, "--drain-delay=200ms")
+			p := start(t, "--tls", mode, "--drain-delay=200ms", "--drain-spread=1s")
 			ctx, admin := t.Context(), httpClient(t, false)
 
 			const messages = 6
@@ -156,7 +156,8 @@ func TestDrainThatCutsExitsWith3(t *testing.T) {
 
 func TestUnixSocket(t *testing.T) {
 	t.Parallel()
-	// The system's limit for a socket's path is about 100 bytes, and t.TempDir may be longer.
+	// The system's limit for a socket's path is about 100 bytes, and t.TempDir may be
+	// longer.
 	dir, err := os.MkdirTemp("", "mux") //nolint:usetesting // Its paths are too long, see above.
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +180,8 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// TestReload replaces the certificate and then breaks it; the server is told by SIGHUP, or sees for itself.
+// TestReload replaces the certificate and then breaks it; the server is told by SIGHUP,
+// or sees for itself.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	for name, told := range map[string]bool{"SIGHUP": true, "watch": false} {

@@ -30,7 +30,8 @@ type badReload struct {
 	want  string
 }
 
-// badReloads returns the kinds of files that must not be taken. One would have a listener at the address untaken. The settings' own tests have many more texts.
+// badReloads returns the kinds of files that must not be taken. One would have a listener
+// at the address untaken. The settings' own tests have many more texts.
 func badReloads(t *testing.T, dir, taken, untaken string) []badReload {
 	t.Helper()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -95,8 +96,9 @@ func (b badReload) put(t *testing.T, r *reloadable) {
 	}
 }
 
-// TestFaultyReloads has clients of every protocol at work while one file after the other is no good: they notice
-// nothing, nobody is refused, and each file is one line in the log.
+// TestFaultyReloads has clients of every protocol at work while one file after the other
+// is no good: they notice nothing, nobody is refused, and each file is one line in the
+// log.
 func TestFaultyReloads(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -141,7 +143,8 @@ func TestFaultyReloads(t *testing.T) {
 	}
 }
 
-// checkOneLine wants as many lines of errors as there were faulty files, the last of which is about this one.
+// checkOneLine wants as many lines of errors as there were faulty files, the last of
+// which is about this one.
 func checkOneLine(t *testing.T, bad badReload, log string, faults int) {
 	t.Helper()
 	lines := strings.Split(log, "level=ERROR")
@@ -153,7 +156,8 @@ func checkOneLine(t *testing.T, bad badReload, log string, faults int) {
 	}
 }
 
-// listeningSocket returns the kernel's number of the socket that the service port is; empty where there is no /proc.
+// listeningSocket returns the kernel's number of the socket that the service port is;
+// empty where there is no /proc.
 func (r *reloadable) listeningSocket(t *testing.T) string {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")
@@ -178,7 +182,8 @@ func (r *reloadable) listeningSocket(t *testing.T) string {
 	return ""
 }
 
-// steadyLoad asks in every protocol, over connections that must last until stop is called, and over new ones.
+// steadyLoad asks in every protocol, over connections that must last until stop is
+// called, and over new ones.
 func (r *reloadable) steadyLoad(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -220,7 +225,8 @@ func (r *reloadable) steadyLoad(t *testing.T) (stop func()) {
 	}
 }
 
-// sameConnection returns a function that asks, and fails when the answer comes over another connection than the first.
+// sameConnection returns a function that asks, and fails when the answer comes over
+// another connection than the first.
 func sameConnection(t *testing.T, c *http.Client, u *url.URL) func() error {
 	t.Helper()
 	var first uint64

@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReloadTellsServiceManager: a reload is announced by RELOADING with the monotonic clock, and ended by READY.
+// TestReloadTellsServiceManager: a reload is announced by RELOADING with the monotonic
+// clock, and ended by READY.
 func TestReloadTellsServiceManager(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "notify")
@@ -36,6 +37,12 @@ func TestReloadTellsServiceManager(t *testing.T) {
 		}
 	})
 	p := startWith(t, []string{"NOTIFY_SOCKET=" + path}, textLog, "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--drain-delay=0")
+	// The process says that it is ready after it has printed its addresses.
+	eventually(t, "READY", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(said) > 0
+	})
 	p.signal(t, syscall.SIGHUP)
 	p.logged(t, "certificates unchanged", 1)
 	p.signal(t, syscall.SIGTERM)

@@ -32,7 +32,8 @@ type reloadable struct {
 	client *http.Client
 }
 
-// startReloadable runs the binary with a file of this text, which has the ports 0 for both listeners in it.
+// startReloadable runs the binary with a file of this text, which has the ports 0 for
+// both listeners in it.
 func startReloadable(t *testing.T, text string, args ...string) *reloadable {
 	t.Helper()
 	r := &reloadable{file: filepath.Join(t.TempDir(), "muxserve.yaml"), client: httpClient(t, false)}
@@ -102,7 +103,8 @@ func (r *reloadable) reloadMetric(t *testing.T) string {
 
 const anyPorts = "listeners: [{address: \"127.0.0.1:0\"}]\nadmin: {address: \"127.0.0.1:0\"}\ndrain: {spread: 0s}\n"
 
-// TestReloadHistory goes through all that a reload can come to, by every way to ask for one.
+// TestReloadHistory goes through all that a reload can come to, by every way to ask for
+// one.
 func TestReloadHistory(t *testing.T) {
 	t.Parallel()
 	r := startReloadable(t, anyPorts)
@@ -171,8 +173,8 @@ func TestReloadOwnKeys(t *testing.T) {
 	}
 }
 
-// TestWatchSymlinks swaps a directory as Kubernetes does with a ConfigMap. A faulty file is reported once, and again when it
-// is faulty in another way.
+// TestWatchSymlinks swaps a directory as Kubernetes does with a ConfigMap. A faulty file
+// is reported once, and again when it is faulty in another way.
 func TestWatchSymlinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

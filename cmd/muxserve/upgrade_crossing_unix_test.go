@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// TestTermCrossesUpgrade sends SIGTERM to the old process when the new one serves but has not told the
-// service manager yet, which is busy. What the new one has accepted must not be cut after a second.
+// TestTermCrossesUpgrade sends SIGTERM to the old process when the new one serves but has
+// not told the service manager yet, which is busy. What the new one has accepted must not
+// be cut after a second.
 func TestTermCrossesUpgrade(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "notify")

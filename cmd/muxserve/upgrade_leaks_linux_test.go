@@ -19,8 +19,8 @@ func descriptors(t *testing.T, pid int) int {
 	return len(files)
 }
 
-// TestUpgradesLeakNothing counts the descriptors over failed upgrades and over generations, and looks at what
-// the last one has in its environment.
+// TestUpgradesLeakNothing counts the descriptors over failed upgrades and over
+// generations, and looks at what the last one has in its environment.
 func TestUpgradesLeakNothing(t *testing.T) {
 	t.Parallel()
 	path := install(t)

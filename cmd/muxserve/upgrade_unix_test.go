@@ -257,7 +257,8 @@ func TestSignalDuringUpgrade(t *testing.T) {
 	path := install(t)
 	p := startInstalled(t, path, textLog, "--drain-delay=0")
 	started := filepath.Join(t.TempDir(), "started")
-	replace(t, path, "trap '' TERM; echo >"+started+"; while :; do sleep 1; done")
+	// It is one process: a child of it would keep the socket for a while.
+	replace(t, path, "trap '' TERM; echo >"+started+"; exec sleep 60")
 	p.signal(t, syscall.SIGUSR2)
 	eventually(t, "the new process has started", func() bool {
 		_, err := os.Stat(started)

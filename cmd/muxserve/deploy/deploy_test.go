@@ -1,4 +1,5 @@
-// Package deploy_test holds the recipes to the defaults and profiles of package lifecycle.
+// Package deploy_test holds the recipes to the defaults and profiles of package
+// lifecycle.
 package deploy_test
 
 import (
@@ -47,7 +48,7 @@ func profile(t *testing.T, name string) lifecycle.Config {
 // TestTimes checks that whoever kills waits for the longest drain, and that a balancer
 // notices one within its delay.
 func TestTimes(t *testing.T) {
-	k8s, haproxy, nlb := profile(t, lifecycle.ProfileKubernetes), profile(t, lifecycle.ProfileHAProxy), profile(t, lifecycle.ProfileNLB)
+	k8s, haproxy, nlb := profile(t, "k8s"), profile(t, "haproxy"), profile(t, "nlb")
 	probes := number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?periodSeconds: (\d+)`) *
 		number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?failureThreshold: (\d+)`)
 	haproxyChecks := number(t, "haproxy.cfg", `inter (\d+)s`) * number(t, "haproxy.cfg", `fall (\d+)`)

@@ -51,17 +51,19 @@ func (c *fakeConfiguration) Rollback(number int, origin string) (mux.Version, er
 	return exampleVersion(), c.err
 }
 
-func (c *fakeConfiguration) Versions() (current int, history []mux.Version) {
-	return exampleVersion().Number, []mux.Version{
+// exampleHistory is the history of a server whose last reload has failed.
+func exampleHistory() mux.History {
+	return mux.History{Current: exampleVersion().Number, Versions: []mux.Version{
 		{Number: 1, Time: exampleTime, Origin: "start", Outcome: mux.OutcomeApplied},
 		exampleVersion(),
 		{Number: 3, Time: exampleTime, Origin: "watch", Outcome: mux.OutcomeFailed, Err: "muxserve.yaml:1: not YAML"},
-	}
+	}}
 }
 
 func (c *fakeConfiguration) Token() string { return c.token }
 
-// ask sends a request to the pages of a configuration. It comes from this machine unless edit says something else.
+// ask sends a request to the pages of a configuration. It comes from this machine unless
+// edit says something else.
 func ask(t *testing.T, c Configuration, method, path string, edit func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
@@ -247,7 +249,8 @@ func TestConfigForms(t *testing.T) {
 	}
 }
 
-// TestSetAddress: the host of the address in force is answered, the one before is not any more.
+// TestSetAddress: the host of the address in force is answered, the one before is not any
+// more.
 func TestSetAddress(t *testing.T) {
 	t.Parallel()
 	p := New(example(), Options{Address: "old.internal:1"})

@@ -29,7 +29,8 @@ func scrapePhases(ctx context.Context, p *Pages) map[string]string {
 	return phases
 }
 
-// TestPhaseMetric follows the phase of a server through its drain: each scrape has 1 for one of them.
+// TestPhaseMetric follows the phase of a server through its drain: each scrape has 1 for
+// one of them.
 func TestPhaseMetric(t *testing.T) {
 	t.Parallel()
 	s := mux.New(

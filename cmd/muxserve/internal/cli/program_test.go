@@ -122,7 +122,8 @@ func TestManIsRoff(t *testing.T) {
 	}
 }
 
-// completed returns what bash offers behind a line, whose last word is the one being written.
+// completed returns what bash offers behind a line, whose last word is the one being
+// written.
 func completed(t *testing.T, bash, line string) []string {
 	t.Helper()
 	var script strings.Builder

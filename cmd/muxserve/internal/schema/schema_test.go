@@ -154,8 +154,9 @@ var beside = []struct{ path, keys string }{
 	{"health.overloaded_above", "degraded_above: 0.1"},
 }
 
-// laxer are keys for which the schema takes what is refused: it knows no addresses, directories and
-// names of cipher suites, and of no key that another one makes needed or wrong.
+// laxer are keys for which the schema takes what is refused: it knows no addresses,
+// directories and names of cipher suites, and of no key that another one makes needed or
+// wrong.
 var laxer = map[string][]string{
 	"listeners[].address":                {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
 	"admin.address":                      {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
@@ -175,7 +176,8 @@ var laxer = map[string][]string{
 // exponent is a whole number to JSON, and refused for that it is one to few people.
 const exponent = "1e3"
 
-// TestSchemaTakesWhatIsTaken loads files with one key, and wants the schema to refuse what Load refuses.
+// TestSchemaTakesWhatIsTaken loads files with one key, and wants the schema to refuse
+// what Load refuses.
 func TestSchemaTakesWhatIsTaken(t *testing.T) {
 	t.Parallel()
 	schema := readSchema(t)
@@ -210,7 +212,8 @@ func TestSchemaTakesWhatIsTaken(t *testing.T) {
 	}
 }
 
-// fileWith returns a file with a value in the key at path, and with what that key needs beside it.
+// fileWith returns a file with a value in the key at path, and with what that key needs
+// beside it.
 func fileWith(path, value string) string {
 	names := strings.Split(path, ".")
 	text := names[len(names)-1] + ": " + value

@@ -128,7 +128,8 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// TestUnreadableFiles has no file without permission: root, whom tests may run as, reads those.
+// TestUnreadableFiles has no file without permission: root, whom tests may run as, reads
+// those.
 func TestUnreadableFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -43,8 +43,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// FuzzFile reads any file: it is refused with faults that name their line, or what it says can be
-// written, and says the same when it is read again.
+// FuzzFile reads any file: it is refused with faults that name their line, or what it
+// says can be written, and says the same when it is read again.
 func FuzzFile(f *testing.F) {
 	for _, tests := range [][]badFile{badSyntax, badKeys, badValues} {
 		for _, tt := range tests {

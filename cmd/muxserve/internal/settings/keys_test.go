@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestEveryKeySaysHowItIsApplied wants each key declared, at its field, as one that takes effect on
-// what runs or one that does not.
+// TestEveryKeySaysHowItIsApplied wants each key declared, at its field, as one that takes
+// effect on what runs or one that does not.
 func TestEveryKeySaysHowItIsApplied(t *testing.T) {
 	t.Parallel()
 	for _, k := range Keys() {

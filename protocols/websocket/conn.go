@@ -1,0 +1,191 @@
+package websocket
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// watchedConn is the connection under a WebSocket. It notes whether a goroutine waits for
+// the client and how often it was heard, counts messages, reads ahead, and writes a
+// message that comes in pieces as one. So coder/websocket can have small buffers.
+//
+// One goroutine at a time may call Read, and one Write: coder/websocket has a lock for
+// each. The other methods may be called at any time.
+type watchedConn struct {
+	net.Conn
+
+	session *Session // set before the first Read, Write or Close
+
+	// These belong to the reader.
+	early    *bytes.Reader // what came with the handshake; nil once it is read
+	in       input
+	received messageCounter
+
+	// reads is odd while a goroutine waits for bytes, and each such wait adds 2. It stands
+	// in for a clock: the sweep remembers when it has seen which number.
+	reads atomic.Uint32
+
+	out    frameWriter // belongs to the writer
+	abrupt atomic.Bool // close without waiting for the client
+}
+
+// newWatchedConn returns the connection of which early was read with the handshake. It
+// keeps early.
+func newWatchedConn(c net.Conn, early []byte) *watchedConn {
+	below := c
+	// What stands above the socket serves requests, of which there are no more.
+	if d, ok := c.(interface{ Direct() net.Conn }); ok {
+		if direct := d.Direct(); direct != nil {
+			below = direct
+		}
+	}
+	w := &watchedConn{Conn: c, in: newInput(below)}
+	if len(early) > 0 {
+		w.early = bytes.NewReader(early)
+	}
+	w.out.to = below
+	return w
+}
+
+// Read implements [net.Conn].
+func (c *watchedConn) Read(p []byte) (n int, err error) {
+	switch {
+	case c.early != nil:
+		if n, _ = c.early.Read(p); c.early.Len() == 0 {
+			c.early = nil
+		}
+	case c.in.buffered():
+		n, err = c.in.read(p)
+	default:
+		c.reads.Add(1)
+		n, err = c.in.read(p)
+		c.reads.Add(1)
+	}
+	if n > 0 {
+		if messages := c.received.count(p[:n]); messages > 0 {
+			c.count(messages, 0)
+		}
+	}
+	return n, err
+}
+
+// Write implements [net.Conn]. It may keep a part of a message until the rest comes.
+func (c *watchedConn) Write(p []byte) (int, error) {
+	messages, err := c.out.write(p)
+	if err != nil {
+		return 0, err
+	}
+	if messages > 0 {
+		c.count(0, messages)
+	}
+	return len(p), nil
+}
+
+func (c *watchedConn) count(received, sent int) {
+	if owner := c.session.owner; owner != nil {
+		owner.CountMessages(received, sent)
+	}
+}
+
+// isReading reports whether a goroutine waits for bytes, and how many such waits have ended.
+func (c *watchedConn) isReading() (reading bool, before uint32) {
+	n := c.reads.Load()
+	return n%2 == 1, n / 2
+}
+
+// How long, and for how many bytes, Close goes on reading.
+const (
+	closeLinger      = 250 * time.Millisecond
+	closeLingerBytes = 1 << 20
+)
+
+// Close implements [net.Conn]. It reads for a moment what the client still sends: the
+// kernel answers unread bytes with a reset, and then the client may lose what it has not
+// read either (RFC 6455 section 7.1.1).
+func (c *watchedConn) Close() error {
+	c.session.closing()
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && !c.abrupt.Load() && half.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger))
+		_, _ = io.CopyN(io.Discard, struct{ io.Reader }{c.Conn}, closeLingerBytes)
+	}
+	return c.Conn.Close()
+}
+
+// input reads a connection. This type is all that knows how the layers below read ahead.
+type input struct {
+	from  net.Conn
+	ahead *protocols.ReadAhead // nil where from has no raw socket
+	long  bool                 // the last wait brought as much as there was room for
+}
+
+func newInput(c net.Conn) input { return input{from: c, ahead: protocols.NewReadAhead(c)} }
+
+// isCheap reports whether small reads cost no more than big ones.
+func (i *input) isCheap() bool {
+	_, isTLS := i.from.(*tls.Conn)
+	return isTLS || i.ahead != nil
+}
+
+// buffered reports whether the next read is served from memory.
+func (i *input) buffered() bool { return i.ahead != nil && i.ahead.Buffered() }
+
+// read reads ahead only if the last wait filled p. Most messages are short and
+// come one by one, and taking a buffer for each would be 2 % of ws-echo.
+func (i *input) read(p []byte) (n int, err error) {
+	switch {
+	case i.ahead == nil || len(p) == 0:
+		return i.from.Read(p)
+	case i.ahead.Buffered():
+		return i.ahead.Read(p)
+	case i.long:
+		n, err = i.ahead.Read(p)
+	default:
+		n, err = i.ahead.ReadOnce(p)
+	}
+	i.long = n == len(p)
+	return n, err
+}
+
+const (
+	// smallBuffer is the size of the two buffers that coder/websocket keeps for life. It
+	// holds a frame's header and a short message behind it.
+	smallBuffer = 128
+	// largeBuffer is used where small reads would be system calls. It is net/http's size.
+	largeBuffer = 4 << 10
+)
+
+// hijacker hijacks for coder/websocket, with buffers of its own. It remembers the connection.
+type hijacker struct {
+	http.ResponseWriter
+
+	conn *watchedConn
+}
+
+var _ http.Hijacker = (*hijacker)(nil)
+
+// Hijack implements [http.Hijacker].
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := rw.Writer.Flush(); err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	h.conn = newWatchedConn(conn, bytes.Clone(early))
+	size := largeBuffer
+	if h.conn.in.isCheap() {
+		size = smallBuffer
+	}
+	return h.conn, bufio.NewReadWriter(bufio.NewReaderSize(h.conn, size), bufio.NewWriterSize(h.conn, smallBuffer)), nil
+}

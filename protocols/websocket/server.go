@@ -1,0 +1,289 @@
+// Package websocket serves WebSockets on requests of HTTP servers: handshakes of HTTP/1.1
+// (RFC 6455), and extended CONNECT on streams of HTTP/2 (RFC 8441).
+package websocket
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	coder "github.com/coder/websocket"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// A Handler serves one WebSocket. The WebSocket is closed when the handler returns: with
+// 1000 after nil, and with 1011 after an error, unless it was closed before.
+//
+// The context ends when the server tells the client to leave, after it has closed the
+// WebSocket with 1001 (going away). A client that disappears shows in the next Read or
+// Write; a handler that only writes can use CloseRead. Text is not checked for UTF-8,
+// unless the handler reads by [ReadMessage].
+type Handler func(ctx context.Context, c *coder.Conn, r *http.Request) error
+
+// The causes with which a handler's context ends.
+var (
+	ErrDraining = errors.New("websocket: server is draining")
+	ErrTooMany  = errors.New("websocket: too many connections") // the limit has fallen
+)
+
+// An Owner is the connection that carries a WebSocket. It carries one in HTTP/1.1, and in
+// HTTP/2 one on each stream. Owners are compared by ==.
+type Owner interface {
+	// CountMessages is told how many data messages have passed each way. The goroutines
+	// that read and write call it, two of them at once at times. It must be quick.
+	CountMessages(received, sent int)
+	// WebSocketEnds is called just before a WebSocket is closed for EndedPingTimeout or
+	// EndedMaxAge, at most once for each. It must not use the WebSocket.
+	WebSocketEnds(r *http.Request, reason string)
+}
+
+// The reasons that WebSocketEnds is called with.
+const (
+	EndedPingTimeout = "ping_timeout" // the client did not answer a ping in time
+	EndedMaxAge      = "max_age"
+)
+
+// Server accepts WebSockets and looks after them: it pings, ends what is too old, and
+// tells clients to leave. All methods may be called concurrently.
+type Server struct {
+	config atomic.Pointer[protocols.WebSocketConfig]
+	logger *slog.Logger
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	sessions map[any]*Session // by Session.key; those of one key are linked by next
+	sweeping chan struct{}    // closed to end the sweep; nil without one
+	limit    int              // the last of CloseExcess; 0 for none
+}
+
+// New returns a Server.
+func New(c protocols.WebSocketConfig, logger *slog.Logger) *Server {
+	ws := &Server{logger: logger, sessions: make(map[any]*Session)}
+	ws.config.Store(&c)
+	return ws
+}
+
+// Configure puts other settings in force: pings for open WebSockets too, all others for
+// new ones. MaxConnections has no effect here.
+func (ws *Server) Configure(c protocols.WebSocketConfig) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.config.Store(&c)
+	ws.endSweep()
+	if len(ws.sessions) > 0 {
+		ws.beginSweep()
+	}
+}
+
+// IsUpgrade reports whether a request asks to become a WebSocket (RFC 6455 section
+// 4.2.1): in HTTP/1.1, or as [ServeStream] translates an extended CONNECT.
+func IsUpgrade(r *http.Request) bool {
+	// The header that hardly any other request has comes first.
+	upgrade := r.Header["Upgrade"]
+	return len(upgrade) > 0 && r.Method == http.MethodGet &&
+		httpguts.HeaderValuesContainsToken(upgrade, "websocket") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
+}
+
+// Accept answers a handshake. It returns the open session, which the caller must Serve,
+// or nil where it has refused: a request that is no handshake with 426, or 400 over
+// HTTP/2, and one of a foreign origin with 403.
+//
+// The session's context is made from ctx. Where the session outlives the HTTP handler,
+// ctx must do so too. The session keeps neither w nor net/http's connection. The owner
+// may be nil.
+func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, owner Owner) *Session {
+	if r.ProtoMajor >= 2 && !IsUpgrade(r) {
+		// A 426 has to name the protocol in Upgrade (RFC 9110 section 15.5.22),
+		// which HTTP/2 does not allow (RFC 9113 section 8.2.2).
+		http.Error(w, "this is for WebSockets", http.StatusBadRequest)
+		return nil
+	}
+	c := ws.config.Load()
+	hijacked := &hijacker{ResponseWriter: w}
+	conn, err := coder.Accept(hijacked, r, &coder.AcceptOptions{
+		OriginPatterns:  c.OriginPatterns,
+		CompressionMode: compressionMode(c.Compression),
+	})
+	if err != nil {
+		ws.logger.Debug("websocket handshake refused", "err", err)
+		return nil
+	}
+	conn.SetReadLimit(c.ReadLimit)
+	now := time.Now()
+	s := &Session{
+		server: ws,
+		conn:   conn,
+		raw:    hijacked.conn,
+		owner:  owner,
+		ends:   protocols.AgeLimit(now, c.MaxAge),
+		heard:  now,
+	}
+	ctx, s.cancel = context.WithCancelCause(ctx)
+	s.request = r.WithContext(ctx)
+	s.raw.session = s
+	ws.add(s)
+	return s
+}
+
+func compressionMode(c protocols.WebSocketCompression) coder.CompressionMode {
+	switch c {
+	case protocols.CompressionTakeover:
+		return coder.CompressionContextTakeover
+	case protocols.CompressionNoTakeover:
+		return coder.CompressionNoContextTakeover
+	default:
+		return coder.CompressionDisabled
+	}
+}
+
+// Refuse answers a handshake for which there is no place with 503.
+func Refuse(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "too many WebSockets", http.StatusServiceUnavailable)
+}
+
+// add puts a session on the list.
+func (ws *Server) add(s *Session) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	s.next = ws.sessions[s.key()]
+	ws.sessions[s.key()] = s
+	ws.beginSweep()
+	if ws.limit > 0 && len(ws.sessions) > ws.limit {
+		ws.closeExcess() // The limit has fallen during the handshake.
+	}
+}
+
+func (ws *Server) remove(s *Session) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if first := ws.sessions[s.key()]; first != s {
+		for first.next != s {
+			first = first.next
+		}
+		first.next = s.next
+		return
+	}
+	if s.next != nil {
+		ws.sessions[s.key()] = s.next
+		return
+	}
+	delete(ws.sessions, s.key())
+	if len(ws.sessions) == 0 {
+		ws.endSweep()
+	}
+}
+
+// all returns the open sessions. The caller holds mu.
+func (ws *Server) all() iter.Seq[*Session] {
+	return func(yield func(*Session) bool) {
+		for _, s := range ws.sessions {
+			for ; s != nil; s = s.next {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Leave tells the clients of an owner's WebSockets to leave, with 1001, and returns how
+// many WebSockets the owner has. It does not wait for them. A WebSocket that is being
+// closed already is not told again.
+func (ws *Server) Leave(owner Owner) (open int) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for s := ws.sessions[owner]; s != nil; s = s.next {
+		open++
+		s.beginLeave(coder.StatusGoingAway)
+	}
+	return open
+}
+
+// CloseExcess closes WebSockets with 1013 (try again later) until limit of them are left,
+// because the limit has fallen. It does not wait for them. WebSockets on streams of
+// HTTP/2 do not count, and stay. 0 is no limit.
+func (ws *Server) CloseExcess(limit int) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.limit = limit; limit > 0 {
+		ws.closeExcess()
+	}
+}
+
+// closeExcess is CloseExcess for a caller that holds mu.
+func (ws *Server) closeExcess() {
+	left := 0
+	for s := range ws.all() {
+		if s.request.ProtoMajor != 1 || s.leaving.Load() {
+			continue
+		}
+		if left++; left > ws.limit {
+			s.beginLeave(coder.StatusTryAgainLater)
+		}
+	}
+}
+
+// Cut ends the contexts of all handlers, for a server whose connections are being cut.
+func (ws *Server) Cut() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for s := range ws.all() {
+		s.cancel(ErrDraining)
+	}
+}
+
+// The time between two sweeps is a tenth of the shortest time that is measured, within bounds.
+const (
+	minSweep = 10 * time.Millisecond
+	maxSweep = time.Second
+)
+
+// beginSweep starts the sweep if there is something to look for. The caller holds mu.
+func (ws *Server) beginSweep() {
+	if c := ws.config.Load(); ws.sweeping == nil && (c.PingInterval > 0 || c.MaxAge > 0) {
+		ws.sweeping = make(chan struct{})
+		go ws.sweep(ws.sweeping)
+	}
+}
+
+// endSweep ends the sweep. The caller holds mu.
+func (ws *Server) endSweep() {
+	if ws.sweeping != nil {
+		close(ws.sweeping)
+		ws.sweeping = nil
+	}
+}
+
+// sweep checks all sessions from time to time until done is closed, so that none of them
+// needs a timer.
+func (ws *Server) sweep(done <-chan struct{}) {
+	c := ws.config.Load()
+	shortest := c.PingInterval
+	if shortest == 0 || c.MaxAge > 0 && c.MaxAge < shortest {
+		shortest = c.MaxAge
+	}
+	tick := time.NewTicker(min(max(shortest/10, minSweep), maxSweep))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-done:
+			return
+		}
+		now := time.Now()
+		ws.mu.Lock()
+		for s := range ws.all() {
+			s.check(now)
+		}
+		ws.mu.Unlock()
+	}
+}

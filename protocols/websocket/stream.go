@@ -1,0 +1,144 @@
+package websocket
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+)
+
+// protocolKey is where net/http puts the pseudo-header field :protocol. No
+// other field can have that name, because a colon is not allowed in names.
+const protocolKey = ":protocol"
+
+// IsExtendedConnect reports whether an HTTP/2 request asks to turn its stream into
+// another protocol (RFC 8441 section 4).
+func IsExtendedConnect(r *http.Request) bool { return r.Header[protocolKey] != nil }
+
+// RefuseExtendedConnect answers an extended CONNECT for a protocol that is not
+// served, as RFC 9220 section 3 says for HTTP/3 what RFC 8441 leaves open.
+func RefuseExtendedConnect(w http.ResponseWriter) {
+	http.Error(w, "this protocol is not served over HTTP/2", http.StatusNotImplemented)
+}
+
+// upgradeKey stands for the Sec-WebSocket-Key that a handshake over HTTP/2 does
+// not have (RFC 8441 section 5). It is what RFC 6455 section 1.3 takes for its example.
+const upgradeKey = "dGhlIHNhbXBsZSBub25jZQ=="
+
+// ServeStream serves a request for which [IsExtendedConnect] holds: h gets it
+// as the handshake of RFC 6455 that it stands for, with a ResponseWriter that can be hijacked, so that
+// handlers for HTTP/1.1 serve it as it is; the request still says HTTP/2.0. It
+// returns when h has returned and the WebSocket is closed: with the return of
+// its caller the stream ends, and the connection goes on.
+//
+// Only a handler that first answers 101, as coder/websocket's Accept does, can
+// hijack. A handler that answers 2xx has not understood the handshake,
+// which on HTTP/2 would be taken for its acceptance; the client is told 405 instead.
+// A protocol other than websocket is refused with 501.
+func ServeStream(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	switch {
+	case r.Method != http.MethodConnect:
+		http.Error(w, ":protocol without CONNECT", http.StatusBadRequest)
+		return
+	case r.Header.Get(protocolKey) != "websocket":
+		RefuseExtendedConnect(w)
+		return
+	}
+	u := &streamUpgrade{ResponseWriter: w, request: r}
+	defer u.finish()
+	h.ServeHTTP(u, asHandshake(r))
+	u.wait()
+}
+
+// asHandshake returns the request of RFC 6455 section 4.1 that an extended
+// CONNECT stands for.
+func asHandshake(r *http.Request) *http.Request {
+	r = r.Clone(r.Context())
+	r.Method = http.MethodGet
+	delete(r.Header, protocolKey)
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Sec-WebSocket-Key", upgradeKey)
+	r.Body, r.ContentLength = http.NoBody, 0
+	return r
+}
+
+// streamUpgrade is the ResponseWriter of a handshake on a stream. It belongs to
+// the handler's goroutine until it is hijacked.
+type streamUpgrade struct {
+	http.ResponseWriter
+
+	request *http.Request
+	status  int         // What the handler answered; 0 before.
+	conn    *streamConn // nil until Hijack.
+}
+
+var _ http.Hijacker = (*streamUpgrade)(nil)
+
+// Unwrap makes what else the ResponseWriter can do known to [http.ResponseController].
+func (u *streamUpgrade) Unwrap() http.ResponseWriter { return u.ResponseWriter }
+
+// WriteHeader translates the answer to the handshake: 200 accepts it (RFC 8441 section 5).
+func (u *streamUpgrade) WriteHeader(status int) {
+	h := u.Header()
+	// These have no place in HTTP/2 (RFC 9113 section 8.2.2, RFC 8441 section 5).
+	// net/http takes Connection away, after it has looked for "close" in it.
+	h.Del("Upgrade")
+	h.Del("Sec-WebSocket-Accept")
+	switch {
+	case u.status != 0:
+	case status == http.StatusSwitchingProtocols:
+		u.status, status = status, http.StatusOK
+	case status >= http.StatusOK:
+		u.status = status
+		if status < http.StatusMultipleChoices {
+			h.Set("Allow", http.MethodGet)
+			status = http.StatusMethodNotAllowed
+		}
+	}
+	u.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements [http.ResponseWriter].
+func (u *streamUpgrade) Write(p []byte) (int, error) {
+	switch u.status {
+	case 0:
+		u.WriteHeader(http.StatusOK)
+	case http.StatusSwitchingProtocols:
+		return 0, http.ErrHijacked
+	}
+	return u.ResponseWriter.Write(p)
+}
+
+// errNotAccepted is what a handler gets that takes the connection over before it answers.
+var errNotAccepted = errors.New("websocket: an HTTP/2 stream can be taken over only after 101 was answered")
+
+// Hijack implements [http.Hijacker]: the connection is the stream.
+func (u *streamUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if u.status != http.StatusSwitchingProtocols {
+		return nil, nil, errNotAccepted
+	}
+	if u.conn != nil {
+		return nil, nil, http.ErrHijacked
+	}
+	// The client may wait for the answer before it sends anything.
+	if err := http.NewResponseController(u.ResponseWriter).Flush(); err != nil {
+		return nil, nil, err
+	}
+	u.conn = newStreamConn(u.ResponseWriter, u.request)
+	return u.conn, bufio.NewReadWriter(bufio.NewReader(u.conn), bufio.NewWriter(u.conn)), nil
+}
+
+// wait returns when a stream that was hijacked is closed by either side: who
+// hijacks may go on after the handler has returned.
+func (u *streamUpgrade) wait() {
+	if u.conn != nil {
+		u.conn.wait()
+	}
+}
+
+func (u *streamUpgrade) finish() {
+	if u.conn != nil {
+		u.conn.finish()
+	}
+}

@@ -1,0 +1,247 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coder "github.com/coder/websocket"
+
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// A timedSession is a WebSocket over a pipe, in the bubble of a test.
+type timedSession struct {
+	*webSocketPeer
+
+	conn   net.Conn
+	opened time.Time
+	reason atomic.Pointer[string] // what the owner was told
+	ended  chan time.Duration     // when the handler returned, since opened
+}
+
+// inBubble opens a WebSocket to h and calls client, which must see its end.
+func inBubble(t *testing.T, c protocols.WebSocketConfig, h Handler, client func(t *testing.T, s *timedSession)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &timedSession{opened: time.Now(), ended: make(chan time.Duration, 1)}
+		service := newService(c, func(ctx context.Context, c *coder.Conn, r *http.Request) error {
+			err := h(ctx, c, r)
+			s.ended <- time.Since(s.opened)
+			return err
+		})
+		service.owner = &testOwner{ends: func(_ *http.Request, reason string) {
+			if !s.reason.CompareAndSwap(nil, &reason) {
+				t.Errorf("ended again: %s", reason)
+			}
+		}}
+		srv := &http.Server{Handler: service}
+		var server net.Conn
+		s.conn, server = net.Pipe()
+		go srv.Serve(&pipeListener{conn: server, done: make(chan struct{})})
+		defer srv.Close()
+		defer s.conn.Close()
+		s.webSocketPeer, _ = upgrade(t, s.conn, "", nil)
+		client(t, s)
+	})
+}
+
+// pipeListener accepts one connection, and then waits to be closed.
+type pipeListener struct {
+	conn   net.Conn
+	done   chan struct{}
+	closed sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *pipeListener) Close() error {
+	l.closed.Do(func() { close(l.done) })
+	return nil
+}
+
+func (*pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// why returns what the owner was told.
+func (s *timedSession) why() string {
+	if reason := s.reason.Load(); reason != nil {
+		return *reason
+	}
+	return ""
+}
+
+// expectHandlerEnd waits for the handler.
+func (s *timedSession) expectHandlerEnd(earliest, latest time.Duration) {
+	s.t.Helper()
+	if at := <-s.ended; at < earliest || at > latest {
+		s.t.Errorf("the handler ended after %v, want %v to %v", at, earliest, latest)
+	}
+}
+
+func readOn(ctx context.Context, c *coder.Conn, _ *http.Request) error {
+	for {
+		if _, _, err := c.Read(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// TestPeerWithoutPong is websocket.ping_interval and pong_timeout: a peer that does not answer a ping is closed.
+func TestPeerWithoutPong(t *testing.T) {
+	c := protocols.DefaultWebSocketConfig()
+	t.Run("hears", func(t *testing.T) {
+		inBubble(t, c, readOn, func(_ *testing.T, s *timedSession) {
+			s.expect(pingFrameHead)
+			if at := time.Since(s.opened); at < c.PingInterval || at > c.PingInterval+2*maxSweep {
+				t.Errorf("pinged after %v", at)
+			}
+			if got := s.why(); got != "" {
+				t.Errorf("ended before its time: %s", got)
+			}
+			s.expectEnd()
+			if got := s.why(); got != EndedPingTimeout {
+				t.Errorf("ended for %q", got)
+			}
+			s.expectHandlerEnd(c.PingInterval+c.PongTimeout, c.PingInterval+c.PongTimeout+2*maxSweep)
+		})
+	})
+	t.Run("takes nothing", func(t *testing.T) {
+		// Then the ping itself cannot be written, and coder/websocket gives it 5 s.
+		inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
+			s.expectHandlerEnd(c.PingInterval+5*time.Second, c.PingInterval+c.PongTimeout+2*maxSweep)
+			synctest.Wait()
+			if got := s.why(); got != EndedPingTimeout {
+				t.Errorf("ended for %q", got)
+			}
+		})
+	})
+}
+
+// TestQuietPeerIsKeptForLong: a peer that answers pings is kept through hundreds of them.
+func TestQuietPeerIsKeptForLong(t *testing.T) {
+	const intervals = 200
+	c := protocols.DefaultWebSocketConfig()
+	inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
+		for range intervals {
+			s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrameHead)))
+		}
+		if at := time.Since(s.opened); at < intervals*c.PingInterval {
+			t.Errorf("%d pings in %v", intervals, at)
+		}
+		s.leave(coder.StatusNormalClosure)
+		if got := s.why(); got != "" {
+			t.Errorf("ended for %q", got)
+		}
+	})
+}
+
+// leave closes from the client's side.
+func (s *timedSession) leave(code coder.StatusCode) {
+	s.t.Helper()
+	s.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(uint16(code))))
+	s.expectClose(uint16(code))
+	s.expectEnd()
+}
+
+// TestTalkingPeerIsNotPinged: what a peer says tells that it is there.
+func TestTalkingPeerIsNotPinged(t *testing.T) {
+	c := protocols.DefaultWebSocketConfig()
+	inBubble(t, c, readOn, func(_ *testing.T, s *timedSession) {
+		for range 20 {
+			s.send(appendWebSocketFrame(nil, textFrame, true, []byte("x")))
+			time.Sleep(c.PingInterval - time.Second)
+		}
+		s.leave(coder.StatusNormalClosure) // A ping would come before the close frame.
+	})
+}
+
+// TestAgedWebSocket is websocket.max_age: 1001, and 5 s for a peer that does not answer it.
+func TestAgedWebSocket(t *testing.T) {
+	c := protocols.DefaultWebSocketConfig()
+	c.PingInterval = 0
+	c.MaxAge = time.Hour
+	for name, polite := range map[string]bool{"answers": true, "does not": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
+				s.expectClose(uint16(coder.StatusGoingAway))
+				if got := s.why(); got != EndedMaxAge {
+					t.Errorf("ended for %q", got)
+				}
+				told := time.Since(s.opened)
+				if told < 54*time.Minute || told > 66*time.Minute+maxSweep {
+					t.Errorf("told after %v", told)
+				}
+				if polite {
+					s.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(uint16(coder.StatusGoingAway))))
+					s.expectEnd()
+					s.expectHandlerEnd(told, told)
+					return
+				}
+				s.expectEnd()
+				s.expectHandlerEnd(told+5*time.Second, told+5*time.Second)
+			})
+		})
+	}
+}
+
+// TestClosingIsNotForAge: a WebSocket that is being closed for another reason when it reaches its age keeps that reason.
+func TestClosingIsNotForAge(t *testing.T) {
+	c := protocols.DefaultWebSocketConfig()
+	c.MaxAge = time.Second
+	handler := func(context.Context, *coder.Conn, *http.Request) error { return nil }
+	inBubble(t, c, handler, func(t *testing.T, s *timedSession) {
+		s.expectClose(uint16(coder.StatusNormalClosure))
+		s.expectEnd()
+		if at := time.Since(s.opened); at < c.MaxAge*2 || s.why() != "" {
+			t.Errorf("closed after %v for %q", at, s.why())
+		}
+	})
+}
+
+// TestStoppedInMessage: a peer that stops within a message which nobody reads any more holds up no close.
+func TestStoppedInMessage(t *testing.T) {
+	half := appendWebSocketFrame(nil, textFrame, true, make([]byte, 1000))[:500]
+	read := func(ctx context.Context, c *coder.Conn) error {
+		_, r, err := c.Reader(ctx)
+		if err == nil {
+			_, err = io.ReadFull(r, make([]byte, 100))
+		}
+		return err
+	}
+	for name, h := range map[string]Handler{
+		"the handler returns": func(ctx context.Context, c *coder.Conn, _ *http.Request) error { return read(ctx, c) },
+		"it is of age": func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
+			err := read(ctx, c)
+			<-ctx.Done()
+			return errors.Join(err, ctx.Err())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := protocols.DefaultWebSocketConfig()
+			c.MaxAge = time.Minute
+			inBubble(t, c, h, func(t *testing.T, s *timedSession) {
+				s.send(half)
+				if _, err := io.Copy(io.Discard, s.conn); err != nil {
+					t.Error(err)
+				}
+				if at := time.Since(s.opened); at > c.MaxAge*11/10+maxSweep+closeWait {
+					t.Errorf("closed after %v", at)
+				}
+			})
+		})
+	}
+}
