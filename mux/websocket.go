@@ -173,12 +173,8 @@ func (s *Server) reserve(c *conn, h *handshake) bool {
 	if c == nil || s.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}
-	full := s.conns.Full(webSocketTag)
-	if full || !s.conns.Reserve(webSocketTag) {
+	if !s.conns.Reserve(&c.account, webSocketTag) {
 		s.conns.Reject(webSocketTag, pool.ReasonLimit)
-		if full { // Otherwise Reserve has reported it.
-			s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: webSocketTag, Reason: pool.ReasonLimit})
-		}
 		return false
 	}
 	h.reserved = true

@@ -52,9 +52,9 @@ func TestEvents(t *testing.T) {
 	set.Move(c, "http1") // where it is already
 	set.Identify(c, c.RemoteAddr())
 	set.Report(pool.Event{Kind: pool.EventTimeout, Conn: c, Reason: "idle"})
-	set.Reserve("websocket")
+	set.Reserve(c, "websocket")
 	set.MoveWithin(c, "websocket")
-	set.Reserve("websocket")
+	set.Reserve(nil, "websocket")
 	set.MoveReserved(c, "websocket")
 	failure := errors.New("broken")
 	set.Report(pool.Event{Kind: pool.EventError, Tag: "grpc", Err: failure})

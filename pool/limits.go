@@ -183,24 +183,15 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	return ip, ip.IsValid()
 }
 
-// Reserve takes a place in the pool named tag, for a connection that [Set.MoveReserved]
-// is about to move there. It reports false where the pool is full. A place that is not
-// used must be given back by [Set.Release].
-func (s *Set) Reserve(tag Tag) bool { return s.reserve(s.account(tag), nil) }
-
-// reserve is Reserve for c, which may be nil.
-func (s *Set) reserve(a *account, c *Conn) bool {
-	if a.takePlace(s.limits().PerTag[a.tag]) {
+// Reserve takes a place in the pool named tag, for a connection that [Set.MoveReserved] is
+// about to move there. It reports false where the pool is full. A place that is not used
+// must be given back by [Set.Release].
+func (s *Set) Reserve(c *Conn, tag Tag) bool {
+	if s.account(tag).takePlace(s.limits().PerTag[tag]) {
 		return true
 	}
-	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: a.tag, Reason: ReasonLimit})
+	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
 	return false
-}
-
-// Full reports whether the pool named tag has no place at the moment.
-func (s *Set) Full(tag Tag) bool {
-	a, limit := s.lookUp(tag), s.limits().PerTag[tag]
-	return limit > 0 && a != nil && a.places.Load() >= int64(limit)
 }
 
 // Release gives back a place that Reserve has taken.
@@ -216,11 +207,10 @@ func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 	if moved, settled := c.isIn(tag); settled {
 		return moved, false
 	}
-	to := s.account(tag)
-	if !s.reserve(to, c) {
+	if !s.Reserve(c, tag) {
 		return false, true
 	}
-	return s.move(c, to), false
+	return s.MoveReserved(c, tag), false
 }
 
 // WaitRoom waits until fewer connections are open than Limits.Total. It returns nil then,

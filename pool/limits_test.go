@@ -96,17 +96,17 @@ func TestTagLimit(t *testing.T) {
 	if moved, full := set.MoveWithin(conns[0], "websocket"); !moved || full {
 		t.Errorf("the first: %v, %v", moved, full)
 	}
-	if !set.Reserve("websocket") {
+	if !set.Reserve(nil, "websocket") {
 		t.Error("the second place could not be reserved")
 	}
-	if _, full := set.MoveWithin(conns[1], "websocket"); !full || set.Reserve("websocket") {
+	if _, full := set.MoveWithin(conns[1], "websocket"); !full || set.Reserve(nil, "websocket") {
 		t.Error("a third one came in")
 	}
 	if got := set.Tag(conns[1]); got != "http1" {
 		t.Errorf("who was refused is in %s", got)
 	}
 	set.Release("websocket")
-	if !set.Reserve("websocket") || !set.MoveReserved(conns[1], "websocket") {
+	if !set.Reserve(nil, "websocket") || !set.MoveReserved(conns[1], "websocket") {
 		t.Error("a place that was given back cannot be had")
 	}
 	if moved, full := set.MoveWithin(conns[1], "websocket"); !moved || full {
@@ -150,11 +150,11 @@ func TestTagLimitConcurrent(t *testing.T) {
 		t.Errorf("%d at a time, want at most %d", n, limit)
 	}
 	for range limit {
-		if !set.Reserve("http1") {
+		if !set.Reserve(nil, "http1") {
 			t.Error("a place is lost")
 		}
 	}
-	if set.Reserve("http1") {
+	if set.Reserve(nil, "http1") {
 		t.Error("a place is given out twice")
 	}
 	if stats := set.Stats()["http1"]; stats.Active != 0 || stats.Accepted != stats.Closed {

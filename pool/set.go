@@ -135,9 +135,8 @@ func (s *Set) Move(c *Conn, tag Tag) bool {
 	if moved, settled := c.isIn(tag); settled {
 		return moved
 	}
-	to := s.account(tag)
-	to.places.Add(1)
-	return s.move(c, to)
+	s.account(tag).places.Add(1)
+	return s.MoveReserved(c, tag)
 }
 
 // isIn reports whether there is nothing to move, and what Move returns then.
