@@ -15,22 +15,21 @@ type EventKind string
 // The kinds of events, and the fields of Event that each fills besides Kind, Seq and
 // Time.
 const (
-	// A connection was accepted: Conn, Tag.
+	// EventAdded: a connection was accepted. Conn, Tag.
 	EventAdded EventKind = "added"
-	// A connection was closed: Conn, Tag, and Reason, which [Conn.CloseReason] explains.
+	// EventRemoved: a connection was closed. Conn, Tag, Reason; see [Conn.CloseReason].
 	EventRemoved EventKind = "removed"
-	// A connection changed its pool: Conn, Tag, From.
+	// EventRetagged: a connection changed its pool. Conn, Tag, From.
 	EventRetagged EventKind = "retagged"
-	// A connection was too slow: Conn, Tag, Reason, before its EventRemoved; or what
-	// [Set.Report] was given.
+	// EventTimeout: a connection was too slow. Conn, Tag, Reason, before its EventRemoved;
+	// or what [Set.Report] was given.
 	EventTimeout EventKind = "timeout"
-	// A connection was reset, likewise, with Err; or what [Set.Report] was given; or an
-	// observer panicked, with Err and the Reason "observer_panic".
+	// EventError: a connection was reset. Likewise, with Err. Or an observer panicked: Err,
+	// and the Reason "observer_panic".
 	EventError EventKind = "error"
-	// A limit refused a connection, one event each time: Tag, Reason, and Conn where
-	// there is one.
+	// EventLimitReached: a limit refused a connection. Tag, Reason, Conn where there is one.
 	EventLimitReached EventKind = "limit_reached"
-	// The health of a pool changed: Tag, Old, New.
+	// EventHealthChanged: the health of a pool changed. Tag, Old, New.
 	EventHealthChanged EventKind = "health_changed"
 )
 
