@@ -148,6 +148,7 @@ func (s *Set) openAccount(tag Tag) *account {
 func (s *Set) Stats() map[string]Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.begin()
 	accounts := s.allAccounts()
 	for _, a := range accounts {
 		a.live = traffic{}

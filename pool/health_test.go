@@ -210,6 +210,9 @@ func TestHealthJSON(t *testing.T) {
 func TestAcceptRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set
+		if stats := set.Stats(); len(stats) != 0 {
+			t.Errorf("before anything has come: %v", stats)
+		}
 		for range 90 {
 			for range 5 {
 				open(t, &set, "http1", 1)
