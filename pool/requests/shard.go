@@ -28,8 +28,12 @@ type shard struct {
 // because it takes a while until a number that a processor has lost is known to be free.
 var shardCount = 2 * max(runtime.NumCPU(), runtime.GOMAXPROCS(0))
 
-// processor is the number of a shard, as localProcessor keeps it.
-type processor struct{ n int }
+// processor is the number of a shard, as localProcessor keeps it. It is too big for the
+// allocator of tiny objects, which would keep it alive together with its neighbours.
+type processor struct {
+	n int
+	_ [2]uint64
+}
 
 var (
 	// localProcessor keeps one number for each processor: a sync.Pool stores what is put
