@@ -12,17 +12,17 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// WithAccessLog has one line logged, at Info, for each request, call and WebSocket
-// session when it is over. Default, and for nil: none is, and that costs nothing.
+// WithAccessLog logs one line, at Info, for each request, call and WebSocket session when
+// it is over. Default, and for nil: none, and that costs nothing.
 //
-// A line has the connection's id, the request's own id (X-Request-Id where the client sent a
-// usable one) and the trace's where the client sent a traceparent. It has no query and no header
-// besides User-Agent, because secrets stand there.
+// A line has the connection's id, the request's id (X-Request-Id where the client sent a
+// usable one) and the trace's id where the client sent a traceparent. It has no query and
+// no header but User-Agent, because secrets may stand there.
 func WithAccessLog(l *slog.Logger) Option {
 	return func(o *options) { o.accessLog = l }
 }
 
-// The keys in gRPC's metadata that say who asks.
+// The keys in gRPC's metadata that identify a call and its client.
 const (
 	requestIDKey   = "x-request-id"
 	traceparentKey = "traceparent"
@@ -72,7 +72,8 @@ type outcome struct {
 	duration time.Duration
 }
 
-// logAccess writes the line of a request or call. c is nil for one that came in some other way.
+// logAccess writes the line of a request or call. c is nil for one that came in some
+// other way.
 func (b *books) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 	if !b.accessLog.Enabled(ctx, slog.LevelInfo) {
 		return
@@ -128,7 +129,8 @@ func isVisible(s string) bool {
 	return true
 }
 
-// The parts of a traceparent (W3C Trace Context section 3.2): version, trace id, parent id and flags, in lower-case hex.
+// The parts of a traceparent (W3C Trace Context section 3.2): version, trace id, parent
+// id and flags, in lower-case hex.
 const (
 	traceVersionLen  = 2
 	traceIDLen       = 32
@@ -139,8 +141,8 @@ const (
 	firstVersion     = "00"
 )
 
-// parseTraceparent returns the ids in a traceparent header, and false for one that is not valid.
-// A later version may have more behind what is known.
+// parseTraceparent returns the ids in a traceparent header, and false for one that is not
+// valid. A later version may have more behind what is known.
 func parseTraceparent(s string) (traceID, spanID string, ok bool) {
 	if len(s) < traceparentLen {
 		return "", "", false

@@ -2,8 +2,6 @@ package mux
 
 import (
 	"log/slog"
-	"maps"
-	"sync"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
@@ -11,14 +9,12 @@ import (
 )
 
 // books are what a server counts and logs: its live connections in their pools, requests,
-// the times of recognition and TLS handshakes, and why connections were closed. All
-// methods may be called concurrently.
+// the times of recognition and TLS handshakes. All methods may be called concurrently.
 type books struct {
 	conns      pool.Set
 	requests   requestStats
 	sniffTimes requests.Durations // from the first wait for bytes to the verdict
 	tlsTimes   requests.Durations // of handshakes that succeeded
-	closed     closedBook
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
 }
@@ -29,7 +25,6 @@ func newBooks(logger, accessLog *slog.Logger, limits pool.Limits) *books {
 	b.conns.SetTimeouts(timeoutReasons...)
 	b.conns.SetLimits(limits)
 	b.requests = b.newRequestStats()
-	b.conns.Observe(b.closed.observe)
 	b.conns.Observe(b.logEvent)
 	return b
 }
@@ -67,37 +62,4 @@ func (b *books) reportSlow(c *conn, bodies, responses int) {
 	for range responses {
 		b.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonStalled})
 	}
-}
-
-// closedBook counts closed connections by what they were and why they were closed.
-type closedBook struct {
-	mu     sync.Mutex // guards counts
-	counts map[pool.Tag]map[string]uint64
-}
-
-func (b *closedBook) observe(e pool.Event) {
-	if e.Kind != pool.EventRemoved {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.counts == nil {
-		b.counts = make(map[pool.Tag]map[string]uint64)
-	}
-	of := b.counts[e.Tag]
-	if of == nil {
-		of = make(map[string]uint64)
-		b.counts[e.Tag] = of
-	}
-	of[e.Reason]++
-}
-
-func (b *closedBook) all() map[string]map[string]uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := make(map[string]map[string]uint64, len(b.counts))
-	for tag, of := range b.counts {
-		all[string(tag)] = maps.Clone(of)
-	}
-	return all
 }

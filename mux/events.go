@@ -7,15 +7,16 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// Observe has f called for each event of the server's connections and pools, until cancel is
-// called: connections that come, change their pool and go, with the reason; timeouts, errors, limits
-// that were reached, and changes of health. See [pool.Set.Observe] for when and how. The
-// server's own log and its counts of closed connections are such observers. [ConnectionOf] tells more of an event's connection.
+// Observe has f called for each event of the server's connections and pools, until cancel
+// is called: connections that are accepted, change their pool and are closed, with the
+// reason; timeouts, errors, limits that were reached, and changes of health. See
+// [pool.Set.Observe] for when and how. [ConnectionOf] tells more of an event's
+// connection.
 func (s *Server) Observe(f func(pool.Event)) (cancel func()) { return s.books.conns.Observe(f) }
 
-// The reasons for which the server closes a connection, beside those that package pool finds
-// out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those of custom
-// protocols. They stand in Stats.Closed, in events and in the log.
+// The reasons for which the server closes a connection, beside those that package pool
+// finds out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those
+// of custom protocols. They stand in Stats.Closed, in events and in the log.
 const (
 	reasonIdle     = "idle_timeout"    // nothing was in flight for too long
 	reasonHeader   = "header_timeout"  // a request's header took too long
@@ -35,7 +36,7 @@ const (
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
 var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonPing, reasonSniff}
 
-// ConnectionOf returns what is known of an event's connection, and false where there is none.
+// ConnectionOf returns what is known of an event's connection, and false without one.
 func ConnectionOf(e pool.Event) (pool.Info, bool) {
 	if e.Conn == nil {
 		return pool.Info{}, false
@@ -47,8 +48,8 @@ func ConnectionOf(e pool.Event) (pool.Info, bool) {
 	return c.info(), true
 }
 
-// logEvent writes an event into the server's log. What a peer has caused stands at
-// Debug; that a pool is better or worse off, above.
+// logEvent writes an event into the server's log. What a client causes is logged at
+// Debug; changes of health and panics of observers stand above that.
 func (b *books) logEvent(e pool.Event) {
 	if e.Kind == pool.EventHealthChanged {
 		b.logHealth(e)
@@ -92,7 +93,7 @@ var eventMessages = map[pool.EventKind]string{
 	pool.EventLimitReached: "limit reached",
 }
 
-// logHealth tells of the pool's health. That all of them are unavailable is the drain's to tell.
+// logHealth logs a change of a pool's health. That all are unavailable, the drain logs.
 func (b *books) logHealth(e pool.Event) {
 	level := slog.LevelInfo
 	switch {

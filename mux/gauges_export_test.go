@@ -17,11 +17,11 @@ func (s *Server) UnseenFaults(clients []net.Addr) (faults []string) {
 	for _, p := range builtin {
 		tag := pool.Tag(p)
 		s.books.conns.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{tag: 1}})
-		if !s.books.conns.Reserve(tag) {
+		if !s.books.conns.Reserve(nil, tag) {
 			faults = append(faults, fmt.Sprintf("%s: a place is reserved", p))
 			continue
 		}
-		if !s.books.conns.Full(tag) {
+		if s.books.conns.Reserve(nil, tag) {
 			faults = append(faults, fmt.Sprintf("%s: fewer than no place is reserved", p))
 		}
 		s.books.conns.Release(tag)

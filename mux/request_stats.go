@@ -14,8 +14,8 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// requestStats are the books of requests. A request is booked by what it is and not by its
-// connection: a gRPC call on a shared connection is a call.
+// requestStats are the books of requests. A request is booked by what it is and not by
+// its connection: a gRPC call on a shared connection is a call.
 type requestStats struct {
 	http1, http2, grpc, webSocket book
 }
@@ -39,7 +39,7 @@ type begun struct {
 	number uint64
 }
 
-// begin counts a request, call or session that begins.
+// begin counts a request, call or session that begins. c may be nil.
 func (b *book) begin(c *conn) begun {
 	n := uint64(0)
 	if c != nil {
@@ -57,8 +57,9 @@ func (b *book) end(c *conn, started begun, code int, failed bool) time.Duration 
 	return b.End(started.Started, failed, code)
 }
 
-// countHTTP serves one request and books it under its HTTP status; a WebSocket is one
-// request with code 101 that lasts as long as it is open. The server's faults count as failures.
+// countHTTP serves one request and books it under its HTTP status. A WebSocket is one
+// request with code 101 that lasts as long as it is open. 5xx and panics count as
+// failures.
 func (b *books) countHTTP(to *book, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	e := b.beginHTTP(to, c, r)
 	finished := false
@@ -86,11 +87,11 @@ func (b *books) beginHTTP(to *book, c *conn, r *http.Request) entry {
 	return e
 }
 
-// endHTTP books its end. A handler that has not finished has panicked.
+// endHTTP books the end of a request. A handler that has not finished has panicked.
 func (b *books) endHTTP(ctx context.Context, e *entry, rec *recorder, finished bool) {
 	code := rec.status()
 	if !finished && rec.code == 0 {
-		// A handler that panics has not answered; net/http closes the connection or resets the stream.
+		// net/http closes the connection or resets the stream without an answer.
 		code = http.StatusInternalServerError
 	}
 	took := e.book.end(e.conn, e.started, code, !finished || code >= http.StatusInternalServerError)
@@ -99,7 +100,8 @@ func (b *books) endHTTP(ctx context.Context, e *entry, rec *recorder, finished b
 	}
 }
 
-// grpcFailed tells the server's faults from answers that a caller may have asked for.
+// grpcFailed reports whether a code is the server's fault, and not an answer that the
+// client may have asked for.
 func grpcFailed(code codes.Code) bool {
 	switch code {
 	case codes.Unknown, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Internal, codes.Unavailable, codes.DataLoss:
@@ -115,7 +117,7 @@ func (b *books) endCall(ctx context.Context, c *conn, method string, started beg
 	code := codes.Internal
 	switch {
 	case finished && err == nil && ctx.Err() != nil:
-		code = status.FromContextError(ctx.Err()).Code() // Nobody is there to get the answer.
+		code = status.FromContextError(ctx.Err()).Code() // The client does not get the answer.
 	case finished:
 		code = codeOf(err)
 	}
@@ -133,9 +135,10 @@ func codeOf(err error) codes.Code {
 	return status.FromContextError(err).Code()
 }
 
-// interceptors book the calls on both transports, and their messages. grpc-go asks none for a call that it answers
-// itself, because nobody has registered its method or its message is too long, so such a call is in no book; and an answer
-// that is too long to be sent counts as what the handler has made of it.
+// interceptors book the calls on both transports, and their messages. grpc-go does not
+// call them for a call that it answers itself, whose method is unknown or whose message
+// is too long, so such a call is in no book. An answer that is too long to be sent counts
+// as what the handler returned.
 func (b *books) interceptors() []grpc.ServerOption {
 	calls := &b.requests.grpc
 	return []grpc.ServerOption{

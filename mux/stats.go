@@ -15,7 +15,8 @@ import (
 type Stats struct {
 	Phase   lifecycle.Phase `json:"phase"`
 	Started time.Time       `json:"started"` // zero before the server serves
-	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc, websocket and custom ones.
+	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc,
+	// websocket and custom ones.
 	Pools map[string]pool.Stats `json:"pools"`
 	// Rejected counts connections that were refused or given up, by tag and reason.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
@@ -25,9 +26,9 @@ type Stats struct {
 	Codes    map[string]map[int]uint64 `json:"codes"`
 	// Durations are the requests' durations since the start.
 	Durations map[string]requests.DurationTotals `json:"-"`
-	// Closed counts connections that are closed by the tag that they had and the reason: one of package pool's, or a custom protocol's.
+	// Closed counts closed connections by tag and close reason, as events have it.
 	Closed map[string]map[string]uint64 `json:"closed"`
-	// ConnDurations are how long connections that are closed were open, by tag.
+	// ConnDurations are how long closed connections were open, by tag.
 	ConnDurations map[string]requests.DurationTotals `json:"-"`
 	// Sniffs are the times from the first wait for a connection's bytes to its
 	// verdict, Handshakes those of TLS handshakes that succeeded.
@@ -53,7 +54,7 @@ func (s *Server) Stats() Stats {
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
 		Durations:     make(map[string]requests.DurationTotals),
-		Closed:        s.books.closed.all(),
+		Closed:        make(map[string]map[string]uint64),
 		Sniffs:        s.books.sniffTimes.Totals(),
 		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.books.tlsTimes.Totals(),
@@ -64,6 +65,9 @@ func (s *Server) Stats() Stats {
 		stats.ConnDurations[tag] = p.Lifetimes
 		if len(p.Rejected) > 0 {
 			stats.Rejected[tag] = p.Rejected
+		}
+		if len(p.Reasons) > 0 {
+			stats.Closed[tag] = p.Reasons
 		}
 	}
 	for _, p := range builtin {
@@ -110,8 +114,8 @@ type ServerInfo struct {
 	Addresses   []string      `json:"addresses"`
 	Connections int64         `json:"connections"`
 	Uptime      time.Duration `json:"uptime"`
-	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It is there to be looked at: to
-	// shut it down is the drain's business.
+	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It
+	// is for looking at: do not shut it down.
 	Native any `json:"-"`
 }
 

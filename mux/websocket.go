@@ -173,12 +173,8 @@ func (f *front) reserve(c *conn, h *handshake) bool {
 	if c == nil || f.books.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}
-	full := f.books.conns.Full(webSocketTag)
-	if full || !f.books.conns.Reserve(webSocketTag) {
+	if !f.books.conns.Reserve(&c.account, webSocketTag) {
 		f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
-		if full { // Otherwise Reserve has reported it.
-			f.books.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: webSocketTag, Reason: pool.ReasonLimit})
-		}
 		return false
 	}
 	h.reserved = true
