@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"sync"
 
@@ -133,11 +134,22 @@ func (s *Server) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 // serveDetached serves a session whose HTTP handler has returned, as net/http would: it
 // logs a panic, behind which the connection is closed.
 func (s *Server) serveDetached(e *entry, rec *recorder) {
+	growSessionStack()
 	defer logPanic(e.conn)
 	finished := false
 	defer func() { s.endHTTP(rec.handshake.detached, e, rec, finished) }()
 	rec.handshake.session.Serve(rec.handshake.serve)
 	finished = true
+}
+
+// growSessionStack makes the stack of a session's goroutine 4 KB, which it needs in any
+// case. Growing it later, when it is deep, costs 4 % of ws-newconn. KeepAlive keeps the
+// compiler from removing the array.
+//
+//go:noinline
+func growSessionStack() {
+	var room [3 << 9]byte
+	runtime.KeepAlive(&room)
 }
 
 // logPanic is deferred. It recovers from a panic and logs it as net/http does.
@@ -173,16 +185,15 @@ func (s *Server) reserve(c *conn, h *handshake) bool {
 	if c == nil || s.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}
-	full := s.conns.Full(webSocketTag)
-	if full || !s.conns.Reserve(webSocketTag) {
-		s.conns.Reject(webSocketTag, pool.ReasonLimit)
-		if full { // Otherwise Reserve has reported it.
-			s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: webSocketTag, Reason: pool.ReasonLimit})
-		}
-		return false
+	if s.conns.Full(webSocketTag) {
+		s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: webSocketTag, Reason: pool.ReasonLimit})
+	} else {
+		h.reserved = s.conns.Reserve(webSocketTag) // It reports a failure itself, without the connection.
 	}
-	h.reserved = true
-	return true
+	if !h.reserved {
+		s.conns.Reject(webSocketTag, pool.ReasonLimit)
+	}
+	return h.reserved
 }
 
 // errNoPlace is what a handler gets that hijacks the connection of a handshake when the

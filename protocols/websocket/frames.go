@@ -13,10 +13,11 @@ const (
 	maxFrameHead = minFrameHead + 8 + maskLen
 	maskLen      = 4
 
-	finBit     = 0x80 // in the first byte: the last frame of its message
-	controlBit = 0x08 // in the first byte: close, ping, pong; they are no messages
-	maskBit    = 0x80 // in the second byte
-	lengthBits = 0x7F // in the second byte
+	closeByte  = finBit | 0x8 // the first byte of a close frame
+	finBit     = 0x80         // in the first byte: the last frame of its message
+	controlBit = 0x08         // in the first byte: close, ping, pong; they are no messages
+	maskBit    = 0x80         // in the second byte
+	lengthBits = 0x7F         // in the second byte
 
 	length16 = 126 // the length is in the next 2 bytes
 	length64 = 127 // the length is in the next 8 bytes
@@ -70,6 +71,9 @@ func (c *messageCounter) count(p []byte) (messages int) {
 func (c *messageCounter) isBetween() bool {
 	return c.payload == 0 && c.have == 0 && c.header[0]&finBit != 0
 }
+
+// isEnd reports whether what was given ends with a close frame.
+func (c *messageCounter) isEnd() bool { return c.header[0] == closeByte && c.isBetween() }
 
 // takeHeader takes what p has of the current frame's header, which is n bytes. When that completes
 // it, payload is the frame's.

@@ -72,7 +72,9 @@ func (s *Session) finish(err error) {
 }
 
 func (s *Session) end() {
-	_ = s.conn.CloseNow() // It fails where the WebSocket is closed already.
+	if !s.raw.closed.Load() {
+		_ = s.conn.CloseNow()
+	}
 	s.server.remove(s)
 	s.cancel(nil)
 }
