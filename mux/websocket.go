@@ -176,7 +176,8 @@ func (s *Server) isBare(r *http.Request) bool {
 	return false
 }
 
-// maxNestedRoutes is how many ServeMuxes may be mounted in each other for isBare to look through them.
+// maxNestedRoutes is how many ServeMuxes may be mounted in each other for isBare to look
+// through them.
 const maxNestedRoutes = 8
 
 // reserve keeps a place in the pool of WebSockets until the handshake is answered, unless

@@ -95,7 +95,8 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// isReading reports whether a goroutine waits for bytes, and how many such waits have ended.
+// isReading reports whether a goroutine waits for bytes, and how many such waits have
+// ended.
 func (c *watchedConn) isReading() (reading bool, before uint32) {
 	n := c.reads.Load()
 	return n%2 == 1, n / 2
@@ -164,7 +165,8 @@ const (
 	largeBuffer = 4 << 10
 )
 
-// hijacker hijacks for coder/websocket, with buffers of its own. It remembers the connection.
+// hijacker hijacks for coder/websocket, with buffers of its own. It remembers the
+// connection.
 type hijacker struct {
 	http.ResponseWriter
 

@@ -69,7 +69,8 @@ func tcpPair(t *testing.T) (client, server *net.TCPConn) {
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
-// TestWatchedConnReads: what is longer than the reader's buffer is read ahead, what is shorter is not, and nothing is lost between the two.
+// TestWatchedConnReads: what is longer than the reader's buffer is read ahead, what is
+// shorter is not, and nothing is lost between the two.
 func TestWatchedConnReads(t *testing.T) {
 	client, server := tcpPair(t)
 	c := newTestConn(&rawConn{server}, nil)

@@ -131,8 +131,8 @@ func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 }
 
 // open returns the session of an accepted WebSocket. It is not inlined: with a frame of
-// Accept as big as both, net/http's goroutine would grow its stack to 16 KB in Hijack, which
-// costs 4 % of ws-newconn.
+// Accept as big as both, net/http's goroutine would grow its stack to 16 KB in Hijack,
+// which costs 4 % of ws-newconn.
 //
 //go:noinline
 func (ws *Server) open(ctx context.Context, conn *coder.Conn, raw *watchedConn, r *http.Request, owner Owner) *Session {
@@ -244,7 +244,8 @@ func (ws *Server) Cut() {
 	}
 }
 
-// The time between two sweeps is a tenth of the shortest time that is measured, within bounds.
+// The time between two sweeps is a tenth of the shortest time that is measured, within
+// bounds.
 const (
 	minSweep = 10 * time.Millisecond
 	maxSweep = time.Second
