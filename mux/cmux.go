@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 
 	"github.com/soheilhy/cmux"
@@ -72,16 +71,6 @@ func isProtocol(p protocols.Protocol) cmux.MatchWriter {
 		c, ok := w.(*conn)
 		return ok && c.classify() == p
 	}
-}
-
-// growStack makes the stack of cmux's goroutine 8 KB, the size that recognition needs.
-// Growing it in two steps while it is deep costs 3 % of h1-newconn. KeepAlive keeps
-// the compiler from removing the array.
-//
-//go:noinline
-func growStack() {
-	var room [3 << 10]byte
-	runtime.KeepAlive(&room)
 }
 
 // subListener gives a server the connections of one tag. Closing it closes neither the

@@ -295,7 +295,7 @@ func (c *conn) decide(v protocols.Verdict) {
 // that has failed.
 func (c *conn) prepare() bool {
 	if c.stage() == stageAccepted && c.verdict().Failure == "" {
-		growStack()
+		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
 		if failure, ok := c.open(); !ok {
 			c.decide(failure)
 			return false

@@ -133,6 +133,7 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 // serveDetached serves a session whose HTTP handler has returned, as net/http would: it
 // logs a panic, behind which the connection is closed.
 func (f *front) serveDetached(e *entry, rec *recorder) {
+	growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
 	defer logPanic(e.conn)
 	finished := false
 	defer func() { f.books.endHTTP(rec.handshake.detached, e, rec, finished) }()
@@ -164,7 +165,8 @@ func (f *front) isBare(r *http.Request) bool {
 	return false
 }
 
-// maxNestedRoutes is how many ServeMuxes may be mounted in each other for isBare to look through them.
+// maxNestedRoutes is how many ServeMuxes may be mounted in each other for isBare to look
+// through them.
 const maxNestedRoutes = 8
 
 // reserve keeps a place in the pool of WebSockets until the handshake is answered, unless
@@ -173,12 +175,11 @@ func (f *front) reserve(c *conn, h *handshake) bool {
 	if c == nil || f.books.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}
-	if !f.books.conns.Reserve(&c.account, webSocketTag) {
+	h.reserved = f.books.conns.Reserve(&c.account, webSocketTag)
+	if !h.reserved {
 		f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
-		return false
 	}
-	h.reserved = true
-	return true
+	return h.reserved
 }
 
 // errNoPlace is what a handler gets that hijacks the connection of a handshake when the

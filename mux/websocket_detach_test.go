@@ -15,8 +15,9 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestWebSocketBehindHandlers: a WebSocket is served behind the return of its request's handler where nobody can tell, and
-// within it where somebody waits for that; it is booked and logged alike, when it is over.
+// TestWebSocketBehindHandlers: a WebSocket is served behind the return of its request's
+// handler where nobody can tell, and within it where somebody waits for that; it is
+// booked and logged alike, when it is over.
 func TestWebSocketBehindHandlers(t *testing.T) {
 	t.Parallel()
 	routed := func(pattern string, h http.Handler) http.Handler {
