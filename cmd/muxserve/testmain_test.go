@@ -18,7 +18,7 @@ var binary string
 // detector if the tests are.
 var buildArgs []string
 
-// TestMain builds the binary once and fails on goroutines that the tests leave behind.
+// TestMain builds the binary once, and fails where tests leave goroutines behind.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "muxserve-test-")
 	if err != nil {
