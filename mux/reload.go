@@ -22,9 +22,9 @@ var (
 // Config returns the configuration in force. It must not be changed.
 func (s *Server) Config() Config { return s.live.Load().clone() }
 
-// Plan returns what Reload would change, or every fault of the configuration. It does not
-// read certificates.
-func (s *Server) Plan(c Config) (Plan, error) { return s.live.plan(&c) }
+// Plan returns the changes that Reload would make, or every fault of the configuration. It
+// does not read certificates.
+func (s *Server) Plan(c Config) ([]Change, error) { return s.live.plan(&c) }
 
 // OnReload registers a function that takes part in every change of the configuration. It
 // is called before anything changes, with the configuration in force and the next one,
@@ -78,10 +78,10 @@ func (s *Server) History() History { return s.live.snapshot() }
 // prepareReload opens what a change needs, and returns how to put it in force. It is the
 // reloader's last part, so it is never undone.
 func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
-	plan := planOf(&from, &to)
+	changes := planOf(&from, &to)
 	next, ch := s.backend.Load(), &change{endpoints: s.configured()}
 	var err error
-	if plan.needsBackend() {
+	if needsBackend(changes) {
 		if next, err = s.newBackend(&to); err != nil {
 			return ReloadPart{}, err
 		}
@@ -92,7 +92,7 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 		}
 		return ReloadPart{}, err
 	}
-	if len(plan.Changes) > 0 {
+	if len(changes) > 0 {
 		if ch, err = s.prepare(&to, next); err != nil {
 			return abort(err)
 		}
@@ -106,7 +106,7 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 		for _, use := range renewed {
 			use()
 		}
-		if len(plan.Changes) > 0 {
+		if len(changes) > 0 {
 			s.apply(&to, ch)
 		}
 	}}

@@ -84,7 +84,7 @@ func TestReloadPlan(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	c := s.Config()
 	address := c.Listeners[0].Address
-	if p, err := s.Plan(c); err != nil || len(p.Changes) != 0 {
+	if p, err := s.Plan(c); err != nil || len(p) != 0 {
 		t.Errorf("no change: %v, %v", p, err)
 	}
 	c.HTTP1.MaxAge = time.Minute
@@ -98,7 +98,7 @@ func TestReloadPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(map[string]string)
-	for _, change := range p.Changes {
+	for _, change := range p {
 		got[change.Path] = change.Old + " -> " + change.New + " " + change.Apply
 		if change.How == "" {
 			t.Errorf("%s: how?", change.Path)
