@@ -157,6 +157,16 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 }
 
+// TestUpgradeSkipsDelay: after an upgrade the old process drains without its delay, because
+// the new process answers health checks.
+func TestUpgradeSkipsDelay(t *testing.T) {
+	t.Parallel()
+	p := start(t, textLog, "--drain-delay=1h", "--drain-timeout=2h", "--drain-spread=0s")
+	p.endSuccessors(t)
+	p.upgrade(t, p.cmd.Process.Pid)
+	p.logged(t, "phase=stopped", 1)
+}
+
 // install copies the binary to a new path, where a test can replace it.
 func install(t *testing.T) (path string) {
 	t.Helper()
