@@ -3,6 +3,7 @@ package mux
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
@@ -94,4 +95,18 @@ func (c Config) limits() pool.Limits {
 			pool.Tag(protocols.WebSocket): c.WebSocket.MaxConnections,
 		},
 	}
+}
+
+// clone returns a copy that shares nothing which is changed.
+func (c Config) clone() Config {
+	c.Listeners = slices.Clone(c.Listeners)
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		l.Protocols = slices.Clone(l.Protocols)
+		l.ProxyProtocol.Trusted = slices.Clone(l.ProxyProtocol.Trusted)
+		l.TLS.CipherSuites = slices.Clone(l.TLS.CipherSuites)
+	}
+	c.Drain.SkipSteps = slices.Clone(c.Drain.SkipSteps)
+	c.WebSocket.OriginPatterns = slices.Clone(c.WebSocket.OriginPatterns)
+	return c
 }

@@ -93,7 +93,7 @@ func (c *conn) advance(to stage) bool {
 		if panicOnInvalidTransition {
 			panic(err)
 		}
-		c.root.server.logger.Error("invalid transition of a connection", keyConnID, c.account.ID(), keyErr, err)
+		c.root.books.logger.Error("invalid transition of a connection", keyConnID, c.account.ID(), keyErr, err)
 	}
 	if moved && from < stageServing && to >= stageServing {
 		c.settle()
@@ -151,7 +151,7 @@ func (c *conn) identify() error {
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
-	if reason := c.root.server.conns.Identify(&c.account, address); reason != "" {
+	if reason := c.root.books.conns.Identify(&c.account, address); reason != "" {
 		c.refused = refusalOf(reason)
 	}
 	return nil
@@ -217,7 +217,7 @@ func (c *conn) noteWhy() {
 	}
 	b := c.root.backend.config
 	patience := b.HTTP2.PingTimeout
-	if protocols.Protocol(c.root.server.conns.Tag(&c.account)) == protocols.GRPC {
+	if protocols.Protocol(c.root.books.conns.Tag(&c.account)) == protocols.GRPC {
 		patience = b.GRPC.PingTimeout
 	}
 	switch idle, aged, mute := c.ServerLeft(patience * 9 / 10); {
@@ -225,7 +225,7 @@ func (c *conn) noteWhy() {
 		c.account.SetCloseReason(reasonPing)
 	case aged:
 		c.account.SetCloseReason(reasonAge)
-	case idle && !c.root.server.departures.draining.Load():
+	case idle && !c.root.departures.draining.Load():
 		c.account.SetCloseReason(reasonIdle)
 	}
 }
@@ -246,7 +246,7 @@ func (c *conn) settle() {
 }
 
 func (c *conn) logVerdict() {
-	logger := c.root.server.logger
+	logger := c.root.books.logger
 	if !logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
@@ -259,8 +259,8 @@ func (c *conn) logVerdict() {
 
 // reject counts the connection as refused.
 func (c *conn) reject(reason string) {
-	s := c.root.server
-	s.conns.Reject(s.conns.Tag(&c.account), reason)
+	conns := &c.root.books.conns
+	conns.Reject(conns.Tag(&c.account), reason)
 }
 
 // classify recognises the connection the first time it is called, and answers from memory
@@ -296,7 +296,7 @@ func (c *conn) decide(v sniff.Verdict) {
 // that has failed.
 func (c *conn) prepare() bool {
 	if c.stage() == stageAccepted && c.verdict().Failure == "" {
-		growStack()
+		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
 		if failure, ok := c.open(); !ok {
 			c.decide(failure)
 			return false
@@ -324,8 +324,7 @@ func (c *conn) open() (failure sniff.Verdict, ok bool) {
 // recognise asks the first bytes. Where they ask for TLS, which this listener does not
 // have or has already ended, the verdict says so and no built-in protocol matches.
 func (c *conn) recognise() {
-	s := c.root.server
-	if s.stopping.Load() || c.root.ending.Load() {
+	if c.root.running.isStopping() || c.root.ending.Load() {
 		c.EndWait()
 	}
 	sniffs := c.root.sniffs.Load()
@@ -333,12 +332,12 @@ func (c *conn) recognise() {
 	if c.refused != notRefused {
 		config = &sniffs.refused
 	}
-	s.sniffTimes.Record(c.Sniff(config).Duration)
+	c.root.books.sniffTimes.Record(c.Sniff(config).Duration)
 }
 
 // info returns the connection's account with what is known of its verdict and TLS.
 func (c *conn) info() pool.Info {
-	info := c.root.server.conns.Info(&c.account)
+	info := c.root.books.conns.Info(&c.account)
 	info.RemoteAddr = c.remoteAddr()
 	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 {
 		info.State = pool.StateIdle.String() // grpc-go does not say it; the calls do.

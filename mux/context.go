@@ -57,7 +57,7 @@ func (c *conn) connInfo() ConnInfo {
 	return ConnInfo{
 		Proxy:      proxy,
 		ID:         c.account.ID(),
-		Protocol:   string(c.root.server.conns.Tag(&c.account)),
+		Protocol:   string(c.root.books.conns.Tag(&c.account)),
 		RemoteAddr: c.RemoteAddr(),
 		TLS:        c.TLSState(),
 	}

@@ -49,37 +49,45 @@ const customBacklog = 128
 // accepting and the queue is empty. Closing the listener closes nothing else. Match
 // panics for the name of a built-in pool, and once the server serves.
 func (s *Server) Match(name string, matchers ...Matcher) net.Listener {
-	return s.addCustom(name, false, matchers)
+	return s.topology.addCustom(s.newCustom(name, false, matchers))
 }
 
 // MatchAfter is [Server.Match] for connections that no built-in protocol has matched.
 // With [Any] it is the fallback. A connection that sends nothing, or whose TLS handshake
 // fails, does not get there.
 func (s *Server) MatchAfter(name string, matchers ...Matcher) net.Listener {
-	return s.addCustom(name, true, matchers)
+	return s.topology.addCustom(s.newCustom(name, true, matchers))
 }
 
-func (s *Server) addCustom(name string, after bool, matchers []Matcher) net.Listener {
-	if name == "" || slices.Contains([]string{string(pool.Sniffing), string(pool.TotalTag), string(refusedTag)}, name) || slices.Contains(builtin, protocols.Protocol(name)) {
-		panic("mux: " + name + " cannot be the name of a custom protocol")
+// takeTime is how long a drain waits for the next Accept from a custom listener whose
+// queue is not empty.
+const takeTime = time.Second
+
+func (s *Server) newCustom(name string, after bool, matchers []Matcher) *custom {
+	return &custom{name, slices.Clone(matchers), sub.New(customAddr(&s.initial), customBacklog), after}
+}
+
+func (t *topology) addCustom(c *custom) net.Listener {
+	reserved := []string{"", string(pool.Sniffing), string(pool.TotalTag), string(refusedTag)}
+	if slices.Contains(reserved, c.name) || slices.Contains(builtin, protocols.Protocol(c.name)) {
+		panic("mux: " + c.name + " cannot be the name of a custom protocol")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.started {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.started {
 		panic("mux: a custom protocol was added after the server had begun to serve")
 	}
-	c := &custom{name, slices.Clone(matchers), sub.New(customAddr(&s.initial), customBacklog), after}
-	s.custom = append(s.custom, c)
+	t.custom = append(t.custom, c)
 	return c.listener
 }
 
 // customs returns the custom protocols that are asked after the built-in ones, or those
 // that are asked before.
-func (s *Server) customs(after bool) []*custom {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *topology) customs(after bool) []*custom {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var some []*custom
-	for _, c := range s.custom {
+	for _, c := range t.custom {
 		if c.after == after {
 			some = append(some, c)
 		}
@@ -88,25 +96,21 @@ func (s *Server) customs(after bool) []*custom {
 }
 
 // finishCustoms ends the custom listeners behind what is queued.
-func (s *Server) finishCustoms() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.custom {
+func (t *topology) finishCustoms() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.custom {
 		c.listener.Finish()
 	}
 }
 
-// takeTime is how long a drain waits for the next Accept from a custom listener whose
-// queue is not empty.
-const takeTime = time.Second
-
 // waitTaken waits until the queues of the custom listeners are empty, or until nothing
 // was accepted from them for takeTime.
-func (s *Server) waitTaken(ctx context.Context) {
+func (t *topology) waitTaken(ctx context.Context) {
 	left := func() (n int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, c := range s.custom {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, c := range t.custom {
 			n += c.listener.Queued()
 		}
 		return n
@@ -127,10 +131,10 @@ func (s *Server) waitTaken(ctx context.Context) {
 }
 
 // closeCustoms ends the custom listeners; connections that were accepted live on.
-func (s *Server) closeCustoms() {
-	s.mu.Lock()
-	customs := slices.Clone(s.custom)
-	s.mu.Unlock()
+func (t *topology) closeCustoms() {
+	t.mu.Lock()
+	customs := slices.Clone(t.custom)
+	t.mu.Unlock()
 	for _, c := range customs {
 		_ = c.listener.Close() // Without the lock: observers of what it closes may call the server.
 	}
@@ -166,7 +170,7 @@ func (c *conn) matches(m Matcher) (matched bool) {
 	defer func() {
 		if v := recover(); v != nil {
 			matched = false
-			c.root.server.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
+			c.root.books.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
 		}
 	}()
 	return m(&firstBytes{c.PeekReader(), c.seldom().state})
@@ -229,7 +233,7 @@ func (cu *custom) pump(l *subListener) {
 			return
 		}
 		// A full queue must not hold up the server's end.
-		if err := cu.listener.Deliver(l.root.server.handing, conn); err != nil {
+		if err := cu.listener.Deliver(l.root.running.handing, conn); err != nil {
 			_ = conn.Close()
 		}
 	}

@@ -18,10 +18,9 @@ import (
 // departures have clients leave: in a drain, because of a connection's age or its number
 // of requests, after a flood, and behind a reload. The first that tells a client counts.
 type departures struct {
-	conns      *pool.Set
+	books      *books
 	webSockets *websocket.Server
 	background *background
-	serving    context.Context //nolint:containedctx // It ends with the drain, as all that is in the background does.
 
 	// fresh is how long an HTTP/1.1 connection without a request counts as one that will
 	// soon have another; see freshTime.
@@ -31,6 +30,28 @@ type departures struct {
 	idle sync.Mutex
 	// draining is set when the drain tells the clients.
 	draining atomic.Bool
+}
+
+func newDepartures(b *books, ws *websocket.Server, bg *background) *departures {
+	d := &departures{books: b, webSockets: ws, background: bg}
+	d.fresh.Store(int64(freshTime))
+	return d
+}
+
+// beginDrain notes that the drain tells the clients, over so long a spread.
+func (d *departures) beginDrain(over time.Duration) {
+	d.draining.Store(true)
+	d.fresh.Store(int64(min(over/4, freshTime)))
+}
+
+// endSpread has every idle HTTP/1.1 connection closed from now on, however fresh, if the
+// drain has told the clients. It reports whether it has.
+func (d *departures) endSpread() bool {
+	if !d.draining.Load() {
+		return false
+	}
+	d.fresh.Store(0)
+	return true
 }
 
 // freshTime is how long an HTTP/1.1 connection without a request counts as one that will
@@ -145,17 +166,6 @@ func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn
 	}
 }
 
-// all returns the live connections that satisfy the condition.
-func (d *departures) all(which func(*conn) bool) []*conn {
-	var some []*conn
-	for _, a := range d.conns.Conns() {
-		if c, ok := a.Owner().(*conn); ok && which(c) {
-			some = append(some, c)
-		}
-	}
-	return some
-}
-
 // finalGoAway tells the client of an HTTP/2 connection its last stream.
 func (c *conn) finalGoAway() {
 	if c.depart(departFinal) {
@@ -183,7 +193,7 @@ const floodGrace = 2 * time.Second
 // names its last stream. The sweep closes it when nothing is in flight, or after the grace.
 // It is rare, so that a search costs less than a way back for each connection.
 func (d *departures) flooded(pc *sniff.Conn) {
-	for _, c := range d.all(func(c *conn) bool { return &c.Conn == pc }) {
+	for _, c := range d.books.all(func(c *conn) bool { return &c.Conn == pc }) {
 		d.depart(c, reasonFlood, floodGrace)
 		c.depart(departFinal)
 	}

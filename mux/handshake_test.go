@@ -29,7 +29,8 @@ func bothServers(t *testing.T, h http.Handler, f func(name string, dial func() n
 	f("mux", func() net.Conn { return s.dial(t) })
 }
 
-// answersAlike sends text to h behind net/http and behind the mux, and compares all that comes back.
+// answersAlike sends text to h behind net/http and behind the mux, and compares all that
+// comes back.
 func answersAlike(t *testing.T, h http.HandlerFunc, text string) string {
 	t.Helper()
 	got := make(map[string]string)
@@ -109,8 +110,9 @@ var answers = map[string]http.HandlerFunc{
 	},
 }
 
-// TestHandshakeAnswers: what a handler answers to a handshake instead of accepting it arrives as net/http sends it, and so
-// does the answer to the next request, which came in one piece with the handshake.
+// TestHandshakeAnswers: what a handler answers to a handshake instead of accepting it
+// arrives as net/http sends it, and so does the answer to the next request, which came in
+// one piece with the handshake.
 func TestHandshakeAnswers(t *testing.T) {
 	for name, answer := range answers {
 		t.Run(name, func(t *testing.T) {
@@ -128,7 +130,8 @@ func TestHandshakeAnswers(t *testing.T) {
 	}
 }
 
-// TestHandshakeHijacked: a handler that hijacks a handshake gets what it gets from net/http, with what came behind the handshake.
+// TestHandshakeHijacked: a handler that hijacks a handshake gets what it gets from
+// net/http, with what came behind the handshake.
 func TestHandshakeHijacked(t *testing.T) {
 	for name, before := range map[string]func(http.ResponseWriter){
 		"at once": func(http.ResponseWriter) {},
@@ -180,8 +183,8 @@ func TestHandshakeHijacked(t *testing.T) {
 	}
 }
 
-// TestHandshakePanics: a handler that panics is logged, unless it wants not to be, and the connection is closed
-// without an answer.
+// TestHandshakePanics: a handler that panics is logged, unless it wants not to be, and
+// the connection is closed without an answer.
 func TestHandshakePanics(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"fault": func(http.ResponseWriter, *http.Request) { panic("fault") },
@@ -209,8 +212,8 @@ func TestHandshakePanics(t *testing.T) {
 	}
 }
 
-// TestHandshakeContext: the context of a handshake ends with its handler, and when the client leaves before the handler has
-// said all that it has to say.
+// TestHandshakeContext: the context of a handshake ends with its handler, and when the
+// client leaves before the handler has said all that it has to say.
 func TestHandshakeContext(t *testing.T) {
 	for name, say := range map[string]func(http.ResponseWriter){
 		"before the answer": func(http.ResponseWriter) {},
@@ -240,8 +243,8 @@ func TestHandshakeContext(t *testing.T) {
 	}
 }
 
-// TestBytesBeforeHijack: bytes that come behind a handshake before it is hijacked do not end the context, and are there for
-// the handler that hijacks.
+// TestBytesBeforeHijack: bytes that come behind a handshake before it is hijacked do not
+// end the context, and are there for the handler that hijacks.
 func TestBytesBeforeHijack(t *testing.T) {
 	const all = "behind\n"
 	for _, parts := range [][2]string{{"", all}, {"be", "hind\n"}, {"", "be"}, {"be", ""}} {
@@ -284,8 +287,8 @@ func TestBytesBeforeHijack(t *testing.T) {
 	}
 }
 
-// TestWebSocketDoor: a connection that begins with a handshake is refused where the pool of WebSockets is full, as every
-// connection that is one too many.
+// TestWebSocketDoor: a connection that begins with a handshake is refused where the pool
+// of WebSockets is full, as every connection that is one too many.
 func TestWebSocketDoor(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 1 }))
 	s.webSocket(t)
@@ -302,8 +305,8 @@ func TestWebSocketDoor(t *testing.T) {
 	}
 }
 
-// TestHandshakeGoesOnAsHTTP1: the connection of a handshake that is not accepted needs a place in the pool of HTTP/1.1,
-// and is closed behind the answer where there is none.
+// TestHandshakeGoesOnAsHTTP1: the connection of a handshake that is not accepted needs a
+// place in the pool of HTTP/1.1, and is closed behind the answer where there is none.
 func TestHandshakeGoesOnAsHTTP1(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
 	refused := strings.Replace(handshake, "/ws", "/nowhere", 1)
@@ -328,7 +331,8 @@ func TestHandshakeGoesOnAsHTTP1(t *testing.T) {
 	}
 }
 
-// TestHandshakeGivesBack: a handshake on a later request that comes to nothing gives back the place that was kept for it.
+// TestHandshakeGivesBack: a handshake on a later request that comes to nothing gives back
+// the place that was kept for it.
 func TestHandshakeGivesBack(t *testing.T) {
 	outcomes := []http.HandlerFunc{
 		http.NotFound,
@@ -350,7 +354,8 @@ func TestHandshakeGivesBack(t *testing.T) {
 	s.webSocket(t)
 }
 
-// TestNoHandshake: a request to a WebSocket's path that is no handshake is told what is served there.
+// TestNoHandshake: a request to a WebSocket's path that is no handshake is told what is
+// served there.
 func TestNoHandshake(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		resp, err := s.client(t, 1).Get(s.scheme() + "://" + s.addr + "/ws")

@@ -19,7 +19,7 @@ var aLongTimeAgo = time.Unix(1, 0)
 // closeIdle ends an HTTP/1.1 connection that has been waiting for its next request for
 // longer than fresh, and of that request has received nothing.
 func (c *conn) closeIdle(fresh time.Duration) {
-	d := &c.root.server.departures
+	d := c.root.departures
 	d.idle.Lock()
 	defer d.idle.Unlock()
 	if c.account.State() == pool.StateIdle && !c.isFed() &&
@@ -32,7 +32,7 @@ func (c *conn) closeIdle(fresh time.Duration) {
 // comesBack reports whether a request has begun to arrive while closeIdle was ending the
 // wait for it. It is then served.
 func (c *conn) comesBack() bool {
-	d := &c.root.server.departures
+	d := c.root.departures
 	d.idle.Lock()
 	defer d.idle.Unlock()
 	return c.closingIdle && c.account.HasUnread() && c.reopen()
@@ -77,7 +77,7 @@ func (c *conn) track(state http.ConnState) {
 
 // stay takes back what closeIdle has done, because a request has come.
 func (c *conn) stay() {
-	d := &c.root.server.departures
+	d := c.root.departures
 	d.idle.Lock()
 	defer d.idle.Unlock()
 	if c.closingIdle {
@@ -94,7 +94,7 @@ func (c *conn) awaitsRequest() bool {
 // noteTimeout records which of net/http's times has run out while it was waiting for a
 // request. net/http closes the connection next.
 func (c *conn) noteTimeout() {
-	d := &c.root.server.departures
+	d := c.root.departures
 	d.idle.Lock()
 	defer d.idle.Unlock()
 	switch {

@@ -16,7 +16,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestWebSocketMemory: an idle WebSocket costs at most 45 % of what it costs behind net/http, its goroutine's stack included.
+// TestWebSocketMemory: an idle WebSocket costs at most 45 % of what it costs behind
+// net/http, its goroutine's stack included.
 func TestWebSocketMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector changes what things cost; .ci/run runs this without it")
@@ -32,7 +33,8 @@ func TestWebSocketMemory(t *testing.T) {
 			serve func(net.Listener) (stop func())
 		}{{&direct, serveCoder}, {&muxed, serveMuxWebSocket}} {
 			*form.costs = append(*form.costs, idleCost(t, memoryInUse, form.serve, askWebSocket))
-			// Those of net/http end with their clients, and the stacks must not be counted in the next round.
+			// Those of net/http end with their clients, and the stacks must not be
+			// counted in the next round.
 			eventually(t, "the WebSockets have ended", func() bool { return runtime.NumGoroutine() <= goroutines })
 		}
 	}
@@ -88,8 +90,8 @@ func serveMuxWebSocket(l net.Listener) (stop func()) {
 	return func() { _ = s.Close() }
 }
 
-// askWebSocket opens a WebSocket and sends what makes the server's buffers and stack as big as they get: a message, a ping, and a
-// message that is longer than a small buffer.
+// askWebSocket opens a WebSocket and sends what makes the server's buffers and stack as
+// big as they get: a message, a ping, and a message that is longer than a small buffer.
 func askWebSocket(t *testing.T, conn net.Conn) {
 	const (
 		short = "\x82\x84\x00\x00\x00\x00abcd"

@@ -7,9 +7,8 @@ import (
 	"net/http"
 )
 
-// recorder is a ResponseWriter that remembers the status. It passes on
-// everything that net/http's own writers can do, so that handlers find what they
-// look for, sendfile included.
+// recorder is a ResponseWriter that remembers the status. It passes through what
+// net/http's own writers can do, so that handlers find it, sendfile included.
 type recorder struct {
 	http.ResponseWriter
 	code int   // 0 until the status is decided
@@ -19,8 +18,9 @@ type recorder struct {
 	handshake *handshake // of a WebSocket in HTTP/1.1; nil for other requests
 }
 
-// recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
-// it can hijack or push must get the true answer. HTTP/2 needs to be watched by the stream.
+// recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks
+// whether it can hijack or push must get the true answer. HTTP/2 needs to be watched by
+// the stream.
 type (
 	recorder1 struct{ recorder }
 	recorder2 struct {
@@ -44,18 +44,15 @@ func (r *recorder) status() int {
 	return r.code
 }
 
-// decide fixes the status. The client of an HTTP/1.1 connection that is to leave is told now, because that may have
-// been decided since the request came.
+// decide fixes the status. The client of an HTTP/1.1 connection that is to leave is told
+// now, because that may have been decided since the request came.
 func (r *recorder) decide(code int) {
 	if r.code != 0 {
 		return
 	}
 	r.code = code
 	c := r.conn
-	if c == nil {
-		return
-	}
-	if code == http.StatusSwitchingProtocols {
+	if c == nil || code == http.StatusSwitchingProtocols {
 		return
 	}
 	if goesOn := r.handshake == nil || r.handshake.fail(c); !goesOn || c.isTold() {
@@ -66,7 +63,8 @@ func (r *recorder) decide(code int) {
 // Unwrap is for [http.ResponseController].
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// WriteHeader implements [http.ResponseWriter]. An informational status is not the answer yet (RFC 9110 section 15.2).
+// WriteHeader implements [http.ResponseWriter]. An informational status is not the answer
+// yet (RFC 9110 section 15.2).
 func (r *recorder) WriteHeader(code int) {
 	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
 		r.decide(code)
@@ -107,8 +105,9 @@ func (r *recorder) FlushError() error {
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
-// WriteHeader implements [http.ResponseWriter]. Who has read enough of a body will not read the rest, as
-// net/http does it for [http.MaxBytesReader], which tells its own writers alone.
+// WriteHeader implements [http.ResponseWriter]. Behind a 413 the rest of the body is not
+// read: net/http closes the connection then, but [http.MaxBytesReader] tells only
+// net/http's own writers.
 func (r *recorder1) WriteHeader(code int) {
 	if code == http.StatusRequestEntityTooLarge && r.code == 0 {
 		r.Header().Set("Connection", "close")
@@ -116,8 +115,8 @@ func (r *recorder1) WriteHeader(code int) {
 	r.recorder.WriteHeader(code)
 }
 
-// Hijack implements [http.Hijacker]. Who takes the connection over before there was an
-// answer gives it himself, and what follows is another protocol.
+// Hijack implements [http.Hijacker]. A handler that hijacks before it has answered
+// switches to another protocol.
 func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if h := r.handshake; h != nil && !h.succeed(r.conn) {
 		return nil, nil, errNoPlace

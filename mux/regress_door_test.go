@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -28,7 +29,9 @@ func TestStreamHandshakeBeforeTold(t *testing.T) {
 		c.header(1)
 		all = append(all, c)
 	}
-	done := s.drain(t.Context())
+	ctx, force := context.WithCancel(t.Context())
+	defer force()
+	done := s.drain(ctx)
 	eventually(t, "telling", func() bool {
 		c, err := net.Dial("tcp", s.addr)
 		if err == nil {
@@ -46,7 +49,7 @@ func TestStreamHandshakeBeforeTold(t *testing.T) {
 			t.Errorf("client %d, which was not told before: status %s", i, got)
 		}
 	}
-	s.Force()
+	force()
 	<-done
 }
 

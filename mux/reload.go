@@ -2,12 +2,6 @@ package mux
 
 import (
 	"errors"
-	"fmt"
-	"slices"
-	"time"
-
-	"github.com/muxserve/muxserve/listeners"
-	"github.com/muxserve/muxserve/pool"
 )
 
 // The errors of [Server.Reload] that do not come from the configuration.
@@ -21,9 +15,9 @@ var (
 // Config returns the configuration in force. It must not be changed.
 func (s *Server) Config() Config { return s.live.Load().clone() }
 
-// Plan returns what Reload would change, or every fault of the configuration. It does not
-// read certificates.
-func (s *Server) Plan(c Config) (Plan, error) { return s.live.plan(&c) }
+// Plan returns the changes that Reload would make, or every fault of the configuration. It
+// does not read certificates.
+func (s *Server) Plan(c Config) ([]Change, error) { return s.live.plan(&c) }
 
 // OnReload registers a function that takes part in every change of the configuration. It
 // is called before anything changes, with the configuration in force and the next one,
@@ -77,22 +71,23 @@ func (s *Server) History() History { return s.live.snapshot() }
 // prepareReload opens what a change needs, and returns how to put it in force. It is the
 // reloader's last part, so it is never undone.
 func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
-	plan := planOf(&from, &to)
-	next, ch := s.backend.Load(), &change{endpoints: s.configured()}
+	changes := planOf(&from, &to)
+	t := s.topology
+	next, ch := t.backend.Load(), &change{endpoints: t.configured()}
 	var err error
-	if plan.needsBackend() {
-		if next, err = s.newBackend(&to); err != nil {
+	if needsBackend(changes) {
+		if next, err = s.services.newBackend(&to); err != nil {
 			return ReloadPart{}, err
 		}
 	}
 	abort := func(err error) (ReloadPart, error) {
-		if next != s.backend.Load() {
+		if next != t.backend.Load() {
 			next.close()
 		}
 		return ReloadPart{}, err
 	}
-	if len(plan.Changes) > 0 {
-		if ch, err = s.prepare(&to, next); err != nil {
+	if len(changes) > 0 {
+		if ch, err = t.prepare(&to, next); err != nil {
 			return abort(err)
 		}
 	}
@@ -105,8 +100,9 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 		for _, use := range renewed {
 			use()
 		}
-		if len(plan.Changes) > 0 {
-			s.apply(&to, ch)
+		if len(changes) > 0 {
+			s.setLimits(&to)
+			t.apply(&to, ch)
 		}
 	}}
 	if len(renewed) > 0 {
@@ -118,224 +114,11 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 	return part, nil
 }
 
-// renew reads the certificates of the endpoints that stay, and returns one function for
-// each endpoint whose certificate changes.
-func (ch *change) renew() (use []func(), err error) {
-	for _, e := range ch.endpoints {
-		if e.tls == nil {
-			continue
-		}
-		if !slices.Contains(ch.begin, e) {
-			swap, eerr := e.tls.Prepare()
-			if eerr != nil {
-				err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), eerr))
-			} else if swap != nil {
-				use = append(use, swap)
-			}
-			continue
-		}
-		for _, old := range ch.handOver {
-			if old.config.Address == e.config.Address && old.tls != nil && !old.tls.Certificate().Equal(e.tls.Certificate()) {
-				use = append(use, func() {}) // open has read it.
-			}
-		}
-	}
-	return use, err
-}
-
-func (s *Server) isServing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.started && !s.closing
-}
-
-// change is what a reload does to listeners and servers, with all that could fail behind it.
-type change struct {
-	backend   *backend
-	endpoints []*endpoint // the configured ones, as they will be
-	begin     []*endpoint // of those, the ones that are new
-	opened    []*endpoint // of those, the ones for which sockets were opened or kept
-	handOver  []handOver  // the ones whose sockets are served another way, the brought ones included
-	end       []*endpoint // the ones that are no longer wanted
-}
-
-// handOver is an endpoint whose first sockets are served another way.
-type handOver struct {
-	*endpoint
-
-	sockets int
-}
-
-// prepare opens what is new. When it fails it closes that again.
-func (s *Server) prepare(c *Config, b *backend) (*change, error) {
-	ch := &change{backend: b}
-	left := s.configured()
-	rebuild := b != s.backend.Load()
-	for _, want := range s.wanted(c) {
-		i := slices.IndexFunc(left, func(e *endpoint) bool { return e.config.Address == want.Address })
-		var e *endpoint
-		var err error
-		switch {
-		case i < 0:
-			if e, err = s.open(want); err == nil {
-				ch.opened = append(ch.opened, e)
-			}
-		case !rebuild && sameListener(left[i].config, want):
-			ch.endpoints = append(ch.endpoints, left[i])
-			left = slices.Delete(left, i, i+1)
-			continue
-		default:
-			old := left[i]
-			left = slices.Delete(left, i, i+1)
-			if err = old.canHandOver(); err == nil {
-				if e, err = s.open(want, old.bare(max(1, want.ReusePort))...); err == nil {
-					ch.opened = append(ch.opened, e)
-					ch.handOver = append(ch.handOver, handOver{old, e.kept})
-				}
-			}
-		}
-		if err != nil {
-			_ = closeEndpoints(ch.opened)
-			return nil, err
-		}
-		ch.endpoints = append(ch.endpoints, e)
-		ch.begin = append(ch.begin, e)
-	}
-	ch.end = append(ch.end, left...)
-	if rebuild {
-		for _, old := range s.brought() {
-			if err := old.canHandOver(); err != nil {
-				_ = closeEndpoints(ch.opened)
-				return nil, err
-			}
-			ch.handOver = append(ch.handOver, handOver{old, len(old.sockets)})
-		}
-	}
-	return ch, nil
-}
-
-// wanted returns the configured listeners; none where the server serves only listeners that
-// callers of Serve have brought.
-func (s *Server) wanted(c *Config) []listeners.Config {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.endpoints == nil && !s.listens {
-		return nil
-	}
-	return c.Listeners
-}
-
-// sameListener reports whether a listener need not be touched.
-func sameListener(a, b listeners.Config) bool {
-	p := new(planner)
-	p.compareListeners([]listeners.Config{a}, []listeners.Config{b})
-	return len(p.changes) == 0
-}
-
-// apply makes the change. Nothing of it can fail.
-func (s *Server) apply(c *Config, ch *change) {
-	s.setLimits(c.limits())
-	_ = s.machine.Configure(c.Drain) // It fails where a drain has begun, which has its own already.
-	s.webSockets.Configure(c.WebSocket)
-	if ch.backend != s.backend.Load() {
-		s.use(ch.backend)
-	}
-	s.mu.Lock()
-	roots := slices.Clone(s.roots)
-	s.endpoints = ch.endpoints
-	s.mu.Unlock()
-	for _, r := range roots {
-		r.configure(c)
-	}
-	var retired []*root
-	for _, e := range ch.end {
-		retired = append(retired, e.replace()...)
-	}
-	// Where a socket stays, the kernel queues who comes in between. Where it does not, the new one is served first.
-	begin := ch.begin
-	for _, e := range ch.handOver {
-		retired = append(retired, e.replace()...)
-		if e.brought {
-			begin = append(begin, e.successor())
-		}
-		e.handOver(e.sockets)
-	}
-	s.serveEndpoints(begin...)
-	for _, e := range ch.end {
-		e.stop()
-	}
-	s.announceChange()
-	s.background.run(func() { s.retire(retired, c.Drain.Spread) })
-}
-
-// retire has the clients of roots that accept no more leave, each at a moment of the spread, and
-// waits until they have. Then it closes the backends that nobody uses any more.
-func (s *Server) retire(roots []*root, over time.Duration) {
-	if len(roots) == 0 {
-		return
-	}
-	_ = waitRoots(s.serving, roots)
-	leaving := s.departures.all(func(c *conn) bool { return slices.Contains(roots, c.root) })
-	spread(s.serving, slices.Clone(leaving), over, func(c *conn) { s.departures.leave(c, reasonAge, 0) })
-	tick := time.NewTicker(retireInterval)
-	defer tick.Stop()
-	for slices.ContainsFunc(leaving, func(c *conn) bool { return c.account.State() != pool.StateClosing }) {
-		select {
-		case <-tick.C:
-		case <-s.serving.Done():
-			return // The end of the server closes the rest.
-		}
-		leaving = slices.DeleteFunc(leaving, func(c *conn) bool { return c.account.State() == pool.StateClosing })
-	}
-	s.forgetRoots(roots)
-}
-
-// retireInterval is how often it is looked whether the connections of what was replaced are gone.
-const retireInterval = 100 * time.Millisecond
-
-// forgetRoots drops roots that have no connections any more, and the backends that only they used.
-func (s *Server) forgetRoots(roots []*root) {
-	s.mu.Lock()
-	s.roots = slices.DeleteFunc(s.roots, func(r *root) bool { return slices.Contains(roots, r) })
-	used := make(map[*backend]bool)
-	for _, r := range s.roots {
-		used[r.backend] = true
-	}
-	var unused []*backend
-	for _, b := range s.backends {
-		if !used[b] && b != s.backend.Load() {
-			unused = append(unused, b)
-		}
-	}
-	s.mu.Unlock()
-	for _, b := range unused {
-		s.drop(b)
-	}
-}
-
-// brought returns the endpoints that callers of Serve have brought and that are being served.
-func (s *Server) brought() []*endpoint {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var brought []*endpoint
-	for _, r := range s.roots {
-		if e := r.endpoint; e.brought && !e.isReplaced() && !slices.Contains(brought, e) {
-			brought = append(brought, e)
-		}
-	}
-	return brought
-}
-
-// clone returns a copy that shares nothing which is changed.
-func (c Config) clone() Config {
-	c.Listeners = slices.Clone(c.Listeners)
-	for i := range c.Listeners {
-		l := &c.Listeners[i]
-		l.Protocols = slices.Clone(l.Protocols)
-		l.ProxyProtocol.Trusted = slices.Clone(l.ProxyProtocol.Trusted)
-		l.TLS.CipherSuites = slices.Clone(l.TLS.CipherSuites)
-	}
-	c.Drain.SkipSteps = slices.Clone(c.Drain.SkipSteps)
-	c.WebSocket.OriginPatterns = slices.Clone(c.WebSocket.OriginPatterns)
-	return c
+// setLimits puts limits, drain and pings of c in force. Connections above a lowered limit
+// stay, except WebSockets: the surplus is closed with 1013 (try again later).
+func (s *Server) setLimits(c *Config) {
+	s.books.conns.SetLimits(c.limits())
+	s.departures.webSockets.CloseExcess(max(0, c.WebSocket.MaxConnections))
+	s.departures.webSockets.Configure(c.WebSocket)
+	_ = s.machine.Configure(c.Drain) // It fails once a drain has begun, which keeps its own.
 }

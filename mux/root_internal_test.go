@@ -18,7 +18,7 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.backend.Load().http2.Shutdown(t.Context()); err != nil { // As the drain does that is out of time.
+	if err := s.topology.backend.Load().http2.Shutdown(t.Context()); err != nil { // As the drain does that is out of time.
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
@@ -30,11 +30,11 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	var r *root
 	for r == nil {
 		time.Sleep(time.Millisecond)
-		s.mu.Lock()
-		if len(s.roots) > 0 {
-			r = s.roots[0]
+		s.topology.mu.Lock()
+		if len(s.topology.roots) > 0 {
+			r = s.topology.roots[0]
 		}
-		s.mu.Unlock()
+		s.topology.mu.Unlock()
 	}
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

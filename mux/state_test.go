@@ -106,7 +106,7 @@ func TestInvalidTransition(t *testing.T) {
 			t.Error("an invalid transition does not panic")
 		}
 	}()
-	c := &conn{root: &root{server: New()}}
+	c := &conn{root: &root{books: New().books}}
 	c.advance(stageServing)
 }
 
@@ -114,7 +114,7 @@ func TestInvalidTransition(t *testing.T) {
 func TestInvalidTransitionInProduction(t *testing.T) {
 	panicOnInvalidTransition = false
 	defer func() { panicOnInvalidTransition = true }()
-	c := &conn{root: &root{server: New()}}
+	c := &conn{root: &root{books: New().books}}
 	if c.advance(stageServing) || c.stage() != stageAccepted {
 		t.Errorf("the stage is %v", c.stage())
 	}

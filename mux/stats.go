@@ -15,7 +15,8 @@ import (
 type Stats struct {
 	Phase   lifecycle.Phase `json:"phase"`
 	Started time.Time       `json:"started"` // zero before the server serves
-	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc, websocket and custom ones.
+	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc,
+	// websocket and custom ones.
 	Pools map[string]pool.Stats `json:"pools"`
 	// Rejected counts connections that were refused or given up, by tag and reason.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
@@ -25,9 +26,9 @@ type Stats struct {
 	Codes    map[string]map[int]uint64 `json:"codes"`
 	// Durations are the requests' durations since the start.
 	Durations map[string]requests.DurationTotals `json:"-"`
-	// Closed counts connections that are closed by the tag that they had and the reason: one of package pool's, or a custom protocol's.
+	// Closed counts closed connections by tag and close reason, as events have it.
 	Closed map[string]map[string]uint64 `json:"closed"`
-	// ConnDurations are how long connections that are closed were open, by tag.
+	// ConnDurations are how long closed connections were open, by tag.
 	ConnDurations map[string]requests.DurationTotals `json:"-"`
 	// Sniffs are the times from the first wait for a connection's bytes to its
 	// verdict, Handshakes those of TLS handshakes that succeeded.
@@ -44,7 +45,7 @@ var builtin = []protocols.Protocol{protocols.HTTP1, protocols.HTTP2, protocols.G
 
 // Stats returns the server's totals.
 func (s *Server) Stats() Stats {
-	pools := s.conns.Stats()
+	pools := s.books.conns.Stats()
 	stats := Stats{
 		Phase:         s.Phase(),
 		Started:       s.startTime(),
@@ -53,24 +54,27 @@ func (s *Server) Stats() Stats {
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
 		Durations:     make(map[string]requests.DurationTotals),
-		Closed:        s.closed.all(),
-		Sniffs:        s.sniffTimes.Totals(),
+		Closed:        make(map[string]map[string]uint64),
+		Sniffs:        s.books.sniffTimes.Totals(),
 		ConnDurations: make(map[string]requests.DurationTotals),
-		Handshakes:    s.tlsTimes.Totals(),
+		Handshakes:    s.books.tlsTimes.Totals(),
 		Drain:         s.report.Load(),
-		Health:        s.conns.Health(),
+		Health:        s.books.conns.Health(),
 	}
 	for tag, p := range pools {
 		stats.ConnDurations[tag] = p.Lifetimes
 		if len(p.Rejected) > 0 {
 			stats.Rejected[tag] = p.Rejected
 		}
+		if len(p.Reasons) > 0 {
+			stats.Closed[tag] = p.Reasons
+		}
 	}
 	for _, p := range builtin {
 		if _, ok := pools[string(p)]; !ok {
 			pools[string(p)] = pool.Stats{}
 		}
-		figures, totals := s.conns.Requests(pool.Tag(p)).Figures()
+		figures, totals := s.books.conns.Requests(pool.Tag(p)).Figures()
 		stats.Requests[string(p)] = figures
 		stats.Codes[string(p)] = totals.Codes
 		stats.Durations[string(p)] = totals.Durations
@@ -78,24 +82,12 @@ func (s *Server) Stats() Stats {
 	return stats
 }
 
-// activeConns returns how many connections are open, by tag, without the empty pools.
-func (s *Server) activeConns() map[string]int {
-	counts := make(map[string]int)
-	for tag, p := range s.conns.Stats() {
-		if p.Active > 0 {
-			counts[tag] = int(p.Active)
-		}
-	}
-	return counts
-}
-
+// startTime returns when the server began to serve, zero before.
 func (s *Server) startTime() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.started {
-		return time.Time{}
+	if at := s.startedAt.Load(); at != nil {
+		return *at
 	}
-	return s.startedAt
+	return time.Time{}
 }
 
 // Phase returns where the server is in its life.
@@ -103,7 +95,7 @@ func (s *Server) Phase() lifecycle.Phase { return s.machine.Phase() }
 
 // Connections returns the live connections, by id.
 func (s *Server) Connections() []pool.Info {
-	conns := s.conns.Conns()
+	conns := s.books.conns.Conns()
 	infos := make([]pool.Info, 0, len(conns))
 	for _, a := range conns {
 		if c, ok := a.Owner().(*conn); ok {
@@ -122,8 +114,8 @@ type ServerInfo struct {
 	Addresses   []string      `json:"addresses"`
 	Connections int64         `json:"connections"`
 	Uptime      time.Duration `json:"uptime"`
-	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It is there to be looked at: to
-	// shut it down is the drain's business.
+	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It
+	// is for looking at: do not shut it down.
 	Native any `json:"-"`
 }
 
@@ -134,13 +126,13 @@ func (s *Server) Servers() []ServerInfo {
 	var uptime time.Duration
 	if !stats.Started.IsZero() {
 		uptime = time.Since(stats.Started)
-		b := s.backend.Load()
+		b := s.topology.backend.Load()
 		native[protocols.HTTP1] = b.http1
 		native[protocols.HTTP2] = b.http2
 		native[protocols.GRPC] = b.grpc.Native
 		native[protocols.WebSocket] = b.http1
 	}
-	addresses := s.addresses()
+	addresses := s.topology.addresses()
 	infos := make([]ServerInfo, 0, len(builtin))
 	for _, p := range builtin {
 		infos = append(infos, ServerInfo{
@@ -164,16 +156,4 @@ func (s *Server) ServerOf(protocol string) (ServerInfo, bool) {
 		return ServerInfo{}, false
 	}
 	return infos[i], true
-}
-
-func (s *Server) addresses() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var addresses []string
-	for _, r := range s.roots {
-		if address := r.listener.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
-			addresses = append(addresses, address)
-		}
-	}
-	return addresses
 }

@@ -12,10 +12,11 @@ import (
 // timer for any of them. It ends what has reached its age, and what has stopped
 // moving where net/http's own timeouts do not look.
 type sweep struct {
-	server  *Server
-	now     time.Time     // of this sweep
-	elapsed time.Duration // from one to the next
-	writes  pool.StallWatch
+	departures *departures
+	live       *reloader
+	now        time.Time     // of this sweep
+	elapsed    time.Duration // from one to the next
+	writes     pool.StallWatch
 	// What is remembered of the few connections that wait: HTTP/1.1 uploads, and
 	// HTTP/2 connections whose handlers are all done while streams are open.
 	uploads, seenUploads map[*conn]upload1
@@ -57,17 +58,18 @@ func (c Config) sweepEvery() time.Duration {
 	return max(every, minSweep)
 }
 
-// sweepConns sweeps until ctx ends.
-func (s *Server) sweepConns(ctx context.Context) {
+// sweep looks after the live connections until ctx ends.
+func (d *departures) sweep(ctx context.Context, live *reloader) {
 	w := &sweep{
-		server:      s,
-		elapsed:     s.live.Load().sweepEvery(),
+		departures:  d,
+		live:        live,
+		elapsed:     live.Load().sweepEvery(),
 		uploads:     make(map[*conn]upload1),
 		seenUploads: make(map[*conn]upload1),
 		tails:       make(map[*conn]tail),
 		seenTails:   make(map[*conn]tail),
 	}
-	s.conns.Sweep(ctx, w.elapsed, w.visit)
+	d.books.conns.Sweep(ctx, w.elapsed, w.visit)
 }
 
 // begin begins a sweep: what was not seen again in the last one is forgotten.
@@ -88,7 +90,7 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 	if !ok || !c.isServing() {
 		return
 	}
-	switch config := w.server.live.Load(); protocols.Protocol(w.server.conns.Tag(a)) {
+	switch config := w.live.Load(); w.departures.books.tag(c) {
 	case protocols.HTTP1, protocols.WebSocket:
 		w.visitHTTP1(now, c, &config.HTTP1)
 	case protocols.HTTP2, protocols.GRPC:
@@ -109,7 +111,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 	if w.checkWrites(now, c, config.Progress.ProgressTimeout) {
 		return
 	}
-	d := &w.server.departures
+	d := w.departures
 	switch {
 	case c.account.State() == pool.StateUpgraded:
 		// WebSockets have an age of their own. The owner of another connection is told.
@@ -123,7 +125,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 	case c.isTold():
 		d.closeIdle(c) // Its last response was on its way when it was told.
 		if _, over := c.toldFor(); over {
-			w.server.background.run(func() { _ = c.Close() }) // TLS may take its time to say goodbye.
+			w.departures.background.run(func() { _ = c.Close() }) // TLS may take its time to say goodbye.
 		}
 	case c.overAge() >= 0:
 		d.leave(c, reasonAge, config.MaxAgeGrace)
@@ -146,13 +148,13 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 const goAwayPatience = 5 * time.Second
 
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config) {
-	d, limit := &w.server.departures, config.Progress.ProgressTimeout
+	d, limit := w.departures, config.Progress.ProgressTimeout
 	if w.checkWrites(now, c, limit) {
 		return
 	}
 	h2, state := &c.seldom().h2, c.account.State()
 	if slow, stuck := h2.exchanges.sweep(w.elapsed, c.WindowShut(), &config.Progress); slow+stuck > 0 {
-		w.server.reportSlow(c, slow, stuck)
+		d.books.reportSlow(c, slow, stuck)
 	}
 	if limit > 0 && state == pool.StateActive && c.isShared() && h2.running.Load() == 0 && w.stuckTail(c, limit) {
 		d.end(c, reasonStalled)
@@ -176,7 +178,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		}
 	case idle && (acked || ago > goAwayPatience):
 		// It is closed at the next sweep, so that the frame gets there first.
-		w.server.background.run(c.finalGoAway)
+		w.departures.background.run(c.finalGoAway)
 	}
 }
 
@@ -193,16 +195,6 @@ func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
 	}
 	w.seenTails[c] = t
 	return t.waiting >= limit
-}
-
-// reportSlow tells the observers of streams that were ended.
-func (s *Server) reportSlow(c *conn, bodies, responses int) {
-	for range bodies {
-		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonSlowBody})
-	}
-	for range responses {
-		s.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonStalled})
-	}
 }
 
 // closeFor closes the connection through all of its layers, for a reason.

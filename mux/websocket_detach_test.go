@@ -15,8 +15,9 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestWebSocketBehindHandlers: a WebSocket is served behind the return of its request's handler where nobody can tell, and
-// within it where somebody waits for that; it is booked and logged alike, when it is over.
+// TestWebSocketBehindHandlers: a WebSocket is served behind the return of its request's
+// handler where nobody can tell, and within it where somebody waits for that; it is
+// booked and logged alike, when it is over.
 func TestWebSocketBehindHandlers(t *testing.T) {
 	t.Parallel()
 	routed := func(pattern string, h http.Handler) http.Handler {
@@ -58,7 +59,7 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 				var serverLog syncBuffer
 				contexts := make(chan context.Context, 1)
 				h := func(ctx context.Context, c *websocket.Conn, r *http.Request) error {
-					if within := strings.Contains(string(debug.Stack()), "(*Server).serveHTTP("); within == form.detached {
+					if within := strings.Contains(string(debug.Stack()), "(*front).ServeHTTP("); within == form.detached {
 						t.Errorf("detached %v, want %v", !within, form.detached)
 					}
 					if info, ok := mux.FromContext(ctx); !ok || info.Protocol != "websocket" {

@@ -29,8 +29,8 @@ type ledger struct {
 
 	// Set.mu guards what follows.
 	arrivals requests.Rate
-	// past is what the pool has moved, without the counters of its live connections.
-	// A connection that leaves with r bytes adds r here and subtracts r from the pool that
+	// past is what the pool has moved, without the counters of its live connections. A
+	// connection that leaves with r bytes adds r here and subtracts r from the pool that
 	// it goes to. So bytes count in the pool that moved them, and no connection has to
 	// remember what it brought. past alone may be below zero, as an unsigned number that
 	// wraps around; past and the live connections together never are.
@@ -38,6 +38,7 @@ type ledger struct {
 	live      traffic // while Stats adds up
 	lifetimes *requests.Durations
 	rejected  map[string]uint64
+	reasons   map[string]uint64 // of the closes
 }
 
 // lifetimeBounds are the upper bounds of the buckets for lifetimes: from one request's
@@ -147,6 +148,7 @@ func (s *Set) openAccount(tag Tag) *account {
 func (s *Set) Stats() map[string]Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.begin()
 	accounts := s.allAccounts()
 	for _, a := range accounts {
 		a.live = traffic{}
@@ -178,14 +180,15 @@ func (s *Set) Stats() map[string]Stats {
 			AcceptedPerSecond: a.arrivals.PerSecond(),
 			AcceptedPerMinute: a.arrivals.PerMinute(),
 			Rejected:          maps.Clone(a.rejected),
+			Reasons:           maps.Clone(a.reasons),
 			Lifetimes:         a.lifetimes.Totals(),
 		}
 	}
 	return all
 }
 
-// Requests returns the statistics of the requests that the pool named tag carries, and the
-// same each time. The Set folds them once a second while there are connections.
+// Requests returns the statistics of the requests that the pool named tag carries, and
+// the same each time. The Set folds them once a second while there are connections.
 func (s *Set) Requests(tag Tag) *requests.Book {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -41,8 +41,8 @@ func (s *Set) startTicker(now int64) {
 
 func (s *Set) setClock(now int64) { s.clock.Store(uint32(now / int64(clockStep))) }
 
-// tick moves the clock, until there has been no connection for a step. It is the one timer
-// of a Set, so it also counts the seconds of the statistics.
+// tick moves the clock, until there has been no connection for a step. It is the one
+// timer of a Set, so it also counts the seconds of the statistics.
 func (s *Set) tick() {
 	for _, book := range s.step() {
 		book.Fold()
@@ -62,8 +62,8 @@ func (s *Set) step() []*requests.Book {
 	return s.bookList // which is only ever appended to
 }
 
-// countSecond notes, when a new second has begun, what was accepted until then. The caller
-// holds mu.
+// countSecond notes, when a new second has begun, what was accepted until then. The
+// caller holds mu.
 func (s *Set) countSecond(now int64) {
 	second := requests.Second(time.Duration(now))
 	if second == s.second {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// The parts of Conn.writes: the writes that are outstanding, of which there may be
-// several at a time, the copies by ReadFrom that are, and how many of either have ended. A begin and
-// an end are one atomic addition each, and no clock is read; what they mean is for [StallWatch] to find out.
+// The parts of Conn.writes: the outstanding writes, of which there may be several, the
+// outstanding copies by ReadFrom, and how many of both have ended. A begin and an end
+// cost one atomic addition each and no clock; [StallWatch] finds out what they mean.
 const (
 	writeBegun = 1
 	copyBegun  = 1 << 16
@@ -58,8 +58,9 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written, because some servers, as net/http's
-// of HTTP/2, write from goroutines whose stack would just not be big enough and be grown each time.
+// Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written:
+// net/http's HTTP/2 server writes from goroutines whose stack would else be grown each
+// time.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writes.Add(writeBegun)
 	return c.endWrite(c.raw.Write(p))
@@ -85,9 +86,9 @@ type writerOnly struct{ io.Writer }
 
 type readerOnly struct{ io.Reader }
 
-// ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, which is
-// what lets a file or a socket be sent without passing through user space. The
-// bytes are booked when the copy ends.
+// ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, so that a file or
+// a socket is sent without passing through user space. The bytes are booked when the copy
+// ends.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	rf, ok := c.raw.(io.ReaderFrom)
 	if !ok {
@@ -130,8 +131,8 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	return buffered + n, err
 }
 
-// failedBy reports whether the error of a copy is that of an operation op, which is the
-// other connection's, so that it says nothing about this one.
+// failedBy reports whether the error of a copy comes from the operation op. If that is
+// the other connection's, it says nothing about this one.
 func failedBy(err error, op string) bool {
 	for {
 		var failed *net.OpError
@@ -170,9 +171,8 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 // a connection: it would send past the account, where ReadFrom sends as fast and counts.
 type rawConn struct{ syscall.RawConn }
 
-// Close closes the wrapped connection and, the first time, takes the
-// connection out of its pool. Where nobody has said why, the last errors of its reads and
-// writes do; see [Conn.CloseReason].
+// Close closes the wrapped connection and, the first time, takes the connection out of
+// its pool. See [Conn.CloseReason] for the reason.
 func (c *Conn) Close() error {
 	c.settleReason()
 	err := c.raw.Close()

@@ -12,32 +12,32 @@ import (
 // EventKind says what happened, in one word.
 type EventKind string
 
-// The kinds of events, and the fields of Event that each fills besides Kind, Seq and Time.
+// The kinds of events, and the fields of Event that each fills besides Kind, Seq and
+// Time.
 const (
-	// A connection was accepted: Conn, Tag.
+	// EventAdded: a connection was accepted. Conn, Tag.
 	EventAdded EventKind = "added"
-	// A connection was closed: Conn, Tag, and Reason, which [Conn.CloseReason] explains.
+	// EventRemoved: a connection was closed. Conn, Tag, Reason; see [Conn.CloseReason].
 	EventRemoved EventKind = "removed"
-	// A connection changed its pool: Conn, Tag, From.
+	// EventRetagged: a connection changed its pool. Conn, Tag, From.
 	EventRetagged EventKind = "retagged"
-	// A connection was too slow: Conn, Tag, Reason, before its EventRemoved; or what
-	// [Set.Report] was given.
+	// EventTimeout: a connection was too slow. Conn, Tag, Reason, before its EventRemoved;
+	// or what [Set.Report] was given.
 	EventTimeout EventKind = "timeout"
-	// A connection was reset, likewise, with Err; or what [Set.Report] was given; or an
-	// observer panicked, with Err and the Reason "observer_panic".
+	// EventError: a connection was reset. Likewise, with Err. Or an observer panicked: Err,
+	// and the Reason "observer_panic".
 	EventError EventKind = "error"
-	// A limit refused a connection, one event each time: Tag, Reason, and Conn where there
-	// is one.
+	// EventLimitReached: a limit refused a connection. Tag, Reason, Conn where there is one.
 	EventLimitReached EventKind = "limit_reached"
-	// The health of a pool changed: Tag, Old, New.
+	// EventHealthChanged: the health of a pool changed. Tag, Old, New.
 	EventHealthChanged EventKind = "health_changed"
 )
 
 // Event is something that happened in a [Set].
 type Event struct {
 	Kind EventKind
-	// Seq numbers the events of a Set in the order in which they happened. It is
-	// rising, and counts only while somebody observes. Time is when.
+	// Seq numbers the events of a Set in the order in which they happened, while there
+	// are observers. Time is when.
 	Seq  uint64
 	Time time.Time
 
@@ -47,7 +47,8 @@ type Event struct {
 	// Tag is the pool it happened in, the new one for EventRetagged, where From is the
 	// old one. It is [TotalTag] for the health of all pools together.
 	Tag, From Tag
-	// Reason is a word that says why: one of the package's constants, or the caller's own.
+	// Reason is a word that says why: one of the package's constants, or the caller's
+	// own.
 	Reason   string
 	Err      error
 	Old, New Health
@@ -61,20 +62,19 @@ type observers struct {
 
 type observer struct{ observe func(Event) }
 
-// Observe has f called for each event from now on, until cancel is called. A call
-// that has begun may end after that. While nobody observes, an event costs one atomic load.
+// Observe has f called for each event from now on, until cancel is called. A call that
+// has begun may end after that. Without observers, an event costs one atomic load.
 //
-// f is called by the goroutine that caused the event, before the method that did
-// so returns: f should be quick, and it may be called by several goroutines at a
-// time. It is called without any lock, and may call the Set and its connections; the
-// events that it causes are told before its own call returns, and so reach those who observe
-// since later before the event that it was called for.
+// The goroutine that causes an event calls f before its own method returns. So f should
+// be quick, and several goroutines may call it at a time. No lock is held: f may call the
+// Set and its connections. The events that f causes are told before f returns. Observers
+// that were added later see them before the event that f was called for.
 //
-// What one goroutine does to a connection is told in order, so EventAdded comes
-// first. What two goroutines do at once may be told in either order: a connection
-// that one moves while another closes it can be told removed before retagged. Where
-// that matters, Seq has the true order: who keeps a state forgets an event that is older than the
-// one it has seen.
+// What one goroutine does to a connection is told in order, so EventAdded comes first.
+// What two goroutines do at once may be told in either order: where one moves a
+// connection while the other closes it, EventRemoved may come before EventRetagged. Seq
+// has the true order, so an observer that keeps a state ignores an event that is older
+// than the last one.
 //
 // A panic of f does not reach the server. The observers are told of it by an EventError,
 // once for each call that panicked, and not for a call with such an event.
@@ -103,9 +103,9 @@ func (o *observers) change(edit func([]*observer) []*observer) {
 	o.list.Store(&list)
 }
 
-// Report tells the observers of something that the Set cannot see for itself: an
-// EventTimeout or an EventError. The caller fills in Kind and whichever it knows of Conn, Tag, Reason
-// and Err; Tag is the connection's own where it is empty.
+// Report tells the observers of something that the Set cannot see for itself. The caller
+// fills in Kind and what it knows of Conn, Tag, Reason and Err. An empty Tag stands for
+// the connection's own.
 func (s *Set) Report(e Event) {
 	if !s.number(&e) {
 		return

@@ -37,7 +37,8 @@ var ignoreTime = cmp.Options{
 	cmp.Comparer(func(a, b error) bool { return a == b }),
 }
 
-// TestEvents: a connection's life is told in order, and nothing after the end of the observation.
+// TestEvents: a connection's life is told in order, and nothing after the end of the
+// observation.
 func TestEvents(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{
@@ -51,9 +52,9 @@ func TestEvents(t *testing.T) {
 	set.Move(c, "http1") // where it is already
 	set.Identify(c, c.RemoteAddr())
 	set.Report(pool.Event{Kind: pool.EventTimeout, Conn: c, Reason: "idle"})
-	set.Reserve("websocket")
+	set.Reserve(c, "websocket")
 	set.MoveWithin(c, "websocket")
-	set.Reserve("websocket")
+	set.Reserve(nil, "websocket")
 	set.MoveReserved(c, "websocket")
 	failure := errors.New("broken")
 	set.Report(pool.Event{Kind: pool.EventError, Tag: "grpc", Err: failure})
@@ -120,8 +121,9 @@ func TestObserverMayCallBack(t *testing.T) {
 	}
 }
 
-// TestObserverPanic: a panic ends one call of one observer. The others are told of the event
-// and of the panic, and the one that panicked at that as well is not called for ever.
+// TestObserverPanic: a panic ends one call of one observer. The others are told of the
+// event and of the panic, and the one that panicked at that as well is not called for
+// ever.
 func TestObserverPanic(t *testing.T) {
 	var set pool.Set
 	set.Observe(func(pool.Event) { panic("on purpose") })
@@ -146,8 +148,8 @@ func TestObserverPanic(t *testing.T) {
 	}
 }
 
-// TestEventsAgree: thousands of connections come, move and go at random, some of them moved and
-// closed at the same time; what the events say adds up to what the Set says.
+// TestEventsAgree: thousands of connections come, move and go at random, some of them
+// moved and closed at the same time; what the events say adds up to what the Set says.
 func TestEventsAgree(t *testing.T) {
 	var set pool.Set
 	tags := []pool.Tag{"http1", "http2", "websocket"}
@@ -222,7 +224,8 @@ func TestUnobservedAllocations(t *testing.T) {
 	}
 }
 
-// TestObservedAllocations: nor does one that somebody observes, nor the close that tells why.
+// TestObservedAllocations: nor does one that somebody observes, nor the close that tells
+// why.
 func TestObservedAllocations(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{Total: 1000, PerTag: map[pool.Tag]int{"http1": 1000}})

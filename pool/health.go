@@ -30,11 +30,12 @@ func (h Health) String() string {
 // MarshalText implements [encoding.TextMarshaler].
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
-// TotalTag is what all pools together are called where health is told by tag. No pool may have this name.
+// TotalTag stands for all pools together where health is told by tag. No pool may have
+// this name.
 const TotalTag Tag = "total"
 
-// recovery is how far below a threshold a pool has to come before it counts as
-// recovered, so that one connection that comes and goes does not raise an alarm each time.
+// recovery is how far below a threshold a pool has to come to count as recovered, so that
+// one connection that comes and goes does not raise an alarm each time.
 const recovery = 0.05
 
 // HealthConfig are the shares of a limit, from 0 to 1, above which a pool is not
@@ -107,8 +108,8 @@ func (s *Set) SetUnavailable(unavailable bool) {
 	s.change(func(r *rules) { r.unavailable = unavailable })
 }
 
-// Health returns the health of every pool that was ever used or has a limit, by
-// tag, and under [TotalTag] that of all together. A pool without a limit is healthy.
+// Health returns the health of every pool that was ever used or has a limit, by tag, and
+// under [TotalTag] the health of all together. A pool without a limit is healthy.
 func (s *Set) Health() map[string]HealthStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +146,7 @@ func (r *rules) judge(old Health, active, limit int) Health {
 	return r.limits.Health.judge(old, statusOf(old, active, limit).Ratio)
 }
 
-// judged returns the health that a pool has, and the one that it should have.
+// judged returns the health that a pool has, and the health that it should have.
 func (s *Set) judged(a *account) (old, now Health) {
 	old = Health(a.health.Load()) // After the caller has changed what it is judged by.
 	r := s.ruled()

@@ -69,7 +69,8 @@ func TestHealthThresholds(t *testing.T) {
 	}
 }
 
-// TestHealthOfAll: every pool has its own health, one without a limit is healthy, and the total has its own limit.
+// TestHealthOfAll: every pool has its own health, one without a limit is healthy, and the
+// total has its own limit.
 func TestHealthOfAll(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{Total: 4, PerTag: map[pool.Tag]int{"grpc": 2, "websocket": 1}})
@@ -112,7 +113,8 @@ func TestHealthOfAll(t *testing.T) {
 	})
 }
 
-// TestHealthUnavailable: a server that does not serve is unavailable, with or without connections.
+// TestHealthUnavailable: a server that does not serve is unavailable, with or without
+// connections.
 func TestHealthUnavailable(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"http1": 1, "grpc": 1}})
@@ -144,7 +146,8 @@ func TestHealthUnavailable(t *testing.T) {
 	}
 }
 
-// TestHealthRecoversFromLowThresholds: a threshold of less than five points is left when the pool is empty.
+// TestHealthRecoversFromLowThresholds: a threshold of less than five points is left when
+// the pool is empty.
 func TestHealthRecoversFromLowThresholds(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{
@@ -202,10 +205,14 @@ func TestHealthJSON(t *testing.T) {
 	}
 }
 
-// TestAcceptRates: connections are counted by second and by minute, in each pool they come into.
+// TestAcceptRates: connections are counted by second and by minute, in each pool they
+// come into.
 func TestAcceptRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set
+		if stats := set.Stats(); len(stats) != 0 {
+			t.Errorf("before anything has come: %v", stats)
+		}
 		for range 90 {
 			for range 5 {
 				open(t, &set, "http1", 1)

@@ -8,21 +8,20 @@ import (
 
 // Limits bounds how many connections may be open at a time. Zero means no bound.
 type Limits struct {
-	// Health says when a pool comes near to its limit; the zero value stands for
-	// [DefaultHealthConfig].
-	Health HealthConfig
-
 	// Total bounds all pools together.
 	Total int
-	// Wait has nobody refused because of Total: the caller waits by [Set.WaitRoom] before it accepts.
+	// Wait accepts connections beyond Total: the caller waits by [Set.WaitRoom] before it
+	// accepts.
 	Wait bool
 	// PerTag bounds single pools.
 	PerTag map[Tag]int
-	// PerAddress bounds the connections of one client: an IPv4 address, or an
-	// IPv6 network of 64 bits, which is what one customer is given (RFC 6177).
-	// It means something only where the peer's address is the client's, and does
-	// not count peers without an IP address.
+	// PerAddress bounds the connections of one client: an IPv4 address, or an IPv6
+	// network of 64 bits, which is what one customer is given (RFC 6177). It means
+	// something only where the peer's address is the client's. Peers without an IP
+	// address are not counted.
 	PerAddress int
+	// Health says when a pool comes near to its limit; zero is [DefaultHealthConfig].
+	Health HealthConfig
 }
 
 // The reasons for which a connection is refused because of a limit.
@@ -66,9 +65,9 @@ func (s *Set) change(edit func(*rules)) {
 	s.wakeAll()
 }
 
-// SetLimits puts new limits in force. They hold for what comes: connections
-// that are open above a lowered limit stay. A client's connections are counted
-// only from the moment at which PerAddress is set. Each pool's health is judged at once.
+// SetLimits puts new limits in force. Connections that are open above a lowered limit
+// stay. A client's connections are counted from the moment at which PerAddress is set.
+// Each pool's health is judged at once.
 func (s *Set) SetLimits(l Limits) {
 	if l.Health == (HealthConfig{}) {
 		l.Health = DefaultHealthConfig()
@@ -76,8 +75,8 @@ func (s *Set) SetLimits(l Limits) {
 	s.change(func(r *rules) { r.limits = l })
 }
 
-// admit returns the reason for which a connection that is being added is to be
-// refused, if there is one. The caller holds mu.
+// admit returns the reason to refuse a connection that is being added, if there is one.
+// The caller holds mu.
 func (s *Set) admit() string {
 	if l := s.limits(); !l.Wait && l.Total > 0 && s.counted() >= l.Total {
 		return ReasonLimit
@@ -88,9 +87,9 @@ func (s *Set) admit() string {
 // counted returns how many connections take a place. The caller holds mu.
 func (s *Set) counted() int { return len(s.conns) - s.exempt }
 
-// Exempt has c take no place any more, in the limit of all connections and in that of its client: it is
-// being refused, which takes a moment, and must not keep others out meanwhile. A connection that
-// Add or Identify has refused is exempt already.
+// Exempt has c take no place any more, in the limit of all connections and in that of its
+// client. It is for a connection that is being refused, which takes a moment and must not
+// keep others out. A connection that Add or Identify has refused is exempt already.
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,10 +108,10 @@ func (s *Set) exemptConn(c *Conn) {
 	s.wakeAll()
 }
 
-// Identify says who the client of a connection is, where Add could not know it: behind a
-// PROXY header, when that has been read. Where clients are limited it counts the
-// connection for that one. The result is empty, or the reason for which the connection is to be refused.
-// It is called at most once for a connection.
+// Identify names the client of a connection where Add could not know it: behind a PROXY
+// header, when that has been read. It counts the connection for that client. The result
+// is empty, or the reason for which the connection is to be refused. It is called at most
+// once for a connection.
 func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 	if s.limits().PerAddress <= 0 {
 		return ""
@@ -184,48 +183,38 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	return ip, ip.IsValid()
 }
 
-// Reserve takes a place in the pool named tag, for a connection that is about to
-// be moved there by [Set.MoveReserved]. It reports false where the pool is full. A
-// place that is not used must be given back with [Set.Release].
-func (s *Set) Reserve(tag Tag) bool { return s.reserve(s.account(tag), nil) }
-
-// reserve is Reserve for c, which may be nil.
-func (s *Set) reserve(a *account, c *Conn) bool {
-	if a.takePlace(s.limits().PerTag[a.tag]) {
+// Reserve takes a place in the pool named tag, for a connection that [Set.MoveReserved] is
+// about to move there. It reports false where the pool is full. A place that is not used
+// must be given back by [Set.Release].
+func (s *Set) Reserve(c *Conn, tag Tag) bool {
+	if s.account(tag).takePlace(s.limits().PerTag[tag]) {
 		return true
 	}
-	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: a.tag, Reason: ReasonLimit})
+	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
 	return false
-}
-
-// Full reports whether the pool named tag has no place at the moment.
-func (s *Set) Full(tag Tag) bool {
-	a, limit := s.lookUp(tag), s.limits().PerTag[tag]
-	return limit > 0 && a != nil && a.places.Load() >= int64(limit)
 }
 
 // Release gives back a place that Reserve has taken.
 func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }
 
-// MoveReserved is [Set.Move] into a place that Reserve has taken, which is used
-// up in any case.
+// MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
+// even if c is not moved.
 func (s *Set) MoveReserved(c *Conn, tag Tag) bool { return s.move(c, s.account(tag)) }
 
-// MoveWithin is [Set.Move] for a connection that may be refused: full is true,
-// and nothing was done, where the pool named tag is full.
+// MoveWithin is [Set.Move] within the pool's limit. full is true, and nothing was done,
+// where the pool is full.
 func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 	if moved, settled := c.isIn(tag); settled {
 		return moved, false
 	}
-	to := s.account(tag)
-	if !s.reserve(to, c) {
+	if !s.Reserve(c, tag) {
 		return false, true
 	}
-	return s.move(c, to), false
+	return s.MoveReserved(c, tag), false
 }
 
-// WaitRoom waits until fewer connections are open than Limits.Total. It returns
-// nil then, or ctx's error when that ends first.
+// WaitRoom waits until fewer connections are open than Limits.Total. It returns nil then,
+// or ctx's error when that ends first.
 func (s *Set) WaitRoom(ctx context.Context) error {
 	return s.wait(ctx, func() bool {
 		total := s.limits().Total

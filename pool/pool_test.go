@@ -72,7 +72,8 @@ func TestConnIsAConn(t *testing.T) {
 	})
 }
 
-// TestAccount: bytes are booked in the pool in which they were moved, and no counter runs backwards.
+// TestAccount: bytes are booked in the pool in which they were moved, and no counter runs
+// backwards.
 func TestAccount(t *testing.T) {
 	var set pool.Set
 	client, raw := pair(t)
@@ -294,7 +295,8 @@ func TestNoDrift(t *testing.T) {
 	}
 }
 
-// TestWaitEmpty: the wait ends with the last connection of the pools named, or with its context.
+// TestWaitEmpty: the wait ends with the last connection of the pools named, or with its
+// context.
 func TestWaitEmpty(t *testing.T) {
 	var set pool.Set
 	a, b := net.Pipe()
@@ -317,7 +319,8 @@ func TestWaitEmpty(t *testing.T) {
 	}
 }
 
-// TestReadWriteAllocations: the account costs no allocation, on whatever way the bytes go.
+// TestReadWriteAllocations: the account costs no allocation, on whatever way the bytes
+// go.
 func TestReadWriteAllocations(t *testing.T) {
 	var set pool.Set
 	var watch pool.StallWatch

@@ -31,8 +31,8 @@ func pointTo(reasons []string) map[string]*string {
 	return all
 }
 
-// SetTimeouts names the caller's reasons that say that a connection was too slow. Where one
-// of them is given, an EventTimeout comes before the EventRemoved. It is to be called
+// SetTimeouts names the caller's reasons that say that a connection was too slow. Where
+// one of them is given, an EventTimeout comes before the EventRemoved. It is to be called
 // before the first Add.
 func (s *Set) SetTimeouts(reasons ...string) { s.timeouts = pointTo(slices.Clone(reasons)) }
 
@@ -42,7 +42,7 @@ func (s *Set) isTimeout(reason string) bool {
 }
 
 // SetCloseReason records why c is about to be closed, for EventRemoved. The first reason
-// stands, and an empty one is none. It does not close c.
+// stands, and an empty one has no effect. It does not close c.
 func (c *Conn) SetCloseReason(reason string) {
 	if reason == "" || c.closeReason.Load() != nil {
 		return
@@ -58,8 +58,9 @@ func (c *Conn) SetCloseReason(reason string) {
 	c.closeReason.CompareAndSwap(nil, known)
 }
 
-// CloseReason returns what SetCloseReason recorded. Without that it is "" until Close is called,
-// and afterwards what the errors of the reads and writes say: "peer_closed", "reset", "timeout" or "server_closed".
+// CloseReason returns what SetCloseReason recorded. Without that it is "" until Close is
+// called. From then on it is what the last errors of reads and writes say: "peer_closed",
+// "reset", "timeout" or "server_closed".
 func (c *Conn) CloseReason() string {
 	if reason := c.closeReason.Load(); reason != nil {
 		return *reason
@@ -112,7 +113,7 @@ func (c *Conn) noteReadError(err error) {
 	c.setNote(readNoteShift, note)
 }
 
-// noteWriteError is noteReadError for a write. What a copy says of the end of its source is not about c.
+// noteWriteError is noteReadError for a write. The end of a copy's source says nothing of c.
 func (c *Conn) noteWriteError(err error) {
 	note := noteOf(err)
 	if note == noNote || note == noteEOF || note == noteTimeout && c.status.Load()&writeAborted != 0 {
@@ -121,8 +122,8 @@ func (c *Conn) noteWriteError(err error) {
 	c.setNote(writeNoteShift, note)
 }
 
-// noteOf says what an error means. One that means nothing, like that of a
-// connection which was closed here, leaves the note of the one before.
+// noteOf says what an error means. An error without a meaning, such as that of a
+// connection which was closed here, leaves the note before it.
 func noteOf(err error) uint32 {
 	switch {
 	case err == nil:

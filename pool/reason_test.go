@@ -48,7 +48,8 @@ func opError(err error, ops ...string) error {
 	return err
 }
 
-// TestCloseReasons: why a connection was closed is what somebody said first, or what its last errors say.
+// TestCloseReasons: why a connection was closed is what somebody said first, or what its
+// last errors say.
 func TestCloseReasons(t *testing.T) {
 	read := func(err error) func(*pool.Conn, *scripted) {
 		return func(c *pool.Conn, raw *scripted) {

@@ -33,32 +33,39 @@ type Stats struct {
 	MessagesSent     uint64 `json:"messages_sent"`
 
 	// AcceptedPerSecond is how many came into the pool in the last full second, and
-	// AcceptedPerMinute how many a minute, over the last 60 full seconds or since the Set's first connection.
+	// AcceptedPerMinute how many a minute, over the last 60 full seconds or since the Set
+	// was first used.
 	AcceptedPerSecond float64 `json:"accepted_per_second"`
 	AcceptedPerMinute float64 `json:"accepted_per_minute"`
 
-	// Rejected is how many connections were refused or given up, by reason; see [Set.Reject].
+	// Rejected is how many connections were refused or given up, by reason; see
+	// [Set.Reject].
 	Rejected map[string]uint64 `json:"-"`
-	// Lifetimes is how long the connections had been open that were closed in the pool, in
-	// buckets from a second to a day.
+	// Reasons is how many connections were closed in the pool, by [Conn.CloseReason].
+	Reasons map[string]uint64 `json:"-"`
+	// Lifetimes is how long the connections had been open that were closed in the pool,
+	// in buckets from a second to a day.
 	Lifetimes requests.DurationTotals `json:"-"`
 }
 
 // Set is the set of all live connections, divided into pools by tag. The zero
 // value is ready to use. All methods may be called concurrently.
 //
-// The Set's lock is taken twice in the life of a connection that is moved once: by Add and
-// by Close. It is also taken by methods that return figures; never by a read or a write.
+// The Set's lock is taken twice in the life of a connection that is moved once: by Add
+// and by Close. It is also taken by methods that return figures; never by a read or a
+// write.
 type Set struct {
-	nextID    atomic.Uint64
-	lastSeq   atomic.Uint64 // of the events
-	clock     atomic.Uint32 // steps of clockStep since began
-	waiters   atomic.Int32  // calls of wait
-	observers observers
+	// What reads, writes and moves look at, which seldom changes.
+	clock     atomic.Uint32                    // steps of clockStep since began
+	waiters   atomic.Int32                     // calls of wait
 	accounts  atomic.Pointer[map[Tag]*account] // copied to be changed, with mu held
 	rules     atomic.Pointer[rules]            // copied to be changed, with mu held
-	armLocks  [armLocks]sync.Mutex
+	observers observers
 	timeouts  map[string]*string // see SetTimeouts
+	armLocks  [armLocks]sync.Mutex
+
+	nextID  atomic.Uint64
+	lastSeq atomic.Uint64 // of the events
 
 	// mu guards all that follows, and the fields of Conn and ledger that say so.
 	mu       sync.Mutex
@@ -71,21 +78,21 @@ type Set struct {
 	ticker   *time.Timer // of the clock
 	ticking  bool        // it runs
 	exempt   int         // live connections that take no place
-	// clients are the connections by client, and addresses the client of each, while that is limited.
+	// While clients are limited: how many connections each has, and the client of each.
 	clients   map[netip.Addr]int
 	addresses map[*Conn]netip.Addr
-	// wake is closed when something changes that a call of wait may wait for; nil while there is none.
+	// wake is closed to have the calls of wait look again; nil while there is none.
 	wake chan struct{}
 }
 
-// Add wraps raw in c and puts it into the pool Sniffing. The Set owns neither:
-// the caller closes c. The owner is what [Conn.Owner] returns.
+// Add wraps raw in c and puts c into the pool Sniffing. The Set owns neither: the caller
+// closes c. The owner is what [Conn.Owner] returns.
 //
-// The client of a bare TCP or Unix socket is its peer. That of any other connection is to
-// be told by [Set.Identify].
+// The client of a bare TCP or Unix socket is its peer. For any other connection the
+// caller names the client by [Set.Identify].
 //
-// The result is empty, or the reason for which a limit wants the connection
-// refused. It is in the pool even then, because to refuse it politely takes a moment.
+// The result is empty, or the reason for which a limit refuses the connection. c is in
+// the pool even then, because a polite refusal takes a moment.
 func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	c.raw, c.owner = raw, owner
 	c.id = s.nextID.Add(1)
@@ -122,15 +129,14 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	return refuse
 }
 
-// Move puts c into the pool named tag. It reports false, and does nothing, for a
-// connection that is closed, and for the pool Sniffing, into which none comes back.
+// Move puts c into the pool named tag. It reports false, and does nothing, for a closed
+// connection and for the pool Sniffing, which no connection comes back to.
 func (s *Set) Move(c *Conn, tag Tag) bool {
 	if moved, settled := c.isIn(tag); settled {
 		return moved
 	}
-	to := s.account(tag)
-	to.places.Add(1)
-	return s.move(c, to)
+	s.account(tag).places.Add(1)
+	return s.MoveReserved(c, tag)
 }
 
 // isIn reports whether there is nothing to move, and what Move returns then.
@@ -145,11 +151,11 @@ func (c *Conn) isIn(tag Tag) (moved, settled bool) {
 	}
 }
 
-// move moves c to a pool in which it has a place. The place is given back where nothing is
-// moved.
+// move moves c to a pool in which it has a place. The place is given back where nothing
+// is moved.
 //
-// Each connection leaves the pool Sniffing, and takes no lock for that: a compare-and-swap
-// decides between several moves and a close.
+// Each connection leaves the pool Sniffing, and takes no lock for that: a
+// compare-and-swap decides between several moves and a close.
 func (s *Set) move(c *Conn, to *account) bool {
 	to.active.Add(1) // Before the connection leaves its pool, so that it is always in one.
 	for {
@@ -219,16 +225,19 @@ func (s *Set) Tag(c *Conn) Tag {
 	return ""
 }
 
-// Reject counts a connection that was refused or given up, under the pool that
-// it belongs to and a reason.
+// Reject counts a connection that was refused or given up, by its pool and a reason.
 func (s *Set) Reject(tag Tag, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.openAccount(tag)
-	if a.rejected == nil {
-		a.rejected = make(map[string]uint64)
+	count(&a.rejected, reason)
+}
+
+func count(counts *map[string]uint64, word string) {
+	if *counts == nil {
+		*counts = make(map[string]uint64)
 	}
-	a.rejected[reason]++
+	(*counts)[word]++
 }
 
 // remove takes a closed connection out; the caller calls it once.
@@ -250,6 +259,7 @@ func (s *Set) remove(c *Conn) {
 	a.places.Add(-1)
 	left := a.active.Add(-1)
 	a.closings.Add(1)
+	count(&a.reasons, reason)
 	a.past.add(c.traffic())
 	a.lifetimes.Record(time.Duration(a.now() - c.opened))
 	delete(s.conns, c)
@@ -271,8 +281,7 @@ func (s *Set) wakeAll() {
 	}
 }
 
-// Len returns the number of live connections in the pools named, or in all of
-// them when none is named.
+// Len returns the number of live connections in the pools named, or in all of them.
 func (s *Set) Len(tags ...Tag) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -296,9 +305,8 @@ func (s *Set) length(tags []Tag) int {
 	return n
 }
 
-// Conns returns the live connections in the pools named, or all of them when
-// none is named, in no particular order. A connection may be closed by the time the
-// caller looks at it.
+// Conns returns the live connections in the pools named, or all of them, in no particular
+// order. A connection may be closed by the time the caller looks at it.
 func (s *Set) Conns(tags ...Tag) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -311,8 +319,8 @@ func (s *Set) Conns(tags ...Tag) []*Conn {
 	return conns
 }
 
-// WaitEmpty waits until the pools named, or all of them when none is named, are
-// empty at one moment. It returns nil then, or ctx's error when that ends first.
+// WaitEmpty waits until the pools named, or all of them, are empty at one moment. It
+// returns nil then, or ctx's error when that ends first.
 func (s *Set) WaitEmpty(ctx context.Context, tags ...Tag) error {
 	return s.wait(ctx, func() bool { return s.length(tags) == 0 })
 }

@@ -19,8 +19,9 @@ func expectStall(t *testing.T, watch *pool.StallWatch, c *pool.Conn, want time.D
 	}
 }
 
-// blocking is a connection each of whose writes waits until its peer takes it. Unlike those
-// of a net.Pipe they do not wait for each other by a mutex, which synctest takes for being busy.
+// blocking is a connection each of whose writes waits until its peer takes it. Unlike
+// those of a net.Pipe they do not wait for each other by a mutex, which synctest takes
+// for being busy.
 type blocking chan struct{}
 
 func (b blocking) Write(p []byte) (int, error) {
@@ -36,7 +37,8 @@ func (blocking) SetDeadline(time.Time) error      { return nil }
 func (blocking) SetReadDeadline(time.Time) error  { return nil }
 func (blocking) SetWriteDeadline(time.Time) error { return nil }
 
-// TestStallByCount: where nobody says what the peer has taken, a write stalls until it ends.
+// TestStallByCount: where nobody says what the peer has taken, a write stalls until it
+// ends.
 func TestStallByCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set

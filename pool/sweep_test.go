@@ -11,7 +11,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// TestSweep: every live connection is visited once in a period, without a lock, until the context ends.
+// TestSweep: every live connection is visited once in a period, without a lock, until the
+// context ends.
 func TestSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set

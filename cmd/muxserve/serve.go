@@ -188,7 +188,11 @@ func (p *process) exitCode() int {
 // exitSignalled is added to a signal's number, as in shells.
 const exitSignalled = 128
 
+// errForced is why a drain is cut short that a second signal ends.
+var errForced = errors.New("forced")
+
 func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
+	ctx, force := context.WithCancelCause(ctx)
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
 			p.logger.Info("draining", keySignal, s.String())
@@ -201,7 +205,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 				p.forcedBy.CompareAndSwap(0, int64(number))
 			}
 			p.logger.Warn("a second signal: cutting what is left", keySignal, s.String())
-			p.server.Force()
+			force(errForced)
 		},
 		Reload: func() { p.reloads.onSignal() },
 		// It returns at once, so that a second signal is refused during the upgrade

@@ -6,97 +6,39 @@ import (
 	"time"
 )
 
-// Durations are counted in cells that begin at 1 µs and end at 1 h. Each power of ten is
-// cut at 1, 2.5 and 5, and these three parts into 30, 20 and 20 cells of one width. So the
-// middle of a cell is at most 2.5 % away from each duration in it, and the bounds that
-// Prometheus' clients use are bounds of cells. A cell includes its upper bound.
+// Durations are counted in cells. Each power of two nanoseconds is cut into 2^subBits
+// cells of one width, so a cell is at most 1/32 of its lower bound wide, and its middle
+// is at most 1/64 (1.6 %) away from each duration in it.
 const (
+	subBits = 5
+
 	minDuration = time.Microsecond // what is shorter counts as this
 	maxDuration = time.Hour        // what is longer counts as this
 
-	partCount = 29 // from 1 µs on, three for each power of ten
-	// cellCount is that of the nine powers from 1 µs to 1000 s, of the first two parts of
-	// the tenth (which reach to 5000 s), and of the cell for 1 µs itself.
-	cellCount = 1 + 9*70 + 50
+	// What cellIndex gives for minDuration and maxDuration: the place of the highest bit
+	// times 32, plus the five bits that follow it.
+	firstCell = 9<<subBits | 30
+	lastCell  = 41<<subBits | 20
+	cellCount = lastCell - firstCell + 1
+
+	slotSeconds = 10
+	slotCount   = 6
 )
-
-// part is a row of cells of one width.
-type part struct {
-	start, end, width time.Duration // nanoseconds
-	first             int           // its first cell
-}
-
-var (
-	parts = makeParts()
-	// partOf is the first part that may hold a duration of so many bits.
-	partOf = makePartOf()
-	// bucketOfCell is the bucket of requestBounds that a cell lies in.
-	bucketOfCell = makeBucketOfCell()
-)
-
-func makeParts() (all [partCount]part) {
-	first, start := 1, minDuration
-	for i := range all {
-		end, cells := start*2, 20
-		if i%3 == 0 {
-			end, cells = start*5/2, 30
-		}
-		all[i] = part{start, end, (end - start) / time.Duration(cells), first}
-		first, start = first+cells, end
-	}
-	return all
-}
-
-func makePartOf() (all [bits.UintSize]uint8) {
-	for n := range all {
-		shortest := time.Duration(1) << max(n-1, 0)
-		for parts[all[n]].end < shortest && int(all[n]) < partCount-1 {
-			all[n]++
-		}
-	}
-	return all
-}
 
 // cellOf returns the cell that counts d.
 func cellOf(d time.Duration) int {
-	if d <= minDuration {
-		return 0
-	}
-	d = min(d, maxDuration)
-	i := partOf[bits.Len64(uint64(d))]
-	for d > parts[i].end {
-		i++
-	}
-	p := &parts[i]
-	return p.first + int((d-p.start-1)/p.width)
+	n := uint64(min(max(d, minDuration), maxDuration))
+	exponent := bits.Len64(n) - 1
+	return exponent<<subBits | int(n>>(exponent-subBits))&(1<<subBits-1) - firstCell
 }
 
 // cellMiddle returns the duration that stands for all those in a cell.
 func cellMiddle(cell int) time.Duration {
-	if cell == 0 {
-		return minDuration
-	}
-	p := parts[partCount-1]
-	for i := 1; i < partCount; i++ {
-		if parts[i].first > cell {
-			p = parts[i-1]
-			break
-		}
-	}
-	return min(p.start+time.Duration(cell-p.first)*p.width+p.width/2, maxDuration)
+	cell += firstCell
+	width := uint64(1) << (cell>>subBits - subBits)
+	lower := (1<<subBits + uint64(cell)&(1<<subBits-1)) * width
+	return time.Duration(lower + width/2)
 }
-
-func makeBucketOfCell() (all [cellCount]uint8) {
-	for cell := range all {
-		all[cell] = uint8(bucketOf(requestBounds, cellMiddle(cell)))
-	}
-	return all
-}
-
-const (
-	slotSeconds = 10
-	slotCount   = 6
-)
 
 // histogram holds the durations of the last 50 to 60 seconds, in slots of ten. The newest
 // is still being filled. The Book's lock guards it.

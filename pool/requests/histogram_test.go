@@ -17,8 +17,9 @@ func within(got, want, off float64) bool { return max(got-want, want-got) <= off
 // record counts one request that took d.
 func record(b *Book, d time.Duration) { b.Begin().shard.end(d, false, 200) }
 
-// TestCells: one duration is told within 2.5 % from one end of the range to the other, and
-// what is outside is told as the end. Cells rise with durations and are used without a gap.
+// TestCells: one duration is told within 2.5 % from one end of the range to the other,
+// and what is outside is told as the end. Cells rise with durations and are used without
+// a gap.
 func TestCells(t *testing.T) {
 	check := func(d, want time.Duration) {
 		t.Helper()
@@ -34,12 +35,6 @@ func TestCells(t *testing.T) {
 			t.Errorf("%v is in cell %d, behind %d", d, cell, last)
 		}
 		last = cell
-	}
-	for _, bound := range requestBounds {
-		if got := bucketOf(requestBounds, bound); int(bucketOfCell[cellOf(bound)]) != got || int(bucketOfCell[cellOf(bound+1)]) != got+1 {
-			t.Errorf("%v is in bucket %d, and a nanosecond more in %d, want %d and %d",
-				bound, bucketOfCell[cellOf(bound)], bucketOfCell[cellOf(bound+1)], got, got+1)
-		}
 	}
 	for _, d := range []time.Duration{-time.Second, 0, 1, time.Microsecond - 1} {
 		check(d, time.Microsecond)

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestRateAgainstList: a Rate tells the same as a list of all events, through bursts and gaps.
+// TestRateAgainstList: a Rate tells the same as a list of all events, through bursts and
+// gaps.
 func TestRateAgainstList(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	var r Rate

@@ -6,28 +6,34 @@ import (
 	"sync/atomic"
 )
 
-// cacheLine keeps shards apart: 128 bytes, because Intel's processors fetch lines in pairs.
+// cacheLine keeps shards apart: 128 bytes, because Intel's processors fetch lines in
+// pairs.
 const cacheLine = 128
 
 // shard is one processor's part of a Book. What is counted here is moved to the Book's
 // ledger by the next fold, except for begun.
 type shard struct {
-	_      [cacheLine]byte
-	begun  atomic.Uint64 // since the shard was made
-	nanos  atomic.Uint64 // how long the requests took together
-	failed atomic.Uint32
-	codes  [codeCount + 1]atomic.Uint32 // the last is OtherCode's
-	cells  [cellCount]atomic.Uint32     // how long each took; see cellOf
-	_      [cacheLine]byte
+	_       [cacheLine]byte
+	begun   atomic.Uint64                // since the shard was made
+	nanos   atomic.Uint64                // how long the requests took together
+	buckets [maxBounds + 1]atomic.Uint32 // how many took how long, by requestBounds
+	failed  atomic.Uint32
+	codes   [codeCount + 1]atomic.Uint32 // the last is OtherCode's
+	cells   [cellCount]atomic.Uint32     // how many took how long, finer: see cellOf
+	_       [cacheLine]byte
 }
 
 // shardCount is how many shards a Book may have. Each processor counts in its own, so
-// that no two of them send a cache line back and forth. There are numbers to spare, because
-// it takes a while until a number that a processor has lost is known to be free.
+// that no two of them send a cache line back and forth. There are numbers to spare,
+// because it takes a while until a number that a processor has lost is known to be free.
 var shardCount = 2 * max(runtime.NumCPU(), runtime.GOMAXPROCS(0))
 
-// processor is the number of a shard, as localProcessor keeps it.
-type processor struct{ n int }
+// processor is the number of a shard, as localProcessor keeps it. It is too big for the
+// allocator of tiny objects, which would keep it alive together with its neighbours.
+type processor struct {
+	n int
+	_ [2]uint64
+}
 
 var (
 	// localProcessor keeps one number for each processor: a sync.Pool stores what is put
@@ -59,8 +65,8 @@ func newProcessor() *processor {
 	return p
 }
 
-// local returns the shard of the processor that runs the caller. A goroutine that moves to
-// another processor meanwhile is only slower.
+// local returns the shard of the processor that runs the caller. A goroutine that moves
+// to another processor meanwhile is only slower.
 func (b *Book) local() *shard {
 	p := localProcessor.Get().(*processor)
 	n := p.n

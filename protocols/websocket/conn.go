@@ -32,6 +32,8 @@ type watchedConn struct {
 	reads atomic.Uint32
 
 	out    frameWriter // belongs to the writer
+	closed atomic.Bool // Close was called
+	ended  atomic.Bool // the client has sent its close frame, its last
 	abrupt atomic.Bool // close without waiting for the client
 }
 
@@ -65,8 +67,12 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 		c.reads.Add(1)
 	}
 	if n > 0 {
-		if messages := c.received.count(p[:n]); messages > 0 {
-			c.count(messages, 0)
+		messages := c.received.count(p[:n])
+		if c.received.isEnd() {
+			c.ended.Store(true)
+		}
+		if owner := c.session.owner; owner != nil && messages > 0 {
+			owner.CountMessages(messages, 0)
 		}
 	}
 	return n, err
@@ -78,19 +84,14 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if messages > 0 {
-		c.count(0, messages)
+	if owner := c.session.owner; owner != nil && messages > 0 {
+		owner.CountMessages(0, messages)
 	}
 	return len(p), nil
 }
 
-func (c *watchedConn) count(received, sent int) {
-	if owner := c.session.owner; owner != nil {
-		owner.CountMessages(received, sent)
-	}
-}
-
-// isReading reports whether a goroutine waits for bytes, and how many such waits have ended.
+// isReading reports whether a goroutine waits for bytes, and how many such waits have
+// ended.
 func (c *watchedConn) isReading() (reading bool, before uint32) {
 	n := c.reads.Load()
 	return n%2 == 1, n / 2
@@ -102,12 +103,14 @@ const (
 	closeLingerBytes = 1 << 20
 )
 
-// Close implements [net.Conn]. It reads for a moment what the client still sends: the
-// kernel answers unread bytes with a reset, and then the client may lose what it has not
-// read either (RFC 6455 section 7.1.1).
+// Close implements [net.Conn]. Unless the client has sent its close frame, Close reads for
+// a moment what the client still sends: the kernel answers unread bytes with a reset, and
+// then the client may lose what it has not read either (RFC 6455 section 7.1.1).
 func (c *watchedConn) Close() error {
 	c.session.closing()
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && !c.abrupt.Load() && half.CloseWrite() == nil {
+	c.closed.Store(true)
+	linger := !c.abrupt.Load() && !c.ended.Load()
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && linger && half.CloseWrite() == nil {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger))
 		_, _ = io.CopyN(io.Discard, struct{ io.Reader }{c.Conn}, closeLingerBytes)
 	}
@@ -155,7 +158,8 @@ const (
 	largeBuffer = 4 << 10
 )
 
-// hijacker hijacks for coder/websocket, with buffers of its own. It remembers the connection.
+// hijacker hijacks for coder/websocket, with buffers of its own. It remembers the
+// connection.
 type hijacker struct {
 	http.ResponseWriter
 
@@ -170,6 +174,13 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return h.take(conn, rw)
+}
+
+// take is not inlined, so that less stack is in use during Hijack; see Server.open.
+//
+//go:noinline
+func (h *hijacker) take(conn net.Conn, rw *bufio.ReadWriter) (net.Conn, *bufio.ReadWriter, error) {
 	if err := rw.Writer.Flush(); err != nil {
 		_ = conn.Close()
 		return nil, nil, err

@@ -8,35 +8,35 @@ import (
 
 // The layout of a WebSocket frame's header (RFC 6455 section 5.2).
 const (
-	// minFrameHead is what every frame begins with, and maxFrameHead has the long form of the length and a masking key.
-	minFrameHead = 2
-	maxFrameHead = minFrameHead + 8 + maskLen
+	minFrameHead = 2                          // every header has so many bytes
+	maxFrameHead = minFrameHead + 8 + maskLen // with the long length and a masking key
 	maskLen      = 4
 
-	finBit     = 0x80 // in the first byte: the last frame of its message
-	controlBit = 0x08 // in the first byte: close, ping, pong; they are no messages
-	maskBit    = 0x80 // in the second byte
-	lengthBits = 0x7F // in the second byte
+	closeFrame = finBit | 0x8 // the first byte of a close frame
+	finBit     = 0x80         // in the first byte: the last frame of its message
+	controlBit = 0x08         // in the first byte: close, ping or pong, which are no messages
+	maskBit    = 0x80         // in the second byte
+	lengthBits = 0x7F         // in the second byte
 
 	length16 = 126 // the length is in the next 2 bytes
 	length64 = 127 // the length is in the next 8 bytes
 )
 
-// A messageCounter counts the messages in one direction of a WebSocket by following
-// the headers of its frames, however the bytes are split. A message counts when the
-// header of its last frame is complete. Whether the frames are in order is not its
-// business: who serves the WebSocket closes it when they are not.
+// A messageCounter counts the messages in one direction of a WebSocket. It follows the
+// headers of the frames, however the bytes are split, and counts a message when the header
+// of its last frame is complete. It does not check the frames; coder/websocket does.
 //
 // The zero value stands before the first frame. It is not safe for concurrent use.
 type messageCounter struct {
-	payload uint64 // what is still to come of the current frame's payload
+	payload uint64 // how much of the current frame's payload is missing
 	have    uint8  // how many bytes of header are there
 	header  [maxFrameHead]byte
 }
 
-// count returns how many messages p completes, which continues what was given before.
+// count returns how many messages p completes. The bytes of p follow those of the last
+// call.
 func (c *messageCounter) count(p []byte) (messages int) {
-	// Most of what is given is a short frame, and all of it.
+	// Nearly every p is one short frame, and complete.
 	for c.payload == 0 && c.have == 0 && len(p) >= minFrameHead {
 		whole := frameHeadLen(p[1]) + int(p[1]&lengthBits)
 		if p[1]&lengthBits >= length16 || whole > len(p) {
@@ -66,13 +66,16 @@ func (c *messageCounter) count(p []byte) (messages int) {
 	}
 }
 
-// isBetween reports whether what was given ends with the last frame of a message or with a control frame.
+// isBetween reports whether the bytes end with a message or with a control frame.
 func (c *messageCounter) isBetween() bool {
 	return c.payload == 0 && c.have == 0 && c.header[0]&finBit != 0
 }
 
-// takeHeader takes what p has of the current frame's header, which is n bytes. When that completes
-// it, payload is the frame's.
+// isEnd reports whether the bytes end with a close frame.
+func (c *messageCounter) isEnd() bool { return c.header[0] == closeFrame && c.isBetween() }
+
+// takeHeader takes the n bytes that p has of the current frame's header. It sets payload
+// when the header is complete.
 func (c *messageCounter) takeHeader(p []byte) (n int, complete bool) {
 	for need := minFrameHead; ; {
 		if int(c.have) >= minFrameHead {
@@ -119,25 +122,24 @@ func framePayload(header *[maxFrameHead]byte) uint64 {
 	}
 }
 
-// A frameWriter writes the messages of a WebSocket by as few system calls as a writer with a buffer of 4 KB, which is
-// what net/http gives to coder/websocket, and has that buffer only while a message is not complete.
+// A frameWriter buffers as coder/websocket expects of its writer, but has a buffer only
+// while a message is incomplete. It writes at once where the bytes end with a message or a
+// control frame, and before that when 4 KB wait, which is the size of net/http's buffer.
 //
-// What ends with the last frame of a message, or with a control frame, is written at once. Before that up to 4 KB wait for the
-// rest, as they do in such a writer: it too writes the frames of an unfinished message only when it is full.
-//
-// The field to has to be set; all else may be zero. It is not safe for concurrent use.
+// The field to must be set, all else may be zero. It is not safe for concurrent use.
 type frameWriter struct {
 	to     io.Writer
 	frames messageCounter
-	held   *[heldSize]byte // nil where nothing waits
-	n      int             // how much of it does
+	held   *[heldSize]byte // nil where no bytes wait
+	n      int             // how many bytes wait
 }
 
 const heldSize = 4 << 10
 
 var heldArrays = sync.Pool{New: func() any { return new([heldSize]byte) }}
 
-// write writes p, or keeps it until the rest of its message comes, and returns how many messages it completes.
+// write writes p, or keeps it until the rest of its message comes. It returns how many
+// messages p completes.
 func (w *frameWriter) write(p []byte) (messages int, err error) {
 	messages = w.frames.count(p)
 	if w.held == nil && w.frames.isBetween() {
@@ -174,7 +176,7 @@ func (w *frameWriter) collect(p []byte) error {
 	return nil
 }
 
-// flush writes what waits.
+// flush writes the bytes that wait.
 func (w *frameWriter) flush() error {
 	_, err := w.to.Write(w.held[:w.n])
 	heldArrays.Put(w.held)

@@ -17,7 +17,6 @@ const (
 	lastFrame     = finBit
 	textBegins    = 0x1
 	textContinues = 0x0
-	closeFrame    = finBit | 0x8
 	pingFrameHead = finBit | 0x9
 	pongFrame     = finBit | 0xA
 
@@ -50,7 +49,8 @@ func appendWebSocketFrame(b []byte, first byte, masked bool, payload []byte) []b
 	return b
 }
 
-// TestMessageCounter: what counts as a message, in either direction, in pieces of every size.
+// TestMessageCounter: what counts as a message, in either direction, in pieces of every
+// size.
 func TestMessageCounter(t *testing.T) {
 	type frame struct {
 		first byte
@@ -97,7 +97,8 @@ func countIn(b []byte, step int) (messages int) {
 	return messages
 }
 
-// FuzzMessageCounter: the counter agrees, however its bytes are split, with a parser that has them all.
+// FuzzMessageCounter: the counter agrees, however its bytes are split, with a parser that
+// has them all.
 func FuzzMessageCounter(f *testing.F) {
 	for _, masked := range []bool{false, true} {
 		var b []byte
@@ -241,7 +242,8 @@ func (w *writes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestFrameWriter: a message goes out in as few writes as through a buffer of 4 KB, however it comes, and in full.
+// TestFrameWriter: a message goes out in as few writes as through a buffer of 4 KB,
+// however it comes, and in full.
 func TestFrameWriter(t *testing.T) {
 	for _, size := range []int{0, 10, 125, 126, 4000, heldSize - 4, heldSize, 10_000, 1 << 16} {
 		for _, piece := range []int{1, 100, 128, heldSize - 1, heldSize, 1 << 20} {
@@ -273,7 +275,8 @@ func TestFrameWriter(t *testing.T) {
 	}
 }
 
-// TestFrameWriterHolds: what is not the end of a message waits, and a control frame takes it along.
+// TestFrameWriterHolds: what is not the end of a message waits, and a control frame takes
+// it along.
 func TestFrameWriterHolds(t *testing.T) {
 	var to writes
 	w := frameWriter{to: &to}

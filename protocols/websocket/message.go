@@ -11,12 +11,11 @@ import (
 )
 
 // errNotUTF8 ends a text message at the first byte that is not UTF-8.
-var errNotUTF8 = errors.New("websocket: WebSocket text is not UTF-8")
+var errNotUTF8 = errors.New("websocket: text is not UTF-8")
 
-// ReadMessage reads a message into buf, which it empties first. A text message
-// that is not UTF-8 closes the connection with 1007 as soon as that shows, as RFC 6455
-// section 8.1 wants; coder/websocket leaves this to its user. Its errors are those of
-// [coder.Conn.Reader].
+// ReadMessage reads a message into buf, which it empties first. It closes the WebSocket
+// with 1007 at the first byte of a text that is not UTF-8 (RFC 6455 section 8.1), which
+// coder/websocket does not check. It returns errors as [coder.Conn.Reader] does.
 func ReadMessage(ctx context.Context, c *coder.Conn, buf *bytes.Buffer) (coder.MessageType, error) {
 	kind, r, err := c.Reader(ctx)
 	if err != nil {
@@ -32,17 +31,16 @@ func ReadMessage(ctx context.Context, c *coder.Conn, buf *bytes.Buffer) (coder.M
 		err = errNotUTF8
 	}
 	if errors.Is(err, errNotUTF8) {
-		// Whether or not the peer answers, it has been told.
+		// It fails where the client does not answer, which is of no interest here.
 		_ = c.Close(coder.StatusInvalidFramePayloadData, "text is not UTF-8")
 		err = coder.CloseError{Code: coder.StatusInvalidFramePayloadData, Reason: "text is not UTF-8"}
 	}
 	return kind, err
 }
 
-// utf8Checker checks what is written to it. Its Write fails at the first byte
-// that cannot be part of UTF-8 text.
+// utf8Checker is a writer that fails at the first byte that cannot be part of UTF-8.
 type utf8Checker struct {
-	partial []byte // the beginning of a code point whose end has not come
+	partial []byte // a code point that is incomplete
 	joined  [utf8.UTFMax]byte
 }
 

@@ -5,7 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzUTF8Checker: the checker agrees with package utf8 on the whole text, however it is split.
+// FuzzUTF8Checker: the checker agrees with package utf8 on the whole text, however it is
+// split.
 func FuzzUTF8Checker(f *testing.F) {
 	for _, s := range []string{"", "plain", "κόσμε", "\xce", "\xed\xa0\x80", "\xf4\x90\x80\x80", "a\xf0\x9f\x98\x80b", "\xf0\x9f\x98"} {
 		f.Add([]byte(s), uint8(1))

@@ -1,10 +1,14 @@
 package websocket
 
 import (
+	"bytes"
+	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -24,8 +28,8 @@ func (c *tally) add(received, sent int) {
 
 func (c *tally) got() []int64 { return []int64{c.received.Load(), c.sent.Load()} }
 
-// TestMessagesAreCounted: messages count each way, those included that came in one piece with the handshake; control
-// frames do not.
+// TestMessagesAreCounted: messages count each way, those included that came in one piece
+// with the handshake; control frames do not.
 func TestMessagesAreCounted(t *testing.T) {
 	text := func(s string) []byte { return appendWebSocketFrame(nil, textFrame, true, []byte(s)) }
 	for name, open := range wires() {
@@ -72,7 +76,8 @@ func TestMessagesAreCounted(t *testing.T) {
 	}
 }
 
-// TestLeave: it tells the WebSockets of one owner, whether they are the first of its list or not, and no others.
+// TestLeave: it tells the WebSockets of one owner, whether they are the first of its list
+// or not, and no others.
 func TestLeave(t *testing.T) {
 	s := newService(protocols.DefaultWebSocketConfig(), readOn)
 	owners := []Owner{new(testOwner), new(testOwner), nil}
@@ -115,5 +120,162 @@ func TestCut(t *testing.T) {
 	s.Cut()
 	if err := <-cause; !errors.Is(err, ErrDraining) {
 		t.Errorf("the context ended with %v, want ErrDraining", err)
+	}
+}
+
+func echoMessages(ctx context.Context, c *coder.Conn, _ *http.Request) error {
+	for {
+		kind, msg, err := c.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.Write(ctx, kind, msg); err != nil {
+			return err
+		}
+	}
+}
+
+// deflated compresses a message as RFC 7692 section 7.2.1 says.
+func deflated(t *testing.T, w *flate.Writer, buf *bytes.Buffer, message string) []byte {
+	t.Helper()
+	buf.Reset()
+	if _, err := io.WriteString(w, message); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Clone(bytes.TrimSuffix(buf.Bytes(), []byte("\x00\x00\xff\xff")))
+}
+
+// inflated is the reverse, with what the messages before have left as dict.
+func inflated(t *testing.T, payload, dict []byte) string {
+	t.Helper()
+	tail := "\x00\x00\xff\xff\x01\x00\x00\xff\xff" // And an empty last block, for the reader to end.
+	msg, err := io.ReadAll(flate.NewReaderDict(io.MultiReader(bytes.NewReader(payload), strings.NewReader(tail)), dict))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(msg)
+}
+
+// TestWebSocketCompression is websocket.compression: what the handshake agrees on, which
+// messages are compressed, and whether the second message leans on the first.
+func TestWebSocketCompression(t *testing.T) {
+	const (
+		agreed = "permessage-deflate"
+		alone  = agreed + "; client_no_context_takeover; server_no_context_takeover"
+	)
+	tests := []struct {
+		name    string
+		setting protocols.WebSocketCompression
+		offer   string
+		agreed  string
+		takes   bool // The server's context is kept.
+	}{
+		{"not set", "", agreed, "", false},
+		{"off", protocols.CompressionOff, agreed, "", false},
+		{"not offered", protocols.CompressionTakeover, "", "", false},
+		{"takeover", protocols.CompressionTakeover, agreed + "; client_max_window_bits", agreed, true},
+		{"takeover, declined by the client", protocols.CompressionTakeover, agreed + "; server_no_context_takeover", agreed + "; server_no_context_takeover", false},
+		{"no takeover", protocols.CompressionNoTakeover, agreed, alone, false},
+	}
+	for name, open := range wires() {
+		for _, test := range tests {
+			t.Run(name+"/"+test.name, func(t *testing.T) {
+				c := protocols.DefaultWebSocketConfig()
+				c.Compression = test.setting
+				fields := ""
+				if test.offer != "" {
+					fields = "Sec-WebSocket-Extensions: " + test.offer + "\r\n"
+				}
+				p, header := open(t, newService(c, echoMessages), fields, nil)
+				if got := header.Get("Sec-WebSocket-Extensions"); got != test.agreed {
+					t.Errorf("Sec-WebSocket-Extensions: %q, want %q", got, test.agreed)
+				}
+				message := strings.Repeat("all work and no play ", 100)
+				if test.agreed == "" {
+					p.send(appendWebSocketFrame(nil, textFrame, true, []byte(message)))
+					if got := p.expect(textFrame); string(got) != message {
+						t.Errorf("%d bytes echoed of %d", len(got), len(message))
+					}
+					return
+				}
+				exchangeCompressed(t, p, message, test.takes)
+			})
+		}
+	}
+}
+
+// exchangeCompressed sends a message twice, and one that is too short to be worth it.
+func exchangeCompressed(t *testing.T, p *webSocketPeer, message string, takes bool) {
+	t.Helper()
+	var buf bytes.Buffer
+	w, err := flate.NewWriter(&buf, flate.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first []byte
+	for i := range 2 {
+		w.Reset(&buf)
+		p.send(appendWebSocketFrame(nil, textFrame|compressedBit, true, deflated(t, w, &buf, message)))
+		got := p.expect(textFrame | compressedBit)
+		var dict []byte
+		if takes && i > 0 {
+			dict = []byte(message)
+			if len(got) >= len(first) {
+				t.Errorf("the second message took %d bytes, the first %d", len(got), len(first))
+			}
+		}
+		if msg := inflated(t, got, dict); msg != message || len(got) > len(message)/2 {
+			t.Errorf("message %d: %q in %d bytes", i, msg, len(got))
+		}
+		first = got
+	}
+	p.send(appendWebSocketFrame(nil, textFrame, true, []byte("short")))
+	if got := p.expect(textFrame); string(got) != "short" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestWebSocketReadLimit is websocket.read_limit, which bounds a message as it is when it
+// is unpacked.
+func TestWebSocketReadLimit(t *testing.T) {
+	const limit = 1000
+	var buf bytes.Buffer
+	w, err := flate.NewWriter(&buf, flate.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb := deflated(t, w, &buf, strings.Repeat("x", 1<<20))
+	fits := strings.Repeat("x", limit)
+	for _, test := range []struct {
+		name  string
+		frame []byte
+		limit int64
+		taken bool
+	}{
+		{"as long", appendWebSocketFrame(nil, textFrame, true, []byte(fits)), limit, true},
+		{"longer", appendWebSocketFrame(nil, textFrame, true, []byte(fits+"x")), limit, false},
+		{"longer in fragments", appendWebSocketFrame(appendWebSocketFrame(nil, textBegins, true, []byte(fits)), lastFrame, true, []byte("x")), limit, false},
+		{"1 MiB compressed", appendWebSocketFrame(nil, textFrame|compressedBit, true, bomb), limit, false},
+		{"no bound", appendWebSocketFrame(nil, textFrame|compressedBit, true, bomb), -1, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := protocols.DefaultWebSocketConfig()
+			c.Compression, c.ReadLimit = protocols.CompressionTakeover, test.limit
+			h := newService(c, func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
+				_, _, err := c.Read(ctx)
+				return err
+			})
+			p, _ := overTCP(t, h, "Sec-WebSocket-Extensions: permessage-deflate\r\n", test.frame)
+			want := uint16(coder.StatusMessageTooBig)
+			if test.taken {
+				want = uint16(coder.StatusNormalClosure)
+			}
+			p.expectClose(want)
+			p.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(want)))
+			p.expectEnd()
+		})
 	}
 }

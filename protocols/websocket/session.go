@@ -51,8 +51,8 @@ const (
 	// frame to be sent and 5 s for the answer, but without a bound for the rest of a
 	// message that stands before the answer.
 	closeWait = 10 * time.Second
-	// failedWait is for failed handlers. RFC 6455 section 7.1.7 asks for no wait; a short one
-	// lets the frame arrive before the kernel resets a connection with unread bytes.
+	// failedWait is for failed handlers. RFC 6455 section 7.1.7 asks for no wait; a short
+	// one lets the frame arrive before the kernel resets a connection with unread bytes.
 	failedWait = 500 * time.Millisecond
 )
 
@@ -72,7 +72,9 @@ func (s *Session) finish(err error) {
 }
 
 func (s *Session) end() {
-	_ = s.conn.CloseNow() // It fails where the WebSocket is closed already.
+	if !s.raw.closed.Load() {
+		_ = s.conn.CloseNow()
+	}
 	s.server.remove(s)
 	s.cancel(nil)
 }
@@ -165,11 +167,13 @@ func (s *Session) ping(p *ping) {
 	_ = s.conn.CloseNow()
 }
 
-// pingWriteTime is how long coder/websocket tries to write a ping before it closes the connection.
+// pingWriteTime is how long coder/websocket tries to write a ping before it closes the
+// connection.
 const pingWriteTime = 5 * time.Second
 
 // closing is called when the connection is about to be closed, by any goroutine. It tells
-// the owner of a ping timeout that ping sees too late: the ping itself could not be written.
+// the owner of a ping timeout that ping sees too late: the ping itself could not be
+// written.
 func (s *Session) closing() {
 	p, patience := s.pinged.Load(), s.server.config.Load().PongTimeout
 	if p == nil || p.isAnswered(s) || time.Since(p.since) < min(patience, pingWriteTime) || time.Since(p.heard) < patience {

@@ -7,34 +7,33 @@ import (
 	"net/http"
 )
 
-// protocolKey is where net/http puts the pseudo-header field :protocol. No
-// other field can have that name, because a colon is not allowed in names.
+// protocolKey is where net/http puts the pseudo-header field :protocol. No header field
+// can have this name, because names have no colons.
 const protocolKey = ":protocol"
 
-// IsExtendedConnect reports whether an HTTP/2 request asks to turn its stream into
-// another protocol (RFC 8441 section 4).
+// IsExtendedConnect reports whether an HTTP/2 request asks for another protocol on its
+// stream (RFC 8441 section 4).
 func IsExtendedConnect(r *http.Request) bool { return r.Header[protocolKey] != nil }
 
-// RefuseExtendedConnect answers an extended CONNECT for a protocol that is not
-// served, as RFC 9220 section 3 says for HTTP/3 what RFC 8441 leaves open.
+// RefuseExtendedConnect answers an extended CONNECT for a protocol that is not served with
+// 501. RFC 8441 names no status; this is what RFC 9220 section 3 says for HTTP/3.
 func RefuseExtendedConnect(w http.ResponseWriter) {
 	http.Error(w, "this protocol is not served over HTTP/2", http.StatusNotImplemented)
 }
 
-// upgradeKey stands for the Sec-WebSocket-Key that a handshake over HTTP/2 does
-// not have (RFC 8441 section 5). It is what RFC 6455 section 1.3 takes for its example.
+// upgradeKey is the example of RFC 6455 section 1.3. It stands for the Sec-WebSocket-Key,
+// which a handshake over HTTP/2 does not have (RFC 8441 section 5).
 const upgradeKey = "dGhlIHNhbXBsZSBub25jZQ=="
 
-// ServeStream serves a request for which [IsExtendedConnect] holds: h gets it
-// as the handshake of RFC 6455 that it stands for, with a ResponseWriter that can be hijacked, so that
-// handlers for HTTP/1.1 serve it as it is; the request still says HTTP/2.0. It
-// returns when h has returned and the WebSocket is closed: with the return of
-// its caller the stream ends, and the connection goes on.
+// ServeStream serves a request for which [IsExtendedConnect] holds. It calls h with the
+// handshake of RFC 6455 that the request stands for, and with a ResponseWriter that can be
+// hijacked, so that h may be a handler for HTTP/1.1. The request still says HTTP/2.0.
+// ServeStream returns when h has returned and the WebSocket is closed. When its caller
+// returns, the stream ends, and the connection goes on.
 //
-// Only a handler that first answers 101, as coder/websocket's Accept does, can
-// hijack. A handler that answers 2xx has not understood the handshake,
-// which on HTTP/2 would be taken for its acceptance; the client is told 405 instead.
-// A protocol other than websocket is refused with 501.
+// A handler can hijack after it has answered 101, as coder/websocket's Accept does. A
+// handler that answers 2xx has not understood the handshake. A 2xx would accept it on
+// HTTP/2, so the client gets 405. A protocol other than websocket is refused with 501.
 func ServeStream(w http.ResponseWriter, r *http.Request, h http.Handler) {
 	switch {
 	case r.Method != http.MethodConnect:
@@ -50,8 +49,7 @@ func ServeStream(w http.ResponseWriter, r *http.Request, h http.Handler) {
 	u.wait()
 }
 
-// asHandshake returns the request of RFC 6455 section 4.1 that an extended
-// CONNECT stands for.
+// asHandshake translates an extended CONNECT to the request of RFC 6455 section 4.1.
 func asHandshake(r *http.Request) *http.Request {
 	r = r.Clone(r.Context())
 	r.Method = http.MethodGet
@@ -63,26 +61,26 @@ func asHandshake(r *http.Request) *http.Request {
 	return r
 }
 
-// streamUpgrade is the ResponseWriter of a handshake on a stream. It belongs to
-// the handler's goroutine until it is hijacked.
+// streamUpgrade is the ResponseWriter of a handshake on a stream. It belongs to the
+// handler's goroutine until it is hijacked.
 type streamUpgrade struct {
 	http.ResponseWriter
 
 	request *http.Request
-	status  int         // What the handler answered; 0 before.
-	conn    *streamConn // nil until Hijack.
+	status  int         // of the handler's answer; 0 before
+	conn    *streamConn // nil until Hijack
 }
 
 var _ http.Hijacker = (*streamUpgrade)(nil)
 
-// Unwrap makes what else the ResponseWriter can do known to [http.ResponseController].
+// Unwrap is for [http.ResponseController].
 func (u *streamUpgrade) Unwrap() http.ResponseWriter { return u.ResponseWriter }
 
 // WriteHeader translates the answer to the handshake: 200 accepts it (RFC 8441 section 5).
 func (u *streamUpgrade) WriteHeader(status int) {
 	h := u.Header()
-	// These have no place in HTTP/2 (RFC 9113 section 8.2.2, RFC 8441 section 5).
-	// net/http takes Connection away, after it has looked for "close" in it.
+	// HTTP/2 does not allow these (RFC 9113 section 8.2.2, RFC 8441 section 5). net/http
+	// itself removes Connection, after it has looked for "close" in it.
 	h.Del("Upgrade")
 	h.Del("Sec-WebSocket-Accept")
 	switch {
@@ -110,8 +108,8 @@ func (u *streamUpgrade) Write(p []byte) (int, error) {
 	return u.ResponseWriter.Write(p)
 }
 
-// errNotAccepted is what a handler gets that takes the connection over before it answers.
-var errNotAccepted = errors.New("websocket: an HTTP/2 stream can be taken over only after 101 was answered")
+// errNotAccepted is what a handler gets that hijacks before it answers.
+var errNotAccepted = errors.New("websocket: an HTTP/2 stream can be hijacked only after 101 was answered")
 
 // Hijack implements [http.Hijacker]: the connection is the stream.
 func (u *streamUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -121,7 +119,7 @@ func (u *streamUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if u.conn != nil {
 		return nil, nil, http.ErrHijacked
 	}
-	// The client may wait for the answer before it sends anything.
+	// The client may wait for the answer before it sends bytes.
 	if err := http.NewResponseController(u.ResponseWriter).Flush(); err != nil {
 		return nil, nil, err
 	}
@@ -129,8 +127,8 @@ func (u *streamUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return u.conn, bufio.NewReadWriter(bufio.NewReader(u.conn), bufio.NewWriter(u.conn)), nil
 }
 
-// wait returns when a stream that was hijacked is closed by either side: who
-// hijacks may go on after the handler has returned.
+// wait returns when either side has closed a stream that was hijacked. A handler may
+// hijack, return, and go on in a goroutine.
 func (u *streamUpgrade) wait() {
 	if u.conn != nil {
 		u.conn.wait()

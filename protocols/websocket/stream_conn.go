@@ -10,14 +10,15 @@ import (
 	"time"
 )
 
-// streamConn is a stream of an HTTP/2 connection as a net.Conn, for a handler that has hijacked
-// it. Closing it ends the stream, not the connection: when nothing was being written,
-// by END_STREAM once the HTTP handler returns, else by RST_STREAM.
+// streamConn is a stream of an HTTP/2 connection as a net.Conn, for a handler that has
+// hijacked it. Closing it ends the stream, and the connection goes on. The stream ends by
+// RST_STREAM if a Write is blocked, and otherwise by END_STREAM when the HTTP handler
+// returns.
 //
 // All methods may be called concurrently. Unlike on a socket, a deadline that has passed
-// stays passed, and one for writing resets the stream.
+// cannot be moved, and a write deadline resets the stream.
 type streamConn struct {
-	request    context.Context // Ends with the stream.
+	request    context.Context // ends with the stream
 	body       io.ReadCloser
 	w          http.ResponseWriter
 	controller *http.ResponseController
@@ -26,17 +27,16 @@ type streamConn struct {
 
 	// writing is held by the one writer at a time.
 	writing sync.Mutex
-	// closed is closed by Close, after what was blocked has been woken.
+	// closed is closed by Close, after it has woken blocked calls.
 	closed chan struct{}
 
 	// mu guards what follows.
 	mu sync.Mutex
-	// ended is set when nothing may begin to use w any more; inUse are those
-	// that began before. net/http takes w back when the HTTP handler returns.
-	ended bool
-	inUse sync.WaitGroup
-	// writers is how many of them write.
-	writers int
+	// ended is set when no call may begin to use w any more, and inUse counts the calls
+	// that use it. net/http takes w back when the HTTP handler returns.
+	ended   bool
+	inUse   sync.WaitGroup
+	writers int // how many of them write
 }
 
 var _ net.Conn = (*streamConn)(nil)
@@ -57,7 +57,7 @@ func newStreamConn(w http.ResponseWriter, r *http.Request) *streamConn {
 	}
 }
 
-// streamAddr is the peer's address as net/http shows it.
+// streamAddr is the client's address as net/http shows it.
 type streamAddr struct{ network, address string }
 
 func (a streamAddr) Network() string { return a.network }
@@ -90,7 +90,7 @@ func (c *streamConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// begin reports whether w may be used. If so, end must be called.
+// begin reports whether the caller may use w. If so, it must call end.
 func (c *streamConn) begin(writers int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +115,7 @@ func (c *streamConn) hasEnded() bool {
 	return c.ended
 }
 
-// Close wakes what is blocked in Read and Write. It does not wait for the peer.
+// Close wakes blocked calls of Read and Write. It does not wait for the client.
 func (c *streamConn) Close() error {
 	c.mu.Lock()
 	if c.ended {
@@ -131,8 +131,8 @@ func (c *streamConn) Close() error {
 	defer close(c.closed)
 	err := c.body.Close()
 	if stalled && c.request.Err() == nil {
-		// What is being written is not complete, so the stream cannot end in
-		// order. One that the peer has reset is not reset in return (RFC 9113 section 5.4.2).
+		// A Write is incomplete, so the stream cannot end in order. A stream that the
+		// client has reset is not reset in return (RFC 9113 section 5.4.2).
 		err = errors.Join(err, c.controller.SetWriteDeadline(time.Unix(1, 0)))
 	}
 	return err
@@ -146,7 +146,7 @@ func (c *streamConn) wait() {
 	}
 }
 
-// finish closes c, if that has not been done, and returns when nobody uses w any more.
+// finish closes c, unless it is closed, and returns when no call uses w any more.
 func (c *streamConn) finish() {
 	_ = c.Close()
 	c.inUse.Wait()
@@ -155,7 +155,7 @@ func (c *streamConn) finish() {
 // LocalAddr returns the address of the connection.
 func (c *streamConn) LocalAddr() net.Addr { return c.local }
 
-// RemoteAddr returns the peer's address.
+// RemoteAddr returns the client's address.
 func (c *streamConn) RemoteAddr() net.Addr { return c.remote }
 
 // SetDeadline sets both deadlines.

@@ -24,7 +24,8 @@ import (
 const clientWindow = 1 << 16
 
 // streamServer serves each HTTP/2 request as an extended CONNECT that h gets as a
-// handshake. What net/http makes of a real one is the affair of mux's tests, which need a process of their own for it.
+// handshake. What net/http makes of a real one is the affair of mux's tests, which need a
+// process of their own for it.
 func streamServer(t *testing.T, h http.HandlerFunc) (url string, c *http.Client) {
 	t.Helper()
 	var handlers sync.WaitGroup

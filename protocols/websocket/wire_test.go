@@ -103,7 +103,8 @@ func (p *webSocketPeer) expectEnd() {
 const handshakeHead = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + upgradeKey + "\r\n"
 
-// upgrade makes the handshake on conn and sends behind at once. The fields end in CRLF each.
+// upgrade makes the handshake on conn and sends behind at once. The fields end in CRLF
+// each.
 func upgrade(t *testing.T, conn net.Conn, fields string, behind []byte) (*webSocketPeer, http.Header) {
 	t.Helper()
 	if _, err := conn.Write(append([]byte(handshakeHead+fields+"\r\n"), behind...)); err != nil {

@@ -104,7 +104,7 @@ func TestWriteMan(t *testing.T) {
 	}
 }
 
-// TestManIsRoff lets groff look for mistakes, where it is.
+// TestManIsRoff checks the page with groff, where it is installed.
 func TestManIsRoff(t *testing.T) {
 	t.Parallel()
 	groff, err := exec.LookPath("groff")
@@ -122,15 +122,14 @@ func TestManIsRoff(t *testing.T) {
 	}
 }
 
-// completed returns what bash offers behind a line, whose last word is the one being
-// written.
+// completed returns the completions of bash for the last word of a line.
 func completed(t *testing.T, bash, line string) []string {
 	t.Helper()
 	var script strings.Builder
 	if err := testProgram.WriteCompletion(&script, "bash"); err != nil {
 		t.Fatal(err)
 	}
-	// compopt works only while bash itself completes.
+	// compopt only works during a completion by bash.
 	script.WriteString("\ncompopt() { :; }\nread -ra COMP_WORDS <<<\"$1\"\n" +
 		"[[ $1 == *\" \" ]] && COMP_WORDS+=(\"\")\nCOMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n_prog\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n")
 	out, err := exec.CommandContext(t.Context(), bash, "-c", script.String(), "bash", line).CombinedOutput()
@@ -168,7 +167,7 @@ func TestBashCompletion(t *testing.T) {
 	}
 }
 
-// TestCompletionIsAScript lets each shell read its own, where it is.
+// TestCompletionIsAScript checks each script with its shell, where it is installed.
 func TestCompletionIsAScript(t *testing.T) {
 	t.Parallel()
 	for _, shell := range Shells() {

@@ -14,7 +14,7 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// moduleRoot is where tests see the root of the module.
+// moduleRoot is the path of the module in tests.
 const moduleRoot = "../../../.."
 
 func readDocs(t *testing.T) Docs {
@@ -86,17 +86,17 @@ func uncommented(t *testing.T) string {
 	for i, line := range lines {
 		lines[i] = strings.TrimPrefix(line, "# ")
 	}
-	// The first line speaks to editors.
+	// The first line is for editors.
 	return "# " + strings.Join(lines, "\n")
 }
 
-// loadFile loads settings from a file with a text.
+// loadFile loads settings from a file with this text.
 func loadFile(t *testing.T, text string) (*settings.Settings, error) {
 	t.Helper()
 	return loadFrom(t, filepath.Join(t.TempDir(), "muxserve.yaml"), text)
 }
 
-// loadFrom is loadFile with the name of the file that is written.
+// loadFrom is loadFile with a name for the file.
 func loadFrom(t *testing.T, name, text string) (*settings.Settings, error) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
@@ -109,7 +109,7 @@ func loadFrom(t *testing.T, name, text string) (*settings.Settings, error) {
 	return settings.Load(parsed, func(string) string { return "" })
 }
 
-// shown returns settings as they are shown, without where they are from.
+// shown returns the printed settings without the sources.
 func shown(t *testing.T, s *settings.Settings) string {
 	t.Helper()
 	var out strings.Builder

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// badFile is a file with something wrong. In want, each line of the error stands as
-// "LINE: path: text"; the name of the file before it is left out.
+// badFile is a faulty file. In want, each line of the error is "LINE: path: text",
+// without the name of the file.
 type badFile struct {
 	name string
 	text string
@@ -128,8 +128,8 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// TestUnreadableFiles has no file without permission: root, whom tests may run as, reads
-// those.
+// TestUnreadableFiles has no file without permission, because tests may run as root,
+// which can read it.
 func TestUnreadableFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -167,7 +167,7 @@ func TestUnreadableFiles(t *testing.T) {
 	}
 }
 
-// TestManyFaults holds the length of the answer to a file that is all wrong.
+// TestManyFaults: the error for a file full of faults is bounded.
 func TestManyFaults(t *testing.T) {
 	t.Parallel()
 	_, _, err := loadText(t, strings.Repeat("a: 1\n", 10*maxFaults))

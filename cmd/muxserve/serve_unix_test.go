@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestExtendedConnect: WebSockets over HTTP/2 are offered if and only if the flag
-// is given, whatever the environment says.
+// TestExtendedConnect: the server offers WebSockets over HTTP/2 if and only if the flag
+// is given, for any environment.
 func TestExtendedConnect(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -54,7 +54,7 @@ func TestExtendedConnect(t *testing.T) {
 	}
 }
 
-// TestUpgradeH2C: the flag lets an HTTP/1.1 connection become an HTTP/2 one.
+// TestUpgradeH2C: with the flag, a client can upgrade an HTTP/1.1 connection to HTTP/2.
 func TestUpgradeH2C(t *testing.T) {
 	t.Parallel()
 	for flag, want := range map[string]int{
