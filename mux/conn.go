@@ -235,7 +235,7 @@ func (c *conn) noteWhy() {
 func (c *conn) settle() {
 	switch v := c.verdict(); {
 	case c.account.CloseReason() == reasonDrain:
-		c.reject(sniff.FailureDraining)
+		c.reject(failureDraining)
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
 	case v.Protocol == protocols.TLS && v.Reason != customReason: // A custom protocol may be called "tls".

@@ -15,8 +15,11 @@ import (
 // tlsHandshakeTimeout bounds a TLS handshake.
 const tlsHandshakeTimeout = 10 * time.Second
 
-// failureTLS is the reason under which a failed handshake is counted.
-const failureTLS = "tls_handshake"
+// The reasons under which failures are counted that are not the recogniser's.
+const (
+	failureTLS      = "tls_handshake"
+	failureDraining = "draining" // Cut by a drain.
+)
 
 // startTLS brings the connection through its TLS handshake, when the listener
 // is for TLS alone or the peer's first byte asks for it. It returns the verdict of

@@ -16,27 +16,12 @@ const (
 	NoMatch                // No continuation of the bytes can match.
 )
 
-// String returns the answer's name, for logs and tests.
-func (a Answer) String() string {
-	switch a {
-	case NeedMore:
-		return "need more"
-	case Match:
-		return "match"
-	case NoMatch:
-		return "no match"
-	}
-	return "invalid"
-}
-
-// The values of [Verdict.Failure]. They are the metric reasons of a rejected
-// connection that this package is responsible for.
+// The values of [Verdict.Failure]. Metrics have them as reasons of rejected connections.
 const (
 	FailureNoMatch  = "no_match"        // The bytes, or their early end, fit no protocol.
 	FailureTimeout  = "sniff_timeout"   // Some bytes came, but not enough of them in time.
 	FailureTooLarge = "sniff_too_large" // The peek buffer filled up without a verdict.
 	FailureSilent   = "silent"          // Not one byte came.
-	FailureDraining = "draining"        // Cut by a drain. No verdict of Sniff has it; it is here for the owner.
 )
 
 // The values of [Verdict.Reason]. They are constants so that a reason costs no
@@ -90,13 +75,14 @@ type Verdict struct {
 	Duration time.Duration
 }
 
-// BeginsRequest reports whether the connection's first request was among the bytes that were looked at.
+// BeginsRequest reports whether the connection's first request was among the bytes that
+// were looked at.
 func (v Verdict) BeginsRequest() bool {
 	return v.Reason == reasonFirstStream || v.Reason == reasonGRPC
 }
 
 // IsIdle reports whether the connection was given up because it stayed idle
-// before its first request, for which nobody is to blame.
+// before its first request, which is no fault.
 func (v Verdict) IsIdle() bool { return v.Reason == reasonIdle }
 
 // IsUndecided reports whether the connection's first bytes did not show its

@@ -6,18 +6,18 @@ import (
 )
 
 const (
-	// resetWindow is the time that MaxResetsPerMinute is about.
+	// resetWindow is the minute of MaxResetsPerMinute.
 	resetWindow = time.Minute
-	// endedStreams is of how many streams, counted from the last one back, it is
-	// known that the server has ended them. It is more than are open at once
-	// with the usual limit of 100; the reset of an older one is counted.
+	// endedStreams is for how many of the latest streams a resetBound knows whether the
+	// server has ended them. More than that are seldom open at once, since the usual limit
+	// is 100. The reset of an older stream is counted.
 	endedStreams = 256
 	wordBits     = 64
 )
 
-// A resetBound counts the streams that a client resets, in two buckets of a
-// window each: of the older one counts the part that the window still covers.
-// The bits of streams are set by the writing side; all else belongs to the reading side.
+// A resetBound counts the streams that a client resets, in two buckets of a window each.
+// Of the older bucket it counts the part that the window still covers. The writing
+// goroutine sets bits; the reading one owns all else.
 type resetBound struct {
 	started  time.Time // Of the newer bucket.
 	newer    int
@@ -26,9 +26,10 @@ type resetBound struct {
 	bits     [endedStreams / wordBits]atomic.Uint64
 }
 
-// reset takes note of a RST_STREAM. Those of streams that the server has ended
-// cost it nothing, and grpc-go's clients send them whenever a call is answered before its request has ended.
-// The first reset makes the account, so that most connections have none.
+// reset takes note of a RST_STREAM. Streams that the server has ended do not count: their
+// reset costs nothing, and grpc-go's clients send it whenever a call is answered before
+// its request has ended. The first reset makes the resetBound, which most connections
+// never need.
 func (t *Track) reset(stream uint32) {
 	if t.maxResets <= 0 {
 		return
@@ -60,7 +61,7 @@ func (r *resetBound) count(now time.Time) int {
 	return r.newer + int(int64(r.older)*int64(covered)/int64(resetWindow))
 }
 
-// bit returns where a stream stands in bits. A client's streams are odd (RFC 9113, section 5.1.1).
+// bit returns a stream's bit. A client's streams are odd (RFC 9113, section 5.1.1).
 func (r *resetBound) bit(stream uint32) (word *atomic.Uint64, mask uint64) {
 	i := stream / 2 % endedStreams
 	return &r.bits[i/wordBits], 1 << (i % wordBits)
