@@ -11,6 +11,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
@@ -191,7 +192,7 @@ const floodGrace = 2 * time.Second
 // flooded has a connection leave whose client was told to calm down, by a GOAWAY that
 // names its last stream. The sweep closes it when nothing is in flight, or after the grace.
 // It is rare, so that a search costs less than a way back for each connection.
-func (d *departures) flooded(pc *protocols.Conn) {
+func (d *departures) flooded(pc *sniff.Conn) {
 	for _, c := range d.books.all(func(c *conn) bool { return &c.Conn == pc }) {
 		d.depart(c, reasonFlood, floodGrace)
 		c.depart(departFinal)
