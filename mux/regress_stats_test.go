@@ -134,9 +134,7 @@ func TestTimersAreObservable(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		eventually(t, "closed", func() bool { return s.active("http2") == 0 })
-		if events.count(pool.EventTimeout, protocols.HTTP2, "idle_timeout") != 1 {
-			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
-		}
+		eventually(t, "the timeout is told", func() bool { return events.count(pool.EventTimeout, protocols.HTTP2, "idle_timeout") == 1 })
 	})
 	t.Run("gRPC idle", func(t *testing.T) {
 		t.Parallel()
@@ -146,9 +144,7 @@ func TestTimersAreObservable(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
-		if events.count(pool.EventTimeout, protocols.GRPC, "idle_timeout") != 1 {
-			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
-		}
+		eventually(t, "the timeout is told", func() bool { return events.count(pool.EventTimeout, protocols.GRPC, "idle_timeout") == 1 })
 	})
 	t.Run("gRPC age", func(t *testing.T) {
 		t.Parallel()
@@ -180,9 +176,7 @@ func TestTimersAreObservable(t *testing.T) {
 			}
 			eventually(t, "open", func() bool { return s.active(string(p)) == 1 })
 			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
-			if events.count(pool.EventTimeout, p, "ping_timeout") != 1 {
-				t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
-			}
+			eventually(t, "the timeout is told", func() bool { return events.count(pool.EventTimeout, p, "ping_timeout") == 1 })
 		})
 	}
 }
