@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// numbers returns the numbers of what is remembered, with the outcomes.
+// numbers returns the numbers and outcomes of the versions.
 func numbers(h *History) []string {
 	var all []string
 	for _, v := range h.Versions {

@@ -31,13 +31,8 @@ type Change struct {
 	How   string `json:"how"`
 }
 
-// Plan lists the differences between the configuration in force and another one.
-type Plan struct {
-	Changes []Change `json:"changes"`
-}
-
-// planOf compares two configurations.
-func planOf(from, to *Config) Plan {
+// planOf returns the differences between two configurations.
+func planOf(from, to *Config) []Change {
 	p := new(planner)
 	p.compareListeners(from.Listeners, to.Listeners)
 	fv, tv := reflect.ValueOf(*from), reflect.ValueOf(*to)
@@ -47,7 +42,7 @@ func planOf(from, to *Config) Plan {
 			p.compare(name, "", fv.Field(i), tv.Field(i))
 		}
 	}
-	return Plan{p.changes}
+	return p.changes
 }
 
 const listenersKey = "listeners"
@@ -143,9 +138,9 @@ func how(path, apply string) string {
 	}
 }
 
-// needsBackend reports whether the protocols' servers have to be made anew.
-func (p Plan) needsBackend() bool {
-	return slices.ContainsFunc(p.Changes, func(c Change) bool {
+// needsBackend reports whether changes need new servers of the protocols.
+func needsBackend(changes []Change) bool {
+	return slices.ContainsFunc(changes, func(c Change) bool {
 		return c.Apply == ApplyRestart && !strings.HasPrefix(c.Path, listenersKey)
 	})
 }

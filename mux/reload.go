@@ -15,9 +15,9 @@ var (
 // Config returns the configuration in force. It must not be changed.
 func (s *Server) Config() Config { return s.live.Load().clone() }
 
-// Plan returns what Reload would change, or every fault of the configuration. It does not
-// read certificates.
-func (s *Server) Plan(c Config) (Plan, error) { return s.live.plan(&c) }
+// Plan returns the changes that Reload would make, or every fault of the configuration. It
+// does not read certificates.
+func (s *Server) Plan(c Config) ([]Change, error) { return s.live.plan(&c) }
 
 // OnReload registers a function that takes part in every change of the configuration. It
 // is called before anything changes, with the configuration in force and the next one,
@@ -71,11 +71,11 @@ func (s *Server) History() History { return s.live.snapshot() }
 // prepareReload opens what a change needs, and returns how to put it in force. It is the
 // reloader's last part, so it is never undone.
 func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
-	plan := planOf(&from, &to)
+	changes := planOf(&from, &to)
 	t := s.topology
 	next, ch := t.backend.Load(), &change{endpoints: t.configured()}
 	var err error
-	if plan.needsBackend() {
+	if needsBackend(changes) {
 		if next, err = s.services.newBackend(&to); err != nil {
 			return ReloadPart{}, err
 		}
@@ -86,7 +86,7 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 		}
 		return ReloadPart{}, err
 	}
-	if len(plan.Changes) > 0 {
+	if len(changes) > 0 {
 		if ch, err = t.prepare(&to, next); err != nil {
 			return abort(err)
 		}
@@ -100,7 +100,7 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 		for _, use := range renewed {
 			use()
 		}
-		if len(plan.Changes) > 0 {
+		if len(changes) > 0 {
 			s.setLimits(&to)
 			t.apply(&to, ch)
 		}

@@ -27,8 +27,7 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// configured serves a server by its configuration, which edit makes, with the test
-// handlers.
+// configured serves the test handlers with the configuration that edit makes.
 func configured(t *testing.T, edit func(*mux.Config)) *server {
 	t.Helper()
 	m := mux.New(
@@ -59,7 +58,7 @@ func configured(t *testing.T, edit func(*mux.Config)) *server {
 	return s
 }
 
-// freeAddress returns an address that nobody listens on.
+// freeAddress returns an address without a listener.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l := listen(t)
@@ -79,13 +78,13 @@ func (s *server) reload(t *testing.T, edit func(*mux.Config)) mux.Version {
 	return v
 }
 
-// TestReloadPlan: what differs is found, key by key, with how it is applied, and no
-// secret is shown.
+// TestReloadPlan: the plan has every key that differs and how it is applied, and no
+// secrets.
 func TestReloadPlan(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	c := s.Config()
 	address := c.Listeners[0].Address
-	if p, err := s.Plan(c); err != nil || len(p.Changes) != 0 {
+	if p, err := s.Plan(c); err != nil || len(p) != 0 {
 		t.Errorf("no change: %v, %v", p, err)
 	}
 	c.HTTP1.MaxAge = time.Minute
@@ -99,7 +98,7 @@ func TestReloadPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(map[string]string)
-	for _, change := range p.Changes {
+	for _, change := range p {
 		got[change.Path] = change.Old + " -> " + change.New + " " + change.Apply
 		if change.How == "" {
 			t.Errorf("%s: how?", change.Path)
@@ -133,8 +132,8 @@ func TestReloadPlan(t *testing.T) {
 	}
 }
 
-// TestReloadRuntime: limits and times change for what is open, and nobody is refused or
-// sent away.
+// TestReloadRuntime: limits and times change for open connections, and no connection is
+// refused or closed.
 func TestReloadRuntime(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	conn := s.dial(t)
@@ -167,8 +166,8 @@ func TestReloadRuntime(t *testing.T) {
 	}
 }
 
-// TestReloadServers: what the protocols' servers are made with changes for new
-// connections, and the old ones end by themselves: a stream that is open lives on.
+// TestReloadServers: new connections get servers with the new settings. Old connections
+// end by themselves, and an open stream goes on.
 func TestReloadServers(t *testing.T) {
 	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.GRPC.MaxRecvBytes = 1000 })
@@ -218,8 +217,8 @@ func TestReloadServers(t *testing.T) {
 	eventually(t, "the old servers are gone", func() bool { return s.Backends() == 1 })
 }
 
-// TestReloadAddress: a new address is served before the old one is released, what is in
-// flight there ends by itself, and idle connections are closed.
+// TestReloadAddress: a new address is served before the old one is released. Requests in
+// flight at the old address end by themselves, and idle connections are closed.
 func TestReloadAddress(t *testing.T) {
 	t.Parallel()
 	s := configured(t, func(*mux.Config) {})
@@ -252,8 +251,8 @@ func TestReloadAddress(t *testing.T) {
 	})
 }
 
-// TestReloadKeepsSocket: while the listener's settings change over and over, no
-// connection is refused or lost.
+// TestReloadKeepsSocket: no connection is refused or lost while the listener's settings
+// change many times.
 func TestReloadKeepsSocket(t *testing.T) {
 	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.Drain.Spread = 20 * time.Millisecond })
@@ -287,7 +286,7 @@ func TestReloadKeepsSocket(t *testing.T) {
 	eventually(t, "one generation is left", func() bool { return s.Backends() == 1 })
 }
 
-// oneRequest makes a request on a connection of its own.
+// oneRequest makes a request on a new connection.
 func oneRequest(addr string) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -308,7 +307,7 @@ func oneRequest(addr string) error {
 	return nil
 }
 
-// TestReloadFails: a change that fails at any point leaves everything as it was.
+// TestReloadFails: a failed change leaves everything as it was.
 func TestReloadFails(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	taken := listen(t)
@@ -368,7 +367,8 @@ func TestReloadFails(t *testing.T) {
 	}
 }
 
-// TestHistory: the last 20 versions are kept, and each that was in force can be again.
+// TestHistory: the last 20 versions are kept, and a rollback puts one of them in force
+// again.
 func TestHistory(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	first := s.Config().Limits.PerAddress
@@ -397,8 +397,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestReloadAtTheWrongTime: before the server serves and once it drains, there is nothing
-// to change.
+// TestReloadAtTheWrongTime: Reload fails before the server serves and from the drain on.
 func TestReloadAtTheWrongTime(t *testing.T) {
 	m := mux.New(mux.WithLogger(discard))
 	c := m.Config()
@@ -412,7 +411,8 @@ func TestReloadAtTheWrongTime(t *testing.T) {
 	}
 }
 
-// TestReloadBrought: a listener that Serve was given keeps its socket, and Serve goes on.
+// TestReloadBrought: a listener that was passed to Serve keeps its socket, and Serve goes
+// on.
 func TestReloadBrought(t *testing.T) {
 	s := start(t, false)
 	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
@@ -428,8 +428,8 @@ func TestReloadBrought(t *testing.T) {
 	}
 }
 
-// TestReloadWebSocket: WebSockets of a server that is replaced get 1001 and an end; those
-// of others stay.
+// TestReloadWebSocket: WebSockets of a replaced server are closed with 1001. Others stay
+// open.
 func TestReloadWebSocket(t *testing.T) {
 	t.Parallel()
 	s := configured(t, func(c *mux.Config) {
@@ -456,8 +456,8 @@ func TestReloadWebSocket(t *testing.T) {
 	}
 }
 
-// TestReloadOfLimitsHolds: limits that a reload has changed stay as they are when another
-// key changes later, and where connections wait at the limit they go on doing so.
+// TestReloadOfLimitsHolds: a later reload of another key keeps the limits of an earlier
+// one, also with on_limit: wait.
 func TestReloadOfLimitsHolds(t *testing.T) {
 	s := start(t, false)
 	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
@@ -489,7 +489,7 @@ func TestReloadOfLimitsHolds(t *testing.T) {
 	_ = ws.CloseNow()
 }
 
-// TestReloadOfServeAlone: where callers of Serve bring all listeners, a reload does not
+// TestReloadOfServeAlone: where all listeners were passed to Serve, a reload does not
 // open the configured address.
 func TestReloadOfServeAlone(t *testing.T) {
 	address := freeAddress(t)
@@ -505,8 +505,8 @@ func TestReloadOfServeAlone(t *testing.T) {
 	}
 }
 
-// TestReloadExtra: the embedder's own keys are changed together with the server's, stand
-// in the same version, and come back at a rollback.
+// TestReloadExtra: the embedder's own keys change together with the server's, are in the
+// same version, and are rolled back.
 func TestReloadExtra(t *testing.T) {
 	s := configured(t, func(c *mux.Config) { c.Extra = "a" })
 	inForce := "a"
@@ -544,8 +544,8 @@ func TestReloadExtra(t *testing.T) {
 	}
 }
 
-// TestReloadCertificates: files that have changed are read at every reload, and one that
-// is broken is a reason to change nothing.
+// TestReloadCertificates: every reload reads changed files. With a broken file nothing
+// changes.
 func TestReloadCertificates(t *testing.T) {
 	ca := newAuthority(t)
 	dir := t.TempDir()

@@ -49,9 +49,9 @@ func newReloader(c Config, serving func() bool, prepare prepareFunc) *reloader {
 func (r *reloader) Load() *Config { return r.live.Load() }
 
 // plan compares c with the configuration in force.
-func (r *reloader) plan(c *Config) (Plan, error) {
+func (r *reloader) plan(c *Config) ([]Change, error) {
 	if err := c.Validate(); err != nil {
-		return Plan{}, err
+		return nil, err
 	}
 	return planOf(r.Load(), c), nil
 }
@@ -102,7 +102,7 @@ func (r *reloader) change(load func(Config) (Config, error)) ([]Change, error) {
 		return nil, err
 	}
 	to = to.clone()
-	plan, err := r.plan(&to)
+	changes, err := r.plan(&to)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,6 @@ func (r *reloader) change(load func(Config) (Config, error)) ([]Change, error) {
 		parts = append(parts, part)
 	}
 	r.live.Store(&to)
-	changes := plan.Changes
 	for _, p := range parts {
 		changes = append(changes, p.Changes...)
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReplaceOutput: loggers that were made before write to the new handler, with their
-// attributes and groups.
+// TestReplaceOutput: older loggers write to the new handler, with their attributes and
+// groups.
 func TestReplaceOutput(t *testing.T) {
 	t.Parallel()
 	noTime := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {

@@ -12,8 +12,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestOwnChanges changes every key that is the command's own. Each is in the plan as its
-// field's tag says, and says how it is applied.
+// TestOwnChanges changes every key that is not in mux.Config. The changes have the apply
+// tags of the fields, and describe their effect.
 func TestOwnChanges(t *testing.T) {
 	t.Parallel()
 	current, next := settings.Default(), settings.Default()

@@ -17,8 +17,8 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// TestOneChangeAtATime: who comes while a change is under way is told so, and leaves
-// nothing in the history.
+// TestOneChangeAtATime: during a change, others are refused and do not appear in the
+// history.
 func TestOneChangeAtATime(t *testing.T) {
 	t.Parallel()
 	s := settings.Default()
@@ -55,8 +55,8 @@ func TestFilesOf(t *testing.T) {
 	}
 }
 
-// TestDigests: a file that cannot be read is one that may change, too, and an empty file
-// is not one that is missing.
+// TestDigests: unreadable files have digests too, and an empty file differs from a
+// missing one.
 func TestDigests(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -106,7 +106,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestNoStore: what was true a moment ago is not to be shown again.
+// TestNoStore: caches must not keep pages about the current state.
 func TestNoStore(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/health", "/servers", "/connections", "/config", "/metrics", "/metrics?format=json"} {
@@ -147,8 +147,8 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// TestGuard is about DNS rebinding: a name that a foreign page owns must not get an
-// answer.
+// TestGuard: the pages do not answer to a name that a foreign page can own (DNS
+// rebinding).
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -17,7 +17,7 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// fakeConfiguration does what it is told to, and remembers who has asked.
+// fakeConfiguration returns err, and records the last origin.
 type fakeConfiguration struct {
 	token  string
 	err    error
@@ -62,8 +62,8 @@ func exampleHistory() mux.History {
 
 func (c *fakeConfiguration) Token() string { return c.token }
 
-// ask sends a request to the pages of a configuration. It comes from this machine unless
-// edit says something else.
+// ask sends a request to the pages of a configuration. It is local unless edit changes
+// that.
 func ask(t *testing.T, c Configuration, method, path string, edit func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
@@ -122,7 +122,7 @@ func TestConfigurationKnowsWho(t *testing.T) {
 	}
 }
 
-// overUnix makes a request one that came over a Unix socket, where the peer has no name.
+// overUnix turns a request into one over a Unix socket, where the peer has no address.
 func overUnix(r *http.Request) {
 	r.RemoteAddr = "@"
 	*r = *r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.UnixAddr{Name: "/run/admin", Net: "unix"})))
@@ -209,7 +209,7 @@ func TestOnlyPostChanges(t *testing.T) {
 	}
 }
 
-// TestConfigForms: the text is for people and stays the default; JSON has the versions.
+// TestConfigForms: text is the default, and JSON has the versions.
 func TestConfigForms(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -249,8 +249,7 @@ func TestConfigForms(t *testing.T) {
 	}
 }
 
-// TestSetAddress: the host of the address in force is answered, the one before is not any
-// more.
+// TestSetAddress: the pages answer to the new host and no longer to the old one.
 func TestSetAddress(t *testing.T) {
 	t.Parallel()
 	p := New(example(), Options{Address: "old.internal:1"})

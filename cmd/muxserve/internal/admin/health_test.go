@@ -23,7 +23,7 @@ type scripted struct {
 
 func (s scripted) Stats() mux.Stats { return s.stats() }
 
-// busy returns the statistics of a server with a pool that has seen better times.
+// busy returns the statistics of a server with a crowded pool.
 func busy(phase lifecycle.Phase, status pool.Health) mux.Stats {
 	return mux.Stats{
 		Phase:    phase,
@@ -76,7 +76,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestHealthStatus: only a server that wants no traffic answers 503.
+// TestHealthStatus: only an unavailable server answers 503.
 func TestHealthStatus(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -70,7 +70,7 @@ func TestMetricsRefusesBadFormat(t *testing.T) {
 	}
 }
 
-// TestMetricsJSON holds the names that the doc comment of metricsView promises.
+// TestMetricsJSON checks the names in the doc comment of metricsView.
 func TestMetricsJSON(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)

@@ -59,7 +59,7 @@ type group struct {
 	flags []Flag
 }
 
-// groups groups the flags by their headings, in the order of the first flag of each.
+// groups sorts the flags into their groups, in the order of the first flag of each.
 func groups(flags []Flag) []group {
 	var all []group
 	at := make(map[string]int)

@@ -25,7 +25,7 @@ func writeConfig(t *testing.T, text string) string {
 	return name
 }
 
-// loadText loads settings from a file with a text.
+// loadText loads settings from a file with this text.
 func loadText(t *testing.T, text string, args ...string) (s *Settings, name string, err error) {
 	t.Helper()
 	name = writeConfig(t, text)
@@ -115,7 +115,7 @@ func TestFileIsJSONToo(t *testing.T) {
 	}
 }
 
-// TestFilePrecedence looks at listeners, where flags bear on what the file lists.
+// TestFilePrecedence covers listeners, where flags set all elements of the file's list.
 func TestFilePrecedence(t *testing.T) {
 	t.Parallel()
 	const file = `listeners:
@@ -160,7 +160,7 @@ drain: {delay: 1s, spread: 2s}
 	}
 }
 
-// TestProfile looks at the numbers of a profile, which lose to all that is set.
+// TestProfile: the file and the flags win over the numbers of a profile.
 func TestProfile(t *testing.T) {
 	t.Parallel()
 	nlb, err := lifecycle.Profile("nlb")
