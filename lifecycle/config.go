@@ -8,72 +8,54 @@ import (
 	"time"
 )
 
-// The defaults of [Config].
-const (
-	// DefaultDelay is the time a balancer gets to notice that it is not to
-	// choose this server any more: two failed probes, two seconds apart, and
-	// a second to spare.
-	DefaultDelay = 5 * time.Second
-	// DefaultTimeout is what Kubernetes gives a pod by default before it
-	// kills it.
-	DefaultTimeout = 30 * time.Second
-	// DefaultStepTimeout bounds a step that has work to do and nobody to wait
-	// for. It is more than the 5 s that a mute WebSocket peer is given to
-	// answer a close frame.
-	DefaultStepTimeout = 6 * time.Second
-	// DefaultSpread is the time over which clients are told to leave, so that
-	// they do not all reconnect in the same moment.
-	DefaultSpread = 5 * time.Second
-)
+// defaultStepTimeout is more than the 5 s that a mute WebSocket peer is given to answer
+// a close frame.
+const defaultStepTimeout = 6 * time.Second
 
-// maxDuration bounds each duration of a Config. No grace period is as long,
-// and sums of a few of them stay far from overflow.
+// maxDuration bounds each duration of a Config, so that sums of them do not overflow.
 const maxDuration = 365 * 24 * time.Hour
 
 // section is the name under which a Config stands in muxserve.yaml; faults
 // name their key with it.
 const section = "drain."
 
-// Config says how a server drains. Start from [DefaultConfig]: the zero Config
-// is a drain without patience, which waits for nobody and cuts every
-// connection at once.
+// Config says how a server drains. Start from [DefaultConfig]: the zero Config waits for
+// nothing and cuts every connection at once.
 type Config struct {
-	// Profile names the balancer whose numbers [Profile] gives; what is set beside it wins.
-	// One of k8s, haproxy and nlb, or empty for the defaults.
+	// Profile is the balancer in front of the server: k8s, haproxy, nlb, or empty for none.
+	// Its numbers replace the defaults; keys that are set beside it win.
 	Profile string `apply:"runtime" yaml:"profile"`
-	// Delay is how long new connections are still served after the server has
-	// announced that it is going. Zero goes on at once. Default 5s.
+	// Delay is how long the server still serves new connections after the announcement.
+	// Zero goes on at once. Default 5s.
 	Delay time.Duration `apply:"runtime" yaml:"delay"`
-	// Timeout is how long after its start the drain stops waiting and begins
-	// to cut, whatever the steps before it have used. Zero cuts at once: it
-	// does not mean "for ever". Default 30s.
+	// Timeout is how long after its start the drain stops waiting and begins to cut,
+	// whatever the steps have used. Zero cuts at once. Default 30s.
 	Timeout time.Duration `apply:"runtime" yaml:"timeout"`
-	// StepTimeout bounds each step that does something rather than waits. It
-	// must be positive. Default 6s.
+	// StepTimeout bounds each step that acts rather than waits. It must be positive.
+	// Default 6s.
 	StepTimeout time.Duration `apply:"runtime" yaml:"step_timeout"`
-	// Spread is the time over which clients are told to leave. The step that
-	// tells them, stop-accepting, gets it on top of StepTimeout. Zero tells
-	// all of them at once. Default 5s.
+	// Spread is the time over which clients are told to leave, so that they do not all
+	// reconnect in the same moment. The step stop-accepting gets it on top of StepTimeout.
+	// Zero tells all clients at once. Default 5s.
 	Spread time.Duration `apply:"runtime" yaml:"spread"`
-	// SkipSteps names steps to leave out, with their hooks. Any but cleanup
-	// may be. Default none.
+	// SkipSteps names steps to leave out, with their hooks: any but cleanup. Default none.
 	SkipSteps []string `apply:"runtime" yaml:"skip_steps"`
-	// AcceptDuringDelay puts drain-delay before stop-accepting, which is what
-	// works behind a balancer. False puts it after. Default true.
+	// AcceptDuringDelay puts drain-delay before stop-accepting, as a balancer needs it.
+	// False puts it after. Default true.
 	AcceptDuringDelay bool `apply:"runtime" yaml:"accept_during_delay"`
-	// GracePeriod is after how long whoever sent the signal kills the process
-	// (terminationGracePeriodSeconds, TimeoutStopSec). It changes nothing but
-	// the warnings. Zero, the default, is unknown.
+	// GracePeriod is the time from the signal until the service manager kills the process
+	// (terminationGracePeriodSeconds, TimeoutStopSec). It changes the warnings alone.
+	// Zero, the default, is unknown.
 	GracePeriod time.Duration `apply:"runtime" yaml:"grace_period"`
 }
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Delay:             DefaultDelay,
-		Timeout:           DefaultTimeout,
-		StepTimeout:       DefaultStepTimeout,
-		Spread:            DefaultSpread,
+		Delay:             5 * time.Second,  // For a balancer: two failed probes, 2 s apart, and 1 s to spare.
+		Timeout:           30 * time.Second, // Kubernetes kills a pod after this time by default.
+		StepTimeout:       defaultStepTimeout,
+		Spread:            5 * time.Second,
 		AcceptDuringDelay: true,
 	}
 }
@@ -120,8 +102,8 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Warnings returns what is allowed in c but cannot work as it is meant, each
-// as a sentence that names the keys; nil if there is nothing to say.
+// Warnings returns what is valid in c but cannot work as it is meant, each as a sentence
+// that names the keys; nil if there is nothing to say.
 func (c Config) Warnings() []string {
 	var warnings []string
 	if longest := c.Longest(); c.GracePeriod > 0 && longest >= c.GracePeriod {
@@ -148,19 +130,18 @@ func (c Config) Warnings() []string {
 	return warnings
 }
 
-// Longest returns how long a drain takes at the very most: Timeout, then
-// StepTimeout each for force-close and cleanup, and a moment for each of the
-// six steps to be given up in. The grace period of whoever kills the process
-// in the end (terminationGracePeriodSeconds, TimeoutStopSec) should be longer.
+// Longest returns how long a drain takes at most: Timeout, then StepTimeout each for
+// force-close and cleanup, and 50 ms for each of the six steps to be abandoned in. The
+// service manager's grace period should be longer.
 func (c Config) Longest() time.Duration {
 	return c.Timeout + 2*c.stepTimeout() + time.Duration(len(Steps()))*abandonGrace
 }
 
-// stepTimeout returns the step timeout with the default in the place of one
-// that Validate would have refused: force-close and cleanup always get time.
+// stepTimeout returns StepTimeout, or the default where Validate would have refused it:
+// force-close and cleanup always get time.
 func (c Config) stepTimeout() time.Duration {
 	if c.StepTimeout <= 0 {
-		return DefaultStepTimeout
+		return defaultStepTimeout
 	}
 	return c.StepTimeout
 }
@@ -179,4 +160,38 @@ func (c Config) order() []string {
 		steps[delay], steps[stop] = steps[stop], steps[delay]
 	}
 	return steps
+}
+
+// Profiles returns the names that [Profile] knows. The slice is the caller's own.
+func Profiles() []string { return []string{"k8s", "haproxy", "nlb"} }
+
+// Profile returns the configuration for the default settings of a balancer, and
+// [DefaultConfig] for the empty name. Its numbers follow from how soon that balancer
+// stops choosing a server that is not ready:
+//
+//   - k8s: Kubernetes takes the endpoint out at once, and every node knows it a few
+//     seconds later: delay 5 s. It kills the pod 30 s after the signal
+//     (terminationGracePeriodSeconds): timeout 20 s, steps 3 s.
+//   - haproxy: three failed checks (fall 3), 2 s apart (inter 2s), and one under way:
+//     delay 8 s. HAProxy kills nothing: timeout 60 s.
+//   - nlb: two failed checks, 10 s apart, and up to ten more seconds until all zones know
+//     it: delay 30 s. Timeout 2 min, below the 350 s after which it forgets an idle
+//     connection. It cuts the connections of a target that fails its checks; set
+//     target_health_state.unhealthy.connection_termination.enabled to false.
+func Profile(name string) (Config, error) {
+	c := DefaultConfig()
+	c.Profile = name
+	switch name {
+	case "":
+	case "k8s":
+		c.Delay, c.Spread, c.Timeout, c.StepTimeout = 5*time.Second, 4*time.Second, 20*time.Second, 3*time.Second
+		c.GracePeriod = 30 * time.Second
+	case "haproxy":
+		c.Delay, c.Spread, c.Timeout = 8*time.Second, 10*time.Second, time.Minute
+	case "nlb":
+		c.Delay, c.Spread, c.Timeout = 30*time.Second, 20*time.Second, 2*time.Minute
+	default:
+		return Config{}, fmt.Errorf("lifecycle: "+section+"profile: unknown %q; want one of %s", name, strings.Join(Profiles(), ", "))
+	}
+	return c, nil
 }

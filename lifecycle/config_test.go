@@ -1,9 +1,12 @@
 package lifecycle
 
 import (
+	"context"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -88,5 +91,82 @@ func TestConfigKeys(t *testing.T) {
 	want := []string{"profile", "delay", "timeout", "step_timeout", "spread", "skip_steps", "accept_during_delay", "grace_period"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+}
+
+// TestConfigure: the drain runs by the configuration that was in force when it began.
+func TestConfigure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var late error
+		m := New(DefaultConfig(), Actions{}, nil)
+		if err := m.OnStep(StepAnnounce, "late", func(context.Context) error {
+			late = m.Configure(DefaultConfig())
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c := DefaultConfig()
+		c.Delay = 17 * time.Second
+		if err := m.Configure(c); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Config().Delay; got != c.Delay {
+			t.Errorf("delay %v", got)
+		}
+		report, err := m.Drain(t.Context())
+		if err != nil || report.Duration != c.Delay {
+			t.Errorf("took %v: %v", report.Duration, err)
+		}
+		if !errors.Is(late, ErrDrainBegun) {
+			t.Errorf("during the drain: %v", late)
+		}
+	})
+}
+
+// TestProfiles: the numbers of every profile are valid, work together and fit the grace
+// period.
+func TestProfiles(t *testing.T) {
+	for _, name := range append(Profiles(), "") {
+		c, err := Profile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Profile != name {
+			t.Errorf("%s: calls itself %q", name, c.Profile)
+		}
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if w := c.Warnings(); w != nil {
+			t.Errorf("%s: %v", name, w)
+		}
+	}
+	if k8s, _ := Profile("k8s"); k8s.Longest() >= k8s.GracePeriod {
+		t.Errorf("k8s: a drain may take %v of %v", k8s.Longest(), k8s.GracePeriod)
+	}
+}
+
+func TestUnknownProfile(t *testing.T) {
+	_, err := Profile("elb")
+	if err == nil || !strings.Contains(err.Error(), `drain.profile: unknown "elb"; want one of k8s, haproxy, nlb`) {
+		t.Error(err)
+	}
+	c := DefaultConfig()
+	c.Profile = "elb"
+	if err := c.Validate(); err == nil {
+		t.Error("valid")
+	}
+}
+
+// TestWarnGracePeriod: a grace period that may end before the drain is a warning.
+func TestWarnGracePeriod(t *testing.T) {
+	c := DefaultConfig()
+	c.GracePeriod = 30 * time.Second
+	if w := c.Warnings(); len(w) != 1 || !strings.HasPrefix(w[0], "drain.grace_period 30s is over") {
+		t.Error(w)
+	}
+	c.GracePeriod = c.Longest() + time.Second
+	if w := c.Warnings(); w != nil {
+		t.Error(w)
 	}
 }

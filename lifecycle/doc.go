@@ -19,9 +19,8 @@
 // last two begin at that deadline at the latest and have their own time after
 // it, so that the longest drain is [Config.Longest].
 //
-// The package knows nothing of connections. What a step does is the caller's,
-// given as [Actions]; the package gives order, time, isolation and an account
-// of it: a [Report] and one log line a step.
+// The package knows nothing of connections: the caller's [Actions] are what a step does.
+// The package gives order, time, isolation, a [Report] and one log line a step.
 //
 // It imports the standard library only, and installs no signal handler unless
 // [HandleSignals] is called.

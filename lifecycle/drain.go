@@ -4,18 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"time"
 )
 
 // errForced is the cause with which [Machine.Force] ends the waiting.
-var errForced = errors.New(ReasonForced)
+var errForced = errors.New(reasonForced)
 
-// A cutError is the cause of a context that ended because the waiting was cut
-// short, as opposed to one whose deadline came.
-// It is compared by its address: a caller's cause may not be comparable at all.
+// A cutError is the cause of a context that ended because the waiting was cut short, and
+// not by its deadline. It is compared by its address, because a caller's cause may not be
+// comparable.
 type cutError struct{ cause error }
 
 func (e *cutError) Error() string { return e.cause.Error() }
@@ -42,8 +41,7 @@ type drain struct {
 func (m *Machine) run(ctx context.Context) {
 	started := time.Now()
 	base := context.WithoutCancel(ctx)
-	// An ended ctx must cut before the first step, and AfterFunc takes its
-	// time; so it is asked first.
+	// An ended ctx must cut before the first step, and AfterFunc is asynchronous.
 	if ctx.Err() != nil {
 		m.cut(context.Cause(ctx))
 	}
@@ -186,8 +184,8 @@ func delay(ctx context.Context, begun time.Time, full time.Duration) error {
 	return context.Cause(ctx)
 }
 
-// mustForce reports whether there is anything to cut, or reason to believe so:
-// a connection is left, the doors may be open, or nobody can say.
+// mustForce reports whether there may be anything to cut: a connection is left, the doors
+// may be open, or there is no count.
 func (d *drain) mustForce() bool {
 	status := make(map[string]Status)
 	for _, s := range d.report.Steps {
@@ -208,8 +206,8 @@ func (d *drain) remaining() (map[string]int, error) {
 	return counts("remaining connections", d.actions.Remaining)
 }
 
-// countForced puts into the report how many connections were cut. Who cannot
-// count them cut those that were there before force-close.
+// countForced puts into the report how many connections were cut. Without a count, all
+// that were left before force-close were.
 func (d *drain) countForced() error {
 	if d.actions.Forced != nil {
 		forced, err := counts("forced connections", d.actions.Forced)
@@ -238,43 +236,4 @@ func counts(what string, fn func() map[string]int) (result map[string]int, err e
 		return nil, fmt.Errorf("lifecycle: %s: %w", what, err)
 	}
 	return result, nil
-}
-
-// logStep logs the one line of a step.
-func (d *drain) logStep(s StepResult) {
-	attrs := []slog.Attr{
-		slog.String(KeyTraceID, d.report.TraceID),
-		slog.String(KeyPhase, string(PhaseDraining)),
-		slog.String(KeyStep, s.Name),
-		slog.String(KeyStatus, string(s.Status)),
-		slog.Duration(KeyDuration, s.Duration),
-		countsAttr(KeyRemaining, s.Remaining),
-	}
-	if s.Err != nil {
-		attrs = append(attrs, slog.Any(KeyErr, s.Err))
-	}
-	d.log.LogAttrs(d.base, slog.LevelInfo, "drain step", attrs...)
-}
-
-// logEnd logs the one line of the whole drain.
-func (d *drain) logEnd() {
-	attrs := []slog.Attr{
-		slog.String(KeyTraceID, d.report.TraceID),
-		slog.Duration(KeyDuration, d.report.Duration),
-		countsAttr(KeyForced, d.report.Forced),
-	}
-	if d.report.Reason != "" {
-		attrs = append(attrs, slog.String(KeyReason, d.report.Reason))
-	}
-	d.log.LogAttrs(d.base, slog.LevelInfo, "drain ended", attrs...)
-}
-
-// countsAttr is a group with a count for each protocol, in the order of their
-// names; slog leaves it out if there is none.
-func countsAttr(key string, counts map[string]int) slog.Attr {
-	var attrs []slog.Attr
-	for _, protocol := range slices.Sorted(maps.Keys(counts)) {
-		attrs = append(attrs, slog.Int(protocol, counts[protocol]))
-	}
-	return slog.Attr{Key: key, Value: slog.GroupValue(attrs...)}
 }

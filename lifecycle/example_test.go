@@ -9,8 +9,8 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 )
 
-// A plain net/http server that drains: readiness first, then the door, then
-// whoever is left.
+// A plain net/http server that drains: readiness first, then the listener, then what is
+// left.
 func ExampleMachine() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

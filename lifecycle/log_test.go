@@ -41,15 +41,15 @@ func TestLog(t *testing.T) {
 		left := map[string]any{"http1": 2.0, "grpc": 1.0}
 		step := func(name, status string, duration float64) map[string]any {
 			return map[string]any{
-				"msg": "drain step", KeyTraceID: report.TraceID, KeyPhase: "draining",
-				KeyStep: name, KeyStatus: status, KeyDuration: duration, KeyRemaining: left,
+				"msg": "drain step", keyTraceID: report.TraceID, keyPhase: "draining",
+				keyStep: name, keyStatus: status, keyDuration: duration, keyRemaining: left,
 			}
 		}
 		failed := step(StepAnnounce, "failed", 0)
-		failed[KeyErr] = "lifecycle: announce: boom"
+		failed[keyErr] = "lifecycle: announce: boom"
 		want := []map[string]any{
-			{"msg": "phase change", KeyPhase: "serving"},
-			{"msg": "phase change", KeyPhase: "draining", KeyTraceID: report.TraceID},
+			{"msg": "phase change", keyPhase: "serving"},
+			{"msg": "phase change", keyPhase: "draining", keyTraceID: report.TraceID},
 			failed,
 			step(StepDrainDelay, "done", 5e9),
 			step(StepStopAccepting, "skipped", 0),
@@ -57,10 +57,10 @@ func TestLog(t *testing.T) {
 			step(StepForceClose, "done", 0),
 			step(StepCleanup, "done", 0),
 			{
-				"msg": "drain ended", KeyTraceID: report.TraceID, KeyDuration: 5e9,
-				KeyForced: map[string]any{"http1": 2.0},
+				"msg": "drain ended", keyTraceID: report.TraceID, keyDuration: 5e9,
+				keyForced: map[string]any{"http1": 2.0},
 			},
-			{"msg": "phase change", KeyPhase: "stopped", KeyTraceID: report.TraceID},
+			{"msg": "phase change", keyPhase: "stopped", keyTraceID: report.TraceID},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("log (-want +got):\n%s", diff)

@@ -14,8 +14,7 @@ import (
 // ErrDrainBegun is the error of [Machine.OnStep] once the drain has begun.
 var ErrDrainBegun = errors.New("lifecycle: the drain has begun")
 
-// traceIDBytes is the length of a W3C trace id, so that a drain's can be used
-// as one.
+// traceIDBytes is the length of a W3C trace id, as which a drain's can be used.
 const traceIDBytes = 16
 
 // Actions are what the steps of a drain do. Any may be nil: there is nothing
@@ -98,8 +97,8 @@ func (m *Machine) Phase() Phase {
 	return m.phase
 }
 
-// Configure replaces the configuration, which it assumes to be valid, for the drain
-// that is to come. One that has begun keeps its own: the error is [ErrDrainBegun] then.
+// Configure replaces the configuration of the drain to come. It assumes that cfg is
+// valid. Once the drain has begun, it changes nothing and returns [ErrDrainBegun].
 func (m *Machine) Configure(cfg Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -118,32 +117,29 @@ func (m *Machine) Config() Config {
 	return m.cfg
 }
 
-// SetServing moves a new server to [PhaseServing]. On one that has gone
-// further it has no effect.
+// SetServing moves a new server to [PhaseServing]. In later phases it has no effect.
 func (m *Machine) SetServing() { m.advance(PhaseServing) }
 
-// OnPhase has fn called at each transition that follows, with the phase
-// entered. Calls come one at a time, in the order of the phases, and before
-// the drain goes on; so fn must return soon and must not call [Machine.Drain].
-// A panic of fn is logged and goes no further.
+// OnPhase registers fn, which is called at each later transition with the phase entered.
+// Calls come one at a time, in the order of the phases, and before the drain goes on; so
+// fn must return soon and must not call [Machine.Drain]. A panic of fn is logged.
 func (m *Machine) OnPhase(fn func(Phase)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.watchers = append(m.watchers, fn)
 }
 
-// OnStep registers a hook: fn is called once, in the drain's step of that
-// name, under the same context and the same rules as the step's action (see
-// [Actions]), and hookName names it in errors. All hooks of a step begin
-// together with its action; one that needs the result of another belongs in a
-// later step. An error, a panic or a hanging of fn is recorded in the
+// OnStep registers a hook: fn is called once, in the drain's step of that name, with the
+// context and the rules of the step's action (see [Actions]). Errors name it hookName.
+// All hooks of a step begin together with its action; a hook that needs another's result
+// belongs in a later step. An error, a panic or a hanging of fn is recorded in the
 // [Report] and holds nothing else up.
 //
-// Hooks of a step that is skipped, or cut before it begins, are not called;
-// those of force-close and cleanup always are, unless skipped.
+// The hooks of a step that is skipped, or cut before it begins, are not called. Those of
+// force-close and cleanup always are, unless skipped.
 //
-// OnStep fails if there is no such step, and with [ErrDrainBegun] if it is too
-// late.
+// OnStep fails if there is no such step, and with [ErrDrainBegun] once the drain has
+// begun.
 func (m *Machine) OnStep(step, hookName string, fn func(ctx context.Context) error) error {
 	if !slices.Contains(Steps(), step) {
 		return fmt.Errorf("lifecycle: hook %s: unknown step %q", hookName, step)
@@ -163,11 +159,10 @@ func (m *Machine) Done() <-chan struct{} { return m.done }
 // Drain takes the server to [PhaseStopped] and returns the account of it, with
 // its [Report.Err].
 //
-// There is one drain, and every caller gets its report. The first caller runs
-// it; if that one's ctx ends, the waiting is over and connections that are
-// left are cut at once, as by [Machine.Force], but Drain still returns only at
-// the end. A later caller whose ctx ends gets a nil report and ctx.Err(), while
-// the drain goes on.
+// There is one drain, and every caller gets its report. The first caller runs it: when
+// its ctx ends, the waiting is over and the connections left are cut at once, as by
+// [Machine.Force], but Drain still returns only at the end. A later caller whose ctx ends
+// gets a nil report and ctx.Err(), while the drain goes on.
 func (m *Machine) Drain(ctx context.Context) (*Report, error) {
 	if m.advance(PhaseDraining) {
 		m.run(ctx)
@@ -186,9 +181,8 @@ func (m *Machine) Drain(ctx context.Context) (*Report, error) {
 	}
 }
 
-// Force ends all waiting: the drain, now or when it comes, goes straight to
-// force-close and cleanup. It does not begin a drain, and has no effect on one
-// that has got as far as that. It returns at once.
+// Force ends all waiting: the drain, now or when it comes, goes straight to force-close
+// and cleanup. It begins no drain, and returns at once.
 func (m *Machine) Force() { m.cut(errForced) }
 
 // cut ends the waiting for the given cause. Only the first cause counts.
@@ -204,8 +198,7 @@ func (m *Machine) cut(cause error) {
 	}
 }
 
-// waiting returns a context with the values of base that ends with the
-// waiting.
+// waiting returns a context with the values of base that ends with the waiting.
 func (m *Machine) waiting(base context.Context) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(base)
 	m.mu.Lock()
@@ -217,12 +210,11 @@ func (m *Machine) waiting(base context.Context) (context.Context, context.Cancel
 	return ctx, cancel
 }
 
-// advance moves to a later phase, tells the watchers, and reports whether it
-// was one: exactly one call succeeds for each phase.
+// advance moves to a later phase, tells the watchers, and reports whether it was one:
+// exactly one call succeeds for each phase.
 //
-// Whoever finds nobody telling the watchers does it, for the transitions that
-// others make meanwhile as well. So watchers see the phases in order, and one
-// that itself calls for a transition waits for nobody.
+// One goroutine at a time tells the watchers, also of the transitions that others make
+// meanwhile. So watchers see the phases in order, and may call for a transition.
 func (m *Machine) advance(to Phase) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -246,21 +238,30 @@ func (m *Machine) advance(to Phase) bool {
 	return true
 }
 
-// tell logs one transition and calls the watchers.
-func (m *Machine) tell(phase Phase, watchers []func(Phase)) {
-	attrs := []slog.Attr{slog.String(KeyPhase, string(phase))}
-	if !phase.before(PhaseDraining) {
-		attrs = append(attrs, slog.String(KeyTraceID, m.traceID))
-	}
-	m.log.LogAttrs(context.Background(), slog.LevelInfo, "phase change", attrs...)
-	for _, fn := range watchers {
-		err := protect(func() error {
-			fn(phase)
-			return nil
-		})
-		if err != nil {
-			m.log.LogAttrs(context.Background(), slog.LevelError, "phase watcher failed",
-				slog.String(KeyPhase, string(phase)), slog.Any(KeyErr, err))
-		}
-	}
+// A Phase is where a server stands in its life. A server moves forward through [Phases]
+// alone. It may leave phases out: drained before it served, it goes from new to draining.
+type Phase string
+
+// The phases, in their order.
+const (
+	// PhaseNew is a server that has not begun to serve.
+	PhaseNew Phase = "new"
+	// PhaseServing is a server that wants traffic.
+	PhaseServing Phase = "serving"
+	// PhaseDraining is a server that wants no more traffic. It serves what it has, and at
+	// first what still comes.
+	PhaseDraining Phase = "draining"
+	// PhaseStopped is a server whose drain has ended. It does not come back.
+	PhaseStopped Phase = "stopped"
+)
+
+// Phases returns all phases in their order. The slice is the caller's own.
+func Phases() []Phase {
+	return []Phase{PhaseNew, PhaseServing, PhaseDraining, PhaseStopped}
+}
+
+// before reports whether p comes before q. A phase that does not exist comes first.
+func (p Phase) before(q Phase) bool {
+	order := Phases()
+	return slices.Index(order, p) < slices.Index(order, q)
 }

@@ -22,28 +22,28 @@ func TestForceAtEveryStep(t *testing.T) {
 		reason    string
 	}{
 		"announce": {
-			hangs: StepAnnounce, at: time.Second, left: map[string]int{"http1": 1}, reason: ReasonForced,
+			hangs: StepAnnounce, at: time.Second, left: map[string]int{"http1": 1}, reason: reasonForced,
 			wantSteps: []string{
 				"announce cut 1s", "drain-delay cut 0s", "stop-accepting cut 0s",
 				"wait-connections cut 0s", "force-close done 0s", "cleanup done 0s",
 			},
 		},
 		"drain-delay": {
-			at: time.Second, reason: ReasonForced,
+			at: time.Second, reason: reasonForced,
 			wantSteps: []string{
 				"announce done 0s", "drain-delay cut 1s", "stop-accepting cut 0s",
 				"wait-connections cut 0s", "force-close done 0s", "cleanup done 0s",
 			},
 		},
 		"stop-accepting": {
-			hangs: StepStopAccepting, at: 7 * time.Second, reason: ReasonForced,
+			hangs: StepStopAccepting, at: 7 * time.Second, reason: reasonForced,
 			wantSteps: []string{
 				"announce done 0s", "drain-delay done 5s", "stop-accepting cut 2s",
 				"wait-connections cut 0s", "force-close done 0s", "cleanup done 0s",
 			},
 		},
 		"wait-connections": {
-			hangs: StepWaitConnections, at: 7 * time.Second, left: map[string]int{"http1": 1}, reason: ReasonForced,
+			hangs: StepWaitConnections, at: 7 * time.Second, left: map[string]int{"http1": 1}, reason: reasonForced,
 			wantSteps: []string{
 				"announce done 0s", "drain-delay done 5s", "stop-accepting done 0s",
 				"wait-connections cut 2s", "force-close done 0s", "cleanup done 0s",
@@ -299,7 +299,7 @@ func TestPhases(t *testing.T) {
 }
 
 // TestTransitionFromAWatcher has a watcher take the machine further while it
-// is being told: nobody waits for himself, and the order stays.
+// is being told: nothing deadlocks, and the order stays.
 func TestTransitionFromAWatcher(t *testing.T) {
 	m := New(DefaultConfig(), Actions{}, nil)
 	var got []Phase

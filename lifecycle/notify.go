@@ -73,10 +73,9 @@ func Ready() (bool, error) { return Notify("READY=1") }
 // for what it returns.
 func Stopping() (bool, error) { return Notify("STOPPING=1") }
 
-// Reloading tells the service manager that the server reads its configuration
-// anew, together with the moment of it on the monotonic clock, which a service
-// of Type=notify-reload must send in the same datagram. [Ready] ends it. See
-// [Notify] for what it returns.
+// Reloading tells the service manager that the server reads its configuration again, with
+// the time on the monotonic clock, as a service of Type=notify-reload must. [Ready] ends
+// it. See [Notify] for what it returns.
 func Reloading() (bool, error) {
 	if os.Getenv(envNotifySocket) == "" {
 		return false, nil
@@ -92,11 +91,10 @@ func Reloading() (bool, error) {
 // [WatchdogInterval] for how often, and [Notify] for what it returns.
 func Alive() (bool, error) { return Notify("WATCHDOG=1") }
 
-// WatchdogInterval returns the time after which the service manager takes this
-// process for dead if it has not heard from [Alive]; half of it is the usual
-// period. It is zero if there is no watchdog, or if it watches another process:
-// WATCHDOG_PID names that, and whoever starts a process for a binary upgrade
-// with this environment should take it out.
+// WatchdogInterval returns the time after which the service manager takes this process
+// for dead if it has not heard from [Alive]; call that after half of it. It is zero if
+// there is no watchdog, or if WATCHDOG_PID names another process. Take that variable out
+// of the environment of a process that is started for a binary upgrade.
 func WatchdogInterval() (time.Duration, error) {
 	if s := os.Getenv(envWatchdogPID); s != "" {
 		pid, err := strconv.Atoi(s)

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// abandonGrace is how long a step's parts have to return once their context is
-// over, before they are given up. It keeps well-behaved steps from overlapping
-// with the next one, and it is far below what anybody would notice in a drain.
+// abandonGrace is how long a step's parts have to return once their context is over,
+// before they are abandoned. It keeps a step that heeds its context from overlapping with
+// the next one.
 const abandonGrace = 50 * time.Millisecond
 
 // errGoexit is the error of a part that ended its goroutine with
@@ -35,18 +35,16 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// A part is one of the things that a step does: the action of whoever built
-// the machine, or a hook.
+// A part is one of the things that a step does: its action, or a hook.
 type part struct {
 	label string // begins the part's errors
 	fn    func(context.Context) error
 }
 
-// runParts runs the parts of one step, each in a goroutine of its own, so that
-// none can hold up or break another, and returns when all have returned or,
-// a grace after the end of ctx, without those that have not. late reports
-// whether there were any that failed after the end of ctx or were left behind.
-// The errors come joined, in the order of parts.
+// runParts runs the parts of one step, each in a goroutine of its own, so that none can
+// hold up or break another. It returns when all have returned or, abandonGrace after the
+// end of ctx, without the others. late reports whether a part failed after the end of ctx
+// or was left behind. The errors come joined, in the order of parts.
 func runParts(ctx context.Context, parts []part) (late bool, err error) {
 	type outcome struct {
 		index int
@@ -85,8 +83,8 @@ func runParts(ctx context.Context, parts []part) (late bool, err error) {
 	return late, labelled(ctx, parts, errs)
 }
 
-// labelled joins errs, each with the label of its part, and leaves out those
-// that only say that the step was cut.
+// labelled joins errs, each with the label of its part, and leaves out errors that only
+// say that the step was cut.
 func labelled(ctx context.Context, parts []part, errs []error) error {
 	cause := context.Cause(ctx)
 	wasCut := isCut(cause)

@@ -5,9 +5,8 @@ import (
 	"net/http"
 )
 
-// LiveHandler answers liveness probes (/livez): 200 for as long as the process
-// is able to answer, whatever its phase. A server that drains must not be
-// restarted for it.
+// LiveHandler answers liveness probes (/livez) with 200 in every phase: a server must not
+// be restarted because it drains.
 func LiveHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answerProbe(w, r, http.StatusOK, "ok")
@@ -30,8 +29,8 @@ func ReadyHandler(phase func() Phase) http.Handler {
 	})
 }
 
-// answerProbe answers GET and HEAD with a line of text that nobody may keep,
-// and refuses other methods.
+// answerProbe answers GET and HEAD with a line of text that is not to be cached, and
+// refuses other methods.
 func answerProbe(w http.ResponseWriter, r *http.Request, status int, text string) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")

@@ -8,13 +8,12 @@ import (
 	"sync"
 )
 
-// signalBacklog is how many signals may wait to be looked at. The looking
-// takes no time, so a few are enough; signals beyond it are lost.
+// signalBacklog is how many signals may be queued; more are lost. Each is taken at once.
 const signalBacklog = 16
 
-// SignalHandlers are what a process does on signals. A signal whose handler is
-// nil is left to whatever it did before; those that end the process are caught
-// if either Drain or Force is there.
+// SignalHandlers are what a process does on signals. A signal whose handler is nil does
+// what it did before. The signals that end the process are caught if Drain or Force is
+// set.
 //
 // No handler holds up another: each runs in a goroutine of its own. Reload and
 // Upgrade never run twice at a time; signals that come while one runs, however
@@ -43,9 +42,8 @@ func HandleSignals(ctx context.Context, h SignalHandlers) (stop func()) {
 	exits := subscribe(h.Drain != nil || h.Force != nil, exitSignals)
 	reloads := subscribe(h.Reload != nil, reloadSignals)
 	upgrades := subscribe(h.Upgrade != nil, upgradeSignals)
-	// A signal that is delivered to a channel is not acted upon, and a full
-	// channel loses it: nobody reads this one. Unlike signal.Ignore, this is
-	// not inherited by child processes.
+	// A signal that is delivered to a channel does nothing else, and this channel is not
+	// read. Unlike signal.Ignore, child processes do not inherit this.
 	pipes := subscribe(true, pipeSignals)
 
 	var loops sync.WaitGroup
@@ -66,8 +64,8 @@ func HandleSignals(ctx context.Context, h SignalHandlers) (stop func()) {
 	}
 }
 
-// subscribe returns a channel that receives the signals, or never anything if
-// nobody wants them or the platform has none.
+// subscribe returns a channel that receives the signals, or nothing if they are not
+// wanted or the platform has none.
 func subscribe(wanted bool, signals []os.Signal) chan os.Signal {
 	c := make(chan os.Signal, signalBacklog)
 	// Without any signals, Notify would relay all there are.
@@ -93,8 +91,7 @@ func handleExits(ctx context.Context, c <-chan os.Signal, h SignalHandlers) {
 	}
 }
 
-// handleRepeats calls fn for a signal, and once more for all those that came
-// while it ran.
+// handleRepeats calls fn for a signal, and once more for all that came while it ran.
 func handleRepeats(ctx context.Context, c <-chan os.Signal, fn func()) {
 	var again, running bool
 	ended := make(chan struct{}, 1)

@@ -81,11 +81,11 @@ func TestCutInEachStep(t *testing.T) {
 		cut    func(*Machine, context.CancelCauseFunc)
 		reason string
 	}{
-		"force":       {func(m *Machine, _ context.CancelCauseFunc) { m.Force() }, ReasonForced},
-		"force twice": {func(m *Machine, _ context.CancelCauseFunc) { m.Force(); m.Force() }, ReasonForced},
+		"force":       {func(m *Machine, _ context.CancelCauseFunc) { m.Force() }, reasonForced},
+		"force twice": {func(m *Machine, _ context.CancelCauseFunc) { m.Force(); m.Force() }, reasonForced},
 		"context":     {func(_ *Machine, cancel context.CancelCauseFunc) { cancel(errors.New("evicted")) }, "evicted"},
 		"force, then context": {
-			func(m *Machine, cancel context.CancelCauseFunc) { m.Force(); cancel(errors.New("evicted")) }, ReasonForced,
+			func(m *Machine, cancel context.CancelCauseFunc) { m.Force(); cancel(errors.New("evicted")) }, reasonForced,
 		},
 	}
 	for name, way := range ways {
@@ -159,7 +159,7 @@ func TestForceFromWithin(t *testing.T) {
 					p.does[step] = force
 				}
 				report, _ := m.Drain(t.Context())
-				if want := report.Reason == ReasonForced; want != isPatient(cfg, at) {
+				if want := report.Reason == reasonForced; want != isPatient(cfg, at) {
 					t.Errorf("reason is %q in %s", report.Reason, step)
 				}
 				if got := report.Steps[len(report.Steps)-1]; got.Name != StepCleanup || got.Status != StatusDone {
@@ -373,7 +373,8 @@ func TestForceLeavesAHangingHook(t *testing.T) {
 	})
 }
 
-// TestPhaseInEachStep asks for the phase, and for what is too late, in the middle of each step.
+// TestPhaseInEachStep asks for the phase, and for what is too late, in the middle of each
+// step.
 func TestPhaseInEachStep(t *testing.T) {
 	eachStep(t, func(t *testing.T, cfg Config, _ int, middle time.Duration) {
 		m := New(cfg, busyPlay(t).actions(), nil)

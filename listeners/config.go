@@ -3,19 +3,20 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Config describes one address that is listened on. It is plain data; see
-// [Config.Open] for the sockets and [NewTLS] for the TLS material. A Config starts
-// as [DefaultConfig]; the zero value is right as well, but for an address, and
-// has no keepalive.
+// Config describes one address to listen on. It is plain data: [Config.Open] opens the
+// sockets, with [Sockets.Listen] for an address "fd:NAME", and [NewTLS] loads the TLS
+// material. Start from [DefaultConfig]. The zero value with an address works too, without
+// TCP keepalive.
 type Config struct {
-	// Address is "host:port" for TCP ("127.0.0.1:8080", "[::1]:80", ":0") or
-	// "unix:PATH" for a Unix-domain socket. "fd:NAME" is a socket that the process was given under that name; it needs
-	// [Sockets.Listen] instead of [Listen].
+	// Address is "host:port" for TCP ("127.0.0.1:8080", "[::1]:80", ":0"), "unix:PATH" for
+	// a Unix-domain socket, or "fd:NAME" for a socket that the service manager has opened
+	// (FileDescriptorName in systemd.socket(5)).
 	Address string `apply:"restart" yaml:"address"`
 
 	// TLS is off in its zero value.
@@ -24,68 +25,122 @@ type Config struct {
 	// ProxyProtocol is off in its zero value. The header comes before TLS.
 	ProxyProtocol ProxyConfig `yaml:"proxy_protocol"`
 
-	// Protocols are those that are served: http1, http2, grpc and websocket.
-	// Empty means all of them.
+	// Protocols are the protocols served: http1, http2, grpc and websocket. Empty means all.
 	Protocols []string `apply:"restart" yaml:"protocols"`
 
-	// ReusePort is how many sockets the address has, among which the kernel spreads new connections (SO_REUSEPORT), each with an
-	// accept loop of its own. 0 and 1 are one plain socket. More need TCP and Linux; up to 1024.
+	// ReusePort is the number of sockets of the address, each with an accept loop, among
+	// which the kernel spreads new connections (SO_REUSEPORT). 0 and 1 are one plain
+	// socket. More need TCP and Linux; up to 1024.
 	ReusePort int `apply:"restart" yaml:"reuse_port"`
 
-	// Backlog is how many connections may wait to be accepted, as in listen(2). 0 leaves it as it is: the most that the system
-	// allows (net.core.somaxconn), or what the service manager has chosen for a socket of its own.
+	// Backlog is how many connections may wait to be accepted, as in listen(2). 0 keeps the
+	// system's maximum (net.core.somaxconn), or the service manager's choice.
 	Backlog int `apply:"restart" yaml:"backlog"`
 
-	// TCPKeepalive is how long a TCP connection is silent before the kernel asks whether its peer is still there, and the time
-	// between two such questions; nine without an answer end it. 0 is never; from 1s to 32767s, in whole seconds, rounded up.
+	// TCPKeepalive is how long a TCP connection is silent before the kernel probes the
+	// peer, and the time between probes; nine without an answer end the connection. 0 is
+	// never; from 1s to 32767s, in whole seconds, rounded up.
 	TCPKeepalive time.Duration `apply:"restart" yaml:"tcp_keepalive"`
 
-	// TCPUserTimeout is how long sent bytes, or questions of TCPKeepalive, may go without an answer before the connection is
-	// ended (TCP_USER_TIMEOUT, RFC 5482). 0 leaves that to the system, which takes about a quarter of an hour. It needs Linux.
+	// TCPUserTimeout is how long sent bytes, or keepalive probes, may go unacknowledged
+	// before the connection ends (TCP_USER_TIMEOUT, RFC 5482). 0 is the system's choice,
+	// about a quarter of an hour. It needs Linux.
 	TCPUserTimeout time.Duration `apply:"restart" yaml:"tcp_user_timeout"`
 }
 
-// DefaultTCPKeepalive is the TCPKeepalive of [DefaultConfig]. Package net has
-// the same, so that it costs no system call.
-const DefaultTCPKeepalive = 15 * time.Second
+// defaultKeepalive is package net's, which sets it without a further system call.
+const defaultKeepalive = 15 * time.Second
 
-// DefaultConfig returns a Config without an address, and with every default filled in.
-func DefaultConfig() Config { return Config{TCPKeepalive: DefaultTCPKeepalive} }
+// DefaultConfig returns the defaults: all protocols, a keepalive of 15s, and no address.
+func DefaultConfig() Config { return Config{TCPKeepalive: defaultKeepalive} }
 
-// protocolNames are what may stand in Config.Protocols.
+// protocolNames are the values of Config.Protocols.
 var protocolNames = []string{"http1", "http2", "grpc", "websocket"}
 
-// EffectiveProtocols returns Protocols with its default resolved.
-func (c Config) EffectiveProtocols() []string {
+// Shown returns c as it takes effect, for people to read: with the defaults of Protocols
+// and of both modes filled in, and without secrets.
+func (c Config) Shown() Config {
 	if len(c.Protocols) == 0 {
-		return slices.Clone(protocolNames)
+		c.Protocols = slices.Clone(protocolNames)
 	}
-	return c.Protocols
+	c.ProxyProtocol.Mode = c.ProxyProtocol.mode()
+	c.TLS.Mode = c.TLS.mode()
+	c.TLS = c.TLS.redacted()
+	return c
 }
 
-// Validate reports every fault at once, each naming its key. It opens no
-// socket and reads no file, so a Config that passes may still fail in [Listen]
-// or [NewTLS].
+// Validate returns every fault, joined, each naming its key. It opens no socket and reads
+// no file, so [Config.Open] or [NewTLS] may still fail.
 func (c Config) Validate() error {
-	var faults []error
+	var f faults
 	network, _, err := splitAddress(c.Address)
 	if err != nil {
-		faults = append(faults, fmt.Errorf("listeners: address: %w", err))
+		f.add("address", "%w", err)
 	}
-	faults = append(faults, c.TLS.Validate(), c.ProxyProtocol.Validate())
+	c.TLS.check(&f)
+	c.ProxyProtocol.check(&f)
 	if p := c.ProxyProtocol; network == "unix" && p.Mode == ProxyRequired && len(p.Trusted) > 0 && !slices.Contains(p.Trusted, TrustUnix) {
-		faults = append(faults, fmt.Errorf("listeners: proxy_protocol.trusted: without %s nobody gets in at a Unix socket", TrustUnix))
+		f.add("proxy_protocol.trusted", "without %s nobody gets in at a Unix socket", TrustUnix)
 	}
 	for _, name := range c.Protocols {
 		if !slices.Contains(protocolNames, name) {
-			faults = append(faults, fmt.Errorf("listeners: protocols: unknown %q; want some of %s", name, strings.Join(protocolNames, ", ")))
+			f.add("protocols", "unknown %q; want some of %s", name, strings.Join(protocolNames, ", "))
 		}
 	}
-	return errors.Join(append(faults, c.socketFaults(network)...)...)
+	c.checkSocket(network == "unix", &f)
+	return errors.Join(f...)
 }
 
-// unixPrefix marks the path of a Unix-domain socket in an address.
-const unixPrefix = "unix:"
+// faults collects what is wrong with a configuration.
+type faults []error
+
+func (f *faults) add(key, format string, args ...any) {
+	*f = append(*f, fmt.Errorf("listeners: "+key+": "+format, args...))
+}
+
+// The bounds of the socket options.
+const (
+	// maxReusePort is far above the number of processors, beyond which sockets are useless.
+	maxReusePort = 1024
+	// minKeepalive is the kernel's unit of keepalive times.
+	minKeepalive = time.Second
+	// maxKeepalive is MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of Linux.
+	maxKeepalive = 32767 * time.Second
+	// maxUserTimeout is what fits in the kernel's int of milliseconds: 24 days.
+	maxUserTimeout = math.MaxInt32 * time.Millisecond
+)
+
+// checkSocket finds the faults of the socket options.
+func (c Config) checkSocket(isUnix bool, f *faults) {
+	switch {
+	case c.ReusePort < 0:
+		f.add("reuse_port", "%d is below 0", c.ReusePort)
+	case c.ReusePort > maxReusePort:
+		f.add("reuse_port", "%d is above %d", c.ReusePort, maxReusePort)
+	case c.ReusePort > 1 && isUnix:
+		f.add("reuse_port", "%d: a Unix socket has no port that several could share", c.ReusePort)
+	}
+	if c.Backlog < 0 {
+		f.add("backlog", "%d is below 0", c.Backlog)
+	}
+	switch k := c.TCPKeepalive; {
+	case k != 0 && (k < minKeepalive || k > maxKeepalive):
+		f.add("tcp_keepalive", "%v is neither 0 nor from %v to %v", k, minKeepalive, maxKeepalive)
+	case isUnix && k != 0 && k != defaultKeepalive:
+		f.add("tcp_keepalive", "%v: a Unix socket is no TCP socket", k)
+	}
+	switch u := c.TCPUserTimeout; {
+	case u != 0 && (u < time.Millisecond || u > maxUserTimeout):
+		f.add("tcp_user_timeout", "%v is neither 0 nor from 1ms to %v", u, maxUserTimeout)
+	case isUnix && u != 0:
+		f.add("tcp_user_timeout", "%v: a Unix socket is no TCP socket", u)
+	}
+}
+
+const (
+	unixPrefix      = "unix:" // before the path of a Unix-domain socket
+	inheritedPrefix = "fd:"   // before the name of a service manager's socket
+)
 
 // splitAddress returns the network and the address as package net wants them.
 func splitAddress(address string) (network, target string, err error) {
@@ -95,8 +150,8 @@ func splitAddress(address string) (network, target string, err error) {
 		}
 		return "unix", path, nil
 	}
-	// net.Listen takes an empty address for a random port on every
-	// interface, which nobody means by leaving the key out.
+	// net.Listen takes an empty address for a random port on every interface, which is
+	// not meant where the key is missing.
 	if address == "" {
 		return "", "", errors.New(`empty; want "host:port" or "unix:PATH"`)
 	}

@@ -12,66 +12,55 @@ import (
 	"syscall"
 )
 
-// InheritedPrefix begins an address that names a socket which the service
-// manager has opened: "fd:NAME", with the name that systemd.socket(5) calls
-// FileDescriptorName. There is nothing to open where no such socket was passed.
-const InheritedPrefix = "fd:"
-
-// Sockets are the listening sockets of a process that may have got some of them
-// from the process before it, or from a service manager, and may pass them on. The zero
-// value has inherited nothing. All methods may be called concurrently.
+// Sockets are the listening sockets of a process. Some may come from the process before
+// it or from the service manager, and all may be passed on. The zero value has inherited
+// nothing. All methods may be called concurrently.
 type Sockets struct {
 	// mu guards what follows.
 	mu        sync.Mutex
-	inherited []*inheritedSocket // that nobody has asked for yet
-	open      []*socket          // that Listen has returned, in that order
+	inherited []*inheritedSocket // not asked for yet
+	open      []*socket          // returned by Listen, in that order
 	keep      bool               // another process owns the files of Unix sockets
-	owned     bool               // the files of inherited ones are this process's; see OwnFiles
+	owned     bool               // this process owns the files of inherited ones, too
 }
 
 // inheritedSocket is a socket that this process was started with.
 type inheritedSocket struct {
 	net.Listener
-
-	// address is the one that the process before was configured with, or "fd:NAME".
-	address string
-	// activated is true for a socket of the service manager, which keeps it open itself.
-	activated bool
-	// unlink says that this process is to remove the file of a Unix socket, once it owns it.
-	unlink bool
+	passedSocket
 }
 
-// String names the socket, by its address and by what it is bound to.
+// String names the socket by its address and by what it is bound to.
 func (s *inheritedSocket) String() string {
-	if bound := s.Addr().String(); !strings.HasSuffix(s.address, bound) {
-		return s.address + " (" + bound + ")"
+	if bound := s.Addr().String(); !strings.HasSuffix(s.Address, bound) {
+		return s.Address + " (" + bound + ")"
 	}
-	return s.address
+	return s.Address
 }
 
-// Inherited returns the sockets that this process was started with: by the
-// process before it in a binary upgrade (see [Sockets.Pass]), or by a service
-// manager that follows sd_listen_fds(3). Without any it has none and is as good.
+// Inherited returns the sockets that this process was started with: by the process before
+// it in a binary upgrade (see [Sockets.Pass]), or by a service manager that follows
+// sd_listen_fds(3). There may be none.
 //
-// Each must be a stream socket that listens; the error names every one that is
-// not, and none is left open then. Inherited is called once, and before anything
-// else could have opened a file under a descriptor's number.
+// Each must be a stream socket that listens. The error names every one that is not; all
+// are closed then. Call it once, before anything else can open a file under one of the
+// descriptors' numbers.
 func Inherited(getenv func(string) string) (*Sockets, error) {
 	passed, err := passedSockets(getenv, os.Getpid())
 	if err != nil {
 		return nil, fmt.Errorf("listeners: inherited sockets: %w", err)
 	}
 	s := new(Sockets)
-	var faults []error
+	var errs []error
 	for i, p := range passed {
 		l, err := adopt(firstPassed+i, p.Address)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("listeners: inherited socket %s: %w", p.Address, err))
+			errs = append(errs, fmt.Errorf("listeners: inherited socket %s: %w", p.Address, err))
 			continue
 		}
-		s.inherited = append(s.inherited, &inheritedSocket{l, p.Address, p.activated, p.Unlink})
+		s.inherited = append(s.inherited, &inheritedSocket{l, p})
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		for _, in := range s.inherited {
 			_ = in.Close()
 		}
@@ -80,20 +69,20 @@ func Inherited(getenv func(string) string) (*Sockets, error) {
 	return s, nil
 }
 
-// Listen returns the inherited socket that address means, and opens one as the
-// function [Listen] does where there is none. An inherited socket is meant by
-// the address that the process before had for it, by the address that it is bound to, or by
-// [InheritedPrefix] and its name. ctx bounds name resolution alone.
+// Listen returns the inherited socket for address, or opens one as the function [Listen]
+// does. An inherited socket is found by the address that the process before had for it,
+// by the address that it is bound to, or by "fd:" and its name. ctx bounds name
+// resolution alone.
 //
-// The listener supports SetDeadline and SyscallConn. Closing it removes the file of
-// a Unix socket that this process has made, unless the socket was handed over. What
-// the process before has made is removed after [Sockets.OwnFiles] alone.
+// The listener supports SetDeadline and SyscallConn. Closing it removes the file of a
+// Unix socket that this process has made, but not after [Sockets.KeepFiles]. The file of
+// an inherited socket is removed only after [Sockets.OwnFiles].
 func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, error) {
 	if in := s.take(ctx, address); in != nil {
-		return s.add(in.Listener, address, in.unlink, true)
+		return s.add(in.Listener, address, in.Unlink, true)
 	}
-	if strings.HasPrefix(address, InheritedPrefix) {
-		return nil, fmt.Errorf("listeners: listen on %s: the service manager has passed no socket of this name; it has passed %s", address, s.names())
+	if strings.HasPrefix(address, inheritedPrefix) {
+		return nil, fmt.Errorf("listeners: listen on %s: the service manager has passed no socket of this name; it has passed %s", address, s.activated())
 	}
 	l, err := Listen(ctx, address)
 	if err != nil {
@@ -102,8 +91,8 @@ func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, err
 	return s.add(l, address, true, false)
 }
 
-// names lists the sockets of the service manager that are left, for an error.
-func (s *Sockets) names() string {
+// activated lists the sockets of the service manager that are left, for an error.
+func (s *Sockets) activated() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string
@@ -138,51 +127,49 @@ func (s *Sockets) add(l net.Listener, address string, unlink, inherited bool) (n
 	return k, nil
 }
 
-// CloseUnused ends the time of adoption: inherited sockets that nobody has asked
-// for are closed. dropped names those of the process before, whose addresses are
-// not configured any more. One that the service manager has passed is an error,
-// because its unit and the configuration do not agree; the error names each.
+// CloseUnused ends the time of adoption: it closes the inherited sockets that Listen has
+// not returned. dropped names those of the process before, whose addresses are not
+// configured any more. A socket of the service manager is an error, because its unit and
+// the configuration do not agree; the error names each.
 func (s *Sockets) CloseUnused() (dropped []string, err error) {
 	s.mu.Lock()
 	unused := s.inherited
 	s.inherited = nil
 	s.mu.Unlock()
-	var faults []string
+	var refused []string
 	for _, in := range unused {
 		if in.activated {
-			faults = append(faults, in.String())
+			refused = append(refused, in.String())
 		} else {
 			dropped = append(dropped, in.String())
 		}
 		_ = in.Close()
 	}
-	if faults != nil {
-		err = fmt.Errorf("listeners: the service manager has passed sockets that no address asks for: %s", strings.Join(faults, ", "))
+	if refused != nil {
+		err = fmt.Errorf("listeners: the service manager has passed sockets that no address asks for: %s", strings.Join(refused, ", "))
 	}
 	return dropped, err
 }
 
-// OwnFiles makes the files of the inherited Unix sockets this process's own, which
-// their listeners remove from then on. It is called when the process before has been told
-// that this one serves. Until then that one may go on serving, if this one fails or is
-// told to end, and its clients find it by these files.
+// OwnFiles has this process remove the files of inherited Unix sockets, too, when it
+// closes them. Call it when the process before has been told that this one serves. Until
+// then that one may have to go on, and its clients find it by these files.
 func (s *Sockets) OwnFiles() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.owned = true
 }
 
-// KeepFiles leaves the files of Unix sockets in place when their listeners are
-// closed, because another process serves them now.
+// KeepFiles leaves the files of all Unix sockets in place when they are closed, because
+// another process serves them now.
 func (s *Sockets) KeepFiles() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keep = true
 }
 
-// Close closes every listener that Listen has returned, at once. Where another
-// process has the socket too, nothing is lost by that: what the kernel has
-// queued is the other's.
+// Close closes every listener that Listen has returned, at once. Where another process
+// has the socket too, nothing is lost: it accepts what the kernel has queued.
 func (s *Sockets) Close() error {
 	s.mu.Lock()
 	open := slices.Clone(s.open)
@@ -201,25 +188,23 @@ type innerSocket interface {
 	syscall.Conn
 }
 
-// socket is a listener that its Sockets keep an eye on.
-type socket struct {
-	innerSocket
-
-	owner   *Sockets
-	address string // as it was asked for
-	path    string // of the file that Close removes; "" for none
-
-	// inherited says that the file is the process before's until this one owns the files.
-	inherited bool
-}
-
 var (
 	_ innerSocket = (*net.TCPListener)(nil)
 	_ innerSocket = (*net.UnixListener)(nil)
 )
 
-// Close closes the listener. The file of a Unix socket goes first: once the
-// socket is closed, it may be another process's that has begun to listen there.
+// socket is a listener of Sockets.
+type socket struct {
+	innerSocket
+
+	owner     *Sockets
+	address   string // as it was asked for
+	path      string // of the file that Close removes; "" for none
+	inherited bool   // the file belongs to the process before, until OwnFiles
+}
+
+// Close closes the listener. It removes the file of a Unix socket first: once the socket
+// is closed, the file may belong to another process that has begun to listen there.
 func (k *socket) Close() error {
 	s := k.owner
 	s.mu.Lock()

@@ -6,35 +6,46 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
-// firstPassed is the number of the first descriptor that is passed, after the
-// standard ones. It is SD_LISTEN_FDS_START of sd_listen_fds(3), and where
-// os/exec puts the first of its ExtraFiles.
+// firstPassed is the number of the first descriptor that is passed, after the standard
+// ones. It is SD_LISTEN_FDS_START of sd_listen_fds(3), and where os/exec puts the first
+// of its ExtraFiles.
 const firstPassed = 3
 
-// maxPassed bounds the number of sockets that are believed. No server listens on
-// as many addresses, and a greater number is somebody's mistake.
+// maxPassed bounds the number of sockets. A greater one is a mistake in the environment.
 const maxPassed = 1000
 
-// envInherit tells a process what sockets it has from the one before: a JSON
-// list, whose first element is about descriptor 3, the second about 4, and so on.
+// envInherit tells a process what sockets it has from the one before: a JSON list, whose
+// first element describes descriptor 3, the second 4, and so on.
 const envInherit = "MUXSERVE_INHERIT"
 
-// passedSocket is one element of that list. An element may get more fields, which
-// an older binary ignores: an upgrade may well go back to it.
+// The variables by which a service manager passes sockets (sd_listen_fds(3)).
+// LISTEN_PIDFDID says the same as LISTEN_PID in another way.
+const (
+	envListenPID   = "LISTEN_PID"
+	envListenFDs   = "LISTEN_FDS"
+	envListenNames = "LISTEN_FDNAMES"
+	envListenPidfd = "LISTEN_PIDFDID"
+)
+
+// unnamedSocket is the name of a socket that the service manager has not named.
+const unnamedSocket = "unknown"
+
+// passedSocket is one element of the list in envInherit. Older binaries ignore new
+// fields, so that an upgrade may go back to them.
 type passedSocket struct {
-	// Address is the one that the socket was asked for by.
+	// Address is the one that the socket was asked for by, or "fd:NAME".
 	Address string `json:"address"`
-	// Unlink says that the file of this Unix socket is to be removed in the end.
+	// Unlink says that this process is to remove the file of the Unix socket in the end.
 	Unlink bool `json:"unlink,omitempty"`
 
-	activated bool
+	activated bool // by the service manager, which keeps the socket open itself
 }
 
-// passedSockets returns what the environment says about the sockets of the
-// process whose number is pid.
+// passedSockets returns what the environment says about the sockets of the process pid.
 func passedSockets(getenv func(string) string, pid int) ([]passedSocket, error) {
 	text := getenv(envInherit)
 	if text == "" {
@@ -55,14 +66,47 @@ func passedSockets(getenv func(string) string, pid int) ([]passedSocket, error) 
 	return passed, nil
 }
 
-// Pass returns duplicates of the sockets that Listen has returned, and environ
-// with the variable that tells [Inherited] of them in another process, provided
-// that this gets the files as its descriptors 3 and up, in this order:
-// as ExtraFiles of os/exec. What the service manager said about this process is
-// taken out of environ. The caller closes the files.
+// activatedSockets returns the sockets that a service manager has passed to the process
+// pid. It ignores variables that are meant for another process.
+func activatedSockets(getenv func(string) string, pid int) ([]passedSocket, error) {
+	owner, count := getenv(envListenPID), getenv(envListenFDs)
+	if owner == "" || count == "" {
+		return nil, nil
+	}
+	number, err := strconv.Atoi(owner)
+	if err != nil || number <= 0 {
+		return nil, fmt.Errorf("%s is %q, not a process id", envListenPID, owner)
+	}
+	if number != pid {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 0 || n > maxPassed {
+		return nil, fmt.Errorf("%s is %q, not a number from 0 to %d", envListenFDs, count, maxPassed)
+	}
+	names := make([]string, n)
+	if text := getenv(envListenNames); text != "" {
+		if names = strings.Split(text, ":"); len(names) != n {
+			return nil, fmt.Errorf("%s has %d names for %d sockets", envListenNames, len(names), n)
+		}
+	}
+	passed := make([]passedSocket, n)
+	for i, name := range names {
+		if name == "" {
+			name = unnamedSocket
+		}
+		passed[i] = passedSocket{Address: inheritedPrefix + name, activated: true}
+	}
+	return passed, nil
+}
+
+// Pass returns duplicates of the sockets that Listen has returned, and environ with the
+// variable by which [Inherited] finds them in another process. That process must get the
+// files as its descriptors 3 and up, in this order, as ExtraFiles of os/exec does. Pass
+// removes the service manager's variables from environ. The caller closes the files.
 //
-// It fails with [errors.ErrUnsupported] where a socket cannot be passed on, and
-// with [net.ErrClosed] where one is closed.
+// It fails with [errors.ErrUnsupported] where a socket cannot be passed on, and with
+// [net.ErrClosed] where one is closed.
 func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err error) {
 	s.mu.Lock()
 	open := slices.Clone(s.open)
@@ -90,7 +134,7 @@ func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err er
 	}
 	env = slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return name == envInherit || slices.Contains(activationVariables, name)
+		return slices.Contains([]string{envInherit, envListenPID, envListenFDs, envListenNames, envListenPidfd}, name)
 	})
 	return files, append(env, envInherit+"="+string(text)), nil
 }

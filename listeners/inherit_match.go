@@ -10,23 +10,22 @@ import (
 	"strings"
 )
 
-// take removes the inherited socket that address means, and returns it. It
-// returns nil where there is none.
+// take removes the inherited socket for address, and returns it. It returns nil where
+// there is none.
 func (s *Sockets) take(ctx context.Context, address string) *inheritedSocket {
-	if in := s.takeFirst(func(in *inheritedSocket) bool { return in.address == address }); in != nil {
+	if in := s.takeFirst(func(in *inheritedSocket) bool { return in.Address == address }); in != nil {
 		return in
 	}
 	network, target, err := splitAddress(address)
-	if err != nil || strings.HasPrefix(address, InheritedPrefix) {
+	switch {
+	case err != nil || strings.HasPrefix(address, inheritedPrefix):
 		return nil
-	}
-	if network == "unix" {
+	case network == "unix":
 		return s.takeFirst(func(in *inheritedSocket) bool {
 			return in.Addr().Network() == network && samePath(in.Addr().String(), target)
 		})
-	}
-	if !s.left() {
-		return nil // There is no reason to ask for a name.
+	case !s.left():
+		return nil // Names need not be resolved.
 	}
 	for _, meant := range resolve(ctx, target) {
 		if in := s.takeFirst(func(in *inheritedSocket) bool { return boundTo(in.Addr(), meant) }); in != nil {
@@ -36,7 +35,7 @@ func (s *Sockets) take(ctx context.Context, address string) *inheritedSocket {
 	return nil
 }
 
-// left reports whether there are sockets that nobody has asked for.
+// left reports whether there are inherited sockets that Listen has not returned.
 func (s *Sockets) left() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,8 +55,8 @@ func (s *Sockets) takeFirst(meant func(*inheritedSocket) bool) *inheritedSocket 
 	return in
 }
 
-// resolve returns the addresses that "host:port" stands for. An address that cannot
-// be resolved means no inherited socket; opening it tells why.
+// resolve returns the addresses that "host:port" stands for. It returns none for an
+// address that cannot be resolved; opening it says why.
 func resolve(ctx context.Context, address string) []netip.AddrPort {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
@@ -85,9 +84,9 @@ func resolve(ctx context.Context, address string) []netip.AddrPort {
 	return all
 }
 
-// boundTo reports whether a socket's address is the one that is meant. All
-// addresses of the host are the same in IPv4 and IPv6, because package net opens
-// one socket for both. Port 0 is nobody's.
+// boundTo reports whether a socket's address is the one that is meant. The unspecified
+// addresses of IPv4 and IPv6 are the same, because package net opens one socket for both.
+// Port 0 matches no socket.
 func boundTo(addr net.Addr, meant netip.AddrPort) bool {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
@@ -105,14 +104,11 @@ func boundTo(addr net.Addr, meant netip.AddrPort) bool {
 
 // samePath compares the paths of two Unix sockets, one of which may be relative.
 func samePath(a, b string) bool {
-	if a == b {
-		return true
-	}
 	absolute := func(path string) string {
 		if full, err := filepath.Abs(path); err == nil {
 			return full
 		}
 		return path
 	}
-	return a != "" && b != "" && absolute(a) == absolute(b)
+	return a == b || a != "" && b != "" && absolute(a) == absolute(b)
 }

@@ -14,7 +14,7 @@ import (
 
 // inheriting returns Sockets that have inherited l under an address.
 func inheriting(l net.Listener, address string, activated, unlink bool) *Sockets {
-	return &Sockets{inherited: []*inheritedSocket{{l, address, activated, unlink}}}
+	return &Sockets{inherited: []*inheritedSocket{{l, passedSocket{address, unlink, activated}}}}
 }
 
 func TestListenTakesInherited(t *testing.T) {
@@ -114,8 +114,8 @@ func TestListenFallsBack(t *testing.T) {
 func TestCloseUnused(t *testing.T) {
 	old, manager := listenLoopback(t), listenLoopback(t)
 	s := &Sockets{inherited: []*inheritedSocket{
-		{old, "127.0.0.1:0", false, false},
-		{manager, "fd:web", true, false},
+		{old, passedSocket{Address: "127.0.0.1:0"}},
+		{manager, passedSocket{Address: "fd:web", activated: true}},
 	}}
 	dropped, err := s.CloseUnused()
 	if diff := cmp.Diff([]string{"127.0.0.1:0 (" + old.Addr().String() + ")"}, dropped); diff != "" {

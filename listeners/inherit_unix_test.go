@@ -150,7 +150,8 @@ func TestPassClosed(t *testing.T) {
 	}
 }
 
-// inheritorEnv makes TestInheritor the other process; it holds the addresses to listen on.
+// inheritorEnv makes TestInheritor the other process; it holds the addresses to listen
+// on.
 const inheritorEnv = "MUXSERVE_LISTENERS_INHERITOR"
 
 // TestInheritor is no test but the process that the sockets are passed to. It says
@@ -184,7 +185,8 @@ func TestInheritor(t *testing.T) {
 	}
 }
 
-// inherit runs TestInheritor by a shell, which knows its number before the program starts.
+// inherit runs TestInheritor by a shell, which knows its number before the program
+// starts.
 func inherit(t *testing.T, addresses string, files []*os.File, env ...string) []string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" -test.run='^TestInheritor$'`, os.Args[0])

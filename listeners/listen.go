@@ -11,30 +11,30 @@ import (
 	"time"
 )
 
-// staleProbeTimeout bounds the question whether anybody answers on a Unix
-// socket that is already there. A connect on the same host succeeds or fails
-// at once; a second is only for a machine that is out of breath.
+// staleProbeTimeout bounds the connect that finds out whether a process listens on an
+// existing Unix socket. On the same host it succeeds or fails at once, unless the machine
+// is overloaded.
 const staleProbeTimeout = time.Second
 
-// Listen opens the socket that address names: "host:port" for TCP or
-// "unix:PATH" for a Unix-domain socket. ctx bounds name resolution alone; it
-// does not close the listener later. Every error names the address.
+// Listen opens the socket that address names: "host:port" for TCP or "unix:PATH" for a
+// Unix-domain socket. ctx bounds name resolution alone; it does not close the listener.
+// Every error names the address. With the context that [Config.Open] passes, the socket
+// has the options of that Config.
 //
-// A Unix socket's file that a dead process left behind is removed first; one
-// that somebody answers on is an error that wraps syscall.EADDRINUSE, and a
-// file that is no socket is never touched. The file is removed when the
-// listener is closed. Two processes that start on one stale file at the very
-// same moment are not told apart: the later one wins the path.
-//
-// Called by [Config.Open], with the context that it was given there, it lets the sockets
-// of one address stand beside each other, and leaves the keepalive of their connections to Open.
+// Listen removes the file of a Unix socket that a dead process left behind. If a process
+// listens there, the error wraps syscall.EADDRINUSE; a file that is no socket stays.
+// Close removes the file. Of two processes that start on one stale file in the same
+// moment, the later one gets the path.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network, target, err := splitAddress(address)
 	if err != nil {
 		return nil, fmt.Errorf("listeners: address: %w", err)
 	}
-	lc := net.ListenConfig{Control: controlOf(ctx)}
-	if isQuiet(ctx) {
+	var lc net.ListenConfig
+	if hasOption(ctx, sharedPort) {
+		lc.Control = func(_, _ string, raw syscall.RawConn) error { return setReusePort(raw) }
+	}
+	if hasOption(ctx, quiet) {
 		lc.KeepAlive = -1
 	}
 	l, err := lc.Listen(ctx, network, target)
@@ -47,15 +47,14 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listeners: listen on %s: %w", address, err)
 	}
-	if tcp, ok := l.(*net.TCPListener); ok && isQuiet(ctx) {
+	if tcp, ok := l.(*net.TCPListener); ok && hasOption(ctx, quiet) {
 		return &quietListener{tcp}, nil
 	}
 	return l, nil
 }
 
-// removeStale removes the socket file at path if, and only if, the kernel says
-// that no process listens on it. A nil error means that binding may be tried
-// again.
+// removeStale removes the socket file at path if, and only if, the kernel says that no
+// process listens on it. A nil error means that binding may be tried again.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -75,13 +74,12 @@ func removeStale(ctx context.Context, path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	// Only a refusal proves that nobody listens. A full queue, a missing
-	// permission or a socket of another type does not.
+	// Only a refusal proves that no process listens. A full queue, a missing permission or a
+	// socket of another type does not.
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return err
 	}
-	// Where somebody else has replaced or removed it meanwhile, binding again
-	// tells.
+	// If another process has replaced or removed it meanwhile, binding again tells.
 	if after, err := os.Lstat(path); err == nil && os.SameFile(before, after) {
 		err = os.Remove(path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -8,43 +8,40 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
-// The back-off of a failing Accept: short enough that a moment's shortage is
-// not noticed, long enough that a lasting one costs one system call a second.
+// The back-off of a failing Accept: a moment's shortage is not noticed, and a lasting one
+// costs one system call a second.
 const (
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = time.Second
 )
 
-// Emptying the kernel's queue. A deadline that has passed fails Accept before
-// it looks at the queue, so each Accept gets one a little ahead. A goroutine
-// that loses the processor at the wrong moment finds its deadline passed all
-// the same; hence the queue counts as empty only after several misses in a row.
-// Under a steady stream of new connections it never looks empty: drainLimit, the
-// time that Accept itself may take, ends it, however slow its caller is.
+// Emptying the kernel's queue. A deadline that has passed fails Accept before it looks at
+// the queue, so each Accept gets a deadline a little ahead. A goroutine that loses the
+// processor may find it passed all the same, so the queue counts as empty only after
+// several misses in a row. drainLimit is the time that Accept itself may take: it ends
+// the emptying where new connections keep coming.
 const (
 	drainWait   = 5 * time.Millisecond
 	drainMisses = 2
 	drainLimit  = time.Second
 )
 
-// deadliner is the part of *net.TCPListener and *net.UnixListener that lets a
-// blocked Accept be woken without closing the socket.
+// deadliner is the part of *net.TCPListener and *net.UnixListener by which a blocked
+// Accept is woken without closing the socket.
 type deadliner interface{ SetDeadline(t time.Time) error }
 
-// Listener accepts connections from another listener, which it owns, and
-// outlasts that one's temporary errors. All methods may be called concurrently.
+// Listener accepts connections from another listener, which it owns, and outlasts that
+// one's temporary errors. All methods may be called concurrently.
 type Listener struct {
 	inner    net.Listener
 	log      *slog.Logger
 	failures failureLog
-	failed   atomic.Uint64
 
-	// mu makes the first one of Stop, Close and Detach decide, and guards the
-	// deadline that they set and the number of Accepts under way.
+	// mu makes the first one of Stop, Close and Detach decide, and guards the deadline that
+	// they set and the number of Accepts under way.
 	mu       sync.Mutex
 	accepts  int
 	returned *sync.Cond    // with mu: an Accept has returned
@@ -57,8 +54,8 @@ type Listener struct {
 
 var _ net.Listener = (*Listener)(nil)
 
-// New returns a Listener that accepts from inner and takes it over: closing or
-// stopping the Listener closes inner. A nil log discards.
+// New returns a Listener that accepts from inner and takes it over: closing or stopping
+// the Listener closes inner. A nil log discards.
 func New(inner net.Listener, log *slog.Logger) *Listener {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -80,12 +77,12 @@ func New(inner net.Listener, log *slog.Logger) *Listener {
 	return l
 }
 
-// Accept returns the next connection. A temporary error (no file descriptors,
-// no buffers, a peer that has left already) is not returned: Accept waits, from
-// 5 ms doubling to 1 s, and tries again; a lasting one is logged at Warn every
-// ten seconds, its end at Info. After [Listener.Stop] it returns what the kernel
-// still holds and then, as after [Listener.Close] and [Listener.Detach], an error that wraps
-// net.ErrClosed. Any other error is the inner listener's, wrapped.
+// Accept returns the next connection. It does not return a temporary error (no file
+// descriptors, no buffers, a peer that has left already): it waits, from 5 ms doubling to
+// 1 s, and tries again. It logs a lasting error at Warn every ten seconds, and its end at
+// Info. After [Listener.Stop] it returns what the kernel still holds and then, as after
+// [Listener.Close] and [Listener.Detach], an error that wraps net.ErrClosed. Any other
+// error is the inner listener's, wrapped.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.countAccept(1)
 	defer l.countAccept(-1)
@@ -99,9 +96,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		case isClosed(l.stopping):
 			// Stop's or Detach's deadline, or Close, has ended this Accept.
 		case isAborted(err):
-			l.failed.Add(1)
 		case isTemporary(err):
-			l.failed.Add(1)
 			backoff = nextBackoff(backoff)
 			l.failures.failed(l.log, l.Addr(), err)
 			sleep(backoff, l.stopping)
@@ -123,8 +118,8 @@ func (l *Listener) countAccept(n int) {
 	l.returned.Broadcast()
 }
 
-// acceptQueued returns a connection that the kernel had completed before the
-// stop. When there is none left it closes the socket.
+// acceptQueued returns a connection that the kernel had completed before the stop. Where
+// there is none left, it closes the socket.
 func (l *Listener) acceptQueued() (net.Conn, error) {
 	started := time.Now()
 	limit := drainLimit - time.Duration(l.drained.Load())
@@ -141,9 +136,7 @@ func (l *Listener) acceptQueued() (net.Conn, error) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			misses++
 		case isAborted(err):
-			l.failed.Add(1)
 		case isTemporary(err):
-			l.failed.Add(1)
 			backoff = nextBackoff(backoff)
 			sleep(min(backoff, limit-time.Since(started)), l.closed)
 		default:
@@ -156,12 +149,11 @@ func (l *Listener) acceptQueued() (net.Conn, error) {
 	return nil, l.acceptError(net.ErrClosed)
 }
 
-// Stop ends listening without losing a connection: Accept goes on returning
-// what the kernel already holds, a second of its own time at most, and then
-// closes the socket. It returns at once and ends a back-off; the goroutine in Accept does
-// the work, so where nobody accepts, Close must follow. A listener without
-// SetDeadline cannot be emptied without blocking and is closed at once. Stop is
-// idempotent, and has no effect after Close.
+// Stop ends listening without losing a connection: Accept goes on returning what the
+// kernel already holds, for a second of its own time at most, and then closes the socket.
+// Stop returns at once; the goroutine in Accept does the work, so without one, call
+// Close. A listener without SetDeadline is closed at once. Stop is idempotent, and has no
+// effect after Close or Detach.
 func (l *Listener) Stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -170,8 +162,8 @@ func (l *Listener) Stop() {
 	}
 }
 
-// Close closes the socket at once and ends every Accept. What the kernel holds
-// is reset. Later calls return the first one's result.
+// Close closes the socket at once and ends every Accept. The kernel resets what it holds.
+// Later calls return the first one's result. After Detach it closes nothing.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	l.end()
@@ -179,8 +171,8 @@ func (l *Listener) Close() error {
 	return l.close()
 }
 
-// end tells every Accept that the end has come. It reports whether the caller was
-// the first one to say so, and decides how. The caller holds mu.
+// end tells every Accept that the end has come. It reports whether the caller was the
+// first one to say so, and decides how. The caller holds mu.
 func (l *Listener) end() (first bool) {
 	if isClosed(l.stopping) {
 		return false
@@ -189,23 +181,66 @@ func (l *Listener) end() (first bool) {
 	return true
 }
 
+// Detach takes the socket away from the Listener and returns the inner listener, for
+// another [New]. Until that accepts, the kernel queues clients and refuses none.
+//
+// Detach waits until every Accept under way has returned: with the connection that it had
+// got already, or with an error that wraps net.ErrClosed, as every later one does. Then
+// nothing else accepts from the inner listener, and it has no deadline.
+//
+// Detach fails, and changes nothing, with an error that wraps net.ErrClosed after Stop,
+// Close or Detach, and with [errors.ErrUnsupported] where the inner listener has no
+// SetDeadline, by which its Accept could be woken.
+func (l *Listener) Detach() (net.Listener, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	inner, err := l.detachable()
+	if err != nil {
+		return nil, err
+	}
+	l.detached = true
+	l.end()
+	_ = inner.SetDeadline(time.Now())
+	// The deadline stands until the last Accept has met it.
+	for l.accepts > 0 {
+		l.returned.Wait()
+	}
+	_ = inner.SetDeadline(time.Time{}) // It fails for a closed socket, as the next Accept does.
+	return l.inner, nil
+}
+
+// CanDetach returns the error that Detach would fail with now, or nil.
+func (l *Listener) CanDetach() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.detachable()
+	return err
+}
+
+// detachable returns the inner listener if its Accept can be woken. The caller holds mu.
+func (l *Listener) detachable() (deadliner, error) {
+	inner, ok := l.inner.(deadliner)
+	var err error
+	switch {
+	case isClosed(l.stopping):
+		err = net.ErrClosed
+	case !ok:
+		err = fmt.Errorf("deadline of a %T: %w", l.inner, errors.ErrUnsupported)
+	default:
+		// A layer has the method and may stand on a listener without it. Once the Accepts
+		// have been told, it would be too late to find out.
+		err = inner.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listeners: detach %s: %w", l.Addr(), err)
+	}
+	return inner, nil
+}
+
 // Addr returns the inner listener's address.
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 
-// Errors returns the number of temporary errors that Accept has met.
-func (l *Listener) Errors() uint64 { return l.failed.Load() }
-
-// SyscallConn gives access to the socket, for handing it to another process. It
-// fails with errors.ErrUnsupported where the inner listener has no socket.
-func (l *Listener) SyscallConn() (syscall.RawConn, error) {
-	if sc, ok := l.inner.(syscall.Conn); ok {
-		return sc.SyscallConn()
-	}
-	return nil, fmt.Errorf("listeners: socket of a %T: %w", l.inner, errors.ErrUnsupported)
-}
-
-// wakeAfter makes Accept return after d at the latest. It reports whether it
-// could.
+// wakeAfter makes Accept return after d at the latest. It reports whether it could.
 func (l *Listener) wakeAfter(d time.Duration) bool {
 	inner, ok := l.inner.(deadliner)
 	return ok && inner.SetDeadline(time.Now().Add(d)) == nil

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,7 +39,8 @@ func childMain() int {
 		return 1
 	}
 	fmt.Println(inner.Addr())
-	l := New(inner, slog.New(slog.NewJSONHandler(os.Stdout, nil)))
+	counted := &failureCounter{Listener: inner}
+	l := New(counted, slog.New(slog.NewJSONHandler(os.Stdout, nil)))
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -52,8 +54,22 @@ func childMain() int {
 		}
 	}()
 	io.Copy(io.Discard, os.Stdin)
-	fmt.Println(l.Errors())
+	fmt.Println(counted.failures.Load())
 	return 0
+}
+
+// failureCounter counts the errors of Accept.
+type failureCounter struct {
+	net.Listener
+	failures atomic.Uint64
+}
+
+func (c *failureCounter) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err != nil {
+		c.failures.Add(1)
+	}
+	return conn, err
 }
 
 // childLine is what the tests look at in a log line of the child.

@@ -8,37 +8,33 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 )
 
-// maxReusePort bounds the sockets of one address. There is no use for more than
-// one a processor; a greater number is somebody's mistake.
-const maxReusePort = 1024
-
-// Open opens the sockets of the address, of which there are as many as ReusePort
-// says and one at least, and sets their options. It opens all or none: at a failure, those that
-// it has opened are closed again. Every error names the address.
+// Open opens the sockets of the address, ReusePort of them and at least one, and sets
+// their options. It opens all or none: at a failure, it closes those that it has opened.
+// Every error names the address.
 //
-// The sockets in keep are open already, and are the address's first ones; see [Unwrap]. They are given this
-// Config's options and not closed at a failure. Of more than there are to be, the last are left alone.
+// The sockets in keep are open already and are the address's first ones (see [Unwrap]).
+// They get this Config's options, and stay open at a failure. Surplus ones are left
+// alone.
 //
-// Each other socket is asked for by a call of listen, which is [Listen], [Sockets.Listen] or the
-// like; nil means Listen. Inherited sockets are so taken before new ones are opened. With
-// ReusePort above 1 listen must pass on the context that it is given. Where the port
-// is 0, the first socket decides it for all.
+// listen opens each other socket. It is [Listen], [Sockets.Listen] or the like, and must
+// pass on its context; nil means Listen. Where the port is 0, the first socket decides it
+// for all.
 //
-// The connections have the addresses that a PROXY header says, as [NewProxyListener] describes, and the
-// TCP options; without either, they are those of the socket's own listener. Each of the listeners is good for [New].
-func (c Config) Open(ctx context.Context, listen ListenFunc, keep ...net.Listener) ([]net.Listener, error) {
+// The connections have the TCP options, and the addresses of their PROXY headers (see
+// [NewProxyListener]). Each of the listeners is good for [New].
+func (c Config) Open(ctx context.Context, listen func(ctx context.Context, address string) (net.Listener, error), keep ...net.Listener) ([]net.Listener, error) {
 	if listen == nil {
 		listen = Listen
 	}
 	if err := errors.Join(c.Validate(), c.checkPlatform()); err != nil {
 		return nil, err
 	}
-	ctx = withQuiet(ctx)
 	sockets := slices.Clone(keep[:min(len(keep), max(c.ReusePort, 1))])
 	kept := len(sockets)
-	open, err := c.openRest(ctx, sockets, listen)
+	open, err := c.openRest(withOption(ctx, quiet), sockets, listen)
 	if err != nil {
 		for _, l := range open[kept:] {
 			err = errors.Join(err, l.Close())
@@ -48,12 +44,9 @@ func (c Config) Open(ctx context.Context, listen ListenFunc, keep ...net.Listene
 	return open, nil
 }
 
-// ListenFunc opens the socket of an address, as [Listen] does.
-type ListenFunc = func(ctx context.Context, address string) (net.Listener, error)
-
-// openRest appends the sockets that are missing, and then gives each its options and its layers. At a
-// failure it returns what there is, for the caller to close.
-func (c Config) openRest(ctx context.Context, sockets []net.Listener, listen ListenFunc) ([]net.Listener, error) {
+// openRest appends the sockets that are missing, and then gives each its options and its
+// layers. At a failure it returns what there is, for the caller to close.
+func (c Config) openRest(ctx context.Context, sockets []net.Listener, listen func(context.Context, string) (net.Listener, error)) ([]net.Listener, error) {
 	if len(sockets) == 0 {
 		first, err := listen(ctx, c.Address)
 		if err != nil {
@@ -66,9 +59,9 @@ func (c Config) openRest(ctx context.Context, sockets []net.Listener, listen Lis
 			return sockets, fmt.Errorf("listeners: listen on %s: %w", c.Address, err)
 		}
 	}
-	// The first socket was bound without the option, which fails where somebody else
-	// listens: otherwise he would go on to get a part of the connections.
-	ctx = withSharedPort(ctx)
+	// The first socket was bound without the option, which fails where another process
+	// listens: that one would go on to get a part of the connections.
+	ctx = withOption(ctx, sharedPort)
 	for address := decidedPort(c.Address, sockets[0].Addr()); len(sockets) < c.ReusePort; {
 		l, err := listen(ctx, address)
 		if err != nil {
@@ -89,8 +82,8 @@ func (c Config) openRest(ctx context.Context, sockets []net.Listener, listen Lis
 	return sockets, nil
 }
 
-// decidedPort returns address with the port that its first socket has got, if
-// the kernel was to choose one.
+// decidedPort returns address with the port of its first socket, if the kernel was to
+// choose one.
 func decidedPort(address string, first net.Addr) string {
 	tcp, ok := first.(*net.TCPAddr)
 	host, port, err := net.SplitHostPort(address)
@@ -103,18 +96,61 @@ func decidedPort(address string, first net.Addr) string {
 	return net.JoinHostPort(host, strconv.Itoa(tcp.Port))
 }
 
-// sharedPort is the context key that tells Listen, past whoever calls it, of a
-// socket that stands beside others of its address.
-type sharedPort struct{}
+// option is a context key by which Open tells Listen, through the listen function in
+// between, how to open a socket.
+type option int
 
-func withSharedPort(ctx context.Context) context.Context {
-	return context.WithValue(ctx, sharedPort{}, true)
+const (
+	quiet      option = iota // package net leaves the connections' keepalive alone; Open sets it
+	sharedPort               // the socket stands beside others of its address
+)
+
+func withOption(ctx context.Context, o option) context.Context {
+	if o == quiet && !inheritsKeepalive {
+		return ctx
+	}
+	return context.WithValue(ctx, o, true)
 }
 
-// controlOf returns what is done to a socket before it is bound; nil for nothing.
-func controlOf(ctx context.Context) func(network, address string, raw syscall.RawConn) error {
-	if shared, _ := ctx.Value(sharedPort{}).(bool); !shared {
-		return nil
+func hasOption(ctx context.Context, o option) bool { return ctx.Value(o) != nil }
+
+// layer is what stands between a [Listener] and the socket's own listener. It passes on
+// what the two need of each other.
+type layer struct{ net.Listener }
+
+var (
+	_ deadliner    = layer{}
+	_ syscall.Conn = layer{}
+)
+
+// SetDeadline passes on how a blocked Accept is woken.
+func (l layer) SetDeadline(t time.Time) error {
+	if d, ok := l.Listener.(deadliner); ok {
+		return d.SetDeadline(t)
 	}
-	return func(_, _ string, raw syscall.RawConn) error { return setReusePort(raw) }
+	return fmt.Errorf("listeners: deadline of a %T: %w", l.Listener, errors.ErrUnsupported)
+}
+
+// SyscallConn gives access to the socket.
+func (l layer) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := l.Listener.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, fmt.Errorf("listeners: socket of a %T: %w", l.Listener, errors.ErrUnsupported)
+}
+
+// below returns what the layer stands on.
+func (l layer) below() net.Listener { return l.Listener }
+
+// Unwrap returns the socket's listener that [Config.Open] got from its listen function,
+// without the layers above it; l itself where there are none. Give it to another Config's
+// Open to keep the socket under other options.
+func Unwrap(l net.Listener) net.Listener {
+	for {
+		above, ok := l.(interface{ below() net.Listener })
+		if !ok {
+			return l
+		}
+		l = above.below()
+	}
 }

@@ -14,7 +14,7 @@ import (
 
 // sharing is a configuration of n sockets for one address.
 func sharing(address string, n int) Config {
-	return Config{Address: address, ReusePort: n, TCPKeepalive: DefaultTCPKeepalive}
+	return Config{Address: address, ReusePort: n, TCPKeepalive: defaultKeepalive}
 }
 
 // checkSpread dials many times and wants each of the listeners to accept a part, and all
@@ -64,7 +64,7 @@ func TestOpenReusePort(t *testing.T) {
 func TestOpenReusePortInherits(t *testing.T) {
 	first := listenLoopback(t)
 	address := first.Addr().String()
-	s := &Sockets{inherited: []*inheritedSocket{{Listener: first, address: address}}}
+	s := &Sockets{inherited: []*inheritedSocket{{Listener: first, passedSocket: passedSocket{Address: address}}}}
 	open := openAll(t, sharing(address, 3), s.Listen)
 	if got := open[0].(*socket).innerSocket; got != first {
 		t.Errorf("the first socket is %v, not the inherited one", got)
@@ -136,7 +136,8 @@ func TestOpenFailsAndKeeps(t *testing.T) {
 	conn.Close()
 }
 
-// TestOpenReusePortInheritsAll: all sockets of the process before are used again, and none is opened beside them.
+// TestOpenReusePortInheritsAll: all sockets of the process before are used again, and
+// none is opened beside them.
 func TestOpenReusePortInheritsAll(t *testing.T) {
 	before := openAll(t, sharing("127.0.0.1:0", 2), nil)
 	s := new(Sockets)
@@ -145,7 +146,7 @@ func TestOpenReusePortInheritsAll(t *testing.T) {
 		if i > 0 {
 			address = l.Addr().String()
 		}
-		s.inherited = append(s.inherited, &inheritedSocket{Listener: l, address: address})
+		s.inherited = append(s.inherited, &inheritedSocket{Listener: l, passedSocket: passedSocket{Address: address}})
 	}
 	after := openAll(t, sharing("127.0.0.1:0", 2), s.Listen)
 	for i := range after {
@@ -158,9 +159,10 @@ func TestOpenReusePortInheritsAll(t *testing.T) {
 	}
 }
 
-// TestOpenReusePortFindsOthers: somebody else's socket is a failure, though both would share the port.
+// TestOpenReusePortFindsOthers: somebody else's socket is a failure, though both would
+// share the port.
 func TestOpenReusePortFindsOthers(t *testing.T) {
-	others, err := Listen(withSharedPort(t.Context()), "127.0.0.1:0")
+	others, err := Listen(withOption(t.Context(), sharedPort), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +194,8 @@ func TestOpenAllOrNone(t *testing.T) {
 	}
 }
 
-// tcpOptions are the options of a connection: seconds, but for the user timeout's milliseconds.
+// tcpOptions are the options of a connection: seconds, but for the user timeout's
+// milliseconds.
 type tcpOptions struct{ Keepalive, Idle, Interval, Count, UserTimeout int }
 
 func optionsOf(t *testing.T, conn net.Conn) (o tcpOptions) {
@@ -224,7 +227,8 @@ func optionsOf(t *testing.T, conn net.Conn) (o tcpOptions) {
 	return o
 }
 
-// TestOpenTCPOptions looks at connections of sockets that are opened and of inherited ones.
+// TestOpenTCPOptions looks at connections of sockets that are opened and of inherited
+// ones.
 func TestOpenTCPOptions(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -235,8 +239,8 @@ func TestOpenTCPOptions(t *testing.T) {
 		{"thirty seconds", Config{TCPKeepalive: 30 * time.Second}, tcpOptions{1, 30, 30, 9, 0}},
 		{"rounded up", Config{TCPKeepalive: 1100 * time.Millisecond}, tcpOptions{1, 2, 2, 9, 0}},
 		{"most", Config{TCPKeepalive: maxKeepalive}, tcpOptions{1, 32767, 32767, 9, 0}},
-		{"user timeout", Config{TCPKeepalive: DefaultTCPKeepalive, TCPUserTimeout: 1500 * time.Millisecond}, tcpOptions{1, 15, 15, 9, 1500}},
-		{"most user timeout", Config{TCPKeepalive: DefaultTCPKeepalive, TCPUserTimeout: maxUserTimeout}, tcpOptions{1, 15, 15, 9, 1<<31 - 1}},
+		{"user timeout", Config{TCPKeepalive: defaultKeepalive, TCPUserTimeout: 1500 * time.Millisecond}, tcpOptions{1, 15, 15, 9, 1500}},
+		{"most user timeout", Config{TCPKeepalive: defaultKeepalive, TCPUserTimeout: maxUserTimeout}, tcpOptions{1, 15, 15, 9, 1<<31 - 1}},
 	}
 	for _, tt := range tests {
 		for _, inherited := range []bool{false, true} {
@@ -246,7 +250,7 @@ func TestOpenTCPOptions(t *testing.T) {
 				if inherited {
 					inner := listenLoopback(t)
 					tt.config.Address = inner.Addr().String()
-					s.inherited = []*inheritedSocket{{Listener: inner, address: tt.config.Address}}
+					s.inherited = []*inheritedSocket{{Listener: inner, passedSocket: passedSocket{Address: tt.config.Address}}}
 				}
 				if diff := cmp.Diff(tt.want, acceptedOptions(t, openAll(t, tt.config, s.Listen)[0])); diff != "" {
 					t.Errorf("options (-want +got):\n%s", diff)
@@ -256,7 +260,7 @@ func TestOpenTCPOptions(t *testing.T) {
 	}
 	t.Run("changed", func(t *testing.T) {
 		// A socket that is open gets the options of another Config.
-		for _, period := range []time.Duration{30 * time.Second, 0, DefaultTCPKeepalive} {
+		for _, period := range []time.Duration{30 * time.Second, 0, defaultKeepalive} {
 			l := openAll(t, Config{Address: "127.0.0.1:0", TCPKeepalive: time.Minute}, nil)[0]
 			config := Config{Address: l.Addr().String(), TCPKeepalive: period}
 			again, err := config.Open(t.Context(), nil, Unwrap(l))

@@ -11,7 +11,7 @@ import (
 )
 
 // openAll opens what c says and closes it with the test.
-func openAll(t *testing.T, c Config, listen ListenFunc, keep ...net.Listener) []net.Listener {
+func openAll(t *testing.T, c Config, listen func(context.Context, string) (net.Listener, error), keep ...net.Listener) []net.Listener {
 	t.Helper()
 	open, err := c.Open(t.Context(), listen, keep...)
 	if err != nil {
@@ -35,12 +35,12 @@ func TestOpenOne(t *testing.T) {
 		config Config
 		layers int
 	}{
-		{"default", Config{Address: tcp, TCPKeepalive: DefaultTCPKeepalive}, 0},
+		{"default", Config{Address: tcp, TCPKeepalive: defaultKeepalive}, 0},
 		{"no keepalive", Config{Address: tcp}, tuned},
 		{"no keepalive, PROXY", Config{Address: tcp, ProxyProtocol: proxied}, tuned + 1},
-		{"one by name", Config{Address: tcp, ReusePort: 1, TCPKeepalive: DefaultTCPKeepalive}, 0},
+		{"one by name", Config{Address: tcp, ReusePort: 1, TCPKeepalive: defaultKeepalive}, 0},
 		{"unix", Config{Address: unix}, 0},
-		{"unix, PROXY", Config{Address: unix, TCPKeepalive: DefaultTCPKeepalive, ProxyProtocol: proxied}, 1},
+		{"unix, PROXY", Config{Address: unix, TCPKeepalive: defaultKeepalive, ProxyProtocol: proxied}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,7 +66,8 @@ func TestOpenOne(t *testing.T) {
 	}
 }
 
-// TestOpenBacklog fills the queue of a Unix socket, which refuses at once when it is full.
+// TestOpenBacklog fills the queue of a Unix socket, which refuses at once when it is
+// full.
 func TestOpenBacklog(t *testing.T) {
 	const backlog = 2
 	l := openAll(t, Config{Address: "unix:" + filepath.Join(t.TempDir(), "x.sock"), Backlog: backlog}, nil)[0]
@@ -83,7 +84,7 @@ func TestOpenBacklog(t *testing.T) {
 
 // TestOpenFails: what listen returned is closed where the options cannot be set.
 func TestOpenFails(t *testing.T) {
-	fake := func(l net.Listener) ListenFunc {
+	fake := func(l net.Listener) func(context.Context, string) (net.Listener, error) {
 		return func(context.Context, string) (net.Listener, error) { return l, nil }
 	}
 	unix, err := Listen(t.Context(), "unix:"+filepath.Join(t.TempDir(), "x.sock"))

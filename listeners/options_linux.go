@@ -15,8 +15,8 @@ const (
 	inheritsKeepalive = true // tcp(7): connections have the options of the socket that accepts them
 )
 
-// Numbers of socket options that package syscall, which is frozen, lacks on
-// some architectures: socket.h and tcp.h of Linux.
+// Socket options from socket.h and tcp.h of Linux. Package syscall, which is frozen,
+// lacks them on some architectures.
 const (
 	soReusePort     = 0xf
 	soReusePortMIPS = 0x200
@@ -26,7 +26,8 @@ const (
 	tcpUserTimeout  = 0x12
 )
 
-// setReusePort lets sockets of the same user be bound to one address, provided that all of them have it set.
+// setReusePort lets sockets of the same user share an address, if all of them have it
+// set.
 func setReusePort(raw syscall.RawConn) error {
 	option := soReusePort
 	if strings.HasPrefix(runtime.GOARCH, "mips") {
@@ -44,8 +45,8 @@ func setUserTimeout(raw syscall.RawConn, d time.Duration) error {
 	})
 }
 
-// setKeepalive has the kernel ask after so long a silence whether the peer is still there, and again in the same
-// intervals; 0 is never. The kernel counts in whole seconds, to which it is rounded up, as package net does it.
+// setKeepalive sets the time of silence before the first keepalive probe and between
+// probes; 0 is never. The kernel counts in whole seconds; package net rounds up, too.
 func setKeepalive(raw syscall.RawConn, period time.Duration) error {
 	options := [][3]int{{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 0}}
 	if period > 0 {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// What this system can do. Others have SO_REUSEPORT too, but do not spread
-// connections by it: the last socket gets them all.
+// What this system can do. Other systems have SO_REUSEPORT, but do not spread connections
+// by it: the last socket gets them all.
 const (
 	hasReusePort      = false
 	hasUserTimeout    = false

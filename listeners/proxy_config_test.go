@@ -27,7 +27,7 @@ func TestProxyConfigValidate(t *testing.T) {
 		},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { checkError(t, tt.config.Validate(), tt.want) })
+		t.Run(tt.name, func(t *testing.T) { checkError(t, tt.config.validate(), tt.want) })
 	}
 }
 
@@ -52,9 +52,10 @@ func TestTrust(t *testing.T) {
 		{"0.0.0.0/0", &net.UDPAddr{IP: net.IPv4(1, 2, 3, 4)}, false},
 	}
 	for _, tt := range tests {
-		trusted, faults := parseTrusted([]string{tt.trusted})
-		if len(faults) > 0 {
-			t.Fatal(faults)
+		var f faults
+		trusted := parseTrusted([]string{tt.trusted}, &f)
+		if len(f) > 0 {
+			t.Fatal(f)
 		}
 		if got := trusted.holds(tt.peer); got != tt.want {
 			t.Errorf("trust in %s holds %v: %t, want %t", tt.trusted, tt.peer, got, tt.want)

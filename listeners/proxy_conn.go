@@ -12,10 +12,15 @@ import (
 	"time"
 )
 
-// proxyBuffer is how much the first read asks for: any header of version 1, and
-// those of version 2 but for the ones that carry certificates.
+// proxyBuffer is how much the first read asks for: any header of version 1, and a header
+// of version 2 without a certificate.
 const proxyBuffer = 256
 
+// ErrProxySilent is the error of a connection whose peer closed it, or sent nothing,
+// before its first byte. The connection's reads and writes return it; Accept does not.
+var ErrProxySilent = errors.New("listeners: proxy header: nothing was sent")
+
+// Other errors of a connection's reads and writes, which Accept does not return either.
 var (
 	errProxyUntrusted = errors.New("listeners: proxy header: the peer is not trusted")
 	errProxySpoofed   = errors.New("listeners: proxy header: sent by a peer that is not trusted")
@@ -25,9 +30,8 @@ var (
 	errProxyTooLong   = errors.New("listeners: proxy header: too long")
 )
 
-// proxyConn is a connection that may begin with a header. As far as it is read,
-// the header is gone: reads begin behind it. One goroutine at a time may read; all other
-// methods may be called concurrently.
+// proxyConn is a connection that may begin with a header. Reads begin behind the header.
+// One goroutine at a time may read; all other methods may be called concurrently.
 //
 // A deadline that ends the wait for the header makes the connection useless.
 type proxyConn struct {
@@ -66,7 +70,8 @@ func (c *proxyConn) HeaderError() error {
 	return c.err
 }
 
-// readHeader reads until it is clear whether there is a header, and to its end if there is.
+// readHeader reads until it is clear whether there is a header, and to its end if there
+// is.
 func (c *proxyConn) readHeader() (*ProxyInfo, error) {
 	if c.required && !c.trusted {
 		return nil, errProxyUntrusted
@@ -113,13 +118,13 @@ func (c *proxyConn) withoutHeader(begun []byte, err error) (*ProxyInfo, error) {
 		return nil, errProxyMissing
 	}
 	c.keep(begun)
-	return nil, nil //nolint:nilnil // There is nothing to be known, and nothing wrong with that.
+	return nil, nil //nolint:nilnil // A connection without a header has no info and no fault.
 }
 
-// keep holds back what was read too far.
+// keep holds back rest for the reader. It lets the memory go where there is none.
 func (c *proxyConn) keep(rest []byte) {
-	if len(rest) > 0 {
-		c.rest = rest
+	if c.rest = rest; len(rest) == 0 {
+		c.rest = nil
 	}
 }
 
@@ -132,15 +137,8 @@ func (c *proxyConn) Read(p []byte) (int, error) {
 		return c.Conn.Read(p)
 	}
 	n := copy(p, c.rest)
-	c.forget(n)
+	c.keep(c.rest[n:])
 	return n, nil
-}
-
-// forget gives up what was held back as it is read, and its memory in the end.
-func (c *proxyConn) forget(n int) {
-	if c.rest = c.rest[n:]; len(c.rest) == 0 {
-		c.rest = nil
-	}
 }
 
 // Write implements [net.Conn].
@@ -151,7 +149,8 @@ func (c *proxyConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// ReadFrom implements [io.ReaderFrom] by the socket's own, which may use sendfile or splice.
+// ReadFrom implements [io.ReaderFrom] by the socket's own, which may use sendfile or
+// splice.
 func (c *proxyConn) ReadFrom(r io.Reader) (int64, error) {
 	if err := c.HeaderError(); err != nil {
 		return 0, err
@@ -171,7 +170,7 @@ func (c *proxyConn) WriteTo(w io.Writer) (int64, error) {
 	if len(c.rest) > 0 {
 		n, err := w.Write(c.rest)
 		written = int64(n)
-		c.forget(n)
+		c.keep(c.rest[n:])
 		switch {
 		case err != nil:
 			return written, err
@@ -183,8 +182,8 @@ func (c *proxyConn) WriteTo(w io.Writer) (int64, error) {
 	return written + n, err
 }
 
-// CloseWrite shuts down the writing side. It does not wait for a header, and returns an
-// error that is errors.ErrUnsupported where the socket cannot.
+// CloseWrite shuts down the writing side. It does not wait for a header, and fails with
+// errors.ErrUnsupported where the socket has no such method.
 func (c *proxyConn) CloseWrite() error {
 	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return cw.CloseWrite()
@@ -192,7 +191,8 @@ func (c *proxyConn) CloseWrite() error {
 	return fmt.Errorf("listeners: close write of a %T: %w", c.Conn, errors.ErrUnsupported)
 }
 
-// SyscallConn returns the raw socket for setting options. Reading from it passes over what is held back.
+// SyscallConn returns the raw socket for setting options. Reading from it skips what is
+// held back.
 func (c *proxyConn) SyscallConn() (syscall.RawConn, error) {
 	if sc, ok := c.Conn.(syscall.Conn); ok {
 		return sc.SyscallConn()
@@ -203,17 +203,18 @@ func (c *proxyConn) SyscallConn() (syscall.RawConn, error) {
 // NetConn returns the socket, whose addresses are the balancer's.
 func (c *proxyConn) NetConn() net.Conn { return c.Conn }
 
-// RemoteAddr waits for the header and returns the client's address, or the socket's where there is none.
+// RemoteAddr waits for the header and returns the client's address, or the socket's where
+// the header has none.
 func (c *proxyConn) RemoteAddr() net.Addr {
-	_ = c.HeaderError() // It comes again with every read and write.
+	_ = c.HeaderError() // Every read and write returns it.
 	if info := c.info.Load(); info != nil && info.Source != nil {
 		return info.Source
 	}
 	return c.Conn.RemoteAddr()
 }
 
-// LocalAddr returns what the client connected to, or the socket's address where that
-// is not known, or not yet.
+// LocalAddr returns what the client connected to, or the socket's address where that is
+// not known, or not yet.
 func (c *proxyConn) LocalAddr() net.Addr {
 	if info := c.info.Load(); info != nil && info.Destination != nil {
 		return info.Destination
@@ -239,8 +240,7 @@ func (c *proxyConn) setLimit(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limit = t
-	// It fails for a socket whose reads fail as well.
-	_ = c.applyDeadline()
+	_ = c.applyDeadline() // It fails for a socket whose reads fail as well.
 }
 
 // applyDeadline sets the earlier one of deadline and limit. The caller holds mu.

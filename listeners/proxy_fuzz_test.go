@@ -44,7 +44,8 @@ func FuzzProxyConn(f *testing.F) {
 	})
 }
 
-// readBySpecification says what becomes of a connection that is closed behind in. All faults of a header are errBroken.
+// readBySpecification says what becomes of a connection that is closed behind in. All
+// faults of a header are errBroken.
 func readBySpecification(in string, trusted, required bool) outcome {
 	got := outcome{Remote: scriptPeer.String(), Local: scriptLocal.String()}
 	one, two := strings.HasPrefix(in, "PROXY "), strings.HasPrefix(in, "\r\n\r\n\x00\r\nQUIT\n")
@@ -78,7 +79,8 @@ func readBySpecification(in string, trusted, required bool) outcome {
 	return got
 }
 
-// readVersion1 follows section 2.1. Without a source the header is one of the balancer's own.
+// readVersion1 follows section 2.1. Without a source the header is one of the balancer's
+// own.
 func readVersion1(in string) (source, destination *string, rest string, ok bool) {
 	line, rest, found := strings.Cut(in, "\n")
 	if !found || len(line) >= 107 || !strings.HasSuffix(line, "\r") {
@@ -144,7 +146,8 @@ func readVersion2(in string) (source, destination *string, rest string, ok bool)
 	return &ends[0], &ends[1], rest, true
 }
 
-// endsWithHeader reports whether the list behind the addresses (section 2.2) is all there: type, length and value of each element.
+// endsWithHeader reports whether the list behind the addresses (section 2.2) is all
+// there: type, length and value of each element.
 func endsWithHeader(list string) bool {
 	for list != "" {
 		if len(list) < 3 || len(list) < 3+int(binary.BigEndian.Uint16([]byte(list[1:]))) {

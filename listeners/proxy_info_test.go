@@ -75,7 +75,8 @@ func TestProxyInfo(t *testing.T) {
 			ProxyInfo{Source: loopback(1), Destination: loopback(2), TLS: &ProxyTLS{Version: "TLSv1.2", CommonName: "mallory"}}},
 		{"VPC endpoint", withBytes(v2, "\xea\x00\x17\x01vpce-08d2bf15fac5001c9"),
 			ProxyInfo{Source: loopback(1), Destination: loopback(2), VPCEndpointID: "vpce-08d2bf15fac5001c9"}},
-		// What cannot be read counts as not said, because a certificate's name may be in any encoding.
+		// What cannot be read counts as not said, because a certificate's name may be in any
+		// encoding.
 		{"TLS without version", withBytes(v2, "\x20\x00\x05\x03\x00\x00\x00\x00"), alone},
 		{"VPC endpoint with a line end", withBytes(v2, "\xea\x00\x04\x01a\r\n"), alone},
 		{"unknown to us", withBytes(v2, "\xea\x00\x02\x02x\xe5\x00\x00\x04\x00\x01\x00"), alone},
@@ -118,7 +119,8 @@ func TestProxyInfoOfNone(t *testing.T) {
 	}
 }
 
-// TestProxyBrokenList: a list that does not end with its header makes the header a broken one.
+// TestProxyBrokenList: a list that does not end with its header makes the header a broken
+// one.
 func TestProxyBrokenList(t *testing.T) {
 	v2 := header2(t, proxyproto.TCPv4, proxyproto.PROXY, scriptPeer, scriptLocal)
 	for _, more := range []string{"\x04", "\x04\x00", "\xea\x00\x05\x01abc", "\x04\x00\x01\x00\x20"} {

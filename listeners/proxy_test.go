@@ -27,7 +27,8 @@ func header2(tb testing.TB, transport proxyproto.AddressFamilyAndProtocol, comma
 	return string(b)
 }
 
-// withTLV appends n bytes of padding to a header of version 2, as balancers append what they know (section 2.2).
+// withTLV appends n bytes of padding to a header of version 2, as balancers append what
+// they know (section 2.2).
 func withTLV(header string, n int) string {
 	const noop = 4
 	b := append([]byte(header), noop, byte(n>>8), byte(n))
@@ -83,7 +84,8 @@ func read(tb testing.TB, in string, step int, trusted, required bool) outcome {
 
 const request = "GET / HTTP/1.1\r\n\r\n"
 
-// TestProxyHeader reads the forms of a header, at once and byte by byte, and what follows it.
+// TestProxyHeader reads the forms of a header, at once and byte by byte, and what follows
+// it.
 func TestProxyHeader(t *testing.T) {
 	const remote, local = "127.0.0.1:4321", "127.0.0.1:80"
 	four := func(last byte, port int) net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, last), Port: port} }

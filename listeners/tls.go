@@ -1,10 +1,8 @@
 package listeners
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"sync"
@@ -12,12 +10,12 @@ import (
 	"time"
 )
 
-// defaultNextProtos is what ALPN offers: HTTP/2 (RFC 9113, section 3.2) before
+// defaultNextProtos is the default of ALPN: HTTP/2 (RFC 9113, section 3.2) before
 // HTTP/1.1 (RFC 7301, section 6).
 var defaultNextProtos = []string{"h2", "http/1.1"}
 
-// TLS is the loaded material of a TLSConfig. Get one from [NewTLS]; all methods
-// may be called concurrently, also during handshakes.
+// TLS is the loaded material of a TLSConfig, made by [NewTLS]. All methods may be called
+// concurrently, also during handshakes.
 type TLS struct {
 	config TLSConfig
 	base   *tls.Config // the settings that no reload changes; never handed out itself
@@ -26,11 +24,11 @@ type TLS struct {
 	current atomic.Pointer[material]
 }
 
-// NewTLS loads what c names. It fails, rather than fall back to anything, on an
-// invalid configuration, on one that is off, and on material that cannot be
-// read, decrypted or paired. An expired certificate loads with a warning.
+// NewTLS loads what c names. It falls back to nothing: it fails for a configuration that
+// is invalid or off, and for material that cannot be read, decrypted or paired. An
+// expired certificate loads with a warning.
 func NewTLS(c TLSConfig) (*TLS, error) {
-	if err := c.Validate(); err != nil {
+	if err := c.validate(); err != nil {
 		return nil, err
 	}
 	if !c.Enabled() {
@@ -41,7 +39,7 @@ func NewTLS(c TLSConfig) (*TLS, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.EffectiveMode() == ModeSelfSigned {
+	if c.mode() == ModeSelfSigned {
 		if m.cert, err = newSelfSigned(time.Now()); err != nil {
 			return nil, err
 		}
@@ -64,14 +62,13 @@ func baseConfig(c TLSConfig) *tls.Config {
 	return base
 }
 
-// Config returns a new configuration for a server whose certificate, client CA
-// and ticket keys follow every later Reload. ALPN offers nextProtos, or h2 and
-// http/1.1 where none is given.
+// Config returns a new configuration for a server. Its certificate, client CA and ticket
+// keys follow every later Reload. ALPN offers nextProtos, or h2 and http/1.1 where none
+// is given.
 //
-// Call it once for a listener, not for each connection: without a ticket_keys
-// file the configuration that a listener hands to crypto/tls is where its
-// session ticket keys live. Its other fields take no part in a handshake, since
-// GetConfigForClient answers every one.
+// Call it once for a listener, not for each connection: without a ticket_keys file, the
+// session ticket keys live in the configuration that the listener gives to crypto/tls.
+// Its other fields take no part in a handshake, because GetConfigForClient answers each.
 func (t *TLS) Config(nextProtos ...string) *tls.Config {
 	if len(nextProtos) == 0 {
 		nextProtos = defaultNextProtos
@@ -82,8 +79,8 @@ func (t *TLS) Config(nextProtos ...string) *tls.Config {
 	return outer
 }
 
-// follower gives each handshake the configuration of the current material. It
-// makes one for each material, so that a handshake costs two loads.
+// follower gives each handshake the configuration of the current material. It makes one
+// for each material, so that a handshake costs two loads.
 type follower struct {
 	tls        *TLS
 	nextProtos []string
@@ -105,8 +102,8 @@ func (f *follower) config(*tls.ClientHelloInfo) (*tls.Config, error) {
 	c.Certificates = []tls.Certificate{current.cert}
 	c.ClientCAs = current.clientCA
 	if len(current.tickets) > 0 {
-		// Without keys of its own crypto/tls takes those of the outer
-		// configuration, which outlives reloads and rotates them.
+		// Without keys of its own, crypto/tls takes the outer configuration's, which
+		// outlives reloads and rotates them.
 		c.SetSessionTicketKeys(current.tickets)
 	}
 	f.made.Store(&madeConfig{from: current, config: c})
@@ -121,49 +118,35 @@ func (f *follower) config(*tls.ClientHelloInfo) (*tls.Config, error) {
 func (t *TLS) Reload() (changed bool, err error) {
 	t.reload.Lock()
 	defer t.reload.Unlock()
-	old := t.current.Load()
-	m, err := load(t.config)
-	if err != nil {
+	use, err := t.Prepare()
+	if use == nil {
 		return false, err
 	}
-	if m.sameAs(old) {
-		return false, nil
+	use()
+	return true, nil
+}
+
+// Prepare reads the files again as Reload does, and returns a function that puts the new
+// material in use. The function is nil where nothing differs or Prepare has failed.
+func (t *TLS) Prepare() (use func(), err error) {
+	old := t.current.Load()
+	m, err := load(t.config)
+	if err != nil || m.sameAs(old) {
+		return nil, err
 	}
-	if t.config.EffectiveMode() == ModeSelfSigned {
+	if t.config.mode() == ModeSelfSigned {
 		m.cert = old.cert
 	}
-	t.current.Store(m)
-	return true, nil
+	return func() { t.current.Store(m) }, nil
 }
 
 // Certificate returns the leaf that new handshakes get. Do not modify it.
 func (t *TLS) Certificate() *x509.Certificate { return t.current.Load().cert.Leaf }
 
-// Fingerprint returns the SHA-256 digest of the leaf in lower-case hex, as
-// browsers and openssl show it, without colons.
-func (t *TLS) Fingerprint() string {
-	sum := sha256.Sum256(t.Certificate().Raw)
-	return hex.EncodeToString(sum[:])
-}
-
-// Warnings returns what is odd about the material in use, at this moment, but
-// no error: a certificate out of its time, a passphrase for a plain key, client
-// certificates that plaintext gets past.
+// Warnings returns what is odd about the material in use now, but no error: a certificate
+// that is not valid now, a passphrase for a plain key, client certificates that plaintext
+// gets past.
 func (t *TLS) Warnings() []string {
 	m := t.current.Load()
 	return append(m.warnValidity(time.Now()), m.warnings...)
 }
-
-// Paths returns the files to watch for a Reload, none for inline PEM.
-func (t *TLS) Paths() []string {
-	var paths []string
-	for _, s := range []string{t.config.Cert, t.config.Key, t.config.ClientCA, t.config.TicketKeys} {
-		if path := source(s).path(); path != "" && !slices.Contains(paths, path) {
-			paths = append(paths, path)
-		}
-	}
-	return paths
-}
-
-// Optional reports whether plaintext may come in on the same port.
-func (t *TLS) Optional() bool { return t.config.Optional }

@@ -17,24 +17,23 @@ const (
 	ModeMutual     = "mutual"      // as manual, with verified client certificates
 )
 
-// TLSConfig describes the TLS side of a listener. The zero value is off. It is
-// plain data; [NewTLS] loads what it names.
+// TLSConfig describes the TLS side of a listener. The zero value is off. It is plain
+// data; [NewTLS] loads what it names.
 //
-// Cert, Key and ClientCA are each the path of a PEM file or the PEM text itself.
-// A passphrase or an inline key shows up neither in fmt's output nor in slog's
-// text form; use [TLSConfig.Redacted] before handing a TLSConfig to an encoder.
+// Cert, Key and ClientCA are each the path of a PEM file or the PEM text itself. Package
+// fmt and slog's text form show neither a passphrase nor an inline key. Call
+// [Config.Shown] before handing a Config to an encoder.
 type TLSConfig struct {
-	// Mode is one of the Mode constants. Empty means auto where Cert is set,
-	// and off otherwise.
+	// Mode is one of the Mode constants. Empty means auto where Cert is set, and off
+	// otherwise.
 	Mode string `apply:"restart" yaml:"mode"`
 
-	// Cert is the certificate chain, leaf first. Key is its private key.
-	// Both are needed in auto, manual and mutual.
+	// Cert is the certificate chain, leaf first, and Key its private key. Both are needed
+	// in auto, manual and mutual.
 	Cert string `apply:"runtime" yaml:"cert"`
 	Key  string `apply:"runtime" yaml:"key"`
 
-	// KeyPassphrase decrypts Key: PKCS#8 (PBES2) or the legacy encrypted PEM
-	// form of RFC 1421.
+	// KeyPassphrase decrypts Key: PKCS#8 (PBES2) or the encrypted PEM form of RFC 1421.
 	KeyPassphrase string `apply:"runtime" yaml:"key_passphrase"`
 
 	// ClientCA holds the certificates that client certificates must lead to.
@@ -44,27 +43,25 @@ type TLSConfig struct {
 	MinVersion string `apply:"restart" yaml:"min_version"`
 	MaxVersion string `apply:"restart" yaml:"max_version"`
 
-	// CipherSuites are names as in crypto/tls; empty means Go's choice. They
-	// bear on TLS 1.2 alone: those of TLS 1.3 cannot be chosen.
+	// CipherSuites are names as in crypto/tls, for TLS 1.2 alone; empty means Go's choice.
 	CipherSuites []string `apply:"restart" yaml:"cipher_suites"`
 
-	// ClientAuth is none, request, require, verify-if-given or
-	// require-and-verify. The default is require-and-verify in mutual and none
-	// elsewhere; request and require do not verify.
+	// ClientAuth is none, request, require, verify-if-given or require-and-verify. The
+	// default is require-and-verify in mutual and none elsewhere; request and require do
+	// not verify.
 	ClientAuth string `apply:"restart" yaml:"client_auth"`
 
 	// Optional lets plaintext connections onto the same port.
 	Optional bool `apply:"restart" yaml:"optional"`
 
-	// TicketKeys is the path of a file with one 32-byte session ticket key a
-	// line, in hex or base64. The first encrypts, all decrypt; replicas that
-	// share the file resume each other's sessions. Empty means keys of this
-	// process's own, rotated daily.
+	// TicketKeys is the path of a file with one 32-byte session ticket key a line, in hex
+	// or base64. The first encrypts, all decrypt; replicas that share the file resume each
+	// other's sessions. Empty means keys of this process, rotated daily.
 	TicketKeys string `apply:"runtime" yaml:"ticket_keys"`
 }
 
-// EffectiveMode returns Mode with its default resolved.
-func (c TLSConfig) EffectiveMode() string {
+// mode returns Mode with its default filled in.
+func (c TLSConfig) mode() string {
 	switch {
 	case c.Mode != "":
 		return c.Mode
@@ -76,53 +73,46 @@ func (c TLSConfig) EffectiveMode() string {
 }
 
 // Enabled reports whether the listener speaks TLS.
-func (c TLSConfig) Enabled() bool { return c.EffectiveMode() != ModeOff }
+func (c TLSConfig) Enabled() bool { return c.mode() != ModeOff }
 
-// Validate reports every fault that shows without reading a file, each naming
-// its key. A key that the mode would ignore is a fault, except in an explicit
-// "off", which switches TLS off whatever else is set.
-func (c TLSConfig) Validate() error {
-	var faults []error
-	fault := func(key, format string, args ...any) {
-		faults = append(faults, fmt.Errorf("listeners: tls.%s: %s", key, fmt.Sprintf(format, args...)))
-	}
-	switch mode := c.EffectiveMode(); mode {
+// validate returns every fault that shows without reading a file, joined.
+func (c TLSConfig) validate() error {
+	var f faults
+	c.check(&f)
+	return errors.Join(f...)
+}
+
+// check finds the faults that show without reading a file. A key that the mode would
+// ignore is a fault, except in an explicit "off".
+func (c TLSConfig) check(f *faults) {
+	switch mode := c.mode(); mode {
 	case ModeOff:
 		if c.Mode == "" {
-			refuse(fault, "has no effect without a certificate; set cert and key, or mode", c.setKeys())
+			c.refuse(f, "has no effect without a certificate; set cert and key, or mode")
 		}
-		return errors.Join(faults...)
+		return
 	case ModeSelfSigned:
-		refuse(fault, "not allowed in mode self-signed, which makes its own certificate", c.setKeys("cert", "key", "key_passphrase"))
+		c.refuse(f, "not allowed in mode self-signed, which makes its own certificate", "cert", "key", "key_passphrase")
 	case ModeAuto:
-		c.requirePair(fault)
-		refuse(fault, "not allowed in mode auto; set mode: manual or mode: mutual", c.setKeys(autoRefused...))
+		c.requirePair(f)
+		c.refuse(f, "not allowed in mode auto; set mode: manual or mode: mutual", "key_passphrase", "client_ca",
+			"min_version", "max_version", "cipher_suites", "client_auth", "optional", "ticket_keys")
 	case ModeManual, ModeMutual:
-		c.requirePair(fault)
+		c.requirePair(f)
 	default:
-		fault("mode", "unknown %q; want off, self-signed, auto, manual or mutual", mode)
+		f.add("tls.mode", "unknown %q; want off, self-signed, auto, manual or mutual", mode)
 	}
-	c.validateVersions(fault)
-	c.validateClientAuth(fault)
+	c.checkVersions(f)
+	c.checkClientAuth(f)
 	if holdsTicketKeys(c.TicketKeys) {
-		fault("ticket_keys", "want the path of a file, not the keys")
+		f.add("tls.ticket_keys", "want the path of a file, not the keys")
 	}
-	return errors.Join(faults...)
 }
 
-// faultFunc records a fault of one key.
-type faultFunc func(key, format string, args ...any)
-
-// autoRefused are the keys that mode auto does without.
-var autoRefused = []string{
-	"key_passphrase", "client_ca", "min_version", "max_version",
-	"cipher_suites", "client_auth", "optional", "ticket_keys",
-}
-
-// setKeys returns those of the named keys that are set, of all but mode where
-// none is named.
-func (c TLSConfig) setKeys(names ...string) []string {
-	keys := []struct {
+// refuse makes a fault of each of the named keys that is set, or of any key but mode
+// where none is named.
+func (c TLSConfig) refuse(f *faults, reason string, names ...string) {
+	for _, key := range []struct {
 		name string
 		set  bool
 	}{
@@ -136,84 +126,73 @@ func (c TLSConfig) setKeys(names ...string) []string {
 		{"client_auth", c.ClientAuth != ""},
 		{"optional", c.Optional},
 		{"ticket_keys", c.TicketKeys != ""},
-	}
-	var set []string
-	for _, key := range keys {
+	} {
 		if key.set && (len(names) == 0 || slices.Contains(names, key.name)) {
-			set = append(set, key.name)
+			f.add("tls."+key.name, "%s", reason)
 		}
 	}
-	return set
 }
 
-func refuse(fault faultFunc, reason string, keys []string) {
-	for _, key := range keys {
-		fault(key, "%s", reason)
-	}
-}
-
-func (c TLSConfig) requirePair(fault faultFunc) {
+func (c TLSConfig) requirePair(f *faults) {
 	if c.Cert == "" {
-		fault("cert", "needed in mode %s", c.EffectiveMode())
+		f.add("tls.cert", "needed in mode %s", c.mode())
 	}
 	if c.Key == "" {
-		fault("key", "needed in mode %s", c.EffectiveMode())
+		f.add("tls.key", "needed in mode %s", c.mode())
 	}
 }
 
-func (c TLSConfig) validateVersions(fault faultFunc) {
+func (c TLSConfig) checkVersions(f *faults) {
 	minimum, err := parseVersion(c.MinVersion, tls.VersionTLS12)
 	if err != nil {
-		fault("min_version", "%v", err)
+		f.add("tls.min_version", "%w", err)
 	}
 	maximum, maxErr := parseVersion(c.MaxVersion, tls.VersionTLS13)
 	if maxErr != nil {
-		fault("max_version", "%v", maxErr)
+		f.add("tls.max_version", "%w", maxErr)
 	}
 	if err == nil && maxErr == nil && minimum > maximum {
-		fault("min_version", "%q is above max_version %q", c.MinVersion, c.MaxVersion)
+		f.add("tls.min_version", "%q is above max_version %q", c.MinVersion, c.MaxVersion)
 	}
 	suites, errs := parseCipherSuites(c.CipherSuites)
 	for _, err := range errs {
-		fault("cipher_suites", "%v", err)
+		f.add("tls.cipher_suites", "%w", err)
 	}
-	if len(c.CipherSuites) == 0 || len(errs) > 0 {
-		return
-	}
+	forTLS12 := func(s *tls.CipherSuite) bool { return slices.Contains(s.SupportedVersions, tls.VersionTLS12) }
 	switch {
+	case len(c.CipherSuites) == 0 || len(errs) > 0:
 	case minimum >= tls.VersionTLS13:
-		fault("cipher_suites", "no effect with min_version 1.3, whose suites cannot be chosen")
-	case !anyForTLS12(suites):
-		fault("cipher_suites", "none of these serves TLS 1.2; add one, or set min_version 1.3 and leave them out")
+		f.add("tls.cipher_suites", "no effect with min_version 1.3, whose suites cannot be chosen")
+	case !slices.ContainsFunc(suites, forTLS12):
+		f.add("tls.cipher_suites", "none of these serves TLS 1.2; add one, or set min_version 1.3 and leave them out")
 	}
 }
 
-func (c TLSConfig) validateClientAuth(fault faultFunc) {
+func (c TLSConfig) checkClientAuth(f *faults) {
 	auth, err := c.clientAuth()
 	if err != nil {
-		fault("client_auth", "%v", err)
+		f.add("tls.client_auth", "%w", err)
 		return
 	}
-	mode := c.EffectiveMode()
+	mode := c.mode()
 	verifies := auth == tls.VerifyClientCertIfGiven || auth == tls.RequireAndVerifyClientCert
 	switch {
 	case mode == ModeAuto: // Both keys are refused as a whole.
 	case mode == ModeMutual && auth == tls.NoClientCert:
-		fault("client_auth", "none asks for no certificate, so mode mutual would not be mutual; set mode: manual")
+		f.add("tls.client_auth", "none asks for no certificate, so mode mutual would not be mutual; set mode: manual")
 	case mode == ModeMutual && c.ClientCA == "":
-		fault("client_ca", "needed in mode mutual")
+		f.add("tls.client_ca", "needed in mode mutual")
 	case verifies && c.ClientCA == "":
-		// crypto/tls would fall back to the system's roots, and so admit
-		// whoever has a certificate from any public authority.
-		fault("client_ca", "needed with client_auth %s", c.ClientAuth)
+		// crypto/tls would fall back to the system's roots, and so admit every client with a
+		// certificate of a public authority.
+		f.add("tls.client_ca", "needed with client_auth %s", c.ClientAuth)
 	case auth == tls.NoClientCert && c.ClientCA != "":
-		fault("client_ca", "no effect while client_auth is none")
+		f.add("tls.client_ca", "no effect while client_auth is none")
 	}
 }
 
-// Redacted returns a copy without secrets: the passphrase, and a key that is
-// not a path.
-func (c TLSConfig) Redacted() TLSConfig {
+// redacted returns a copy without secrets: the passphrase, and a key that is not a path.
+func (c TLSConfig) redacted() TLSConfig {
 	if c.KeyPassphrase != "" {
 		c.KeyPassphrase = "[redacted]"
 	}
@@ -224,22 +203,64 @@ func (c TLSConfig) Redacted() TLSConfig {
 	return c
 }
 
-// String formats the configuration without its secrets.
-func (c TLSConfig) String() string {
-	type plain TLSConfig // Without the methods, so that fmt does not come back here.
-	return fmt.Sprintf("%+v", plain(c.Redacted()))
+// Format implements [fmt.Formatter], without the secrets.
+func (c TLSConfig) Format(f fmt.State, verb rune) {
+	type plain TLSConfig // Without this method, so that fmt does not come back here.
+	fmt.Fprintf(f, fmt.FormatString(f, verb), plain(c.redacted()))
 }
 
-// GoString is String: the %#v verb must not print secrets either.
-func (c TLSConfig) GoString() string { return c.String() }
-
-// LogValue formats the configuration for slog without its secrets.
-func (c TLSConfig) LogValue() slog.Value { return slog.StringValue(c.String()) }
+// LogValue implements [slog.LogValuer], without the secrets.
+func (c TLSConfig) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", c)) }
 
 // clientAuth returns the policy that ClientAuth and the mode ask for.
 func (c TLSConfig) clientAuth() (tls.ClientAuthType, error) {
-	if c.ClientAuth == "" && c.EffectiveMode() == ModeMutual {
+	if c.ClientAuth == "" && c.mode() == ModeMutual {
 		return tls.RequireAndVerifyClientCert, nil
 	}
-	return parseClientAuth(c.ClientAuth)
+	auth, ok := clientAuthNames[c.ClientAuth]
+	if !ok {
+		return 0, fmt.Errorf("unknown %q; want none, request, require, verify-if-given or require-and-verify", c.ClientAuth)
+	}
+	return auth, nil
+}
+
+// clientAuthNames are the values of TLSConfig.ClientAuth.
+var clientAuthNames = map[string]tls.ClientAuthType{
+	"":                   tls.NoClientCert,
+	"none":               tls.NoClientCert,
+	"request":            tls.RequestClientCert,
+	"require":            tls.RequireAnyClientCert,
+	"verify-if-given":    tls.VerifyClientCertIfGiven,
+	"require-and-verify": tls.RequireAndVerifyClientCert,
+}
+
+// parseVersion returns the number of a TLS version, or unset for "".
+func parseVersion(name string, unset uint16) (uint16, error) {
+	switch name {
+	case "":
+		return unset, nil
+	case "1.2":
+		return tls.VersionTLS12, nil
+	case "1.3":
+		return tls.VersionTLS13, nil
+	case "1.0", "1.1":
+		return 0, fmt.Errorf("%q is not offered: RFC 8996 forbids it, and HTTP/2 needs 1.2 (RFC 9113, section 9.2)", name)
+	default:
+		return 0, fmt.Errorf(`unknown %q; want "1.2" or "1.3"`, name)
+	}
+}
+
+// parseCipherSuites returns the suites of the valid names, and an error for each other.
+func parseCipherSuites(names []string) (suites []*tls.CipherSuite, errs []error) {
+	for _, name := range names {
+		named := func(s *tls.CipherSuite) bool { return s.Name == name }
+		if i := slices.IndexFunc(tls.CipherSuites(), named); i >= 0 {
+			suites = append(suites, tls.CipherSuites()[i])
+		} else if slices.ContainsFunc(tls.InsecureCipherSuites(), named) {
+			errs = append(errs, fmt.Errorf("%q is insecure", name))
+		} else {
+			errs = append(errs, fmt.Errorf("unknown %q; names are those of Go's crypto/tls", name))
+		}
+	}
+	return suites, errs
 }

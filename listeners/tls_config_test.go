@@ -21,7 +21,7 @@ func TestTLSConfigMode(t *testing.T) {
 		{TLSConfig{Mode: ModeSelfSigned}, ModeSelfSigned, true},
 	}
 	for _, tt := range tests {
-		if got := tt.config.EffectiveMode(); got != tt.mode {
+		if got := tt.config.mode(); got != tt.mode {
 			t.Errorf("%v: mode %q, want %q", tt.config, got, tt.mode)
 		}
 		if got := tt.config.Enabled(); got != tt.enabled {
@@ -86,7 +86,7 @@ func TestTLSConfigValidate(t *testing.T) {
 		{name: "ticket key for a path", config: TLSConfig{Mode: ModeSelfSigned, TicketKeys: strings.Repeat("ab", 32)}, want: []string{"tls.ticket_keys: want the path"}},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { checkError(t, tt.config.Validate(), tt.want) })
+		t.Run(tt.name, func(t *testing.T) { checkError(t, tt.config.validate(), tt.want) })
 	}
 }
 
@@ -104,14 +104,14 @@ func TestTLSConfigHidesSecrets(t *testing.T) {
 		"%+v":      fmt.Sprintf("%+v", Config{TLS: c}),
 		"%#v":      fmt.Sprintf("%#v", Config{TLS: c}),
 		"pointer":  fmt.Sprint(&c),
-		"Validate": fmt.Sprint(c.Validate()),
+		"validate": fmt.Sprint(c.validate()),
 		"slog":     logged.String(),
 	}
 	for name, out := range outputs {
 		if strings.Contains(out, "S3CRET") || strings.Contains(out, ticketKey) {
 			t.Errorf("%s shows a secret: %s", name, out)
 		}
-		if name != "Validate" && !strings.Contains(out, "/etc/cert.pem") {
+		if name != "validate" && !strings.Contains(out, "/etc/cert.pem") {
 			t.Errorf("%s lacks the certificate's path: %s", name, out)
 		}
 	}

@@ -34,9 +34,6 @@ func TestSelfSigned(t *testing.T) {
 	if changed, err := material.Reload(); changed || err != nil {
 		t.Errorf("Reload = %v, %v; want no change", changed, err)
 	}
-	if got := len(material.Paths()); got != 0 {
-		t.Errorf("%d paths to watch, want none", got)
-	}
 }
 
 func TestPairByPathAndInline(t *testing.T) {
@@ -50,24 +47,20 @@ func TestPairByPathAndInline(t *testing.T) {
 	tests := []struct {
 		name   string
 		config TLSConfig
-		paths  []string
 	}{
-		{"auto paths", TLSConfig{Cert: cert, Key: key}, []string{cert, key}},
-		{"auto inline", TLSConfig{Mode: ModeAuto, Cert: server.pem, Key: server.keyPEM(t)}, nil},
-		{"auto mixed", TLSConfig{Cert: cert, Key: server.keyPEM(t)}, []string{cert}},
-		{"auto one file", TLSConfig{Cert: both, Key: both}, []string{both}},
-		{"manual", TLSConfig{Mode: ModeManual, Cert: cert, Key: key}, []string{cert, key}},
-		{"manual pkcs8", TLSConfig{Mode: ModeManual, Cert: cert, Key: encrypted, KeyPassphrase: "right"}, []string{cert}},
-		{"manual legacy", TLSConfig{Mode: ModeManual, Cert: cert, Key: legacyKey(t, server, "right"), KeyPassphrase: "right"}, []string{cert}},
+		{"auto paths", TLSConfig{Cert: cert, Key: key}},
+		{"auto inline", TLSConfig{Mode: ModeAuto, Cert: server.pem, Key: server.keyPEM(t)}},
+		{"auto mixed", TLSConfig{Cert: cert, Key: server.keyPEM(t)}},
+		{"auto one file", TLSConfig{Cert: both, Key: both}},
+		{"manual", TLSConfig{Mode: ModeManual, Cert: cert, Key: key}},
+		{"manual pkcs8", TLSConfig{Mode: ModeManual, Cert: cert, Key: encrypted, KeyPassphrase: "right"}},
+		{"manual legacy", TLSConfig{Mode: ModeManual, Cert: cert, Key: legacyKey(t, server, "right"), KeyPassphrase: "right"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			material := mustTLS(t, tt.config)
 			if _, err := dialTLS(t, serveTLS(t, material.Config()), clientConfig(ca)); err != nil {
 				t.Error(err)
-			}
-			if diff := cmp.Diff(tt.paths, material.Paths()); diff != "" {
-				t.Errorf("paths (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff([]string(nil), material.Warnings()); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)

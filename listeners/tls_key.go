@@ -24,8 +24,8 @@ var (
 	errWrongPassphrase = errors.New("cannot decrypt the key: wrong passphrase, or damaged")
 )
 
-// decryptKey returns the first private key of text as unencrypted PEM, and
-// whether it was encrypted. Errors never show key or passphrase.
+// decryptKey returns the first private key of text as unencrypted PEM, and whether it was
+// encrypted. Errors never show key or passphrase.
 func decryptKey(text []byte, passphrase string) (plain []byte, encrypted bool, err error) {
 	block := firstKeyBlock(text)
 	switch {
@@ -42,8 +42,7 @@ func decryptKey(text []byte, passphrase string) (plain []byte, encrypted bool, e
 	}
 }
 
-// firstKeyBlock passes over certificates and EC parameters, which many tools
-// put in front of the key.
+// firstKeyBlock skips certificates and EC parameters, which many tools put in front.
 func firstKeyBlock(text []byte) *pem.Block {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == pemPlainKey || strings.HasSuffix(block.Type, " "+pemPlainKey) {
@@ -53,8 +52,8 @@ func firstKeyBlock(text []byte) *pem.Block {
 	return nil
 }
 
-// decryptPKCS8 decrypts a PBES2 key (RFC 8018, section 6.2). The parser panics on
-// some damaged files; a file that is being replaced must not end the process.
+// decryptPKCS8 decrypts a PBES2 key (RFC 8018, section 6.2). The parser panics on some
+// damaged files; a file that is being replaced must not end the process.
 func decryptPKCS8(block *pem.Block, passphrase string) (plain []byte, err error) {
 	if passphrase == "" {
 		return nil, errNeedPassphrase
@@ -75,8 +74,8 @@ func decryptPKCS8(block *pem.Block, passphrase string) (plain []byte, err error)
 	return pem.EncodeToMemory(&pem.Block{Type: pemPlainKey, Bytes: der}), nil
 }
 
-// decryptLegacy decrypts the form of RFC 1421. Its padding is no checksum: one
-// wrong passphrase in 256 gets by it, so the outcome must also parse as a key.
+// decryptLegacy decrypts the form of RFC 1421. Its padding is no checksum: one wrong
+// passphrase in 256 passes it, so the result must also parse as a key.
 func decryptLegacy(block *pem.Block, passphrase string) ([]byte, error) {
 	if passphrase == "" {
 		return nil, errNeedPassphrase

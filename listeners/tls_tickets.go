@@ -8,16 +8,16 @@ import (
 	"fmt"
 )
 
-// maxTicketKeys bounds the file: crypto/tls tries every key on every ticket it
-// does not know, and a rotation needs two or three.
+// maxTicketKeys bounds the file: crypto/tls tries every key on an unknown ticket, and a
+// rotation needs two or three.
 const maxTicketKeys = 32
 
-// errTicketKey says what a line must be. It does not repeat the line, which is
-// a secret even where it is wrong.
+// errTicketKey says what a line must be. It does not repeat the line, which is secret
+// even where it is wrong.
 var errTicketKey = errors.New("want 32 bytes in hex or base64")
 
-// parseTicketKeys reads one key a line. Empty lines and lines that begin with
-// "#" are passed over.
+// parseTicketKeys reads one key a line. It skips empty lines and lines that begin with
+// "#".
 func parseTicketKeys(text []byte) ([][32]byte, error) {
 	var keys [][32]byte
 	number := 0
@@ -42,8 +42,8 @@ func parseTicketKeys(text []byte) ([][32]byte, error) {
 	return keys, nil
 }
 
-// parseTicketKey tells hex from base64 by the length: 32 bytes are 64 digits in
-// the one, 44 characters in the other, or 43 without padding.
+// parseTicketKey tells hex from base64 by the length: 32 bytes are 64 hex digits, or 44
+// base64 characters, 43 without padding.
 func parseTicketKey(line string) (key [32]byte, err error) {
 	var decoded []byte
 	switch len(line) {
@@ -64,8 +64,8 @@ func parseTicketKey(line string) (key [32]byte, err error) {
 	return key, nil
 }
 
-// holdsTicketKeys reports whether a value that should be a path is the keys
-// themselves, which would otherwise appear in an error about a missing file.
+// holdsTicketKeys reports whether a value that should be a path is the keys themselves,
+// which would otherwise appear in an error about a missing file.
 func holdsTicketKeys(value string) bool {
 	_, err := parseTicketKeys([]byte(value))
 	return err == nil || source(value).inline()

@@ -12,17 +12,17 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// WithAccessLog has one line logged, at Info, for each request, call and WebSocket
-// session when it is over. Default, and for nil: none is, and that costs nothing.
+// WithAccessLog logs one line, at Info, for each request, call and WebSocket session when
+// it is over. Default, and for nil: none, and that costs nothing.
 //
-// A line has the connection's id, the request's own id (X-Request-Id where the client sent a
-// usable one) and the trace's where the client sent a traceparent. It has no query and no header
-// besides User-Agent, because secrets stand there.
+// A line has the connection's id, the request's id (X-Request-Id where the client sent a
+// usable one) and the trace's id where the client sent a traceparent. It has no query and
+// no header but User-Agent, because secrets may stand there.
 func WithAccessLog(l *slog.Logger) Option {
-	return func(s *Server) { s.accessLog = l }
+	return func(o *options) { o.accessLog = l }
 }
 
-// The keys in gRPC's metadata that say who asks.
+// The keys in gRPC's metadata that identify a call and its client.
 const (
 	requestIDKey   = "x-request-id"
 	traceparentKey = "traceparent"
@@ -72,9 +72,10 @@ type outcome struct {
 	duration time.Duration
 }
 
-// logAccess writes the line of a request or call. c is nil for one that came in some other way.
-func (s *Server) logAccess(ctx context.Context, c *conn, a access, o outcome) {
-	if !s.accessLog.Enabled(ctx, slog.LevelInfo) {
+// logAccess writes the line of a request or call. c is nil for one that came in some
+// other way.
+func (b *books) logAccess(ctx context.Context, c *conn, a access, o outcome) {
+	if !b.accessLog.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 16)
@@ -93,15 +94,15 @@ func (s *Server) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 	attrs = append(attrs, slog.String(keyPath, a.path), slog.Int(keyCode, o.code), slog.Duration(keyDuration, o.duration))
 	switch {
 	case o.protocol == protocols.WebSocket && o.code == http.StatusSwitchingProtocols && c != nil:
-		received, sent := c.account.Messages()
-		attrs = append(attrs, slog.Uint64(keyMessagesRead, received), slog.Uint64(keyMessagesWritten, sent))
+		info := b.conns.Info(&c.account)
+		attrs = append(attrs, slog.Uint64(keyMessagesRead, info.MessagesReceived), slog.Uint64(keyMessagesWritten, info.MessagesSent))
 	case o.protocol != protocols.GRPC:
 		attrs = append(attrs, slog.Int64(keyBytesWritten, o.sent))
 	}
 	if a.userAgent != "" {
 		attrs = append(attrs, slog.String(keyUserAgent, a.userAgent))
 	}
-	s.accessLog.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
+	b.accessLog.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
 
 // maxRequestID bounds the request ids that are taken from clients.
@@ -128,7 +129,8 @@ func isVisible(s string) bool {
 	return true
 }
 
-// The parts of a traceparent (W3C Trace Context section 3.2): version, trace id, parent id and flags, in lower-case hex.
+// The parts of a traceparent (W3C Trace Context section 3.2): version, trace id, parent
+// id and flags, in lower-case hex.
 const (
 	traceVersionLen  = 2
 	traceIDLen       = 32
@@ -139,8 +141,8 @@ const (
 	firstVersion     = "00"
 )
 
-// parseTraceparent returns the ids in a traceparent header, and false for one that is not valid.
-// A later version may have more behind what is known.
+// parseTraceparent returns the ids in a traceparent header, and false for one that is not
+// valid. A later version may have more behind what is known.
 func parseTraceparent(s string) (traceID, spanID string, ok bool) {
 	if len(s) < traceparentLen {
 		return "", "", false

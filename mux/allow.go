@@ -1,7 +1,6 @@
 package mux
 
 import (
-	"crypto/tls"
 	"net/http"
 	"slices"
 	"strings"
@@ -61,21 +60,6 @@ const (
 	alpnHTTP1 = "http/1.1"
 	alpnHTTP2 = "h2"
 )
-
-// tlsConfigOf returns the configuration with which l makes its handshakes, or nil
-// for plaintext. ALPN offers no more than l serves.
-func (s *Server) tlsConfigOf(l *endpoint) *tls.Config {
-	switch {
-	case l.tls != nil:
-		return l.tls.Config(l.allow.nextProtos([]string{alpnHTTP2, alpnHTTP1})...)
-	case s.tlsConfig != nil && l.allow != allowAll:
-		c := s.tlsConfig.Clone()
-		c.NextProtos = l.allow.nextProtos(c.NextProtos)
-		return c
-	default:
-		return s.tlsConfig
-	}
-}
 
 // transport returns how connections are divided between the gRPC server and that of HTTP/2.
 func (a allow) transport(configured protocols.GRPCTransport) protocols.GRPCTransport {
@@ -142,7 +126,7 @@ func (c *conn) denial(r *http.Request) http.HandlerFunc {
 
 // deny counts the connection, once, and returns a handler that answers with status.
 func (c *conn) deny(status int, text string) http.HandlerFunc {
-	if c.claim(flagDenied) {
+	if c.rare().denied.CompareAndSwap(false, true) {
 		c.reject(protocols.FailureNoMatch)
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {

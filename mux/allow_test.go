@@ -2,8 +2,10 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,11 +13,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 
@@ -73,13 +77,25 @@ func startOn(t *testing.T, withTLS bool, configs []listeners.Config, options ...
 // only serves the protocols on a port.
 func only(names ...string) listeners.Config { return listeners.Config{Protocols: names} }
 
+// grpcAttempts is how many times a gRPC client may connect to be served. grpc-go backs off
+// only where it cannot connect: it dials again at once, thousands of times, where the
+// server's GOAWAY follows its SETTINGS.
+const grpcAttempts = 3
+
 // attempts tries each protocol with a client that speaks no other. The result is
 // empty where it was served.
 var attempts = map[string]func(t *testing.T, s *server) string{
 	"http1": func(t *testing.T, s *server) string { return attemptHTTP(t, s, 1) },
 	"http2": func(t *testing.T, s *server) string { return attemptHTTP(t, s, 2) },
 	"grpc": func(t *testing.T, s *server) string {
-		_, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+		var dials atomic.Int32
+		dial := func(ctx context.Context, addr string) (net.Conn, error) {
+			if dials.Add(1) > grpcAttempts {
+				return nil, errors.New("refused each time")
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+		_, err := testpb.NewTestServiceClient(s.grpcClient(t, grpc.WithContextDialer(dial))).UnaryCall(t.Context(), &testpb.SimpleRequest{})
 		if err != nil {
 			return err.Error()
 		}
@@ -116,6 +132,7 @@ func TestProtocolsPerListener(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		for _, set := range sets {
 			t.Run(fmt.Sprintf("tls %t, %v", withTLS, set), func(t *testing.T) {
+				t.Parallel()
 				// The port under test stands beside others, which must not bear on it.
 				configs := []listeners.Config{only("http1"), only(set...), only("grpc"), {}}
 				s := startOn(t, withTLS, configs)[1]

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 
 	"github.com/soheilhy/cmux"
@@ -34,9 +33,10 @@ func (l cmuxListener) Close() error { return nil }
 // Addr implements [net.Listener].
 func (l cmuxListener) Addr() net.Addr { return l.root.listener.Addr() }
 
-// divide has cmux divide the connections of the root among the servers. It returns why
-// there are no more, when the servers have left their sub-listeners.
-func (r *root) divide() error {
+// divide has cmux divide the connections of the root among the servers of the built-in
+// protocols, and custom ones that are asked before and after them. It returns when the root
+// has ended and all of its connections are with their servers or closed.
+func (r *root) divide(before, after []*custom) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	m := cmux.New(cmuxListener{r})
@@ -44,22 +44,22 @@ func (r *root) divide() error {
 		l := &subListener{root: r, tag: pool.Tag(tag), inner: m.MatchWithWriters(isProtocol(tag))}
 		wg.Go(func() {
 			err := serve(l)
-			r.server.logger.Debug("server left its listener", keyProtocol, string(tag), keyLocalAddr, l.Addr().String(), keyErr, err)
+			r.books.logger.Debug("server left its listener", keyProtocol, string(tag), keyLocalAddr, l.Addr().String(), keyErr, err)
 			l.refuse()
 		})
 	}
-	attachCustoms := func(after bool) {
-		for _, custom := range r.server.customs(after) {
-			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.matchers...)}
+	attachCustoms := func(customs []*custom) {
+		for _, custom := range customs {
+			l := &subListener{root: r, tag: pool.Tag(custom.name), inner: m.MatchWithWriters(custom.match)}
 			wg.Go(func() { custom.pump(l) })
 		}
 	}
-	attachCustoms(false)
+	attachCustoms(before)
 	attach(protocols.HTTP1, r.backend.http1.Serve)
 	attach(protocols.WebSocket, r.backend.http1.Serve)
 	attach(protocols.GRPC, r.backend.grpc.Native.Serve)
 	attach(protocols.HTTP2, func(l net.Listener) error { return protocols.ServeHTTP2(r.backend.http2, l) })
-	attachCustoms(true)
+	attachCustoms(after)
 	return m.Serve()
 }
 
@@ -71,16 +71,6 @@ func isProtocol(p protocols.Protocol) cmux.MatchWriter {
 		c, ok := w.(*conn)
 		return ok && c.classify() == p
 	}
-}
-
-// growStack makes the stack of cmux's goroutine 8 KB, the size that recognition needs.
-// Growing it in two steps while it is deep costs 3 % of h1-newconn. KeepAlive keeps
-// the compiler from removing the array.
-//
-//go:noinline
-func growStack() {
-	var room [3 << 10]byte
-	runtime.KeepAlive(&room)
 }
 
 // subListener gives a server the connections of one tag. Closing it closes neither the
@@ -107,7 +97,7 @@ func (l *subListener) Accept() (net.Conn, error) {
 		if !ok {
 			return nil, fmt.Errorf("mux: cmux wrapped a %T", mc.Conn)
 		}
-		if l.root.server.dispatch(c, l.tag) {
+		if l.root.admission.dispatch(c, l.tag) {
 			return c, nil
 		}
 	}

@@ -3,6 +3,7 @@ package mux
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
@@ -10,14 +11,16 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// Config is what can be said about a server in a file. Each package owns its
-// section. A Config starts as [DefaultConfig]; a zero in it is a zero, not "the default".
+// Config is the part of a server's configuration that a file can hold. Each package owns
+// its section. Start from [DefaultConfig]: a zero in a Config is a zero and not the
+// default.
 type Config struct {
 	// Listeners are the addresses that ListenAndServe opens.
 	Listeners []listeners.Config `yaml:"listeners"`
 	// Sniff bounds what a connection may cost before its protocol is known.
 	Sniff protocols.SniffLimits `yaml:"sniff"`
-	// Limits bounds all protocols' connections together; each protocol's section has a bound of its own.
+	// Limits bounds all protocols' connections together; each protocol's section has a
+	// bound of its own.
 	Limits    pool.Config               `yaml:"limits"`
 	HTTP1     protocols.HTTP1Config     `yaml:"http1"`
 	HTTP2     protocols.HTTP2Config     `yaml:"http2"`
@@ -27,12 +30,16 @@ type Config struct {
 	Health pool.HealthConfig `yaml:"health"`
 	// Drain is the sequence that ends the server.
 	Drain lifecycle.Config `yaml:"drain"`
+	// Extra belongs to the embedder: the mux does not look at it, and passes it on to
+	// functions of [Server.OnReload], also at a rollback. Two configurations may share
+	// it.
+	Extra any `yaml:"-"`
 }
 
-// DefaultAddress is where a server listens that was not told otherwise.
+// DefaultAddress is the address of the listener in [DefaultConfig].
 const DefaultAddress = "127.0.0.1:8080"
 
-// DefaultConfig returns a Config with every default filled in.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	l := listeners.DefaultConfig()
 	l.Address = DefaultAddress
@@ -49,8 +56,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports every fault of the configuration at once, each with the path
-// of its key.
+// Validate joins all faults of the configuration, each with the path of its key.
 func (c Config) Validate() error {
 	var faults []error
 	for i, l := range c.Listeners {
@@ -75,12 +81,13 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// limits returns what the configuration says about the number of connections.
+// limits returns the limits of the connections.
 func (c Config) limits() pool.Limits {
 	return pool.Limits{
 		Total:      c.Limits.MaxConnections,
 		Wait:       c.Limits.OnLimit == pool.Wait,
 		PerAddress: c.Limits.PerAddress,
+		Health:     c.Health,
 		PerTag: map[pool.Tag]int{
 			pool.Tag(protocols.HTTP1):     c.HTTP1.MaxConnections,
 			pool.Tag(protocols.HTTP2):     c.HTTP2.MaxConnections,
@@ -88,4 +95,18 @@ func (c Config) limits() pool.Limits {
 			pool.Tag(protocols.WebSocket): c.WebSocket.MaxConnections,
 		},
 	}
+}
+
+// clone returns a copy that shares nothing which is changed.
+func (c Config) clone() Config {
+	c.Listeners = slices.Clone(c.Listeners)
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		l.Protocols = slices.Clone(l.Protocols)
+		l.ProxyProtocol.Trusted = slices.Clone(l.ProxyProtocol.Trusted)
+		l.TLS.CipherSuites = slices.Clone(l.TLS.CipherSuites)
+	}
+	c.Drain.SkipSteps = slices.Clone(c.Drain.SkipSteps)
+	c.WebSocket.OriginPatterns = slices.Clone(c.WebSocket.OriginPatterns)
+	return c
 }

@@ -9,48 +9,55 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-
-	"google.golang.org/grpc/mem"
+	"time"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// conn is one accepted connection in all its layers, in one allocation. Bytes go
-// through the account to the socket; where there is TLS it stands between the
-// account and the recogniser:
+// conn is one accepted connection in all its layers, in one allocation. Bytes go through
+// the account to the socket. Where there is TLS, it stands between the account and the
+// recogniser:
 //
 //	server -> protocols.Conn -> [tls.Conn] -> account -> socket
 //
-// It has no method ConnectionState: net/http would take it for a TLS
-// connection that speaks HTTP/1.1 only.
+// It has no method ConnectionState: net/http would take it for a TLS connection that
+// speaks HTTP/1.1 only.
 type conn struct {
 	protocols.Conn
 
 	account pool.Conn
 	root    *root
 	more    atomic.Pointer[rarely] // nil before it is needed; see rare
-	// ends is when the connection has reached its age, counted from clockStart; 0 for never.
-	ends  atomic.Int64
-	flags atomic.Uint32 // see flag
-	// refused is why a limit keeps the connection out. It belongs to the
-	// goroutines that accept and recognise, one after the other; reads to the one that reads.
+	// due is when the connection reaches its age, counted from clockStart; 0 for never.
+	// It is set before stageServing.
+	due time.Duration
+	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle.
+	idleAt atomic.Uint64
+	life   // Here it takes no room.
+	// refused is why a limit keeps the connection out. It belongs to the goroutines that
+	// accept and recognise, one after the other.
 	refused refusal
-	reads   uint8 // by ReadOnReady, up to the second
+	// closingIdle is set while closeIdle's read deadline is. Guarded by departures.idle.
+	closingIdle bool
 }
 
-// rarely is what an HTTP/1.1 or gRPC connection without TLS does not need.
+// rarely is what most HTTP/1.1 and gRPC connections without TLS do not need.
 type rarely struct {
-	remote atomic.Pointer[net.Addr] // nil: the account knows it; see identify
-	// These belong to the goroutine that recognises the connection, until flagClassified is set.
+	remote atomic.Pointer[net.Addr] // nil: the account knows the address; see identify
+	// These belong to the goroutine that recognises the connection, until stageServing.
 	tls   *tls.Conn
 	state *tls.ConnectionState // of the handshake; see TLSState
-	// own is a verdict that is not the recogniser's: a custom protocol's, or that on a
-	// connection which never got as far.
+	// own is a verdict that the recogniser did not give: a custom protocol's, or that on
+	// a connection which failed before it was recognised.
 	own *protocols.Verdict
-	h2  http2State
-	// idleSince is how many bytes had been received when a connection with TLS became idle; see isFed.
-	idleSince atomic.Uint64
+
+	byAddr atomic.Bool // grpcConns has the connection
+	denied atomic.Bool // a request was refused because of its protocol
+	h2     http2State
+	body   requestBody1
+	leave  farewell
+	notice notice
 }
 
 // rare returns what few connections need, for writing.
@@ -73,38 +80,25 @@ func (c *conn) seldom() *rarely {
 	return &noneRare
 }
 
-// flag is something that becomes true of a connection, most of them once and for all.
-type flag uint32
+// panicOnInvalidTransition makes a programming error loud in tests. In production it is
+// logged, and the connection goes on.
+var panicOnInvalidTransition bool
 
-const (
-	flagClassified flag = 1 << iota // recognised, so own and state do not change any more
-	flagSniffing                    // EndWait may be called
-	flagCut                         // the drain closes it before it is recognised
-	flagSettled                     // dispatched or closed
-	flagShown                       // grpcConns has it
-	flagDenied                      // a request was refused whose protocol the listener does not serve
-	flagAsked                       // an HTTP/2 or gRPC request has come to its server
-	flagTold                        // its client is to leave
-	flagLeaving                     // closeIdle's deadline is set; guarded by root.departures
-	flagFinalTold                   // its client was told its last stream
-	flagNoticed                     // somebody has a context that ends with it
-	flagNotified                    // that context is to end
-	flagNoGrace                     // it is to leave for no fault of its own, and takes the time it needs
-	flagBody                        // the last HTTP/1.1 request has a body, and is not answered
-	flagDeclared                    // the length of that body was declared
-	flagReading                     // somebody waits for more of that body than net/http's look for the end of the connection, which is one byte long
-	flagFed                         // bytes have come since the last HTTP/1.1 request was answered: the beginning of the next
-	flagIdentified                  // the peer's address is known
-	flagPrepared                    // prepare was called
-	flagDecided                     // the verdict stands
-)
-
-func (c *conn) has(f flag) bool { return c.flags.Load()&uint32(f) != 0 }
-func (c *conn) set(f flag)      { c.flags.Or(uint32(f)) }
-func (c *conn) unset(f flag)    { c.flags.And(^uint32(f)) }
-
-// claim sets a flag, and reports whether it was not set before.
-func (c *conn) claim(f flag) bool { return c.flags.Or(uint32(f))&uint32(f) == 0 }
+// advance moves the connection to another stage, and reports whether it has. The first
+// move to stageServing or beyond settles the connection.
+func (c *conn) advance(to stage) bool {
+	from, moved, err := c.life.advance(to)
+	if err != nil {
+		if panicOnInvalidTransition {
+			panic(err)
+		}
+		c.root.books.logger.Error("invalid transition of a connection", keyConnID, c.account.ID(), keyErr, err)
+	}
+	if moved && from < stageServing && to >= stageServing {
+		c.settle()
+	}
+	return moved
+}
 
 // http2State is what only a connection with requests in HTTP/2 needs.
 type http2State struct {
@@ -129,32 +123,34 @@ func (c *conn) RemoteAddr() net.Addr {
 	return c.account.RemoteAddr()
 }
 
-// remoteAddr returns the peer's address for people, empty before it is known. Unlike RemoteAddr it never waits.
+// isBare reports whether the socket itself knows the peer's address.
+func (c *conn) isBare() bool {
+	switch c.account.NetConn().(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	default:
+		return false
+	}
+}
+
+// remoteAddr returns the peer's address for people, empty before it is known. Unlike
+// RemoteAddr it never waits.
 func (c *conn) remoteAddr() string {
-	if !c.has(flagIdentified) {
+	if c.seldom().remote.Load() == nil && !c.isBare() {
 		return ""
 	}
 	return c.RemoteAddr().String()
 }
 
-// identify takes note of the peer's address. A listener may have to read a
-// header to know it, so this belongs to the goroutine that recognises the
-// connection, unless its type is known to answer at once. The error is that of the header.
+// identify takes note of the peer's address where the socket is not bare: its listener may
+// have to read a PROXY header to know it. The error is that of the header.
 func (c *conn) identify() error {
-	if c.has(flagIdentified) {
-		return nil
-	}
 	address := c.account.RemoteAddr()
-	switch c.account.NetConn().(type) {
-	case *net.TCPConn, *net.UnixConn: // They keep it themselves.
-	default:
-		c.rare().remote.Store(&address)
-	}
-	c.set(flagIdentified)
+	c.rare().remote.Store(&address)
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
-	if reason := c.root.server.conns.Identify(&c.account, address); reason != "" {
+	if reason := c.root.books.conns.Identify(&c.account, address); reason != "" {
 		c.refused = refusalOf(reason)
 	}
 	return nil
@@ -162,76 +158,43 @@ func (c *conn) identify() error {
 
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.
 func (c *conn) TLSState() *tls.ConnectionState {
-	if !c.has(flagClassified) {
+	if c.stage() < stageServing {
 		return nil
 	}
 	return c.seldom().state
 }
 
-// hasServed reports whether the connection is to be left after this request, because
-// of its age or because it has had all its requests but this one.
-func (c *conn) hasServed(maxRequests uint64) bool {
-	return c != nil && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests || c.overAge() >= 0)
-}
-
 // isTold reports whether the client has been told to leave.
-func (c *conn) isTold() bool { return c != nil && c.has(flagTold) }
+func (c *conn) isTold() bool { return c != nil && c.departure() >= departTold }
 
-// Read implements [net.Conn].
+// Read implements [net.Conn]. A deadline that runs out while net/http waits for a request
+// is its own, or closeIdle's.
 func (c *conn) Read(p []byte) (int, error) {
-	if len(p) == 1 {
-		n, err := c.Conn.Read(p)
-		c.noteFed(n)
+	n, err := c.Conn.Read(p)
+	if err == nil || n > 0 || !c.awaitsRequest() || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err
 	}
-	if c.has(flagBody) {
-		c.set(flagReading)
-		defer c.unset(flagReading)
+	if c.comesBack() {
+		return c.Conn.Read(p)
 	}
-	n, err := c.Conn.Read(p)
-	if err != nil && n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		if c.comesBack() {
-			n, err = c.Conn.Read(p)
-		} else {
-			c.noteTimeout()
-		}
-	}
-	c.noteFed(n)
+	c.noteTimeout()
 	return n, err
-}
-
-// noteFed takes note of n bytes that were read.
-func (c *conn) noteFed(n int) {
-	if n > 0 && !c.has(flagFed) {
-		c.set(flagFed)
-	}
-}
-
-// ReadOnReady is what grpc-go reads by. Its second read comes when it has taken the
-// connection on, and what was in the first, the first request among it.
-func (c *conn) ReadOnReady(size int, buffers mem.BufferPool) (*[]byte, int, error) {
-	if c.reads < 2 {
-		if c.reads++; c.reads == 2 {
-			c.set(flagAsked)
-		}
-	}
-	return c.Conn.ReadOnReady(size, buffers)
 }
 
 // Close closes the connection through all of its layers.
 func (c *conn) Close() error {
-	if !c.has(flagSettled) && c.verdict().Protocol == protocols.TLS && c.seldom().tls == nil {
-		// Nobody wanted the TLS that the peer asks for on a port without it.
+	if c.stage() < stageServing && c.verdict().Protocol == protocols.TLS && c.seldom().tls == nil {
+		// The peer asks for TLS on a port without it, and no custom protocol matched.
 		_, _ = c.account.Write(handshakeFailure)
 	}
 	c.noteWhy()
 	err := c.Conn.Close()
-	c.settle()
-	if c.has(flagShown) {
-		grpcConns.Delete(c.RemoteAddr())
-	}
-	if c.has(flagNoticed) {
-		c.root.server.notices.forget(c)
+	c.advance(stageClosed)
+	if m := c.more.Load(); m != nil {
+		if m.byAddr.Load() {
+			grpcConns.Delete(c.RemoteAddr())
+		}
+		m.notice.end(net.ErrClosed)
 	}
 	return err
 }
@@ -239,57 +202,50 @@ func (c *conn) Close() error {
 // noteWhy records why the connection is being closed, where the account cannot know it: it was not recognised, or one
 // of an HTTP/2 server's times has run out.
 func (c *conn) noteWhy() {
-	if !c.has(flagSettled) {
+	if c.stage() < stageServing {
 		switch c.verdict().Failure {
 		case protocols.FailureTimeout:
-			c.account.SetCloseReason(pool.ReasonSniff)
+			c.account.SetCloseReason(reasonSniff)
 		case failureTLS:
-			c.account.SetCloseReason(pool.ReasonTLS)
+			c.account.SetCloseReason(reasonTLS)
 		}
 		return
 	}
-	if c.has(flagTold) || c.account.CloseReason() != "" {
+	if c.account.CloseReason() != "" {
 		return
 	}
 	b := c.root.backend.config
 	patience := b.HTTP2.PingTimeout
-	if protocols.Protocol(c.root.server.conns.Tag(&c.account)) == protocols.GRPC {
+	if protocols.Protocol(c.root.books.conns.Tag(&c.account)) == protocols.GRPC {
 		patience = b.GRPC.PingTimeout
 	}
 	switch idle, aged, mute := c.ServerLeft(patience * 9 / 10); {
 	case mute:
-		c.account.SetCloseReason(pool.ReasonPing)
+		c.account.SetCloseReason(reasonPing)
 	case aged:
-		c.account.SetCloseReason(pool.ReasonAge)
-	case idle && !c.root.server.telling.Load():
-		c.account.SetCloseReason(pool.ReasonIdle)
+		c.account.SetCloseReason(reasonAge)
+	case idle && !c.root.departures.draining.Load():
+		c.account.SetCloseReason(reasonIdle)
 	}
 }
 
-// settle takes the connection off the list of those that its root still has to
-// dispatch. The first caller counts.
+// settle takes the connection off the list of those that its root still has to dispatch,
+// and counts it where it was given up.
 func (c *conn) settle() {
-	if !c.claim(flagSettled) {
-		return
-	}
 	switch v := c.verdict(); {
-	case c.has(flagCut):
+	case c.account.CloseReason() == reasonDrain:
 		c.reject(protocols.FailureDraining)
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
-	case v.Protocol == protocols.TLS:
+	case v.Protocol == protocols.TLS && v.Reason != customReason: // A custom protocol may be called "tls".
 		c.reject(protocols.FailureNoMatch)
 	}
-	if c.has(flagSniffing) {
-		c.root.server.sniffTimes.Record(c.verdict().Duration)
-	}
 	c.logVerdict()
-	c.set(flagClassified)
 	c.root.unsettled.Done()
 }
 
 func (c *conn) logVerdict() {
-	logger := c.root.server.logger
+	logger := c.root.books.logger
 	if !logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
@@ -302,19 +258,17 @@ func (c *conn) logVerdict() {
 
 // reject counts the connection as refused.
 func (c *conn) reject(reason string) {
-	s := c.root.server
-	s.conns.Reject(s.conns.Tag(&c.account), reason)
+	conns := &c.root.books.conns
+	conns.Reject(conns.Tag(&c.account), reason)
 }
 
-// classify recognises the connection the first time it is asked and answers
-// from memory after that. It blocks as long as the peer may take to speak. It
-// is called by the goroutine that cmux has for the connection, and by no other.
+// classify recognises the connection the first time it is called, and answers from memory
+// after that. It blocks as long as the peer may take to speak. Only the goroutine that
+// cmux has for the connection calls it.
 func (c *conn) classify() protocols.Protocol {
-	if !c.has(flagPrepared) {
-		growStack()
-	}
-	if c.prepare() && c.claim(flagDecided) {
+	if c.prepare() && c.stage() == stageOpen {
 		c.recognise()
+		c.advance(stageKnown)
 	}
 	return c.verdict().Protocol
 }
@@ -327,54 +281,67 @@ func (c *conn) verdict() protocols.Verdict {
 	return c.Verdict()
 }
 
-// decide records the verdict. A custom matcher may have the last word on a
-// connection that nothing else matched.
+// decide records a verdict that the recogniser did not give. A custom matcher may have the
+// last word on a connection that nothing else matched.
 func (c *conn) decide(v protocols.Verdict) {
 	c.rare().own = &v
-	c.set(flagDecided)
+	if c.stage() == stageOpen {
+		c.advance(stageKnown)
+	}
 }
 
-// prepare brings the connection to where its first bytes can be read, through
-// the TLS handshake where there is one. It reports false for a connection that failed.
+// prepare brings the connection to where its first bytes can be read: behind the PROXY
+// header and the TLS handshake, where there are any. It reports false for a connection
+// that has failed.
 func (c *conn) prepare() bool {
-	if c.claim(flagPrepared) {
-		if err := c.identify(); err != nil {
-			c.decide(headerVerdict(err))
+	if c.stage() == stageAccepted && c.verdict().Failure == "" {
+		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
+		if failure, ok := c.open(); !ok {
+			c.decide(failure)
 			return false
 		}
-		c.SetPeek(&c.root.sniffs.Load().normal)
-		if c.root.tlsConfig != nil || c.seldom().tls != nil {
-			if v, ok := c.startTLS(); !ok {
-				c.decide(v)
-			}
-		}
+		c.advance(stageOpen)
 	}
-	return c.verdict().Failure == ""
+	return c.stage() < stageClosed && c.verdict().Failure == ""
 }
 
-// recognise asks the first bytes. Where they ask for TLS, which this listener
-// does not have or has already taken off, the verdict says so and no built-in protocol matches.
+// open reads the PROXY header and makes the TLS handshake. It returns the verdict on a
+// connection for which that failed.
+func (c *conn) open() (failure protocols.Verdict, ok bool) {
+	if !c.isBare() {
+		if err := c.identify(); err != nil {
+			return headerVerdict(err), false
+		}
+	}
+	c.SetPeek(&c.root.sniffs.Load().normal)
+	if c.root.tlsConfig != nil || c.seldom().tls != nil {
+		return c.startTLS()
+	}
+	return protocols.Verdict{}, true
+}
+
+// recognise asks the first bytes. Where they ask for TLS, which this listener does not
+// have or has already ended, the verdict says so and no built-in protocol matches.
 func (c *conn) recognise() {
-	s := c.root.server
-	c.set(flagSniffing)
-	if s.stopping.Load() || c.root.ending.Load() {
+	if c.root.running.isStopping() || c.root.ending.Load() {
 		c.EndWait()
 	}
+	sniffs := c.root.sniffs.Load()
+	config := &sniffs.normal
 	if c.refused != notRefused {
-		c.Sniff(&c.root.sniffs.Load().refused)
-		return
+		config = &sniffs.refused
 	}
-	c.Sniff(&c.root.sniffs.Load().normal)
+	c.root.books.sniffTimes.Record(c.Sniff(config).Duration)
 }
 
 // info returns the connection's account with what is known of its verdict and TLS.
 func (c *conn) info() pool.Info {
-	info := c.root.server.conns.Info(&c.account)
+	info := c.root.books.conns.Info(&c.account)
 	info.RemoteAddr = c.remoteAddr()
 	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 {
 		info.State = pool.StateIdle.String() // grpc-go does not say it; the calls do.
 	}
-	if !c.has(flagClassified) {
+	if c.stage() < stageServing {
 		return info
 	}
 	v := c.verdict()

@@ -51,7 +51,7 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 			Duration: time.Since(started),
 		}, false
 	}
-	c.root.server.tlsTimes.Record(time.Since(started))
+	c.root.books.tlsTimes.Record(time.Since(started))
 	state := layer.tls.ConnectionState()
 	layer.state = &state
 	if !brought {

@@ -57,7 +57,7 @@ func (c *conn) connInfo() ConnInfo {
 	return ConnInfo{
 		Proxy:      proxy,
 		ID:         c.account.ID(),
-		Protocol:   string(c.root.server.conns.Tag(&c.account)),
+		Protocol:   string(c.root.books.conns.Tag(&c.account)),
 		RemoteAddr: c.RemoteAddr(),
 		TLS:        c.TLSState(),
 	}
@@ -73,7 +73,7 @@ var grpcConns sync.Map // net.Addr -> *conn
 func (c *conn) showByAddr() {
 	address := uniqueAddr(c.RemoteAddr())
 	c.rare().remote.Store(&address)
-	c.set(flagShown)
+	c.rare().byAddr.Store(true)
 	grpcConns.Store(address, c)
 }
 

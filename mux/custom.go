@@ -11,72 +11,82 @@ import (
 	"strings"
 	"time"
 
-	"github.com/soheilhy/cmux"
-
-	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux/internal/sub"
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// custom is a protocol that the embedder recognises and serves by himself.
+// A Matcher reports whether a connection is of its kind, by what it reads of the
+// connection's first bytes. Matchers of package cmux fit.
+type Matcher = func(io.Reader) bool
+
+// custom is a protocol that the embedder recognises and serves.
 type custom struct {
 	name     string
-	matchers []cmux.MatchWriter
-	listener *listeners.Sub
+	matchers []Matcher
+	listener *sub.Listener
 	after    bool // asked after the built-in protocols
 }
 
-// customBacklog is how many connections may wait for an Accept on a custom
-// listener before recognising more of its kind waits too.
+// customBacklog is how many connections may wait for an Accept on a custom listener.
+// Beyond it, recognising more of that kind waits.
 const customBacklog = 128
 
-// Match returns a listener that gets the connections which one of the matchers
-// accepts. They are asked before the built-in protocols, in the order of the
-// calls; those of [Server.MatchAfter] come last. Each matcher reads the connection's
-// first bytes from the start, behind TLS where there is TLS, and what it reads stays
-// for whoever serves the connection. What matchers may read, and wait for, is
-// bounded by the sniff limits; one that reads more than a client sends before it is
-// answered, as a matcher of HTTP/2 headers does, makes that client wait for the limit. [SNI] and [ALPN] match by the TLS handshake.
+// Match returns a listener for the connections that one of the matchers accepts. The
+// matchers are asked before the built-in protocols, in the order of the calls; those of
+// [Server.MatchAfter] come last. [SNI] and [ALPN] match by the TLS handshake that ended
+// here, [ClientHelloSNI] by one that did not.
 //
-// The caller serves the listener's connections and closes them; they are counted
-// in a pool called name, [FromConn] tells more of them, and their [DrainContextOf] ends when they are to leave. The listener's
-// Accept returns an error that wraps net.ErrClosed once the server has stopped
-// accepting and its queue is empty, and closing it closes nothing else. Match panics once the server
-// serves, and for the name of a built-in pool.
-func (s *Server) Match(name string, matchers ...cmux.Matcher) net.Listener {
-	return s.addCustom(name, false, matchers)
+// Each matcher reads from the connection's first byte, behind TLS where TLS ends here.
+// What it reads stays for the connection's owner. The sniff limits bound how much
+// matchers read and how long they wait. A matcher that reads more than its client sends
+// before an answer makes that client wait for the limit.
+//
+// The caller serves the listener's connections and closes them. They count in a pool
+// called name, [FromConn] describes them, and their [DrainContextOf] ends when they are
+// to leave. Accept returns an error that wraps net.ErrClosed once the server has stopped
+// accepting and the queue is empty. Closing the listener closes nothing else. Match
+// panics for the name of a built-in pool, and once the server serves.
+func (s *Server) Match(name string, matchers ...Matcher) net.Listener {
+	return s.topology.addCustom(s.newCustom(name, false, matchers))
 }
 
-// MatchAfter is [Server.Match] for connections that no built-in protocol has
-// matched. With cmux.Any() it is the fallback for everything that speaks: a
-// connection that says nothing, or whose TLS handshake fails, never gets there.
-func (s *Server) MatchAfter(name string, matchers ...cmux.Matcher) net.Listener {
-	return s.addCustom(name, true, matchers)
+// MatchAfter is [Server.Match] for connections that no built-in protocol has matched.
+// With [Any] it is the fallback. A connection that sends nothing, or whose TLS handshake
+// fails, does not get there.
+func (s *Server) MatchAfter(name string, matchers ...Matcher) net.Listener {
+	return s.topology.addCustom(s.newCustom(name, true, matchers))
 }
 
-func (s *Server) addCustom(name string, after bool, matchers []cmux.Matcher) net.Listener {
-	if name == "" || slices.Contains([]string{string(pool.Sniffing), string(pool.TotalTag), string(refusedTag)}, name) || slices.Contains(builtin, protocols.Protocol(name)) {
-		panic("mux: " + name + " cannot be the name of a custom protocol")
+// takeTime is how long a drain waits for the next Accept from a custom listener whose
+// queue is not empty.
+const takeTime = time.Second
+
+func (s *Server) newCustom(name string, after bool, matchers []Matcher) *custom {
+	return &custom{name, slices.Clone(matchers), sub.New(customAddr(&s.initial), customBacklog), after}
+}
+
+func (t *topology) addCustom(c *custom) net.Listener {
+	reserved := []string{"", string(pool.Sniffing), string(pool.TotalTag), string(refusedTag)}
+	if slices.Contains(reserved, c.name) || slices.Contains(builtin, protocols.Protocol(c.name)) {
+		panic("mux: " + c.name + " cannot be the name of a custom protocol")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.started {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.started {
 		panic("mux: a custom protocol was added after the server had begun to serve")
 	}
-	c := &custom{name: name, after: after, listener: listeners.NewSub(customAddr(&s.initial), customBacklog)}
-	for _, m := range matchers {
-		c.matchers = append(c.matchers, c.peeking(m))
-	}
-	s.custom = append(s.custom, c)
+	t.custom = append(t.custom, c)
 	return c.listener
 }
 
-// customs returns the custom protocols that are asked before or after the built-in ones.
-func (s *Server) customs(after bool) []*custom {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// customs returns the custom protocols that are asked after the built-in ones, or those
+// that are asked before.
+func (t *topology) customs(after bool) []*custom {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var some []*custom
-	for _, c := range s.custom {
+	for _, c := range t.custom {
 		if c.after == after {
 			some = append(some, c)
 		}
@@ -84,25 +94,22 @@ func (s *Server) customs(after bool) []*custom {
 	return some
 }
 
-// finishCustoms lets the owners of the custom listeners accept what is queued, and then ends them.
-func (s *Server) finishCustoms() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.custom {
+// finishCustoms ends the custom listeners behind what is queued.
+func (t *topology) finishCustoms() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.custom {
 		c.listener.Finish()
 	}
 }
 
-// takeTime is how long the owner of a custom listener may take for one of the
-// connections that are left in its queue at a drain.
-const takeTime = time.Second
-
-// waitTaken waits until the custom listeners' queues are empty, or until nobody takes anything from them.
-func (s *Server) waitTaken(ctx context.Context) {
+// waitTaken waits until the queues of the custom listeners are empty, or until nothing
+// was accepted from them for takeTime.
+func (t *topology) waitTaken(ctx context.Context) {
 	left := func() (n int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, c := range s.custom {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, c := range t.custom {
 			n += c.listener.Queued()
 		}
 		return n
@@ -123,26 +130,28 @@ func (s *Server) waitTaken(ctx context.Context) {
 }
 
 // closeCustoms ends the custom listeners; connections that were accepted live on.
-func (s *Server) closeCustoms() {
-	s.mu.Lock()
-	customs := slices.Clone(s.custom)
-	s.mu.Unlock()
+func (t *topology) closeCustoms() {
+	t.mu.Lock()
+	customs := slices.Clone(t.custom)
+	t.mu.Unlock()
 	for _, c := range customs {
-		_ = c.listener.Close() // What it closes is told to observers, who may ask the server.
+		_ = c.listener.Close() // Without the lock: observers of what it closes may call the server.
 	}
 }
 
-// peeking lets a matcher read the connection's own peek buffer, so that its
-// reads are bounded and nothing is left behind in cmux's wrapper.
-func (cu *custom) peeking(m cmux.Matcher) cmux.MatchWriter {
-	return func(w io.Writer, _ io.Reader) bool {
-		c, ok := w.(*conn)
-		if !ok || !cu.mayHave(c) || !c.matches(m) {
-			return false
-		}
-		c.decide(protocols.Verdict{Protocol: protocols.Protocol(cu.name), Reason: "custom matcher", Bytes: c.Verdict().Bytes})
-		return true
+// customReason is the reason of a verdict that a custom matcher gave.
+const customReason = "custom matcher"
+
+// match reports whether one of the matchers accepts w, which is cmux's name for a
+// connection of ours. Matchers read its own peek buffer, so that their reads are bounded
+// and nothing stays behind in cmux's wrapper.
+func (cu *custom) match(w io.Writer, _ io.Reader) bool {
+	c, ok := w.(*conn)
+	if !ok || !cu.mayHave(c) || !slices.ContainsFunc(cu.matchers, c.matches) {
+		return false
 	}
+	c.decide(protocols.Verdict{Protocol: protocols.Protocol(cu.name), Reason: customReason, Bytes: c.Verdict().Bytes})
+	return true
 }
 
 // mayHave reports whether c's first bytes are the custom protocol's to look at.
@@ -156,11 +165,11 @@ func (cu *custom) mayHave(c *conn) bool {
 }
 
 // matches asks a custom matcher. One that panics has not matched.
-func (c *conn) matches(m cmux.Matcher) (matched bool) {
+func (c *conn) matches(m Matcher) (matched bool) {
 	defer func() {
 		if v := recover(); v != nil {
 			matched = false
-			c.root.server.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
+			c.root.books.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
 		}
 	}()
 	return m(&firstBytes{c.PeekReader(), c.seldom().state})
@@ -169,40 +178,61 @@ func (c *conn) matches(m cmux.Matcher) (matched bool) {
 // firstBytes is what a custom matcher reads.
 type firstBytes struct {
 	io.Reader
-	tls *tls.ConnectionState
+	tls *tls.ConnectionState // nil where TLS did not end here
 }
 
-// SNI returns a matcher for connections whose TLS handshake asked for a server
-// name that matches one of the patterns, as [path.Match] understands them:
-// "*.example.com". Case does not count.
-func SNI(patterns ...string) cmux.Matcher {
+// Any returns a matcher for every connection.
+func Any() Matcher { return func(io.Reader) bool { return true } }
+
+// SNI returns a matcher for connections whose TLS ended here and whose client asked for
+// a server name that matches one of the patterns: "*.example.com". A "*" stands for any
+// text ([path.Match]), and case does not count.
+func SNI(patterns ...string) Matcher {
 	return func(r io.Reader) bool {
 		b, ok := r.(*firstBytes)
-		return ok && b.tls != nil && slices.ContainsFunc(patterns, func(pattern string) bool {
-			matched, err := path.Match(strings.ToLower(pattern), strings.ToLower(b.tls.ServerName))
-			return err == nil && matched
-		})
+		return ok && b.tls != nil && matchesName(patterns, b.tls.ServerName)
 	}
 }
 
-// ALPN returns a matcher for connections whose TLS handshake agreed on one of
-// the protocols. The TLS configuration must offer them (see [WithTLS]).
-func ALPN(protocols ...string) cmux.Matcher {
+// ClientHelloSNI returns a matcher for connections whose TLS does not end here, by the
+// server name in the client's TLS ClientHello. Patterns are as in [SNI]. The owner of
+// the connection reads the ClientHello again: it ends TLS itself or passes the bytes on.
+func ClientHelloSNI(patterns ...string) Matcher {
+	return func(r io.Reader) bool {
+		if b, ok := r.(*firstBytes); ok && b.tls != nil {
+			return false
+		}
+		name, err := protocols.ReadServerName(r)
+		return err == nil && matchesName(patterns, name)
+	}
+}
+
+// matchesName reports whether a server name matches one of the patterns.
+func matchesName(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		matched, err := path.Match(strings.ToLower(pattern), strings.ToLower(name))
+		return err == nil && matched
+	})
+}
+
+// ALPN returns a matcher for connections whose TLS ended here and agreed on one of the
+// protocols. The TLS configuration must offer them (see [WithTLS]).
+func ALPN(protocols ...string) Matcher {
 	return func(r io.Reader) bool {
 		b, ok := r.(*firstBytes)
 		return ok && b.tls != nil && slices.Contains(protocols, b.tls.NegotiatedProtocol)
 	}
 }
 
-// pump hands the connections of one root to the listener that the embedder holds.
+// pump delivers the connections of one root to the embedder's listener.
 func (cu *custom) pump(l *subListener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		// A queue that nobody empties must not hold up the server's end.
-		if err := cu.listener.Deliver(l.root.server.handing, conn); err != nil {
+		// A full queue must not hold up the server's end.
+		if err := cu.listener.Deliver(l.root.running.handing, conn); err != nil {
 			_ = conn.Close()
 		}
 	}

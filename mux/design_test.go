@@ -104,6 +104,7 @@ func TestDesign02SilentConnectionIsNobodys(t *testing.T) {
 
 // Point 3: a gRPC client that connects eagerly and calls later, after the sniff time, finds its connection, on the native transport.
 func TestDesign03ConnectNowCallLater(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		cc := s.grpcClient(t)
 		cc.Connect()
@@ -171,6 +172,7 @@ func TestDesign06PipelinedBehindUpgrade(t *testing.T) {
 
 // Point 10: closing one listener closes nothing else.
 func TestDesign10ListenersAreDetached(t *testing.T) {
+	t.Parallel()
 	m := mux.New(mux.Configure(noDelay))
 	l := m.Match("custom", cmux.PrefixMatcher("custom"))
 	s := serve(t, m)

@@ -4,89 +4,44 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math/rand/v2"
 	"net"
-	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
-	"github.com/muxserve/muxserve/protocols"
 )
 
-// Drain ends the server in the sequence that [Config].Drain sets, and returns the
-// account of it: balancers are told first, then the listeners close, then every
-// client is told, and only what overstays its time is cut. Concurrent callers
-// share one drain.
-//
-// When ctx ends before the drain does, what is left is cut at once.
-func (s *Server) Drain(ctx context.Context) (*lifecycle.Report, error) {
-	s.mu.Lock()
-	s.closing = true
-	s.mu.Unlock()
-	report, err := s.machine.Drain(ctx)
-	if report != nil {
-		s.report.Store(report)
+// drain has the actions of the steps by which a server ends.
+type drain struct {
+	books      *books
+	running    *running
+	topology   *topology
+	departures *departures
+	live       *reloader
+	config     func() lifecycle.Config // in force for this drain
+
+	forced atomic.Pointer[map[string]int] // the connections that were cut, by tag
+}
+
+// actions returns what the machine calls in each step.
+func (d *drain) actions() lifecycle.Actions {
+	return lifecycle.Actions{
+		Announce:        d.announce,
+		StopAccepting:   d.stopAccepting,
+		WaitConnections: d.waitConnections,
+		ForceClose:      d.forceClose,
+		Cleanup:         d.cleanup,
+		Remaining:       d.books.activeConns,
+		Forced:          d.forcedCounts,
 	}
-	return report, err
 }
 
-// Shutdown is [Server.Drain] without the account. Its error tells whether connections
-// were cut ([lifecycle.ErrForced]) or a step failed. Unlike
-// [http.Server.Shutdown] it covers WebSockets and connections that have not said what they are.
-func (s *Server) Shutdown(ctx context.Context) error {
-	_, err := s.Drain(ctx)
-	return err
-}
-
-// Force ends all waiting of a drain, the one under way or the next: connections
-// are cut and counted. It does not begin a drain.
-func (s *Server) Force() { s.machine.Force() }
-
-// Close ends the server at once: listeners and connections are closed without a
-// word. For a polite end see [Server.Shutdown].
-func (s *Server) Close() error {
-	s.Force()
-	report, err := s.Drain(context.Background())
-	if report == nil {
-		return err
-	}
-	// That connections were cut, and waited for in vain before, is what was asked
-	// for. That something could not be closed is not.
-	err = nil
-	for _, step := range report.Steps {
-		if step.Name == lifecycle.StepForceClose || step.Name == lifecycle.StepCleanup {
-			err = errors.Join(err, step.Err)
-		}
-	}
-	return err
-}
-
-// OnDrain registers fn to run in the step of that name; see [lifecycle.Machine.OnStep].
-func (s *Server) OnDrain(step, name string, fn func(context.Context) error) error {
-	return s.machine.OnStep(step, name, fn)
-}
-
-// OnPhase has fn called at each change of the phase; see [lifecycle.Machine.OnPhase].
-func (s *Server) OnPhase(fn func(lifecycle.Phase)) { s.machine.OnPhase(fn) }
-
-// SetDrain changes how the server will drain. The configuration must be valid, and it is too late once the drain has begun.
-func (s *Server) SetDrain(c lifecycle.Config) error {
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	return s.machine.Configure(c)
-}
-
-// DrainConfig returns how the server will drain.
-func (s *Server) DrainConfig() lifecycle.Config { return s.machine.Config() }
-
-// announce turns readiness off, for gRPC's health service too. /readyz and the
-// phase have turned with the machine.
-func (s *Server) announce(context.Context) error {
-	s.conns.SetUnavailable(true)
-	for _, b := range s.allBackends() {
+// announce turns readiness off, for gRPC's health service too. /readyz and the phase have
+// turned with the machine.
+func (d *drain) announce(context.Context) error {
+	d.books.conns.SetUnavailable(true)
+	for _, b := range d.topology.allBackends() {
 		if b.grpc.Health != nil {
 			b.grpc.Health.Shutdown()
 		}
@@ -94,173 +49,96 @@ func (s *Server) announce(context.Context) error {
 	return nil
 }
 
-// stop ends accepting: the listeners take in what the kernel has queued, and
-// close. It returns the roots that were serving.
-func (s *Server) stop() []*root {
-	s.stopping.Store(true)
-	s.stopAccepted()
-	s.mu.Lock()
-	roots, endpoints := slices.Clone(s.roots), s.endpoints
-	s.mu.Unlock()
-	if len(roots) == 0 {
-		_ = closeEndpoints(endpoints)
-	}
-	for _, r := range roots {
-		r.listener.Stop()
-	}
-	return roots
-}
-
-// stopAccepting takes in what the kernel has queued, closes the listeners, waits
-// until every connection has been recognised, and then tells all of them to leave.
-func (s *Server) stopAccepting(ctx context.Context) error {
-	roots := s.stop()
+// stopAccepting takes in what the kernel has queued, closes the listeners, waits until
+// every connection has been recognised, and then tells all of them to leave.
+func (d *drain) stopAccepting(ctx context.Context) error {
+	roots := d.topology.stop()
 	if len(roots) == 0 {
 		return nil
 	}
-	// Those that wait undecided for their first HTTP/2 stream have good reason to;
-	// a server tells them better than we could.
-	s.endWaits(nil)
-	patience, cancel := context.WithTimeout(ctx, s.sniffTime())
+	// An HTTP/2 client may wait undecided with good reason. Its server can tell it better
+	// than the sniffer could.
+	for _, r := range roots {
+		r.endWaits()
+	}
+	patience, cancel := context.WithTimeout(ctx, d.sniffTime())
 	defer cancel()
 	if waitRoots(patience, roots) != nil {
-		// They have had their time; the others are not to wait for them.
-		s.cutUnrecognised()
-		s.stopHanding()
+		// They have had their time; the others must not wait for them.
+		d.cutUnrecognised()
+		d.running.stopHanding()
 	}
 	err := waitRoots(ctx, roots)
-	s.finishCustoms()
-	s.tell(ctx)
+	d.topology.finishCustoms()
+	d.tell(ctx)
 	return err
 }
 
-// sniffTime is how long a connection may take to say what it is, but no more than
-// leaves the step some time to tell the others.
-func (s *Server) sniffTime() time.Duration {
-	most := s.machine.Config().StepTimeout * 3 / 4
-	if t := s.live.Load().Sniff.Timeout; t > 0 {
+// sniffTime is how long a connection may take to say what it is, but no more than leaves
+// the step some time to tell the others.
+func (d *drain) sniffTime() time.Duration {
+	most := d.config().StepTimeout * 3 / 4
+	if t := d.live.Load().Sniff.Timeout; t > 0 {
 		return min(t, most)
 	}
 	return most
 }
 
-// waitRoots waits until nothing more comes out of the roots.
-func waitRoots(ctx context.Context, roots []*root) error {
-	for _, r := range roots {
-		select {
-		case <-r.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
 // cutUnrecognised closes the connections that have not said what they are.
-func (s *Server) cutUnrecognised() {
-	for _, a := range s.conns.Conns(pool.Sniffing) {
-		if c, ok := a.Owner().(*conn); ok {
-			c.set(flagCut)
-			_ = a.CloseFor(pool.ReasonDrain)
-		}
+func (d *drain) cutUnrecognised() {
+	for _, a := range d.books.conns.Conns(pool.Sniffing) {
+		a.SetCloseReason(reasonDrain)
+		_ = a.Close()
 	}
 }
 
-// endWaits ends the wait of connections that are undecided, those of one root or of
-// all; for those that come to it later, recognise does.
-func (s *Server) endWaits(r *root) {
-	for _, a := range s.conns.Conns(pool.Sniffing) {
-		if c, ok := a.Owner().(*conn); ok && (r == nil || c.root == r) && c.has(flagSniffing) {
-			c.EndWait()
-		}
-	}
-}
-
-// tell tells every client to leave, each at a random moment of the configured
-// spread. It returns when all have been told; that they leave is what the next step waits for.
-func (s *Server) tell(ctx context.Context) {
-	spread := s.machine.Config().Spread
+// tell tells every client to leave, each at a random moment of the configured spread. It
+// returns when all have been told; the next step waits until they have left.
+func (d *drain) tell(ctx context.Context) {
+	over := d.config().Spread
 	if end, ok := ctx.Deadline(); ok {
-		// Who is not told within the time that there is would be cut without a word.
+		// A client that is not told within the time of the step would be cut without a word.
 		left := time.Until(end)
-		spread = max(0, min(spread, left-min(left/2, lastWords)))
+		over = max(0, min(over, left-min(left/2, lastWords)))
 	}
-	s.telling.Store(true)
-	s.tellConns(ctx, spread)
-	s.waitAnswered(ctx)
-	// Their clients know by now. What net/http and grpc-go say goes to all of their connections at once.
-	for _, b := range s.allBackends() {
-		s.background.run(func() { _ = b.http2.Shutdown(s.serving) })
+	started := time.Now()
+	d.departures.beginDrain(over)
+	gone, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_ = d.books.conns.WaitEmpty(gone) // Then there is nobody left to tell.
+		cancel()
+	}()
+	spread(gone, d.books.all((*conn).isServing), over, func(c *conn) { d.departures.leave(c, reasonDrain, 0) })
+	d.waitGone(ctx, over-time.Since(started))
+	d.waitAnswered(ctx)
+	// Every client knows by now. net/http and grpc-go tell all of their connections at once.
+	for _, b := range d.topology.allBackends() {
+		d.running.background.run(func() { _ = b.http2.Shutdown(d.running.serving) })
 		if b.h2c != nil {
 			b.h2c.Shutdown()
 		}
-		s.background.run(func() { _ = b.grpc.GracefulStop(s.serving) })
+		d.running.background.run(func() { _ = b.grpc.GracefulStop(d.running.serving) })
 	}
 }
 
-// lastWords is what is kept of the step's time for the answers of those who were told last.
+// lastWords is the part of the step's time that is kept for the answers of the clients that
+// are told last.
 const lastWords = answerTime + 500*time.Millisecond
 
-// tellConns tells every client but those of WebSockets, each at a random moment within spread. It is
-// the moments that are random and not their number: each of n connections has an n-th of the spread to itself, so
-// that no moment is crowded by chance.
-func (s *Server) tellConns(ctx context.Context, spread time.Duration) {
-	conns := s.conns.Conns()
-	rand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] }) //nolint:gosec // A herd is spread, no secret is made.
-	var goAways sync.WaitGroup
-	defer goAways.Wait()
-	started := time.Now()
-	for i, a := range conns {
-		c, ok := a.Owner().(*conn)
-		if !ok {
-			continue
-		}
-		if wait := moment(i, len(conns), spread) - time.Since(started); wait > 0 {
-			s.waitGone(ctx, wait)
-		}
-		s.tellConn(c, min(spread/4, freshTime), &goAways)
-	}
-	s.waitGone(ctx, spread-time.Since(started))
-}
-
-// freshTime is how long an HTTP/1.1 connection without a request counts as one that will
-// soon have another. Its client would send that into the close, so it is told by the response, or at the end of the spread.
-const freshTime = 500 * time.Millisecond
-
-// tellConn tells one client to leave, in the words of its protocol: an HTTP/1.1 connection that has been idle for longer
-// than fresh is closed, another one is closed by its next response, one of HTTP/2 or gRPC gets GOAWAY. The owner
-// of one that is neither learns it from its [DrainContext].
-func (s *Server) tellConn(c *conn, fresh time.Duration, goAways *sync.WaitGroup) {
-	s.notices.end(c)
-	switch protocols.Protocol(s.conns.Tag(&c.account)) {
-	case protocols.HTTP1, protocols.WebSocket:
-		if c.account.State() == pool.StateUpgraded {
-			s.webSockets.Leave(c)
-			return
-		}
-		c.account.SetCloseReason(pool.ReasonDrain)
-		c.closeIdle(fresh)
-	case protocols.HTTP2, protocols.GRPC:
-		c.account.SetCloseReason(pool.ReasonDrain)
-		s.webSockets.Leave(c)
-		if c.claim(flagTold) {
-			goAways.Go(c.GoAway) // A client that reads nothing takes a second.
-		}
-	}
-}
-
-// answerTime bounds the wait for what a GOAWAY must not overtake.
+// answerTime bounds waitAnswered.
 const answerTime = time.Second
 
-// waitAnswered waits until no HTTP/2 or gRPC connection is before a first request that
-// was among its first bytes, and until every client has seen the first GOAWAY: the second would
-// refuse the streams that are on their way.
-func (s *Server) waitAnswered(ctx context.Context) {
+// waitAnswered waits until every HTTP/2 client has answered the PING behind its first
+// GOAWAY. By then its server has taken on every stream that was on its way, among them a
+// first request that came with the first bytes. The server's own GOAWAY, which comes next,
+// would refuse them.
+func (d *drain) waitAnswered(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for !s.allAnswered() {
+	for len(d.books.all((*conn).owesAnswer)) > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -269,108 +147,95 @@ func (s *Server) waitAnswered(ctx context.Context) {
 	}
 }
 
-func (s *Server) allAnswered() bool {
-	for _, a := range s.conns.Conns(pool.Tag(protocols.HTTP2), pool.Tag(protocols.GRPC)) {
-		c, ok := a.Owner().(*conn)
-		if !ok {
-			continue
-		}
-		if told, acked := c.GoneAway(); told && !acked || c.verdict().BeginsRequest() && !c.has(flagAsked) {
-			return false
-		}
-	}
-	return true
+// isServing reports whether the connection is with its server.
+func (c *conn) isServing() bool { return c.stage() == stageServing }
+
+// owesAnswer reports whether the client has not shown that it knows of the first GOAWAY.
+func (c *conn) owesAnswer() bool {
+	_, acked := c.GoneAway()
+	return c.isServing() && c.isHTTP2() && !acked
 }
 
-// waitGone waits for d, or until no connection is left.
-func (s *Server) waitGone(ctx context.Context, d time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, d)
+// waitGone waits for t, or until no connection is left.
+func (d *drain) waitGone(ctx context.Context, t time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, t)
 	defer cancel()
-	_ = s.conns.WaitEmpty(ctx)
+	_ = d.books.conns.WaitEmpty(ctx)
 }
 
-// waitConnections waits until nothing is left. What has not said yet what it is
-// has had its time, and so has what is idle.
-func (s *Server) waitConnections(ctx context.Context) error {
-	s.cutUnrecognised()
-	if s.telling.Load() {
-		s.tellConns(ctx, 0)
+// waitConnections waits until nothing is left. Connections that are not recognised, and
+// idle ones, have had their time.
+func (d *drain) waitConnections(ctx context.Context) error {
+	d.cutUnrecognised()
+	if d.departures.endSpread() {
+		for _, c := range d.books.all((*conn).isServing) {
+			d.departures.leave(c, reasonDrain, 0)
+		}
 	}
-	s.waitTaken(ctx)
-	s.closeCustoms()
-	return s.conns.WaitEmpty(ctx)
+	d.topology.waitTaken(ctx)
+	d.topology.closeCustoms()
+	return d.books.conns.WaitEmpty(ctx)
 }
 
-// lingerTime is how long a connection that is cut goes on reading what the peer
-// had already sent, so that the peer sees an end rather than a reset.
+// lingerTime is how long the servers go on reading from a connection that is cut, so that
+// its client sees an end rather than a reset.
 const lingerTime = 100 * time.Millisecond
 
 // forceClose cuts every connection: the end of the stream, a short read, close.
-func (s *Server) forceClose(ctx context.Context) error {
-	roots := s.stop()
-	s.mu.Lock()
-	s.forced = s.conns.Counts()
-	s.mu.Unlock()
-	for _, a := range s.conns.Conns() {
+func (d *drain) forceClose(ctx context.Context) error {
+	roots := d.topology.stop()
+	forced := d.books.activeConns()
+	d.forced.Store(&forced)
+	for _, a := range d.books.conns.Conns() {
 		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
 			_ = a.CloseWrite()
 		}
 	}
-	// The servers go on reading meanwhile, and most connections end here.
-	s.waitGone(ctx, lingerTime)
-	// From here on the roots close what they accept.
-	s.cutting.Store(true)
+	d.waitGone(ctx, lingerTime)
+	d.running.cutting.Store(true) // From here on the roots close what they accept.
 	var err error
 	for _, r := range roots {
 		if lerr := r.listener.Close(); !errors.Is(lerr, net.ErrClosed) {
 			err = errors.Join(err, lerr)
 		}
 	}
-	s.stopHanding()
-	s.cutUnrecognised()
-	for _, a := range s.conns.Conns() {
-		_ = a.CloseFor(pool.ReasonForced)
+	d.running.stopHanding()
+	d.cutUnrecognised()
+	for _, a := range d.books.conns.Conns() {
+		a.SetCloseReason(reasonForced)
+		_ = a.Close()
 	}
-	s.webSockets.Cut()
+	d.departures.webSockets.Cut()
 	// grpc-go's Stop waits for its listeners, which end with the roots.
 	err = errors.Join(err, waitRoots(ctx, roots))
-	s.closeServers()
-	// All are closed. Who was closing one at the same moment may not have taken it off the books yet.
-	s.waitGone(ctx, bookTime)
+	d.topology.closeBackends()
+	// A goroutine that closes a connection may not have taken it off the books yet.
+	d.waitGone(ctx, bookTime)
 	return err
 }
 
-// bookTime bounds the wait for that.
+// bookTime bounds the wait for the last closes.
 const bookTime = time.Second
 
-func (s *Server) forcedCounts() map[string]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.forced
-}
-
-// closeServers closes the protocols' servers at once.
-func (s *Server) closeServers() {
-	s.mu.Lock()
-	s.serversClosed = true
-	s.mu.Unlock()
-	for _, b := range s.allBackends() {
-		b.close()
+func (d *drain) forcedCounts() map[string]int {
+	if forced := d.forced.Load(); forced != nil {
+		return *forced
 	}
+	return nil
 }
 
 // cleanup gives back what the servers hold.
-func (s *Server) cleanup(ctx context.Context) error {
-	roots := s.stop()
-	s.stopHanding()
-	s.closeCustoms()
-	s.stopServing()
+func (d *drain) cleanup(ctx context.Context) error {
+	roots := d.topology.stop()
+	d.running.stopHanding()
+	d.topology.closeCustoms()
+	d.running.stopServing()
 	if err := waitRoots(ctx, roots); err != nil {
 		return err
 	}
-	s.closeServers()
+	d.topology.closeBackends()
 	select {
-	case <-s.background.wait():
+	case <-d.running.background.wait():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

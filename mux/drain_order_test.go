@@ -66,6 +66,7 @@ func checkOrder(t *testing.T, got drainResult, want ...string) {
 // TestStopBeforeDelay: where connections are not to be accepted during the delay, new ones are refused from its beginning
 // on, and what is open is served all through it.
 func TestStopBeforeDelay(t *testing.T) {
+	t.Parallel()
 	handling, release := make(chan struct{}), make(chan struct{})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		close(handling)
@@ -127,6 +128,7 @@ func TestStopBeforeDelay(t *testing.T) {
 // TestKeepAliveDuringDelay: in the default order the delay is for balancers alone. Readiness says no, while new connections are
 // served and a client of a kept one is not told to leave before the delay is over.
 func TestKeepAliveDuringDelay(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = orderDelay }))
 	conn := s.dial(t)
 	r := bufio.NewReader(conn)

@@ -61,6 +61,7 @@ func (s *server) active(protocol string) int64 { return s.Stats().Pools[protocol
 // stream, a WebSocket, idle connections and one that waits undecided are open
 // when the drain begins; all of them end properly and nothing is cut.
 func TestDrainEndsAllProtocols(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		url := s.scheme() + "://" + s.addr
 		for version := range 2 {
@@ -128,6 +129,7 @@ func TestDrainEndsAllProtocols(t *testing.T) {
 
 // TestDrainForces: what overstays is cut and counted, by protocol.
 func TestDrainForces(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 200 * time.Millisecond }))
 	stream, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
 	if err != nil {
@@ -181,6 +183,7 @@ func (s *server) status(t *testing.T, path string) int {
 // TestDrainServesUnclassified: a connection that is in the middle of its first
 // bytes when the listener closes is served if it speaks in time.
 func TestDrainServesUnclassified(t *testing.T) {
+	t.Parallel()
 	s := start(t, false)
 	conn := s.dial(t)
 	if _, err := io.WriteString(conn, "GET /ec"); err != nil {

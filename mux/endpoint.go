@@ -1,7 +1,7 @@
 package mux
 
 import (
-	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -30,23 +30,6 @@ type endpoint struct {
 	// next is what took the place of a brought endpoint.
 	replaced bool
 	next     *endpoint
-}
-
-// open opens the sockets of a configured listener, and reads its certificates. Sockets of that address that
-// are open already may be given, bare; they are used first, and stay open when it fails.
-func (s *Server) open(c listeners.Config, keep ...net.Listener) (*endpoint, error) {
-	e := &endpoint{config: c, optional: c.TLS.Optional, allow: allowOf(c.Protocols)}
-	var err error
-	if c.TLS.Enabled() {
-		if e.tls, err = listeners.NewTLS(c.TLS); err != nil {
-			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
-		}
-	}
-	if e.sockets, err = c.Open(context.Background(), s.listen, keep...); err != nil {
-		return nil, fmt.Errorf("mux: %w", err)
-	}
-	e.kept = len(keep)
-	return e, nil
 }
 
 // close closes what open has opened.
@@ -144,55 +127,14 @@ func (e *endpoint) isReplaced() bool {
 	return e.replaced
 }
 
-// serveEndpoints serves the endpoints by the backend in use. It reports false, and closes them, where the server is closing.
-func (s *Server) serveEndpoints(endpoints ...*endpoint) bool {
-	b := s.backend.Load()
-	var roots []*root
-	for _, e := range endpoints {
-		e.mu.Lock()
-		for i := range e.sockets {
-			e.roots = append(e.roots, newRoot(s, b, e, e.sockets[i]))
-		}
-		e.left = len(e.roots)
-		roots = append(roots, e.roots...)
-		e.mu.Unlock()
-	}
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		for _, e := range endpoints {
-			e.abandon()
-		}
-		s.announceChange()
-		return false
-	}
-	s.roots = append(s.roots, roots...)
-	s.mu.Unlock()
-	for _, r := range roots {
-		go func() { s.ended(r, r.serve()) }()
-	}
-	s.machine.SetServing()
-	return true
-}
-
-// ended notes that a root has ended.
-func (s *Server) ended(r *root, err error) {
-	e := r.endpoint
+// ended notes that one of the roots has ended, and why.
+func (e *endpoint) ended(err error) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.left--
 	if !e.replaced {
 		e.err = errors.Join(e.err, err)
 	}
-	e.mu.Unlock()
-	s.announceChange()
-}
-
-// announceChange wakes those who wait for the end of endpoints.
-func (s *Server) announceChange() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.changed)
-	s.changed = make(chan struct{})
 }
 
 func closeEndpoints(endpoints []*endpoint) error {
@@ -201,4 +143,20 @@ func closeEndpoints(endpoints []*endpoint) error {
 		err = errors.Join(err, e.close())
 	}
 	return err
+}
+
+// tlsConfigFor returns the configuration of the endpoint's handshakes, or nil for
+// plaintext. common is that of endpoints without a configuration of their own. ALPN offers
+// no more than the endpoint serves.
+func (e *endpoint) tlsConfigFor(common *tls.Config) *tls.Config {
+	switch {
+	case e.tls != nil:
+		return e.tls.Config(e.allow.nextProtos([]string{alpnHTTP2, alpnHTTP1})...)
+	case common != nil && e.allow != allowAll:
+		c := common.Clone()
+		c.NextProtos = e.allow.nextProtos(c.NextProtos)
+		return c
+	default:
+		return common
+	}
 }

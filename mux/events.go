@@ -3,19 +3,40 @@ package mux
 import (
 	"context"
 	"log/slog"
-	"maps"
-	"sync"
 
 	"github.com/muxserve/muxserve/pool"
 )
 
-// Observe has f called for each event of the server's connections and pools, until cancel is
-// called: connections that come, change their pool and go, with the reason; timeouts, errors, limits
-// that were reached, and changes of health. See [pool.Set.Observe] for when and how. The
-// server's own log and its counts of closed connections are such observers. [ConnectionOf] tells more of an event's connection.
-func (s *Server) Observe(f func(pool.Event)) (cancel func()) { return s.conns.Observe(f) }
+// Observe has f called for each event of the server's connections and pools, until cancel
+// is called: connections that are accepted, change their pool and are closed, with the
+// reason; timeouts, errors, limits that were reached, and changes of health. See
+// [pool.Set.Observe] for when and how. [ConnectionOf] tells more of an event's
+// connection.
+func (s *Server) Observe(f func(pool.Event)) (cancel func()) { return s.books.conns.Observe(f) }
 
-// ConnectionOf returns what is known of an event's connection, and false where there is none.
+// The reasons for which the server closes a connection, beside those that package pool
+// finds out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those
+// of custom protocols. They stand in Stats.Closed, in events and in the log.
+const (
+	reasonIdle     = "idle_timeout"    // nothing was in flight for too long
+	reasonHeader   = "header_timeout"  // a request's header took too long
+	reasonSlowBody = "slow_body"       // a request's body made no progress
+	reasonStalled  = "write_stalled"   // the client did not take what it was sent
+	reasonPing     = "ping_timeout"    // a ping was not answered
+	reasonSniff    = "sniff_timeout"   // the protocol was not known in time
+	reasonTLS      = "tls_handshake"   // the handshake failed
+	reasonAge      = "max_age"         // the connection was old enough
+	reasonRequests = "max_requests"    // the connection has had all its requests
+	reasonDrain    = "drain"           // the server leaves
+	reasonForced   = "forced"          // the server leaves, and the time for it was up
+	reasonRefused  = "refused"         // a limit kept the connection out
+	reasonFlood    = "too_many_resets" // the client reset streams faster than is allowed
+)
+
+// timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
+var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonPing, reasonSniff}
+
+// ConnectionOf returns what is known of an event's connection, and false without one.
 func ConnectionOf(e pool.Event) (pool.Info, bool) {
 	if e.Conn == nil {
 		return pool.Info{}, false
@@ -27,48 +48,19 @@ func ConnectionOf(e pool.Event) (pool.Info, bool) {
 	return c.info(), true
 }
 
-// closedBook counts closed connections by what they were and why they were closed.
-type closedBook struct {
-	mu     sync.Mutex // guards counts
-	counts map[pool.Tag]map[string]uint64
-}
-
-func (b *closedBook) observe(e pool.Event) {
-	if e.Kind != pool.EventRemoved {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.counts == nil {
-		b.counts = make(map[pool.Tag]map[string]uint64)
-	}
-	of := b.counts[e.Tag]
-	if of == nil {
-		of = make(map[string]uint64)
-		b.counts[e.Tag] = of
-	}
-	of[e.Reason]++
-}
-
-func (b *closedBook) all() map[string]map[string]uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := make(map[string]map[string]uint64, len(b.counts))
-	for tag, of := range b.counts {
-		all[string(tag)] = maps.Clone(of)
-	}
-	return all
-}
-
-// logEvent writes an event into the server's log. What a peer has caused stands at
-// Debug; that a pool is better or worse off, above.
-func (s *Server) logEvent(e pool.Event) {
+// logEvent writes an event into the server's log. What a client causes is logged at
+// Debug; changes of health and panics of observers stand above that.
+func (b *books) logEvent(e pool.Event) {
 	if e.Kind == pool.EventHealthChanged {
-		s.logHealth(e)
+		b.logHealth(e)
 		return
 	}
 	ctx := context.Background()
-	if !s.logger.Enabled(ctx, slog.LevelDebug) {
+	if e.Kind == pool.EventError && e.Conn == nil { // An observer panicked.
+		b.logger.LogAttrs(ctx, slog.LevelError, "observer panicked", slog.Any(keyErr, e.Err))
+		return
+	}
+	if !b.logger.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	attrs := []slog.Attr{slog.String(keyProtocol, string(e.Tag))}
@@ -84,11 +76,12 @@ func (s *Server) logEvent(e pool.Event) {
 			attrs = append(attrs, slog.String(keyRemoteAddr, c.remoteAddr()))
 		}
 		if e.Kind == pool.EventRemoved {
-			attrs = append(attrs, slog.Uint64(keyBytesRead, a.Received()), slog.Uint64(keyBytesWritten, a.Sent()),
-				slog.Duration(keyDuration, e.Time.Sub(a.Opened())))
+			info := b.conns.Info(a)
+			attrs = append(attrs, slog.Uint64(keyBytesRead, info.BytesReceived), slog.Uint64(keyBytesWritten, info.BytesSent),
+				slog.Duration(keyDuration, e.Time.Sub(info.Opened)))
 		}
 	}
-	s.logger.LogAttrs(ctx, slog.LevelDebug, eventMessages[e.Kind], attrs...)
+	b.logger.LogAttrs(ctx, slog.LevelDebug, eventMessages[e.Kind], attrs...)
 }
 
 var eventMessages = map[pool.EventKind]string{
@@ -100,8 +93,8 @@ var eventMessages = map[pool.EventKind]string{
 	pool.EventLimitReached: "limit reached",
 }
 
-// logHealth tells of the pool's health. That all of them are unavailable is the drain's to tell.
-func (s *Server) logHealth(e pool.Event) {
+// logHealth logs a change of a pool's health. That all are unavailable, the drain logs.
+func (b *books) logHealth(e pool.Event) {
 	level := slog.LevelInfo
 	switch {
 	case e.New == pool.Unavailable || e.Old == pool.Unavailable:
@@ -109,6 +102,6 @@ func (s *Server) logHealth(e pool.Event) {
 	case e.New == pool.Overloaded:
 		level = slog.LevelWarn
 	}
-	s.logger.Log(context.Background(), level, "pool health changed",
+	b.logger.Log(context.Background(), level, "pool health changed",
 		keyProtocol, string(e.Tag), keyFrom, e.Old.String(), keyTo, e.New.String())
 }

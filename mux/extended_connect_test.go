@@ -51,6 +51,7 @@ func inOwnProcess(t *testing.T) bool {
 
 // TestWebSocketOverHTTP2: WebSockets on the streams of an HTTP/2 connection (RFC 8441).
 func TestWebSocketOverHTTP2(t *testing.T) {
+	t.Parallel()
 	if !inOwnProcess(t) {
 		return
 	}

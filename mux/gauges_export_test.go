@@ -9,24 +9,24 @@ import (
 
 // Accounts returns the accounts of the live connections. They can be read when
 // the connections are gone.
-func (s *Server) Accounts() []*pool.Conn { return s.conns.Conns() }
+func (s *Server) Accounts() []*pool.Conn { return s.books.conns.Conns() }
 
 // UnseenFaults returns what is wrong with the gauges that nothing shows, on a server
 // that has no connection: places that are reserved, and the counts of clients. It changes the limits.
 func (s *Server) UnseenFaults(clients []net.Addr) (faults []string) {
 	for _, p := range builtin {
 		tag := pool.Tag(p)
-		s.conns.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{tag: 1}})
-		if !s.conns.Reserve(tag) {
+		s.books.conns.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{tag: 1}})
+		if !s.books.conns.Reserve(nil, tag) {
 			faults = append(faults, fmt.Sprintf("%s: a place is reserved", p))
 			continue
 		}
-		if !s.conns.Full(tag) {
+		if s.books.conns.Reserve(nil, tag) {
 			faults = append(faults, fmt.Sprintf("%s: fewer than no place is reserved", p))
 		}
-		s.conns.Release(tag)
+		s.books.conns.Release(tag)
 	}
-	s.conns.SetLimits(pool.Limits{PerAddress: 1})
+	s.books.conns.SetLimits(pool.Limits{PerAddress: 1})
 	for _, client := range clients {
 		if first, second := s.identify(client), s.identify(client); first != "" || second != "" {
 			faults = append(faults, fmt.Sprintf("%s: the client's count is not zero: %q, %q", client, first, second))
@@ -43,9 +43,9 @@ func (s *Server) identify(client net.Addr) (fault string) {
 	var conns [2]pool.Conn
 	for i := range conns {
 		c := &conns[i]
-		s.conns.Add(c, near, nil)
+		s.books.conns.Add(c, near, nil)
 		defer c.Close()
-		if want := [2]string{"", pool.ReasonAddressLimit}[i]; s.conns.Identify(c, client) != want {
+		if want := [2]string{"", pool.ReasonAddressLimit}[i]; s.books.conns.Identify(c, client) != want {
 			fault = fmt.Sprintf("connection %d", i)
 		}
 	}

@@ -50,12 +50,11 @@ type crowded struct {
 	seen     map[*pool.Conn]struct{} // belongs to the goroutine that squeezes
 }
 
-// randomLimits returns limits that a crowd exceeds, or none of a kind.
-func randomLimits(rng *rand.Rand) pool.Limits {
+// limitRandomly sets limits that a crowd exceeds, or none of a kind.
+func limitRandomly(c *mux.Config, rng *rand.Rand) {
 	n := func(most int) int { return max(0, rng.IntN(most+most/4)-most/4) }
-	return pool.Limits{Total: n(300), PerAddress: n(60), PerTag: map[pool.Tag]int{
-		"http1": n(100), "http2": n(40), "grpc": n(30), "websocket": n(30),
-	}}
+	c.Limits.MaxConnections, c.Limits.PerAddress = n(300), n(60)
+	c.HTTP1.MaxConnections, c.HTTP2.MaxConnections, c.GRPC.MaxConnections, c.WebSocket.MaxConnections = n(100), n(40), n(30), n(30)
 }
 
 // newCrowded serves on a listener of its own and on one behind a balancer, each in
@@ -106,7 +105,9 @@ func (c *crowded) squeeze(ctx context.Context, rng *rand.Rand) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		c.SetLimits(randomLimits(rng))
+		config := c.Config()
+		limitRandomly(&config, rng)
+		_, _ = c.Reload(config, "test") // It fails once the drain has begun.
 		for _, account := range c.Accounts() {
 			c.seen[account] = struct{}{}
 		}

@@ -3,109 +3,100 @@ package mux
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 )
 
-// What became of a change of the configuration.
+// The values of Version.Outcome.
 const (
 	OutcomeApplied   = "applied"
-	OutcomeUnchanged = "unchanged" // it was the configuration in force
-	OutcomeFailed    = "failed"    // nothing has changed
+	OutcomeUnchanged = "unchanged" // nothing differed from the configuration in force
+	OutcomeFailed    = "failed"    // an error; nothing has changed
 )
 
-// Version is one configuration that was in force, or was to be.
+// Version is one attempt to change the configuration.
 type Version struct {
-	// Number counts all attempts; 1 is the configuration of the start.
-	Number int       `json:"version"`
-	Time   time.Time `json:"time"`
-	// Origin is who wanted it.
-	Origin  string   `json:"origin"`
+	// Number counts the attempts; 1 is the configuration that the server started with. An
+	// attempt that changes nothing has the number of the version in force.
+	Number int `json:"version"`
+	// Time is when the attempt ended. Where an attempt has failed more than once in the
+	// same way, it is the last time.
+	Time time.Time `json:"time"`
+	// Origin names the caller, as it was passed to Reload.
+	Origin string `json:"origin"`
+	// Changes are the keys that differ from the version before; none after a failure.
 	Changes []Change `json:"changes,omitempty"`
-	// Outcome is OutcomeApplied, OutcomeUnchanged or OutcomeFailed, and Err what failed.
+	// Outcome is OutcomeApplied, OutcomeUnchanged or OutcomeFailed.
 	Outcome string `json:"outcome"`
-	Err     string `json:"error,omitempty"`
+	// Err is the error of a failed attempt.
+	Err string `json:"error,omitempty"`
 
-	config Config
+	config Config // zero where the attempt failed
 }
 
-// maxHistory is how many versions are kept.
+// History is what a server remembers of its configurations.
+type History struct {
+	// Versions are the last 20 attempts that applied or failed, the newest last. The
+	// version in force is always among them.
+	Versions []Version `json:"history"`
+	// Current is the number of the version in force.
+	Current int `json:"version"`
+	// Failing reports that the last attempt failed, and Succeeded is the time of the last
+	// one that did not. The start counts as an attempt.
+	Failing   bool      `json:"-"`
+	Succeeded time.Time `json:"-"`
+
+	last int // the highest number given
+}
+
+// maxHistory bounds History.Versions.
 const maxHistory = 20
 
-// reloads is what a server remembers of its configurations. The zero value is ready.
-type reloads struct {
-	busy sync.Mutex // held by who changes the configuration
-
-	mu       sync.Mutex // guards what follows
-	versions []Version  // the newest last
-	last     int        // the number of the newest
-	checks   []reloadCheck
+// applied records that c is in force and differs by changes from the version before.
+func (h *History) applied(origin string, c Config, changes []Change) Version {
+	now := time.Now()
+	h.Failing, h.Succeeded = false, now
+	v := Version{Time: now, Origin: origin, Changes: changes, Outcome: OutcomeApplied, config: c}
+	if h.last > 0 && len(changes) == 0 {
+		v.Number, v.Outcome = h.Current, OutcomeUnchanged
+		return v
+	}
+	h.Current = h.last + 1
+	return h.add(v)
 }
 
-type reloadCheck struct {
-	name  string
-	check func(from, to Config) error
+// failed records an attempt that failed. The same failure again only changes the time of
+// the first, so that a caller that retries for ever does not displace the versions that
+// worked.
+func (h *History) failed(origin string, err error) Version {
+	h.Failing = true
+	now := time.Now()
+	if last := &h.Versions[len(h.Versions)-1]; last.Err == err.Error() && last.Origin == origin {
+		last.Time = now
+		return *last
+	}
+	return h.add(Version{Time: now, Origin: origin, Outcome: OutcomeFailed, Err: err.Error()})
 }
 
-// begin notes the configuration of the start.
-func (h *reloads) begin(c Config) {
-	h.add(Version{Time: time.Now(), Origin: "start", Outcome: OutcomeApplied, config: c})
-}
-
-// add numbers a version and keeps it.
-func (h *reloads) add(v Version) Version {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// add numbers a version, and forgets the oldest one that is not in force.
+func (h *History) add(v Version) Version {
 	h.last++
 	v.Number = h.last
-	h.versions = append(h.versions, v)
-	if extra := len(h.versions) - maxHistory; extra > 0 {
-		h.versions = slices.Delete(h.versions, 0, extra)
+	h.Versions = append(h.Versions, v)
+	if len(h.Versions) > maxHistory {
+		oldest := slices.IndexFunc(h.Versions, func(v Version) bool { return v.Number != h.Current })
+		h.Versions = slices.Delete(h.Versions, oldest, oldest+1)
 	}
 	return v
 }
 
-// check asks everybody who may refuse.
-func (h *reloads) check(from, to *Config) error {
-	h.mu.Lock()
-	checks := slices.Clone(h.checks)
-	h.mu.Unlock()
-	for _, c := range checks {
-		if err := c.ask(from.clone(), to.clone()); err != nil {
-			return fmt.Errorf("mux: %s refuses the configuration: %w", c.name, err)
-		}
+// config returns the configuration of a version that was in force.
+func (h *History) config(number int) (Config, error) {
+	at := slices.IndexFunc(h.Versions, func(v Version) bool { return v.Number == number })
+	switch {
+	case at < 0:
+		return Config{}, fmt.Errorf("version %d is not among the last %d", number, maxHistory)
+	case h.Versions[at].Outcome == OutcomeFailed:
+		return Config{}, fmt.Errorf("version %d was never in force", number)
 	}
-	return nil
-}
-
-// ask calls the check. One that panics has refused.
-func (c reloadCheck) ask(from, to Config) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("panic: %v", v)
-		}
-	}()
-	return c.check(from, to)
-}
-
-// History returns the last 20 configurations that were in force or were to be, the newest last.
-func (s *Server) History() []Version {
-	s.reloads.mu.Lock()
-	defer s.reloads.mu.Unlock()
-	return slices.Clone(s.reloads.versions)
-}
-
-// Rollback puts the configuration of an earlier version in force again, as [Server.Reload] does. It fails for a
-// number that is not in the history, and for one that never was in force.
-func (s *Server) Rollback(number int, origin string) (Version, error) {
-	for _, v := range s.History() {
-		switch {
-		case v.Number != number:
-		case v.Outcome == OutcomeFailed:
-			return Version{}, fmt.Errorf("mux: version %d was never in force: %s", number, v.Err)
-		default:
-			return s.reload(v.config.clone(), fmt.Sprintf("rollback to version %d by %s", number, origin))
-		}
-	}
-	return Version{}, fmt.Errorf("mux: version %d is not in the history", number)
+	return h.Versions[at].config, nil
 }

@@ -134,13 +134,6 @@ func (l *acceptLedger) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// began returns when the first connection was booked, from which the pools number their seconds.
-func (l *acceptLedger) began() interval {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return interval{l.conns.after[0], l.conns.before[0]}
-}
-
 // bounds is booked.bounds of the connections.
 func (l *acceptLedger) bounds(began interval, from, to int) (least, most float64) {
 	l.mu.Lock()

@@ -65,7 +65,7 @@ func (s loadService) UnaryCall(_ context.Context, r *testpb.SimpleRequest) (*tes
 // knownLoad is a server under the known load.
 type knownLoad struct {
 	*running
-	began   interval           // when the server was made, from which the books number their seconds
+	began   interval           // when the server was made, from which its statistics number their seconds
 	ledgers map[string]*ledger // by the tag of the book
 	accepts *acceptLedger
 }
@@ -170,11 +170,9 @@ func (l *knownLoad) checkRates(t *testing.T) {
 			return ledger.bounds(l.began, from, now)
 		})
 	}
-	began := l.accepts.began()
-	stats, now = l.sample(began)
 	got := stats.Pools[string(pool.Sniffing)] // Where every connection is from its accept on.
 	nearRates(t, "connections", got.AcceptedPerSecond, got.AcceptedPerMinute, now, func(from int) (least, most float64) {
-		return l.accepts.bounds(began, from, now)
+		return l.accepts.bounds(l.began, from, now)
 	})
 }
 

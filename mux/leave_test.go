@@ -51,6 +51,7 @@ const maxStream = 1<<31 - 1
 // TestTwoStepGoAway: in a drain, an HTTP/2 client is first told that there will be an end, then which stream was the last; what
 // it sends in between is served.
 func TestTwoStepGoAway(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		conn := s.dial(t, "h2")
 		c := newH2Client(t, conn, conn)
@@ -91,6 +92,7 @@ func aged(age, grace time.Duration) mux.Option {
 
 // TestAgeEndsIdle: a connection that is idle when it has reached its age is ended, too, in the words of its protocol.
 func TestAgeEndsIdle(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		events := observe(t, s.Server)
 		one := s.dial(t, "http/1.1")
@@ -107,13 +109,14 @@ func TestAgeEndsIdle(t *testing.T) {
 			t.Errorf("the end of the HTTP/1.1 connection: %v", err)
 		}
 		for _, p := range []protocols.Protocol{protocols.HTTP1, protocols.HTTP2} {
-			eventually(t, "closed for its age", func() bool { return events.count(pool.EventRemoved, p, pool.ReasonAge) == 1 })
+			eventually(t, "closed for its age", func() bool { return events.count(pool.EventRemoved, p, "max_age") == 1 })
 		}
 	}, aged(100*time.Millisecond, time.Hour))
 }
 
 // TestAgeGrace: what is in flight gets the grace and no more.
 func TestAgeGrace(t *testing.T) {
+	t.Parallel()
 	ended := make(chan error, 2)
 	s := start(t, false, aged(50*time.Millisecond, 200*time.Millisecond), mux.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
@@ -149,7 +152,7 @@ func TestTooManyResets(t *testing.T) {
 	if len(codes) != 1 || codes[0] != http2.ErrCodeEnhanceYourCalm {
 		t.Errorf("GOAWAY %v", codes)
 	}
-	eventually(t, "closed for it", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, pool.ReasonFlood) == 1 })
+	eventually(t, "closed for it", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
 }
 
 // TestDrainContext: whoever serves a connection for long learns that it is to leave: an HTTP handler, a custom

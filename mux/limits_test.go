@@ -60,6 +60,7 @@ func TestHTTP1Limit(t *testing.T) {
 
 // TestHTTP2Limit: each request on a connection too many gets a 503, until GOAWAY.
 func TestHTTP2Limit(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		url := s.scheme() + "://" + s.addr + "/echo"
 		if resp, err := s.client(t, 2).Get(url); err != nil || resp.StatusCode != http.StatusOK {
@@ -105,6 +106,7 @@ func TestGRPCLimit(t *testing.T) {
 // TestTotalLimit: above the total, HTTP/1.1 gets its 503, and a gRPC client that
 // connects without a call finds no server and backs off.
 func TestTotalLimit(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		s.hold(t)
 		conn := s.dial(t)
@@ -182,7 +184,7 @@ func TestWebSocketLimit(t *testing.T) {
 			t.Errorf("gRPC beside it: %v", err)
 		}
 
-		s.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"websocket": 1}})
+		s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
 		codes := make(chan websocket.StatusCode, len(open))
 		ctx, cancel := context.WithCancel(t.Context())
 		for _, c := range open {

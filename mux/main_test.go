@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"flag"
 	"io"
 	"log/slog"
 	"math/big"
@@ -27,7 +28,19 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// atOnce is how many tests run in parallel unless -parallel says otherwise. They wait most
+// of the time, so there are more of them than processors.
+const atOnce = "8"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(atOnce); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // authority issues certificates for tests. It is ECDSA throughout, because
 // hundreds of RSA handshakes under the race detector take their time.

@@ -23,7 +23,7 @@ import (
 const (
 	memoryConns  = 1000
 	memoryRounds = 5
-	mostMemory   = 300 // bytes a connection
+	mostMemory   = 400 // bytes a connection
 )
 
 // TestMemory: an idle connection that has had a request costs at most so many bytes of heap more than the

@@ -9,12 +9,31 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // Option is one thing that [New] is told.
-type Option func(*Server)
+type Option func(*options)
+
+// options are what options set. They do not change once [New] returns.
+type options struct {
+	initial          Config // in force at the start
+	logger           *slog.Logger
+	accessLog        *slog.Logger // nil: none
+	handler          http.Handler
+	webSocketHandler http.Handler
+	registerGRPC     func(GRPCRegistrar)
+	grpcOptions      []grpc.ServerOption
+	tlsConfig        *tls.Config
+	healthPaths      bool
+	listen           func(context.Context, string) (net.Listener, error)
+}
+
+func defaultOptions() options {
+	return options{initial: DefaultConfig(), handler: http.NotFoundHandler(), healthPaths: true, listen: listeners.Listen}
+}
 
 // GRPCRegistrar is what gRPC services are registered with. It is enough for
 // generated code and for reflection.Register.
@@ -30,18 +49,15 @@ type WebSocketHandler = websocket.Handler
 //
 // A field that is not touched keeps its default, and a zero that is written is a zero.
 func Configure(edit func(*Config)) Option {
-	return func(s *Server) { edit(&s.initial) }
+	return func(o *options) { edit(&o.initial) }
 }
 
 // WithHandler sets the handler of HTTP requests that are neither gRPC nor a
 // health probe. Default, and for nil: 404 for everything.
-//
-// The header of an HTTP/1.1 response is given its Date in the handler's own map, for the moment in which the response begins. So
-// no other goroutine may read that map at this moment, which net/http alone would allow.
 func WithHandler(h http.Handler) Option {
-	return func(s *Server) {
+	return func(o *options) {
 		if h != nil {
-			s.handler = h
+			o.handler = h
 		}
 	}
 }
@@ -56,17 +72,17 @@ func WithHandler(h http.Handler) Option {
 // What clients are told in SETTINGS is the configuration's, so an option that
 // changes a window or lowers a limit there is an error at the start, which names the key to set instead.
 // Default: no service; calls are answered UNIMPLEMENTED.
-func WithGRPC(register func(GRPCRegistrar), options ...grpc.ServerOption) Option {
-	return func(s *Server) { s.registerGRPC, s.grpcOptions = register, options }
+func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
+	return func(o *options) { o.registerGRPC, o.grpcOptions = register, opts }
 }
 
 // WithWebSocket sets a handler for WebSocket handshakes on every path. To serve
 // WebSockets on some paths only, mount [WebSocket] in the HTTP handler
 // instead. Default: handshakes are requests like any other.
 func WithWebSocket(h WebSocketHandler) Option {
-	return func(s *Server) {
+	return func(o *options) {
 		if h != nil {
-			s.webSocketHandler = WebSocket(h)
+			o.webSocketHandler = WebSocket(h)
 		}
 	}
 }
@@ -75,7 +91,7 @@ func WithWebSocket(h WebSocketHandler) Option {
 // handshake, and ListenAndServe likewise for listeners whose configuration does not say how. Where
 // the configuration names no protocols, h2 and http/1.1 are offered by ALPN.
 func WithTLS(c *tls.Config) Option {
-	return func(s *Server) {
+	return func(o *options) {
 		if c == nil {
 			return
 		}
@@ -83,28 +99,28 @@ func WithTLS(c *tls.Config) Option {
 		if len(c.NextProtos) == 0 {
 			c.NextProtos = []string{"h2", "http/1.1"}
 		}
-		s.tlsConfig = c
+		o.tlsConfig = c
 	}
 }
 
 // WithLogger sets where the server logs. What a peer causes stands at Debug.
 // Default: [slog.Default].
 func WithLogger(l *slog.Logger) Option {
-	return func(s *Server) { s.logger = l }
+	return func(o *options) { o.logger = l }
 }
 
 // WithoutHealthPaths leaves /livez and /readyz to the HTTP handler. By default
 // the server answers them itself.
 func WithoutHealthPaths() Option {
-	return func(s *Server) { s.healthPaths = false }
+	return func(o *options) { o.healthPaths = false }
 }
 
 // WithListen sets what opens the sockets of the configured listeners, by their address: for sockets that
 // the process was given by a service manager or by its predecessor. Default: [listeners.Listen].
 func WithListen(listen func(ctx context.Context, address string) (net.Listener, error)) Option {
-	return func(s *Server) {
+	return func(o *options) {
 		if listen != nil {
-			s.listen = listen
+			o.listen = listen
 		}
 	}
 }

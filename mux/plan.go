@@ -10,48 +10,47 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// How a key takes effect while the server runs. Each key says it at its field, by the tag apply.
+// The values of Change.Apply: how a key takes effect while the server runs. The tag apply
+// of the key's field has it.
 const (
-	ApplyRuntime = "runtime" // at once, for what is open where that means something
-	ApplyRestart = "restart" // by another listener or server for new connections, while those of the old one end by themselves
+	ApplyRuntime = "runtime" // at once, for open connections too where the key applies to them
+	ApplyRestart = "restart" // new connections get a new listener or server; old ones end by themselves
 )
 
 // Change is one key that differs between two configurations.
 type Change struct {
-	// Path is the key, as in http1.max_age and listeners[0].tls.mode.
+	// Path is the key, such as http1.max_age or listeners[0].tls.mode.
 	Path string `json:"path"`
-	// Old and New are the values, empty where the listener is not there. Secrets are hidden.
+	// Old and New are the values. Old is empty for a new listener, New for one that is
+	// removed. Secrets are hidden.
 	Old string `json:"old"`
 	New string `json:"new"`
-	// Apply is ApplyRuntime or ApplyRestart, and How says what that means for this key.
+	// Apply is ApplyRuntime or ApplyRestart, and How a sentence on its effect for this
+	// key.
 	Apply string `json:"apply"`
 	How   string `json:"how"`
 }
 
-// Plan is what differs between the configuration in force and another one.
-type Plan struct {
-	Changes []Change `json:"changes"`
-}
-
-// planOf compares two configurations.
-func planOf(from, to *Config) Plan {
+// planOf returns the differences between two configurations.
+func planOf(from, to *Config) []Change {
 	p := new(planner)
 	p.compareListeners(from.Listeners, to.Listeners)
 	fv, tv := reflect.ValueOf(*from), reflect.ValueOf(*to)
 	for i := range fv.NumField() {
 		f := fv.Type().Field(i)
-		if name := f.Tag.Get("yaml"); name != listenersKey {
+		if name := f.Tag.Get("yaml"); name != listenersKey && name != "-" {
 			p.compare(name, "", fv.Field(i), tv.Field(i))
 		}
 	}
-	return Plan{p.changes}
+	return p.changes
 }
 
 const listenersKey = "listeners"
 
 type planner struct{ changes []Change }
 
-// compareListeners compares by address: a listener that moves to another address is another listener.
+// compareListeners pairs listeners by address: a listener at another address is a new
+// one.
 func (p *planner) compareListeners(from, to []listeners.Config) {
 	find := func(in []listeners.Config, address string) int {
 		return slices.IndexFunc(in, func(c listeners.Config) bool { return c.Address == address })
@@ -75,16 +74,13 @@ func (p *planner) compareListeners(from, to []listeners.Config) {
 	}
 }
 
-// shown returns a listener's configuration as it takes effect and without secrets.
+// shown returns a listener's configuration with its defaults resolved and without
+// secrets.
 func shown(c listeners.Config) listeners.Config {
-	c.Protocols = c.EffectiveProtocols()
-	c.ProxyProtocol.Mode = c.ProxyProtocol.EffectiveMode()
-	c.TLS.Mode = c.TLS.EffectiveMode()
-	c.TLS = c.TLS.Redacted()
-	return c
+	return c.Shown()
 }
 
-// compareSecrets finds the changes of what shown hides.
+// compareSecrets finds changes of the values that shown hides.
 func (p *planner) compareSecrets(path string, from, to listeners.Config) {
 	for _, secret := range []struct{ key, from, to string }{
 		{"cert", from.TLS.Cert, to.TLS.Cert},
@@ -100,7 +96,7 @@ func (p *planner) compareSecrets(path string, from, to listeners.Config) {
 	}
 }
 
-// compare compares two values of one key, or of the keys below it.
+// compare compares two values of a key or of a section.
 func (p *planner) compare(path, apply string, from, to reflect.Value) {
 	if from.Kind() != reflect.Struct {
 		if !reflect.DeepEqual(from.Interface(), to.Interface()) {
@@ -120,7 +116,7 @@ func (p *planner) compare(path, apply string, from, to reflect.Value) {
 	}
 }
 
-// text shows a value.
+// text formats a value as in the configuration file.
 func text(v reflect.Value) string {
 	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
 		if b, err := m.MarshalText(); err == nil {
@@ -130,7 +126,7 @@ func text(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// how says what a change does.
+// how returns Change.How.
 func how(path, apply string) string {
 	switch {
 	case strings.HasPrefix(path, listenersKey):
@@ -142,9 +138,9 @@ func how(path, apply string) string {
 	}
 }
 
-// needsBackend reports whether the plan changes what the protocols' servers are made with.
-func (p Plan) needsBackend() bool {
-	return slices.ContainsFunc(p.Changes, func(c Change) bool {
+// needsBackend reports whether changes need new servers of the protocols.
+func needsBackend(changes []Change) bool {
+	return slices.ContainsFunc(changes, func(c Change) bool {
 		return c.Apply == ApplyRestart && !strings.HasPrefix(c.Path, listenersKey)
 	})
 }

@@ -133,6 +133,7 @@ func post(t *testing.T, s *server, version int, body io.Reader, length int64) {
 // TestSlowBody: an upload of declared length must keep its rate, one of any kind must move, and one
 // that moves may take as long as it likes.
 func TestSlowBody(t *testing.T) {
+	t.Parallel()
 	const never = time.Hour
 	for _, test := range []struct {
 		name   string
@@ -150,6 +151,7 @@ func TestSlowBody(t *testing.T) {
 		{"not bounded", protocols.ProgressConfig{}, 20 * time.Millisecond, 50, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			for version := 1; version <= 2; version++ {
 				outcomes := make(chan error, 1)
 				s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(test.config))
@@ -161,7 +163,7 @@ func TestSlowBody(t *testing.T) {
 				}
 				if test.slow {
 					tag := []protocols.Protocol{protocols.HTTP1, protocols.HTTP2}[version-1]
-					eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, tag, pool.ReasonSlowBody) > 0 })
+					eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, tag, "slow_body") > 0 })
 				}
 			}
 		})
@@ -170,6 +172,7 @@ func TestSlowBody(t *testing.T) {
 
 // TestStalledReader: who takes nothing of a response is cut off; who takes it slowly is not.
 func TestStalledReader(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	bothForms(t, func(t *testing.T, s *server) {
 		events := observe(t, s.Server)
@@ -178,13 +181,14 @@ func TestStalledReader(t *testing.T) {
 		if err := within(t, "the handler", outcomes); err == nil {
 			t.Error("256 MiB were written to a client that reads nothing")
 		}
-		eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP1, pool.ReasonStalled) == 1 })
+		eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP1, "write_stalled") == 1 })
 		eventually(t, "closed", func() bool { return s.active("http1") == 0 })
 	}, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 300 * time.Millisecond}))
 }
 
 // TestSlowReader: a client that takes a response slowly keeps its connection.
 func TestSlowReader(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: time.Second}))
 	conn := s.dial(t)
@@ -208,6 +212,7 @@ func TestSlowReader(t *testing.T) {
 
 // TestStalledStream: an HTTP/2 stream whose window stays shut is reset, and the other streams of its connection go on.
 func TestStalledStream(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
 	events := observe(t, s.Server)
@@ -243,11 +248,12 @@ func TestStalledStream(t *testing.T) {
 	if body := c.rest(3); body != "small" {
 		t.Errorf("the next stream: %q", body)
 	}
-	eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP2, pool.ReasonStalled) == 1 })
+	eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP2, "write_stalled") == 1 })
 }
 
 // TestStalledTail: the end of a response, whose handler is gone, does not wait for a shut window for ever.
 func TestStalledTail(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.WithHandler(movers(nil)), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
 	events := observe(t, s.Server)
 	conn := s.dial(t)
@@ -257,12 +263,13 @@ func TestStalledTail(t *testing.T) {
 	if code := c.goneAway(); code != http2.ErrCodeNo {
 		t.Errorf("GOAWAY %v", code)
 	}
-	eventually(t, "closed", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, pool.ReasonStalled) == 1 })
+	eventually(t, "closed", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, "write_stalled") == 1 })
 }
 
 // TestQuietStreams: a stream that has nothing to say for longer than the progress timeout is left alone,
 // in every protocol.
 func TestQuietStreams(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, mux.WithHandler(movers(outcomes)), mux.WithWebSocket(echoWebSocket),
 		impatient(protocols.ProgressConfig{MinBodyRate: 240, BodyGrace: 50 * time.Millisecond, ProgressTimeout: 100 * time.Millisecond}))
@@ -310,15 +317,15 @@ func TestTimeoutReasons(t *testing.T) {
 	half := s.dial(t)
 	send(t, half, "GET / HTTP/1.1\r\nHost: x\r\n")
 	eventually(t, "both are closed", func() bool {
-		return events.count(pool.EventRemoved, protocols.HTTP1, pool.ReasonIdle) == 1 &&
-			events.count(pool.EventRemoved, protocols.HTTP1, pool.ReasonHeader) == 1
+		return events.count(pool.EventRemoved, protocols.HTTP1, "idle_timeout") == 1 &&
+			events.count(pool.EventRemoved, protocols.HTTP1, "header_timeout") == 1
 	})
-	for _, reason := range []string{pool.ReasonIdle, pool.ReasonHeader} {
+	for _, reason := range []string{"idle_timeout", "header_timeout"} {
 		if n := events.count(pool.EventTimeout, protocols.HTTP1, reason); n != 1 {
 			t.Errorf("%s: %d timeouts", reason, n)
 		}
 	}
-	if got := s.Stats().Closed["http1"]; got[pool.ReasonIdle] != 1 || got[pool.ReasonHeader] != 1 {
+	if got := s.Stats().Closed["http1"]; got["idle_timeout"] != 1 || got["header_timeout"] != 1 {
 		t.Errorf("closed: %v", got)
 	}
 }

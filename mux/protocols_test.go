@@ -342,6 +342,7 @@ func TestByteByByte(t *testing.T) {
 
 // TestSilentAndGarbage: what matches nothing is closed and counted by its reason.
 func TestSilentAndGarbage(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		for reason, bytes := range map[string]string{
 			"silent":        "",

@@ -7,9 +7,8 @@ import (
 	"net/http"
 )
 
-// recorder is a ResponseWriter that remembers the status. It passes on
-// everything that net/http's own writers can do, so that handlers find what they
-// look for, sendfile included.
+// recorder is a ResponseWriter that remembers the status. It passes through what
+// net/http's own writers can do, so that handlers find it, sendfile included.
 type recorder struct {
 	http.ResponseWriter
 	code int   // 0 until the status is decided
@@ -17,11 +16,11 @@ type recorder struct {
 	conn *conn // of an HTTP/1.1 request; nil for others
 
 	handshake *handshake // of a WebSocket in HTTP/1.1; nil for other requests
-	asked     bool       // for the header of HTTP/1.1, of which net/http makes a copy then
 }
 
-// recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks whether
-// it can hijack or push must get the true answer. HTTP/2 needs to be watched by the stream.
+// recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks
+// whether it can hijack or push must get the true answer. HTTP/2 needs to be watched by
+// the stream.
 type (
 	recorder1 struct{ recorder }
 	recorder2 struct {
@@ -45,18 +44,15 @@ func (r *recorder) status() int {
 	return r.code
 }
 
-// decide fixes the status. The client of an HTTP/1.1 connection that is to leave is told now, because that may have
-// been decided since the request came.
+// decide fixes the status. The client of an HTTP/1.1 connection that is to leave is told
+// now, because that may have been decided since the request came.
 func (r *recorder) decide(code int) {
 	if r.code != 0 {
 		return
 	}
 	r.code = code
 	c := r.conn
-	if c == nil {
-		return
-	}
-	if code == http.StatusSwitchingProtocols {
+	if c == nil || code == http.StatusSwitchingProtocols {
 		return
 	}
 	if goesOn := r.handshake == nil || r.handshake.fail(c); !goesOn || c.isTold() {
@@ -64,46 +60,21 @@ func (r *recorder) decide(code int) {
 	}
 }
 
-// answer is decide for a response that begins now. It reports whether it has written the head itself.
-func (r *recorder) answer(code int) bool {
-	if r.code != 0 {
-		return false
-	}
-	r.decide(code)
-	if !r.asked {
-		return false // net/http would have to make a copy of the header.
-	}
-	h := r.ResponseWriter.Header()
-	if !r.conn.root.server.dates.set(h, r.conn.account.Tick()) {
-		return false
-	}
-	r.ResponseWriter.WriteHeader(code)
-	delete(h, dateField) // net/http has its copy, and the handler may keep this one for another response.
-	return true
-}
-
-// Header implements [http.ResponseWriter].
-func (r *recorder) Header() http.Header {
-	if r.conn != nil && !r.asked {
-		r.asked = true
-	}
-	return r.ResponseWriter.Header()
-}
-
 // Unwrap is for [http.ResponseController].
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// WriteHeader implements [http.ResponseWriter]. An informational status is not the answer yet (RFC 9110 section 15.2).
+// WriteHeader implements [http.ResponseWriter]. An informational status is not the answer
+// yet (RFC 9110 section 15.2).
 func (r *recorder) WriteHeader(code int) {
-	if (code >= http.StatusOK || code == http.StatusSwitchingProtocols) && r.answer(code) {
-		return
+	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
+		r.decide(code)
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	n, err := r.ResponseWriter.Write(p)
 	r.sent += int64(n)
 	return n, err
@@ -111,7 +82,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	n, err := io.WriteString(r.ResponseWriter, s)
 	r.sent += int64(n)
 	return n, err
@@ -119,7 +90,7 @@ func (r *recorder) WriteString(s string) (int, error) {
 
 // ReadFrom implements [io.ReaderFrom].
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	n, err := io.Copy(r.ResponseWriter, src)
 	r.sent += n
 	return n, err
@@ -130,12 +101,13 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 
 // FlushError is what [http.ResponseController] flushes by.
 func (r *recorder) FlushError() error {
-	r.answer(http.StatusOK)
+	r.decide(http.StatusOK)
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
-// WriteHeader implements [http.ResponseWriter]. Who has read enough of a body will not read the rest, as
-// net/http does it for [http.MaxBytesReader], which tells its own writers alone.
+// WriteHeader implements [http.ResponseWriter]. Behind a 413 the rest of the body is not
+// read: net/http closes the connection then, but [http.MaxBytesReader] tells only
+// net/http's own writers.
 func (r *recorder1) WriteHeader(code int) {
 	if code == http.StatusRequestEntityTooLarge && r.code == 0 {
 		r.Header().Set("Connection", "close")
@@ -143,8 +115,8 @@ func (r *recorder1) WriteHeader(code int) {
 	r.recorder.WriteHeader(code)
 }
 
-// Hijack implements [http.Hijacker]. Who takes the connection over before there was an
-// answer gives it himself, and what follows is another protocol.
+// Hijack implements [http.Hijacker]. A handler that hijacks before it has answered
+// switches to another protocol.
 func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if h := r.handshake; h != nil && !h.succeed(r.conn) {
 		return nil, nil, errNoPlace

@@ -17,6 +17,7 @@ import (
 // TestAgeDuringRequest: a connection that reaches its age while a request is being answered says so in the answer,
 // or serves the next request. It must not just vanish behind an answer that promised it would stay.
 func TestAgeDuringRequest(t *testing.T) {
+	t.Parallel()
 	begun, finish := make(chan struct{}, 1), make(chan struct{})
 	s := start(t, false, aged(50*time.Millisecond, time.Hour), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		begun <- struct{}{}
@@ -77,6 +78,7 @@ func TestMaxRequestsUpgradedH2C(t *testing.T) {
 
 // TestAgeOfUpgradedH2C: it is HTTP/2's age that an upgraded connection has, and GOAWAY tells of it.
 func TestAgeOfUpgradedH2C(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
 		c.HTTP1.MaxAge = 0
 		c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace = 100*time.Millisecond, 200*time.Millisecond

@@ -17,6 +17,7 @@ import (
 
 // TestStalledBesideUnread: one stream whose handler does not read a body does not excuse all the others.
 func TestStalledBesideUnread(t *testing.T) {
+	t.Parallel()
 	outcomes, finish := make(chan error, 1), make(chan struct{})
 	defer sync.OnceFunc(func() { close(finish) })()
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}),
@@ -48,6 +49,7 @@ func TestStalledBesideUnread(t *testing.T) {
 
 // TestStalledBesideSmall: a stream whose window stays shut is ended, also while its client asks for other things.
 func TestStalledBesideSmall(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
 	conn := s.dial(t)

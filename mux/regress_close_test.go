@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -64,6 +65,7 @@ func (s *server) noStepLate(t *testing.T) {
 
 // TestCloseAtOnce: Close waits for no limit to run out, and what it cuts is counted once.
 func TestCloseAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, tt := range unrecognised {
 		t.Run(tt.name, func(t *testing.T) {
 			s := waiting(t, tt.bytes, tt.tls, func(*mux.Config) {})
@@ -83,14 +85,17 @@ func TestCloseAtOnce(t *testing.T) {
 	}
 }
 
-// TestForceAtOnce: Force ends a drain as soon as Close would.
+// TestForceAtOnce: the end of its context ends a drain as soon as Close would.
 func TestForceAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, tt := range unrecognised {
 		t.Run(tt.name, func(t *testing.T) {
 			s := waiting(t, tt.bytes, tt.tls, func(c *mux.Config) { c.Drain.Delay = time.Hour; c.Drain.Timeout = 2 * time.Hour })
-			done := s.drain(t.Context())
+			ctx, force := context.WithCancel(t.Context())
+			defer force()
+			done := s.drain(ctx)
 			eventually(t, "draining", func() bool { return s.Phase() == lifecycle.PhaseDraining })
-			s.Force()
+			force()
 			got := within(t, "the drain", done)
 			if !errors.Is(got.err, lifecycle.ErrForced) {
 				t.Errorf("drain: %v, want ErrForced", got.err)

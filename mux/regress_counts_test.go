@@ -48,6 +48,7 @@ var rejections = []struct {
 // TestRejectedOnce: a connection that is refused, given up or cut is counted once,
 // for one reason, and the server's end adds nothing.
 func TestRejectedOnce(t *testing.T) {
+	t.Parallel()
 	for _, tt := range rejections {
 		t.Run(tt.name, func(t *testing.T) {
 			edit := tt.edit

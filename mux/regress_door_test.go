@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 // TestStreamHandshakeBeforeTold: a WebSocket over HTTP/2 that a client opens before it is told to leave.
 func TestStreamHandshakeBeforeTold(t *testing.T) {
+	t.Parallel()
 	if !inOwnProcess(t) {
 		return
 	}
@@ -27,7 +29,9 @@ func TestStreamHandshakeBeforeTold(t *testing.T) {
 		c.header(1)
 		all = append(all, c)
 	}
-	done := s.drain(t.Context())
+	ctx, force := context.WithCancel(t.Context())
+	defer force()
+	done := s.drain(ctx)
 	eventually(t, "telling", func() bool {
 		c, err := net.Dial("tcp", s.addr)
 		if err == nil {
@@ -45,12 +49,13 @@ func TestStreamHandshakeBeforeTold(t *testing.T) {
 			t.Errorf("client %d, which was not told before: status %s", i, got)
 		}
 	}
-	s.Force()
+	force()
 	<-done
 }
 
 // TestProxyHeaderAtDrain: a PROXY header in progress.
 func TestProxyHeaderAtDrain(t *testing.T) {
+	t.Parallel()
 	l, err := listeners.NewProxyListener(listen(t), listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
@@ -78,6 +83,7 @@ func TestProxyHeaderAtDrain(t *testing.T) {
 
 // TestServeMeetsShutdown: Serve and Shutdown at the same moment.
 func TestServeMeetsShutdown(t *testing.T) {
+	t.Parallel()
 	for i := range 150 {
 		m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 		var wg sync.WaitGroup
@@ -110,6 +116,7 @@ func TestServeMeetsShutdown(t *testing.T) {
 
 // TestListenMeetsShutdown: ListenAndServe and Shutdown at the same moment.
 func TestListenMeetsShutdown(t *testing.T) {
+	t.Parallel()
 	for i := range 150 {
 		m := mux.New(mux.Configure(func(c *mux.Config) { noDelay(c); c.Listeners[0].Address = "127.0.0.1:0" }), mux.WithLogger(discard))
 		var wg sync.WaitGroup

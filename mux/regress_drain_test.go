@@ -201,6 +201,7 @@ func TestDrainCutsStalledHandshake(t *testing.T) {
 // TestDrainWithoutTaker: a custom listener that nobody accepts from holds nothing up, though
 // more connections wait for it than it has places.
 func TestDrainWithoutTaker(t *testing.T) {
+	t.Parallel()
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 	m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
 	s := serve(t, m)

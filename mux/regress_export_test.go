@@ -7,7 +7,7 @@ import "net"
 func (s *Server) NativeConns() int {
 	n := 0
 	grpcConns.Range(func(_, c any) bool {
-		if c.(*conn).root.server == s {
+		if c.(*conn).root.books == s.books {
 			n++
 		}
 		return true
@@ -21,16 +21,13 @@ func (s *Server) ServeOptional(l net.Listener) error {
 		return err
 	}
 	e := &endpoint{sockets: []net.Listener{l}, optional: true, allow: allowAll, brought: true}
-	s.serveEndpoints(e)
-	return s.waitServed(func() []*endpoint { return []*endpoint{e} })
+	return s.serve(func() []*endpoint { return []*endpoint{e} })
 }
 
 // FailListener makes the configured listener i fail for good.
 func (s *Server) FailListener(i int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.endpoints[i].sockets[0].Close()
+	return s.topology.configured()[i].sockets[0].Close()
 }
 
 // Backends returns how many generations of servers there are.
-func (s *Server) Backends() int { return len(s.allBackends()) }
+func (s *Server) Backends() int { return len(s.topology.allBackends()) }

@@ -3,6 +3,7 @@ package mux_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,7 +30,10 @@ import (
 // TestHammer: everything at once, with times that run out all the time. It looks for races, panics, hangs and drift.
 func TestHammer(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
-		t.Run(fmt.Sprint(withTLS), func(t *testing.T) { hammer(t, withTLS) })
+		t.Run(fmt.Sprint(withTLS), func(t *testing.T) {
+			t.Parallel()
+			hammer(t, withTLS)
+		})
 	}
 }
 
@@ -247,6 +251,14 @@ func hammer(t *testing.T, withTLS bool) {
 			})
 		}
 	}
+	limit := func(total, perAddress, http1, http2, grpc, webSocket int) {
+		c := m.Config()
+		c.Limits.MaxConnections, c.Limits.PerAddress = total, perAddress
+		c.HTTP1.MaxConnections, c.HTTP2.MaxConnections, c.GRPC.MaxConnections, c.WebSocket.MaxConnections = http1, http2, grpc, webSocket
+		if _, err := m.Reload(c, "test"); err != nil && !errors.Is(err, mux.ErrNotServing) {
+			t.Error(err)
+		}
+	}
 	loop(func() {
 		_ = m.Stats()
 		_ = m.Connections()
@@ -254,11 +266,11 @@ func hammer(t *testing.T, withTLS bool) {
 		time.Sleep(5 * time.Millisecond)
 	})
 	loop(func() {
-		m.SetLimits(pool.Limits{Total: 100, PerAddress: rand.IntN(2) * 60, PerTag: map[pool.Tag]int{"websocket": rand.IntN(4), "http1": rand.IntN(40), "http2": rand.IntN(10), "grpc": rand.IntN(3)}})
+		limit(100, rand.IntN(2)*60, rand.IntN(40), rand.IntN(10), rand.IntN(3), rand.IntN(4))
 		time.Sleep(10 * time.Millisecond)
 	})
 	wg.Wait()
-	m.SetLimits(pool.Limits{})
+	limit(0, 0, 0, 0, 0, 0)
 	done := make(chan error, 1)
 	go func() { done <- m.Shutdown(context.Background()) }()
 	select {

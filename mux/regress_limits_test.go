@@ -19,6 +19,7 @@ import (
 
 // TestWaitOnTwoListeners: back-pressure refuses nobody, however many listeners there are.
 func TestWaitOnTwoListeners(t *testing.T) {
+	t.Parallel()
 	ports := startOn(t, false, []listeners.Config{{}, {}}, limits(func(c *mux.Config) {
 		c.Limits.MaxConnections = 1
 		c.Limits.OnLimit = pool.Wait
@@ -79,16 +80,16 @@ func (s *server) counts() map[string]int64 {
 
 // TestLimitSetTwice: the same limit set twice closes no more than is too many.
 func TestLimitSetTwice(t *testing.T) {
+	t.Parallel()
 	s := start(t, false)
 	codes := make(chan websocket.StatusCode, 10)
 	var open []*websocket.Conn
 	for range 10 {
 		open = append(open, s.webSocket(t))
 	}
-	lower := pool.Limits{PerTag: map[pool.Tag]int{"websocket": 5}}
-	s.SetLimits(lower)
-	s.SetLimits(lower)
-	s.SetLimits(lower)
+	for i := range 3 {
+		s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections, c.Limits.PerAddress = 5, 100+i })
+	}
 	for _, c := range open {
 		go func() {
 			_, _, err := c.Read(t.Context())
@@ -132,6 +133,7 @@ func TestForeignWebSocketLimit(t *testing.T) {
 
 // TestObserverAtClose: an observer may ask the server, also when the drain drops what a custom listener has queued.
 func TestObserverAtClose(t *testing.T) {
+	t.Parallel()
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 	m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-")) // Nobody accepts.
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 )
 
 // TestRequestIDs: two requests that one connection has at a time have two ids, each by its number.
@@ -48,7 +47,7 @@ func TestCloseReasons(t *testing.T) {
 	slow := s.dial(t)
 	send(t, slow, "GE")
 	eventually(t, "given up", func() bool { return s.Stats().Pools["sniffing"].Closed == 1 })
-	if got := s.Stats().Closed["sniffing"]; got[pool.ReasonSniff] != 1 {
+	if got := s.Stats().Closed["sniffing"]; got["sniff_timeout"] != 1 {
 		t.Errorf("not recognised in time: %v", got)
 	}
 	s.hold(t)
@@ -56,7 +55,7 @@ func TestCloseReasons(t *testing.T) {
 		t.Fatal(got)
 	}
 	eventually(t, "refused", func() bool { return s.Stats().Pools["refused"].Closed == 1 })
-	if got := s.Stats().Closed["refused"]; got[pool.ReasonRefused] != 1 {
+	if got := s.Stats().Closed["refused"]; got["refused"] != 1 {
 		t.Errorf("refused: %v", got)
 	}
 	secure := start(t, true)
@@ -67,7 +66,7 @@ func TestCloseReasons(t *testing.T) {
 	defer conn.Close()
 	send(t, conn, "\x16\x03\x01\x00\x05hello")
 	eventually(t, "failed", func() bool { return len(secure.Stats().Closed["sniffing"]) == 1 })
-	if got := secure.Stats().Closed["sniffing"]; got[pool.ReasonTLS] != 1 {
+	if got := secure.Stats().Closed["sniffing"]; got["tls_handshake"] != 1 {
 		t.Errorf("a broken handshake: %v", got)
 	}
 }

@@ -23,6 +23,7 @@ func (endlessZeros) Read(p []byte) (int, error) { return len(p), nil }
 // TestSteadyHTTP2Download: a download by io.Copy, which a client takes at 1 MB/s
 // without a pause, must outlive the progress timeout.
 func TestSteadyHTTP2Download(t *testing.T) {
+	t.Parallel()
 	const size = 4 << 20
 	outcomes := make(chan error, 1)
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 400 * time.Millisecond}),
@@ -51,6 +52,7 @@ func TestSteadyHTTP2Download(t *testing.T) {
 
 // TestSlowHTTP2Window: a client that takes a KiB every 20 ms, which moves all the time, is not one that has stopped.
 func TestSlowHTTP2Window(t *testing.T) {
+	t.Parallel()
 	outcomes := make(chan error, 1)
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 500 * time.Millisecond}),
 		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -110,6 +112,7 @@ func TestUnreadBody(t *testing.T) {
 // TestHijackedQuiet: a connection that a handler has taken over, and serves before it returns as a proxy
 // of upgrades does, is no upload.
 func TestHijackedQuiet(t *testing.T) {
+	t.Parallel()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -127,6 +130,7 @@ func TestHijackedQuiet(t *testing.T) {
 		"WebSocket as the first":  handshake,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := start(t, false, mux.WithHandler(handler), impatient(protocols.ProgressConfig{ProgressTimeout: 150 * time.Millisecond}))
 			conn := s.dial(t)
 			r := bufio.NewReader(conn)
@@ -150,6 +154,7 @@ func TestHijackedQuiet(t *testing.T) {
 // TestSlowSharedCall: a unary call on the shared transport whose message comes slowly is
 // no response that the client does not take.
 func TestSlowSharedCall(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 300 * time.Millisecond}),
 		mux.Configure(func(c *mux.Config) { c.GRPC.Transport = protocols.TransportShared }))
 	conn := s.dial(t)

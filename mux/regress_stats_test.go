@@ -119,11 +119,13 @@ func TestAbortedResponse(t *testing.T) {
 
 // TestTimersAreObservable: each time that runs out is an event with its reason.
 func TestTimersAreObservable(t *testing.T) {
+	t.Parallel()
 	short := mux.Configure(func(c *mux.Config) {
 		c.HTTP2.IdleTimeout, c.GRPC.MaxIdle = 200*time.Millisecond, 200*time.Millisecond
 		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 0, 0
 	})
 	t.Run("HTTP/2 idle", func(t *testing.T) {
+		t.Parallel()
 		s := start(t, false, short)
 		events := observe(t, s.Server)
 		resp, err := s.client(t, 2).Get("http://" + s.addr + "/echo")
@@ -132,28 +134,30 @@ func TestTimersAreObservable(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		eventually(t, "closed", func() bool { return s.active("http2") == 0 })
-		if events.count(pool.EventTimeout, protocols.HTTP2, pool.ReasonIdle) != 1 {
+		if events.count(pool.EventTimeout, protocols.HTTP2, "idle_timeout") != 1 {
 			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 		}
 	})
 	t.Run("gRPC idle", func(t *testing.T) {
+		t.Parallel()
 		s := start(t, false, short)
 		events := observe(t, s.Server)
 		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
-		if events.count(pool.EventTimeout, protocols.GRPC, pool.ReasonIdle) != 1 {
+		if events.count(pool.EventTimeout, protocols.GRPC, "idle_timeout") != 1 {
 			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 		}
 	})
 	t.Run("gRPC age", func(t *testing.T) {
+		t.Parallel()
 		s := start(t, false, mux.Configure(func(c *mux.Config) { c.GRPC.MaxAge, c.GRPC.MaxAgeGrace = 200*time.Millisecond, 100*time.Millisecond }))
 		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
-		if s.Stats().Closed["grpc"][pool.ReasonAge] == 0 {
+		if s.Stats().Closed["grpc"]["max_age"] == 0 {
 			t.Errorf("closed %v", s.Stats().Closed)
 		}
 	})
@@ -163,6 +167,7 @@ func TestTimersAreObservable(t *testing.T) {
 	})
 	for _, p := range []protocols.Protocol{protocols.HTTP2, protocols.GRPC} {
 		t.Run(string(p)+" ping", func(t *testing.T) {
+			t.Parallel()
 			s := start(t, false, dead)
 			events := observe(t, s.Server)
 			conn := s.dial(t)
@@ -175,7 +180,7 @@ func TestTimersAreObservable(t *testing.T) {
 			}
 			eventually(t, "open", func() bool { return s.active(string(p)) == 1 })
 			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
-			if events.count(pool.EventTimeout, p, pool.ReasonPing) != 1 {
+			if events.count(pool.EventTimeout, p, "ping_timeout") != 1 {
 				t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 			}
 		})

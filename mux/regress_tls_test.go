@@ -23,6 +23,7 @@ type seen struct {
 // TestServeTLSListener: behind a TLS listener that the caller of Serve brought,
 // connections have their identity, their bytes are counted, and they leave the books.
 func TestServeTLSListener(t *testing.T) {
+	t.Parallel()
 	const size = 64 << 10
 	ca := newAuthority(t)
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithHandler(routes()),

@@ -69,6 +69,7 @@ func TestWebSocketQueuedAtDrain(t *testing.T) {
 
 // TestWebSocketBeforeTold: while clients are being told, one that has not been told yet may open a WebSocket.
 func TestWebSocketBeforeTold(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Spread = 4 * time.Second }))
 	const clients = 10
 	conns := make([]net.Conn, clients)
@@ -153,6 +154,7 @@ func TestNextRequestBehindEarlyResponse(t *testing.T) {
 
 // TestIdleHTTP2HearsLastStream: idle HTTP/2 connections hear both GOAWAYs.
 func TestIdleHTTP2HearsLastStream(t *testing.T) {
+	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		const clients = 40
 		var mu sync.Mutex
@@ -188,6 +190,7 @@ func TestIdleHTTP2HearsLastStream(t *testing.T) {
 
 // TestHandshakeAtDrain: a TLS handshake that is in progress when the listener closes is finished, and its request served.
 func TestHandshakeAtDrain(t *testing.T) {
+	t.Parallel()
 	s := start(t, true)
 	raw, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -249,6 +252,7 @@ func (c *halfConn) Write(p []byte) (int, error) {
 
 // TestWaitersAtDrain: with on_limit wait, a connection that waits in the kernel for room is served at a drain.
 func TestWaitersAtDrain(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
 		c.Limits.MaxConnections = 1
 		c.Limits.OnLimit = pool.Wait
@@ -272,6 +276,7 @@ func TestWaitersAtDrain(t *testing.T) {
 
 // TestSpreadBeyondTimeout: a spread that the timeout leaves no room for is made to fit: everybody is told, and what is idle is not cut.
 func TestSpreadBeyondTimeout(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
 		c.Drain.Spread = time.Hour
 		c.Drain.Timeout = 2 * time.Second
@@ -315,6 +320,7 @@ func TestHealthPerService(t *testing.T) {
 // TestLateIdleEndsAtDrain: a kept-alive connection whose response began before its client was told, and ended after, is
 // idle then. It does not hold the drain up.
 func TestLateIdleEndsAtDrain(t *testing.T) {
+	t.Parallel()
 	begun, end := make(chan struct{}), make(chan struct{})
 	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "part")

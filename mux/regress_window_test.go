@@ -22,6 +22,7 @@ import (
 // TestUploadBehindSlowHandlers: an upload whose client may not send, because handlers of the same connection
 // have not read what fills its window, is not too slow: the server is.
 func TestUploadBehindSlowHandlers(t *testing.T) {
+	t.Parallel()
 	outcomes, finish := make(chan error, 1), make(chan struct{})
 	defer sync.OnceFunc(func() { close(finish) })()
 	s := start(t, false, impatient(protocols.ProgressConfig{MinBodyRate: 1000, BodyGrace: 200 * time.Millisecond, ProgressTimeout: 500 * time.Millisecond}),
@@ -66,6 +67,7 @@ func TestUploadBehindSlowHandlers(t *testing.T) {
 // TestBusyWebSocketHandler: a peer that answers each ping at once is not dead, also where the answer stands behind a
 // message that the handler takes long over.
 func TestBusyWebSocketHandler(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
 		c.WebSocket.PingInterval, c.WebSocket.PongTimeout = 200*time.Millisecond, 200*time.Millisecond
 	}), mux.WithWebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
@@ -99,7 +101,7 @@ func TestBusyWebSocketHandler(t *testing.T) {
 	_, err := io.ReadFull(r, head)
 	if err != nil || head[0] != 0x81 {
 		t.Errorf("%x, %v: want the echo; ping timeouts: %d, closed %v", head, err,
-			events.count(pool.EventTimeout, protocols.WebSocket, pool.ReasonPing), s.Stats().Closed)
+			events.count(pool.EventTimeout, protocols.WebSocket, "ping_timeout"), s.Stats().Closed)
 	}
 }
 
@@ -175,6 +177,7 @@ func TestAddressLimitRecovers(t *testing.T) {
 
 // TestLimitOfStreamWebSockets: the excess is taken from the WebSockets that are in the pool.
 func TestLimitOfStreamWebSockets(t *testing.T) {
+	t.Parallel()
 	if !inOwnProcess(t) {
 		return
 	}
@@ -190,7 +193,7 @@ func TestLimitOfStreamWebSockets(t *testing.T) {
 			"sec-websocket-version", "13")
 		c.header(2*i + 1)
 	}
-	s.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"websocket": 1}})
+	s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
 	time.Sleep(time.Second)
 	if got := s.active("websocket"); got != 1 {
 		t.Errorf("%d WebSockets in the pool, of which there may be 1", got)

@@ -2,26 +2,32 @@ package mux_test
 
 import (
 	"bufio"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 )
 
-// configured serves a server by its configuration, which edit makes, with the test handlers.
+// configured serves the test handlers with the configuration that edit makes.
 func configured(t *testing.T, edit func(*mux.Config)) *server {
 	t.Helper()
 	m := mux.New(
@@ -52,7 +58,7 @@ func configured(t *testing.T, edit func(*mux.Config)) *server {
 	return s
 }
 
-// freeAddress returns an address that nobody listens on.
+// freeAddress returns an address without a listener.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l := listen(t)
@@ -72,12 +78,13 @@ func (s *server) reload(t *testing.T, edit func(*mux.Config)) mux.Version {
 	return v
 }
 
-// TestReloadPlan: what differs is found, key by key, with how it is applied, and no secret is shown.
+// TestReloadPlan: the plan has every key that differs and how it is applied, and no
+// secrets.
 func TestReloadPlan(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	c := s.Config()
 	address := c.Listeners[0].Address
-	if p, err := s.Plan(c); err != nil || len(p.Changes) != 0 {
+	if p, err := s.Plan(c); err != nil || len(p) != 0 {
 		t.Errorf("no change: %v, %v", p, err)
 	}
 	c.HTTP1.MaxAge = time.Minute
@@ -91,7 +98,7 @@ func TestReloadPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(map[string]string)
-	for _, change := range p.Changes {
+	for _, change := range p {
 		got[change.Path] = change.Old + " -> " + change.New + " " + change.Apply
 		if change.How == "" {
 			t.Errorf("%s: how?", change.Path)
@@ -125,7 +132,8 @@ func TestReloadPlan(t *testing.T) {
 	}
 }
 
-// TestReloadRuntime: limits and times change for what is open, and nobody is refused or sent away.
+// TestReloadRuntime: limits and times change for open connections, and no connection is
+// refused or closed.
 func TestReloadRuntime(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	conn := s.dial(t)
@@ -150,7 +158,7 @@ func TestReloadRuntime(t *testing.T) {
 			t.Errorf("request %d of 3: Connection: close %v", i+2, resp.Close)
 		}
 	}
-	if got := s.DrainConfig().Spread; got != time.Millisecond {
+	if got := s.Config().Drain.Spread; got != time.Millisecond {
 		t.Errorf("drain.spread %v", got)
 	}
 	if v := s.reload(t, func(*mux.Config) {}); v.Outcome != mux.OutcomeUnchanged {
@@ -158,9 +166,10 @@ func TestReloadRuntime(t *testing.T) {
 	}
 }
 
-// TestReloadServers: what the protocols' servers are made with changes for new connections, and the old ones
-// end by themselves: a stream that is open lives on.
+// TestReloadServers: new connections get servers with the new settings. Old connections
+// end by themselves, and an open stream goes on.
 func TestReloadServers(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.GRPC.MaxRecvBytes = 1000 })
 	old := testpb.NewTestServiceClient(s.grpcClient(t))
 	stream, err := old.FullDuplexCall(t.Context())
@@ -208,9 +217,10 @@ func TestReloadServers(t *testing.T) {
 	eventually(t, "the old servers are gone", func() bool { return s.Backends() == 1 })
 }
 
-// TestReloadAddress: a new address is served before the old one is released, what is in flight there ends
-// by itself, and idle connections are closed.
+// TestReloadAddress: a new address is served before the old one is released. Requests in
+// flight at the old address end by themselves, and idle connections are closed.
 func TestReloadAddress(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(*mux.Config) {})
 	idle := s.dial(t)
 	r := bufio.NewReader(idle)
@@ -241,8 +251,10 @@ func TestReloadAddress(t *testing.T) {
 	})
 }
 
-// TestReloadKeepsSocket: while the listener's settings change over and over, no connection is refused or lost.
+// TestReloadKeepsSocket: no connection is refused or lost while the listener's settings
+// change many times.
 func TestReloadKeepsSocket(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) { c.Drain.Spread = 20 * time.Millisecond })
 	var stop atomic.Bool
 	failed := make(chan error, 4)
@@ -274,7 +286,7 @@ func TestReloadKeepsSocket(t *testing.T) {
 	eventually(t, "one generation is left", func() bool { return s.Backends() == 1 })
 }
 
-// oneRequest makes a request on a connection of its own.
+// oneRequest makes a request on a new connection.
 func oneRequest(addr string) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -295,20 +307,25 @@ func oneRequest(addr string) error {
 	return nil
 }
 
-// TestReloadFails: a change that fails at any point leaves everything as it was.
+// TestReloadFails: a failed change leaves everything as it was.
 func TestReloadFails(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	taken := listen(t)
 	defer taken.Close()
 	refusal := errors.New("not on a Friday")
-	s.OnReload("the operator", func(_, to mux.Config) error {
+	var opened, closed int
+	s.OnReload(func(_, _ mux.Config) (mux.ReloadPart, error) {
+		opened++
+		return mux.ReloadPart{Undo: func() { closed++ }, Commit: func() { t.Error("committed") }}, nil
+	})
+	s.OnReload(func(_, to mux.Config) (mux.ReloadPart, error) {
 		if to.HTTP1.MaxConnections == 13 {
-			return refusal
+			return mux.ReloadPart{}, refusal
 		}
 		if to.HTTP1.MaxConnections == 14 {
 			panic("fourteen")
 		}
-		return nil
+		return mux.ReloadPart{}, nil
 	})
 	before := s.Config()
 	free := freeAddress(t)
@@ -345,21 +362,25 @@ func TestReloadFails(t *testing.T) {
 			_ = l.Close()
 		}
 	}
+	if opened != 4 || closed != opened {
+		t.Errorf("a function of OnReload was asked %d times and undone %d times", opened, closed)
+	}
 }
 
-// TestHistory: the last 20 versions are kept, and each that was in force can be again.
+// TestHistory: the last 20 versions are kept, and a rollback puts one of them in force
+// again.
 func TestHistory(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	first := s.Config().Limits.PerAddress
 	for i := range 25 {
 		s.reload(t, func(c *mux.Config) { c.Limits.PerAddress = 1000 + i })
 	}
-	history := s.History()
+	history := s.History().Versions
 	if len(history) != 20 || history[19].Number != 26 || history[0].Number != 7 {
 		t.Fatalf("%d versions, from %d to %d", len(history), history[0].Number, history[len(history)-1].Number)
 	}
 	v, err := s.Rollback(20, "operator")
-	if err != nil || v.Number != 27 || v.Origin != "rollback to version 20 by operator" {
+	if err != nil || v.Number != 27 || v.Origin != "operator, rollback to 20" {
 		t.Errorf("%+v, %v", v, err)
 	}
 	if got := s.Config().Limits.PerAddress; got != 1018 {
@@ -376,7 +397,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestReloadAtTheWrongTime: before the server serves and once it drains, there is nothing to change.
+// TestReloadAtTheWrongTime: Reload fails before the server serves and from the drain on.
 func TestReloadAtTheWrongTime(t *testing.T) {
 	m := mux.New(mux.WithLogger(discard))
 	c := m.Config()
@@ -390,7 +411,8 @@ func TestReloadAtTheWrongTime(t *testing.T) {
 	}
 }
 
-// TestReloadBrought: a listener that Serve was given keeps its socket, and Serve goes on.
+// TestReloadBrought: a listener that was passed to Serve keeps its socket, and Serve goes
+// on.
 func TestReloadBrought(t *testing.T) {
 	s := start(t, false)
 	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
@@ -406,8 +428,10 @@ func TestReloadBrought(t *testing.T) {
 	}
 }
 
-// TestReloadWebSocket: WebSockets of a server that is replaced get 1001 and an end; those of others stay.
+// TestReloadWebSocket: WebSockets of a replaced server are closed with 1001. Others stay
+// open.
 func TestReloadWebSocket(t *testing.T) {
+	t.Parallel()
 	s := configured(t, func(c *mux.Config) {
 		c.Listeners = append(c.Listeners, listeners.Config{Address: freeAddress(t)})
 	})
@@ -429,5 +453,134 @@ func TestReloadWebSocket(t *testing.T) {
 	_ = staying.CloseNow()
 	if !slices.Contains(s.Config().Listeners[0].Protocols, "http1") {
 		t.Error("not in force")
+	}
+}
+
+// TestReloadOfLimitsHolds: a later reload of another key keeps the limits of an earlier
+// one, also with on_limit: wait.
+func TestReloadOfLimitsHolds(t *testing.T) {
+	s := start(t, false)
+	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
+	s.reload(t, func(c *mux.Config) {
+		c.Limits.MaxConnections, c.Limits.OnLimit = 2, pool.Wait
+		c.WebSocket.MaxConnections = 1
+	})
+	s.reload(t, func(c *mux.Config) { c.HTTP1.MaxRequests = 1000 })
+	ws := s.webSocket(t)
+	client := s.client(t, 1)
+	if _, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/ws", &websocket.DialOptions{HTTPClient: client}); err == nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a second WebSocket: %v", err)
+	}
+	client.CloseIdleConnections()
+	eventually(t, "one connection", func() bool { return len(s.Connections()) == 1 })
+	second, third := s.hold(t), s.dial(t)
+	if _, err := io.WriteString(third, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = third.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := third.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection too many: %v", err)
+	}
+	_ = second.Close()
+	_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if resp, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("once there is room: %v, %v", resp, err)
+	}
+	_ = ws.CloseNow()
+}
+
+// TestReloadOfServeAlone: where all listeners were passed to Serve, a reload does not
+// open the configured address.
+func TestReloadOfServeAlone(t *testing.T) {
+	address := freeAddress(t)
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Listeners = []listeners.Config{{Address: address}} }))
+	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
+	s.reload(t, func(c *mux.Config) { c.HTTP2.MaxStreams, c.Limits.MaxConnections = 17, 99 })
+	if conn, err := net.Dial("tcp", address); err == nil {
+		_ = conn.Close()
+		t.Error("the configured address is open")
+	}
+	if got := s.Addrs(); len(got) != 0 {
+		t.Errorf("addresses %v", got)
+	}
+}
+
+// TestReloadExtra: the embedder's own keys change together with the server's, are in the
+// same version, and are rolled back.
+func TestReloadExtra(t *testing.T) {
+	s := configured(t, func(c *mux.Config) { c.Extra = "a" })
+	inForce := "a"
+	s.OnReload(func(from, to mux.Config) (mux.ReloadPart, error) {
+		if from.Extra != inForce {
+			t.Errorf("from %v, in force is %s", from.Extra, inForce)
+		}
+		was, is := from.Extra.(string), to.Extra.(string)
+		part := mux.ReloadPart{Commit: func() { inForce = is }}
+		if was != is {
+			part.Changes = []mux.Change{{Path: "own", Old: was, New: is, Apply: mux.ApplyRuntime, How: "at once"}}
+		}
+		return part, nil
+	})
+	v := s.reload(t, func(c *mux.Config) { c.Extra, c.HTTP1.MaxRequests = "b", 7 })
+	if len(v.Changes) != 2 || v.Changes[0].Path != "http1.max_requests" || v.Changes[1].Path != "own" || inForce != "b" {
+		t.Errorf("%+v, in force %s", v, inForce)
+	}
+	if v := s.reload(t, func(c *mux.Config) { c.Extra = "c" }); v.Number != 3 || len(v.Changes) != 1 || inForce != "c" {
+		t.Errorf("%+v, in force %s", v, inForce)
+	}
+	if v := s.reload(t, func(*mux.Config) {}); v.Number != 3 || v.Outcome != mux.OutcomeUnchanged {
+		t.Errorf("%+v", v)
+	}
+	faulty := errors.New("not YAML")
+	v, err := s.ReloadFunc("file", func(c mux.Config) (mux.Config, error) {
+		c.Extra = "d"
+		return c, faulty
+	})
+	if !errors.Is(err, faulty) || v.Number != 4 || v.Err != "not YAML" || inForce != "c" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if v, err = s.Rollback(2, "operator"); err != nil || v.Number != 5 || inForce != "b" || s.Config().Extra != "b" {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestReloadCertificates: every reload reads changed files. With a broken file nothing
+// changes.
+func TestReloadCertificates(t *testing.T) {
+	ca := newAuthority(t)
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write := func() {
+		t.Helper()
+		pair := ca.issue(t, "server.test")
+		der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+			if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write()
+	s := configured(t, func(c *mux.Config) { c.Listeners[0].TLS = listeners.TLSConfig{Cert: cert, Key: key} })
+	if v := s.reload(t, func(*mux.Config) {}); v.Outcome != mux.OutcomeUnchanged {
+		t.Errorf("%+v", v)
+	}
+	first := s.Certificates()[s.addr]
+	write()
+	v := s.reload(t, func(c *mux.Config) { c.HTTP1.MaxRequests = 7 })
+	second := s.Certificates()[s.addr]
+	if len(v.Changes) != 2 || v.Changes[1].Path != "certificates" || second.Equal(first) {
+		t.Errorf("%+v", v)
+	}
+	if err := os.WriteFile(key, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := s.Config()
+	c.HTTP1.MaxRequests = 8
+	if v, err := s.Reload(c, "test"); err == nil || s.Config().HTTP1.MaxRequests != 7 || !s.Certificates()[s.addr].Equal(second) {
+		t.Errorf("%+v, %v", v, err)
 	}
 }

@@ -1,22 +1,25 @@
 package mux
 
 import (
+	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/muxserve/muxserve/listeners"
-	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
 // root is one listening socket and the cmux that divides what it accepts. To cmux it is
 // a net.Listener, whose connections are all of type *conn.
 type root struct {
-	server      *Server
+	books      *books
+	running    *running
+	admission  *admission
+	departures *departures
+
 	backend     *backend
 	endpoint    *endpoint
 	listener    *listeners.Listener
@@ -29,8 +32,7 @@ type root struct {
 	// dispatched nor closed yet. Accept alone adds to it.
 	unsettled sync.WaitGroup
 	// ending is set when nothing more is accepted.
-	ending     atomic.Bool
-	departures sync.Mutex // guards flagLeaving of all connections, and the deadline that belongs to it
+	ending atomic.Bool
 	// done is closed when nothing more comes out of this root.
 	done chan struct{}
 }
@@ -43,18 +45,21 @@ type sniffs struct{ normal, refused protocols.SniffConfig }
 const refusalPatience = 200 * time.Millisecond
 
 // newRoot returns a root that takes l over, which is one of e's sockets.
-func newRoot(s *Server, b *backend, e *endpoint, l net.Listener) *root {
+func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 	r := &root{
-		server:      s,
+		books:       t.books,
+		running:     t.running,
+		admission:   t.admission,
+		departures:  t.departures,
 		backend:     b,
 		endpoint:    e,
-		listener:    listeners.New(l, s.logger),
-		tlsConfig:   s.tlsConfigOf(e),
+		listener:    listeners.New(l, t.books.logger),
+		tlsConfig:   e.tlsConfigFor(t.tlsConfig),
 		tlsOptional: e.optional,
 		allow:       e.allow,
 		done:        make(chan struct{}),
 	}
-	r.configure(s.live.Load())
+	r.configure(t.live.Load())
 	return r
 }
 
@@ -67,7 +72,7 @@ func (r *root) configure(c *Config) {
 		Settings:           r.backend.settings,
 		Transport:          r.allow.transport(r.backend.config.GRPC.Transport),
 		MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
-		OnFlood:            r.server.flooded,
+		OnFlood:            r.departures.flooded,
 	}
 	refused := normal
 	refused.Settings = nil
@@ -82,7 +87,7 @@ func (r *root) accept() (*conn, error) {
 		raw, err := r.listener.Accept()
 		if err != nil {
 			r.ending.Store(true)
-			r.server.endWaits(r)
+			r.endWaits()
 			r.unsettled.Wait()
 			return nil, err
 		}
@@ -94,22 +99,18 @@ func (r *root) accept() (*conn, error) {
 
 // admit accounts for a connection. It returns nil for one that it had to close at once.
 func (r *root) admit(raw net.Conn) *conn {
-	s := r.server
 	c := &conn{root: r}
-	c.refused = refusalOf(s.add(c, raw))
+	c.refused = refusalOf(r.admission.add(c, raw))
 	r.unsettled.Add(1)
 	c.Init(&c.account)
-	switch socket := raw.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		_ = c.identify() // There is no header.
-	case *tls.Conn:
+	if socket, ok := raw.(*tls.Conn); ok {
 		// The caller of Serve brought a TLS listener of its own.
 		c.rare().tls = socket
 	}
-	if s.cutting.Load() || c.refused != notRefused && s.tooManyRefusals() {
+	if cutting := r.running.cutting.Load(); cutting || c.refused != notRefused && r.admission.tooManyRefusals() {
 		c.decide(protocols.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
-		if s.cutting.Load() {
-			c.set(flagCut)
+		if cutting {
+			c.account.SetCloseReason(reasonDrain)
 		}
 		_ = c.Close()
 		return nil
@@ -117,24 +118,22 @@ func (r *root) admit(raw net.Conn) *conn {
 	return c
 }
 
-// add accounts for a connection. Where the server is told to wait at the limit, it waits for room first, and so does
-// what comes behind c in the kernel's queue. When the server stops, what is queued is taken in all the same.
-func (s *Server) add(c *conn, raw net.Conn) (refuse string) {
-	if s.live.Load().Limits.OnLimit == pool.Wait {
-		s.admission.Lock()
-		defer s.admission.Unlock()
-		_ = s.conns.WaitRoom(s.accepting)
+// endWaits ends the wait of the root's connections that are undecided. For those that come
+// to it later, recognise does.
+func (r *root) endWaits() {
+	for _, c := range r.books.all(func(c *conn) bool { return c.root == r && c.stage() == stageOpen }) {
+		c.EndWait()
 	}
-	return s.conns.Add(&c.account, raw, c)
 }
 
-// serve divides the root's connections until the root ends. It returns when all of them
-// are with their servers or closed.
-func (r *root) serve() error {
-	defer close(r.done)
-	err := fmt.Errorf("mux: %s: %w", r.listener.Addr(), r.divide())
-	if !r.server.isClosing() && !r.endpoint.isReplaced() {
-		r.server.logger.Error("listener failed", keyLocalAddr, r.listener.Addr().String(), keyErr, err)
+// waitRoots waits until nothing more comes out of the roots.
+func waitRoots(ctx context.Context, roots []*root) error {
+	for _, r := range roots {
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return err
+	return nil
 }

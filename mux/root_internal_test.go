@@ -4,7 +4,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"testing"
 	"time"
 )
@@ -19,7 +18,7 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.backend.Load().http2.Shutdown(t.Context()); err != nil { // As the drain does that is out of time.
+	if err := s.topology.backend.Load().http2.Shutdown(t.Context()); err != nil { // As the drain does that is out of time.
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
@@ -31,11 +30,11 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	var r *root
 	for r == nil {
 		time.Sleep(time.Millisecond)
-		s.mu.Lock()
-		if len(s.roots) > 0 {
-			r = s.roots[0]
+		s.topology.mu.Lock()
+		if len(s.topology.roots) > 0 {
+			r = s.topology.roots[0]
 		}
-		s.mu.Unlock()
+		s.topology.mu.Unlock()
 	}
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -53,24 +52,5 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	case <-r.done:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the root does not end")
-	}
-}
-
-// TestDateOfTick: the date is formatted once for a tick, and again for the next.
-func TestDateOfTick(t *testing.T) {
-	var d dates
-	at := func(tick uint32) *dated {
-		h := http.Header{"X": {"y"}}
-		if !d.set(h, tick) || len(h[dateField]) != 1 {
-			t.Fatalf("the header is %v", h)
-		}
-		return d.last.Load()
-	}
-	first := at(1)
-	if at(1) != first {
-		t.Error("it is formatted twice for a tick")
-	}
-	if at(2) == first {
-		t.Error("it is not formatted again")
 	}
 }

@@ -2,24 +2,17 @@ package mux
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/muxserve/muxserve/lifecycle"
-	"github.com/muxserve/muxserve/listeners"
-	"github.com/muxserve/muxserve/pool"
-	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
@@ -31,190 +24,111 @@ var ErrServerClosed = fmt.Errorf("mux: %w", http.ErrServerClosed)
 // All methods may be called concurrently. A Server is used once: after Shutdown
 // or Close it does not serve again.
 type Server struct {
-	// Set by New and its options, and not changed after that.
-	initial          Config // what it was configured with at first
-	logger           *slog.Logger
-	accessLog        *slog.Logger // nil: none
-	handler          http.Handler
-	webSocketHandler http.Handler
-	registerGRPC     func(GRPCRegistrar)
-	grpcOptions      []grpc.ServerOption
-	tlsConfig        *tls.Config
-	healthPaths      bool
-	listen           func(context.Context, string) (net.Listener, error)
-	configErr        error
+	options
 
+	books      *books
+	running    *running
+	live       *reloader
+	departures *departures
+	topology   *topology
+	services   services
 	machine    *lifecycle.Machine
-	conns      pool.Set
-	requests   requestStats
-	dates      dates
-	sniffTimes pool.Durations                   // from the first wait for bytes to the verdict
-	tlsTimes   pool.Durations                   // of handshakes that succeeded
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
-	webSockets *websocket.Server
-	livez      http.Handler
-	readyz     http.Handler
-	notices    notices
-	closed     closedBook
 
+	configErr error
 	startOnce sync.Once
 	startErr  error
-	startedAt time.Time
-
-	// live is the configuration in force, and backend the servers that new
-	// connections go to. Reload replaces them, and what they point to does not change.
-	live    atomic.Pointer[Config]
-	backend atomic.Pointer[backend]
-	reloads reloads
-
-	// accepting ends when nothing more is to be accepted, serving with the drain.
-	accepting, serving        context.Context
-	stopAccepted, stopServing context.CancelFunc
-	// handing ends when custom listeners have had their time to take connections.
-	handing     context.Context
-	stopHanding context.CancelFunc
-	// stopping is set at the same time, telling when clients are told to leave,
-	// and cutting when every connection is to be closed.
-	stopping, telling, cutting atomic.Bool
-	background                 background
-	// admission is held by whoever waits for room for a connection, so that one place is taken once.
-	admission sync.Mutex
-
-	// mu guards what follows.
-	mu            sync.Mutex
-	started       bool
-	listens       bool // ListenAndServe was called
-	closing       bool
-	custom        []*custom
-	endpoints     []*endpoint   // the configured ones, in the configuration's order
-	roots         []*root       // of all endpoints, those that are being replaced included
-	backends      []*backend    // all that are not closed, the last one being in use
-	serversClosed bool          // and those that come are closed at once
-	changed       chan struct{} // closed when an endpoint has ended or was replaced
-	forced        map[string]int
+	startedAt atomic.Pointer[time.Time] // nil before the server serves
 }
 
 // New returns a server. With no option it serves: HTTP requests are answered 404, calls
 // UNIMPLEMENTED, and WebSocket handshakes are refused. An invalid configuration is
 // reported by Listen, Serve and ListenAndServe.
-func New(options ...Option) *Server {
-	s := &Server{
-		initial:     DefaultConfig(),
-		handler:     http.NotFoundHandler(),
-		healthPaths: true,
-		listen:      listeners.Listen,
-		changed:     make(chan struct{}),
-	}
-	for _, o := range options {
-		o(s)
+func New(opts ...Option) *Server {
+	s := &Server{options: defaultOptions()}
+	for _, o := range opts {
+		o(&s.options)
 	}
 	if s.logger == nil {
 		s.logger = slog.Default()
 	}
 	c := s.initial.clone()
-	s.live.Store(&c)
 	s.configErr = c.Validate()
-	s.conns.SetLimits(c.limits())
-	s.conns.SetHealthConfig(c.Health)
-	s.requests = s.newRequestStats()
-	s.accepting, s.stopAccepted = context.WithCancel(context.Background())
-	s.serving, s.stopServing = context.WithCancel(context.Background())
-	s.handing, s.stopHanding = context.WithCancel(context.Background())
-	s.conns.Observe(s.closed.observe)
-	s.conns.Observe(s.logEvent)
-	s.webSockets = websocket.New(c.WebSocket, s.logger)
-	s.machine = lifecycle.New(c.Drain, lifecycle.Actions{
-		Announce:        s.announce,
-		StopAccepting:   s.stopAccepting,
-		WaitConnections: s.waitConnections,
-		ForceClose:      s.forceClose,
-		Cleanup:         s.cleanup,
-		Remaining:       s.conns.Counts,
-		Forced:          s.forcedCounts,
-	}, s.logger)
-	s.livez, s.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)
+	s.books = newBooks(s.logger, s.accessLog, c.limits())
+	s.running = newRunning()
+	s.topology = new(topology)
+	s.live = newReloader(c, s.topology.isServing, s.prepareReload)
+	s.departures = newDepartures(s.books, websocket.New(c.WebSocket, s.logger), &s.running.background)
+	d := &drain{books: s.books, running: s.running, topology: s.topology, departures: s.departures, live: s.live}
+	s.machine = lifecycle.New(c.Drain, d.actions(), s.logger)
+	d.config = s.machine.Config
+	s.topology.books, s.topology.running = s.books, s.running
+	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live}
+	s.topology.departures, s.topology.live = s.departures, s.live
+	s.topology.listen, s.topology.tlsConfig = s.listen, s.tlsConfig
+	s.topology.serving, s.topology.changed = s.machine.SetServing, make(chan struct{})
+	s.services = services{s.newFront(), s.books, s.registerGRPC, s.grpcOptions}
 	return s
 }
 
-// start builds the protocols' servers, once.
+// newFront returns the root handler.
+func (s *Server) newFront() *front {
+	f := &front{
+		books:            s.books,
+		departures:       s.departures,
+		live:             s.live,
+		backend:          s.topology.backend.Load,
+		handler:          s.handler,
+		webSocketHandler: s.webSocketHandler,
+	}
+	if s.healthPaths {
+		f.livez, f.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)
+	}
+	return f
+}
+
+// start makes the protocols' servers, once.
 func (s *Server) start() error {
 	s.startOnce.Do(func() {
 		if s.startErr = s.configErr; s.startErr != nil {
 			return
 		}
-		c := s.live.Load()
-		b, err := s.newBackend(c)
+		b, err := s.services.newBackend(s.live.Load())
 		if s.startErr = err; err != nil {
 			return
 		}
-		s.startedAt = time.Now()
-		s.use(b)
-		s.reloads.begin(*c)
-		s.background.run(func() { s.sweepConns(s.serving) })
+		now := time.Now()
+		s.startedAt.Store(&now)
+		s.topology.start(b)
+		s.running.background.run(func() { s.departures.sweep(s.running.serving, s.live) })
 	})
-	if s.startErr != nil {
-		return s.startErr
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.started = true
-	return nil
+	return s.startErr
 }
 
-// Listen opens every configured listener, or none: at the first failure those
-// that were opened are closed again. It is called by ListenAndServe; to call it
-// before separates "could not bind" from what happens later.
+// Listen opens every configured listener, or none: after a failure it closes those that it
+// has opened. ListenAndServe calls it. A separate call tells "could not bind" from what
+// happens later.
 func (s *Server) Listen() error {
 	if s.configErr != nil {
 		return s.configErr
 	}
-	var opened []*endpoint
-	undo := func(err error) error {
-		_ = closeEndpoints(opened)
-		return err
-	}
-	for _, c := range s.live.Load().Listeners {
-		e, err := s.open(c)
-		if err != nil {
-			return undo(err)
-		}
-		opened = append(opened, e)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return undo(ErrServerClosed)
-	}
-	if s.endpoints != nil {
-		return undo(errors.New("mux: Listen called twice"))
-	}
-	s.endpoints = opened
-	return nil
+	return s.topology.listenOn(s.live.Load().Listeners)
 }
 
 // Addrs returns the addresses of the configured listeners that are open, in the configuration's order.
 func (s *Server) Addrs() []net.Addr {
 	var addrs []net.Addr
-	for _, e := range s.configured() {
+	for _, e := range s.topology.configured() {
 		addrs = append(addrs, e.Addr())
 	}
 	return addrs
 }
 
-// configured returns the endpoints of the configuration.
-func (s *Server) configured() []*endpoint {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.endpoints)
-}
-
-// ListenAndServe opens the configured listeners, if Listen has not done so, and
-// serves them, and those that [Server.Reload] puts in their place. See [Server.Serve] for when it returns.
+// ListenAndServe opens the configured listeners, if Listen has not done so, and serves
+// them, and those that [Server.Reload] puts in their place. See [Server.Serve] for when it
+// returns.
 func (s *Server) ListenAndServe() error {
-	s.mu.Lock()
-	opened, twice := s.endpoints != nil, s.listens
-	s.listens = true
-	s.mu.Unlock()
+	opened, twice := s.topology.beginListening()
 	if twice {
 		return errors.New("mux: ListenAndServe called twice")
 	}
@@ -224,87 +138,45 @@ func (s *Server) ListenAndServe() error {
 		}
 	}
 	if err := s.start(); err != nil {
-		_ = closeEndpoints(s.configured())
+		_ = closeEndpoints(s.topology.configured())
 		return err
 	}
-	if !s.serveEndpoints(s.configured()...) {
-		<-s.machine.Done()
-		return ErrServerClosed
-	}
-	return s.waitServed(s.configured)
+	return s.serve(s.topology.configured)
 }
 
-// Serve accepts connections from l and serves them until the server ends. It
-// takes l over. Several listeners may be served, each by a call of its own.
+// Serve accepts connections from l and serves them until the server ends. It takes l over.
+// Several listeners may be served, each by a call of its own.
 //
-// Serve returns an error that is not nil: what made l fail, or [ErrServerClosed].
-// Unlike net/http's, it returns the latter only when the drain is over, so that
-// a main function which returns then loses nothing. When several listeners are
-// served and one fails, that is logged at once, and the others go on.
+// Serve returns an error that is not nil: what made l fail, or [ErrServerClosed]. Unlike
+// net/http's, it returns the latter only when the drain is over, so that a main function
+// which returns then loses nothing. When several listeners are served and one fails, that
+// is logged at once, and the others go on.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.start(); err != nil {
 		_ = l.Close()
 		return err
 	}
 	e := &endpoint{sockets: []net.Listener{l}, allow: allowAll, brought: true}
-	if !s.serveEndpoints(e) {
+	return s.serve(func() []*endpoint { return []*endpoint{e} })
+}
+
+// serve serves endpoints until they end.
+func (s *Server) serve(which func() []*endpoint) error {
+	closing, err := true, error(nil)
+	if s.topology.serve(which()...) {
+		closing, err = s.topology.waitServed(which)
+	}
+	if closing {
 		<-s.machine.Done()
 		return ErrServerClosed
 	}
-	return s.waitServed(func() []*endpoint { return []*endpoint{e} })
-}
-
-// waitServed waits until none of the endpoints is served any more, and returns why.
-func (s *Server) waitServed(which func() []*endpoint) error {
-	for {
-		s.mu.Lock()
-		changed := s.changed
-		s.mu.Unlock()
-		var err error
-		open := false
-		for _, e := range which() {
-			ended, eerr := e.end()
-			open = open || !ended
-			err = errors.Join(err, eerr)
-		}
-		switch {
-		case open:
-			<-changed
-		case s.isClosing():
-			<-s.machine.Done()
-			return ErrServerClosed
-		default:
-			return err
-		}
-	}
-}
-
-func (s *Server) isClosing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closing
-}
-
-// ReloadCertificates reads the configured certificates again. Connections that
-// are open keep theirs. A pair that is no good leaves the old one in use, and is what the error is about.
-func (s *Server) ReloadCertificates() (changed bool, err error) {
-	for _, e := range s.configured() {
-		if e.tls == nil {
-			continue
-		}
-		did, lerr := e.tls.Reload()
-		changed = changed || did
-		if lerr != nil {
-			err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), lerr))
-		}
-	}
-	return changed, err
+	return err
 }
 
 // Certificates returns the certificates in use, by the address of their listener.
 func (s *Server) Certificates() map[string]*x509.Certificate {
 	certificates := make(map[string]*x509.Certificate)
-	for _, e := range s.configured() {
+	for _, e := range s.topology.configured() {
 		if e.tls != nil {
 			certificates[e.Addr().String()] = e.tls.Certificate()
 		}
@@ -312,46 +184,51 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 	return certificates
 }
 
-// dispatch books the connection in its pool, as it goes to its server. It
-// reports false for one that is refused, or was closed on the way.
-func (s *Server) dispatch(c *conn, tag pool.Tag) bool {
-	if c.refused == notRefused && c.root.allow.refuses(c.verdict()) {
-		c.refused = refusedNoMatch
+// Drain ends the server in the sequence that [Config].Drain sets, and returns the account
+// of it: balancers are told first, then the listeners close, then every client is told,
+// and only what overstays its time is cut. Concurrent callers share one drain.
+//
+// When ctx ends before the drain does, what is left is cut at once.
+func (s *Server) Drain(ctx context.Context) (*lifecycle.Report, error) {
+	s.topology.close()
+	report, err := s.machine.Drain(ctx)
+	if report != nil {
+		s.report.Store(report)
 	}
-	if tag == webSocketTag && !c.root.allow.webSocket {
-		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
-	}
-	if c.refused == notRefused {
-		moved, full := s.conns.MoveWithin(&c.account, tag)
-		if !full {
-			if !moved {
-				_ = c.Close() // The account was closed by the drain; the layers above it go too.
-				return false
-			}
-			// Its first request is on the way.
-			c.account.SetState(pool.StateActive)
-			if tag == pool.Tag(protocols.GRPC) && c.seldom().state != nil {
-				c.showByAddr()
-			}
-			c.setEnd(protocols.AgeLimit(c.account.Opened(), s.maxAge(tag)))
-			c.settle()
-			return true
-		}
-		c.refused = refusedLimit
-	}
-	s.refuse(c, tag)
-	return false
+	return report, err
 }
 
-// maxAge returns the age limit that the server of a tag leaves to the mux. gRPC and
-// WebSockets have theirs from their own servers.
-func (s *Server) maxAge(tag pool.Tag) time.Duration {
-	switch protocols.Protocol(tag) {
-	case protocols.HTTP1, protocols.WebSocket:
-		return s.live.Load().HTTP1.MaxAge
-	case protocols.HTTP2:
-		return s.live.Load().HTTP2.MaxAge
-	default:
-		return 0
-	}
+// Shutdown is [Server.Drain] without the account. Its error tells whether connections were
+// cut ([lifecycle.ErrForced]) or a step failed. Unlike [http.Server.Shutdown] it covers
+// WebSockets and connections that have not said what they are.
+func (s *Server) Shutdown(ctx context.Context) error {
+	_, err := s.Drain(ctx)
+	return err
 }
+
+// Close ends the server at once: listeners and connections are closed without a word. For
+// a polite end see [Server.Shutdown].
+func (s *Server) Close() error {
+	s.machine.Force()
+	report, err := s.Drain(context.Background())
+	if report == nil {
+		return err
+	}
+	// The caller has asked for connections to be cut. It has not asked for a listener
+	// that cannot be closed.
+	err = nil
+	for _, step := range report.Steps {
+		if step.Name == lifecycle.StepForceClose || step.Name == lifecycle.StepCleanup {
+			err = errors.Join(err, step.Err)
+		}
+	}
+	return err
+}
+
+// OnDrain registers fn to run in the step of that name; see [lifecycle.Machine.OnStep].
+func (s *Server) OnDrain(step, name string, fn func(context.Context) error) error {
+	return s.machine.OnStep(step, name, fn)
+}
+
+// OnPhase has fn called at each change of the phase; see [lifecycle.Machine.OnPhase].
+func (s *Server) OnPhase(fn func(lifecycle.Phase)) { s.machine.OnPhase(fn) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -14,24 +15,25 @@ import (
 type Stats struct {
 	Phase   lifecycle.Phase `json:"phase"`
 	Started time.Time       `json:"started"` // zero before the server serves
-	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc, websocket and custom ones.
+	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc,
+	// websocket and custom ones.
 	Pools map[string]pool.Stats `json:"pools"`
 	// Rejected counts connections that were refused or given up, by tag and reason.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
 	// Requests are requests, calls and WebSocket sessions by what was asked, and
 	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
-	Requests map[string]pool.RequestStats `json:"requests"`
-	Codes    map[string]map[int]uint64    `json:"codes"`
+	Requests map[string]requests.Stats `json:"requests"`
+	Codes    map[string]map[int]uint64 `json:"codes"`
 	// Durations are the requests' durations since the start.
-	Durations map[string]pool.DurationTotals `json:"-"`
-	// Closed counts connections that are closed by the tag that they had and the reason: one of package pool's, or a custom protocol's.
+	Durations map[string]requests.DurationTotals `json:"-"`
+	// Closed counts closed connections by tag and close reason, as events have it.
 	Closed map[string]map[string]uint64 `json:"closed"`
-	// ConnDurations are how long connections that are closed were open, by tag.
-	ConnDurations map[string]pool.DurationTotals `json:"-"`
+	// ConnDurations are how long closed connections were open, by tag.
+	ConnDurations map[string]requests.DurationTotals `json:"-"`
 	// Sniffs are the times from the first wait for a connection's bytes to its
 	// verdict, Handshakes those of TLS handshakes that succeeded.
-	Sniffs     pool.DurationTotals `json:"-"`
-	Handshakes pool.DurationTotals `json:"-"`
+	Sniffs     requests.DurationTotals `json:"-"`
+	Handshakes requests.DurationTotals `json:"-"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *lifecycle.Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
@@ -43,42 +45,49 @@ var builtin = []protocols.Protocol{protocols.HTTP1, protocols.HTTP2, protocols.G
 
 // Stats returns the server's totals.
 func (s *Server) Stats() Stats {
-	pools := s.conns.Stats()
-	for _, p := range builtin {
-		if _, ok := pools[string(p)]; !ok {
-			pools[string(p)] = pool.Stats{}
-		}
-	}
+	pools := s.books.conns.Stats()
 	stats := Stats{
 		Phase:         s.Phase(),
 		Started:       s.startTime(),
 		Pools:         pools,
-		Rejected:      s.conns.Rejected(),
-		Requests:      s.conns.RequestStats(),
+		Rejected:      make(map[string]map[string]uint64),
+		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
-		Durations:     make(map[string]pool.DurationTotals),
-		Closed:        s.closed.all(),
-		Sniffs:        s.sniffTimes.Totals(),
-		ConnDurations: s.conns.ConnDurations(),
-		Handshakes:    s.tlsTimes.Totals(),
+		Durations:     make(map[string]requests.DurationTotals),
+		Closed:        make(map[string]map[string]uint64),
+		Sniffs:        s.books.sniffTimes.Totals(),
+		ConnDurations: make(map[string]requests.DurationTotals),
+		Handshakes:    s.books.tlsTimes.Totals(),
 		Drain:         s.report.Load(),
-		Health:        s.conns.Health(),
+		Health:        s.books.conns.Health(),
+	}
+	for tag, p := range pools {
+		stats.ConnDurations[tag] = p.Lifetimes
+		if len(p.Rejected) > 0 {
+			stats.Rejected[tag] = p.Rejected
+		}
+		if len(p.Reasons) > 0 {
+			stats.Closed[tag] = p.Reasons
+		}
 	}
 	for _, p := range builtin {
-		book := s.conns.Requests(pool.Tag(p))
-		stats.Codes[string(p)] = book.Codes()
-		stats.Durations[string(p)] = book.Durations()
+		if _, ok := pools[string(p)]; !ok {
+			pools[string(p)] = pool.Stats{}
+		}
+		figures, totals := s.books.conns.Requests(pool.Tag(p)).Figures()
+		stats.Requests[string(p)] = figures
+		stats.Codes[string(p)] = totals.Codes
+		stats.Durations[string(p)] = totals.Durations
 	}
 	return stats
 }
 
+// startTime returns when the server began to serve, zero before.
 func (s *Server) startTime() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.started {
-		return time.Time{}
+	if at := s.startedAt.Load(); at != nil {
+		return *at
 	}
-	return s.startedAt
+	return time.Time{}
 }
 
 // Phase returns where the server is in its life.
@@ -86,7 +95,7 @@ func (s *Server) Phase() lifecycle.Phase { return s.machine.Phase() }
 
 // Connections returns the live connections, by id.
 func (s *Server) Connections() []pool.Info {
-	conns := s.conns.Conns()
+	conns := s.books.conns.Conns()
 	infos := make([]pool.Info, 0, len(conns))
 	for _, a := range conns {
 		if c, ok := a.Owner().(*conn); ok {
@@ -105,8 +114,8 @@ type ServerInfo struct {
 	Addresses   []string      `json:"addresses"`
 	Connections int64         `json:"connections"`
 	Uptime      time.Duration `json:"uptime"`
-	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It is there to be looked at: to
-	// shut it down is the drain's business.
+	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It
+	// is for looking at: do not shut it down.
 	Native any `json:"-"`
 }
 
@@ -117,13 +126,13 @@ func (s *Server) Servers() []ServerInfo {
 	var uptime time.Duration
 	if !stats.Started.IsZero() {
 		uptime = time.Since(stats.Started)
-		b := s.backend.Load()
+		b := s.topology.backend.Load()
 		native[protocols.HTTP1] = b.http1
 		native[protocols.HTTP2] = b.http2
 		native[protocols.GRPC] = b.grpc.Native
 		native[protocols.WebSocket] = b.http1
 	}
-	addresses := s.addresses()
+	addresses := s.topology.addresses()
 	infos := make([]ServerInfo, 0, len(builtin))
 	for _, p := range builtin {
 		infos = append(infos, ServerInfo{
@@ -147,16 +156,4 @@ func (s *Server) ServerOf(protocol string) (ServerInfo, bool) {
 		return ServerInfo{}, false
 	}
 	return infos[i], true
-}
-
-func (s *Server) addresses() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var addresses []string
-	for _, r := range s.roots {
-		if address := r.listener.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
-			addresses = append(addresses, address)
-		}
-	}
-	return addresses
 }

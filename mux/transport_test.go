@@ -49,6 +49,7 @@ func wantStatus(code codes.Code, message string) *testpb.SimpleRequest {
 
 // TestTransports runs one suite against both transports: what a caller sees is the same.
 func TestTransports(t *testing.T) {
+	t.Parallel()
 	for transport, pool := range map[protocols.GRPCTransport]string{
 		protocols.TransportNative: "grpc",
 		protocols.TransportAuto:   "grpc",

@@ -175,6 +175,7 @@ func TestUpgradeH2CInvalidSettings(t *testing.T) {
 
 // TestDrainUpgradedH2C: an upgraded connection is told, its streams end, and it closes.
 func TestDrainUpgradedH2C(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, mux.Configure(upgradesOn))
 	c, r := s.upgrade(t, "GET /slow HTTP/1.1\r\n"+upgradeFields+"\r\n")
 	c.get(3, "/echo")
@@ -199,6 +200,7 @@ func TestDrainUpgradedH2C(t *testing.T) {
 
 // TestDrainForcesUpgradedH2C: one that overstays is cut and counted.
 func TestDrainForcesUpgradedH2C(t *testing.T) {
+	t.Parallel()
 	begun := make(chan struct{})
 	s := start(t, false, mux.Configure(upgradesOn),
 		mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 100 * time.Millisecond }),

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"runtime/debug"
 	"sync"
 
@@ -49,18 +48,18 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	s, ctx := c.root.server, r.Context()
+	webSockets, ctx := c.root.departures.webSockets, r.Context()
 	rec, _ := w.(*recorder1)
 	detaches := rec != nil && rec.handshake != nil && rec.handshake.detached != nil
 	if detaches {
 		ctx = rec.handshake.detached
 	}
-	session := s.webSockets.Accept(ctx, w, r, c)
+	session := webSockets.Accept(ctx, w, r, c)
 	if session == nil {
 		return
 	}
-	if s.telling.Load() && c.has(flagNotified) {
-		s.webSockets.Leave(c) // The drain has passed the connection before it was a WebSocket.
+	if c.isTold() {
+		webSockets.Leave(c) // The connection was told before it was a WebSocket.
 	}
 	if detaches {
 		rec.handshake.session, rec.handshake.serve = session, h.serve
@@ -78,7 +77,7 @@ func (c *conn) WebSocketEnds(r *http.Request, reason string) {
 	case r.ProtoMajor == 1:
 		c.account.SetCloseReason(reason)
 	case reason == websocket.EndedPingTimeout:
-		c.root.server.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Tag: webSocketTag, Reason: reason})
+		c.root.books.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Tag: webSocketTag, Reason: reason})
 	}
 }
 
@@ -101,11 +100,11 @@ type handshake struct {
 // Where no middleware runs code after the handler, the session is served by a goroutine of
 // its own. Then net/http lets go of its connection, buffers and stack, and an idle
 // WebSocket takes 9 KB instead of 22; see TestWebSocketMemory.
-func (s *Server) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
-	e := s.beginHTTP(&s.requests.webSocket, c, r)
+func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
+	e := f.books.beginHTTP(&f.books.requests.webSocket, c, r)
 	h := new(handshake)
 	rec.handshake = h
-	if s.isBare(r) {
+	if f.isBare(r) {
 		h.detached = context.WithoutCancel(r.Context())
 	}
 	finished := false
@@ -117,10 +116,10 @@ func (s *Server) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 		if c != nil && !answered && c.account.State() != pool.StateUpgraded {
 			h.fail(c) // The handler has panicked, or answered 101 and not hijacked.
 		}
-		s.endHTTP(r.Context(), &e, &rec.recorder, finished)
+		f.books.endHTTP(r.Context(), &e, &rec.recorder, finished)
 	}()
-	if s.reserve(c, h) {
-		s.routeHandshake(rec, r)
+	if f.reserve(c, h) {
+		f.routeHandshake(rec, r)
 	} else {
 		websocket.Refuse(rec)
 	}
@@ -128,29 +127,19 @@ func (s *Server) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 	finished = true
 	if h.session != nil {
 		rec.ResponseWriter = nil // It would keep net/http's connection.
-		go s.serveDetached(&e, &rec.recorder)
+		go f.serveDetached(&e, &rec.recorder)
 	}
 }
 
 // serveDetached serves a session whose HTTP handler has returned, as net/http would: it
 // logs a panic, behind which the connection is closed.
-func (s *Server) serveDetached(e *entry, rec *recorder) {
-	growSessionStack()
+func (f *front) serveDetached(e *entry, rec *recorder) {
+	growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
 	defer logPanic(e.conn)
 	finished := false
-	defer func() { s.endHTTP(rec.handshake.detached, e, rec, finished) }()
+	defer func() { f.books.endHTTP(rec.handshake.detached, e, rec, finished) }()
 	rec.handshake.session.Serve(rec.handshake.serve)
 	finished = true
-}
-
-// growSessionStack makes the stack of a session's goroutine 4 KB, which it needs in any
-// case. Growing it later, when it is deep, costs 4 % of ws-newconn. KeepAlive keeps the
-// compiler from removing the array.
-//
-//go:noinline
-func growSessionStack() {
-	var room [3 << 9]byte
-	runtime.KeepAlive(&room)
 }
 
 // logPanic is deferred. It recovers from a panic and logs it as net/http does.
@@ -161,10 +150,10 @@ func logPanic(c *conn) {
 }
 
 // isBare reports whether no middleware stands between s and a handler of [WebSocket].
-func (s *Server) isBare(r *http.Request) bool {
-	h := s.webSocketHandler
+func (f *front) isBare(r *http.Request) bool {
+	h := f.webSocketHandler
 	if h == nil {
-		h = s.handler
+		h = f.handler
 	}
 	for range maxNestedRoutes {
 		routes, ok := h.(*http.ServeMux)
@@ -183,17 +172,13 @@ const maxNestedRoutes = 8
 
 // reserve keeps a place in the pool of WebSockets until the handshake is answered, unless
 // the connection is there since it was recognised. It reports false where the pool is full.
-func (s *Server) reserve(c *conn, h *handshake) bool {
-	if c == nil || s.conns.Tag(&c.account) == webSocketTag {
+func (f *front) reserve(c *conn, h *handshake) bool {
+	if c == nil || f.books.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}
-	if s.conns.Full(webSocketTag) {
-		s.conns.Report(pool.Event{Kind: pool.EventLimitReached, Conn: &c.account, Tag: webSocketTag, Reason: pool.ReasonLimit})
-	} else {
-		h.reserved = s.conns.Reserve(webSocketTag) // It reports a failure itself, without the connection.
-	}
+	h.reserved = f.books.conns.Reserve(&c.account, webSocketTag)
 	if !h.reserved {
-		s.conns.Reject(webSocketTag, pool.ReasonLimit)
+		f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
 	}
 	return h.reserved
 }
@@ -206,14 +191,14 @@ var errNoPlace = errors.New("mux: too many WebSockets")
 // false where the pool is full. c may be nil.
 func (h *handshake) succeed(c *conn) bool {
 	switch {
-	case c == nil || c.root.server.conns.Tag(&c.account) == webSocketTag:
+	case c == nil || c.root.books.conns.Tag(&c.account) == webSocketTag:
 		return true
 	case h.reserved:
 		h.reserved = false
-		c.root.server.conns.MoveReserved(&c.account, webSocketTag)
+		c.root.books.conns.MoveReserved(&c.account, webSocketTag)
 		return true
 	default:
-		_, full := c.root.server.conns.MoveWithin(&c.account, webSocketTag)
+		_, full := c.root.books.conns.MoveWithin(&c.account, webSocketTag)
 		return !full
 	}
 }
@@ -221,7 +206,7 @@ func (h *handshake) succeed(c *conn) bool {
 // fail has the connection of a refused handshake go on in the pool of HTTP/1.1. It reports
 // false where that pool is full, so that the connection must be closed.
 func (h *handshake) fail(c *conn) (goesOn bool) {
-	conns := &c.root.server.conns
+	conns := &c.root.books.conns
 	if h.reserved {
 		h.reserved = false
 		conns.Release(webSocketTag)

@@ -19,6 +19,7 @@ import (
 // handler where nobody can tell, and within it where somebody waits for that; it is
 // booked and logged alike, when it is over.
 func TestWebSocketBehindHandlers(t *testing.T) {
+	t.Parallel()
 	routed := func(pattern string, h http.Handler) http.Handler {
 		m := http.NewServeMux()
 		m.Handle(pattern, h)
@@ -53,11 +54,12 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 			"panics":  {panics: true, code: -1},
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
 				var log lines
 				var serverLog syncBuffer
 				contexts := make(chan context.Context, 1)
 				h := func(ctx context.Context, c *websocket.Conn, r *http.Request) error {
-					if within := strings.Contains(string(debug.Stack()), "(*Server).serveHTTP("); within == form.detached {
+					if within := strings.Contains(string(debug.Stack()), "(*front).ServeHTTP("); within == form.detached {
 						t.Errorf("detached %v, want %v", !within, form.detached)
 					}
 					if info, ok := mux.FromContext(ctx); !ok || info.Protocol != "websocket" {

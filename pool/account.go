@@ -1,27 +1,52 @@
 package pool
 
 import (
+	"maps"
+	"sync/atomic"
 	"time"
+
+	"github.com/muxserve/muxserve/pool/requests"
 )
 
-// account is what a Set keeps for one tag. The first three fields never change; the others are guarded by Set.mu.
+// account says which pool a connection is in. It never changes. A connection that is
+// moved or closed gets another one by a compare-and-swap, so that each happens at one
+// moment, whatever else is done to the connection at the same time.
 type account struct {
-	set   *Set
-	tag   Tag
-	began time.Time // Set.began, near at hand for each read and write
+	*ledger
 
-	arrivals rate // by second since began
-	totals   Stats
-	// past is what the pool has moved, without its live connections' own counters: those
-	// are added when somebody asks. A connection that leaves with r bytes leaves r here, and r
-	// is taken off where it goes to, so that bytes count in the pool that moved them and no connection
-	// has to remember what it brought. The part of a pool may be below zero, as a number that
-	// wraps around; the sum with the live ones never is.
+	set    *Set
+	tag    Tag
+	began  time.Time // Set.began, near at hand for each read and write
+	closed *account  // what a connection has instead that was closed in this pool; nil for that one
+}
+
+// ledger is what a Set knows of one pool.
+type ledger struct {
+	accepted, moved, closings atomic.Uint64
+	active                    atomic.Int64  // connections
+	places                    atomic.Int64  // that are taken: active, and what Reserve took
+	health                    atomic.Uint32 // a Health; changed with Set.mu held
+
+	// Set.mu guards what follows.
+	arrivals requests.Rate
+	// past is what the pool has moved, without the counters of its live connections. A
+	// connection that leaves with r bytes adds r here and subtracts r from the pool that
+	// it goes to. So bytes count in the pool that moved them, and no connection has to
+	// remember what it brought. past alone may be below zero, as an unsigned number that
+	// wraps around; past and the live connections together never are.
 	past      traffic
 	live      traffic // while Stats adds up
-	lifetimes lifetimes
-	reserved  int // places taken by Reserve
+	lifetimes *requests.Durations
 	rejected  map[string]uint64
+	reasons   map[string]uint64 // of the closes
+}
+
+// lifetimeBounds are the upper bounds of the buckets for lifetimes: from one request's
+// worth to the usual idle timeouts, ages and days of a WebSocket.
+var lifetimeBounds = []time.Duration{
+	time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second,
+	time.Minute, 2 * time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
+	time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour,
 }
 
 // now returns the nanoseconds since the Set began.
@@ -29,6 +54,26 @@ func (a *account) now() int64 { return int64(time.Since(a.began)) }
 
 // at returns the time that lies so many nanoseconds after the Set's beginning.
 func (a *account) at(nanoseconds int64) time.Time { return a.began.Add(time.Duration(nanoseconds)) }
+
+// isClosed reports whether a connection with this account was closed.
+func (a *account) isClosed() bool { return a.closed == nil }
+
+// isUsed reports whether anything has happened in the pool. The caller holds Set.mu.
+func (a *account) isUsed() bool { return a.accepted.Load() > 0 || len(a.rejected) > 0 }
+
+// takePlace takes a place in a pool that has so many; 0 is no limit. It reports false
+// where none is left.
+func (l *ledger) takePlace(limit int) bool {
+	for {
+		taken := l.places.Load()
+		if limit > 0 && taken >= int64(limit) {
+			return false
+		}
+		if l.places.CompareAndSwap(taken, taken+1) {
+			return true
+		}
+	}
+}
 
 // traffic is what was moved, by one connection or by many.
 type traffic struct {
@@ -50,17 +95,52 @@ func (t *traffic) subtract(less traffic) {
 	t.messagesSent -= less.messagesSent
 }
 
-// account returns the account of tag, which it opens at the first time. The caller holds mu.
-func (s *Set) account(tag Tag) *account {
-	a := s.accounts[tag]
-	if a == nil {
-		if s.accounts == nil {
-			s.began = time.Now()
-			s.accounts = make(map[Tag]*account)
-		}
-		a = &account{set: s, tag: tag, began: s.began}
-		s.accounts[tag] = a
+// begin sets the time from which the Set counts. The caller holds mu.
+func (s *Set) begin() {
+	if s.began.IsZero() {
+		s.began = time.Now()
 	}
+}
+
+// account returns the account of tag. The first time, it opens the account, for which it
+// takes mu.
+func (s *Set) account(tag Tag) *account {
+	if a := s.lookUp(tag); a != nil {
+		return a
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.openAccount(tag)
+}
+
+// lookUp returns the account of tag, or nil.
+func (s *Set) lookUp(tag Tag) *account { return s.allAccounts()[tag] }
+
+// allAccounts returns the accounts. The map must not be changed.
+func (s *Set) allAccounts() map[Tag]*account {
+	if all := s.accounts.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// openAccount is account for a caller that holds mu.
+func (s *Set) openAccount(tag Tag) *account {
+	all := s.allAccounts()
+	if a := all[tag]; a != nil {
+		return a
+	}
+	s.begin()
+	closed := &account{set: s, tag: tag, began: s.began}
+	closed.ledger = &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
+	closed.arrivals.Advance(s.second, 0)
+	a := new(account)
+	*a = *closed
+	a.closed = closed
+	more := make(map[Tag]*account, len(all)+1)
+	maps.Copy(more, all)
+	more[tag] = a
+	s.accounts.Store(&more)
 	return a
 }
 
@@ -68,7 +148,9 @@ func (s *Set) account(tag Tag) *account {
 func (s *Set) Stats() map[string]Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.accounts {
+	s.begin()
+	accounts := s.allAccounts()
+	for _, a := range accounts {
 		a.live = traffic{}
 	}
 	for c := range s.conns {
@@ -78,30 +160,47 @@ func (s *Set) Stats() map[string]Stats {
 			a.live.add(c.traffic())
 		}
 	}
-	all := make(map[string]Stats, len(s.accounts))
-	now := second(time.Since(s.began))
-	for tag, a := range s.accounts {
+	s.countSecond(int64(time.Since(s.began)))
+	all := make(map[string]Stats, len(accounts))
+	for tag, a := range accounts {
+		if !a.isUsed() {
+			continue
+		}
 		moved := a.past
 		moved.add(a.live)
-		stats := a.totals
-		stats.BytesReceived, stats.BytesSent = moved.bytesReceived, moved.bytesSent
-		stats.MessagesReceived, stats.MessagesSent = moved.messagesReceived, moved.messagesSent
-		arrivals := counted{&a.arrivals, stats.Accepted}
-		stats.AcceptedPerSecond = lastSecond(now, arrivals)
-		stats.AcceptedPerMinute = lastMinute(now, arrivals)
-		all[string(tag)] = stats
+		all[string(tag)] = Stats{
+			Active:            a.active.Load(),
+			Accepted:          a.accepted.Load(),
+			Closed:            a.closings.Load(),
+			Moved:             a.moved.Load(),
+			BytesReceived:     moved.bytesReceived,
+			BytesSent:         moved.bytesSent,
+			MessagesReceived:  moved.messagesReceived,
+			MessagesSent:      moved.messagesSent,
+			AcceptedPerSecond: a.arrivals.PerSecond(),
+			AcceptedPerMinute: a.arrivals.PerMinute(),
+			Rejected:          maps.Clone(a.rejected),
+			Reasons:           maps.Clone(a.reasons),
+			Lifetimes:         a.lifetimes.Totals(),
+		}
 	}
 	return all
 }
 
-// ConnDurations returns how long connections have lived from the accept to the close, by
-// the pool that they were closed in, for every pool that was ever used. The buckets reach from a second to a day.
-func (s *Set) ConnDurations() map[string]DurationTotals {
+// Requests returns the statistics of the requests that the pool named tag carries, and
+// the same each time. The Set folds them once a second while there are connections.
+func (s *Set) Requests(tag Tag) *requests.Book {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[string]DurationTotals, len(s.accounts))
-	for tag, a := range s.accounts {
-		all[string(tag)] = a.lifetimes.totals()
+	if book := s.books[tag]; book != nil {
+		return book
 	}
-	return all
+	s.begin()
+	if s.books == nil {
+		s.books = make(map[Tag]*requests.Book)
+	}
+	book := requests.New(s.began)
+	s.books[tag] = book
+	s.bookList = append(s.bookList, book)
+	return book
 }

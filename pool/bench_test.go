@@ -10,7 +10,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// bench is a connection that costs nothing: it reads as much as it is asked for, and writes nowhere.
+// bench is a connection that costs nothing: it reads as much as it is asked for, and
+// writes nowhere.
 type bench struct{}
 
 func (bench) Read(p []byte) (int, error)  { return len(p), nil }
@@ -100,8 +101,8 @@ func BenchmarkConn(b *testing.B) {
 	})
 }
 
-// BenchmarkLife is a connection from its accept to its close: Add, Move, Close. The operations of
-// one life without an observer and with one differ by three events.
+// BenchmarkLife is a connection from its accept to its close: Add, Move, Close. The
+// operations of one life without an observer and with one differ by three events.
 func BenchmarkLife(b *testing.B) {
 	life := func(b *testing.B, set *pool.Set) {
 		b.Helper()

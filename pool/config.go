@@ -18,7 +18,8 @@ type Config struct {
 
 // The values of Config.OnLimit.
 const (
-	// Refuse accepts a connection that is too many and refuses it in the words of its protocol.
+	// Refuse accepts a connection that is too many and refuses it in the words of its
+	// protocol.
 	Refuse = "refuse"
 	// Wait leaves it in the kernel's queue until there is room.
 	Wait = "wait"
@@ -27,7 +28,8 @@ const (
 const (
 	// maxDefaultConnections bounds the default of MaxConnections.
 	maxDefaultConnections = 50_000
-	// reservedFiles are the descriptors that the process needs for other things than connections.
+	// reservedFiles are the descriptors that the process needs for other things than
+	// connections.
 	reservedFiles = 64
 	// usableFiles is the part of the rest, in tenths, that connections may have.
 	usableFiles = 9

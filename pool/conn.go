@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// State says what a connection is doing at the moment.
+// State says what a connection is doing.
 type State uint32
 
 // The states of a connection. A server moves a connection between
 // StateActive and StateIdle as often as it likes; the others are entered once.
 const (
-	StateSniffing State = iota // its protocol is not known yet
+	stateSniffing State = iota // its protocol is not known yet
 	StateActive                // a request, stream or call is in flight
 	StateIdle                  // it is open and nothing is in flight
 	StateUpgraded              // it left HTTP: WebSocket, or another protocol after a hijack
@@ -31,30 +31,33 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// Conn is a connection with an account: an identity, times, bytes each way, a
-// tag and a state. It is made by [Set.Add], and it may be embedded by value in
-// a bigger struct; it must not be copied after that.
+// Conn is a connection with an account: an identity, times, bytes each way, a tag and a
+// state. [Set.Add] makes it. It may be embedded by value in a bigger struct; it must not
+// be copied after Add.
 //
-// Reads and writes pass straight through to the wrapped connection: nothing is
-// buffered, locked or allocated on the way. ReadFrom, CloseWrite and SyscallConn are passed on as
-// well, so that sendfile and splice work through the wrapper.
+// Reads and writes go straight to the wrapped connection: nothing is buffered, locked or
+// allocated. ReadFrom, CloseWrite and SyscallConn pass through as well, so that sendfile
+// and splice work.
 //
-// All methods may be called concurrently. The account is closed by the first
-// call to Close; a connection that is never closed stays in its pool.
+// All methods may be called concurrently. The first call to Close closes the account; a
+// connection that is never closed stays in its pool.
 //
-// There may be tens of thousands of them, so what few connections need is kept
-// elsewhere: by the Set (the client's address) or by who asks for it ([StallWatch]).
+// There may be tens of thousands of them, so what few connections need is kept elsewhere:
+// the client's address by the Set, the progress of writes by [StallWatch].
 type Conn struct {
 	raw   net.Conn
 	owner any
 	id    uint64
-	// account is the pool that it is in, or was closed in. It is changed with Set.mu held.
+	// account is the pool that it is in, or was closed in.
 	account atomic.Pointer[account]
-	// opened is the time of the accept, in nanoseconds since the Set began, so that it needs no wall clock.
+	// opened is the time of the accept, in nanoseconds since the Set began, so that it
+	// needs no wall clock.
 	opened int64
-	// want is the read deadline and armed the one that a bare socket has; see deadline.go.
+	// want is the read deadline and armed the one that a bare socket has; see
+	// deadline.go.
 	want, armed atomic.Int64
 
+	reader         *reader       // of ReadAhead and ReadReady; nil before the first of them
 	received, sent atomic.Uint64 // bytes
 	messagesIn     atomic.Uint64
 	messagesOut    atomic.Uint64
@@ -71,18 +74,20 @@ type Conn struct {
 const (
 	stateBits = 1<<3 - 1
 	closedBit = 1 << 3 // Close was called
-	// How the last read and the last write failed, as a note; noNote once one has succeeded again.
+	// How the last read and the last write failed, as a note; noNote once one has
+	// succeeded again.
 	readNoteShift  = 4
 	writeNoteShift = 6
-	// readAborted and writeAborted are set while the deadline in force had run out when it
-	// was set: that is how one's own goroutines are woken, and nobody was too slow.
+	// readAborted and writeAborted are set while the deadline in force had run out when
+	// it was set: a server wakes its own goroutines so, and the peer was not too slow.
 	readAborted  = 1 << 8
 	writeAborted = 1 << 9
 	exemptBit    = 1 << 10 // it takes no place; changed with Set.mu held
 	lazyBit      = 1 << 11 // raw is a bare socket
 	eagerBit     = 1 << 12 // and its read deadline is set at once
 	directBit    = 1 << 14 // which it has been, so that reads need not look at it
-	// writeDeadlineBit is set for good by the first write deadline: without one there is none to take back.
+	// writeDeadlineBit is set for good by the first write deadline: without one there is
+	// none to take back.
 	writeDeadlineBit = 1 << 13
 )
 
@@ -105,7 +110,8 @@ func (c *Conn) NetConn() net.Conn { return c.raw }
 // State returns what the connection is doing.
 func (c *Conn) State() State { return State(c.status.Load() & stateBits) }
 
-// SetState records what the connection is doing. StateClosing is final: a later call has no effect.
+// SetState records what the connection is doing. StateClosing is final: a later call has
+// no effect.
 func (c *Conn) SetState(s State) {
 	for {
 		old := c.status.Load()
@@ -115,8 +121,8 @@ func (c *Conn) SetState(s State) {
 	}
 }
 
-// BeginRequest counts a request, call or WebSocket session that is in flight from
-// now on, and returns its number on the connection; the first is 1. Each needs an EndRequest.
+// BeginRequest counts a request, call or WebSocket session that is in flight from now on,
+// and returns its number on the connection; the first is 1. Each needs an EndRequest.
 func (c *Conn) BeginRequest() (number uint64) {
 	return c.requests.Add(1)
 }
@@ -140,11 +146,8 @@ func (c *Conn) Opened() time.Time { return c.account.Load().at(c.opened) }
 // Received returns the number of bytes read from the peer so far.
 func (c *Conn) Received() uint64 { return c.received.Load() }
 
-// Sent returns the number of bytes written to the peer so far.
-func (c *Conn) Sent() uint64 { return c.sent.Load() }
-
-// LastActivity returns the time of the last byte in either direction, or the
-// time of the accept if there was none. It is up to a fifth of a second late, and never early.
+// LastActivity returns the time of the last byte in either direction, or the time of the
+// accept if there was none. It is up to a fifth of a second late, and never early.
 func (c *Conn) LastActivity() time.Time {
 	a := c.account.Load()
 	last := c.opened
@@ -163,11 +166,6 @@ func (c *Conn) CountMessages(received, sent int) {
 	if sent > 0 {
 		c.messagesOut.Add(uint64(sent))
 	}
-}
-
-// Messages returns the numbers of messages that CountMessages has booked.
-func (c *Conn) Messages() (received, sent uint64) {
-	return c.messagesIn.Load(), c.messagesOut.Load()
 }
 
 // traffic returns all that the connection has moved so far.

@@ -8,21 +8,14 @@ import (
 	"time"
 )
 
-// The parts of Conn.writes: the writes that are outstanding, of which there may be
-// several at a time, the copies by ReadFrom that are, and how many of either have ended. A begin and
-// an end are one atomic addition each, and no clock is read; what they mean is for [StallWatch] to find out.
+// The parts of Conn.writes: the outstanding writes, of which there may be several, the
+// outstanding copies by ReadFrom, and how many of both have ended. A begin and an end
+// cost one atomic addition each and no clock; [StallWatch] finds out what they mean.
 const (
 	writeBegun = 1
 	copyBegun  = 1 << 16
 	writeEnded = 1 << 32
 )
-
-// CountRead books n bytes that were read past the wrapper, through SyscallConn.
-func (c *Conn) CountRead(n int) {
-	if n > 0 {
-		c.countReceived(uint64(n))
-	}
-}
 
 func (c *Conn) countReceived(n uint64) {
 	c.received.Add(n)
@@ -41,13 +34,16 @@ func (c *Conn) countSent(n uint64) {
 }
 
 func (c *Conn) touch() {
-	if now := c.Tick(); c.last.Load() != now {
+	if now := c.account.Load().set.clock.Load(); c.last.Load() != now {
 		c.last.Store(now)
 	}
 }
 
 // Read implements [net.Conn].
 func (c *Conn) Read(p []byte) (n int, err error) {
+	if r := c.reader; r != nil && r.ahead != nil {
+		return r.take(p), nil
+	}
 	if c.status.Load()&(lazyBit|directBit) == lazyBit {
 		n, err = c.read(p)
 	} else {
@@ -57,13 +53,14 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		c.countReceived(uint64(n))
 	}
 	if err != nil && err != errReadDeadline { //nolint:errorlint // That very error is ours, and says nothing.
-		c.NoteError(err)
+		c.noteReadError(err)
 	}
 	return n, err
 }
 
-// Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written, because some servers, as net/http's
-// of HTTP/2, write from goroutines whose stack would just not be big enough and be grown each time.
+// Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written:
+// net/http's HTTP/2 server writes from goroutines whose stack would else be grown each
+// time.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writes.Add(writeBegun)
 	return c.endWrite(c.raw.Write(p))
@@ -89,9 +86,9 @@ type writerOnly struct{ io.Writer }
 
 type readerOnly struct{ io.Reader }
 
-// ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, which is
-// what lets a file or a socket be sent without passing through user space. The
-// bytes are booked when the copy ends.
+// ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, so that a file or
+// a socket is sent without passing through user space. The bytes are booked when the copy
+// ends.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	rf, ok := c.raw.(io.ReaderFrom)
 	if !ok {
@@ -116,6 +113,10 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	if !ok {
 		return io.Copy(w, readerOnly{c})
 	}
+	buffered, err := c.writeBuffered(w)
+	if err != nil {
+		return buffered, err
+	}
 	c.beEager()
 	n, err := wt.WriteTo(w)
 	if n > 0 {
@@ -123,15 +124,15 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	}
 	switch {
 	case err == nil: // A copy that ends well has come to the end of the stream.
-		c.NoteError(io.EOF)
+		c.noteReadError(io.EOF)
 	case !failedBy(err, "write"):
-		c.NoteError(err)
+		c.noteReadError(err)
 	}
-	return n, err
+	return buffered + n, err
 }
 
-// failedBy reports whether the error of a copy is that of an operation op, which is the
-// other connection's, so that it says nothing about this one.
+// failedBy reports whether the error of a copy comes from the operation op. If that is
+// the other connection's, it says nothing about this one.
 func failedBy(err error, op string) bool {
 	for {
 		var failed *net.OpError
@@ -154,8 +155,8 @@ func (c *Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// SyscallConn implements [syscall.Conn]. What is read or written there is not
-// counted; see [Conn.CountRead].
+// SyscallConn implements [syscall.Conn]. What is read or written there is not counted,
+// and a read there passes over what [Conn.ReadAhead] has read ahead.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	sc, ok := c.raw.(syscall.Conn)
 	if !ok {
@@ -166,32 +167,12 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return rawConn{raw}, err
 }
 
-// ReadConn returns the raw socket where a read from it is a read from this
-// connection: for a bare TCP or Unix socket, and not for a type that may hold
-// bytes of its own. What is read there is to be told by [Conn.CountRead], and how it
-// fails by [Conn.NoteError].
-func (c *Conn) ReadConn() (syscall.RawConn, bool) {
-	var raw syscall.RawConn
-	var err error
-	switch socket := c.raw.(type) {
-	case *net.TCPConn:
-		raw, err = socket.SyscallConn()
-	case *net.UnixConn:
-		raw, err = socket.SyscallConn()
-	default:
-		return nil, false
-	}
-	c.beEager()
-	return raw, err == nil
-}
-
 // rawConn hides the method by which (*os.File).WriteTo finds the socket behind
 // a connection: it would send past the account, where ReadFrom sends as fast and counts.
 type rawConn struct{ syscall.RawConn }
 
-// Close closes the wrapped connection and, the first time, takes the
-// connection out of its pool. Where nobody has said why, the last errors of its reads and
-// writes do; see [Conn.CloseReason].
+// Close closes the wrapped connection and, the first time, takes the connection out of
+// its pool. See [Conn.CloseReason] for the reason.
 func (c *Conn) Close() error {
 	c.settleReason()
 	err := c.raw.Close()

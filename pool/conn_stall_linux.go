@@ -9,9 +9,9 @@ import (
 	"unsafe"
 )
 
-// Where the fields of the kernel's struct tcp_info lie, in bytes (uapi linux/tcp.h): eight
-// bytes of states and options, then numbers of 32 bits, and of 64 from 104 on. The struct only ever
-// grows at its end, and an older kernel gives the shorter one.
+// Where the fields of the kernel's struct tcp_info lie, in bytes (uapi linux/tcp.h):
+// eight bytes of states and options, then numbers of 32 bits, and of 64 from 104 on. The
+// struct only ever grows at its end, and an older kernel gives the shorter one.
 const (
 	tcpInfoUnacked      = 24  // tcpi_unacked: segments that were sent and not acknowledged
 	tcpInfoBytesAcked   = 120 // tcpi_bytes_acked, since Linux 4.1 (RFC 4898, tcpEStatsAppHCThruOctetsAcked)

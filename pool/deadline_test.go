@@ -51,7 +51,8 @@ const (
 	tooLong = 10 * time.Second
 )
 
-// TestReadDeadlines: whatever order deadlines come in, a read ends when the last of them runs out, and not before.
+// TestReadDeadlines: whatever order deadlines come in, a read ends when the last of them
+// runs out, and not before.
 func TestReadDeadlines(t *testing.T) {
 	past := func(time.Time) time.Time { return time.Unix(1, 0) }
 	none := func(time.Time) time.Time { return time.Time{} }
@@ -64,7 +65,8 @@ func TestReadDeadlines(t *testing.T) {
 	type deadlines []func(now time.Time) time.Time
 	for _, tt := range []struct {
 		name string
-		// before is set while nobody reads, and during by somebody else while the read waits.
+		// before is set while nobody reads, and during by somebody else while the read
+		// waits.
 		before, during deadlines
 		timeout        bool
 	}{
@@ -97,8 +99,8 @@ func TestReadDeadlines(t *testing.T) {
 				t.Parallel()
 				c, peer := tcpPair(t)
 				if eager {
-					if _, ok := c.ReadConn(); !ok {
-						t.Fatal("no raw socket")
+					if _, err := c.SyscallConn(); err != nil {
+						t.Fatal(err)
 					}
 				}
 				for _, at := range tt.before {
@@ -146,7 +148,8 @@ func TestReadDeadlines(t *testing.T) {
 	}
 }
 
-// TestReadDeadlineBehind: bytes that came before the deadline of the socket ran out, and another was wanted, are read.
+// TestReadDeadlineBehind: bytes that came before the deadline of the socket ran out, and
+// another was wanted, are read.
 func TestReadDeadlineBehind(t *testing.T) {
 	t.Parallel()
 	c, peer := tcpPair(t)
@@ -165,7 +168,8 @@ func TestReadDeadlineBehind(t *testing.T) {
 	}
 }
 
-// TestDeadlineRaces: readers are woken, over and over, whoever is faster; and once nothing is in the way any more they read.
+// TestDeadlineRaces: readers are woken, over and over, whoever is faster; and once
+// nothing is in the way any more they read.
 func TestDeadlineRaces(t *testing.T) {
 	t.Parallel()
 	c, peer := tcpPair(t)
@@ -192,7 +196,8 @@ func TestDeadlineRaces(t *testing.T) {
 	}
 }
 
-// TestDeadlineOfClosed: the deadline of a connection that is closed is refused, as by net.
+// TestDeadlineOfClosed: the deadline of a connection that is closed is refused, as by
+// net.
 func TestDeadlineOfClosed(t *testing.T) {
 	t.Parallel()
 	c, _ := tcpPair(t)
@@ -219,7 +224,8 @@ func TestDeadlinesAllocateNothing(t *testing.T) {
 	}
 }
 
-// TestDeadlinesCenturiesAhead: a deadline further ahead than a [time.Duration] reaches is none.
+// TestDeadlinesCenturiesAhead: a deadline further ahead than a [time.Duration] reaches is
+// none.
 func TestDeadlinesCenturiesAhead(t *testing.T) {
 	t.Parallel()
 	for name, at := range map[string]func() time.Time{
@@ -255,7 +261,8 @@ func TestDeadlinesCenturiesAhead(t *testing.T) {
 	}
 }
 
-// TestWokenIsNoTimeout: who sets a deadline that has passed wakes a read, and the connection was not too slow.
+// TestWokenIsNoTimeout: who sets a deadline that has passed wakes a read, and the
+// connection was not too slow.
 func TestWokenIsNoTimeout(t *testing.T) {
 	t.Parallel()
 	for name, at := range map[string]func() time.Time{
@@ -290,8 +297,8 @@ func TestWokenIsNoTimeout(t *testing.T) {
 				t.Errorf("Read: %v, want a timeout", err)
 			}
 			_ = c.Close()
-			if reason := c.CloseReason(); reason != pool.ReasonServer {
-				t.Errorf("closed for %q, want %q", reason, pool.ReasonServer)
+			if reason := c.CloseReason(); reason != "server_closed" {
+				t.Errorf("closed for %q, want %q", reason, "server_closed")
 			}
 			for _, e := range events() {
 				if e.Kind == pool.EventTimeout {
@@ -302,7 +309,8 @@ func TestWokenIsNoTimeout(t *testing.T) {
 	}
 }
 
-// TestReadOfClosed: that a connection is closed says more than that its deadline had passed.
+// TestReadOfClosed: that a connection is closed says more than that its deadline had
+// passed.
 func TestReadOfClosed(t *testing.T) {
 	t.Parallel()
 	c, _ := tcpPair(t)
@@ -313,8 +321,9 @@ func TestReadOfClosed(t *testing.T) {
 	}
 }
 
-// TestLastActivityIsNeverEarly: nobody is taken for idle longer than it is, wherever between two steps of the Set's clock its
-// bytes come, and the clock may have stood still before; and by a fifth of a second at most for less.
+// TestLastActivityIsNeverEarly: nobody is taken for idle longer than it is, wherever
+// between two steps of the Set's clock its bytes come, and the clock may have stood still
+// before; and by a fifth of a second at most for less.
 func TestLastActivityIsNeverEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const step, rounds, lag = 37 * time.Millisecond, 40, 200 * time.Millisecond
@@ -341,7 +350,8 @@ func TestLastActivityIsNeverEarly(t *testing.T) {
 	})
 }
 
-// TestWokenBeforeEagerIsNoTimeout: a deadline that wakes reads wakes those past the wrapper too, and is nobody's timeout.
+// TestWokenBeforeEagerIsNoTimeout: a deadline that wakes reads wakes those past the
+// wrapper too, and is nobody's timeout.
 func TestWokenBeforeEagerIsNoTimeout(t *testing.T) {
 	c, _ := tcpPair(t)
 	_ = c.SetReadDeadline(time.Unix(1, 0)) // Nobody reads.
@@ -350,12 +360,13 @@ func TestWokenBeforeEagerIsNoTimeout(t *testing.T) {
 		t.Errorf("read: %v", err)
 	}
 	_ = c.Close()
-	if got := c.CloseReason(); got != pool.ReasonServer {
-		t.Errorf("closed for %q, want %q", got, pool.ReasonServer)
+	if got := c.CloseReason(); got != "server_closed" {
+		t.Errorf("closed for %q, want %q", got, "server_closed")
 	}
 }
 
-// TestReadWhileBecomingEager: a read does not meet a deadline that was taken back, whoever asks for the raw socket at that moment.
+// TestReadWhileBecomingEager: a read does not meet a deadline that was taken back,
+// whoever asks for the raw socket at that moment.
 func TestReadWhileBecomingEager(t *testing.T) {
 	for range 200 {
 		c, peer := tcpPair(t)

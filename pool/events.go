@@ -9,35 +9,35 @@ import (
 	"time"
 )
 
-// EventKind says what happened.
-type EventKind uint8
+// EventKind says what happened, in one word.
+type EventKind string
 
-// The kinds of events, and the fields of Event that each fills besides Kind, Seq and Time.
+// The kinds of events, and the fields of Event that each fills besides Kind, Seq and
+// Time.
 const (
-	EventAdded         EventKind = iota + 1 // a connection was accepted: Conn, Tag
-	EventRemoved                            // a connection was closed: Conn, Tag, and Reason, which [Conn.CloseReason] explains
-	EventRetagged                           // a connection changed its pool: Conn, Tag, From
-	EventTimeout                            // a connection was too slow: Conn, Tag, Reason, before its EventRemoved; or what [Set.Report] was given
-	EventError                              // a connection was reset, likewise, with Err; or what [Set.Report] was given
-	EventLimitReached                       // a limit refused somebody, one event each time: Tag, Reason, and Conn where there is one
-	EventHealthChanged                      // a pool is better or worse off: Tag, Old, New
+	// EventAdded: a connection was accepted. Conn, Tag.
+	EventAdded EventKind = "added"
+	// EventRemoved: a connection was closed. Conn, Tag, Reason; see [Conn.CloseReason].
+	EventRemoved EventKind = "removed"
+	// EventRetagged: a connection changed its pool. Conn, Tag, From.
+	EventRetagged EventKind = "retagged"
+	// EventTimeout: a connection was too slow. Conn, Tag, Reason, before its EventRemoved;
+	// or what [Set.Report] was given.
+	EventTimeout EventKind = "timeout"
+	// EventError: a connection was reset. Likewise, with Err. Or an observer panicked: Err,
+	// and the Reason "observer_panic".
+	EventError EventKind = "error"
+	// EventLimitReached: a limit refused a connection. Tag, Reason, Conn where there is one.
+	EventLimitReached EventKind = "limit_reached"
+	// EventHealthChanged: the health of a pool changed. Tag, Old, New.
+	EventHealthChanged EventKind = "health_changed"
 )
-
-var eventNames = [...]string{"unknown", "added", "removed", "retagged", "timeout", "error", "limit_reached", "health_changed"}
-
-// String returns the kind's name in lower case.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return eventNames[0]
-}
 
 // Event is something that happened in a [Set].
 type Event struct {
 	Kind EventKind
-	// Seq numbers the events of a Set in the order in which they happened. It is
-	// rising, and counts only while somebody observes. Time is when.
+	// Seq numbers the events of a Set in the order in which they happened, while there
+	// are observers. Time is when.
 	Seq  uint64
 	Time time.Time
 
@@ -47,40 +47,37 @@ type Event struct {
 	// Tag is the pool it happened in, the new one for EventRetagged, where From is the
 	// old one. It is [TotalTag] for the health of all pools together.
 	Tag, From Tag
-	// Reason is a word that says why: one of the package's constants, or the caller's own.
+	// Reason is a word that says why: one of the package's constants, or the caller's
+	// own.
 	Reason   string
 	Err      error
 	Old, New Health
 }
 
-// observers are those who are told. The zero value has none.
+// observers are the functions that are told. The zero value has none.
 type observers struct {
-	list  atomic.Pointer[[]*observer] // nil while there are none; never changed in place
-	spare spareLists
-
-	mu        sync.Mutex // guards changes of list, and what follows
-	panics    uint64
-	lastPanic error
+	list atomic.Pointer[[]*observer] // nil while there are none; never changed in place
+	mu   sync.Mutex                  // held to change list
 }
 
 type observer struct{ observe func(Event) }
 
-// Observe has f called for each event from now on, until cancel is called. A call
-// that has begun may end after that. While nobody observes, an event costs one atomic load.
+// Observe has f called for each event from now on, until cancel is called. A call that
+// has begun may end after that. Without observers, an event costs one atomic load.
 //
-// f is called by the goroutine that caused the event, before the method that did
-// so returns: f should be quick, and it may be called by several goroutines at a
-// time. It is called without any lock, and may call the Set and its connections; the
-// events that it causes are told before its own call returns, and so reach those who observe
-// since later before the event that it was called for.
+// The goroutine that causes an event calls f before its own method returns. So f should
+// be quick, and several goroutines may call it at a time. No lock is held: f may call the
+// Set and its connections. The events that f causes are told before f returns. Observers
+// that were added later see them before the event that f was called for.
 //
-// What one goroutine does to a connection is told in order, so EventAdded comes
-// first. What two goroutines do at once may be told in either order: a connection
-// that one moves while another closes it can be told removed before retagged. Where
-// that matters, Seq has the true order: who keeps a state forgets an event that is older than the
-// one it has seen.
+// What one goroutine does to a connection is told in order, so EventAdded comes first.
+// What two goroutines do at once may be told in either order: where one moves a
+// connection while the other closes it, EventRemoved may come before EventRetagged. Seq
+// has the true order, so an observer that keeps a state ignores an event that is older
+// than the last one.
 //
-// A panic of f does not reach the server; see [Set.ObserverPanics].
+// A panic of f does not reach the server. The observers are told of it by an EventError,
+// once for each call that panicked, and not for a call with such an event.
 func (s *Set) Observe(f func(Event)) (cancel func()) {
 	o := &observer{observe: f}
 	s.observers.change(func(list []*observer) []*observer { return append(list, o) })
@@ -106,82 +103,89 @@ func (o *observers) change(edit func([]*observer) []*observer) {
 	o.list.Store(&list)
 }
 
-// ObserverPanics returns how many calls of observers ended in a panic, and the
-// last one with its stack; nil if there was none.
-func (s *Set) ObserverPanics() (count uint64, last error) {
-	o := &s.observers
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.panics, o.lastPanic
-}
-
-// Report tells the observers of something that the Set cannot see for itself: an
-// EventTimeout or an EventError. The caller fills in Kind and whichever it knows of Conn, Tag, Reason
-// and Err; Tag is the connection's own where it is empty.
+// Report tells the observers of something that the Set cannot see for itself. The caller
+// fills in Kind and what it knows of Conn, Tag, Reason and Err. An empty Tag stands for
+// the connection's own.
 func (s *Set) Report(e Event) {
-	if s.observers.list.Load() == nil {
+	if !s.number(&e) {
 		return
 	}
-	s.mu.Lock()
-	defer s.unlock()
 	if e.Tag == "" && e.Conn != nil {
-		e.Tag = s.tag(e.Conn)
+		e.Tag = s.Tag(e.Conn)
 	}
-	s.note(e)
+	s.tell(&e)
 }
+
+// number gives an event its number and time, and reports whether there are observers.
+func (s *Set) number(e *Event) (observed bool) {
+	if s.observers.list.Load() == nil {
+		return false
+	}
+	e.Seq, e.Time = s.lastSeq.Add(1), time.Now()
+	return true
+}
+
+// step holds the events of one method that holds Set.mu, on its stack. Few methods have
+// more than stepEvents.
+type step struct {
+	events [stepEvents]Event
+	count  int
+	more   []Event
+}
+
+const stepEvents = 4
 
 // note keeps an event for unlock to tell. The caller holds mu.
-func (s *Set) note(e Event) {
+func (s *Set) note(events *step, e Event) {
 	if s.observers.list.Load() == nil {
 		return
 	}
-	if s.pending == nil {
-		s.pending = s.observers.spare.take()
+	if e.Seq = s.lastSeq.Add(1); events.count == 0 {
+		e.Time = time.Now()
+	} else {
+		e.Time = events.events[0].Time // What one method does happens at one time.
 	}
-	list := s.pending
-	if len(list.events) == 0 {
-		list.time = time.Now() // What one step does happens at one time.
+	if events.count < stepEvents {
+		events.events[events.count] = e
+		events.count++
+		return
 	}
-	s.lastSeq++
-	e.Seq, e.Time = s.lastSeq, list.time
-	list.events = append(list.events, e)
+	events.more = append(events.more, e)
 }
 
 // unlock unlocks mu, and then tells the observers what has happened while it was held.
-func (s *Set) unlock() {
-	list := s.pending
-	s.pending = nil
+func (s *Set) unlock(events *step) {
 	s.mu.Unlock()
-	if list == nil {
-		return
+	for i := range events.count {
+		s.tell(&events.events[i])
 	}
-	for i := range list.events {
-		s.observers.tell(&list.events[i])
-	}
-	s.observers.spare.put(list)
-}
-
-func (o *observers) tell(e *Event) {
-	list := o.list.Load()
-	if list == nil {
-		return
-	}
-	for _, observer := range *list {
-		o.call(observer, e)
+	for i := range events.more {
+		s.tell(&events.more[i])
 	}
 }
 
-func (o *observers) call(observer *observer, e *Event) {
+// tell calls the observers.
+func (s *Set) tell(e *Event) {
+	list := s.observers.list.Load()
+	if list == nil {
+		return
+	}
+	for _, o := range *list {
+		s.call(o, e)
+	}
+}
+
+// reasonPanic is the reason of an EventError that tells of an observer's panic.
+const reasonPanic = "observer_panic"
+
+func (s *Set) call(o *observer, e *Event) {
 	defer func() {
 		v := recover()
-		if v == nil {
+		if v == nil || e.Reason == reasonPanic {
 			return
 		}
-		stack := debug.Stack()
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.panics++
-		o.lastPanic = fmt.Errorf("pool: an observer panicked at %v: %v\n%s", e.Kind, v, stack)
+		s.Report(Event{Kind: EventError, Reason: reasonPanic,
+			Err: fmt.Errorf("pool: an observer panicked at %s: %v\n%s", e.Kind, v, debug.Stack())})
 	}()
-	observer.observe(*e)
+	o.observe(*e)
 }

@@ -19,9 +19,6 @@ const (
 
 var healthNames = [...]string{"healthy", "degraded", "overloaded", "unavailable"}
 
-// HealthValues returns every value of Health, from the best to the worst. The slice is the caller's own.
-func HealthValues() []Health { return []Health{Healthy, Degraded, Overloaded, Unavailable} }
-
 // String returns the state's name in lower case.
 func (h Health) String() string {
 	if int(h) < len(healthNames) {
@@ -33,11 +30,12 @@ func (h Health) String() string {
 // MarshalText implements [encoding.TextMarshaler].
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
-// TotalTag is what all pools together are called where health is told by tag. No pool may have this name.
+// TotalTag stands for all pools together where health is told by tag. No pool may have
+// this name.
 const TotalTag Tag = "total"
 
-// recovery is how far below a threshold a pool has to come before it counts as
-// recovered, so that one connection that comes and goes does not raise an alarm each time.
+// recovery is how far below a threshold a pool has to come to count as recovered, so that
+// one connection that comes and goes does not raise an alarm each time.
 const recovery = 0.05
 
 // HealthConfig are the shares of a limit, from 0 to 1, above which a pool is not
@@ -96,21 +94,6 @@ func recoverAt(threshold float64) float64 {
 	return max(threshold-recovery, 0) + hair
 }
 
-// healthBook is what a Set keeps of its pools' health, guarded by Set.mu. The zero
-// value has the default thresholds.
-type healthBook struct {
-	config      *HealthConfig
-	unavailable bool
-	states      map[Tag]Health // without the healthy ones
-}
-
-func (b *healthBook) thresholds() HealthConfig {
-	if b.config == nil {
-		return DefaultHealthConfig()
-	}
-	return *b.config
-}
-
 // HealthStatus is the health of one pool and the figures behind it.
 type HealthStatus struct {
 	Status Health  `json:"status"`
@@ -119,91 +102,88 @@ type HealthStatus struct {
 	Ratio  float64 `json:"ratio"`  // active by limit; 0 where there is no limit
 }
 
-// SetHealthConfig puts thresholds in force, which must be valid, and judges every pool by them at once.
-func (s *Set) SetHealthConfig(c HealthConfig) {
-	s.mu.Lock()
-	defer s.unlock()
-	s.health.config = &c
-	s.judgeAll()
-}
-
 // SetUnavailable makes every pool Unavailable, as long as it is true: for a server that
 // drains or has stopped. After that the pools are judged as if they had been healthy.
 func (s *Set) SetUnavailable(unavailable bool) {
-	s.mu.Lock()
-	defer s.unlock()
-	s.health.unavailable = unavailable
-	s.judgeAll()
+	s.change(func(r *rules) { r.unavailable = unavailable })
 }
 
-// Health returns the health of every pool that was ever used or has a limit, by
-// tag, and under [TotalTag] that of all together. A pool without a limit is healthy.
+// Health returns the health of every pool that was ever used or has a limit, by tag, and
+// under [TotalTag] the health of all together. A pool without a limit is healthy.
 func (s *Set) Health() map[string]HealthStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[string]HealthStatus)
-	for _, tag := range s.judged() {
-		status := s.healthStatus(tag)
-		if s.health.unavailable {
-			status.Status = Unavailable
+	r := s.ruled()
+	all := map[string]HealthStatus{string(TotalTag): statusOf(s.health, len(s.conns), r.limits.Total)}
+	for tag, a := range s.allAccounts() {
+		limit, limited := r.limits.PerTag[tag]
+		if !limited && !a.isUsed() {
+			continue
 		}
-		all[string(tag)] = status
+		health := Health(a.health.Load())
+		if r.unavailable { // Which an account that was opened since then does not know.
+			health = Unavailable
+		}
+		all[string(tag)] = statusOf(health, int(a.active.Load()), limit)
 	}
 	return all
 }
 
-// healthStatus returns the figures of tag, and the health it was last judged to
-// have. The caller holds mu.
-func (s *Set) healthStatus(tag Tag) HealthStatus {
-	status := HealthStatus{Status: s.health.states[tag], Limit: s.limits.PerTag[tag]}
-	if tag == TotalTag {
-		status.Active, status.Limit = int64(len(s.conns)), s.limits.Total
-	} else if a := s.accounts[tag]; a != nil {
-		status.Active = a.totals.Active
-	}
-	if status.Limit > 0 {
-		status.Ratio = float64(status.Active) / float64(status.Limit)
-	} else {
-		status.Limit = 0
+// statusOf returns the status of a pool with a limit; 0 or less is none.
+func statusOf(health Health, active, limit int) HealthStatus {
+	status := HealthStatus{Status: health, Active: int64(active), Limit: max(limit, 0)}
+	if limit > 0 {
+		status.Ratio = float64(active) / float64(limit)
 	}
 	return status
 }
 
-// judged returns the tags that have a health. The caller holds mu.
-func (s *Set) judged() []Tag {
-	tags := []Tag{TotalTag}
-	for tag := range s.accounts {
-		tags = append(tags, tag)
+// judge returns the health of a pool that was in the health old.
+func (r *rules) judge(old Health, active, limit int) Health {
+	if r.unavailable {
+		return Unavailable
 	}
-	for tag := range s.limits.PerTag {
-		if s.accounts[tag] == nil {
-			tags = append(tags, tag)
+	return r.limits.Health.judge(old, statusOf(old, active, limit).Ratio)
+}
+
+// judged returns the health that a pool has, and the health that it should have.
+func (s *Set) judged(a *account) (old, now Health) {
+	old = Health(a.health.Load()) // After the caller has changed what it is judged by.
+	r := s.ruled()
+	return old, r.judge(old, int(a.active.Load()), r.limits.PerTag[a.tag])
+}
+
+// judge finds out what the health of a pool is now, and notes where it has changed. The
+// caller holds mu.
+func (s *Set) judge(a *account, events *step) {
+	for {
+		old, now := s.judged(a)
+		if now == old {
+			return
 		}
-	}
-	return tags
-}
-
-// judgeAll judges every pool anew. The caller holds mu and calls unlock.
-func (s *Set) judgeAll() {
-	for _, tag := range s.judged() {
-		s.judge(tag)
+		// A connection that moves without the lock may have changed the figures since. It
+		// has seen the old health, so they are looked at again.
+		a.health.Store(uint32(now))
+		s.note(events, Event{Kind: EventHealthChanged, Tag: a.tag, Old: old, New: now})
 	}
 }
 
-// judge finds out what the health of tag is now, and tells it where it has
-// changed. The caller holds mu and calls unlock.
-func (s *Set) judge(tag Tag) {
-	status := s.healthStatus(tag)
-	old, now := status.Status, Unavailable
-	if !s.health.unavailable {
-		now = s.health.thresholds().judge(old, status.Ratio)
-	}
-	if now == old {
+// judgeAlone is judge for a caller that does not hold mu, which it takes only where the
+// health changes.
+func (s *Set) judgeAlone(a *account) {
+	if old, now := s.judged(a); now == old {
 		return
 	}
-	if s.health.states == nil {
-		s.health.states = make(map[Tag]Health)
+	var events step
+	s.mu.Lock()
+	defer s.unlock(&events)
+	s.judge(a, &events)
+}
+
+// judgeTotal is judge for all pools together.
+func (s *Set) judgeTotal(events *step) {
+	r, old := s.ruled(), s.health
+	if s.health = r.judge(old, len(s.conns), r.limits.Total); s.health != old {
+		s.note(events, Event{Kind: EventHealthChanged, Tag: TotalTag, Old: old, New: s.health})
 	}
-	s.health.states[tag] = now
-	s.note(Event{Kind: EventHealthChanged, Tag: tag, Old: old, New: now})
 }

@@ -69,7 +69,8 @@ func TestHealthThresholds(t *testing.T) {
 	}
 }
 
-// TestHealthOfAll: every pool has its own health, one without a limit is healthy, and the total has its own limit.
+// TestHealthOfAll: every pool has its own health, one without a limit is healthy, and the
+// total has its own limit.
 func TestHealthOfAll(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{Total: 4, PerTag: map[pool.Tag]int{"grpc": 2, "websocket": 1}})
@@ -97,7 +98,10 @@ func TestHealthOfAll(t *testing.T) {
 		"http1":     status(pool.Overloaded, 3, 2, 1.5),
 		"websocket": status(pool.Healthy, 1, 4, 0.25),
 	})
-	set.SetHealthConfig(pool.HealthConfig{DegradedAbove: 0.2, OverloadedAbove: 1})
+	set.SetLimits(pool.Limits{
+		PerTag: map[pool.Tag]int{"http1": 2, "websocket": 4},
+		Health: pool.HealthConfig{DegradedAbove: 0.2, OverloadedAbove: 1},
+	})
 	for _, c := range conns[:2] {
 		_ = c.Close()
 	}
@@ -109,7 +113,8 @@ func TestHealthOfAll(t *testing.T) {
 	})
 }
 
-// TestHealthUnavailable: a server that does not serve is unavailable, with or without connections.
+// TestHealthUnavailable: a server that does not serve is unavailable, with or without
+// connections.
 func TestHealthUnavailable(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"http1": 1, "grpc": 1}})
@@ -141,11 +146,14 @@ func TestHealthUnavailable(t *testing.T) {
 	}
 }
 
-// TestHealthRecoversFromLowThresholds: a threshold of less than five points is left when the pool is empty.
+// TestHealthRecoversFromLowThresholds: a threshold of less than five points is left when
+// the pool is empty.
 func TestHealthRecoversFromLowThresholds(t *testing.T) {
 	var set pool.Set
-	set.SetHealthConfig(pool.HealthConfig{DegradedAbove: 0.01, OverloadedAbove: 0.02})
-	set.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"http1": 10}})
+	set.SetLimits(pool.Limits{
+		PerTag: map[pool.Tag]int{"http1": 10},
+		Health: pool.HealthConfig{DegradedAbove: 0.01, OverloadedAbove: 0.02},
+	})
 	conns := open(t, &set, "http1", 1)
 	if got := set.Health()["http1"].Status; got != pool.Overloaded {
 		t.Errorf("with one: %v", got)
@@ -197,10 +205,14 @@ func TestHealthJSON(t *testing.T) {
 	}
 }
 
-// TestAcceptRates: connections are counted by second and by minute, in each pool they come into.
+// TestAcceptRates: connections are counted by second and by minute, in each pool they
+// come into.
 func TestAcceptRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set
+		if stats := set.Stats(); len(stats) != 0 {
+			t.Errorf("before anything has come: %v", stats)
+		}
 		for range 90 {
 			for range 5 {
 				open(t, &set, "http1", 1)

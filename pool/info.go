@@ -60,20 +60,19 @@ func NewTLSInfo(state *tls.ConnectionState) *TLSInfo {
 
 // Info returns c's account at this moment.
 func (s *Set) Info(c *Conn) Info {
-	messagesReceived, messagesSent := c.Messages()
+	moved := c.traffic()
 	return Info{
-		ID:            c.id,
-		Protocol:      string(s.Tag(c)),
-		State:         c.State().String(),
-		LocalAddr:     c.LocalAddr().String(),
-		Opened:        c.Opened(),
-		LastActivity:  c.LastActivity(),
-		BytesReceived: c.Received(),
-		BytesSent:     c.Sent(),
-		Requests:      c.Requests(),
-		InFlight:      c.InFlight(),
-
-		MessagesReceived: messagesReceived,
-		MessagesSent:     messagesSent,
+		ID:               c.id,
+		Protocol:         string(s.Tag(c)),
+		State:            c.State().String(),
+		LocalAddr:        c.LocalAddr().String(),
+		Opened:           c.Opened(),
+		LastActivity:     c.LastActivity(),
+		BytesReceived:    moved.bytesReceived,
+		BytesSent:        moved.bytesSent,
+		Requests:         c.Requests(),
+		InFlight:         c.InFlight(),
+		MessagesReceived: moved.messagesReceived,
+		MessagesSent:     moved.messagesSent,
 	}
 }

@@ -10,15 +10,18 @@ import (
 type Limits struct {
 	// Total bounds all pools together.
 	Total int
-	// Wait has nobody refused because of Total: the caller waits by [Set.WaitRoom] before it accepts.
+	// Wait accepts connections beyond Total: the caller waits by [Set.WaitRoom] before it
+	// accepts.
 	Wait bool
 	// PerTag bounds single pools.
 	PerTag map[Tag]int
-	// PerAddress bounds the connections of one client: an IPv4 address, or an
-	// IPv6 network of 64 bits, which is what one customer is given (RFC 6177).
-	// It means something only where the peer's address is the client's, and does
-	// not count peers without an IP address.
+	// PerAddress bounds the connections of one client: an IPv4 address, or an IPv6
+	// network of 64 bits, which is what one customer is given (RFC 6177). It means
+	// something only where the peer's address is the client's. Peers without an IP
+	// address are not counted.
 	PerAddress int
+	// Health says when a pool comes near to its limit; zero is [DefaultHealthConfig].
+	Health HealthConfig
 }
 
 // The reasons for which a connection is refused because of a limit.
@@ -27,28 +30,55 @@ const (
 	ReasonAddressLimit = "per_ip_limit" // of its client
 )
 
-// SetLimits puts new limits in force. They hold for what comes: connections
-// that are open above a lowered limit stay. A client's connections are counted
-// only from the moment at which PerAddress is set.
-func (s *Set) SetLimits(l Limits) {
+// rules are what the pools are judged by. They never change.
+type rules struct {
+	limits      Limits
+	unavailable bool
+}
+
+// ruled returns the rules in force.
+func (s *Set) ruled() rules {
+	if r := s.rules.Load(); r != nil {
+		return *r
+	}
+	return rules{limits: Limits{Health: DefaultHealthConfig()}}
+}
+
+// limits returns the limits in force. The map must not be changed.
+func (s *Set) limits() Limits { return s.ruled().limits }
+
+// change puts new rules in force, and judges every pool by them.
+func (s *Set) change(edit func(*rules)) {
+	var events step
 	s.mu.Lock()
-	defer s.unlock()
-	s.limits = l
-	s.judgeAll()
+	defer s.unlock(&events)
+	r := s.ruled()
+	edit(&r)
+	s.rules.Store(&r)
+	for tag := range r.limits.PerTag {
+		s.openAccount(tag)
+	}
+	s.judgeTotal(&events)
+	for _, a := range s.allAccounts() {
+		s.judge(a, &events)
+	}
 	s.wakeAll()
 }
 
-// Limits returns the limits in force. The map must not be changed.
-func (s *Set) Limits() Limits {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.limits
+// SetLimits puts new limits in force. Connections that are open above a lowered limit
+// stay. A client's connections are counted from the moment at which PerAddress is set.
+// Each pool's health is judged at once.
+func (s *Set) SetLimits(l Limits) {
+	if l.Health == (HealthConfig{}) {
+		l.Health = DefaultHealthConfig()
+	}
+	s.change(func(r *rules) { r.limits = l })
 }
 
-// admit returns the reason for which a connection that is being added is to be
-// refused, if there is one. The caller holds mu.
+// admit returns the reason to refuse a connection that is being added, if there is one.
+// The caller holds mu.
 func (s *Set) admit() string {
-	if !s.limits.Wait && s.limits.Total > 0 && s.counted() >= s.limits.Total {
+	if l := s.limits(); !l.Wait && l.Total > 0 && s.counted() >= l.Total {
 		return ReasonLimit
 	}
 	return ""
@@ -57,12 +87,12 @@ func (s *Set) admit() string {
 // counted returns how many connections take a place. The caller holds mu.
 func (s *Set) counted() int { return len(s.conns) - s.exempt }
 
-// Exempt has c take no place any more, in the limit of all connections and in that of its client: it is
-// being refused, which takes a moment, and must not keep others out meanwhile. A connection that
-// Add or Identify has refused is exempt already.
+// Exempt has c take no place any more, in the limit of all connections and in that of its
+// client. It is for a connection that is being refused, which takes a moment and must not
+// keep others out. A connection that Add or Identify has refused is exempt already.
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
-	defer s.unlock()
+	defer s.mu.Unlock()
 	if _, live := s.conns[c]; live {
 		s.exemptConn(c)
 	}
@@ -78,14 +108,27 @@ func (s *Set) exemptConn(c *Conn) {
 	s.wakeAll()
 }
 
-// Identify says who the client of a connection is, once that is known: for a
-// plain socket at the accept, behind a PROXY header when it has been read. Where
-// clients are limited it counts the connection for that one; the result is
-// empty, or the reason for which the connection is to be refused. It is called at most once for a connection.
+// Identify names the client of a connection where Add could not know it: behind a PROXY
+// header, when that has been read. It counts the connection for that client. The result
+// is empty, or the reason for which the connection is to be refused. It is called at most
+// once for a connection.
 func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
+	if s.limits().PerAddress <= 0 {
+		return ""
+	}
+	var events step
 	s.mu.Lock()
-	defer s.unlock()
-	if _, live := s.conns[c]; !live || s.limits.PerAddress <= 0 {
+	defer s.unlock(&events)
+	if _, live := s.conns[c]; !live {
+		return ""
+	}
+	return s.identify(c, client, &events)
+}
+
+// identify is Identify for a caller that holds mu, and a live connection.
+func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
+	most := s.limits().PerAddress
+	if most <= 0 {
 		return ""
 	}
 	address, ok := clientOf(client)
@@ -96,11 +139,10 @@ func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 		s.clients = make(map[netip.Addr]int)
 		s.addresses = make(map[*Conn]netip.Addr)
 	}
-	if s.clients[address] >= s.limits.PerAddress {
-		refuse = ReasonAddressLimit
-		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: s.tag(c), Reason: refuse})
+	if s.clients[address] >= most {
+		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: s.Tag(c), Reason: ReasonAddressLimit})
 		s.exemptConn(c)
-		return refuse
+		return ReasonAddressLimit
 	}
 	if c.status.Load()&exemptBit == 0 {
 		s.clients[address]++
@@ -141,68 +183,41 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	return ip, ip.IsValid()
 }
 
-// Reserve takes a place in the pool named tag, for a connection that is about to
-// be moved there by [Set.MoveReserved]. It reports false where the pool is full. A
-// place that is not used must be given back with [Set.Release].
-func (s *Set) Reserve(tag Tag) bool {
-	s.mu.Lock()
-	defer s.unlock()
-	return s.reserve(tag, nil)
-}
-
-// reserve is Reserve for c, which may be nil, and for a caller that holds mu and calls unlock.
-func (s *Set) reserve(tag Tag, c *Conn) bool {
-	a := s.account(tag)
-	if limit := s.limits.PerTag[tag]; limit > 0 && int(a.totals.Active)+a.reserved >= limit {
-		s.note(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
-		return false
+// Reserve takes a place in the pool named tag, for a connection that [Set.MoveReserved] is
+// about to move there. It reports false where the pool is full. A place that is not used
+// must be given back by [Set.Release].
+func (s *Set) Reserve(c *Conn, tag Tag) bool {
+	if s.account(tag).takePlace(s.limits().PerTag[tag]) {
+		return true
 	}
-	a.reserved++
-	return true
-}
-
-// Full reports whether the pool named tag has no place at the moment.
-func (s *Set) Full(tag Tag) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.account(tag)
-	limit := s.limits.PerTag[tag]
-	return limit > 0 && int(a.totals.Active)+a.reserved >= limit
+	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
+	return false
 }
 
 // Release gives back a place that Reserve has taken.
-func (s *Set) Release(tag Tag) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.account(tag).reserved--
-}
+func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }
 
-// MoveReserved is [Set.Move] into a place that Reserve has taken, which is used
-// up in any case.
-func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
-	s.mu.Lock()
-	defer s.unlock()
-	s.account(tag).reserved--
-	return s.move(c, tag)
-}
+// MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
+// even if c is not moved.
+func (s *Set) MoveReserved(c *Conn, tag Tag) bool { return s.move(c, s.account(tag)) }
 
-// MoveWithin is [Set.Move] for a connection that may be refused: full is true,
-// and nothing was done, where the pool named tag is full.
+// MoveWithin is [Set.Move] within the pool's limit. full is true, and nothing was done,
+// where the pool is full.
 func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
-	s.mu.Lock()
-	defer s.unlock()
-	if s.tag(c) == tag {
-		return s.move(c, tag), false
+	if moved, settled := c.isIn(tag); settled {
+		return moved, false
 	}
-	if !s.reserve(tag, c) {
+	if !s.Reserve(c, tag) {
 		return false, true
 	}
-	s.account(tag).reserved--
-	return s.move(c, tag), false
+	return s.MoveReserved(c, tag), false
 }
 
-// WaitRoom waits until fewer connections are open than Limits.Total. It returns
-// nil then, or ctx's error when that ends first.
+// WaitRoom waits until fewer connections are open than Limits.Total. It returns nil then,
+// or ctx's error when that ends first.
 func (s *Set) WaitRoom(ctx context.Context) error {
-	return s.wait(ctx, func() bool { return s.limits.Total <= 0 || s.counted() < s.limits.Total })
+	return s.wait(ctx, func() bool {
+		total := s.limits().Total
+		return total <= 0 || s.counted() < total
+	})
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/muxserve/muxserve/pool"
@@ -24,7 +27,8 @@ func pipeFrom(t *testing.T, ip string) net.Conn {
 	return from{a, &net.TCPAddr{IP: net.ParseIP(ip), Port: 1}}
 }
 
-// TestTotalLimit: what comes above the limit is to be refused, and there is room again after a close.
+// TestTotalLimit: what comes above the limit is to be refused, and there is room again
+// after a close.
 func TestTotalLimit(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{Total: 2})
@@ -50,7 +54,8 @@ func TestTotalLimit(t *testing.T) {
 	_ = conns[2].Close()
 }
 
-// TestAddressLimit: clients are told apart by IPv4 address and by IPv6 network of 64 bits.
+// TestAddressLimit: clients are told apart by IPv4 address and by IPv6 network of 64
+// bits.
 func TestAddressLimit(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{PerAddress: 1})
@@ -91,17 +96,17 @@ func TestTagLimit(t *testing.T) {
 	if moved, full := set.MoveWithin(conns[0], "websocket"); !moved || full {
 		t.Errorf("the first: %v, %v", moved, full)
 	}
-	if !set.Reserve("websocket") {
+	if !set.Reserve(nil, "websocket") {
 		t.Error("the second place could not be reserved")
 	}
-	if _, full := set.MoveWithin(conns[1], "websocket"); !full || set.Reserve("websocket") {
+	if _, full := set.MoveWithin(conns[1], "websocket"); !full || set.Reserve(nil, "websocket") {
 		t.Error("a third one came in")
 	}
 	if got := set.Tag(conns[1]); got != "http1" {
 		t.Errorf("who was refused is in %s", got)
 	}
 	set.Release("websocket")
-	if !set.Reserve("websocket") || !set.MoveReserved(conns[1], "websocket") {
+	if !set.Reserve(nil, "websocket") || !set.MoveReserved(conns[1], "websocket") {
 		t.Error("a place that was given back cannot be had")
 	}
 	if moved, full := set.MoveWithin(conns[1], "websocket"); !moved || full {
@@ -110,5 +115,49 @@ func TestTagLimit(t *testing.T) {
 	_ = conns[0].Close()
 	if moved, full := set.MoveWithin(conns[2], "websocket"); !moved || full {
 		t.Errorf("after a close: %v, %v", moved, full)
+	}
+}
+
+// TestTagLimitConcurrent: however many connections come at a time, a pool is filled to
+// its limit and never above, and is empty when they are closed, also while they are
+// moved.
+func TestTagLimitConcurrent(t *testing.T) {
+	const limit, workers, rounds = 5, 20, 100
+	var set pool.Set
+	set.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"http1": limit}})
+	var inside, most atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := range rounds {
+				c := add(&set, bench{})
+				if i%3 == 0 {
+					wg.Go(func() { _ = c.Close() })
+					set.MoveWithin(c, "http1")
+				} else if moved, _ := set.MoveWithin(c, "http1"); moved {
+					n := inside.Add(1)
+					for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+					}
+					runtime.Gosched()
+					inside.Add(-1)
+				}
+				_ = c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if n := most.Load(); n > limit || n == 0 {
+		t.Errorf("%d at a time, want at most %d", n, limit)
+	}
+	for range limit {
+		if !set.Reserve(nil, "http1") {
+			t.Error("a place is lost")
+		}
+	}
+	if set.Reserve(nil, "http1") {
+		t.Error("a place is given out twice")
+	}
+	if stats := set.Stats()["http1"]; stats.Active != 0 || stats.Accepted != stats.Closed {
+		t.Errorf("statistics %+v", stats)
 	}
 }

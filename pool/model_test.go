@@ -12,9 +12,10 @@ import (
 )
 
 // ignoreRates compares statistics without what depends on how long the test takes.
-var ignoreRates = cmpopts.IgnoreFields(pool.Stats{}, "AcceptedPerSecond", "AcceptedPerMinute")
+var ignoreRates = cmpopts.IgnoreFields(pool.Stats{}, "AcceptedPerSecond", "AcceptedPerMinute", "Lifetimes", "Reasons")
 
-// model keeps the books of a Set in the plainest way: each byte is booked when it is moved.
+// model keeps the books of a Set in the plainest way: each byte is booked when it is
+// moved.
 type model struct {
 	stats map[string]*pool.Stats
 	conns []*modelConn
@@ -102,9 +103,9 @@ func (m *model) check(t *testing.T, set *pool.Set) {
 	if diff := cmp.Diff(want, set.Stats(), ignoreRates); diff != "" {
 		t.Fatalf("stats (-want +got):\n%s", diff)
 	}
-	for tag, durations := range set.ConnDurations() {
-		if durations.Count != want[tag].Closed {
-			t.Fatalf("%s: %d lives for %d closed", tag, durations.Count, want[tag].Closed)
+	for tag, stats := range set.Stats() {
+		if stats.Lifetimes.Count != want[tag].Closed || stats.Reasons["server_closed"] != want[tag].Closed {
+			t.Fatalf("%s: %d lives and reasons %v for %d closed", tag, stats.Lifetimes.Count, stats.Reasons, want[tag].Closed)
 		}
 	}
 }
@@ -134,13 +135,13 @@ func TestAgainstModel(t *testing.T) {
 		m.close(0)
 	}
 	m.check(t, &set)
-	if set.Len() != 0 || len(set.Counts()) != 0 {
-		t.Errorf("%d left: %v", set.Len(), set.Counts())
+	if set.Len() != 0 {
+		t.Errorf("%d left", set.Len())
 	}
 }
 
-// TestBooksConcurrent: while connections move bytes and are moved themselves, no total runs backwards,
-// and at the end none is lost or counted twice.
+// TestBooksConcurrent: while connections move bytes and are moved themselves, no total
+// runs backwards, and at the end none is lost or counted twice.
 func TestBooksConcurrent(t *testing.T) {
 	var set pool.Set
 	tags := []pool.Tag{"http1", "http2", "websocket"}
@@ -185,7 +186,8 @@ func TestBooksConcurrent(t *testing.T) {
 	}
 }
 
-// watchTotals asks for the totals until stop is closed, and reports one that was greater before.
+// watchTotals asks for the totals until stop is closed, and reports one that was greater
+// before.
 func watchTotals(t *testing.T, set *pool.Set, stop <-chan struct{}) {
 	last := make(map[string]pool.Stats)
 	for {

@@ -4,77 +4,53 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 )
 
-// The reasons for which a connection was closed that the package finds out for itself, where
-// nobody has given one by [Conn.SetCloseReason].
+// The reasons for which a connection was closed that the package finds out for itself,
+// where the caller has given none by [Conn.SetCloseReason].
 const (
-	ReasonPeer    = "peer_closed"   // the peer ended its side: the last read said io.EOF
-	ReasonReset   = "reset"         // the peer broke the connection off
-	ReasonTimeout = "timeout"       // a deadline ran out on the last read or write
-	ReasonServer  = "server_closed" // none of these: the server had enough of it
-)
-
-// The reasons that a caller gives by [Conn.SetCloseReason]. It may give words of its own as well.
-const (
-	ReasonIdle     = "idle_timeout"    // nothing was in flight for too long
-	ReasonHeader   = "header_timeout"  // a request's head took too long
-	ReasonSlowBody = "slow_body"       // a request's body made no progress
-	ReasonStalled  = "write_stalled"   // the peer did not take what it was sent; see [StallWatch]
-	ReasonPing     = "ping_timeout"    // a ping was not answered
-	ReasonSniff    = "sniff_timeout"   // its protocol was not known in time
-	ReasonTLS      = "tls_handshake"   // the handshake failed
-	ReasonAge      = "max_age"         // it was old enough
-	ReasonRequests = "max_requests"    // it has had all its requests
-	ReasonDrain    = "drain"           // the server leaves
-	ReasonForced   = "forced"          // the server leaves, and the time for it was up
-	ReasonRefused  = "refused"         // a limit kept it out
-	ReasonFlood    = "too_many_resets" // the peer reset streams faster than is allowed
+	reasonPeer    = "peer_closed"   // the peer ended its side: the last read said io.EOF
+	reasonReset   = "reset"         // the peer broke the connection off
+	reasonTimeout = "timeout"       // a deadline ran out on the last read or write
+	reasonServer  = "server_closed" // none of these: the server closed it
 )
 
 // errReset is what an EventError says of a connection that was reset.
 var errReset = errors.New("pool: the peer reset the connection")
 
-// knownReasons are the reasons that a connection can point to without an allocation.
-var knownReasons = knowReasons(
-	ReasonPeer, ReasonReset, ReasonTimeout, ReasonServer, ReasonIdle, ReasonHeader, ReasonSlowBody, ReasonStalled,
-	ReasonPing, ReasonSniff, ReasonTLS, ReasonAge, ReasonRequests, ReasonDrain, ReasonForced, ReasonRefused, ReasonFlood,
-	ReasonLimit, ReasonAddressLimit,
-)
+// ownReasons are the reasons above, to which a connection points without an allocation.
+var ownReasons = pointTo([]string{reasonPeer, reasonReset, reasonTimeout, reasonServer})
 
-func knowReasons(reasons ...string) map[string]*string {
-	known := make(map[string]*string, len(reasons))
+func pointTo(reasons []string) map[string]*string {
+	all := make(map[string]*string, len(reasons))
 	for i, reason := range reasons {
-		known[reason] = &reasons[i]
+		all[reason] = &reasons[i]
 	}
-	return known
+	return all
 }
+
+// SetTimeouts names the caller's reasons that say that a connection was too slow. Where
+// one of them is given, an EventTimeout comes before the EventRemoved. It is to be called
+// before the first Add.
+func (s *Set) SetTimeouts(reasons ...string) { s.timeouts = pointTo(slices.Clone(reasons)) }
 
 // isTimeout reports whether a connection that was closed for reason had been too slow.
-func isTimeout(reason string) bool {
-	switch reason {
-	case ReasonTimeout, ReasonIdle, ReasonHeader, ReasonSlowBody, ReasonStalled, ReasonPing, ReasonSniff:
-		return true
-	default:
-		return false
-	}
-}
-
-// CloseFor is Close with a reason, as SetCloseReason gives it. A caller that has wrapped
-// c in a connection of its own closes that one instead.
-func (c *Conn) CloseFor(reason string) error {
-	c.SetCloseReason(reason)
-	return c.Close()
+func (s *Set) isTimeout(reason string) bool {
+	return reason == reasonTimeout || s.timeouts[reason] != nil
 }
 
 // SetCloseReason records why c is about to be closed, for EventRemoved. The first reason
-// stands, and an empty one is none. It does not close c.
+// stands, and an empty one has no effect. It does not close c.
 func (c *Conn) SetCloseReason(reason string) {
 	if reason == "" || c.closeReason.Load() != nil {
 		return
 	}
-	known := knownReasons[reason]
+	known := ownReasons[reason]
+	if a := c.account.Load(); known == nil && a != nil {
+		known = a.set.timeouts[reason]
+	}
 	if known == nil {
 		known = new(string)
 		*known = reason
@@ -82,8 +58,9 @@ func (c *Conn) SetCloseReason(reason string) {
 	c.closeReason.CompareAndSwap(nil, known)
 }
 
-// CloseReason returns what SetCloseReason recorded. Without that it is "" until Close is called,
-// and afterwards what the errors of the reads and writes say: [ReasonPeer], [ReasonReset], [ReasonTimeout] or [ReasonServer].
+// CloseReason returns what SetCloseReason recorded. Without that it is "" until Close is
+// called. From then on it is what the last errors of reads and writes say: "peer_closed",
+// "reset", "timeout" or "server_closed".
 func (c *Conn) CloseReason() string {
 	if reason := c.closeReason.Load(); reason != nil {
 		return *reason
@@ -114,21 +91,21 @@ func reasonOf(status uint32) string {
 	read, write := status>>readNoteShift&anyNote, status>>writeNoteShift&anyNote
 	switch {
 	case write == noteTimeout && read != noteReset:
-		return ReasonTimeout
+		return reasonTimeout
 	case read == noteEOF: // A write that breaks after that is what comes of it.
-		return ReasonPeer
+		return reasonPeer
 	case read == noteReset || write == noteReset:
-		return ReasonReset
+		return reasonReset
 	case read == noteTimeout:
-		return ReasonTimeout
+		return reasonTimeout
 	default:
-		return ReasonServer
+		return reasonServer
 	}
 }
 
-// NoteError tells c how a read failed that went past the wrapper, for the reason
-// of its close. Errors that say nothing about the peer, and nil, have no effect.
-func (c *Conn) NoteError(err error) {
+// noteReadError keeps how a read failed, for the close reason. Errors that say nothing
+// about the peer, and nil, have no effect.
+func (c *Conn) noteReadError(err error) {
 	note := noteOf(err)
 	if note == noNote || note == noteTimeout && c.status.Load()&readAborted != 0 {
 		return
@@ -136,7 +113,7 @@ func (c *Conn) NoteError(err error) {
 	c.setNote(readNoteShift, note)
 }
 
-// noteWriteError is NoteError for a write. What a copy says of the end of its source is not about c.
+// noteWriteError is noteReadError for a write. The end of a copy's source says nothing of c.
 func (c *Conn) noteWriteError(err error) {
 	note := noteOf(err)
 	if note == noNote || note == noteEOF || note == noteTimeout && c.status.Load()&writeAborted != 0 {
@@ -145,8 +122,8 @@ func (c *Conn) noteWriteError(err error) {
 	c.setNote(writeNoteShift, note)
 }
 
-// noteOf says what an error means. One that means nothing, like that of a
-// connection which was closed here, leaves the note of the one before.
+// noteOf says what an error means. An error without a meaning, such as that of a
+// connection which was closed here, leaves the note before it.
 func noteOf(err error) uint32 {
 	switch {
 	case err == nil:

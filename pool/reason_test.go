@@ -48,7 +48,8 @@ func opError(err error, ops ...string) error {
 	return err
 }
 
-// TestCloseReasons: why a connection was closed is what somebody said first, or what its last errors say.
+// TestCloseReasons: why a connection was closed is what somebody said first, or what its
+// last errors say.
 func TestCloseReasons(t *testing.T) {
 	read := func(err error) func(*pool.Conn, *scripted) {
 		return func(c *pool.Conn, raw *scripted) {
@@ -87,53 +88,52 @@ func TestCloseReasons(t *testing.T) {
 		name  string
 		steps steps
 		want  string
-		kind  pool.EventKind // of the event before EventRemoved; 0 for none
+		kind  pool.EventKind // of the event before EventRemoved; empty for none
 	}{
-		{"nothing", nil, pool.ReasonServer, 0},
-		{"end of stream", steps{read(io.EOF)}, pool.ReasonPeer, 0},
-		{"end of stream, told by NoteError", steps{func(c *pool.Conn, _ *scripted) { c.NoteError(io.EOF); c.NoteError(nil) }}, pool.ReasonPeer, 0},
-		{"end of stream, then a close here", steps{read(io.EOF), read(opError(net.ErrClosed, "read"))}, pool.ReasonPeer, 0},
-		{"end of stream, then an answer", steps{read(io.EOF), write(nil)}, pool.ReasonPeer, 0},
-		{"end of stream, then a write breaks", steps{read(io.EOF), write(broken)}, pool.ReasonPeer, 0},
-		{"end of stream, then a write stands still", steps{read(io.EOF), write(timeout)}, pool.ReasonTimeout, pool.EventTimeout},
-		{"read reset", steps{read(reset)}, pool.ReasonReset, pool.EventError},
-		{"write reset", steps{read(nil), write(broken)}, pool.ReasonReset, pool.EventError},
-		{"closed here", steps{read(opError(net.ErrClosed, "read")), write(io.ErrClosedPipe)}, pool.ReasonServer, 0},
-		{"unknown error", steps{read(errors.New("something"))}, pool.ReasonServer, 0},
-		{"read timeout", steps{read(timeout)}, pool.ReasonTimeout, pool.EventTimeout},
-		{"read timeout, then an answer", steps{read(timeout), write(nil)}, pool.ReasonTimeout, pool.EventTimeout},
-		{"read timeout, then read on", steps{read(timeout), read(nil)}, pool.ReasonServer, 0},
-		{"read timeout, then read past the wrapper", steps{read(timeout), func(c *pool.Conn, _ *scripted) { c.CountRead(1) }}, pool.ReasonServer, 0},
-		{"write timeout", steps{write(timeout)}, pool.ReasonTimeout, pool.EventTimeout},
-		{"write timeout, then written on", steps{write(timeout), write(nil)}, pool.ReasonServer, 0},
-		{"kernel gave up", steps{read(opError(os.NewSyscallError("read", syscall.ETIMEDOUT), "read"))}, pool.ReasonTimeout, pool.EventTimeout},
-		{"read woken", steps{deadline((*pool.Conn).SetReadDeadline, -time.Hour), read(timeout)}, pool.ReasonServer, 0},
-		{"read woken by both", steps{deadline((*pool.Conn).SetDeadline, 0), read(timeout), write(timeout)}, pool.ReasonServer, 0},
-		{"read woken, write too slow", steps{deadline((*pool.Conn).SetReadDeadline, 0), write(timeout)}, pool.ReasonTimeout, pool.EventTimeout},
-		{"write woken", steps{deadline((*pool.Conn).SetWriteDeadline, 0), write(timeout)}, pool.ReasonServer, 0},
+		{"nothing", nil, "server_closed", ""},
+		{"end of stream", steps{read(io.EOF)}, "peer_closed", ""},
+		{"end of stream, then a close here", steps{read(io.EOF), read(opError(net.ErrClosed, "read"))}, "peer_closed", ""},
+		{"end of stream, then an answer", steps{read(io.EOF), write(nil)}, "peer_closed", ""},
+		{"end of stream, then a write breaks", steps{read(io.EOF), write(broken)}, "peer_closed", ""},
+		{"end of stream, then a write stands still", steps{read(io.EOF), write(timeout)}, "timeout", pool.EventTimeout},
+		{"read reset", steps{read(reset)}, "reset", pool.EventError},
+		{"write reset", steps{read(nil), write(broken)}, "reset", pool.EventError},
+		{"closed here", steps{read(opError(net.ErrClosed, "read")), write(io.ErrClosedPipe)}, "server_closed", ""},
+		{"unknown error", steps{read(errors.New("something"))}, "server_closed", ""},
+		{"read timeout", steps{read(timeout)}, "timeout", pool.EventTimeout},
+		{"read timeout, then an answer", steps{read(timeout), write(nil)}, "timeout", pool.EventTimeout},
+		{"read timeout, then read on", steps{read(timeout), read(nil)}, "server_closed", ""},
+		{"write timeout", steps{write(timeout)}, "timeout", pool.EventTimeout},
+		{"write timeout, then written on", steps{write(timeout), write(nil)}, "server_closed", ""},
+		{"kernel gave up", steps{read(opError(os.NewSyscallError("read", syscall.ETIMEDOUT), "read"))}, "timeout", pool.EventTimeout},
+		{"read woken", steps{deadline((*pool.Conn).SetReadDeadline, -time.Hour), read(timeout)}, "server_closed", ""},
+		{"read woken by both", steps{deadline((*pool.Conn).SetDeadline, 0), read(timeout), write(timeout)}, "server_closed", ""},
+		{"read woken, write too slow", steps{deadline((*pool.Conn).SetReadDeadline, 0), write(timeout)}, "timeout", pool.EventTimeout},
+		{"write woken", steps{deadline((*pool.Conn).SetWriteDeadline, 0), write(timeout)}, "server_closed", ""},
 		{"woken and set anew", steps{
 			deadline((*pool.Conn).SetDeadline, 0), deadline((*pool.Conn).SetDeadline, time.Hour), read(timeout),
-		}, pool.ReasonTimeout, pool.EventTimeout},
-		{"copy in, ended", steps{writeTo(nil)}, pool.ReasonPeer, 0},
-		{"copy in, reset", steps{writeTo(opError(syscall.ECONNRESET, "read", "writeto"))}, pool.ReasonReset, pool.EventError},
-		{"copy in, its target reset", steps{writeTo(opError(syscall.EPIPE, "write", "writeto"))}, pool.ReasonServer, 0},
-		{"copy out, ended", steps{readFrom(nil)}, pool.ReasonServer, 0},
-		{"copy out, reset", steps{readFrom(opError(os.NewSyscallError("sendfile", syscall.EPIPE), "readfrom"))}, pool.ReasonReset, pool.EventError},
-		{"copy out, its source reset", steps{readFrom(opError(syscall.ECONNRESET, "read", "readfrom"))}, pool.ReasonServer, 0},
-		{"copy out, its source ended early", steps{readFrom(io.ErrUnexpectedEOF)}, pool.ReasonServer, 0},
-		{"said", steps{read(io.EOF), say(pool.ReasonDrain), say(pool.ReasonForced)}, pool.ReasonDrain, 0},
-		{"nothing said", steps{say(""), read(io.EOF)}, pool.ReasonPeer, 0},
-		{"own word", steps{say("tired")}, "tired", 0},
-		{"idle", steps{say(pool.ReasonIdle)}, pool.ReasonIdle, pool.EventTimeout},
-		{"header", steps{say(pool.ReasonHeader)}, pool.ReasonHeader, pool.EventTimeout},
-		{"slow body", steps{say(pool.ReasonSlowBody)}, pool.ReasonSlowBody, pool.EventTimeout},
-		{"stalled", steps{say(pool.ReasonStalled)}, pool.ReasonStalled, pool.EventTimeout},
-		{"ping", steps{say(pool.ReasonPing)}, pool.ReasonPing, pool.EventTimeout},
-		{"sniff", steps{say(pool.ReasonSniff)}, pool.ReasonSniff, pool.EventTimeout},
-		{"age", steps{say(pool.ReasonAge), read(timeout)}, pool.ReasonAge, 0},
+		}, "timeout", pool.EventTimeout},
+		{"copy in, ended", steps{writeTo(nil)}, "peer_closed", ""},
+		{"copy in, reset", steps{writeTo(opError(syscall.ECONNRESET, "read", "writeto"))}, "reset", pool.EventError},
+		{"copy in, its target reset", steps{writeTo(opError(syscall.EPIPE, "write", "writeto"))}, "server_closed", ""},
+		{"copy out, ended", steps{readFrom(nil)}, "server_closed", ""},
+		{"copy out, reset", steps{readFrom(opError(os.NewSyscallError("sendfile", syscall.EPIPE), "readfrom"))}, "reset", pool.EventError},
+		{"copy out, its source reset", steps{readFrom(opError(syscall.ECONNRESET, "read", "readfrom"))}, "server_closed", ""},
+		{"copy out, its source ended early", steps{readFrom(io.ErrUnexpectedEOF)}, "server_closed", ""},
+		{"said", steps{read(io.EOF), say("drain"), say("forced")}, "drain", ""},
+		{"nothing said", steps{say(""), read(io.EOF)}, "peer_closed", ""},
+		{"own word", steps{say("tired")}, "tired", ""},
+		{"idle", steps{say("idle_timeout")}, "idle_timeout", pool.EventTimeout},
+		{"header", steps{say("header_timeout")}, "header_timeout", pool.EventTimeout},
+		{"slow body", steps{say("slow_body")}, "slow_body", pool.EventTimeout},
+		{"stalled", steps{say("write_stalled")}, "write_stalled", pool.EventTimeout},
+		{"ping", steps{say("ping_timeout")}, "ping_timeout", pool.EventTimeout},
+		{"sniff", steps{say("sniff_timeout")}, "sniff_timeout", pool.EventTimeout},
+		{"age", steps{say("max_age"), read(timeout)}, "max_age", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var set pool.Set
+			set.SetTimeouts("idle_timeout", "header_timeout", "slow_body", "write_stalled", "ping_timeout", "sniff_timeout")
 			raw := new(scripted)
 			c := add(&set, raw)
 			set.Move(c, "http1")
@@ -145,7 +145,7 @@ func TestCloseReasons(t *testing.T) {
 			_ = c.Close()
 			c.SetCloseReason("too late")
 			want := []pool.Event{{Kind: pool.EventRemoved, Conn: c, Tag: "http1", Reason: tt.want}}
-			if tt.kind != 0 {
+			if tt.kind != "" {
 				want = append([]pool.Event{{Kind: tt.kind, Conn: c, Tag: "http1", Reason: tt.want}}, want...)
 			}
 			got := events()
@@ -172,13 +172,13 @@ func TestCloseReasonsOnTheWire(t *testing.T) {
 		leave func(client *net.TCPConn, c *pool.Conn)
 		want  string
 	}{
-		{"closes", func(client *net.TCPConn, _ *pool.Conn) { _ = client.Close() }, pool.ReasonPeer},
+		{"closes", func(client *net.TCPConn, _ *pool.Conn) { _ = client.Close() }, "peer_closed"},
 		{"resets", func(client *net.TCPConn, _ *pool.Conn) {
 			_ = client.SetLinger(0)
 			_ = client.Close()
-		}, pool.ReasonReset},
-		{"says nothing", func(_ *net.TCPConn, c *pool.Conn) { _ = c.SetReadDeadline(time.Now().Add(time.Millisecond)) }, pool.ReasonTimeout},
-		{"is not waited for", func(_ *net.TCPConn, c *pool.Conn) { _ = c.SetReadDeadline(time.Unix(1, 0)) }, pool.ReasonServer},
+		}, "reset"},
+		{"says nothing", func(_ *net.TCPConn, c *pool.Conn) { _ = c.SetReadDeadline(time.Now().Add(time.Millisecond)) }, "timeout"},
+		{"is not waited for", func(_ *net.TCPConn, c *pool.Conn) { _ = c.SetReadDeadline(time.Unix(1, 0)) }, "server_closed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var set pool.Set

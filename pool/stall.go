@@ -5,20 +5,22 @@ import (
 	"time"
 )
 
-// StallWatch finds the connections whose peer takes nothing of what it is sent: those with a write
-// outstanding that makes no progress. The zero value is ready to use.
+// StallWatch finds connections whose peer takes nothing of what it is sent: a write is
+// outstanding and makes no progress. The zero value is ready to use.
 //
-// It is made to be asked about every connection in each sweep ([Set.Sweep]), by one goroutine:
-// its methods must not be called concurrently. A connection that is not writing, as nearly all are, costs one
-// atomic load, and only those that are writing are remembered. A write does not know that it is watched.
+// [Set.Sweep]'s visit asks it about every connection, so its methods must not be called
+// concurrently. A connection that is not writing costs one atomic load; only those that
+// are writing are remembered. Writes do not know of the watch.
 //
-// On Linux, progress of a TCP connection is what the peer's system has acknowledged, so that a slow reader
-// counts as moving even while one big write fills the kernel's buffer. A peer's system whose receive buffer was
-// full takes the next bytes only when a good part of it has been read: 128 KiB at a time on the loopback, unless the peer has
-// chosen another size. So whoever reads 2 KB in a second may stand still for a minute, and a limit has to leave that time.
+// On Linux, what the peer's system has acknowledged on a TCP connection is progress, so a
+// slow reader counts as moving even while one big write fills the kernel's buffer. A peer
+// whose receive buffer was full takes more only when a good part of it has been read: 128
+// KiB at a time on the loopback. A reader of 2 KB a second may therefore stand still for
+// a minute, and a limit has to leave that time.
 //
-// Elsewhere, which is Unix sockets, pipes, other systems and a Linux before 4.6, progress is the number of bytes sent, which no
-// write moves before it ends; there a copy by [Conn.ReadFrom] never counts as stalled, for it may be its source that is slow.
+// For Unix sockets, pipes, other systems and Linux before 4.6, progress is the number of
+// bytes sent, which moves when a write ends. There a copy by [Conn.ReadFrom] never counts
+// as stalled, because its source may be the slow side.
 type StallWatch struct {
 	now   time.Time // of the sweep
 	sweep uint64    // counts the sweeps
@@ -32,18 +34,21 @@ type stallMark struct {
 	sweep               uint64    // the last one that did
 }
 
-// Check returns for how long the writes that c has outstanding have made no progress, and 0 where none
-// is outstanding, or it moves, or was not known to stand still before. That is up to one sweep less than the truth.
+// Check returns for how long the outstanding writes of c have made no progress, and 0
+// where there is none, or it moves, or it is seen to stand still for the first time. That
+// is up to one sweep less than the truth.
 //
-// now is the time of the sweep, the same for all its connections. A connection that is not
-// asked about in one sweep is forgotten in the next.
+// now is the time of the sweep, the same for all its connections. A connection that is
+// not asked about in one sweep is forgotten in the next.
 func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 	if !now.Equal(w.now) {
 		w.begin(now)
 	}
 	writes := c.writes.Load()
 	if writes%writeEnded == 0 {
-		w.Forget(c)
+		if len(w.marks) > 0 {
+			delete(w.marks, c)
+		}
 		return 0
 	}
 	mark := stallMark{writes: writes, sent: c.sent.Load(), since: now, sweep: w.sweep}
@@ -67,14 +72,8 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 	return now.Sub(mark.since)
 }
 
-// Forget drops what is remembered of c, when the caller has closed it.
-func (w *StallWatch) Forget(c *Conn) {
-	if len(w.marks) > 0 {
-		delete(w.marks, c)
-	}
-}
-
-// begin begins a sweep, and forgets the connections that the last one did not come by: they are closed.
+// begin begins a sweep, and forgets the connections that the last one did not visit: they
+// are closed.
 func (w *StallWatch) begin(now time.Time) {
 	if len(w.marks) == 0 {
 		w.marks = nil // A map does not give back what it needed at its peak.
@@ -88,12 +87,13 @@ func (w *StallWatch) begin(now time.Time) {
 	w.sweep++
 }
 
-// sendQueue returns how many bytes the peer has acknowledged, and whether some are still waiting
-// for that or to be sent. It is not known for what is not a TCP connection, nor on every system.
+// sendQueue returns how many bytes the peer has acknowledged, and whether some still wait
+// for that or to be sent. It is known for TCP connections, on some systems.
 func sendQueue(c net.Conn) (acked uint64, waiting, known bool) {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
-		// A connection with a PROXY header before it shows the socket behind it like this.
+		// A connection with a PROXY header before it shows the socket behind it like
+		// this.
 		behind, is := c.(interface{ TCPConn() (*net.TCPConn, bool) })
 		if !is {
 			return 0, false, false

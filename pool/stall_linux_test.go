@@ -13,8 +13,9 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// limit is a stall for which a server would close a connection. A peer on the loopback takes
-// the next bytes when it has read up to 130 KB, for which a slow reader needs 65 seconds.
+// limit is a stall for which a server would close a connection. A peer on the loopback
+// takes the next bytes when it has read up to 130 KB, for which a slow reader needs 65
+// seconds.
 const limit = 2 * time.Minute
 
 // endless is a source of which only so much is needed.
@@ -22,7 +23,8 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// writing starts to write to c without an end, and returns what waits for the end that a close brings.
+// writing starts to write to c without an end, and returns what waits for the end that a
+// close brings.
 func writing(c *pool.Conn, write func(*pool.Conn)) (wait func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() { write(c) })
@@ -42,8 +44,9 @@ func fill(t *testing.T, watch *pool.StallWatch, now time.Time, c *pool.Conn) tim
 	return now
 }
 
-// TestStallTCP: one big write to a peer that reads nothing stands still, and to one that reads
-// 2 KB in a second it does not, though the write ends in neither case. Seconds are shortened to 5 ms.
+// TestStallTCP: one big write to a peer that reads nothing stands still, and to one that
+// reads 2 KB in a second it does not, though the write ends in neither case. Seconds are
+// shortened to 5 ms.
 func TestStallTCP(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

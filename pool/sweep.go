@@ -5,20 +5,21 @@ import (
 	"time"
 )
 
-// spareList is how many times longer than needed the list of a sweep may be before
-// a new one is made, and keptList how long it may be in any case.
+// The list of a sweep may be spareList times longer than needed before it is made anew,
+// and keptList long in any case.
 const (
 	spareList = 4
 	keptList  = 1024
 )
 
-// Sweep calls visit for each live connection of all pools, once in every period, until
-// ctx ends; every must be above 0. It is the one clock that all connections share, instead of a timer each: its
-// caller gives the goroutine, and while there are no connections it does next to nothing.
+// Sweep calls visit for each live connection, once in every period, until ctx ends; every
+// must be above 0. It runs in the caller's goroutine and replaces a timer for each
+// connection. While there are no connections it does next to nothing.
 //
-// visit is called without any lock, for one connection after the other in no particular order, and with the same
-// now in one sweep: the time at which the sweep began. It may close the connection, which may have been closed
-// already. A sweep that takes longer than its period makes the next one late; none is made up for.
+// visit is called without any lock, for one connection after the other in no particular
+// order. now is the same in one sweep: the time at which the sweep began. visit may close
+// the connection, which may have been closed already. A sweep that takes longer than its
+// period makes the next one late; none is made up for.
 func (s *Set) Sweep(ctx context.Context, every time.Duration, visit func(now time.Time, c *Conn)) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

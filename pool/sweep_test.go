@@ -11,7 +11,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// TestSweep: every live connection is visited once in a period, without a lock, until the context ends.
+// TestSweep: every live connection is visited once in a period, without a lock, until the
+// context ends.
 func TestSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set
@@ -24,7 +25,7 @@ func TestSweep(t *testing.T) {
 			set.Sweep(ctx, time.Second, func(now time.Time, c *pool.Conn) {
 				visits[c.ID()] = append(visits[c.ID()], now.Sub(began))
 				if set.Tag(c) == "http1" {
-					_ = c.CloseFor(pool.ReasonIdle) // Would wait for ever if a lock were held.
+					closeFor(c, "idle_timeout") // Would wait for ever if a lock were held.
 				}
 			})
 		}()

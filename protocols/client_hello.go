@@ -1,166 +1,147 @@
 package protocols
 
 import (
-	"encoding/binary"
-	"slices"
+	"bytes"
+	"errors"
+	"io"
 )
 
 const (
-	tlsRecordHeaderLen    = 5 // RFC 8446, section 5.1.
-	tlsHandshakeHeaderLen = 4 // RFC 8446, section 4.
-	tlsClientHello        = 1
+	recordHandshake       = 22      // RFC 8446, section 5.1.
+	recordMajorVersion    = 3       // Of all versions of TLS, and SSL 3.0.
+	recordMaxMinorVersion = 4       // Versions above it were never assigned.
+	maxRecordPayload      = 1 << 14 // RFC 8446, section 5.1.
 
-	tlsExtensionServerName = 0  // RFC 6066, section 3.
-	tlsExtensionALPN       = 16 // RFC 7301, section 3.1.
-
-	// maxTLSRecord is the longest plaintext record (RFC 8446, section 5.1).
-	maxTLSRecord = 1 << 14
+	messageClientHello = 1 // RFC 8446, section 4.
 	// maxClientHello is the longest handshake message that crypto/tls reads.
 	// Hellos with post-quantum key shares have about 2 KiB.
 	maxClientHello = 1 << 16
+
+	extensionServerName = 0 // RFC 6066, section 3.
 )
 
-// A ClientHello is what a TLS client says in the clear about where it wants to go.
-type ClientHello struct {
-	ServerName string   // The host name of SNI, empty if there is none.
-	ALPN       []string // The protocols offered, in the client's order.
-}
+// errNotClientHello is the error of [ReadServerName] where r begins with something
+// else than a well-formed ClientHello.
+var errNotClientHello = errors.New("protocols: not a TLS ClientHello")
 
-// ParseClientHello parses the TLS ClientHello that begins with prefix. It
-// answers NeedMore while the message is incomplete, which may span several
-// records, and NoMatch where the bytes are no well-formed ClientHello. It is
-// pure and keeps nothing of prefix.
+// ReadServerName reads the TLS ClientHello that r begins with and returns its server
+// name, or "" where it has none. The message may span several records; nothing behind
+// it is read. Where r ends first, the error is r's: [io.EOF] or [io.ErrUnexpectedEOF]
+// for an io.EOF.
 //
-// The extensions other than server name and ALPN are skipped unread, so a
-// Match does not mean that the handshake will succeed.
-func ParseClientHello(prefix []byte) (Answer, ClientHello) {
-	message, answer := joinRecords(prefix)
-	if answer != Match {
-		return answer, ClientHello{}
+// Extensions other than the server name are skipped unread, so the handshake may fail
+// all the same. A hello costs at most 64 KiB of memory, as its bytes come in.
+func ReadServerName(r io.Reader) (string, error) {
+	records := &recordReader{r: r}
+	var head [4]byte
+	// The type is checked before more is waited for.
+	if _, err := io.ReadFull(records, head[:1]); err != nil {
+		return "", err
 	}
-	hello, ok := parseHello(message)
+	if head[0] != messageClientHello {
+		return "", errNotClientHello
+	}
+	if _, err := io.ReadFull(records, head[1:]); err != nil {
+		return "", err
+	}
+	length := int64(head[1])<<16 | int64(head[2])<<8 | int64(head[3])
+	if length > maxClientHello {
+		return "", errNotClientHello
+	}
+	var body bytes.Buffer
+	if _, err := io.CopyN(&body, records, length); err != nil {
+		return "", err
+	}
+	name, ok := parseHello(body.Bytes())
 	if !ok {
-		return NoMatch, ClientHello{}
+		return "", errNotClientHello
 	}
-	return Match, hello
+	return name, nil
 }
 
-// joinRecords returns the body of the ClientHello, taken out of its records.
-// It copies only where there is more than one.
-func joinRecords(b []byte) ([]byte, Answer) {
-	var joined []byte
-	for {
-		payload, rest, answer := cutRecord(b)
-		if answer == NoMatch {
-			return nil, NoMatch
+// A recordReader reads the payload of TLS handshake records. Any other record is an
+// errNotClientHello.
+type recordReader struct {
+	r    io.Reader
+	left int // of the record's payload
+}
+
+// Read implements [io.Reader].
+func (r *recordReader) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		if err := r.next(); err != nil {
+			return 0, err
 		}
-		// An incomplete record is looked at, too: what it holds may show that
-		// no ClientHello comes.
-		if joined == nil {
-			joined = slices.Clip(payload)
-		} else {
-			joined = append(joined, payload...)
+	}
+	n, err := r.r.Read(p[:min(len(p), r.left)])
+	r.left -= n
+	return n, err
+}
+
+// next reads the header of a record. It checks each byte before it waits for another,
+// because the client of another protocol may be waiting for its answer.
+func (r *recordReader) next() error {
+	var header [5]byte
+	for i := range header {
+		if _, err := io.ReadFull(r.r, header[i:i+1]); err != nil {
+			return err
 		}
-		body, messageAnswer := cutHandshake(joined)
-		if messageAnswer != NeedMore || answer == NeedMore {
-			return body, messageAnswer
+		if header[0] != recordHandshake || i > 0 && header[1] != recordMajorVersion || header[2] > recordMaxMinorVersion {
+			return errNotClientHello
 		}
-		b = rest
 	}
+	r.left = int(header[3])<<8 | int(header[4])
+	if r.left == 0 || r.left > maxRecordPayload {
+		return errNotClientHello
+	}
+	return nil
 }
 
-// cutRecord returns the payload of the handshake record at the start of b, or
-// as much of it as is there with NeedMore.
-func cutRecord(b []byte) (payload, rest []byte, answer Answer) {
-	if len(b) == 0 {
-		return nil, nil, NeedMore
-	}
-	if b[0] != tlsRecordHandshake {
-		return nil, nil, NoMatch
-	}
-	if answer, _ := scanTLS(b); answer == NoMatch {
-		return nil, nil, NoMatch
-	}
-	if len(b) < tlsRecordHeaderLen {
-		return nil, nil, NeedMore
-	}
-	n := int(binary.BigEndian.Uint16(b[3:]))
-	b = b[tlsRecordHeaderLen:]
-	switch {
-	case n == 0 || n > maxTLSRecord:
-		return nil, nil, NoMatch
-	case len(b) < n:
-		return b, nil, NeedMore
-	}
-	return b[:n], b[n:], Match
-}
-
-// cutHandshake returns the body of the ClientHello at the start of b. What
-// follows it in the same record is ignored.
-func cutHandshake(b []byte) ([]byte, Answer) {
-	if len(b) > 0 && b[0] != tlsClientHello {
-		return nil, NoMatch
-	}
-	if len(b) < tlsHandshakeHeaderLen {
-		return nil, NeedMore
-	}
-	n := int(b[1])<<16 | int(b[2])<<8 | int(b[3])
-	b = b[tlsHandshakeHeaderLen:]
-	switch {
-	case n > maxClientHello:
-		return nil, NoMatch
-	case len(b) < n:
-		return nil, NeedMore
-	}
-	return b[:n], Match
-}
-
-// parseHello parses the body of a ClientHello (RFC 8446, section 4.1.2).
-func parseHello(body []byte) (hello ClientHello, ok bool) {
+// parseHello returns the server name in the body of a ClientHello (RFC 8446, section
+// 4.1.2).
+func parseHello(body []byte) (name string, ok bool) {
 	const versionAndRandom = 2 + 32
 	s := tlsReader(body)
-	if !s.skip(versionAndRandom) || !s.skipVector8() || !s.skipVector16() || !s.skipVector8() {
-		return ClientHello{}, false
+	_, ok1 := s.take(versionAndRandom)
+	_, ok2 := s.vector(1) // session id
+	_, ok3 := s.vector(2) // cipher suites
+	_, ok4 := s.vector(1) // compression methods
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return "", false
 	}
 	if len(s) == 0 {
-		return ClientHello{}, true // TLS 1.2 lets the extensions be absent.
+		return "", true // TLS 1.2 lets the extensions be absent.
 	}
-	extensions, ok := s.vector16()
+	extensions, ok := s.vector(2)
 	if !ok || len(s) != 0 {
-		return ClientHello{}, false
+		return "", false
 	}
-	var hasName, hasALPN bool
-	for len(extensions) > 0 {
-		typ, ok1 := extensions.uint16()
-		data, ok2 := extensions.vector16()
-		switch {
-		case !ok1 || !ok2:
-			return ClientHello{}, false
-		case typ == tlsExtensionServerName:
-			if hello.ServerName, ok = parseServerName(data); !ok || hasName {
-				return ClientHello{}, false
+	for named := false; len(extensions) > 0; {
+		typ, ok1 := extensions.number(2)
+		data, ok2 := extensions.vector(2)
+		if !ok1 || !ok2 {
+			return "", false
+		}
+		if typ == extensionServerName {
+			if name, ok = parseServerName(data); !ok || named {
+				return "", false
 			}
-			hasName = true
-		case typ == tlsExtensionALPN:
-			if hello.ALPN, ok = parseALPN(data); !ok || hasALPN {
-				return ClientHello{}, false
-			}
-			hasALPN = true
+			named = true
 		}
 	}
-	return hello, true
+	return name, true
 }
 
-// parseServerName parses the extension of RFC 6066, section 3. A name with a
-// trailing dot is malformed there.
+// parseServerName parses the extension of RFC 6066, section 3, which forbids a name
+// with a trailing dot.
 func parseServerName(data tlsReader) (name string, ok bool) {
-	list, ok := data.vector16()
+	list, ok := data.vector(2)
 	if !ok || len(data) != 0 || len(list) == 0 {
 		return "", false
 	}
 	for len(list) > 0 {
-		typ, ok1 := list.uint8()
-		value, ok2 := list.vector16()
+		typ, ok1 := list.number(1)
+		value, ok2 := list.vector(2)
 		if !ok1 || !ok2 || len(value) == 0 {
 			return "", false
 		}
@@ -175,27 +156,11 @@ func parseServerName(data tlsReader) (name string, ok bool) {
 	return name, true
 }
 
-// parseALPN parses the extension of RFC 7301, section 3.1.
-func parseALPN(data tlsReader) (protocols []string, ok bool) {
-	list, ok := data.vector16()
-	if !ok || len(data) != 0 || len(list) == 0 {
-		return nil, false
-	}
-	for len(list) > 0 {
-		p, ok := list.vector8()
-		if !ok || len(p) == 0 {
-			return nil, false
-		}
-		protocols = append(protocols, string(p))
-	}
-	return protocols, true
-}
-
-// A tlsReader consumes the presentation language of RFC 8446, section 3, from
-// its front. Its methods report false where too little is left.
+// A tlsReader consumes the presentation language of RFC 8446, section 3, from its
+// front. Its methods report false where too little is left.
 type tlsReader []byte
 
-func (r *tlsReader) bytes(n int) (tlsReader, bool) {
+func (r *tlsReader) take(n int) (tlsReader, bool) {
 	if len(*r) < n {
 		return nil, false
 	}
@@ -204,49 +169,20 @@ func (r *tlsReader) bytes(n int) (tlsReader, bool) {
 	return b, true
 }
 
-func (r *tlsReader) uint8() (int, bool) {
-	b, ok := r.bytes(1)
-	if !ok {
-		return 0, false
+// number takes a number of size bytes.
+func (r *tlsReader) number(size int) (n int, ok bool) {
+	b, ok := r.take(size)
+	for _, digit := range b {
+		n = n<<8 | int(digit)
 	}
-	return int(b[0]), true
+	return n, ok
 }
 
-func (r *tlsReader) uint16() (int, bool) {
-	b, ok := r.bytes(2)
-	if !ok {
-		return 0, false
-	}
-	return int(binary.BigEndian.Uint16(b)), true
-}
-
-func (r *tlsReader) vector8() (tlsReader, bool) {
-	n, ok := r.uint8()
+// vector takes the bytes behind their length, which is a number of size bytes.
+func (r *tlsReader) vector(size int) (tlsReader, bool) {
+	n, ok := r.number(size)
 	if !ok {
 		return nil, false
 	}
-	return r.bytes(n)
-}
-
-func (r *tlsReader) vector16() (tlsReader, bool) {
-	n, ok := r.uint16()
-	if !ok {
-		return nil, false
-	}
-	return r.bytes(n)
-}
-
-func (r *tlsReader) skip(n int) bool {
-	_, ok := r.bytes(n)
-	return ok
-}
-
-func (r *tlsReader) skipVector8() bool {
-	_, ok := r.vector8()
-	return ok
-}
-
-func (r *tlsReader) skipVector16() bool {
-	_, ok := r.vector16()
-	return ok
+	return r.take(n)
 }

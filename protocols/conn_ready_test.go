@@ -1,13 +1,9 @@
 package protocols
 
 import (
-	"errors"
 	"io"
 	"net"
-	"os"
-	"syscall"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/mem"
 )
@@ -17,95 +13,75 @@ var _ interface {
 	ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error)
 } = (*Conn)(nil)
 
-// A countedConn is told of raw reads.
-type countedConn struct {
+// A bareTCP is a connection over a bare socket, as pool.Conn is.
+type bareTCP struct {
 	*net.TCPConn
-	counted int
-	noted   error
+	ready int // The calls of ReadReady.
 }
 
-func (c *countedConn) CountRead(n int) { c.counted += n }
+var _ bareConn = (*bareTCP)(nil)
 
-func (c *countedConn) NoteError(err error) { c.noted = err }
+func (*bareTCP) IsBare() bool { return true }
 
-func (c *countedConn) ReadConn() (syscall.RawConn, bool) {
-	raw, err := c.SyscallConn()
-	return raw, err == nil
+func (c *bareTCP) ReadAhead(p []byte) (int, error) { return c.Read(p) }
+
+func (c *bareTCP) ReadReady(size int, pool interface {
+	Get(length int) *[]byte
+	Put(buf *[]byte)
+}) (*[]byte, int, error) {
+	c.ready++
+	return readInto(c, size, pool)
 }
 
-// A watchedPool tells when a buffer is given back. It is used by one
-// goroutine, apart from its channel.
-type watchedPool struct {
-	out int
-	put chan int // Receives how many buffers are out, if somebody waits.
-}
+// A countingPool counts the buffers that are out.
+type countingPool int
 
-func (p *watchedPool) Get(n int) *[]byte {
-	p.out++
+func (p *countingPool) Get(n int) *[]byte {
+	*p++
 	b := make([]byte, n)
 	return &b
 }
 
-func (p *watchedPool) Put(*[]byte) {
-	p.out--
-	select {
-	case p.put <- p.out:
-	default:
-	}
-}
+func (p *countingPool) Put(*[]byte) { *p-- }
 
-// TestReadBuffersArePooled is point 13: an idle connection holds no buffer.
-func TestReadBuffersArePooled(t *testing.T) {
+// TestReadOnReady has what was peeked come first, and then waits without a buffer.
+func TestReadOnReady(t *testing.T) {
 	client, server := tcpPair(t)
-	inner := &countedConn{TCPConn: server}
+	inner := &bareTCP{TCPConn: server}
 	c := newConn(inner)
-	pool := &watchedPool{put: make(chan int, 1)}
+	var pool countingPool
 	head := string(grpcOpening())
 	if _, err := io.WriteString(client, head); err != nil {
 		t.Fatal(err)
 	}
 	c.Sniff(nil)
-	expect := func(bufSize int, want string) {
+	expect := func(bufSize int, want string, ready int) {
 		t.Helper()
-		buf, n, err := c.ReadOnReady(bufSize, pool)
+		buf, n, err := c.ReadOnReady(bufSize, &pool)
 		if err != nil || string((*buf)[:n]) != want {
 			t.Fatalf("ReadOnReady = %d, %v; want %q", n, err, want)
 		}
 		pool.Put(buf)
-	}
-	expect(4, head[:4])
-	expect(len(head), head[4:])
-	if inner.counted != 0 {
-		t.Errorf("%d bytes of the peek buffer were counted again", inner.counted)
-	}
-
-	<-pool.put
-	go func() {
-		if out := <-pool.put; out != 0 {
-			t.Errorf("%d buffers are out while the connection is idle", out)
+		if inner.ready != ready {
+			t.Errorf("the socket was asked %d times, want %d", inner.ready, ready)
 		}
-		_, _ = io.WriteString(client, "more")
-	}()
-	expect(100, "more")
-	if inner.counted != len("more") {
-		t.Errorf("%d raw bytes were counted, want %d", inner.counted, len("more"))
 	}
-
-	if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
+	expect(4, head[:4], 0)
+	expect(len(head), head[4:], 0)
+	more := string(pingFrame(0, "12345678"))
+	if _, err := io.WriteString(client, more); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := c.ReadOnReady(100, pool); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("ReadOnReady: %v, want a timeout", err)
-	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
-		t.Fatal(err)
+	expect(100, more, 1)
+	if highest := c.h2.Load().highest.Load(); highest != 1 {
+		t.Errorf("the highest stream is %d, want 1", highest)
 	}
 	client.Close()
-	if buf, n, err := c.ReadOnReady(100, pool); buf != nil || n != 0 || err != io.EOF {
+	if buf, n, err := c.ReadOnReady(100, &pool); buf != nil || n != 0 || err != io.EOF {
 		t.Errorf("ReadOnReady = %v, %d, %v; want EOF", buf, n, err)
 	}
-	if pool.out != 0 {
-		t.Errorf("%d buffers are missing", pool.out)
+	if pool != 0 {
+		t.Errorf("%d buffers are missing", pool)
 	}
 }
 
@@ -114,20 +90,20 @@ func TestReadOnReadyWithoutSocket(t *testing.T) {
 	client, server := net.Pipe()
 	c := newConn(server)
 	defer c.Close()
-	pool := &watchedPool{put: make(chan int)}
+	var pool countingPool
 	go func() {
 		_, _ = io.WriteString(client, "data")
 		client.Close()
 	}()
-	buf, n, err := c.ReadOnReady(100, pool)
+	buf, n, err := c.ReadOnReady(100, &pool)
 	if err != nil || string((*buf)[:n]) != "data" {
 		t.Fatalf("ReadOnReady = %d, %v; want data", n, err)
 	}
 	pool.Put(buf)
-	if buf, n, err := c.ReadOnReady(100, pool); buf != nil || n != 0 || err != io.EOF {
+	if buf, n, err := c.ReadOnReady(100, &pool); buf != nil || n != 0 || err != io.EOF {
 		t.Errorf("ReadOnReady = %v, %d, %v; want EOF", buf, n, err)
 	}
-	if pool.out != 0 {
-		t.Errorf("%d buffers are missing", pool.out)
+	if pool != 0 {
+		t.Errorf("%d buffers are missing", pool)
 	}
 }

@@ -1,6 +1,6 @@
 // Package protocols recognises what a connection speaks and serves it.
 //
-// The recognising half is [Conn], [Classify] and [ParseClientHello]. Conn
+// The recognising half is [Conn] and [Classify]. Conn
 // wraps an accepted connection, reads its first bytes once into a peek buffer,
 // and gives a [Verdict]; every byte it read is read again by the server that
 // follows. Classify is the same decision as a pure function over a prefix.

@@ -152,6 +152,7 @@ func (c *framerClient) wantEnd() {
 // TestGoAwayOfHTTP2Server: a stream that the client sends before it has read the first
 // GOAWAY is served, which net/http's own would not do, and that one is not seen any more.
 func TestGoAwayOfHTTP2Server(t *testing.T) {
+	t.Parallel()
 	for _, wait := range []bool{false, true} {
 		config := testConfig()
 		server, l := serveSniffed(t, config, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") })

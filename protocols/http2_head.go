@@ -7,10 +7,6 @@ import (
 )
 
 const (
-	frameHeaderLen = 9 // RFC 9113, section 4.1.
-	settingLen     = 6 // RFC 9113, section 6.5.1.
-	pingLen        = 8 // RFC 9113, section 6.7.
-
 	// maxGranted is how much WINDOW_UPDATE may add to a connection's initial
 	// window in all (RFC 9113, sections 6.9.1 and 6.9.2).
 	maxGranted = 1<<31 - 1 - 65535
@@ -20,37 +16,6 @@ const (
 	// was told more and uses it is served by the shared server.
 	maxFrameLen = 16384
 )
-
-// A frameHeader is the fixed part of an HTTP/2 frame (RFC 9113, section 4.1).
-type frameHeader struct {
-	length int
-	typ    http2.FrameType
-	flags  http2.Flags
-	stream uint32
-}
-
-// parseFrameHeader parses the first frameHeaderLen bytes of b.
-func parseFrameHeader(b []byte) frameHeader {
-	_ = b[frameHeaderLen-1]
-	return frameHeader{
-		length: int(b[0])<<16 | int(b[1])<<8 | int(b[2]),
-		typ:    http2.FrameType(b[3]),
-		flags:  http2.Flags(b[4]),
-		stream: binary.BigEndian.Uint32(b[5:]) &^ (1 << 31), // The highest bit is reserved.
-	}
-}
-
-func (h frameHeader) isAck() bool {
-	// Both frame types that know an ACK use the same bit.
-	return h.flags.Has(http2.FlagSettingsAck)
-}
-
-// appendFrame appends a frame of stream 0.
-func appendFrame(b []byte, typ http2.FrameType, flags http2.Flags, payload []byte) []byte {
-	n := len(payload)
-	b = append(b, byte(n>>16), byte(n>>8), byte(n), byte(typ), byte(flags), 0, 0, 0, 0)
-	return append(b, payload...)
-}
 
 // A frameScanner follows the frames of an HTTP/2 client up to the end of the
 // first header block. Whatever it does not expect it gives to the shared
@@ -175,7 +140,7 @@ func badLength(h frameHeader) bool {
 	case http2.FramePing:
 		return h.length != pingLen
 	case http2.FrameWindowUpdate:
-		return h.length != 4
+		return h.length != windowUpdateLen
 	case http2.FramePriority:
 		return h.length != 5
 	case http2.FramePriorityUpdate:
@@ -202,14 +167,14 @@ func (s *frameScanner) checkPayload(h frameHeader, payload []byte) string {
 	case http2.FrameWindowUpdate:
 		// RFC 9113, sections 6.9 and 6.9.1: an increment of 0 is an error, and so is a window
 		// that grows too large.
-		increment := binary.BigEndian.Uint32(payload) &^ (1 << 31)
+		increment := uint31(payload)
 		s.granted += uint64(increment)
 		if increment != 0 && s.granted <= maxGranted {
 			return ""
 		}
 	case http2.FramePriorityUpdate:
 		// RFC 9218, section 7.1: there is no stream 0 to prioritise.
-		if binary.BigEndian.Uint32(payload)&^(1<<31) != 0 {
+		if uint31(payload) != 0 {
 			return ""
 		}
 	case http2.FramePriority:
@@ -248,7 +213,7 @@ func validSettings(payload []byte) bool {
 // dependsOnItself applies RFC 7540, section 5.3.1, to the priority fields of
 // stream. RFC 9113 deprecates them; servers still check them.
 func dependsOnItself(stream uint32, priority []byte) bool {
-	return binary.BigEndian.Uint32(priority)&^(1<<31) == stream
+	return uint31(priority) == stream
 }
 
 // headersFragment takes padding and priority off a HEADERS frame's payload

@@ -48,6 +48,7 @@ func tellContext(w http.ResponseWriter, r *http.Request) {
 
 // TestServeHTTP2IsServe: a client and the hooks cannot tell ServeHTTP2 from net/http's Serve.
 func TestServeHTTP2IsServe(t *testing.T) {
+	t.Parallel()
 	type serveFunc func(*http.Server, net.Listener) error
 	seen := func(t *testing.T, serve serveFunc) []string {
 		states := &stateLog{closed: make(chan struct{}, 1)}

@@ -85,37 +85,34 @@ func (c *SniffConfig) withDefaults() SniffConfig {
 // with the values that hold in the end. Where such a client stays idle too
 // long, it is sent a GOAWAY.
 func (c *Conn) Sniff(config *SniffConfig) Verdict {
-	e := c.early.Load()
-	if e == nil || e.wait == decided {
+	r := c.recognition.Load()
+	if r == nil || r.wait == decided {
 		return c.Verdict()
 	}
-	e.config = config.withDefaults()
-	e.begin()
-	s := sniffer{conn: c, early: e, peek: &e.peek, config: &e.config, scanner: newScanner(e.config.Transport, e.config.MaxBytes)}
+	r.config = config.withDefaults()
+	r.begin()
+	s := sniffer{recognition: r, scanner: newScanner(r.config.Transport, r.config.MaxBytes)}
 	v := s.run()
-	v.Bytes = e.peek.total
-	v.Duration = time.Since(e.started)
-	c.decide(e, v)
+	v.Bytes = r.peek.total
+	v.Duration = time.Since(r.started)
+	c.decide(r, v)
 	return v
 }
 
 // A sniffer is the state of one Sniff.
 type sniffer struct {
-	conn    *Conn
-	early   *earlyState
-	peek    *peekBuffer // The early state's, as is the config.
-	config  *SniffConfig
+	*recognition
+
 	scanner scanner
 	http2   handshake
 }
 
 // run waits for bytes until they decide or something else does.
 func (s *sniffer) run() Verdict {
-	c := s.conn
-	_ = c.inner.SetReadDeadline(after(s.early.started, s.config.Timeout))
-	if _, isTLS := c.inner.(*tls.Conn); isTLS {
+	_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
+	if _, isTLS := s.inner.(*tls.Conn); isTLS {
 		// Its first Read may have to shake hands.
-		_ = c.inner.SetWriteDeadline(after(s.early.started, s.config.Timeout))
+		_ = s.inner.SetWriteDeadline(after(s.started, s.config.Timeout))
 	}
 	for {
 		answer, v := s.scanner.scan(s.peek.unread())
@@ -139,7 +136,7 @@ func (s *sniffer) run() Verdict {
 			}
 		}
 		before := s.peek.total
-		if err := s.peek.fill(c.inner, s.config.MaxBytes); err != nil && s.peek.total == before {
+		if err := s.peek.fill(s.inner, s.config.MaxBytes); err != nil && s.peek.total == before {
 			return s.timedOut()
 		}
 	}
@@ -183,7 +180,7 @@ func (s *sniffer) timedOut() Verdict {
 		return failed(FailureTimeout, reasonSlow)
 	case len(s.config.Settings) == 0:
 		return Verdict{Protocol: HTTP2, Reason: reasonUndecided}
-	case s.early.isHurried():
+	case s.isHurried():
 		return hurried()
 	case s.scanner.http2.partial(len(s.peek.unread())):
 		return failed(FailureTimeout, reasonSlowFrame)

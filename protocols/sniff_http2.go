@@ -2,35 +2,26 @@ package protocols
 
 import (
 	"encoding/binary"
-	"net"
 	"time"
 
 	"golang.org/x/net/http2"
 )
 
 const (
-	// maxAnswered bounds how many control frames the sniffer answers. A
-	// keep-alive needs a few dozen; what comes beyond is a flood. It is refused here, because
-	// net/http would queue 10,000 answers for each connection.
+	// maxAnswered bounds how many control frames the sniffer answers. A keep-alive needs
+	// a few dozen; more are a flood. It is refused here, because net/http would queue
+	// 10,000 answers for each connection.
 	maxAnswered = 1000
 
 	// maxMergedSettings bounds the settings in the replayed SETTINGS frame.
 	// net/http refuses a frame with more than 100.
 	maxMergedSettings = 64
 
-	// freeWrite is how many bytes fit into the send buffer of a new socket in any case, so that no
-	// timer is needed to write them. The least that Linux gives one is 4.5 KiB, bookkeeping included.
+	// freeWrite is how many bytes fit into the send buffer of a new bare socket in any
+	// case, so that no timer is needed to write them. The least that Linux gives one is
+	// 4.5 KiB, bookkeeping included.
 	freeWrite = 512
 )
-
-// hasSendBuffer reports whether what is written to conn goes into a kernel's buffer first.
-func hasSendBuffer(conn net.Conn) bool {
-	socket, ok := conn.(rawReader)
-	if ok {
-		_, ok = socket.ReadConn()
-	}
-	return ok
-}
 
 // A handshake is the sniffer's half of an HTTP/2 connection's opening.
 type handshake struct {
@@ -51,13 +42,13 @@ type handshake struct {
 // with a verdict where there is no more waiting.
 func (s *sniffer) answer() (Verdict, bool) {
 	if len(s.config.Settings) == 0 {
-		if s.config.Patience > 0 && (s.http2.begun || s.early.waitUndecided(time.Now().Add(s.config.Patience))) {
+		if s.config.Patience > 0 && (s.http2.begun || s.waitUndecided(time.Now().Add(s.config.Patience))) {
 			s.http2.begun = true
 			return Verdict{}, false
 		}
 		return Verdict{Protocol: HTTP2, Reason: reasonUndecided}, true
 	}
-	if s.early.isHurried() {
+	if s.isHurried() {
 		return hurried(), true
 	}
 	var out []byte
@@ -65,11 +56,11 @@ func (s *sniffer) answer() (Verdict, bool) {
 		s.http2.begun = true
 		s.http2.settled = len(http2.ClientPreface)
 		s.http2.until = after(time.Now(), s.config.UndecidedTimeout)
-		s.http2.armed = after(s.early.started, s.config.Timeout)
+		s.http2.armed = after(s.started, s.config.Timeout)
 		out = append(make([]byte, 0, len(s.config.Settings)+frameHeaderLen), s.config.Settings...)
 		// The replay holds one SETTINGS frame, whatever the client sends, so the
 		// server sends one ACK.
-		s.early.filter = newSettingsFilter(1)
+		s.played = true
 	}
 	out, ok := s.appendAnswers(out)
 	if len(out) > 0 {
@@ -86,7 +77,7 @@ func (s *sniffer) answer() (Verdict, bool) {
 	}
 	if deadline := s.deadline(); deadline != s.http2.armed || s.http2.armed.IsZero() {
 		s.http2.armed = deadline
-		if !s.early.waitUndecided(deadline) {
+		if !s.waitUndecided(deadline) {
 			return hurried(), true
 		}
 	}
@@ -203,14 +194,14 @@ func (s *sniffer) deadline() time.Time {
 // write writes out within the Timeout. It reports true with a verdict where
 // that fails, since no server can go on behind half a frame.
 func (s *sniffer) write(out []byte) (Verdict, bool) {
-	if s.http2.written += len(out); s.http2.written > freeWrite || !hasSendBuffer(s.conn.inner) {
+	if s.http2.written += len(out); s.http2.written > freeWrite || bareOf(s.inner) == nil {
 		timeout := s.config.Timeout
 		if timeout <= 0 {
 			timeout = DefaultSniffTimeout
 		}
-		_ = s.conn.inner.SetWriteDeadline(time.Now().Add(timeout))
+		_ = s.inner.SetWriteDeadline(time.Now().Add(timeout))
 	}
-	_, err := s.conn.inner.Write(out)
+	_, err := s.inner.Write(out)
 	switch {
 	case err == nil:
 		return Verdict{}, false

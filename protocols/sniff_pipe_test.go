@@ -83,7 +83,7 @@ func (s *sniffed) replays(want []byte) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		s.t.Fatalf("replay (-want +got):\n%s", diff)
 	}
-	if e := s.conn.early.Load(); e != nil && len(e.peek.unread()) > 0 {
+	if e := s.conn.recognition.Load(); e != nil && len(e.peek.unread()) > 0 {
 		s.t.Fatalf("replay: %q too many", e.peek.unread())
 	}
 }

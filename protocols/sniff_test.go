@@ -107,7 +107,7 @@ func TestSniffHTTP1(t *testing.T) {
 				if got := <-replayed; string(got) != tt.send {
 					t.Errorf("%s by %d: replay of %d bytes, want %d", tt.name, step, len(got), len(tt.send))
 				}
-				if e := s.conn.early.Load(); e != nil && e.peek.b != nil {
+				if e := s.conn.recognition.Load(); e != nil && e.peek.b != nil {
 					t.Errorf("%s by %d: the peek buffer was not given back", tt.name, step)
 				}
 			})
@@ -145,7 +145,7 @@ func TestHandshakeIsPlayed(t *testing.T) {
 		if diff := cmp.Diff(ackFrame(), got); diff != "" {
 			t.Errorf("the client got (-want +got):\n%s", diff)
 		}
-		if filterOf(s.conn) != nil {
+		if drops(s.conn) {
 			t.Error("the filter has not retired")
 		}
 	})
@@ -214,7 +214,7 @@ func TestNothingIsWrittenToEagerClients(t *testing.T) {
 		s.send(sent) // A pipe's client would block on a write to it.
 		s.decided(grpcVerdict)
 		s.replays(sent)
-		if filterOf(s.conn) != nil {
+		if drops(s.conn) {
 			t.Error("a filter is active")
 		}
 	})

@@ -15,6 +15,7 @@ import (
 // TestUpgradeAfterShutdown: a connection that is upgraded when the others have
 // been told already is told as well.
 func TestUpgradeAfterShutdown(t *testing.T) {
+	t.Parallel()
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
 	hooks := HTTPHooks{Handler: answer, Logger: slog.New(slog.DiscardHandler)}
 	upgrades, err := NewH2CUpgrades(DefaultHTTP2Config(), hooks, nil)

@@ -10,8 +10,8 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// check does all that serve does before it opens a port, and prints what would
-// be served. It loads the certificates, because most mistakes are there.
+// check does everything that serve does before it opens a port, and prints the effective
+// configuration. It loads the certificates too, because they cause most mistakes.
 func check(_ context.Context, args []string, env environment) int {
 	s, code, done := load("check", args, env)
 	if done {
@@ -30,8 +30,9 @@ func check(_ context.Context, args []string, env environment) int {
 	return exitOK
 }
 
-// checkCertificates loads what the listeners need for TLS. It returns every fault with its place in
-// the configuration, and what is allowed but probably not meant.
+// checkCertificates loads the TLS files of the listeners. It returns every fault with its
+// place in the configuration, and warnings about files that work but are probably not
+// intended.
 func checkCertificates(s *settings.Settings) (warnings []string, err error) {
 	var faults []error
 	seen := make(map[string]bool)
@@ -45,8 +46,7 @@ func checkCertificates(s *settings.Settings) (warnings []string, err error) {
 			continue
 		}
 		for _, w := range material.Warnings() {
-			// Listeners may share a certificate.
-			if !seen[w] {
+			if !seen[w] { // Listeners may share a certificate.
 				seen[w] = true
 				warnings = append(warnings, w)
 			}
@@ -55,8 +55,8 @@ func checkCertificates(s *settings.Settings) (warnings []string, err error) {
 	return warnings, errors.Join(faults...)
 }
 
-// load reads the command line, the environment and the configuration file of a
-// command that takes the server's flags. With done, the command is over and ends with code.
+// load loads the settings of a command that takes the server's flags. Where done is true,
+// the command has ended with code.
 func load(name string, args []string, env environment) (s *settings.Settings, code int, done bool) {
 	parsed, err := cli.Parse(settings.Flags(), args)
 	switch {

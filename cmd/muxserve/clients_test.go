@@ -19,7 +19,7 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// anyCertificate is for servers whose certificate was made a moment ago.
+// anyCertificate accepts the self-signed certificates of tests.
 func anyCertificate() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true}
 }
@@ -36,7 +36,7 @@ func httpClient(t *testing.T, http2 bool) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// answer is what /echo says.
+// answer is the answer of /echo.
 type answer struct {
 	Method    string        `json:"method"`
 	Path      string        `json:"path"`

@@ -22,7 +22,8 @@ import (
 	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
 )
 
-// TestEveryProtocol asks the real binary in each protocol, without and with TLS.
+// TestEveryProtocol makes requests to the real binary in each protocol, without and with
+// TLS.
 func TestEveryProtocol(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -143,7 +144,7 @@ func testGRPC(t *testing.T, p *running, transport, pool string) {
 	end(both.Recv())
 }
 
-// testGRPCServices asks for health and reflection, as a balancer and grpcurl do.
+// testGRPCServices calls health and reflection, as balancers and grpcurl do.
 func testGRPCServices(t *testing.T, p *running) {
 	conn := p.dialGRPC(t)
 	health, err := healthpb.NewHealthClient(conn).Check(t.Context(), new(healthpb.HealthCheckRequest))

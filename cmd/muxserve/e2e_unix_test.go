@@ -36,7 +36,7 @@ func (p *running) signal(t *testing.T, s syscall.Signal) {
 	}
 }
 
-// slowRequest asks for an answer after d, in the background.
+// slowRequest requests an answer after d, in the background.
 func slowRequest(ctx context.Context, c *http.Client, service *url.URL, d time.Duration) <-chan error {
 	u := service.JoinPath("echo")
 	u.RawQuery = "sleep=" + d.String()
@@ -48,14 +48,14 @@ func slowRequest(ctx context.Context, c *http.Client, service *url.URL, d time.D
 	return ended
 }
 
-// TestDrain sends SIGTERM while a slow request of each HTTP version, a gRPC
-// stream on each transport and a WebSocket are open. All of them end properly.
+// TestDrain sends SIGTERM during a slow request of each HTTP version, a gRPC stream on
+// each transport and a WebSocket. All of them end properly.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"off", "self-signed"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, "--tls", mode, "--drain-delay=200ms")
+			p := start(t, "--tls", mode, "--drain-delay=200ms", "--drain-spread=1s")
 			ctx, admin := t.Context(), httpClient(t, false)
 
 			const messages = 6
@@ -156,7 +156,8 @@ func TestDrainThatCutsExitsWith3(t *testing.T) {
 
 func TestUnixSocket(t *testing.T) {
 	t.Parallel()
-	// The system's limit for a socket's path is about 100 bytes, and t.TempDir may be longer.
+	// The system's limit for a socket's path is about 100 bytes, and t.TempDir may be
+	// longer.
 	dir, err := os.MkdirTemp("", "mux") //nolint:usetesting // Its paths are too long, see above.
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +180,8 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// TestReload replaces the certificate and then breaks it; the server is told by SIGHUP, or sees for itself.
+// TestReload replaces the certificate and then breaks it. The server reloads it on
+// SIGHUP, or because it watches the file.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	for name, told := range map[string]bool{"SIGHUP": true, "watch": false} {

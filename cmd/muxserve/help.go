@@ -5,36 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// program describes muxserve for its help, its manual page and the completion of
-// its command line.
+// program describes muxserve for its help, its manual page and its completion scripts.
 func program() cli.Program {
 	p := cli.Program{
-		Name:    "muxserve",
-		Summary: "muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port.",
-		Default: "serve",
-		Notes: []string{
-			"\"muxserve help flags\" explains these. A flag > MUXSERVE_… > file > default.",
-		},
+		Name:     "muxserve",
+		Summary:  "muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port.",
+		Default:  "serve",
+		Notes:    []string{"\"muxserve help flags\" explains these. A flag > MUXSERVE_… > file > default."},
 		Sections: manual,
 	}
 	for _, c := range commands() {
-		described := cli.Command{Name: c.name, Usage: c.usage, Help: c.help}
-		switch c.name {
-		case "serve", "check":
-			described.Flags = settings.Flags()
-		case "probe":
-			described.Flags = probeFlags
-		case "completion":
-			described.Args = cli.Shells()
-		case "help":
-			described.Args = []string{helpFlags}
-		}
-		p.Commands = append(p.Commands, described)
+		p.Commands = append(p.Commands, c.Command)
 	}
 	return p
 }
@@ -42,43 +30,45 @@ func program() cli.Program {
 // helpFlags is the argument of help that asks for all flags.
 const helpFlags = "flags"
 
-// manual ends the manual page.
+// manual is the end of the manual page.
 var manual = []cli.Section{
 	{Title: "Configuration", Paragraphs: []string{
-		"A value comes from, in this order: the flag, its environment variable, the file that --config names, the default. An empty variable " +
-			"is as good as none. The flags of listeners bear on every listener, those of the file included; with --listen, the first address " +
-			"replaces that of the file's first listener, and so on.",
-		"IP, and PORT or APP_PORT, replace the host and the port of the first TCP address, unless --listen is given.",
-		"The file is YAML, of which JSON is a part. muxserve.example.yaml has every key, and CONFIGURATION.md explains them. muxserve check " +
-			"prints what all of it comes to, and says behind each value where it is from.",
+		"A value comes from, in this order: the flag, its environment variable, the file that --config names, the default. An empty " +
+			"variable counts as not set. The flags of listeners set every listener, those of the file included. With --listen, the first " +
+			"address replaces that of the file's first listener, and so on.",
+		"IP replaces the host, and PORT or APP_PORT the port, of the first TCP address, unless --listen is given.",
+		"The file is YAML, which includes JSON. muxserve.example.yaml has every key, and CONFIGURATION.md explains them. muxserve check " +
+			"prints the effective configuration, and behind each value where it is from.",
 	}},
 	{Title: "Environment", Paragraphs: []string{
-		"Each flag has a variable, as shown with it. NO_COLOR switches the colours of the log off.",
+		"Each flag has a variable, which is shown with it. NO_COLOR switches the colours of the log off.",
 	}},
 	{Title: "Signals", Paragraphs: []string{
-		"SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads the configuration and the certificates. SIGUSR2 " +
-			"replaces the process by a new one of the same binary's file, without losing a connection. SIGPIPE is ignored.",
+		"SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads the configuration and the certificates. " +
+			"SIGUSR2 starts the binary again and hands the sockets over, without losing a connection. SIGPIPE is ignored.",
 	}},
 	{Title: "Exit status", Paragraphs: []string{
 		"0: a clean end. 1: could not start or serve; with probe, not healthy. 2: wrong command line or configuration. 3: the drain had to " +
-			"cut connections. 128 and the signal's number: a second signal forced the end.",
+			"cut connections. 128 plus the signal's number: a second signal forced the end.",
 	}},
 }
+
+// Failed writes of help texts are ignored in this file: there is no other place to report
+// to.
 
 // help prints the short help, or explains all flags.
 func help(_ context.Context, args []string, env environment) int {
 	switch {
-	case len(args) == 0 || args[0] == "-h" || args[0] == "--help":
+	case len(args) == 0 || isHelp(args):
 		printHelp(env.stdout)
 		return exitOK
 	case len(args) == 1 && args[0] == helpFlags:
 		fmt.Fprint(env.stdout, "Flags of serve and check:\n\n")
-		// A failed write of a help text leaves nobody to tell.
 		_ = cli.WriteFlags(env.stdout, settings.Flags())
 		fmt.Fprint(env.stdout, `
-What is said of listeners, by the flags of Listening and TLS, bears on every
-listener, those of the file included. IP, and PORT or APP_PORT, replace the host
-and the port of the first TCP address, unless --listen is given.
+The flags of Listening and TLS set every listener, those of the file included.
+IP replaces the host, and PORT or APP_PORT the port, of the first TCP address,
+unless --listen is given.
 
 Flags of probe:
 
@@ -90,27 +80,25 @@ Flags of probe:
 	}
 }
 
+func isHelp(args []string) bool { return args[0] == "-h" || args[0] == "--help" }
+
 // printHelp writes the help that fits a screen.
-func printHelp(w io.Writer) {
-	// A failed write of a help text leaves nobody to tell.
-	_ = program().WriteHelp(w)
-}
+func printHelp(w io.Writer) { _ = program().WriteHelp(w) }
 
 // printProbeHelp explains the flags of probe.
 func printProbeHelp(w io.Writer) {
 	fmt.Fprint(w, "muxserve probe [flags] ADDR asks a server once whether it is healthy.\n\n")
-	// A failed write of a help text leaves nobody to tell.
 	_ = cli.WriteFlags(w, probeFlags)
 }
 
 // completion prints the completion script for a shell.
 func completion(_ context.Context, args []string, env environment) int {
-	if len(args) == 1 && (args[0] == "-h" || args[0] == "--help") {
-		printHelp(env.stdout)
-		return exitOK
-	}
 	if len(args) != 1 {
 		return usageError(env, errors.New("completion needs the name of a shell: bash, zsh or fish"))
+	}
+	if isHelp(args) {
+		printHelp(env.stdout)
+		return exitOK
 	}
 	if err := program().WriteCompletion(env.stdout, args[0]); err != nil {
 		return usageError(env, fmt.Errorf("completion: %w", err))
@@ -127,4 +115,39 @@ func man(_ context.Context, args []string, env environment) int {
 		return failure(env, err)
 	}
 	return exitOK
+}
+
+// version prints the module's version, the toolchain and the revision of the build.
+func version(_ context.Context, args []string, env environment) int {
+	if len(args) > 0 {
+		return usageError(env, errors.New("version takes no arguments"))
+	}
+	info, _ := debug.ReadBuildInfo()
+	printVersion(env.stdout, info)
+	return exitOK
+}
+
+// printVersion prints "unknown" for what the build has not recorded. info may be nil.
+func printVersion(w io.Writer, info *debug.BuildInfo) {
+	module, revision, when, modified := "unknown", "unknown", "", ""
+	if info != nil && info.Main.Version != "" {
+		module = info.Main.Version
+	}
+	if info != nil {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.time":
+				when = " of " + s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				modified = ", modified"
+			}
+		}
+	}
+	if revision == "unknown" {
+		modified = "" // A tree without a commit always counts as modified.
+	}
+	fmt.Fprintf(w, "muxserve %s\n%s %s/%s\nrevision %s%s%s\n",
+		module, runtime.Version(), runtime.GOOS, runtime.GOARCH, revision, when, modified)
 }

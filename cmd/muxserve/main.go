@@ -1,4 +1,4 @@
-// Command muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port: the
+// Command muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port. It is the
 // demo of package mux, and a tool to try clients, balancers and drains with.
 //
 //	muxserve [serve] [flags]      run (the default)
@@ -9,10 +9,11 @@
 //	muxserve man                  print the manual page
 //	muxserve help [flags]         print a short help, or explain all flags
 //
-// SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP
-// reloads the configuration and the certificates. The exit code is 0 after a clean end, 1 if the server
-// could not start or serve, 2 for a wrong command line or configuration, 3 if the drain had
-// to cut connections, and 128 plus the signal's number if a second signal forced the end.
+// SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads
+// the configuration and the certificates. The exit code is 0 after a clean end, 1 if the
+// server could not start or serve, 2 for a wrong command line or configuration, 3 if the
+// drain had to cut connections, and 128 plus the signal's number if a second signal
+// forced the end.
 package main
 
 import (
@@ -23,9 +24,10 @@ import (
 	"strings"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// The exit codes, beside 128 plus the number of a signal.
+// The exit codes, besides 128 plus the number of a signal.
 const (
 	exitOK     = 0
 	exitFailed = 1 // could not start or serve; not healthy
@@ -33,33 +35,33 @@ const (
 	exitCut    = 3 // the drain cut connections
 )
 
-// environment is what a command may use of the process.
+// environment is the part of the process that a command may use.
 type environment struct {
 	getenv func(string) string
 	stdout io.Writer
 	stderr io.Writer
-	// restart replaces the process by itself with another value of GODEBUG, and
-	// returns only when that fails. It is nil where the system cannot.
+	// restart replaces the process by itself with another value of GODEBUG, and returns
+	// only when that fails. It is nil where the system cannot replace a process.
 	restart func(godebug string) error
 }
 
 // command is one of muxserve's commands.
 type command struct {
-	name  string
-	usage string // of its arguments
-	help  string
-	run   func(ctx context.Context, args []string, env environment) int
+	cli.Command
+
+	run func(ctx context.Context, args []string, env environment) int
 }
 
 func commands() []command {
+	serverFlags := settings.Flags()
 	return []command{
-		{"serve", "[flags]", "serve, until a signal (the default)", serve},
-		{"check", "[flags]", "validate, and print what applies", check},
-		{"probe", "[flags] ADDR", "ask once whether a server is healthy", probe},
-		{"version", "", "print what this binary was built from", version},
-		{"completion", "SHELL", "print a completion script: bash, zsh or fish", completion},
-		{"man", "", "print the manual page", man},
-		{"help", "[flags]", "print this, or explain all flags", help},
+		{cli.Command{Name: "serve", Usage: "[flags]", Help: "serve, until a signal (the default)", Flags: serverFlags}, serve},
+		{cli.Command{Name: "check", Usage: "[flags]", Help: "validate, and print what applies", Flags: serverFlags}, check},
+		{cli.Command{Name: "probe", Usage: "[flags] ADDR", Help: "ask once whether a server is healthy", Flags: probeFlags}, probe},
+		{cli.Command{Name: "version", Help: "print what this binary was built from"}, version},
+		{cli.Command{Name: "completion", Usage: "SHELL", Help: "print a completion script: bash, zsh or fish", Args: cli.Shells()}, completion},
+		{cli.Command{Name: "man", Help: "print the manual page"}, man},
+		{cli.Command{Name: "help", Usage: "[flags]", Help: "print this, or explain all flags", Args: []string{helpFlags}}, help},
 	}
 }
 
@@ -78,10 +80,10 @@ func run(ctx context.Context, args []string, env environment) int {
 	}
 	var names []string
 	for _, c := range commands() {
-		if c.name == name {
+		if c.Name == name {
 			return c.run(ctx, args, env)
 		}
-		names = append(names, c.name)
+		names = append(names, c.Name)
 	}
 	meant := "the commands are " + strings.Join(names, ", ")
 	if near := cli.Nearest(name, names); near != "" {
@@ -90,8 +92,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	return usageError(env, fmt.Errorf("unknown command %q; %s", name, meant))
 }
 
-// usageError reports what is wrong with the command line or the configuration,
-// one line for each fault.
+// usageError reports faults of the command line or the configuration, one on each line.
 func usageError(env environment, err error) int {
 	for fault := range strings.Lines(err.Error()) {
 		fmt.Fprintln(env.stderr, "muxserve:", strings.TrimSuffix(fault, "\n"))
@@ -100,7 +101,7 @@ func usageError(env environment, err error) int {
 	return exitUsage
 }
 
-// failure reports what went wrong with a well-formed command.
+// failure reports an error of a well-formed command.
 func failure(env environment, err error) int {
 	fmt.Fprintln(env.stderr, "muxserve:", err)
 	return exitFailed

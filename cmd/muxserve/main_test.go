@@ -25,13 +25,13 @@ func mustAddrPort(t *testing.T, s string) netip.AddrPort {
 	return a
 }
 
-// result is what a command left behind.
+// result is the result of a command.
 type result struct {
 	code           int
 	stdout, stderr string
 }
 
-// runCommand runs muxserve within this process.
+// runCommand runs muxserve in this process.
 func runCommand(ctx context.Context, vars map[string]string, args ...string) result {
 	var stdout, stderr strings.Builder
 	code := run(ctx, args, environment{
@@ -107,7 +107,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHelpFitsAScreen leaves a line of the smallest terminal for the prompt.
+// TestHelpFitsAScreen: the help leaves one line of the smallest terminal for the prompt.
 func TestHelpFitsAScreen(t *testing.T) {
 	t.Parallel()
 	const lines, columns = 23, 80
@@ -122,7 +122,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 	}
 }
 
-// TestManualPage holds the page that is committed equal to the one that is printed.
+// TestManualPage compares the committed page with the printed one.
 func TestManualPage(t *testing.T) {
 	t.Parallel()
 	want, err := os.ReadFile(filepath.Join("man", "muxserve.1"))
@@ -203,7 +203,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckUnreadableCertificates tells of every listener, with the line.
+// TestCheckUnreadableCertificates: every listener with a bad certificate is reported with
+// its line.
 func TestCheckUnreadableCertificates(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

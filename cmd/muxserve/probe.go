@@ -19,12 +19,12 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 )
 
-// defaultProbeTimeout is within the interval at which anybody probes.
+// defaultProbeTimeout is shorter than the usual interval between probes.
 const defaultProbeTimeout = 5 * time.Second
 
 var probeFlags = []cli.Flag{
-	{Name: "path", Value: "PATH", Help: "what to GET", Default: "/readyz"},
-	{Name: "grpc", Help: "ask by grpc.health.v1.Health in the place of HTTP"},
+	{Name: "path", Value: "PATH", Help: "path to GET", Default: "/readyz"},
+	{Name: "grpc", Help: "ask by grpc.health.v1.Health instead of HTTP"},
 	{Name: "service", Value: "NAME", Help: "the service to ask about, with --grpc; all if not given"},
 	{Name: "tls", Help: "speak TLS"},
 	{Name: "insecure", Help: "with --tls, take any certificate"},
@@ -33,13 +33,13 @@ var probeFlags = []cli.Flag{
 
 // prober is one probe.
 type prober struct {
-	network, address string // as net.Dial wants them
+	network, address string // for net.Dial
 	path             string
 	service          string
 	tls              *tls.Config // nil for plaintext
 }
 
-// probe asks a server once, and tells by its exit code whether it is healthy.
+// probe asks a server once whether it is healthy. The exit code is the answer.
 func probe(ctx context.Context, args []string, env environment) int {
 	parsed, err := cli.Parse(probeFlags, args)
 	if err == nil && parsed.Help {
@@ -86,7 +86,7 @@ func newProber(parsed cli.Parsed) (*prober, time.Duration, error) {
 	p.service, _ = parsed.Last("service")
 	switch {
 	case parsed.On("tls"):
-		p.tls = &tls.Config{InsecureSkipVerify: parsed.On("insecure")} //nolint:gosec // Only if the user says so.
+		p.tls = &tls.Config{InsecureSkipVerify: parsed.On("insecure")} //nolint:gosec // Only with --insecure.
 	case parsed.On("insecure"):
 		return nil, 0, errors.New("--insecure has no effect without --tls")
 	}
@@ -102,7 +102,7 @@ func newProber(parsed cli.Parsed) (*prober, time.Duration, error) {
 	return p, timeout, nil
 }
 
-// dialAddress reads HOST:PORT, where no host is this one, or unix:PATH.
+// dialAddress parses HOST:PORT, where an empty host is localhost, or unix:PATH.
 func dialAddress(address string) (network, target string, err error) {
 	if path, ok := strings.CutPrefix(address, unixPrefix); ok && path != "" {
 		return "unix", path, nil
@@ -117,7 +117,7 @@ func dialAddress(address string) (network, target string, err error) {
 	return "tcp", net.JoinHostPort(host, port), nil
 }
 
-// authority is the host that requests and certificates name.
+// authority returns the host for requests and certificates.
 func (p *prober) authority() string {
 	if p.network == "unix" {
 		return "localhost"
@@ -130,15 +130,15 @@ func (p *prober) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return d.DialContext(ctx, p.network, p.address)
 }
 
-// maxProbeAnswer is how much of an answer is shown.
+// maxProbeAnswer bounds the printed answer, in bytes.
 const maxProbeAnswer = 1 << 10
 
-// http is healthy by any status from 200 to 299.
+// http asks over HTTP. Any status from 200 to 299 is healthy.
 func (p *prober) http(ctx context.Context) (string, error) {
 	transport := &http.Transport{DialContext: p.dial, TLSClientConfig: p.tls, DisableKeepAlives: true}
 	client := &http.Client{
 		Transport: transport,
-		// A redirect is not the answer that was asked for.
+		// A redirect is not a healthy answer.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	scheme := "http"
@@ -165,7 +165,7 @@ func (p *prober) http(ctx context.Context) (string, error) {
 	return answer, nil
 }
 
-// grpc is healthy by the status SERVING.
+// grpc asks grpc.health.v1.Health. The status SERVING is healthy.
 func (p *prober) grpc(ctx context.Context) (string, error) {
 	creds := insecure.NewCredentials()
 	if p.tls != nil {

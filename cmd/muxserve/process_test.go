@@ -13,10 +13,11 @@ import (
 	"time"
 )
 
-// patience bounds every wait for the binary; a healthy one needs a fraction of it.
+// patience bounds every wait for the binary. Without a fault, waits take a fraction of
+// it.
 const patience = 60 * time.Second
 
-// running is a muxserve that was started as a process.
+// running is a muxserve process.
 type running struct {
 	cmd     *exec.Cmd
 	service *url.URL // http://… or https://…
@@ -46,14 +47,14 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// launch starts the binary with these arguments and an environment of PATH and
-// vars alone. The test's end kills it if it still runs.
+// launch starts the binary with these arguments. Its environment is PATH and vars. The
+// end of the test kills it.
 func launch(t *testing.T, vars []string, args ...string) (*running, <-chan string) {
 	t.Helper()
 	return launchAs(t, func(*exec.Cmd) {}, vars, args...)
 }
 
-// launchAs is launch with a say in how the binary is started.
+// launchAs is launch with a hook that may change how the binary is started.
 func launchAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...string) (*running, <-chan string) {
 	t.Helper()
 	p := &running{exited: make(chan struct{})}
@@ -93,7 +94,7 @@ func launchAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...strin
 	return p, lines
 }
 
-// start runs the binary on free ports and waits until it says where it listens.
+// start runs the binary on free ports and waits until it prints its addresses.
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
 	return startWith(t, nil, append([]string{"--listen=127.0.0.1:0", "--admin=127.0.0.1:0"}, args...)...)
@@ -105,7 +106,7 @@ func startWith(t *testing.T, vars []string, args ...string) *running {
 	return startAs(t, func(*exec.Cmd) {}, vars, args...)
 }
 
-// startAs is startWith with a say in how the binary is started.
+// startAs is startWith with a hook that may change how the binary is started.
 func startAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...string) *running {
 	t.Helper()
 	p, lines := launchAs(t, adjust, vars, args...)
@@ -159,8 +160,8 @@ func runBinary(t *testing.T, args ...string) (code int, stderr string) {
 	return p.wait(t), p.stderr.String()
 }
 
-// eventually waits until ok returns true. It asks again and again, because what
-// it asks for shows only from outside of the process.
+// eventually waits until ok returns true. It polls, because the state of another process
+// sends no events.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	const interval = 10 * time.Millisecond

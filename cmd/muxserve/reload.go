@@ -6,7 +6,6 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
@@ -14,45 +13,39 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// Who may want a reload, beside requests to the admin listener.
+// The origins of a reload, besides requests to the admin listener.
 const (
-	originSignal = "SIGHUP"
-	originWatch  = "watch"
+	originSignal  = "SIGHUP"
+	originWatch   = "watch"
+	originUpgrade = "upgrade"
 )
 
 // The log keys of a reload.
 const (
+	keyErr     = "err"
 	keyOrigin  = "origin"
+	keySignal  = "signal"
 	keyVersion = "version"
 	keyChanged = "changed"
 )
 
-// reloads changes the configuration of a process while it runs, and remembers how. All methods may be called concurrently.
+// reloads changes the configuration of a running process. The configuration in force and
+// its history belong to [mux.Server]. All methods may be called concurrently.
 type reloads struct {
 	process *process
-	history versions
 	watcher watcher
 
-	// changing is held by whoever changes the configuration, from reading it to having it in force.
+	// changing is held from reading a configuration until it is in force.
 	changing sync.Mutex
-	// looked is what the files were like at the last attempt. It belongs to the holder of changing.
+	// looked has the digests of the files at the last attempt. It is guarded by changing.
 	looked digests
 }
 
-var (
-	_ admin.Configuration = (*reloads)(nil)
-	_ admin.ReloadStatus  = (*reloads)(nil)
-)
+var _ admin.Configuration = (*reloads)(nil)
 
-// newReloads returns the reloads of a process that starts with s.
-func newReloads(p *process, s *settings.Settings) *reloads {
-	r := &reloads{process: p, looked: digestsOf(filesOf(s))}
-	r.history.start(s)
-	return r
-}
-
-// onSignal reloads the configuration when SIGHUP has come; at the start of the process, when it serves. The
-// service manager waits for the reload that it has asked for, and is told where it begins and ends, well or not.
+// onSignal reloads the configuration after SIGHUP; a SIGHUP that comes earlier waits
+// until the process serves. A service manager that has sent it waits too, so it is told
+// about the beginning and the end, also of a reload that fails.
 func (r *reloads) onSignal() {
 	select {
 	case <-r.process.serving:
@@ -68,10 +61,10 @@ func (r *reloads) onSignal() {
 	_, _ = r.reload(originSignal)
 }
 
-// notify tells the service manager about a reload, which does not depend on that.
+// notify tells the service manager about a reload. An error does not stop the reload.
 func (r *reloads) notify(tell func() (bool, error)) {
 	if _, err := tell(); err != nil {
-		r.process.logger.Warn("the service manager does not know about the reload", lifecycle.KeyErr, err)
+		r.process.logger.Warn("the service manager does not know about the reload", keyErr, err)
 	}
 }
 
@@ -84,43 +77,69 @@ func (r *reloads) Reload(origin string) (mux.Version, error) {
 	return r.reload(origin)
 }
 
-// Rollback implements [admin.Configuration]. The file stays as it is, and the next reload reads it again.
+// Rollback implements [admin.Configuration]. It does not write the file, which the next
+// reload reads again.
 func (r *reloads) Rollback(number int, origin string) (mux.Version, error) {
 	if !r.changing.TryLock() {
 		return mux.Version{}, admin.ErrBusy
 	}
 	defer r.changing.Unlock()
-	origin = fmt.Sprintf("%s, rollback to %d", origin, number)
-	return r.change(origin, func() (*settings.Settings, error) { return r.history.settings(number) })
+	return r.logged(r.process.server.Rollback(number, origin))
 }
 
 // Write implements [admin.Configuration].
-func (r *reloads) Write(w io.Writer) error { return r.process.settings.Load().Write(w) }
-
-// Versions implements [admin.Configuration].
-func (r *reloads) Versions() (current int, history []mux.Version) { return r.history.list() }
+func (r *reloads) Write(w io.Writer) error { return r.process.settings().Write(w) }
 
 // Token implements [admin.Configuration].
-func (r *reloads) Token() string { return r.process.settings.Load().Admin.Token }
-
-// ReloadStatus implements [admin.ReloadStatus].
-func (r *reloads) ReloadStatus() (successful bool, at time.Time) { return r.history.status() }
+func (r *reloads) Token() string { return r.process.settings().Admin.Token }
 
 // reload reads the configuration again and puts it in force. The caller holds changing.
 func (r *reloads) reload(origin string) (mux.Version, error) {
-	return r.change(origin, func() (*settings.Settings, error) {
-		current := r.process.settings.Load()
-		// The digests are older than what is read, so that the watcher misses nothing.
+	return r.logged(r.process.server.ReloadFunc(origin, func(c mux.Config) (mux.Config, error) {
+		current := settingsOf(c)
+		// The digests are taken before the files are read, so that the watcher misses no
+		// change.
 		r.looked = digestsOf(filesOf(current))
-		return reread(current)
-	})
+		next, err := reread(current)
+		if err != nil {
+			return mux.Config{}, err
+		}
+		return configOf(next), nil
+	}))
 }
 
-// errEmpty is the fault of a file that says nothing at all. At the start it stands for the defaults; of a server
-// that runs it is far more likely that somebody is about to write it, or could not.
+// drainAtOnce sets the drain's delay to zero, for an upgrade: health checks reach the new
+// process already. It does nothing while another change is under way.
+func (r *reloads) drainAtOnce() {
+	if !r.changing.TryLock() {
+		return
+	}
+	defer r.changing.Unlock()
+	s := *r.process.settings()
+	s.Mux.Drain.Delay = 0
+	if _, err := r.process.server.Reload(configOf(&s), originUpgrade); err != nil && !errors.Is(err, mux.ErrNotServing) {
+		r.process.logger.Warn("the drain waits for its delay", keyErr, err)
+	}
+}
+
+// configOf returns the server's part of settings. The settings travel in it.
+func configOf(s *settings.Settings) mux.Config {
+	c := s.Mux
+	c.Extra = s
+	return c
+}
+
+// settingsOf returns the settings that configOf was called with.
+func settingsOf(c mux.Config) *settings.Settings {
+	s, _ := c.Extra.(*settings.Settings)
+	return s
+}
+
+// errEmpty is the fault of an empty file. At the start it stands for the defaults. During
+// a reload an editor has more likely truncated the file and not written it yet.
 var errEmpty = errors.New("the file is empty; write {} for a configuration of defaults")
 
-// reread loads the settings again from what they came from.
+// reread loads the settings again from their flags, variables and file.
 func reread(current *settings.Settings) (*settings.Settings, error) {
 	if file := current.ConfigFile(); file != "" && isEmpty(file) {
 		return nil, fmt.Errorf("%s:1: %w", file, errEmpty)
@@ -128,43 +147,26 @@ func reread(current *settings.Settings) (*settings.Settings, error) {
 	return current.Reload()
 }
 
-// change puts in force what load returns, writes it in the history, and logs it in one line. The caller holds changing.
-func (r *reloads) change(origin string, load func() (*settings.Settings, error)) (mux.Version, error) {
+// logged logs the outcome of a change in one line. The caller holds changing.
+func (r *reloads) logged(v mux.Version, err error) (mux.Version, error) {
 	p := r.process
-	if phase := p.server.Phase(); phase != lifecycle.PhaseServing {
-		err := fmt.Errorf("%w: the server is %s", admin.ErrBusy, phase)
-		p.logger.Warn("configuration not reloaded", keyOrigin, origin, lifecycle.KeyErr, err)
-		return mux.Version{}, err
+	switch {
+	case errors.Is(err, mux.ErrNotServing) || errors.Is(err, mux.ErrReloading):
+		v, err = mux.Version{Origin: v.Origin}, fmt.Errorf("%w: the server is %s", admin.ErrBusy, p.server.Phase())
+		p.logger.Warn("configuration not reloaded", keyOrigin, v.Origin, keyErr, err)
+	case err != nil:
+		p.logger.Error("configuration and certificates not reloaded; the old ones stay in use", keyOrigin, v.Origin,
+			keyVersion, v.Number, keyErr, strings.ReplaceAll(err.Error(), "\n", "; "))
+	case len(v.Changes) == 0:
+		p.logger.Info("configuration and certificates unchanged", keyOrigin, v.Origin, keyVersion, v.Number)
+	default:
+		changed := make([]string, len(v.Changes))
+		for i, c := range v.Changes {
+			changed[i] = fmt.Sprintf("%s: %s -> %s", c.Path, orNothing(c.Old), orNothing(c.New))
+		}
+		p.logger.Info("configuration reloaded", keyOrigin, v.Origin, keyVersion, v.Number, keyChanged, changed)
 	}
-	next, err := load()
-	var changes []mux.Change
-	if err == nil {
-		r.looked.add(digestsOf(filesOf(next)))
-		changes, err = p.put(next, origin)
-	}
-	if err != nil {
-		version := r.history.failed(origin, err)
-		p.logger.Error("configuration and certificates not reloaded; the old ones stay in use", keyOrigin, origin,
-			keyVersion, version.Number, lifecycle.KeyErr, strings.ReplaceAll(err.Error(), "\n", "; "))
-		return version, err
-	}
-	version := r.history.applied(origin, changes, next)
-	r.log(version)
-	r.setWatch(next.Watch)
-	return version, nil
-}
-
-// log tells of a version that is in force.
-func (r *reloads) log(v mux.Version) {
-	if len(v.Changes) == 0 {
-		r.process.logger.Info("configuration and certificates unchanged", keyOrigin, v.Origin, keyVersion, v.Number)
-		return
-	}
-	changed := make([]string, len(v.Changes))
-	for i, c := range v.Changes {
-		changed[i] = fmt.Sprintf("%s: %s -> %s", c.Path, orNothing(c.Old), orNothing(c.New))
-	}
-	r.process.logger.Info("configuration reloaded", keyOrigin, v.Origin, keyVersion, v.Number, keyChanged, changed)
+	return v, err
 }
 
 func orNothing(value string) string {

@@ -21,16 +21,17 @@ import (
 	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
 )
 
-// badReload is something in the place of a good file, and what the log says of it.
+// badReload is a bad configuration file and its error in the log.
 type badReload struct {
 	name string
 	text string
-	// place puts something else than a file of text there.
+	// place creates something other than a text file.
 	place func(path string) error
 	want  string
 }
 
-// badReloads returns the kinds of files that must not be taken. One would have a listener at the address untaken. The settings' own tests have many more texts.
+// badReloads returns bad files of every kind. One has a listener at the address untaken.
+// The tests of package settings have many more texts.
 func badReloads(t *testing.T, dir, taken, untaken string) []badReload {
 	t.Helper()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -80,7 +81,7 @@ func badReloads(t *testing.T, dir, taken, untaken string) []badReload {
 	}
 }
 
-// put takes the file away and puts something bad there.
+// put replaces the file by the bad one.
 func (b badReload) put(t *testing.T, r *reloadable) {
 	t.Helper()
 	if b.place == nil {
@@ -95,8 +96,8 @@ func (b badReload) put(t *testing.T, r *reloadable) {
 	}
 }
 
-// TestFaultyReloads has clients of every protocol at work while one file after the other is no good: they notice
-// nothing, nobody is refused, and each file is one line in the log.
+// TestFaultyReloads reloads one bad file after the other under load. The clients of every
+// protocol notice nothing, and each file is one line in the log.
 func TestFaultyReloads(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -141,7 +142,8 @@ func TestFaultyReloads(t *testing.T) {
 	}
 }
 
-// checkOneLine wants as many lines of errors as there were faulty files, the last of which is about this one.
+// checkOneLine checks that the log has one error for each faulty file, and that the last
+// one is about this file.
 func checkOneLine(t *testing.T, bad badReload, log string, faults int) {
 	t.Helper()
 	lines := strings.Split(log, "level=ERROR")
@@ -153,7 +155,7 @@ func checkOneLine(t *testing.T, bad badReload, log string, faults int) {
 	}
 }
 
-// listeningSocket returns the kernel's number of the socket that the service port is; empty where there is no /proc.
+// listeningSocket returns the inode of the service port's socket; empty without /proc.
 func (r *reloadable) listeningSocket(t *testing.T) string {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")
@@ -178,7 +180,8 @@ func (r *reloadable) listeningSocket(t *testing.T) string {
 	return ""
 }
 
-// steadyLoad asks in every protocol, over connections that must last until stop is called, and over new ones.
+// steadyLoad makes requests in every protocol, over new connections and over connections
+// that must stay open until stop is called.
 func (r *reloadable) steadyLoad(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -220,7 +223,8 @@ func (r *reloadable) steadyLoad(t *testing.T) (stop func()) {
 	}
 }
 
-// sameConnection returns a function that asks, and fails when the answer comes over another connection than the first.
+// sameConnection returns a function that makes a request and fails where it uses another
+// connection than the first one.
 func sameConnection(t *testing.T, c *http.Client, u *url.URL) func() error {
 	t.Helper()
 	var first uint64
@@ -239,7 +243,7 @@ func sameConnection(t *testing.T, c *http.Client, u *url.URL) func() error {
 	}
 }
 
-// unusedAddress returns an address that nobody listens on.
+// unusedAddress returns an address without a listener.
 func unusedAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

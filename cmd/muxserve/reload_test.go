@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,10 +17,19 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// TestOneChangeAtATime: who comes while a change is under way is told so, and leaves nothing in the history.
+// TestOneChangeAtATime: during a change, others are refused and do not appear in the
+// history.
 func TestOneChangeAtATime(t *testing.T) {
 	t.Parallel()
-	r := newReloads(nil, settings.Default())
+	s := settings.Default()
+	h, err := inherit(func(string) string { return "" }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := environment{stderr: io.Discard, getenv: func(string) string { return "" }}
+	p := newProcess(env, s, newLogs(env, s.Log), h)
+	defer p.close()
+	r := p.reloads
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	if _, err := r.Reload("test"); !errors.Is(err, admin.ErrBusy) {
@@ -27,8 +38,8 @@ func TestOneChangeAtATime(t *testing.T) {
 	if _, err := r.Rollback(1, "test"); !errors.Is(err, admin.ErrBusy) {
 		t.Errorf("rollback: %v", err)
 	}
-	if current, history := r.Versions(); current != 1 || len(history) != 1 {
-		t.Errorf("version %d of %v", current, history)
+	if history := p.server.History(); history.Current != 1 || len(history.Versions) != 1 {
+		t.Errorf("%+v", history)
 	}
 }
 
@@ -44,7 +55,8 @@ func TestFilesOf(t *testing.T) {
 	}
 }
 
-// TestDigests: a file that cannot be read is one that may change, too, and an empty file is not one that is missing.
+// TestDigests: unreadable files have digests too, and an empty file differs from a
+// missing one.
 func TestDigests(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

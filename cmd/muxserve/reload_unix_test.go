@@ -17,7 +17,7 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// What muxserve logs of a reload.
+// The log messages of a reload.
 const (
 	logReloaded  = "configuration reloaded"
 	logUnchanged = "configuration and certificates unchanged"
@@ -32,7 +32,8 @@ type reloadable struct {
 	client *http.Client
 }
 
-// startReloadable runs the binary with a file of this text, which has the ports 0 for both listeners in it.
+// startReloadable runs the binary with a configuration file. Both listeners in text have
+// port 0.
 func startReloadable(t *testing.T, text string, args ...string) *reloadable {
 	t.Helper()
 	r := &reloadable{file: filepath.Join(t.TempDir(), "muxserve.yaml"), client: httpClient(t, false)}
@@ -64,7 +65,7 @@ func (r *reloadable) post(t *testing.T, path string) (status int, body string) {
 	return status, strings.TrimSpace(string(data))
 }
 
-// outcomes returns the versions that the admin listener knows.
+// outcomes returns the versions on the admin listener.
 func (r *reloadable) outcomes(t *testing.T) []string {
 	t.Helper()
 	u := *r.admin.JoinPath("config")
@@ -102,7 +103,7 @@ func (r *reloadable) reloadMetric(t *testing.T) string {
 
 const anyPorts = "listeners: [{address: \"127.0.0.1:0\"}]\nadmin: {address: \"127.0.0.1:0\"}\ndrain: {spread: 0s}\n"
 
-// TestReloadHistory goes through all that a reload can come to, by every way to ask for one.
+// TestReloadHistory tries every outcome of a reload and every way to request one.
 func TestReloadHistory(t *testing.T) {
 	t.Parallel()
 	r := startReloadable(t, anyPorts)
@@ -134,7 +135,7 @@ func TestReloadHistory(t *testing.T) {
 	}
 }
 
-// TestReloadOwnKeys changes the keys that are the command's own.
+// TestReloadOwnKeys changes the keys that are not in mux.Config.
 func TestReloadOwnKeys(t *testing.T) {
 	t.Parallel()
 	static := t.TempDir()
@@ -171,8 +172,8 @@ func TestReloadOwnKeys(t *testing.T) {
 	}
 }
 
-// TestWatchSymlinks swaps a directory as Kubernetes does with a ConfigMap. A faulty file is reported once, and again when it
-// is faulty in another way.
+// TestWatchSymlinks swaps a directory as Kubernetes does with a ConfigMap. A faulty file
+// is reported once, and again after a different fault.
 func TestWatchSymlinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,14 +12,16 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// watchInterval is how often the files are looked at. Their content is compared,
+// watchInterval is the time between two looks at the files. Their contents are compared,
 // because the symbolic links of a Kubernetes secret change under unchanged names.
 const watchInterval = time.Second
 
-// settleTime is how long files have to be the same before they are read: who writes one in place writes more than once.
+// settleTime is how long files must stay the same before they are read. A program that
+// rewrites a file in place writes more than once.
 const settleTime = 100 * time.Millisecond
 
-// maxDigested bounds how much of a file is looked at. It is more than any of them may have.
+// maxDigested bounds the part of a file that is compared. It is above the limit of any
+// file.
 const maxDigested = 2 << 20
 
 // watcher runs while the files are watched.
@@ -32,7 +30,7 @@ type watcher struct {
 	stop context.CancelFunc
 }
 
-// setWatch begins to watch the files, or ends it.
+// setWatch begins to watch the files, or stops it.
 func (r *reloads) setWatch(on bool) {
 	w := &r.watcher
 	w.mu.Lock()
@@ -48,8 +46,8 @@ func (r *reloads) setWatch(on bool) {
 	}
 }
 
-// watch reloads the configuration whenever its files have changed since the last attempt, whoever made that, until ctx
-// ends. So a faulty file is reported once.
+// watch reloads the configuration whenever its files differ from those of the last
+// attempt, by whatever caller, until ctx ends. So a faulty file is reported once.
 func (r *reloads) watch(ctx context.Context) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -63,7 +61,8 @@ func (r *reloads) watch(ctx context.Context) {
 	}
 }
 
-// look reloads the configuration if its files have changed, and nobody else is at it.
+// look reloads the configuration if its files have changed. It does nothing while another
+// change is under way.
 func (r *reloads) look(ctx context.Context) {
 	if !r.changing.TryLock() {
 		return
@@ -88,7 +87,8 @@ func (r *reloads) look(ctx context.Context) {
 	_, _ = r.reload(originWatch)
 }
 
-// filesOf returns the files that settings are made of: the configuration, certificates, keys and ticket keys.
+// filesOf returns the files of settings: configuration, certificates, keys and ticket
+// keys.
 func filesOf(s *settings.Settings) []string {
 	var names []string
 	if file := s.ConfigFile(); file != "" {
@@ -96,7 +96,7 @@ func filesOf(s *settings.Settings) []string {
 	}
 	for _, l := range s.Mux.Listeners {
 		for _, name := range []string{l.TLS.Cert, l.TLS.Key, l.TLS.ClientCA, l.TLS.TicketKeys} {
-			// A value of several lines is PEM text and names no file.
+			// A value of several lines is PEM text and not the name of a file.
 			if name != "" && !strings.ContainsAny(name, "\r\n") {
 				names = append(names, name)
 			}
@@ -105,7 +105,7 @@ func filesOf(s *settings.Settings) []string {
 	return names
 }
 
-// digests tells by the name of each file what is in it, or why that cannot be read.
+// digests has the digest of each file by its name.
 type digests map[string][sha256.Size]byte
 
 func digestsOf(names []string) digests {
@@ -116,7 +116,7 @@ func digestsOf(names []string) digests {
 	return d
 }
 
-// add adds the digests of other files.
+// add adds the digests of other files. It keeps those that d has.
 func (d digests) add(others digests) {
 	for name, digest := range others {
 		if _, known := d[name]; !known {
@@ -125,36 +125,14 @@ func (d digests) add(others digests) {
 	}
 }
 
-// digestOf returns the digest of a file, or of the reason why it cannot be read.
-func digestOf(name string) (digest [sha256.Size]byte) {
-	hash := sha256.New()
-	if err := readRegular(hash, name); err != nil {
-		fmt.Fprint(hash, err)
+// digestOf returns the digest of a file's content, or of the error of reading it.
+func digestOf(name string) [sha256.Size]byte {
+	data, err := settings.ReadFile(name, maxDigested)
+	if err != nil {
+		data = []byte(err.Error())
 	}
-	hash.Sum(digest[:0])
-	return digest
+	return sha256.Sum256(data)
 }
 
-// readRegular copies a file. It opens regular files alone, because to open a pipe may take for ever.
-func readRegular(w io.Writer, name string) error {
-	info, err := os.Stat(name)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", name)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.CopyN(w, f, maxDigested)
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
-}
-
-// isEmpty reports whether there is a file with nothing in it.
+// isEmpty reports whether a file exists and has no content.
 func isEmpty(name string) bool { return digestOf(name) == sha256.Sum256(nil) }

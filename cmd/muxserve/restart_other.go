@@ -2,6 +2,6 @@
 
 package main
 
-// restart is nil: the system cannot replace a process. Whoever wants another
-// GODEBUG has to start muxserve with it.
+// restart is nil: the system cannot replace a process, so GODEBUG must be set for
+// muxserve.
 var restart func(godebug string) error

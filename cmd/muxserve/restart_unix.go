@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// restart replaces this process by itself with another value of GODEBUG: same
-// arguments, same number, same inherited descriptors. It returns only when that fails.
+// restart replaces this process by itself with another value of GODEBUG. The arguments,
+// the process id and the inherited descriptors stay. It returns only when that fails.
 func restart(godebug string) error {
 	exe, err := os.Executable()
 	if err != nil {
@@ -19,6 +19,6 @@ func restart(godebug string) error {
 	}
 	const name = "GODEBUG="
 	environ := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, name) })
-	err = syscall.Exec(exe, os.Args, append(environ, name+godebug)) //nolint:gosec // It starts what runs already.
+	err = syscall.Exec(exe, os.Args, append(environ, name+godebug)) //nolint:gosec // It starts the running program.
 	return fmt.Errorf("restart with %s%s: %w", name, godebug, err)
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -38,8 +40,8 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if err := p.open(ctx); err != nil {
 		return failure(env, err)
 	}
-	// From here on a signal drains; before, it ended the process at once, and
-	// rightly: there was nothing to drain.
+	// From here on a signal drains. Before, it ended the process at once: there was
+	// nothing to drain.
 	stop := lifecycle.HandleSignals(ctx, p.signalHandlers(ctx))
 	defer stop()
 	return p.run(env)
@@ -47,10 +49,9 @@ func serve(ctx context.Context, args []string, env environment) int {
 
 // process is one running muxserve.
 type process struct {
-	settings atomic.Pointer[settings.Settings] // in force
-	getenv   func(string) string
-	logs     *logs
-	logger   *slog.Logger
+	getenv func(string) string
+	logs   *logs
+	logger *slog.Logger
 
 	server   *mux.Server
 	routes   *routes
@@ -58,42 +59,51 @@ type process struct {
 	handover *handover
 	reloads  *reloads
 
-	// running ends with run.
-	running context.Context
+	running context.Context // ends with run
 	stop    context.CancelFunc
-	// serving is closed when the server has begun to serve.
-	serving chan struct{}
+	serving chan struct{} // closed when the server has begun to serve
 
-	// report is the account of the drain; it is set before ended is closed.
+	// report is the result of the drain. It is set before ended is closed.
 	report *lifecycle.Report
 	ended  chan struct{}
-	// drainOnce guards both: an upgrade drains, and so does a signal.
+	// drainOnce guards both, because an upgrade and a signal may both begin the drain.
 	drainOnce sync.Once
-	// forcedBy is the number of the signal that cut the drain short; 0 if none did.
+	// forcedBy is the number of the signal that has cut the drain short; 0 for none.
 	forcedBy atomic.Int64
 }
 
-// newProcess returns a process with these settings that has opened nothing yet.
+// newProcess returns a process that has not opened anything yet.
 func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *process {
 	p := &process{
 		getenv: env.getenv, logs: l, logger: l.logger, handover: h, routes: new(routes),
 		serving: make(chan struct{}), ended: make(chan struct{}),
 	}
 	p.running, p.stop = context.WithCancel(context.Background())
-	p.settings.Store(s)
-	p.reloads = newReloads(p, s)
+	p.server = mux.New(
+		mux.Configure(func(c *mux.Config) { *c = configOf(s) }),
+		mux.WithHandler(p.routes),
+		mux.WithGRPC(demo.RegisterGRPC),
+		mux.WithLogger(p.logger),
+		mux.WithAccessLog(p.logs.accessLogger()),
+		mux.WithListen(h.sockets.Listen),
+	)
+	p.reloads = &reloads{process: p, looked: digestsOf(filesOf(s))}
+	p.server.OnReload(p.prepareReload)
 	return p
 }
 
-// open opens all that can fail to be opened. When it fails it leaves nothing
-// open: the server comes last, because closing one that listens is a drain.
+// settings returns the settings in force.
+func (p *process) settings() *settings.Settings { return settingsOf(p.server.Config()) }
+
+// open opens everything whose opening can fail. After an error nothing is open. The
+// server comes last, because closing a listening server is a drain.
 func (p *process) open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	s := p.settings.Load()
+	s := p.settings()
 	if err := p.routes.open(s.Static); err != nil {
 		return err
 	}
@@ -102,14 +112,6 @@ func (p *process) open(ctx context.Context) (err error) {
 		return err
 	}
 	p.admin.site.Store(site)
-	p.server = mux.New(
-		mux.Configure(func(c *mux.Config) { *c = s.Mux }),
-		mux.WithHandler(p.routes),
-		mux.WithGRPC(demo.RegisterGRPC),
-		mux.WithLogger(p.logger),
-		mux.WithAccessLog(p.logs.accessLogger()),
-		mux.WithListen(p.handover.sockets.Listen),
-	)
 	if err := p.server.Listen(); err != nil {
 		return err
 	}
@@ -127,14 +129,14 @@ func (p *process) open(ctx context.Context) (err error) {
 	})
 }
 
-// close gives back what open took, all but the server.
+// close closes everything that open has opened, except the server.
 func (p *process) close() {
 	p.stop()
 	p.admin.close()
 	p.routes.close()
 }
 
-// announce says on w where everything is, once the server serves.
+// announce prints the addresses on w, once the server serves.
 func (p *process) announce(w io.Writer) {
 	select {
 	case <-p.serving:
@@ -142,15 +144,15 @@ func (p *process) announce(w io.Writer) {
 		return
 	}
 	for i, addr := range p.server.Addrs() {
-		announce(w, addr, p.settings.Load().Mux.Listeners[i])
+		announce(w, addr, p.settings().Mux.Listeners[i])
 	}
 	if site := p.admin.site.Load(); site != nil {
 		announceAdmin(w, site.listener.Addr())
 	}
 }
 
-// run serves until the server has ended, and returns the exit code. The admin
-// pages stay up all the time, so that a drain can be watched to its end.
+// run serves until the server has ended, and returns the exit code. The admin pages are
+// served until then, so that an operator can watch the whole drain.
 func (p *process) run(env environment) int {
 	defer p.close()
 	p.admin.serve(p, p.admin.site.Load())
@@ -159,7 +161,7 @@ func (p *process) run(env environment) int {
 			close(p.serving)
 		}
 	})
-	p.reloads.setWatch(p.settings.Load().Watch)
+	p.reloads.setWatch(p.settings().Watch)
 	go p.handover.announce(p.running, p.serving)
 	go p.announce(env.stdout)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
@@ -171,7 +173,7 @@ func (p *process) run(env environment) int {
 	return p.exitCode()
 }
 
-// exitCode says how the drain went.
+// exitCode returns the exit code for the result of the drain.
 func (p *process) exitCode() int {
 	switch {
 	case p.forcedBy.Load() != 0:
@@ -183,13 +185,17 @@ func (p *process) exitCode() int {
 	}
 }
 
-// exitSignalled is what a signal's number is added to, as shells do.
+// exitSignalled is added to a signal's number, as in shells.
 const exitSignalled = 128
 
+// errForced is why a drain is cut short that a second signal ends.
+var errForced = errors.New("forced")
+
 func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
+	ctx, force := context.WithCancelCause(ctx)
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
-			p.logger.Info("draining", lifecycle.KeySignal, s.String())
+			p.logger.Info("draining", keySignal, s.String())
 			p.handover.abandon()
 			p.handover.upgrader.Stop()
 			p.drain(ctx)
@@ -198,28 +204,48 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 			if number, ok := s.(syscall.Signal); ok {
 				p.forcedBy.CompareAndSwap(0, int64(number))
 			}
-			p.logger.Warn("a second signal: cutting what is left", lifecycle.KeySignal, s.String())
-			p.server.Force()
+			p.logger.Warn("a second signal: cutting what is left", keySignal, s.String())
+			force(errForced)
 		},
 		Reload: func() { p.reloads.onSignal() },
-		// It returns at once, so that a second signal meets the upgrade under way and
-		// is refused, instead of making another one after it.
+		// It returns at once, so that a second signal is refused during the upgrade
+		// instead of starting another one after it.
 		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drainAtOnce(ctx) }) },
 	}
 }
 
-// drainAtOnce is drain without the delay: the new process answers the balancer's checks already.
+// extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC
+// 8441), which WebSockets over HTTP/2 need. net/http reads it once, when the process
+// starts, so a change needs a new process.
+const extendedConnect = "http2xconnect=1"
+
+// fitGODEBUG reports whether a value of GODEBUG offers extended CONNECT if and only if it
+// is wanted. Otherwise it returns a value that does, and keeps the other settings.
+func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
+	if strings.Contains(current, extendedConnect) == wanted {
+		return current, true
+	}
+	words := slices.DeleteFunc(strings.Split(current, ","), func(s string) bool {
+		return s == "" || s == extendedConnect
+	})
+	if wanted {
+		words = append(words, extendedConnect)
+	}
+	godebug = strings.Join(words, ",")
+	// Where no value will do, a restart must not be tried for ever.
+	return godebug, strings.Contains(godebug, extendedConnect) != wanted
+}
+
+// drainAtOnce is drain without the delay: the new process answers health checks already.
 func (p *process) drainAtOnce(ctx context.Context) {
-	c := p.server.DrainConfig()
-	c.Delay = 0
-	_ = p.server.SetDrain(c) // It fails where a drain has begun.
+	p.reloads.drainAtOnce()
 	p.drain(ctx)
 }
 
 // drain ends the server, once.
 func (p *process) drain(ctx context.Context) {
 	p.drainOnce.Do(func() {
-		// What went wrong stands in the report, and the machine has logged it.
+		// Errors are in the report, and the server has logged them.
 		p.report, _ = p.server.Drain(ctx)
 		close(p.ended)
 	})

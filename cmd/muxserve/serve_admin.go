@@ -12,33 +12,33 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
-	"github.com/muxserve/muxserve/lifecycle"
 )
 
-// The bounds of the admin server. There is none on a response: a profile takes
-// as long as it is asked to.
+// The timeouts of the admin server. Responses have none, because a client chooses the
+// duration of a profile.
 const (
 	adminHeaderTimeout = 10 * time.Second
 	adminIdleTimeout   = 2 * time.Minute
 )
 
-// adminLeaveTimeout is how long requests may go on at an address that the admin listener has left. It is
-// more than a profile takes by default.
+// adminLeaveTimeout bounds requests at an address that the admin listener has left. The
+// default duration of a profile is shorter.
 const adminLeaveTimeout = time.Minute
 
-// adminPages are the admin pages and where they are served.
+// adminPages are the admin pages and their listener.
 type adminPages struct {
 	pages *admin.Pages
 	site  atomic.Pointer[adminSite] // nil without admin pages
 }
 
-// adminSite serves the pages on one address.
+// adminSite is the server of the pages on one address.
 type adminSite struct {
 	listener net.Listener
 	server   *http.Server
 }
 
-// open opens an address for the pages; nil for [settings.Off]. The pages need not exist yet.
+// open opens an address for the pages. It returns nil for [settings.Off]. newPages may
+// come later.
 func (a *adminPages) open(ctx context.Context, p *process, address string) (site *adminSite, err error) {
 	if address == settings.Off {
 		return site, nil
@@ -55,28 +55,28 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 	}}, nil
 }
 
-// newPages makes the pages, of a server that is there. They remember the last minutes until the process ends.
+// newPages makes the pages, and keeps their history until the process ends.
 func (a *adminPages) newPages(p *process) {
 	a.pages = admin.New(p.server, admin.Options{
-		Address: p.settings.Load().Admin.Address, Configuration: p.reloads, Reloads: p.reloads,
+		Address: p.settings().Admin.Address, Configuration: p.reloads,
 	})
 	go a.pages.Run(p.running)
 }
 
-// serve serves a site in the background, if it is one.
+// serve serves a site in the background. A nil site is not served.
 func (a *adminPages) serve(p *process, site *adminSite) {
 	if site == nil {
 		return
 	}
 	go func() {
 		if err := site.server.Serve(site.listener); !errors.Is(err, http.ErrServerClosed) {
-			p.logger.Error("the admin listener failed", lifecycle.KeyErr, err)
+			p.logger.Error("the admin listener failed", keyErr, err)
 		}
 	}()
 }
 
-// move serves a site in the place of the one before. Requests that are under way there end in their time; one of
-// them may be what this is about.
+// move replaces the current site. Requests under way at the old site go on: one of them
+// may have asked for this reload.
 func (a *adminPages) move(p *process, address string, site *adminSite) {
 	old := a.site.Swap(site)
 	a.pages.SetAddress(address)
@@ -84,7 +84,8 @@ func (a *adminPages) move(p *process, address string, site *adminSite) {
 	if old == nil {
 		return
 	}
-	// The address is free when this returns: Shutdown closes the listener before it looks at its context.
+	// Shutdown closes the listener before it checks its context, so the address is free
+	// now.
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = old.server.Shutdown(over)
@@ -96,7 +97,7 @@ func (a *adminPages) move(p *process, address string, site *adminSite) {
 	}()
 }
 
-// server returns the server of the pages; nil if they are not served.
+// server returns the server of the pages; nil without one.
 func (a *adminPages) server() *http.Server {
 	if site := a.site.Load(); site != nil {
 		return site.server
@@ -104,10 +105,10 @@ func (a *adminPages) server() *http.Server {
 	return nil
 }
 
-// close ends the pages.
+// close closes the server of the pages.
 func (a *adminPages) close() {
 	if site := a.site.Load(); site != nil {
 		_ = site.server.Close()
-		_ = site.listener.Close() // The server does not know it before it serves.
+		_ = site.listener.Close() // The server only closes listeners that it serves.
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,8 +19,18 @@ var binary string
 // detector if the tests are.
 var buildArgs []string
 
+// atOnce is how many tests run in parallel unless -parallel says otherwise. They wait for
+// their processes most of the time, so there are more of them than processors.
+const atOnce = "8"
+
 // TestMain builds the binary once and fails on goroutines that the tests leave behind.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(atOnce); err != nil {
+			panic(err)
+		}
+	}
 	dir, err := os.MkdirTemp("", "muxserve-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

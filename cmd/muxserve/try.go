@@ -15,16 +15,17 @@ import (
 // unixPrefix marks the path of a Unix-domain socket in an address.
 const unixPrefix = "unix:"
 
-// hint is a command by which a protocol can be tried. It is for listeners that
-// serve all of the protocols needed.
+// hint is a command that tries a protocol. It is printed for listeners that serve all
+// protocols in needs.
 type hint struct {
 	protocol, command string
 	needs             []string
 }
 
-// announce says where the server listens and how to try each of its protocols there.
+// announce prints an address of the server and how to try each of its protocols there.
 func announce(w io.Writer, addr net.Addr, c listeners.Config) {
-	mode, served := c.TLS.EffectiveMode(), c.EffectiveProtocols()
+	c = c.Shown()
+	mode, served := c.TLS.Mode, c.Protocols
 	var all []hint
 	var names []string
 	for _, h := range hints(addr, mode) {
@@ -43,11 +44,10 @@ func announce(w io.Writer, addr net.Addr, c listeners.Config) {
 	for _, h := range all {
 		fmt.Fprintf(table, "  %s\t%s\n", h.protocol, h.command)
 	}
-	// A server serves whether or not anybody reads this.
-	_ = table.Flush()
+	_ = table.Flush() // The server serves even where stdout is closed.
 }
 
-// list joins names as a sentence does.
+// list joins names as in "a, b and c".
 func list(names []string) string {
 	if len(names) < 2 {
 		return strings.Join(names, "")
@@ -56,12 +56,12 @@ func list(names []string) string {
 	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
-// announceAdmin says where the admin pages are.
+// announceAdmin prints the address of the admin pages.
 func announceAdmin(w io.Writer, addr net.Addr) {
 	fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(addr, listeners.ModeOff))
 }
 
-// shownAddress is the address as something that can be opened: a URL, or unix:PATH.
+// shownAddress returns the URL of an address, or unix:PATH.
 func shownAddress(addr net.Addr, mode string) string {
 	if addr.Network() == "unix" {
 		return unixPrefix + addr.String()
@@ -76,8 +76,8 @@ func tlsSuffix(mode string) string {
 	return "s"
 }
 
-// reachable is the address with the loopback one in the place of all of them,
-// which no client can connect to everywhere.
+// reachable replaces an unspecified address, which clients cannot connect to on every
+// system, by the loopback address.
 func reachable(addr net.Addr) string {
 	bound, err := netip.ParseAddrPort(addr.String())
 	if err != nil || !bound.Addr().IsUnspecified() {
@@ -90,9 +90,9 @@ func reachable(addr net.Addr) string {
 	return net.JoinHostPort(loopback, fmt.Sprint(bound.Port()))
 }
 
-// hints returns a command for each protocol, right for the kind of address and
-// for the TLS mode: a self-signed certificate must not be verified, and mutual
-// TLS needs a certificate of the client's.
+// hints returns a command for each protocol. They suit the kind of address and the TLS
+// mode: for a self-signed certificate they do not verify, and for mutual TLS they name a
+// client certificate.
 func hints(addr net.Addr, mode string) []hint {
 	c := clientFlags(mode)
 	path := ""
@@ -128,7 +128,7 @@ func hints(addr net.Addr, mode string) []hint {
 	return all
 }
 
-// flags are what each client needs for one TLS mode.
+// flags are the flags of each client for one TLS mode.
 type flags struct{ curl, grpcurl, wscat, websocat, websocatLayer string }
 
 func clientFlags(mode string) flags {
@@ -150,7 +150,7 @@ func clientFlags(mode string) flags {
 	}
 }
 
-// words joins what is not empty.
+// words joins the parts that are not empty.
 func words(parts ...string) string {
 	var kept []string
 	for _, p := range parts {
@@ -161,7 +161,7 @@ func words(parts ...string) string {
 	return strings.Join(kept, " ")
 }
 
-// shellQuote quotes a path for a POSIX shell where it has to be.
+// shellQuote quotes a path for a POSIX shell where it needs quotes.
 func shellQuote(path string) string {
 	ordinary := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-@", r)

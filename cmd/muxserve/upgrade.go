@@ -14,26 +14,27 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// keyPID is the log key for the number of another process.
+// keyPID is the log key for the id of another process.
 const keyPID = "pid"
 
-// handover is what a process needs to take the listening sockets over from the one
-// before, or from the service manager, and to hand them over to the next.
+// handover takes the listening sockets over from the previous process or the service
+// manager, and hands them over to the next process.
 type handover struct {
 	sockets  *listeners.Sockets
 	parent   *upgrade.Parent // nil in a process that was not started for an upgrade
 	upgrader *upgrade.Upgrader
 	logger   *slog.Logger
 
-	// speak guards the one word to the parent: that this process is ready, or that it never will be.
+	// speak guards the one message to the parent: this process is ready, or never will
+	// be.
 	speak sync.Once
-	// left guards the one time that this process leaves the sockets to the next.
+	// left guards closing the sockets after the next process has taken over.
 	left sync.Once
 }
 
-// inherit takes over what this process was started with. It comes before anything
-// is opened, because what it takes over is known by the numbers of descriptors, and after
-// the process has replaced itself for another GODEBUG, which leaves those open.
+// inherit takes over the descriptors that this process was started with. Call it before
+// anything is opened, because it knows them by number, and after a restart for another
+// GODEBUG, which keeps them open.
 func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error) {
 	program, err := upgrade.Current()
 	if err != nil {
@@ -50,8 +51,8 @@ func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error)
 	return h, nil
 }
 
-// adopted is called when every configured address has its socket. It closes the
-// inherited ones that are left.
+// adopted closes the inherited sockets that are left when every configured address has a
+// socket.
 func (h *handover) adopted() error {
 	dropped, err := h.sockets.CloseUnused()
 	for _, name := range dropped {
@@ -60,16 +61,18 @@ func (h *handover) adopted() error {
 	return err
 }
 
-// keyLocalAddr is mux's log key for an address that this server listens on.
+// keyLocalAddr is mux's log key for an address of the server.
 const keyLocalAddr = "local_addr"
 
-// abandon tells the process before, if there is one, that this one ends before it was ready.
+// abandon tells the previous process, if there is one, that this process will not be
+// ready.
 func (h *handover) abandon() {
 	h.speak.Do(func() { _ = h.parent.Abandon() })
 }
 
-// ready tells the process before, if there is one, that this process serves, unless it has been told that
-// this one ends. The files of the sockets are this one's from then on. The service manager, which may be busy, comes last.
+// ready tells the previous process, if there is one, that this process serves, unless
+// abandon was called. From then on this process owns the sockets' files. It tells the
+// service manager last, which may be busy.
 func (h *handover) ready() {
 	var err error
 	said := false
@@ -83,28 +86,29 @@ func (h *handover) ready() {
 		return
 	}
 	if err = errors.Join(err, h.parent.Tell()); err != nil {
-		h.logger.Warn("not everybody knows that this process is ready", lifecycle.KeyErr, err)
+		h.logger.Warn("not everybody knows that this process is ready", keyErr, err)
 	}
 }
 
-// announce waits until serving is closed, which is when the server serves, and says so to whom it concerns. The
-// process before, if there is one, begins to drain then. It feeds the watchdog until ctx ends.
+// announce waits until the server serves, which closes serving, and tells the previous
+// process and the service manager. The previous process drains then. After that it feeds
+// the watchdog until ctx ends.
 func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
 	select {
 	case <-serving:
 	case <-ctx.Done():
-		return // A signal came first: the process before goes on serving.
+		return // A signal came first: the previous process serves on.
 	}
 	h.ready()
 	h.feedWatchdog(ctx)
 }
 
-// feedWatchdog tells the service manager's watchdog, if there is one, that this
-// process is well, until ctx ends: twice in the time it has for it.
+// feedWatchdog tells the service manager's watchdog, if there is one, twice in each of
+// its intervals that this process is alive, until ctx ends.
 func (h *handover) feedWatchdog(ctx context.Context) {
 	interval, err := lifecycle.WatchdogInterval()
 	if err != nil {
-		h.logger.Warn("the watchdog hears nothing", lifecycle.KeyErr, err)
+		h.logger.Warn("the watchdog hears nothing", keyErr, err)
 	}
 	const often = 2
 	if interval < often {
@@ -115,37 +119,36 @@ func (h *handover) feedWatchdog(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			// One that is lost is made up for by the next.
-			_, _ = lifecycle.Alive()
+			_, _ = lifecycle.Alive() // The next one makes up for a lost one.
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// upgrade starts the new binary with the listening sockets, and calls drain when
-// that serves. If it does not come to that, this process serves on.
+// upgrade starts the new binary with the listening sockets, and calls drain when that
+// serves. If it fails, this process serves on.
 func (h *handover) upgrade(ctx context.Context, drain func()) {
 	pid, err := h.upgrader.Upgrade(ctx)
 	switch {
 	case errors.Is(err, upgrade.ErrRunning) || errors.Is(err, upgrade.ErrUpgraded):
-		h.logger.Warn("upgrade refused", lifecycle.KeyErr, err)
+		h.logger.Warn("upgrade refused", keyErr, err)
 		return
 	case err != nil:
-		h.logger.Error("upgrade failed; this process serves on", lifecycle.KeyErr, err)
+		h.logger.Error("upgrade failed; this process serves on", keyErr, err)
 		return
 	}
 	h.logger.Info("upgraded: a new process serves, and this one drains", keyPID, pid)
-	// The service manager follows the new process. It would take for the new one's
-	// what this one has to say, such as that it is stopping.
+	// The service manager follows the new process now. It would take this process's
+	// messages, such as STOPPING, for the new one's.
 	_ = os.Unsetenv("NOTIFY_SOCKET")
 	drain()
 }
 
-// leave stops accepting at once, without emptying the kernel's queue, if the
-// sockets are another process's by now: that one serves what is queued. It is for the
-// beginning of a drain, whichever of its steps are skipped. Health checks meet the new process alone
-// from then on; requests that the admin server is busy with go on to the end of the drain.
+// leave closes the sockets at the beginning of a drain if another process has taken over,
+// which accepts the connections in the kernel's queue. It does not depend on the steps of
+// the drain, which may be skipped. From then on only the new process answers health
+// checks. Requests under way at the admin server go on until the end of the drain.
 func (h *handover) leave(admin *http.Server) {
 	if !h.upgrader.Stop() {
 		return
@@ -154,15 +157,16 @@ func (h *handover) leave(admin *http.Server) {
 		if admin != nil {
 			over, cancel := context.WithCancel(context.Background())
 			cancel()
-			_ = admin.Shutdown(over) // Nobody waits for its requests here.
+			_ = admin.Shutdown(over) // It does not wait for requests.
 		}
 		if err := h.sockets.Close(); err != nil {
-			h.logger.Warn("a socket was not left properly", lifecycle.KeyErr, err)
+			h.logger.Warn("a socket was not left properly", keyErr, err)
 		}
 	})
 }
 
-// stopping tells the service manager that this process is stopping, unless another serves in its place.
+// stopping tells the service manager that this process stops, unless another one has
+// taken over.
 func (h *handover) stopping() error {
 	if h.upgrader.Stop() {
 		return nil

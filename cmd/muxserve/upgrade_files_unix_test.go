@@ -22,8 +22,8 @@ func socketDir(t *testing.T) string {
 	return dir
 }
 
-// TestFailedUpgradeKeepsSocketFiles: a new process that fails after it has taken the sockets over
-// leaves the files of Unix sockets to the old one, which serves on.
+// TestFailedUpgradeKeepsSocketFiles: a new process that fails after it has taken the
+// sockets over does not remove the files of Unix sockets. The old process serves on.
 func TestFailedUpgradeKeepsSocketFiles(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)
@@ -58,8 +58,8 @@ func TestFailedUpgradeKeepsSocketFiles(t *testing.T) {
 	}
 }
 
-// TestStoppedUpgradeKeepsSocketFiles: the same for a new process that is told to end before
-// it is ready, as the old one tells one that hangs.
+// TestStoppedUpgradeKeepsSocketFiles: the same for a new process that the old process
+// ends because it hangs.
 func TestStoppedUpgradeKeepsSocketFiles(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)

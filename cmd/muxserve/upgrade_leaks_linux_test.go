@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// descriptors returns how many descriptors a process has open.
+// descriptors counts the open descriptors of a process.
 func descriptors(t *testing.T, pid int) int {
 	t.Helper()
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -19,8 +19,8 @@ func descriptors(t *testing.T, pid int) int {
 	return len(files)
 }
 
-// TestUpgradesLeakNothing counts the descriptors over failed upgrades and over generations, and looks at what
-// the last one has in its environment.
+// TestUpgradesLeakNothing counts descriptors over failed and successful upgrades, and
+// checks the environment of the last process.
 func TestUpgradesLeakNothing(t *testing.T) {
 	t.Parallel()
 	path := install(t)

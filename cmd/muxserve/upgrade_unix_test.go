@@ -22,14 +22,14 @@ import (
 	"testing"
 )
 
-// textLog has the process log as these tests read it.
+// textLog selects the log format that these tests parse.
 const textLog = "--log-format=text"
 
-// newPID finds the number of each process that has taken over in a log.
+// newPID finds the ids of new processes in a log.
 var newPID = regexp.MustCompile(`upgraded: .* pid=(\d+)`)
 
-// successors returns the numbers of the processes that have taken over from p,
-// one after the other, as p and they have logged them.
+// successors returns the ids of the processes that have taken over from p, in order, from
+// their logs.
 func (p *running) successors(t *testing.T) []int {
 	t.Helper()
 	var pids []int
@@ -43,8 +43,8 @@ func (p *running) successors(t *testing.T) []int {
 	return pids
 }
 
-// endSuccessors kills at the test's end what has taken over from p. It has p's
-// outputs, whose end the clean-up of p waits for.
+// endSuccessors kills the successors of p at the end of the test. They share p's outputs,
+// and the clean-up of p waits for the end of those.
 func (p *running) endSuccessors(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -54,7 +54,7 @@ func (p *running) endSuccessors(t *testing.T) {
 	})
 }
 
-// logged waits until the log of p and its successors has a text that often.
+// logged waits until the log of p and its successors contains a text n times.
 func (p *running) logged(t *testing.T, text string, times int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%q is logged %d times", text, times), func() bool {
@@ -62,7 +62,7 @@ func (p *running) logged(t *testing.T, text string, times int) {
 	})
 }
 
-// upgrade has the process pid replaced, and returns the number of the new one.
+// upgrade replaces the process pid and returns the id of the new one.
 func (p *running) upgrade(t *testing.T, pid int) int {
 	t.Helper()
 	before := len(p.successors(t))
@@ -85,7 +85,7 @@ func freshClient(t *testing.T, socket string) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
-// ask asks once, over a new connection.
+// ask makes one request over a new connection.
 func ask(c *http.Client, u *url.URL) error {
 	response, err := c.Get(u.String())
 	if err != nil {
@@ -101,8 +101,8 @@ func ask(c *http.Client, u *url.URL) error {
 	return nil
 }
 
-// underLoad runs during while several clients ask over new connections, and reports
-// every request that fails.
+// underLoad runs during while several clients make requests over new connections, and
+// reports every failed request.
 func underLoad(t *testing.T, c *http.Client, u *url.URL, during func()) {
 	t.Helper()
 	const clients = 4
@@ -157,7 +157,17 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 }
 
-// install copies the binary to a path of its own, which a test can replace.
+// TestUpgradeSkipsDelay: after an upgrade the old process drains without its delay, because
+// the new process answers health checks.
+func TestUpgradeSkipsDelay(t *testing.T) {
+	t.Parallel()
+	p := start(t, textLog, "--drain-delay=1h", "--drain-timeout=2h", "--drain-spread=0s")
+	p.endSuccessors(t)
+	p.upgrade(t, p.cmd.Process.Pid)
+	p.logged(t, "phase=stopped", 1)
+}
+
+// install copies the binary to a new path, where a test can replace it.
 func install(t *testing.T) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "muxserve")
@@ -171,8 +181,8 @@ func install(t *testing.T) (path string) {
 	return path
 }
 
-// replace puts a shell script in the place of a binary, as a deployment would:
-// by renaming, because what runs cannot be written to.
+// replace replaces a binary by a shell script. Like a deployment it renames, because a
+// running file cannot be written.
 func replace(t *testing.T, path, script string) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
@@ -190,8 +200,8 @@ func startInstalled(t *testing.T, path string, args ...string) *running {
 		append([]string{"--listen=127.0.0.1:0", "--admin=127.0.0.1:0"}, args...)...)
 }
 
-// TestUpgradeFails replaces the binary by what is no good. The process serves on,
-// and is replaced once the binary is good.
+// TestUpgradeFails replaces the binary by bad ones. The process serves on, and the
+// upgrade succeeds once the binary is good.
 func TestUpgradeFails(t *testing.T) {
 	t.Parallel()
 	path := install(t)
@@ -251,13 +261,15 @@ func TestUpgradeFails(t *testing.T) {
 	}
 }
 
-// TestSignalDuringUpgrade drains at once, and does not wait for a new process that hangs.
+// TestSignalDuringUpgrade: a signal drains at once, without waiting for a new process
+// that hangs.
 func TestSignalDuringUpgrade(t *testing.T) {
 	t.Parallel()
 	path := install(t)
 	p := startInstalled(t, path, textLog, "--drain-delay=0")
 	started := filepath.Join(t.TempDir(), "started")
-	replace(t, path, "trap '' TERM; echo >"+started+"; while :; do sleep 1; done")
+	// It is one process: a child of it would keep the socket for a while.
+	replace(t, path, "trap '' TERM; echo >"+started+"; exec sleep 60")
 	p.signal(t, syscall.SIGUSR2)
 	eventually(t, "the new process has started", func() bool {
 		_, err := os.Stat(started)
@@ -274,8 +286,8 @@ func TestSignalDuringUpgrade(t *testing.T) {
 	}
 }
 
-// TestKillAfterUpgrade kills the old process as soon as the new one is ready. Its
-// file is there all the time.
+// TestKillAfterUpgrade kills the old process as soon as the new one is ready. The
+// socket's file stays.
 func TestKillAfterUpgrade(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "mux") //nolint:usetesting // The path of a socket has to be short.
@@ -307,7 +319,7 @@ func TestKillAfterUpgrade(t *testing.T) {
 	if err := ask(freshClient(t, admin), mustURL(t, "http://localhost/readyz")); err != nil {
 		t.Errorf("the admin pages: %v", err)
 	}
-	// The one that has the sockets removes the files.
+	// The process with the sockets removes the files.
 	for _, pid := range p.successors(t) {
 		if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil {
 			t.Fatal(err)
@@ -322,8 +334,8 @@ func TestKillAfterUpgrade(t *testing.T) {
 	}
 }
 
-// TestSocketActivation passes sockets as a service manager does, to a process that
-// replaces itself for the sake of GODEBUG first, and is upgraded then.
+// TestSocketActivation passes sockets as a service manager does. The process restarts for
+// GODEBUG first, and is upgraded then.
 func TestSocketActivation(t *testing.T) {
 	t.Parallel()
 	var files []*os.File
@@ -367,5 +379,43 @@ func TestSocketActivation(t *testing.T) {
 	unused, _ := launchAs(t, activate, vars, textLog, "--listen=fd:web", "--admin=off")
 	if code := unused.wait(t); code != exitFailed || !strings.Contains(unused.stderr.String(), "fd:admin ("+urls[1].Host+")") {
 		t.Errorf("exit code %d with a socket that nobody asks for", code)
+	}
+}
+
+// TestUpgradeWithoutAnnounce: where the step announce is skipped, the old process still
+// leaves the admin port to the new one, which answers the balancer's checks.
+func TestUpgradeWithoutAnnounce(t *testing.T) {
+	t.Parallel()
+	for _, steps := range []string{"announce", "stop-accepting"} {
+		t.Run(steps, func(t *testing.T) {
+			config := filepath.Join(t.TempDir(), "muxserve.yaml")
+			if err := os.WriteFile(config, []byte("drain: {skip_steps: ["+steps+"]}\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p := startWith(t, nil, textLog, "--config", config, "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--drain-delay=0", "--drain-timeout=20s")
+			p.endSuccessors(t)
+			// A busy connection keeps the old process draining.
+			conn, err := net.Dial("tcp", p.service.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := conn.Write([]byte("GET /echo?sleep=5s HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "busy", func() bool { return p.adminStatus(t, freshClient(t, ""), "readyz") == http.StatusOK })
+			p.upgrade(t, p.cmd.Process.Pid)
+			p.logged(t, "phase=draining", 1)
+			bad := 0
+			const checks = 100
+			for range checks {
+				if p.adminStatus(t, freshClient(t, ""), "readyz") != http.StatusOK {
+					bad++
+				}
+			}
+			if bad > 0 {
+				t.Errorf("%d of %d readiness checks after the upgrade were answered by the old process", bad, checks)
+			}
+		})
 	}
 }

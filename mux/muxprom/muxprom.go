@@ -13,6 +13,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 )
 
 // Source is what a [Collector] asks; *[mux.Server] is one.
@@ -66,7 +67,7 @@ var (
 		"How long connections were open that are closed, by the pool they were closed in.", labelProtocol)
 	phase = describe("mux_phase",
 		"1 for the phase that the server is in, 0 for the others.", labelPhase)
-	requests = describe("mux_requests_total",
+	requestCount = describe("mux_requests_total",
 		"Requests, calls and WebSocket sessions that are over, by HTTP status or gRPC status code.", labelProtocol, labelCode)
 	requestDuration = describe("mux_request_duration_seconds",
 		"How long requests, calls and WebSocket sessions took.", labelProtocol)
@@ -91,7 +92,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		active, accepted, rejected, received, sent, phase, notAfter, build, requests, requestDuration, inFlight,
+		active, accepted, rejected, received, sent, phase, notAfter, build, requestCount, requestDuration, inFlight,
 		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration,
 	} {
 		ch <- d
@@ -156,7 +157,7 @@ func collectRequests(
 ) {
 	for protocol, codes := range stats.Codes {
 		for code, n := range codes {
-			counter(requests, n, protocol, strconv.Itoa(code))
+			counter(requestCount, n, protocol, strconv.Itoa(code))
 		}
 	}
 	for protocol, totals := range stats.Durations {
@@ -179,13 +180,13 @@ func collectState(stats mux.Stats, gauge func(*prometheus.Desc, float64, ...stri
 		gauge(phase, oneIf(p == stats.Phase), string(p))
 	}
 	for tag, health := range stats.Health {
-		for _, status := range pool.HealthValues() {
+		for status := pool.Healthy; status <= pool.Unavailable; status++ {
 			gauge(poolHealth, oneIf(status == health.Status), tag, status.String())
 		}
 	}
 }
 
-func histogram(ch chan<- prometheus.Metric, d *prometheus.Desc, t pool.DurationTotals, labels ...string) {
+func histogram(ch chan<- prometheus.Metric, d *prometheus.Desc, t requests.DurationTotals, labels ...string) {
 	ch <- prometheus.MustNewConstHistogram(d, t.Count, t.SumSeconds, t.Map(), labels...)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 )
 
 // fixed is a Source that does not change.
@@ -35,13 +36,13 @@ func example() fixed {
 			"sniffing": {Active: 1, Accepted: 9},
 		},
 		Rejected: map[string]map[string]uint64{"sniffing": {"silent": 3, "no_match": 1}},
-		Requests: map[string]pool.RequestStats{"grpc": {InFlight: 2}},
+		Requests: map[string]requests.Stats{"grpc": {InFlight: 2}},
 		Codes:    map[string]map[int]uint64{"grpc": {0: 40, 14: 2}},
-		Durations: map[string]pool.DurationTotals{"grpc": {
-			Count: 42, SumSeconds: 8.5, Buckets: []pool.DurationBucket{{Seconds: 0.1, Count: 30}, {Seconds: 1, Count: 41}},
+		Durations: map[string]requests.DurationTotals{"grpc": {
+			Count: 42, SumSeconds: 8.5, Buckets: []requests.DurationBucket{{Seconds: 0.1, Count: 30}, {Seconds: 1, Count: 41}},
 		}},
-		ConnDurations: map[string]pool.DurationTotals{"http1": {
-			Count: 3, SumSeconds: 90, Buckets: []pool.DurationBucket{{Seconds: 60, Count: 2}},
+		ConnDurations: map[string]requests.DurationTotals{"http1": {
+			Count: 3, SumSeconds: 90, Buckets: []requests.DurationBucket{{Seconds: 60, Count: 2}},
 		}},
 		Health: map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
 		Drain:  &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
-
-	"github.com/muxserve/muxserve/protocols"
 )
 
 // watchedConn is the connection under a WebSocket. It notes whether a goroutine waits for
@@ -29,8 +27,8 @@ type watchedConn struct {
 	in       input
 	received messageCounter
 
-	// reads is odd while a goroutine waits for bytes, and each such wait adds 2. It stands
-	// in for a clock: the sweep remembers when it has seen which number.
+	// reads is odd while a goroutine reads and waits, and each read adds 2. It stands in for
+	// a clock: the sweep remembers when it has seen which number.
 	reads atomic.Uint32
 
 	out    frameWriter // belongs to the writer
@@ -59,14 +57,11 @@ func newWatchedConn(c net.Conn, early []byte) *watchedConn {
 
 // Read implements [net.Conn].
 func (c *watchedConn) Read(p []byte) (n int, err error) {
-	switch {
-	case c.early != nil:
+	if c.early != nil {
 		if n, _ = c.early.Read(p); c.early.Len() == 0 {
 			c.early = nil
 		}
-	case c.in.buffered():
-		n, err = c.in.read(p)
-	default:
+	} else {
 		c.reads.Add(1)
 		n, err = c.in.read(p)
 		c.reads.Add(1)
@@ -125,11 +120,22 @@ func (c *watchedConn) Close() error {
 // input reads a connection. This type is all that knows how the layers below read ahead.
 type input struct {
 	from  net.Conn
-	ahead *protocols.ReadAhead // nil where from has no raw socket
-	long  bool                 // the last wait brought as much as there was room for
+	ahead aheadReader // is from; nil where that does not read ahead
 }
 
-func newInput(c net.Conn) input { return input{from: c, ahead: protocols.NewReadAhead(c)} }
+// An aheadReader is a connection that may stand over a bare socket, as the package
+// pool's does. The methods are described there.
+type aheadReader interface {
+	IsBare() bool
+	ReadAhead(p []byte) (int, error)
+}
+
+func newInput(c net.Conn) input {
+	if ahead, ok := c.(aheadReader); ok && ahead.IsBare() {
+		return input{c, ahead}
+	}
+	return input{from: c}
+}
 
 // isCheap reports whether small reads cost no more than big ones.
 func (i *input) isCheap() bool {
@@ -137,24 +143,11 @@ func (i *input) isCheap() bool {
 	return isTLS || i.ahead != nil
 }
 
-// buffered reports whether the next read is served from memory.
-func (i *input) buffered() bool { return i.ahead != nil && i.ahead.Buffered() }
-
-// read reads ahead only if the last wait filled p. Most messages are short and
-// come one by one, and taking a buffer for each would be 2 % of ws-echo.
-func (i *input) read(p []byte) (n int, err error) {
-	switch {
-	case i.ahead == nil || len(p) == 0:
+func (i *input) read(p []byte) (int, error) {
+	if i.ahead == nil {
 		return i.from.Read(p)
-	case i.ahead.Buffered():
-		return i.ahead.Read(p)
-	case i.long:
-		n, err = i.ahead.Read(p)
-	default:
-		n, err = i.ahead.ReadOnce(p)
 	}
-	i.long = n == len(p)
-	return n, err
+	return i.ahead.ReadAhead(p)
 }
 
 const (

@@ -1,10 +1,8 @@
 package websocket
 
 import (
-	"bytes"
 	"net"
 	"net/http"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -37,17 +35,12 @@ func newTestConn(c net.Conn, owner Owner) *watchedConn {
 	return w
 }
 
-// rawConn has a raw socket that can be read past it.
-type rawConn struct{ *net.TCPConn }
+// aheadConn reads ahead, so small reads of it are cheap.
+type aheadConn struct{ *net.TCPConn }
 
-func (*rawConn) CountRead(int) {}
+func (aheadConn) IsBare() bool { return true }
 
-func (*rawConn) NoteError(error) {}
-
-func (c *rawConn) ReadConn() (syscall.RawConn, bool) {
-	raw, err := c.SyscallConn()
-	return raw, err == nil
-}
+func (c aheadConn) ReadAhead(p []byte) (int, error) { return c.Read(p) }
 
 // tcpPair returns two ends of a loopback connection, closed with the test.
 func tcpPair(t *testing.T) (client, server *net.TCPConn) {
@@ -67,34 +60,4 @@ func tcpPair(t *testing.T) (client, server *net.TCPConn) {
 	}
 	t.Cleanup(func() { c.Close(); s.Close() })
 	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
-
-// TestWatchedConnReads: what is longer than the reader's buffer is read ahead, what is
-// shorter is not, and nothing is lost between the two.
-func TestWatchedConnReads(t *testing.T) {
-	client, server := tcpPair(t)
-	c := newTestConn(&rawConn{server}, nil)
-	p := make([]byte, smallBuffer)
-	for _, size := range []int{10, smallBuffer - 1, 5 * smallBuffer, 7, 7} {
-		sent := bytes.Repeat([]byte{byte(size)}, size)
-		if _, err := client.Write(sent); err != nil {
-			t.Fatal(err)
-		}
-		var got []byte
-		ahead := false
-		for len(got) < size {
-			n, err := c.Read(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, p[:n]...)
-			ahead = ahead || c.in.buffered()
-		}
-		if !bytes.Equal(got, sent) {
-			t.Errorf("%d bytes came as %x", size, got)
-		}
-		if want := size > 2*smallBuffer; ahead != want {
-			t.Errorf("%d bytes: read ahead is %t, want %t", size, ahead, want)
-		}
-	}
 }

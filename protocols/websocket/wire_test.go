@@ -163,7 +163,7 @@ func (l sniffing) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	c := new(protocols.Conn)
-	c.Init(&rawConn{raw.(*net.TCPConn)})
+	c.Init(aheadConn{raw.(*net.TCPConn)})
 	c.Sniff(nil)
 	return c, nil
 }

@@ -62,6 +62,7 @@ func TestUsage(t *testing.T) {
 		want string
 	}{
 		{[]string{"-rounds=0"}, "-rounds: 0 is not positive"},
+		{[]string{"-procs=0"}, "-procs: 0 is not positive"},
 		{[]string{"-slice=-1s"}, "-slice: -1000000000 is not positive"},
 		{[]string{"-ops=h1-keepalive,nothing"}, `-ops: there is no "nothing"`},
 		{[]string{"-forms=nothing"}, `-forms: there is no "nothing"`},
@@ -78,7 +79,7 @@ func TestFailure(t *testing.T) {
 	p := plan{
 		operations: operations()[:1],
 		forms:      []form{{name: "no such form"}, forms()[0]},
-		rounds:     1, slices: 1, slice: shortSlice, sizes: shortSizes,
+		rounds:     1, slices: 1, procs: 1, slice: shortSlice, sizes: shortSizes,
 		dir:      t.TempDir(),
 		progress: func(string, ...any) {},
 	}

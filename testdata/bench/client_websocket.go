@@ -119,6 +119,49 @@ func (c *webSocketClient) receive() error {
 	}
 }
 
+// statusNormal is the payload of a close frame with status 1000 (RFC 6455 section 7.4.1).
+var statusNormal = []byte{1000 >> 8, 1000 & 0xff}
+
+// leave closes the WebSocket as RFC 6455 section 7.1 asks: it sends a close frame and
+// waits for the server's close frame and for the end of the TCP connection, which the
+// server closes first.
+func (c *webSocketClient) leave() error {
+	if err := c.send(frameClose, statusNormal); err != nil {
+		return err
+	}
+	for c.read < len(c.bytes) {
+		err := c.fill()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if want := append([]byte{frameClose, byte(len(statusNormal))}, statusNormal...); !bytes.Equal(c.bytes[:c.read], want) {
+		return fmt.Errorf("%w: %x instead of a close frame", errAnswer, c.bytes[:c.read])
+	}
+	return nil
+}
+
+// webSocketNew sends one message on each WebSocket, waits for its echo and closes it.
+func webSocketNew(ctx context.Context, p *process, _ sizes) (worker, func(), error) {
+	return func() (int, error) {
+		c, err := openWebSocket(ctx, p, "/echo")
+		if err != nil {
+			return 0, err
+		}
+		err = c.send(frameBinary, message[:])
+		if err == nil {
+			err = c.receive()
+		}
+		if err == nil {
+			err = c.leave()
+		}
+		return 1, errors.Join(err, c.conn.Close())
+	}, func() {}, nil
+}
+
 // webSocketEcho sends a message and waits for it to come back.
 func webSocketEcho(ctx context.Context, p *process, _ sizes) (worker, func(), error) {
 	c, err := openWebSocket(ctx, p, "/echo")

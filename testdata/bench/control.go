@@ -69,15 +69,15 @@ type process struct {
 	cmd     *exec.Cmd
 }
 
-// startProcess runs this program as the server of one form, on one processor
-// of its own, and returns when it serves.
-func startProcess(ctx context.Context, form, dir string) (*process, error) {
+// startProcess runs this program as the server of one form, with that many
+// processors, and returns when it serves.
+func startProcess(ctx context.Context, form, dir string, procs int) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, self, serverArgument, "-form", form, "-dir", dir) //nolint:gosec // It is this program.
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", procs))
 	cmd.Stderr = os.Stderr
 	p := &process{form: form, dir: dir, cmd: cmd}
 	stdout, err := cmd.StdoutPipe()
@@ -88,7 +88,7 @@ func startProcess(ctx context.Context, form, dir string) (*process, error) {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	p.encoder, p.decoder = json.NewEncoder(p.stdin), json.NewDecoder(stdout)
-	if err := startPinned(cmd); err != nil {
+	if err := startPinned(cmd, procs); err != nil {
 		return nil, fmt.Errorf("bench: server of form %s: %w", form, err)
 	}
 	a, err := p.hear()
@@ -99,11 +99,11 @@ func startProcess(ctx context.Context, form, dir string) (*process, error) {
 	return p, nil
 }
 
-// startPinned starts a process on the servers' processor: it inherits that from the thread that starts it.
-func startPinned(cmd *exec.Cmd) error {
+// startPinned starts a process on the servers' processors: it inherits them from the thread that starts it.
+func startPinned(cmd *exec.Cmd, procs int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	restore, err := pinThread(serverCPU)
+	restore, err := pinThread(serverCPUs(procs))
 	if err != nil {
 		return err
 	}

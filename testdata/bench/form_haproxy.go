@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -19,7 +20,7 @@ import (
 // other HTTP/2, since gRPC clients wait for the server's SETTINGS before they send a header. So there are two front
 // ends, which differ in where they send HTTP/2.
 const haproxyConfig = `global
-  nbthread 1
+  nbthread %d
   maxconn %d
 defaults
   mode tcp
@@ -82,7 +83,7 @@ func startHAProxy(o serverOptions) (*running, error) {
 		}
 	}
 	file := filepath.Join(o.dir, "haproxy.cfg")
-	config := fmt.Sprintf(haproxyConfig, haproxyConnections(), frontEnds.String(),
+	config := fmt.Sprintf(haproxyConfig, runtime.GOMAXPROCS(0), haproxyConnections(), frontEnds.String(),
 		behind[portHTTP1], behind[portWebSocket], behind[portTLS], behind[portHTTP2], behind[portGRPC])
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)

@@ -31,8 +31,8 @@ func startOurs(o serverOptions) (*running, error) {
 		mux.WithGRPC(func(g mux.GRPCRegistrar) { demov1.RegisterEchoServer(g, echoService{}) }),
 		mux.Configure(func(c *mux.Config) {
 			c.Listeners = []listeners.Config{
-				{Address: "127.0.0.1:0", TCPKeepalive: listeners.DefaultTCPKeepalive},
-				{Address: "127.0.0.1:0", TCPKeepalive: listeners.DefaultTCPKeepalive, TLS: listeners.TLSConfig{Mode: "manual", Cert: cert, Key: key}},
+				{Address: "127.0.0.1:0", TCPKeepalive: listeners.DefaultConfig().TCPKeepalive},
+				{Address: "127.0.0.1:0", TCPKeepalive: listeners.DefaultConfig().TCPKeepalive, TLS: listeners.TLSConfig{Mode: "manual", Cert: cert, Key: key}},
 			}
 			for _, limit := range []*int{&c.Limits.MaxConnections, &c.HTTP1.MaxConnections, &c.HTTP2.MaxConnections, &c.GRPC.MaxConnections, &c.WebSocket.MaxConnections} {
 				*limit = maxConnections

@@ -16,11 +16,12 @@ type machine struct {
 	CPUs   int    `json:"cpus"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
+	Procs  int    `json:"procs"` // GOMAXPROCS of the servers
 	Pinned bool   `json:"pinned"`
 }
 
-func thisMachine() machine {
-	m := machine{CPU: cpuModel(), CPUs: len(allowed), Go: runtime.Version(), Pinned: isPinned()}
+func thisMachine(procs int) machine {
+	m := machine{CPU: cpuModel(), CPUs: len(allowed), Go: runtime.Version(), Procs: procs, Pinned: isPinned()}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		m.Kernel = unix.ByteSliceToString(name.Release[:])
@@ -30,11 +31,16 @@ func thisMachine() machine {
 
 // String returns the machine for the head of the tables.
 func (m machine) String() string {
-	pinned := "Servers have GOMAXPROCS=1 and are pinned to one processor, the generator to another"
-	if !m.Pinned {
-		pinned = "Servers have GOMAXPROCS=1; nothing is pinned, for want of processors"
+	var pinned string
+	switch {
+	case !m.Pinned:
+		pinned = "nothing is pinned, for want of processors"
+	case isApart(m.Procs):
+		pinned = "they are pinned to as many processors, the generator to another"
+	default:
+		pinned = "they use all processors, and the generator is pinned to the last of these"
 	}
-	return fmt.Sprintf("%s, %d processors, Linux %s, %s. %s", m.CPU, m.CPUs, m.Kernel, m.Go, pinned)
+	return fmt.Sprintf("%s, %d processors, Linux %s, %s. Servers have GOMAXPROCS=%d; %s", m.CPU, m.CPUs, m.Kernel, m.Go, m.Procs, pinned)
 }
 
 func cpuModel() string {

@@ -56,6 +56,7 @@ func parse(args []string) (*arguments, error) {
 	names := flags.String("forms", "", "the forms, separated by commas, of which the first is what the others are compared with; all that are installed by default")
 	flags.IntVar(&a.rounds, "rounds", 7, "how often everything is measured, on new servers each time")
 	flags.IntVar(&a.slices, "slices", 20, "how many slices of each form there are in a round")
+	flags.IntVar(&a.procs, "procs", 1, "how many processors each server uses, its GOMAXPROCS")
 	flags.DurationVar(&a.slice, "slice", fullSlice, "how long a slice is")
 	flags.StringVar(&a.json, "json", "", "the file for all samples")
 	flags.StringVar(&a.profiles, "profiles", "", "the directory for CPU profiles of the servers, OPERATION.FORM.pprof, of the last round; they cost time, so the figures of such a run are none")
@@ -66,7 +67,7 @@ func parse(args []string) (*arguments, error) {
 	if *short {
 		a.sizes, a.rounds, a.slices, a.slice = shortSizes, 1, 1, shortSlice
 	}
-	for name, value := range map[string]int64{"rounds": int64(a.rounds), "slices": int64(a.slices), "slice": int64(a.slice)} {
+	for name, value := range map[string]int64{"rounds": int64(a.rounds), "slices": int64(a.slices), "procs": int64(a.procs), "slice": int64(a.slice)} {
 		if value <= 0 {
 			return nil, fmt.Errorf("bench: -%s: %d is not positive", name, value)
 		}
@@ -91,7 +92,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		return err
 	}
 	r := &report{
-		Date: time.Now().UTC().Format(time.DateOnly), Machine: thisMachine(), Command: strings.Join(append([]string{"go run ."}, args...), " "),
+		Date: time.Now().UTC().Format(time.DateOnly), Machine: thisMachine(a.procs), Command: strings.Join(append([]string{"go run ."}, args...), " "),
 		Base: a.forms[0].name, SliceNano: int64(a.slice), Slices: a.slices, Rounds: a.rounds,
 	}
 	for _, f := range a.forms {
@@ -112,7 +113,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	return errors.Join(err, ctx.Err())
 }
 
-// prepare writes what the servers need, and leaves their processor to them.
+// prepare writes what the servers need, and leaves their processors to them.
 func (a *arguments) prepare() error {
 	if a.profiles != "" {
 		if err := os.MkdirAll(a.profiles, directoryMode); err != nil {
@@ -125,5 +126,5 @@ func (a *arguments) prepare() error {
 	if err := writeDownload(a.dir, a.sizes.bytes); err != nil {
 		return err
 	}
-	return pinGenerator()
+	return pinGenerator(a.procs)
 }

@@ -15,6 +15,7 @@ type plan struct {
 	forms      []form
 	rounds     int
 	slices     int // of each form in a round
+	procs      int // GOMAXPROCS of the servers
 	slice      time.Duration
 	sizes      sizes
 	dir        string
@@ -137,7 +138,7 @@ func shuffle(order []*contestant) {
 // enter starts a form, and lets it warm up.
 func (p *plan) enter(ctx context.Context, o operation, f form) (_ *contestant, err error) {
 	c := &contestant{sample: new(sample)}
-	if c.process, err = startProcess(ctx, f.name, p.dir); err != nil {
+	if c.process, err = startProcess(ctx, f.name, p.dir, p.procs); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -252,7 +253,7 @@ func (p *plan) idleRound(ctx context.Context, o operation, r *result) round {
 }
 
 func (p *plan) idleSample(ctx context.Context, o operation, f form) (s *sample, err error) {
-	server, err := startProcess(ctx, f.name, p.dir)
+	server, err := startProcess(ctx, f.name, p.dir, p.procs)
 	if err != nil {
 		return nil, err
 	}

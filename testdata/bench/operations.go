@@ -38,6 +38,7 @@ func operations() []operation {
 		{name: "grpc-unary", open: grpcUnary},
 		{name: "grpc-newconn", open: manyWorkers(grpcNew)},
 		{name: "grpc-stream", open: grpcStream},
+		{name: "ws-newconn", open: manyWorkers(webSocketNew)},
 		{name: "ws-echo", open: manyWorkers(webSocketEcho)},
 		{name: "ws-broadcast", open: oneWorker(broadcast), alone: true, bulk: true},
 		{name: "download-100MB", open: oneWorker(download), bulk: true},

@@ -9,13 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The processors of the servers and of the generator, by their place among
-// those that this process may use.
-const (
-	serverCPU    = 0
-	generatorCPU = 1
-)
-
 // allowed are the processors that this process may use. It is read before anything is pinned.
 var allowed = allowedCPUs()
 
@@ -33,12 +26,22 @@ func allowedCPUs() []int {
 	return cpus
 }
 
-// isPinned reports whether there are processors enough to keep the two sides apart.
-func isPinned() bool { return len(allowed) > generatorCPU }
+// isPinned reports whether there is more than one processor to choose from.
+func isPinned() bool { return len(allowed) > 1 }
 
-// pinThread binds the calling thread, which its goroutine must have locked, to a
-// processor, and returns what brings back its former ones.
-func pinThread(place int) (restore func(), err error) {
+// serverCPUs returns the processors of the servers, the first ones that this process may use.
+func serverCPUs(procs int) []int { return allowed[:min(procs, len(allowed))] }
+
+// generatorCPU returns the processor of the generator: the next one, or the servers'
+// last one where they have all of them.
+func generatorCPU(procs int) int { return allowed[min(procs, len(allowed)-1)] }
+
+// isApart reports whether the generator has a processor that no server uses.
+func isApart(procs int) bool { return len(allowed) > procs }
+
+// pinThread binds the calling thread, which its goroutine must have locked, to
+// processors, and returns what brings back its former ones.
+func pinThread(cpus []int) (restore func(), err error) {
 	if !isPinned() {
 		return func() {}, nil
 	}
@@ -46,7 +49,9 @@ func pinThread(place int) (restore func(), err error) {
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return nil, fmt.Errorf("sched_getaffinity: %w", err)
 	}
-	set.Set(allowed[place])
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return nil, fmt.Errorf("sched_setaffinity: %w", err)
 	}
@@ -55,14 +60,14 @@ func pinThread(place int) (restore func(), err error) {
 
 // pinGenerator binds every thread of this process to the generator's
 // processor. Threads that begin later inherit it.
-func pinGenerator() error {
+func pinGenerator(procs int) error {
 	if !isPinned() {
 		return nil
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var set unix.CPUSet
-	set.Set(allowed[generatorCPU])
+	set.Set(generatorCPU(procs))
 	// A thread that begins during the first pass may be the child of one that was not bound yet.
 	for range 2 {
 		threads, err := os.ReadDir("/proc/self/task")

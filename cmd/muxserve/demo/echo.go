@@ -1,22 +1,21 @@
 package demo
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
 )
 
-// echo is the answer of /echo: the request as the server saw it.
+// echo is the answer of /echo. It describes the request as the server received it.
 type echo struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
-	// Proto is the version that the request names, such as HTTP/1.1.
+	// Proto is the version of the request, such as HTTP/1.1.
 	Proto string `json:"proto"`
 	// Protocol is the pool of the connection.
 	Protocol   string        `json:"protocol"`
@@ -26,19 +25,19 @@ type echo struct {
 	BodyBytes  int64         `json:"body_bytes"`
 }
 
-// serveEcho answers any method. It counts the body as it comes and keeps none of
-// it. With ?sleep=2s it answers that much later, unless the client leaves first.
+// serveEcho answers any method. It counts the bytes of the body and keeps none. With
+// ?sleep=2s it waits 2 s before it answers, unless the client leaves first.
 func serveEcho(w http.ResponseWriter, r *http.Request) {
 	wait, err := sleepTime(r)
 	if err != nil {
-		writeError(w, http.StatusBadRequest, err)
+		page.Error(w, http.StatusBadRequest, err)
 		return
 	}
-	// The body is read before the wait: only then does net/http notice on an
-	// HTTP/1.1 connection that the client has left.
+	// The body is read before the wait, because net/http only notices after that when the
+	// client of an HTTP/1.1 connection leaves.
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
-		writeError(w, http.StatusBadRequest, fmt.Errorf("the body ended early: %w", err))
+		page.Error(w, http.StatusBadRequest, fmt.Errorf("the body ended early: %w", err))
 		return
 	}
 	if sleep(r.Context(), wait) != nil {
@@ -55,7 +54,7 @@ func serveEcho(w http.ResponseWriter, r *http.Request) {
 	if c, ok := mux.FromContext(r.Context()); ok {
 		answer.Protocol, answer.ConnID = c.Protocol, c.ID
 	}
-	writeJSON(w, http.StatusOK, answer)
+	page.JSON(w, http.StatusOK, answer)
 }
 
 // sleepTime reads the parameter sleep.
@@ -69,32 +68,4 @@ func sleepTime(r *http.Request) (time.Duration, error) {
 		return 0, fmt.Errorf("sleep: %q is not a time from 0s to %v, such as 2s", value, maxWait)
 	}
 	return d, nil
-}
-
-// sleep waits, and returns ctx's error if that ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func writeError(w http.ResponseWriter, status int, err error) {
-	writeJSON(w, status, map[string]string{"error": err.Error()})
-}
-
-func writeJSON(w http.ResponseWriter, status int, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	// A client that has left needs no answer.
-	_ = json.NewEncoder(w).Encode(value)
 }

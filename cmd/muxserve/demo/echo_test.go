@@ -55,7 +55,7 @@ func TestEcho(t *testing.T) {
 	}
 }
 
-// TestEchoKeys pins the names that others rely on.
+// TestEchoKeys: the names of the keys are a contract.
 func TestEchoKeys(t *testing.T) {
 	t.Parallel()
 	w := serveRequest(t, nil, http.MethodGet, "/echo", nil)

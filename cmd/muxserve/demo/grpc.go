@@ -17,7 +17,7 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// maxRepeat bounds the responses that one request may ask for.
+// maxRepeat bounds the responses to one request.
 const maxRepeat = 10_000
 
 // The values of EchoResponse.transport.
@@ -26,8 +26,8 @@ const (
 	transportShared = "shared"
 )
 
-// RegisterGRPC registers the gRPC side of the demo: the echo service, and
-// reflection in its versions v1 and v1alpha, by which grpcurl finds it.
+// RegisterGRPC registers the gRPC services of the demo: the echo service, and reflection
+// (v1 and v1alpha), which grpcurl needs.
 func RegisterGRPC(r mux.GRPCRegistrar) {
 	demov1.RegisterEchoServer(r, echoService{})
 	reflection.Register(r)
@@ -95,8 +95,8 @@ func (echoService) BidiStream(stream grpc.BidiStreamingServer[demov1.EchoRequest
 	}
 }
 
-// answer sends the responses that req asks for, numbered from sent+1 on, and
-// returns the number of the last one.
+// answer sends the responses to req, numbered from sent+1 on, and returns the last
+// number.
 func answer(ctx context.Context, req *demov1.EchoRequest, sent uint64, send func(*demov1.EchoResponse) error) (uint64, error) {
 	p, err := planOf(req)
 	if err != nil {
@@ -116,7 +116,7 @@ func answer(ctx context.Context, req *demov1.EchoRequest, sent uint64, send func
 	return sent, nil
 }
 
-// plan is when and how often a request is to be answered.
+// plan is the times and the number of the responses to a request.
 type plan struct {
 	delay, interval time.Duration
 	repeat          uint32
@@ -145,7 +145,7 @@ func waitOf(field string, d *durationpb.Duration) (time.Duration, error) {
 	return 0, status.Errorf(codes.InvalidArgument, "%s: not a time from 0s to %v", field, maxWait)
 }
 
-// pause waits, and returns the status of a call whose context ends first.
+// pause waits for d. It returns the status of a call whose context ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	if err := sleep(ctx, d); err != nil {
 		return status.FromContextError(err).Err()

@@ -10,12 +10,12 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// keptBuffer is how large a message may be whose buffer is kept for the next
-// one. A connection that once sent a huge message does not hold its size for ever.
+// keptBuffer is the largest buffer that is kept for the next message. A connection does
+// not keep the memory of one huge message for ever.
 const keptBuffer = 64 << 10
 
-// echoWebSocket sends every message back as it came, until the peer closes. Text
-// that is not UTF-8 closes the connection with 1007, a message beyond the read limit with 1009.
+// echoWebSocket sends every message back until the client closes. Text that is not UTF-8
+// closes the connection with 1007, and a message above the read limit with 1009.
 func echoWebSocket(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
 	var message bytes.Buffer
 	for {
@@ -32,7 +32,7 @@ func echoWebSocket(ctx context.Context, c *websocket.Conn, _ *http.Request) erro
 	}
 }
 
-// closedByPeer returns nil if err is only that the peer has closed in the way it should.
+// closedByPeer returns nil for the error of a client that has closed properly.
 func closedByPeer(err error) error {
 	switch websocket.CloseStatus(err) {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:

@@ -1,4 +1,5 @@
-// Package deploy_test holds the recipes to the defaults and profiles of package lifecycle.
+// Package deploy_test compares the recipes with the defaults and profiles of package
+// lifecycle.
 package deploy_test
 
 import (
@@ -14,7 +15,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 )
 
-// number returns the one number that pattern finds in a file.
+// number returns the only number that pattern matches in a file.
 func number(t *testing.T, file, pattern string) int {
 	t.Helper()
 	content, err := os.ReadFile(file)
@@ -32,7 +33,7 @@ func number(t *testing.T, file, pattern string) int {
 	return n
 }
 
-// seconds returns so many seconds.
+// seconds returns n seconds.
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
 func profile(t *testing.T, name string) lifecycle.Config {
@@ -44,10 +45,10 @@ func profile(t *testing.T, name string) lifecycle.Config {
 	return c
 }
 
-// TestTimes checks that whoever kills waits for the longest drain, and that a balancer
-// notices one within its delay.
+// TestTimes checks that service managers wait for the longest drain before they kill, and
+// that balancers notice a drain within its delay.
 func TestTimes(t *testing.T) {
-	k8s, haproxy, nlb := profile(t, lifecycle.ProfileKubernetes), profile(t, lifecycle.ProfileHAProxy), profile(t, lifecycle.ProfileNLB)
+	k8s, haproxy, nlb := profile(t, "k8s"), profile(t, "haproxy"), profile(t, "nlb")
 	probes := number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?periodSeconds: (\d+)`) *
 		number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?failureThreshold: (\d+)`)
 	haproxyChecks := number(t, "haproxy.cfg", `inter (\d+)s`) * number(t, "haproxy.cfg", `fall (\d+)`)
@@ -71,7 +72,8 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// TestValid has the programs that read the recipes check them, where they are installed.
+// TestValid checks the recipes with the programs that read them, where they are
+// installed.
 func TestValid(t *testing.T) {
 	tests := []struct {
 		command []string

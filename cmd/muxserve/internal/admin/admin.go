@@ -1,5 +1,5 @@
-// Package admin serves what an operator wants to know about a running muxserve,
-// on a listener of its own that stays open until the drain is over.
+// Package admin serves pages about a running muxserve for its operator. Their listener is
+// not the server's, and stays open until the drain is over.
 package admin
 
 import (
@@ -7,10 +7,10 @@ import (
 	"crypto/x509"
 	_ "embed"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -38,29 +38,25 @@ type Server interface {
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
 	Certificates() map[string]*x509.Certificate
+	History() mux.History
 }
 
 var _ Server = (*mux.Server)(nil)
 
-// Options are what [New] may be told beside the server. The zero value works.
+// Options are the optional parameters of [New]. The zero value works.
 type Options struct {
-	// Address is the one that the admin listener was configured with: requests
-	// that name its host are answered, beside those that [Pages.guard] lets in anyway. See [Pages.SetAddress].
+	// Address is the configured address of the admin listener. The pages answer requests
+	// that name its host, besides those that [Pages.guard] always lets in. See
+	// [Pages.SetAddress].
 	Address string
-	// Config writes the effective configuration without secrets, for /config. Where it is nil there is no such page.
-	Config func(io.Writer) error
-	// Configuration lets requests change the configuration, and shows its versions; it also takes the place of
-	// Config. Where it is nil nothing can be changed.
+	// Configuration shows and changes the configuration. Without it there are no such
+	// pages.
 	Configuration Configuration
-	// Reloads tells how reloads of the configuration went. Where it is nil there
-	// was none, and the configuration of the start counts as a success.
-	Reloads ReloadStatus
 }
 
 // Pages are the admin pages of one server. All methods may be called concurrently.
 type Pages struct {
 	server        Server
-	config        func(io.Writer) error
 	configuration Configuration // may be nil
 	crossOrigin   *http.CrossOriginProtection
 	registry      *prometheus.Registry
@@ -71,18 +67,14 @@ type Pages struct {
 
 var _ http.Handler = (*Pages)(nil)
 
-// New returns the admin pages of s. They remember nothing before [Pages.Run] is called.
+// New returns the admin pages of s. They have no history before [Pages.Run] is called.
 func New(s Server, o Options) *Pages {
 	p := &Pages{
 		server:        s,
-		config:        o.Config,
 		configuration: o.Configuration,
 		crossOrigin:   http.NewCrossOriginProtection(),
-		registry:      newRegistry(s, o.Reloads, time.Now()),
+		registry:      newRegistry(s),
 		history:       new(history),
-	}
-	if o.Configuration != nil {
-		p.config = o.Configuration.Write
 	}
 	p.SetAddress(o.Address)
 	routes := http.NewServeMux()
@@ -93,7 +85,7 @@ func New(s Server, o Options) *Pages {
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)
 	routes.HandleFunc("GET /metrics", p.serveMetrics())
-	if p.config != nil {
+	if p.configuration != nil {
 		p.addConfiguration(routes)
 	}
 	addProfiles(routes)
@@ -101,15 +93,14 @@ func New(s Server, o Options) *Pages {
 	return p
 }
 
-// SetAddress takes the place of [Options.Address], where the admin listener has moved.
+// SetAddress replaces [Options.Address] after the admin listener has moved.
 func (p *Pages) SetAddress(address string) {
-	host := hostOf(address)
+	host, _, _ := net.SplitHostPort(address) // "" for an address without a host.
 	p.host.Store(&host)
 }
 
-// Run takes a sample of the server's statistics every [SampleInterval] and keeps
-// those of the last [HistoryLength], until ctx ends. Call it once, in a goroutine of its own: it
-// is the only one that the pages need.
+// Run takes a sample of the server's statistics every [SampleInterval] until ctx ends,
+// and keeps those of the last [HistoryLength]. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
 	p.history.begin(time.Now(), p.server.Stats())
 	tick := time.NewTicker(SampleInterval)
@@ -127,8 +118,8 @@ func (p *Pages) Run(ctx context.Context) {
 // ServeHTTP implements [http.Handler].
 func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.routes.ServeHTTP(w, r) }
 
-// addProfiles adds /debug/pprof/ without its cmdline: a private key may stand on
-// the command line.
+// addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain
+// a private key.
 func addProfiles(routes *http.ServeMux) {
 	const root = "/debug/pprof/"
 	routes.HandleFunc(root, pprof.Index)
@@ -138,16 +129,26 @@ func addProfiles(routes *http.ServeMux) {
 	routes.Handle(root+"cmdline", http.NotFoundHandler())
 }
 
-// hostOf returns the host of a listen address, "" if it has none.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return ""
+// serverView is an element of the answer of /servers.
+type serverView struct {
+	ID            string   `json:"id"`
+	Protocol      string   `json:"protocol"`
+	Status        string   `json:"status"`
+	Addresses     []string `json:"addresses"`
+	Connections   int64    `json:"connections"`
+	UptimeSeconds float64  `json:"uptime_seconds"`
+}
+
+func (p *Pages) serveServers(w http.ResponseWriter, _ *http.Request) {
+	infos := p.server.Servers()
+	views := make([]serverView, len(infos))
+	for i, s := range infos {
+		views[i] = serverView{s.ID, s.Protocol, s.Status, s.Addresses, s.Connections, s.Uptime.Seconds()}
 	}
-	return host
+	page.JSON(w, http.StatusOK, map[string]any{"servers": views})
 }
 
 // badParameter is the fault of a query parameter.
 func badParameter(name, value, want string) error {
-	return errors.New(name + ": " + quoted(value) + " is not " + want)
+	return errors.New(name + ": " + strconv.Quote(value) + " is not " + want)
 }

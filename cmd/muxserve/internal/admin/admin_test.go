@@ -3,7 +3,6 @@ package admin
 import (
 	"crypto/x509"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,12 +18,15 @@ import (
 
 // fakeServer is a Server in one phase with the connections of [example].
 type fakeServer struct {
-	phase lifecycle.Phase
-	conns []pool.Info
+	phase   lifecycle.Phase
+	conns   []pool.Info
+	history mux.History
 }
 
 func (f fakeServer) Phase() lifecycle.Phase   { return f.phase }
 func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
+
+func (f fakeServer) History() mux.History { return f.history }
 
 func (f fakeServer) Certificates() map[string]*x509.Certificate { return nil }
 
@@ -47,7 +49,8 @@ func (f fakeServer) Servers() []mux.ServerInfo {
 func example() fakeServer {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	return fakeServer{
-		phase: lifecycle.PhaseServing,
+		phase:   lifecycle.PhaseServing,
+		history: exampleHistory(),
 		conns: []pool.Info{
 			{ID: 1, Protocol: "http1", Opened: start.Add(time.Minute), BytesSent: 10},
 			{ID: 2, Protocol: "grpc", Opened: start, BytesReceived: 500},
@@ -59,14 +62,10 @@ func example() fakeServer {
 // get asks the handler over s for a path.
 func get(t *testing.T, s Server, host, path string) *httptest.ResponseRecorder {
 	t.Helper()
-	config := func(w io.Writer) error {
-		_, err := io.WriteString(w, "log:\n  level: info  # default\n")
-		return err
-	}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 	r.Host = host
 	w := httptest.NewRecorder()
-	New(s, Options{Address: "admin.internal:8081", Config: config}).ServeHTTP(w, r)
+	New(s, Options{Address: "admin.internal:8081", Configuration: new(fakeConfiguration)}).ServeHTTP(w, r)
 	return w
 }
 
@@ -83,7 +82,7 @@ func TestPages(t *testing.T) {
 		{"/health", "application/json", `"phase":"serving"`},
 		{"/servers", "application/json", `"uptime_seconds":90`},
 		{"/connections", "application/json", `"total":3`},
-		{"/config", "text/plain", "level: info"},
+		{"/config", "text/plain", "level: debug"},
 		{"/metrics", "text/plain", `mux_connections_active{protocol="http1"} 2`},
 		{"/metrics", "text/plain", "go_goroutines "},
 		{"/metrics?format=json", "application/json", `"totals":{"phase":"serving"`},
@@ -107,7 +106,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestNoStore: what was true a moment ago is not to be shown again.
+// TestNoStore: caches must not keep pages about the current state.
 func TestNoStore(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/health", "/servers", "/connections", "/config", "/metrics", "/metrics?format=json"} {
@@ -148,7 +147,8 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// TestGuard is about DNS rebinding: a name that a foreign page owns must not get an answer.
+// TestGuard: the pages do not answer to a name that a foreign page can own (DNS
+// rebinding).
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -7,36 +7,35 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/mux"
 )
 
-// Configuration is what the server runs with, and can be changed while it runs. All methods may be called
-// concurrently.
+// Configuration is the configuration of a running server. All methods may be called
+// concurrently. [Server] has the history.
 type Configuration interface {
 	// Write writes the effective configuration without secrets.
 	Write(w io.Writer) error
-	// Reload reads the configuration again and puts it in force. origin says who wants it. After an error
-	// nothing has changed: [ErrBusy], or one error a line for each fault.
+	// Reload reads the configuration again and puts it in force. origin names the caller.
+	// After an error nothing has changed. The error is [ErrBusy], or has one line for
+	// each fault.
 	Reload(origin string) (mux.Version, error)
-	// Rollback puts the configuration of an earlier version in force again, as a version of its own. Its
-	// errors are those of Reload.
+	// Rollback puts the configuration of an earlier version in force again, as a new
+	// version. Its errors are those of Reload.
 	Rollback(number int, origin string) (mux.Version, error)
-	// Versions returns the number of the version in force, and the last ones with the attempts that
-	// failed, the newest last. Secrets are hidden.
-	Versions() (current int, history []mux.Version)
-	// Token is what a request that is not local has to bring to change something; empty if none will do.
+	// Token is the token that a request from another machine needs in order to change
+	// something. Where it is empty, no such request may.
 	Token() string
 }
 
-// ErrBusy is why a configuration is not changed at the moment: another change is under way, or the server drains.
+// ErrBusy says that the configuration cannot be changed now, because another change is
+// under way or the server drains.
 var ErrBusy = errors.New("admin: the configuration cannot be changed at the moment")
 
-// addConfiguration adds the pages of the configuration. What changes something is guarded by [Pages.authorized].
+// addConfiguration adds the pages of the configuration. [Pages.authorized] guards
+// changes.
 func (p *Pages) addConfiguration(routes *http.ServeMux) {
 	routes.HandleFunc("GET /config", p.serveConfig)
-	if p.configuration == nil {
-		return
-	}
 	routes.Handle("/config/reload", p.changing(func(r *http.Request) (mux.Version, error) {
 		return p.configuration.Reload(originOf(r))
 	}))
@@ -54,7 +53,7 @@ func (p *Pages) addConfiguration(routes *http.ServeMux) {
 // parameterError is a fault of the request rather than of the configuration.
 type parameterError struct{ error }
 
-// originOf says who has sent a request, for the history.
+// originOf names the client of a request, for the history.
 func originOf(r *http.Request) string {
 	if isUnix(r) {
 		return "admin listener, Unix socket"
@@ -62,49 +61,48 @@ func originOf(r *http.Request) string {
 	return "admin listener, " + r.RemoteAddr
 }
 
-// serveConfig serves the effective configuration as text, and its versions as JSON to those who ask for that.
+// serveConfig serves the effective configuration as text, or its history as JSON.
 func (p *Pages) serveConfig(w http.ResponseWriter, r *http.Request) {
 	w.Header().Add("Vary", "Accept")
-	if wantsJSON(r) && p.configuration != nil {
-		current, history := p.configuration.Versions()
-		writeJSON(w, http.StatusOK, map[string]any{"version": current, "history": history})
+	if wantsJSON(r) {
+		page.JSON(w, http.StatusOK, p.server.History())
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	// The only failure is a client that has left.
-	_ = p.config(w)
+	_ = p.configuration.Write(w) // It fails only where the client has left.
 }
 
-// wantsJSON reports whether a request asks for JSON: by the parameter, or as the first thing that it accepts.
+// wantsJSON reports whether a request asks for JSON, by the parameter format or by the
+// first type of its Accept header.
 func wantsJSON(r *http.Request) bool {
 	if format := r.URL.Query().Get("format"); format != "" {
-		return format == "json"
+		return format == formatJSON
 	}
 	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
 	kind, _, _ := strings.Cut(first, ";")
 	return strings.EqualFold(strings.TrimSpace(kind), "application/json")
 }
 
-// changing serves what changes the configuration.
+// changing serves a change of the configuration.
 func (p *Pages) changing(change func(*http.Request) (mux.Version, error)) http.Handler {
 	return p.authorized(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		version, err := change(r)
 		var parameter parameterError
 		switch {
 		case errors.As(err, &parameter):
-			writeBadRequest(w, parameter)
+			page.Error(w, http.StatusBadRequest, parameter)
 		case errors.Is(err, ErrBusy):
 			writeFaults(w, http.StatusConflict, err)
 		case err != nil:
 			writeFaults(w, http.StatusUnprocessableEntity, err)
 		default:
-			writeJSON(w, http.StatusOK, version)
+			page.JSON(w, http.StatusOK, version)
 		}
 	}))
 }
 
-// writeFaults tells a client why nothing has changed: each line of the error is one fault.
+// writeFaults says why nothing has changed. Each line of the error is one fault.
 func writeFaults(w http.ResponseWriter, status int, err error) {
-	writeJSON(w, status, map[string]any{"error": "the configuration is as it was", "faults": strings.Split(err.Error(), "\n")})
+	page.JSON(w, status, map[string]any{"error": "the configuration is as it was", "faults": strings.Split(err.Error(), "\n")})
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// fakeConfiguration does what it is told to, and remembers who has asked.
+// fakeConfiguration returns err, and records the last origin.
 type fakeConfiguration struct {
 	token  string
 	err    error
@@ -51,17 +51,19 @@ func (c *fakeConfiguration) Rollback(number int, origin string) (mux.Version, er
 	return exampleVersion(), c.err
 }
 
-func (c *fakeConfiguration) Versions() (current int, history []mux.Version) {
-	return exampleVersion().Number, []mux.Version{
+// exampleHistory is the history of a server whose last reload has failed.
+func exampleHistory() mux.History {
+	return mux.History{Current: exampleVersion().Number, Versions: []mux.Version{
 		{Number: 1, Time: exampleTime, Origin: "start", Outcome: mux.OutcomeApplied},
 		exampleVersion(),
 		{Number: 3, Time: exampleTime, Origin: "watch", Outcome: mux.OutcomeFailed, Err: "muxserve.yaml:1: not YAML"},
-	}
+	}}
 }
 
 func (c *fakeConfiguration) Token() string { return c.token }
 
-// ask sends a request to the pages of a configuration. It comes from this machine unless edit says something else.
+// ask sends a request to the pages of a configuration. It is local unless edit changes
+// that.
 func ask(t *testing.T, c Configuration, method, path string, edit func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
@@ -120,7 +122,7 @@ func TestConfigurationKnowsWho(t *testing.T) {
 	}
 }
 
-// overUnix makes a request one that came over a Unix socket, where the peer has no name.
+// overUnix turns a request into one over a Unix socket, where the peer has no address.
 func overUnix(r *http.Request) {
 	r.RemoteAddr = "@"
 	*r = *r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.UnixAddr{Name: "/run/admin", Net: "unix"})))
@@ -207,7 +209,7 @@ func TestOnlyPostChanges(t *testing.T) {
 	}
 }
 
-// TestConfigForms: the text is for people and stays the default; JSON has the versions.
+// TestConfigForms: text is the default, and JSON has the versions.
 func TestConfigForms(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -247,7 +249,7 @@ func TestConfigForms(t *testing.T) {
 	}
 }
 
-// TestSetAddress: the host of the address in force is answered, the one before is not any more.
+// TestSetAddress: the pages answer to the new host and no longer to the old one.
 func TestSetAddress(t *testing.T) {
 	t.Parallel()
 	p := New(example(), Options{Address: "old.internal:1"})

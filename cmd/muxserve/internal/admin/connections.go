@@ -10,11 +10,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/pool"
 )
 
-// The bounds of the parameter limit. A full server has 50,000 connections, and
-// a page of all of them would be 20 MB.
+// The bounds of the parameter limit. All connections of a full server, 50,000, would be
+// 20 MB.
 const (
 	defaultLimit = 100
 	maxLimit     = 10_000
@@ -31,18 +32,18 @@ func bytesOf(c pool.Info) uint64 { return c.BytesReceived + c.BytesSent }
 
 // connectionsView is the answer of /connections.
 type connectionsView struct {
-	// Total is how many connections the filter left; the list may be shorter.
+	// Total counts the connections that passed the filter. The list may be shorter.
 	Total       int         `json:"total"`
 	Connections []pool.Info `json:"connections"`
 }
 
-// serveConnections lists the live connections: ?protocol= for one pool alone, ?sort=
-// for the order (id, age for the oldest first, bytes for the busiest first), and
-// ?limit= for how many.
+// serveConnections lists the live connections. ?protocol= selects one pool, ?sort= the
+// order (id, age for the oldest first, bytes for the busiest first), and ?limit= the
+// number.
 func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
 	q, err := p.parseQuery(r.URL.Query())
 	if err != nil {
-		writeBadRequest(w, err)
+		page.Error(w, http.StatusBadRequest, err)
 		return
 	}
 	infos := p.server.Connections()
@@ -51,11 +52,11 @@ func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.SortStableFunc(infos, q.order)
 	shown := infos[:min(len(infos), q.limit)]
-	// None is [] and not null.
-	writeJSON(w, http.StatusOK, connectionsView{Total: len(infos), Connections: append([]pool.Info{}, shown...)})
+	// An empty list is [] and not null.
+	page.JSON(w, http.StatusOK, connectionsView{Total: len(infos), Connections: append([]pool.Info{}, shown...)})
 }
 
-// query is what /connections is asked for.
+// query has the parameters of /connections.
 type query struct {
 	protocol string // "" for all
 	order    func(a, b pool.Info) int
@@ -87,7 +88,7 @@ func (p *Pages) parseQuery(values url.Values) (query, error) {
 	return q, nil
 }
 
-// protocols returns the pools that there can be connections in.
+// protocols returns the names of all pools.
 func (p *Pages) protocols() []string {
 	pools := p.server.Stats().Pools
 	known := map[string]struct{}{string(pool.Sniffing): {}}

@@ -72,8 +72,8 @@ func TestConnectionsRefusesBadValues(t *testing.T) {
 	}
 }
 
-// TestConnectionsShowNoSecret makes whoever adds a field to the list of
-// connections think about who reads it. None of these says what was sent: no path, no header, no key.
+// TestConnectionsShowNoSecret fails for a new field in the list of connections, until its
+// author has decided who may read it. No field has content: no path, no header, no key.
 func TestConnectionsShowNoSecret(t *testing.T) {
 	t.Parallel()
 	harmless := []string{

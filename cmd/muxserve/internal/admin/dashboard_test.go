@@ -11,10 +11,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// grafana is where the dashboard and the rules are.
+// grafana is the directory of the dashboard and the rules.
 const grafana = "../../grafana"
 
-// dashboard is what these tests read of a Grafana dashboard.
+// dashboard is the part of a Grafana dashboard that these tests check.
 type dashboard struct {
 	SchemaVersion int
 	Templating    struct {
@@ -51,8 +51,8 @@ func readDashboard(t *testing.T) dashboard {
 	return d
 }
 
-// TestDashboardMetrics: every expression asks for metrics, labels and values that
-// muxserve has, of the job and instance that are chosen.
+// TestDashboardMetrics: every expression uses metrics, labels and values of muxserve, and
+// selects the chosen job and instance.
 func TestDashboardMetrics(t *testing.T) {
 	t.Parallel()
 	c := newCatalogue(t, servedRegistry(t))
@@ -88,8 +88,8 @@ func TestDashboardMetrics(t *testing.T) {
 	}
 }
 
-// TestDashboardLayout: panels can be told apart, lie beside and not over each other,
-// and all of them ask the source that is chosen.
+// TestDashboardLayout: panels have different titles, do not overlap, and use the chosen
+// data source.
 func TestDashboardLayout(t *testing.T) {
 	t.Parallel()
 	const columns = 24
@@ -131,7 +131,7 @@ func TestDashboardLayout(t *testing.T) {
 	}
 }
 
-// rules is a file of Prometheus rules, as far as it may go here.
+// rules is a file of Prometheus rules. Other keys are errors.
 type rules struct {
 	Groups []struct {
 		Name  string
@@ -145,7 +145,7 @@ type rule struct {
 	Annotations      struct{ Summary, Description string }
 }
 
-// TestAlerts: every rule asks for what muxserve has, and says so to whom it wakes.
+// TestAlerts: every rule uses metrics of muxserve, and describes the alert.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	file, err := os.Open(filepath.Join(grafana, "alerts.yaml"))

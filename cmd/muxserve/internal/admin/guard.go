@@ -1,23 +1,25 @@
 package admin
 
 import (
+	"crypto/sha256"
+	"crypto/subtle"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
-// guard lets in requests that name a host which no foreign web page can have
-// made its own: an IP address, localhost, or the configured host. A page whose
-// name was rebound to this address (DNS rebinding) would pass the browser's
-// same-origin rule otherwise, and could read everything here.
+// guard lets in requests whose host is an IP address, localhost or the configured host. A
+// foreign web page can point its own name at this address (DNS rebinding). Its requests
+// would pass the browser's same-origin rule, and the page could read everything here.
 //
-// A request without a host comes from an HTTP/1.0 client, which is no browser.
+// A request without a host comes from an HTTP/1.0 client, which is not a browser.
 func (p *Pages) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if host := bareHost(r.Host); host != "" && !trusted(host, *p.host.Load()) {
 			http.Error(w, "muxserve: the admin pages answer to an IP address, to localhost or to the host of --admin, not to "+
-				quoted(host), http.StatusForbidden)
+				strconv.Quote(host), http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -37,8 +39,83 @@ func trusted(host, configured string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
-	// A browser resolves names below localhost to the loopback interface by
-	// itself (RFC 6761, section 6.3).
+	// Browsers resolve names below localhost to the loopback interface (RFC 6761, section
+	// 6.3).
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == strings.ToLower(configured)
+}
+
+// authorized passes on requests that may change something: a POST that no foreign web
+// page has sent, from this machine or with the token. A wrong token is refused even from
+// this machine, so that its owner notices.
+func (p *Pages) authorized(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			http.Error(w, "muxserve: this takes POST alone", http.StatusMethodNotAllowed)
+			return
+		}
+		if err := p.crossOrigin.Check(r); err != nil {
+			http.Error(w, "muxserve: a web page of another origin cannot change anything here", http.StatusForbidden)
+			return
+		}
+		want := p.configuration.Token()
+		given, brought := bearerToken(r)
+		switch {
+		case brought && want != "" && sameToken(given, want), !brought && isLocal(r):
+			next.ServeHTTP(w, r)
+		case !brought && want == "":
+			http.Error(w, "muxserve: without admin.token, only requests of this machine change anything", http.StatusForbidden)
+		default:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="muxserve"`)
+			http.Error(w, "muxserve: the bearer token is missing or wrong", http.StatusUnauthorized)
+		}
+	})
+}
+
+// bearerToken returns the token of a request (RFC 6750, section 2.1). brought is true for
+// any Authorization header, also for one of another scheme, whose token is "".
+func bearerToken(r *http.Request) (token string, brought bool) {
+	values := r.Header.Values("Authorization")
+	if len(values) == 0 {
+		return "", false
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", true
+	}
+	return strings.TrimSpace(token), true
+}
+
+// sameToken compares in a time that depends neither on the tokens' lengths nor on where
+// they differ.
+func sameToken(given, want string) bool {
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// proxyHeaders are added by proxies. A proxy on this machine passes on requests of other
+// hosts.
+var proxyHeaders = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip"}
+
+// isLocal reports whether a request was made on this machine: over the loopback interface
+// or a Unix socket, and without a proxy.
+func isLocal(r *http.Request) bool {
+	for _, name := range proxyHeaders {
+		if r.Header.Get(name) != "" {
+			return false
+		}
+	}
+	if isUnix(r) {
+		return true
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && peer.Addr().Unmap().IsLoopback()
+}
+
+// isUnix reports whether a request came over a Unix socket. The permissions of the
+// socket's file decide which users can send one.
+func isUnix(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && local.Network() == "unix"
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
 )
@@ -15,9 +16,9 @@ type health struct {
 	Phase  lifecycle.Phase `json:"phase"`
 	// UptimeSeconds is 0 before the server serves.
 	UptimeSeconds float64 `json:"uptime_seconds"`
-	// Connections is how many are open, in all pools.
+	// Connections counts the open connections of all pools.
 	Connections int64 `json:"connections"`
-	// Total is how near all connections together are to their limit.
+	// Total compares all connections with their common limit.
 	Total usage `json:"total"`
 	// Protocols are the pools by their tag.
 	Protocols map[string]protocolHealth `json:"protocols"`
@@ -25,42 +26,42 @@ type health struct {
 	Rejected map[string]map[string]uint64 `json:"rejected"`
 }
 
-// usage says how near a pool is to its limit.
+// usage compares a pool with its limit.
 type usage struct {
 	Status string  `json:"status"` // healthy, degraded, overloaded or unavailable
 	Limit  int     `json:"limit"`  // connections; 0 for no limit
 	Ratio  float64 `json:"ratio"`  // active connections by limit; 0 where there is none
 }
 
-// protocolHealth is what /health says of one pool.
+// protocolHealth is the part of /health about one pool.
 type protocolHealth struct {
 	usage
 	pool.Stats
 
-	// InFlight is how many requests, calls and WebSocket sessions are not over.
+	// InFlight counts the requests, calls and WebSocket sessions under way.
 	InFlight int64 `json:"in_flight"`
-	// ErrorRate, from 0 to 1, and P99 are those of the requests that ended in the last minute.
+	// ErrorRate, from 0 to 1, and P99 cover the requests that ended in the last minute.
 	ErrorRate float64 `json:"error_rate"`
 	P99       float64 `json:"p99_seconds"`
-	// RejectedRecently counts by reason the connections that were rejected in the
-	// last [HistoryLength], or since the start where no history is kept.
+	// RejectedRecently counts by reason the connections that were rejected in the last
+	// [HistoryLength], or since the start without a history.
 	RejectedRecently map[string]uint64 `json:"rejected_recently"`
 }
 
-// serveHealth answers with a health: status 200 while the server is healthy,
-// degraded or overloaded, and 503 while it is unavailable.
+// serveHealth answers with status 200 while the server is healthy, degraded or
+// overloaded, and with 503 while it is unavailable: before it serves and from its drain
+// on.
 //
-// An overloaded server is not a failed one: it serves those it has, and refuses
-// newcomers in words that make them try elsewhere. If it answered 503, a balancer that asks here
-// would send its share to the others and overload them too. An unavailable
-// one, which has not begun or is draining, wants no traffic.
+// An overloaded server serves the connections that it has, and refuses new ones in words
+// that make their clients try elsewhere. With a 503 here, a balancer would send its share
+// to the other servers and overload them too.
 func (p *Pages) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	answer := p.health()
 	status := http.StatusOK
 	if answer.Status == pool.Unavailable.String() {
 		status = http.StatusServiceUnavailable
 	}
-	writeJSON(w, status, answer)
+	page.JSON(w, status, answer)
 }
 
 func (p *Pages) health() health {
@@ -98,7 +99,7 @@ func (p *Pages) health() health {
 	return answer
 }
 
-// notNil returns counts such that none of them is {} in JSON and not null.
+// notNil makes no counts {} in JSON and not null.
 func notNil(counts map[string]uint64) map[string]uint64 {
 	if counts == nil {
 		return map[string]uint64{}

@@ -11,6 +11,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 )
 
 // scripted is a Server with the statistics that a test gives it.
@@ -22,14 +23,14 @@ type scripted struct {
 
 func (s scripted) Stats() mux.Stats { return s.stats() }
 
-// busy returns the statistics of a server with a pool that has seen better times.
+// busy returns the statistics of a server with a crowded pool.
 func busy(phase lifecycle.Phase, status pool.Health) mux.Stats {
 	return mux.Stats{
 		Phase:    phase,
 		Started:  time.Now().Add(-time.Minute),
 		Pools:    map[string]pool.Stats{"grpc": {Active: 9, Accepted: 30, Closed: 21}, "http1": {Active: 2}},
 		Rejected: map[string]map[string]uint64{"grpc": {"limit": 7}},
-		Requests: map[string]pool.RequestStats{"grpc": {Total: 100, InFlight: 3, ErrorRate: 0.25, P99: 0.5}},
+		Requests: map[string]requests.Stats{"grpc": {Total: 100, InFlight: 3, ErrorRate: 0.25, P99: 0.5}},
 		Health: map[string]pool.HealthStatus{
 			"grpc":  {Status: status, Active: 9, Limit: 10, Ratio: 0.9},
 			"total": {Active: 11, Limit: 100, Ratio: 0.11},
@@ -75,7 +76,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestHealthStatus: only a server that wants no traffic answers 503.
+// TestHealthStatus: only an unavailable server answers 503.
 func TestHealthStatus(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -10,28 +10,28 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// What is remembered: five minutes, in steps that are fine enough to see a burst
-// and few enough to be sent to the page each time.
+// The history covers five minutes. Its steps are short enough to show a burst, and few
+// enough to be sent to the page each time.
 const (
-	// SampleInterval is the time from one sample to the next.
+	// SampleInterval is the time between two samples.
 	SampleInterval = 5 * time.Second
-	// HistoryLength is how far back the samples go.
+	// HistoryLength is the age of the oldest sample.
 	HistoryLength = 5 * time.Minute
 
 	sampleCount = int(HistoryLength / SampleInterval)
 )
 
-// Sample is what a server did in the [SampleInterval] that ended at Time.
+// Sample describes a server in the [SampleInterval] that ended at Time.
 type Sample struct {
 	Time      time.Time                 `json:"time"`
 	Phase     lifecycle.Phase           `json:"phase"`
 	Protocols map[string]ProtocolSample `json:"protocols"` // by the tag of the pool
-	// Health is the status of each pool by its tag, and that of all together under "total".
+	// Health is the status of each pool by its tag, and of all together as "total".
 	Health map[string]string `json:"health"`
 }
 
-// ProtocolSample is one pool's part of a [Sample]. The rates are means over the
-// time since the sample before.
+// ProtocolSample is one pool's part of a [Sample]. The rates are means since the sample
+// before.
 type ProtocolSample struct {
 	Active                 int64   `json:"active"` // connections, at the sample's time
 	AcceptedPerSecond      float64 `json:"accepted_per_second"`
@@ -39,44 +39,46 @@ type ProtocolSample struct {
 	BytesReceivedPerSecond float64 `json:"bytes_received_per_second"`
 	BytesSentPerSecond     float64 `json:"bytes_sent_per_second"`
 
-	// Requests are requests, calls and WebSocket sessions, by what was asked.
-	RequestsPerSecond float64 `json:"requests_per_second"` // of those that ended
+	// Requests are requests, calls and WebSocket sessions.
+	RequestsPerSecond float64 `json:"requests_per_second"` // that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
-	// ErrorRate, from 0 to 1, and the quantiles are those of the last minute, as in [pool.RequestStats].
+	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see
+	// [requests.Stats].
 	ErrorRate float64 `json:"error_rate"`
 	P50       float64 `json:"p50_seconds"`
 	P95       float64 `json:"p95_seconds"`
 	P99       float64 `json:"p99_seconds"`
 }
 
-// moment is a server's totals and when they were taken.
+// moment is a server's totals at one time.
 type moment struct {
 	at    time.Time
 	stats mux.Stats
 }
 
-// rejections counts connections by the tag of their pool and by reason.
+// rejections counts connections by pool and reason.
 type rejections map[string]map[string]uint64
 
-// history is a ring of the last samples. Its memory does not grow with time. The
-// zero value is empty. All methods may be called concurrently.
+// history is a ring of the last samples. The zero value is empty. All methods may be
+// called concurrently.
 type history struct {
 	mu      sync.Mutex // guards all that follows
 	last    moment
 	samples [sampleCount]Sample
-	before  [sampleCount]rejections // what had been rejected when the sample of the same place began
-	next    int                     // the place of the next sample
-	filled  int                     // how many places hold one
+	before  [sampleCount]rejections // the totals when the sample at the same index began
+	next    int                     // the index of the next sample
+	filled  int                     // the number of samples
 }
 
-// begin takes note of the totals that the first sample is compared with.
+// begin sets the totals that the first sample is compared with.
 func (h *history) begin(now time.Time, stats mux.Stats) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last = moment{now, stats}
 }
 
-// add puts in a sample of the time since the last call, in the place of the oldest if need be.
+// add adds a sample of the time since the last call. It replaces the oldest in a full
+// history.
 func (h *history) add(now time.Time, stats mux.Stats) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -88,7 +90,7 @@ func (h *history) add(now time.Time, stats mux.Stats) {
 	h.filled = min(h.filled+1, sampleCount)
 }
 
-// list returns the samples, the oldest first. None may be changed.
+// list returns the samples, the oldest first. They must not be changed.
 func (h *history) list() []Sample {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -99,11 +101,11 @@ func (h *history) list() []Sample {
 	return samples
 }
 
-// place returns where the i-th oldest sample stands. The caller holds mu.
+// place returns the index of the i-th oldest sample. The caller holds mu.
 func (h *history) place(i int) int { return (h.next - h.filled + i + sampleCount) % sampleCount }
 
-// recent returns how many of all those rejected were rejected since the oldest
-// sample began, without zeros; all of them while there is no sample.
+// recent returns the part of all rejections that is newer than the beginning of the
+// oldest sample, without zeros. While there is no sample, that is all of them.
 func (h *history) recent(all rejections) rejections {
 	h.mu.Lock()
 	var before rejections
@@ -125,7 +127,7 @@ func (h *history) recent(all rejections) rejections {
 	return since
 }
 
-// newSample returns what happened from one moment to the other.
+// newSample compares two moments.
 func newSample(from, to moment) Sample {
 	seconds := to.at.Sub(from.at).Seconds()
 	rate := func(now, before uint64) float64 { return float64(now-before) / seconds }
@@ -165,8 +167,8 @@ func sum(counts map[string]uint64) uint64 {
 	return n
 }
 
-// statusOf returns the health of a pool for those outside: a server that is not
-// serving is not available, also before it has begun to and its pools have a say.
+// statusOf returns the health of a pool as the pages show it: a server that does not
+// serve is unavailable, whatever its pools are.
 func statusOf(phase lifecycle.Phase, health pool.Health) pool.Health {
 	if phase != lifecycle.PhaseServing {
 		return pool.Unavailable

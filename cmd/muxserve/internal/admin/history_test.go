@@ -11,9 +11,10 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
 )
 
-// growing returns a server whose totals grow by these figures each second.
+// growing returns a server with totals that grow by these numbers each second.
 func growing(began time.Time) scripted {
 	return scripted{stats: func() mux.Stats {
 		seconds := uint64(time.Since(began).Seconds())
@@ -23,7 +24,7 @@ func growing(began time.Time) scripted {
 				Active: 4, Accepted: 3 * seconds, BytesReceived: 100 * seconds, BytesSent: 1000 * seconds,
 			}},
 			Rejected: map[string]map[string]uint64{"http1": {"limit": 2 * seconds, "silent": 1}},
-			Requests: map[string]pool.RequestStats{"http1": {
+			Requests: map[string]requests.Stats{"http1": {
 				Total: 20 * seconds, InFlight: 5, ErrorRate: 0.1, P50: 0.01, P95: 0.02, P99: 0.03,
 			}},
 			Health: map[string]pool.HealthStatus{"http1": {Status: pool.Degraded}},
@@ -31,7 +32,7 @@ func growing(began time.Time) scripted {
 	}}
 }
 
-// run samples until the end of the test.
+// run takes samples until the end of the test.
 func run(t *testing.T, p *Pages) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -71,7 +72,7 @@ func TestSample(t *testing.T) {
 	})
 }
 
-// TestHistoryForgets: there are never more than five minutes of it.
+// TestHistoryForgets: the history never covers more than five minutes.
 func TestHistoryForgets(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -110,8 +111,7 @@ func TestHistoryForgets(t *testing.T) {
 	})
 }
 
-// TestNewPool: a pool that was not there before has begun with nothing, and one
-// that is gone is not shown.
+// TestNewPool: a new pool starts at zero, and a pool that is gone is not shown.
 func TestNewPool(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

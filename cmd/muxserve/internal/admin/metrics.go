@@ -11,13 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/mux/muxprom"
 )
 
-// metricsView is the answer of /metrics in JSON, as in this example, which shows
-// one protocol of several and one sample of up to sixty:
+// metricsView is the answer of /metrics in JSON. This example shows one protocol of
+// several and one sample of up to sixty:
 //
 //	{
 //	  "time": "2026-01-01T12:00:00Z",
@@ -45,20 +46,20 @@ import (
 //	  }]
 //	}
 //
-// A field may be added; none changes its meaning.
+// Fields may be added. No field changes its meaning.
 type metricsView struct {
 	Time time.Time `json:"time"`
-	// Totals are the statistics of this moment, in the form of [mux.Stats].
+	// Totals are the statistics of this moment.
 	Totals mux.Stats `json:"totals"`
-	// Drain is the account of the drain, null until that is over.
+	// Drain is the report of the drain, null until the drain is over.
 	Drain *drainView `json:"drain"`
-	// IntervalSeconds is the time from one sample to the next.
+	// IntervalSeconds is the time between two samples.
 	IntervalSeconds float64 `json:"interval_seconds"`
 	// History are the samples of the last five minutes, the oldest first.
 	History []Sample `json:"history"`
 }
 
-// drainView is a [lifecycle.Report] for those who read JSON.
+// drainView is the JSON form of a [lifecycle.Report].
 type drainView struct {
 	TraceID         string         `json:"trace_id"` // as in the log
 	Started         time.Time      `json:"started"`
@@ -68,7 +69,7 @@ type drainView struct {
 	Reason          string         `json:"reason,omitempty"` // why steps were cut short; absent if none was
 }
 
-// stepView is a [lifecycle.StepResult] for those who read JSON.
+// stepView is the JSON form of a [lifecycle.StepResult].
 type stepView struct {
 	Name            string           `json:"name"`
 	Status          lifecycle.Status `json:"status"`
@@ -100,12 +101,43 @@ func newDrainView(r *lifecycle.Report) *drainView {
 	return view
 }
 
+var (
+	reloadSuccessful = prometheus.NewDesc("mux_config_last_reload_successful",
+		"1 if the last reload of the configuration succeeded, 0 if it failed and an older one is still in force.", nil, nil)
+	reloadTime = prometheus.NewDesc("mux_config_last_reload_success_timestamp_seconds",
+		"When a configuration was last put in force, in seconds since 1970.", nil, nil)
+)
+
+// reloadCollector shows Prometheus how the last reload went. The start counts as a
+// reload.
+type reloadCollector struct{ server Server }
+
+var _ prometheus.Collector = reloadCollector{}
+
+// Describe implements [prometheus.Collector].
+func (reloadCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- reloadSuccessful
+	ch <- reloadTime
+}
+
+// Collect implements [prometheus.Collector].
+func (c reloadCollector) Collect(ch chan<- prometheus.Metric) {
+	h := c.server.History()
+	successful := 1.0
+	if h.Failing {
+		successful = 0
+	}
+	const millis = 1e3
+	ch <- prometheus.MustNewConstMetric(reloadSuccessful, prometheus.GaugeValue, successful)
+	ch <- prometheus.MustNewConstMetric(reloadTime, prometheus.GaugeValue, float64(h.Succeeded.UnixMilli())/millis)
+}
+
 // newRegistry returns the metrics of the server, of its configuration and of the process.
-func newRegistry(s Server, reloads ReloadStatus, started time.Time) *prometheus.Registry {
+func newRegistry(s Server) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		muxprom.New(s),
-		reloadCollector{reloads, started},
+		reloadCollector{s},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -118,8 +150,9 @@ const (
 	formatPrometheus = "prometheus"
 )
 
-// serveMetrics returns the handler of /metrics: a [metricsView] for who asks for ?format=json, or
-// prefers application/json by Accept; otherwise one of Prometheus' formats.
+// serveMetrics returns the handler of /metrics. It answers with a [metricsView] where the
+// client asks for ?format=json or prefers application/json by Accept, and otherwise in a
+// format of Prometheus.
 func (p *Pages) serveMetrics() http.HandlerFunc {
 	forPrometheus := promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{Registry: p.registry})
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -132,11 +165,11 @@ func (p *Pages) serveMetrics() http.HandlerFunc {
 			}
 		case formatJSON, formatPrometheus:
 		default:
-			writeBadRequest(w, badParameter("format", format, "one of "+formatJSON+", "+formatPrometheus))
+			page.Error(w, http.StatusBadRequest, badParameter("format", format, "one of "+formatJSON+", "+formatPrometheus))
 			return
 		}
 		if format == formatJSON {
-			writeJSON(w, http.StatusOK, p.metrics(time.Now()))
+			page.JSON(w, http.StatusOK, p.metrics(time.Now()))
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")
@@ -155,9 +188,9 @@ func (p *Pages) metrics(now time.Time) metricsView {
 	}
 }
 
-// prefersJSON reports whether the fields of an Accept header (RFC 9110, section
-// 12.5.1) name application/json, and no format of Prometheus with more weight.
-// Ranges such as */* say nothing.
+// prefersJSON reports whether the fields of an Accept header (RFC 9110, section 12.5.1)
+// name application/json, and no format of Prometheus with more weight. Ranges such as */*
+// are ignored.
 func prefersJSON(fields []string) bool {
 	asJSON, asOther := 0.0, 0.0
 	for element := range strings.SplitSeq(strings.Join(fields, ","), ",") {

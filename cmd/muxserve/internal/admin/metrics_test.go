@@ -70,7 +70,7 @@ func TestMetricsRefusesBadFormat(t *testing.T) {
 	}
 }
 
-// TestMetricsJSON holds the names that the doc comment of metricsView promises.
+// TestMetricsJSON checks the names in the doc comment of metricsView.
 func TestMetricsJSON(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -163,27 +163,15 @@ func TestMetricsJSON(t *testing.T) {
 	}
 }
 
-// reloads is a ReloadStatus.
-type reloads struct {
-	successful bool
-	at         time.Time
-}
-
-func (r reloads) ReloadStatus() (bool, time.Time) { return r.successful, r.at }
-
 func TestReloadStatus(t *testing.T) {
 	t.Parallel()
-	started := time.Unix(1_000, 0)
 	tests := []struct {
-		name   string
-		status ReloadStatus
-		want   string // the values of both metrics
+		name    string
+		history mux.History
+		want    string // the values of both metrics
 	}{
-		{"no reloads at all", nil, "1 1000"},
-		{"none yet", reloads{true, time.Time{}}, "1 1000"},
-		{"a good one", reloads{true, time.Unix(2_000, 5e8)}, "1 2000.5"},
-		{"a bad one after a good one", reloads{false, time.Unix(2_000, 0)}, "0 2000"},
-		{"only bad ones", reloads{false, time.Time{}}, "0 1000"},
+		{"a good one", mux.History{Succeeded: time.Unix(2_000, 5e8)}, "1 2000.5"},
+		{"a bad one after a good one", mux.History{Failing: true, Succeeded: time.Unix(2_000, 0)}, "0 2000"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -196,7 +184,7 @@ mux_config_last_reload_success_timestamp_seconds ` + at + `
 # HELP mux_config_last_reload_successful 1 if the last reload of the configuration succeeded, 0 if it failed and an older one is still in force.
 # TYPE mux_config_last_reload_successful gauge
 mux_config_last_reload_successful ` + successful + "\n"
-			if err := testutil.CollectAndCompare(reloadCollector{tt.status, started}, strings.NewReader(want)); err != nil {
+			if err := testutil.CollectAndCompare(reloadCollector{fakeServer{history: tt.history}}, strings.NewReader(want)); err != nil {
 				t.Error(err)
 			}
 		})

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestPageIsWhole: what the script looks up is in the document, and neither asks
-// another origin for anything, nor has a style that the page's policy forbids.
+// TestPageIsWhole: every element that the script looks up is in the document. The page
+// uses no other origin and no style that its policy forbids.
 func TestPageIsWhole(t *testing.T) {
 	t.Parallel()
 	lookups := regexp.MustCompile(`byId\("([^"]+)"\)`).FindAllStringSubmatch(pageScript, -1)
@@ -19,7 +19,7 @@ func TestPageIsWhole(t *testing.T) {
 			t.Errorf("no element has the id %q", lookup[1])
 		}
 	}
-	const namespace = "http://www.w3.org/2000/svg" // A name, which nobody asks for.
+	const namespace = "http://www.w3.org/2000/svg" // A name that no browser requests.
 	all := strings.ReplaceAll(pageHTML+pageStyle+pageScript, namespace, "")
 	for _, foreign := range []string{"http:", "https:", `"//`, "@import", "url(", " style=", "innerHTML"} {
 		if strings.Contains(all, foreign) {

@@ -18,7 +18,7 @@ import (
 // phaseLine is a line of the phases' metric.
 var phaseLine = regexp.MustCompile(`(?m)^mux_phase\{phase="([a-z]+)"\} (\S+)$`)
 
-// scrapePhases returns what /metrics says of the phases.
+// scrapePhases returns the phases in /metrics.
 func scrapePhases(ctx context.Context, p *Pages) map[string]string {
 	w := httptest.NewRecorder()
 	p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/metrics", nil))
@@ -29,7 +29,8 @@ func scrapePhases(ctx context.Context, p *Pages) map[string]string {
 	return phases
 }
 
-// TestPhaseMetric follows the phase of a server through its drain: each scrape has 1 for one of them.
+// TestPhaseMetric follows the phase of a server through its drain. In each scrape exactly
+// one phase is 1.
 func TestPhaseMetric(t *testing.T) {
 	t.Parallel()
 	s := mux.New(
@@ -54,7 +55,7 @@ func TestPhaseMetric(t *testing.T) {
 			close(serving)
 		}
 	})
-	// Each step of a drain is one in which it is seen.
+	// The metric is scraped in each step of the drain.
 	for _, step := range lifecycle.Steps() {
 		if err := s.OnDrain(step, "scrape", func(context.Context) error {
 			check(lifecycle.PhaseDraining)

@@ -13,14 +13,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// catalogue holds the metrics that there are: by the name of each series, the
-// labels and the values that each of these had.
+// catalogue has the labels of each series by its name, and the values of each label.
 type catalogue map[string]map[string][]string
 
-// targetLabels are what Prometheus itself adds.
+// targetLabels are the labels that Prometheus adds.
 var targetLabels = []string{"job", "instance"}
 
-// newCatalogue gathers the series that g has now, and up, which is Prometheus' own.
+// newCatalogue gathers the series of g, and adds up, which Prometheus makes.
 func newCatalogue(t *testing.T, g prometheus.Gatherer) catalogue {
 	t.Helper()
 	families, err := g.Gather()
@@ -57,8 +56,8 @@ var reasons = []string{
 	"limit", "per_ip_limit", "no_match", "sniff_timeout", "sniff_too_large", "silent", "tls_handshake", "proxy_header", "draining",
 }
 
-// The parts of an expression that these tests can tell apart. They are no parser:
-// each is taken out of the text before the next is looked for.
+// The parts of an expression that these tests recognise. They are not a parser: each is
+// removed from the text before the next is searched.
 var (
 	selectorPart = regexp.MustCompile(`([a-zA-Z_:][\w:]*)?\s*\{([^}]*)\}`)
 	matcherPart  = regexp.MustCompile(`^\s*(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"\s*$`)
@@ -76,8 +75,8 @@ var (
 	}
 )
 
-// check returns what is wrong with an expression, and with the names of labels
-// in the texts that are shown beside its result.
+// check returns the faults of an expression, and of the label names in the texts beside
+// its result.
 func (c catalogue) check(expression string, texts ...string) error {
 	var faults []error
 	complain := func(format string, a ...any) { faults = append(faults, fmt.Errorf(format, a...)) }
@@ -129,7 +128,7 @@ func (c catalogue) check(expression string, texts ...string) error {
 	return errors.Join(faults...)
 }
 
-// checkMatcher returns what is wrong with a matcher of a metric with these labels.
+// checkMatcher returns the fault of a matcher of a metric with these labels.
 func checkMatcher(text string, labels map[string][]string) error {
 	parts := matcherPart.FindStringSubmatch(text)
 	if parts == nil {

@@ -22,14 +22,14 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// served is made once: a registry that does not change any more.
+// served is made once, because its metrics do not change.
 var served struct {
 	once     sync.Once
 	registry *prometheus.Registry
 }
 
-// servedRegistry returns the metrics of a server that has seen everything: all
-// protocols, a stranger, and a drain that had to cut a connection.
+// servedRegistry returns the metrics of a server after connections of all protocols and
+// of an unknown one, and after a drain that has cut a connection.
 func servedRegistry(t *testing.T) *prometheus.Registry {
 	t.Helper()
 	served.once.Do(func() { served.registry = serveAll(t) })
@@ -73,7 +73,7 @@ func serveAll(t *testing.T) *prometheus.Registry {
 	return New(s, Options{}).registry
 }
 
-// anyCertificate is for the certificate that the server has made a moment ago.
+// anyCertificate accepts the server's self-signed certificate.
 func anyCertificate() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
 
 func httpsClient(http2 bool) (*http.Client, *http.Transport) {
@@ -109,7 +109,7 @@ func visitGRPC(t *testing.T, addr string) {
 	}
 }
 
-// visitStrangely speaks to the server in a protocol that it does not know.
+// visitStrangely connects with an unknown protocol.
 func visitStrangely(t *testing.T, addr string) {
 	t.Helper()
 	stranger, err := net.Dial("tcp", addr)

@@ -1,9 +1,9 @@
-// Package cli reads GNU-style command lines: --name value, --name=value, and
-// "--" before arguments that begin with a dash.
+// Package cli parses GNU-style command lines: --name value, --name=value, and "--" before
+// arguments that begin with a dash. It also writes help texts, manual pages and
+// completion scripts.
 //
-// It exists beside package flag because a program that is told the same things
-// by flags and by environment variables has to know which flags were given, and
-// because a misspelt flag should be answered with the right one.
+// Unlike package flag it reports which flags were given, which a program with environment
+// variables for the same settings needs, and it corrects misspelt flags.
 package cli
 
 import (
@@ -16,29 +16,31 @@ import (
 type Flag struct {
 	// Name is the flag's name without dashes.
 	Name string
-	// Value stands for the value in the help, such as ADDR. A flag without it
+	// Value is the placeholder of the value in the help, such as ADDR. A flag without it
 	// is a switch: it takes no value, or =true or =false.
 	Value string
-	// Help says in one line what the flag is for.
+	// Help describes the flag in one line.
 	Help string
-	// Default is shown in the help; nothing else is made of it.
+	// Default is only shown in the help.
 	Default string
-	// Group is the heading under which the flag is shown; flags of one group follow each other.
+	// Group is the heading of the flag. The flags of a group are shown together.
 	Group string
-	// Env is the environment variable that says the same; empty if there is none.
+	// Env is the environment variable, and Key the key of the configuration file, with
+	// the same meaning; empty if there is none.
 	Env string
-	// Choices are the values that there are; nil if there are too many to list.
+	Key string
+	// Choices are the possible values; nil if there are too many to list.
 	Choices []string
-	// Files says which files a value may name.
+	// Files are the files that a value may name.
 	Files Files
 }
 
-// Files says which files the value of a flag may name.
+// Files are the files that the value of a flag may name.
 type Files int
 
 // The values of Files.
 const (
-	NoFile    Files = iota // the value is no file
+	NoFile    Files = iota // the value is not a file
 	AnyFile                // the value may be a file
 	Directory              // the value is a directory
 )
@@ -51,18 +53,18 @@ func (f Flag) usage() string {
 	return "--" + f.Name + " " + f.Value
 }
 
-// Parsed is a command line taken apart.
+// Parsed is a parsed command line.
 type Parsed struct {
-	// Values are the values of each flag that was given, in order. A switch has
-	// the values "true" or "false".
+	// Values are the values of each given flag, in order. A switch has the values "true"
+	// or "false".
 	Values map[string][]string
-	// Args are the arguments that belong to no flag.
+	// Args are the arguments without the flags.
 	Args []string
 	// Help is true if -h or --help was given; nothing after it was read.
 	Help bool
 }
 
-// Last returns the last value of a flag, and whether it was given at all.
+// Last returns the last value of a flag, and whether the flag was given.
 func (p Parsed) Last(name string) (value string, given bool) {
 	values := p.Values[name]
 	if len(values) == 0 {
@@ -77,8 +79,7 @@ func (p Parsed) On(name string) bool {
 	return value == "true"
 }
 
-// Parse takes args apart. Its errors name the flag, and for an unknown one the
-// flag that was probably meant.
+// Parse parses args. Its errors name the flag, and for an unknown flag a similar one.
 func Parse(flags []Flag, args []string) (Parsed, error) {
 	p := Parsed{Values: make(map[string][]string)}
 	for len(args) > 0 {
@@ -104,8 +105,8 @@ func Parse(flags []Flag, args []string) (Parsed, error) {
 	return p, nil
 }
 
-// take reads the flag arg, and its value from rest where it has none of its
-// own. It returns what is left of rest.
+// take parses the flag arg. Its value is in arg or the first of rest. It returns the
+// arguments that are left.
 func (p Parsed) take(flags []Flag, arg string, rest []string) ([]string, error) {
 	i := find(flags, arg)
 	if i < 0 {
@@ -120,8 +121,8 @@ func (p Parsed) take(flags []Flag, arg string, rest []string) ([]string, error) 
 	case f.Value == "" && value != "true" && value != "false":
 		return nil, fmt.Errorf("--%s: %q is not true or false", name, value)
 	case f.Value != "" && !hasValue:
-		// A flag in the place of the value means that the value was forgotten.
-		// A dash alone does not: values may be negative numbers or PEM texts.
+		// A known flag in the place of the value means that the value is missing. Other
+		// values may begin with a dash: negative numbers and PEM texts.
 		if len(rest) == 0 || find(flags, rest[0]) >= 0 {
 			return nil, fmt.Errorf("--%s needs a value: --%s %s", name, name, f.Value)
 		}
@@ -131,7 +132,7 @@ func (p Parsed) take(flags []Flag, arg string, rest []string) ([]string, error) 
 	return rest, nil
 }
 
-// find returns the index of the flag that arg gives, or -1.
+// find returns the index of the flag in arg, or -1.
 func find(flags []Flag, arg string) int {
 	name, _, _ := strings.Cut(arg, "=")
 	return slices.IndexFunc(flags, func(f Flag) bool { return "--"+f.Name == name })
@@ -147,4 +148,46 @@ func unknownFlag(flags []Flag, arg string) error {
 		return fmt.Errorf("unknown flag %s; did you mean %s?", given, near)
 	}
 	return fmt.Errorf("unknown flag %s", given)
+}
+
+// maxTypos bounds the wrong, missing and surplus letters of a misspelling.
+const maxTypos = 3
+
+// Nearest returns the candidate that is most similar to word, or "" if none is similar.
+func Nearest(word string, candidates []string) string {
+	best, bestDistance := "", maxTypos+1
+	for _, c := range candidates {
+		if len(word) > len(c)+maxTypos {
+			continue
+		}
+		if d := distance(word, c); d < bestDistance && 2*d < len(c) {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters of a to insert, delete, replace or swap with the next in
+// order to get b. It counts bytes, because flags, commands and keys are ASCII.
+func distance(a, b string) int {
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		next := make([]int, len(b)+1)
+		next[0] = i + 1
+		for j := range len(b) {
+			substitute := row[j]
+			if a[i] != b[j] {
+				substitute++
+			}
+			next[j+1] = min(substitute, next[j]+1, row[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
+		}
+		before, row = row, next
+	}
+	return row[len(b)]
 }

@@ -8,11 +8,10 @@ import (
 	"strings"
 )
 
-// Shells are those that [Program.WriteCompletion] knows.
+// Shells are the shells that [Program.WriteCompletion] supports.
 func Shells() []string { return []string{"bash", "zsh", "fish"} }
 
-// WriteCompletion writes a script that completes the program's command line in a
-// shell of [Shells].
+// WriteCompletion writes the completion script of the program for a shell of [Shells].
 func (p Program) WriteCompletion(w io.Writer, shell string) error {
 	out := bufio.NewWriter(w)
 	switch shell {
@@ -50,7 +49,7 @@ func (p Program) allFlags() []Flag {
 	return all
 }
 
-// words returns what may follow a command: its flags and arguments.
+// words returns the flags and arguments of a command.
 func (c Command) words() string {
 	words := slices.Clone(c.Args)
 	for _, f := range c.Flags {
@@ -59,8 +58,7 @@ func (c Command) words() string {
 	return strings.Join(append(words, "--help"), " ")
 }
 
-// bash writes a function that looks at the command and at the word before the
-// one that is being written.
+// bash writes a function that completes by the command and the previous word.
 func (p Program) bash(out io.Writer) {
 	fmt.Fprintf(out, `# bash completion for %[1]s: source <(%[1]s completion bash)
 _%[1]s() {
@@ -142,10 +140,9 @@ fi
 `, p.Name)
 }
 
-// zshFlag returns the specification of a flag, which may be given again: the
-// last one counts, or all do.
+// zshFlag returns the specification of a flag, which may be given more than once.
 func zshFlag(f Flag) string {
-	// A colon would end the explanation, a bracket too.
+	// A colon or a bracket would end the explanation.
 	help := strings.NewReplacer("[", `\[`, "]", `\]`, ":", `\:`).Replace(single(f.Help))
 	if f.Value == "" {
 		return fmt.Sprintf("'*--%s[%s]'", f.Name, help)
@@ -182,7 +179,7 @@ func (p Program) fish(out io.Writer) {
 	}
 }
 
-// fishValue returns the options that say what a flag's value is.
+// fishValue returns the options that describe a flag's value.
 func fishValue(f Flag) string {
 	switch {
 	case f.Value == "":
@@ -198,8 +195,8 @@ func fishValue(f Flag) string {
 	}
 }
 
-// single makes a text fit for single quotes of bash and zsh.
+// single escapes a text for single quotes of bash and zsh.
 func single(s string) string { return strings.ReplaceAll(s, "'", `'\''`) }
 
-// fishQuote makes a text fit for single quotes of fish.
+// fishQuote escapes a text for single quotes of fish.
 func fishQuote(s string) string { return strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s) }

@@ -8,15 +8,81 @@ import (
 	"text/tabwriter"
 )
 
-// The screen that a help text is made for: that of the first terminals, which
-// is still the least that anybody has.
+// Program describes a program with commands.
+type Program struct {
+	// Name is the name of the binary.
+	Name string
+	// Summary describes the program in one sentence.
+	Summary string
+	// Default is the name of the command that runs where none is given.
+	Default string
+	// Commands are shown in this order.
+	Commands []Command
+	// Notes are lines below the flags of the help.
+	Notes []string
+	// Sections are the end of the man page.
+	Sections []Section
+}
+
+// Command is one command of a program.
+type Command struct {
+	Name string
+	// Usage is the placeholder of its flags and arguments in the help.
+	Usage string
+	// Help describes it in one line.
+	Help string
+	// Flags are its flags. Commands may share them.
+	Flags []Flag
+	// Args are the possible arguments, for completion; nil for any.
+	Args []string
+}
+
+// Section is a section of a man page.
+type Section struct {
+	Title      string
+	Paragraphs []string
+}
+
+// command returns the command with a name; the zero Command if there is none.
+func (p Program) command(name string) Command {
+	for _, c := range p.Commands {
+		if c.Name == name {
+			return c
+		}
+	}
+	return Command{}
+}
+
+// group is the flags under one heading.
+type group struct {
+	name  string
+	flags []Flag
+}
+
+// groups sorts the flags into their groups, in the order of the first flag of each.
+func groups(flags []Flag) []group {
+	var all []group
+	at := make(map[string]int)
+	for _, f := range flags {
+		i, known := at[f.Group]
+		if !known {
+			i = len(all)
+			at[f.Group] = i
+			all = append(all, group{name: f.Group})
+		}
+		all[i].flags = append(all[i].flags, f)
+	}
+	return all
+}
+
+// The width of help texts, which fit on any terminal.
 const (
 	screenWidth = 80
 	helpIndent  = "        "
 )
 
-// WriteHelp writes a help text that fits a screen: the commands, and the flags of
-// the default command by their groups, without explanation.
+// WriteHelp writes a help text that fits a screen: the commands, and the names of the
+// default command's flags by group.
 func (p Program) WriteHelp(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "%s\n\n", p.Summary)
@@ -39,7 +105,7 @@ func (p Program) WriteHelp(w io.Writer) error {
 		for i, f := range g.flags {
 			usages[i] = strings.ReplaceAll(f.usage(), " ", "\u00a0")
 		}
-		lines := wrap(strings.Join(usages, "  "), screenWidth-width-len("    "))
+		lines := Wrap(strings.Join(usages, "  "), screenWidth-width-len("    "))
 		for i, line := range lines {
 			name := g.name
 			if i > 0 {
@@ -67,7 +133,7 @@ func WriteFlags(w io.Writer, flags []Flag) error {
 		}
 		for _, f := range g.flags {
 			fmt.Fprintf(out, "  %s\n", f.usage())
-			for _, line := range wrap(f.explain(), screenWidth-len(helpIndent)) {
+			for _, line := range Wrap(f.explain(), screenWidth-len(helpIndent)) {
 				fmt.Fprintln(out, helpIndent+line)
 			}
 		}
@@ -75,7 +141,7 @@ func WriteFlags(w io.Writer, flags []Flag) error {
 	return out.Flush()
 }
 
-// explain returns the flag's help with its default and its variable.
+// explain returns the flag's help with its default and its environment variable.
 func (f Flag) explain() string {
 	text := f.Help
 	if f.Default != "" && f.Default != "false" {
@@ -87,9 +153,9 @@ func (f Flag) explain() string {
 	return text
 }
 
-// wrap breaks a text between words into lines of at most width columns; a word
-// that is longer has a line of its own. Runs of blanks within a line stay.
-func wrap(text string, width int) []string {
+// Wrap breaks a text between words into lines of at most width columns. A longer word has
+// its own line. Runs of blanks within a line stay.
+func Wrap(text string, width int) []string {
 	var lines []string
 	line := ""
 	for word := range strings.SplitSeq(text, " ") {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// WriteMan writes the man page in roff, for section 1. It bears neither a date
-// nor a version, so that it is the same for the same program.
+// WriteMan writes the man page for section 1 in roff. It has neither a date nor a
+// version, so that it only changes with the program's description.
 func (p Program) WriteMan(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, ".TH %s 1 \"\" %s \"User Commands\"\n", strings.ToUpper(p.Name), roff(p.Name))
@@ -43,7 +43,8 @@ func (p Program) WriteMan(w io.Writer) error {
 	return out.Flush()
 }
 
-// manFlags explains the flags of a command. Those of the default command are the program's.
+// manFlags explains the flags of a command, except where they are those of the default
+// command.
 func (p Program) manFlags(out io.Writer, c Command) {
 	if len(c.Flags) == 0 || (c.Name != p.Default && sameFlags(c.Flags, p.command(p.Default).Flags)) {
 		return
@@ -67,24 +68,24 @@ func (p Program) manFlags(out io.Writer, c Command) {
 	}
 }
 
-// sameFlags reports whether both are the same list.
+// sameFlags reports whether two commands share their flags.
 func sameFlags(a, b []Flag) bool {
 	return len(a) == len(b) && (len(a) == 0 || a[0].Name == b[0].Name)
 }
 
-// roff escapes what roff would read as its own: a backslash, and a dash, which it
-// would print as a hyphen that nobody can copy into a shell.
+// roff escapes the characters that roff interprets. It would print a dash as a hyphen,
+// which shells do not accept.
 func roff(s string) string {
 	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, `"`, `\(dq`, "…", `...`).Replace(s)
 }
 
-// roffWidth is what lines of roff are wrapped to; roff fills them again.
+// roffWidth is the width of lines in the source; roff fills them again.
 const roffWidth = 78
 
-// roffText is roff for running text, of which a line may begin with what roff
-// would take for a request.
+// roffText is roff for text of several lines. It escapes a dot at the beginning of a
+// line, which would be a request.
 func roffText(s string) string {
-	lines := wrap(roff(s), roffWidth)
+	lines := Wrap(roff(s), roffWidth)
 	for i, line := range lines {
 		if strings.HasPrefix(line, ".") {
 			lines[i] = `\&` + line

@@ -1,5 +1,4 @@
-// Package humanlog makes loggers: for people who read along on a terminal, and
-// for programs that read later.
+// Package humanlog makes loggers for people at a terminal and for programs.
 package humanlog
 
 import (
@@ -17,26 +16,25 @@ import (
 // The formats of a log.
 const (
 	Auto = "auto" // Text on a terminal, JSON elsewhere
-	Text = "text" // lines for people on a terminal, key=value elsewhere
+	Text = "text" // columns on a terminal, key=value elsewhere
 	JSON = "json" // one JSON object a line
 )
 
-// Options say how a logger writes. The zero value is [Auto] for what is no
-// terminal: JSON from Info on.
+// Options configure a logger. The zero value writes JSON from Info on.
 type Options struct {
 	// Format is Auto, Text or JSON; empty is Auto.
 	Format string
-	// Level is the least that is written; nil is Info. A [slog.LevelVar] may be
+	// Level is the lowest level that is written; nil is Info. A [slog.LevelVar] may be
 	// changed while the logger is in use.
 	Level slog.Leveler
-	// Terminal says that people read along.
+	// Terminal says that the output is a terminal.
 	Terminal bool
-	// Color colours the lines for people.
+	// Color colours the columns.
 	Color bool
 }
 
-// OptionsFor returns the options for what writes to w: colours on a terminal,
-// unless the environment variable NO_COLOR is set (no-color.org) or the terminal is a dumb one.
+// OptionsFor returns the options of a logger that writes to w. It uses colours on a
+// terminal, unless NO_COLOR is set (no-color.org) or TERM is dumb.
 func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(string) string) Options {
 	terminal := IsTerminal(w)
 	return Options{
@@ -45,8 +43,8 @@ func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(stri
 	}
 }
 
-// IsTerminal reports whether w is a character device. Beside terminals it takes
-// /dev/null for one, where nobody sees the difference.
+// IsTerminal reports whether w is a character device. It is true for /dev/null too, where
+// it does not matter.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -69,29 +67,30 @@ func New(w io.Writer, o Options) *slog.Logger {
 	}
 }
 
-// handler writes time, level and message in columns, and leaves the attributes to
-// a [slog.TextHandler], which knows how to quote and to group them.
+// handler writes time, level and message in columns. A [slog.TextHandler] quotes, groups
+// and writes the attributes.
 type handler struct {
 	*output
 
 	attrs slog.Handler
 }
 
-// output is what a handler shares with those that come of it.
+// output is shared by a handler and the handlers derived from it.
 type output struct {
 	color bool
 
 	mu  sync.Mutex // guards what follows
 	w   io.Writer
-	buf bytes.Buffer // the line that is being made
+	buf bytes.Buffer // the line under construction
 }
 
 func newHandler(w io.Writer, o Options) *handler {
 	out := &output{color: o.Color, w: w}
 	return &handler{output: out, attrs: slog.NewTextHandler(&out.buf, &slog.HandlerOptions{
 		Level: o.Level,
-		// The columns have the level and the message already. An attribute may have their names, but not both at
-		// once the name and the type of the level, and an attribute called msg is shown nowhere.
+		// The columns have the level and the message already. The caller's own attribute
+		// called level stays unless its value is a slog.Level too. One called msg is
+		// dropped.
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			_, isLevel := a.Value.Any().(slog.Level)
 			if len(groups) == 0 && (a.Key == slog.MessageKey || a.Key == slog.LevelKey && isLevel) {
@@ -132,13 +131,13 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	h.buf.WriteByte(' ')
 	message := printable(r.Message)
 	h.paint(bold, message)
-	r.Time = time.Time{} // It stands in its column.
+	r.Time = time.Time{} // Its column has it.
 	at := h.buf.Len() + 1
 	h.buf.WriteByte(' ')
 	if err := h.attrs.Handle(ctx, r); err != nil {
 		return err
 	}
-	if h.buf.Len() == at+1 { // No attribute, but the end of the line.
+	if h.buf.Len() == at+1 { // There are no attributes, only the end of the line.
 		h.buf.Truncate(at - 1)
 		h.buf.WriteByte('\n')
 	}
@@ -146,7 +145,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
-// printable returns a message on one line, without what a terminal would obey.
+// printable returns a message on one line and without control sequences of terminals.
 func printable(message string) string {
 	for _, r := range message {
 		if !strconv.IsPrint(r) {
@@ -156,12 +155,12 @@ func printable(message string) string {
 	return message
 }
 
-// levelWidth is that of the longest name of a level.
+// levelWidth is the width of the longest level.
 const levelWidth = len("ERROR")
 
 func pad(s string, width int) string { return s + strings.Repeat(" ", max(0, width-len(s))) }
 
-// The colours, as parameters of ECMA-48's SGR.
+// The colours are parameters of ECMA-48's SGR.
 const (
 	dim    = "2"
 	bold   = "1"
@@ -184,7 +183,7 @@ func levelColor(l slog.Level) string {
 	}
 }
 
-// paint adds a text to the line, coloured where colours are wanted.
+// paint adds a text to the line, in a colour where colours are on.
 func (o *output) paint(color, text string) {
 	if !o.color {
 		o.buf.WriteString(text)

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// logged returns what a handler makes of one record at a fixed time.
+// logged returns the line of a handler for one record at a fixed time.
 func logged(t *testing.T, o Options, level slog.Level, message string, log func(slog.Handler) slog.Handler, attrs ...slog.Attr) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -96,7 +96,7 @@ func TestLevelWhileItRuns(t *testing.T) {
 	}
 }
 
-// lines counts the calls of Write, each of which has to bring one line.
+// lines counts the calls of Write. Each must have one line.
 type lines struct {
 	mu    sync.Mutex
 	count int

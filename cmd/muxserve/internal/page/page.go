@@ -1,28 +1,28 @@
-// Package page serves a web page that is whole in itself: one document with its
-// style and script inside, under a policy that allows nothing else.
+// Package page writes the answers that the demo and the admin pages have in common: a web
+// page that loads nothing, and JSON.
 package page
 
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 )
 
-// The comments in a document's head that its style and script take the place of.
+// The comments in a document's head that its style and script replace.
 const (
 	styleMark  = "<!-- style -->"
 	scriptMark = "<!-- script -->"
 )
 
-// New returns a handler that answers GET and HEAD with the document html, into
-// which it puts style and script where the comments <!-- style --> and
-// <!-- script --> stand.
+// New returns a handler that answers GET and HEAD with the document html. The style and
+// the script replace the comments <!-- style --> and <!-- script --> in it.
 //
-// The page's Content-Security-Policy allows this style and this script by their
-// digests, requests to the page's own origin, and nothing else.
+// The page's Content-Security-Policy allows this style and this script by their digests,
+// requests to the page's own origin, and nothing else.
 func New(html, style, script string) http.Handler {
 	document := strings.NewReplacer(
 		styleMark, "<style>"+style+"</style>",
@@ -43,14 +43,27 @@ func New(html, style, script string) http.Handler {
 		if r.Method == http.MethodHead {
 			return
 		}
-		// A browser that has left needs no page.
-		_, _ = w.Write([]byte(document))
+		_, _ = w.Write([]byte(document)) // It fails only where the client has left.
 	})
 }
 
-// digest is a source expression that allows exactly this text (CSP level 2,
-// section 4.2.5).
+// digest is a source expression that allows exactly this text (CSP level 2, section
+// 4.2.5).
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+// JSON answers a request with value. No cache keeps the answer.
+func JSON(w http.ResponseWriter, status int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(value) // It fails only where the client has left.
+}
+
+// Error answers a request with {"error": …}.
+func Error(w http.ResponseWriter, status int, err error) {
+	JSON(w, status, map[string]string{"error": err.Error()})
 }

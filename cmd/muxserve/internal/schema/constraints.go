@@ -15,14 +15,15 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// constraints are what is known of a key's values beside their type. A test holds
-// them against what the packages accept.
+// constraints limit a key's values besides their type. A test compares them with the
+// values that the packages accept.
 type constraints struct {
-	// values are all texts that there may be, in the key or as elements of its list; nil for any.
+	// values are all possible texts of the key or of its list's elements; nil for any.
 	values []string
-	// least and most bound a number; nil for the bounds of its type, and 0 for what is signed.
+	// least and most bound a number; nil for the bounds of its type. The least integer is
+	// 0 unless least is set.
 	least, most *float64
-	// above excludes the bound least itself.
+	// above excludes least itself.
 	above bool
 }
 
@@ -39,25 +40,26 @@ func share() constraints {
 	return c
 }
 
-// The smallest and largest values of HTTP/2's settings (RFC 9113 sections 6.5.2 and 6.9.2).
+// The smallest and largest values of HTTP/2's settings (RFC 9113 sections 6.5.2 and
+// 6.9.2).
 const (
 	minWindow = 65535
 	minFrame  = 1 << 14
 	maxFrame  = 1<<24 - 1
 )
 
-// minHeadBytes is the least that a request's head may be bounded to.
+// minHeadBytes is the smallest limit for the head of a request.
 const minHeadBytes = 1024
 
-// known has the keys that the rule of their type does not fit. An empty text is
-// listed where it stands for the default.
+// known has the keys with other constraints than their types have. An empty text stands
+// for the default.
 var known = map[string]constraints{
 	"listeners[].tls.mode":            oneOf("", listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual),
 	"listeners[].tls.min_version":     oneOf("", "1.2", "1.3"),
 	"listeners[].tls.max_version":     oneOf("", "1.2", "1.3"),
 	"listeners[].tls.client_auth":     oneOf("", "none", "request", "require", "verify-if-given", "require-and-verify"),
 	"listeners[].proxy_protocol.mode": oneOf("", listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired),
-	"listeners[].protocols":           oneOf(listeners.Config{}.EffectiveProtocols()...),
+	"listeners[].protocols":           oneOf(listeners.Config{}.Shown().Protocols...),
 	"listeners[].reuse_port":          between(0, 1024),
 	"sniff.max_bytes":                 between(minHeadBytes, 1<<20),
 	"limits.on_limit":                 oneOf(pool.Refuse, pool.Wait),
@@ -79,7 +81,7 @@ var known = map[string]constraints{
 	"log.format":              oneOf(settings.FormatAuto, settings.FormatText, settings.FormatJSON),
 }
 
-// skippable are the steps of the drain that can be left out: all but the last.
+// skippable are the steps of the drain that can be skipped: all but the last.
 func skippable() []string {
 	return slices.DeleteFunc(lifecycle.Steps(), func(name string) bool { return name == lifecycle.StepCleanup })
 }
@@ -93,19 +95,19 @@ func constraintsOf(k settings.Key) constraints {
 	return c
 }
 
-// dynamicDefaults say what the default is where the machine decides.
+// dynamicDefaults describe the defaults that depend on the machine.
 var dynamicDefaults = map[string]string{
 	"limits.max_connections": "0.9 x (open files - 64), at most 50000",
 }
 
-// isSection reports whether k has keys below it.
+// isSection reports whether there are keys below k.
 func isSection(k settings.Key) bool {
 	return k.Type.Kind() == reflect.Struct || k.Type.Kind() == reflect.Slice && k.Type.Elem().Kind() == reflect.Struct
 }
 
 func isDuration(k settings.Key) bool { return k.Type == reflect.TypeFor[time.Duration]() }
 
-// rangeOf says for people which numbers there may be, beside those that their type leaves out.
+// rangeOf describes the constraints of a number for people.
 func rangeOf(c constraints) string {
 	switch {
 	case c.above:
@@ -119,7 +121,7 @@ func rangeOf(c constraints) string {
 	}
 }
 
-// typeName says for people what the values of a key are.
+// typeName describes the values of a key for people.
 func typeName(k settings.Key) string {
 	values := slices.DeleteFunc(slices.Clone(constraintsOf(k).values), func(v string) bool { return v == "" })
 	switch {

@@ -1,10 +1,11 @@
-// Package schema describes the configuration file for people and for editors: a
-// JSON Schema, a reference and an example file. All of it is made from the types
-// of package settings and from the comments in their sources, so it is made where
-// the sources are, by go generate, and committed; muxserve itself links none of it.
+// Package schema generates the descriptions of the configuration file: a JSON Schema, a
+// reference and an example file. It needs the types of package settings and the comments
+// in their sources, so go generate runs it in the repository. The results are committed,
+// and muxserve itself does not link this package.
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -24,28 +25,26 @@ import (
 // modulePath begins the import path of every package of the module.
 const modulePath = "github.com/muxserve/muxserve/"
 
-// Docs are the comments of the fields of all sections.
+// Docs are the comments of all sections and their fields.
 type Docs struct {
-	// packages holds the sources by import path.
-	packages map[string]*source
+	packages map[string]*source // by import path
 }
 
-// source is what is read of one package.
+// source has the relevant declarations of a package.
 type source struct {
 	types  map[string]*typeDoc
-	values map[string]string // of the constants that are strings
+	values map[string]string // of string constants
 }
 
-// typeDoc is the comment of a struct type and of its fields.
+// typeDoc has the comments of a struct type and of its fields.
 type typeDoc struct {
 	text   string
 	fields map[string]string
-	// names are the fields' names in the file, by their names in Go.
-	names map[string]string
+	names  map[string]string // of the fields in the file, by their names in Go
 }
 
-// ReadDocs reads the sources of all packages that own a section. root is the
-// directory of the module.
+// ReadDocs reads the sources of all packages that own a section. root is the directory of
+// the module.
 func ReadDocs(root string) (Docs, error) {
 	d := Docs{packages: make(map[string]*source)}
 	for _, k := range append(settings.Keys(), settings.Sections()...) {
@@ -91,7 +90,7 @@ func readSource(directory string) (*source, error) {
 	return s, nil
 }
 
-// add takes what a declaration says of types and constants.
+// add adds the types and constants of a declaration.
 func (s *source) add(files *token.FileSet, g *ast.GenDecl) {
 	for _, spec := range g.Specs {
 		switch spec := spec.(type) {
@@ -103,21 +102,14 @@ func (s *source) add(files *token.FileSet, g *ast.GenDecl) {
 			}
 		case *ast.TypeSpec:
 			if t, ok := spec.Type.(*ast.StructType); ok {
-				s.types[spec.Name.Name] = readStruct(files, t, cmpOr(spec.Doc, g.Doc).Text())
+				s.types[spec.Name.Name] = readStruct(files, t, cmp.Or(spec.Doc, g.Doc).Text())
 			}
 		}
 	}
 }
 
-func cmpOr(a, b *ast.CommentGroup) *ast.CommentGroup {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
-// readStruct reads the comments of a struct. A field without one, right below
-// another field, shares that one's: it speaks of both.
+// readStruct reads the comments of a struct. A field without a comment, right below
+// another field, shares that field's comment.
 func readStruct(files *token.FileSet, t *ast.StructType, text string) *typeDoc {
 	d := &typeDoc{text: text, fields: make(map[string]string), names: make(map[string]string)}
 	shared, line := "", 0
@@ -143,8 +135,8 @@ func readStruct(files *token.FileSet, t *ast.StructType, text string) *typeDoc {
 
 var yamlTag = regexp.MustCompile(`yaml:"([a-z0-9_]+)`)
 
-// Of returns what the sources say of a key or section, in one paragraph that
-// speaks of keys instead of fields. Each name of a key is passed through name.
+// Of returns the comment of a key or section as one paragraph. It replaces the names of
+// fields by those of keys, and passes each through name.
 func (d Docs) Of(k settings.Key, name func(string) string) string {
 	s := d.packages[k.Struct.PkgPath()]
 	if s == nil || s.types[k.Struct.Name()] == nil {
@@ -153,7 +145,7 @@ func (d Docs) Of(k settings.Key, name func(string) string) string {
 	t := s.types[k.Struct.Name()]
 	text := t.fields[k.Field]
 	if isSection(k) && !strings.Contains(text, k.Field+" ") {
-		// It is shared with the section above, or there is none: the type speaks for it.
+		// The comment is missing or belongs to the section above, so the type's is used.
 		text = d.ofType(k)
 	}
 	text = seeForm.ReplaceAllString(text, "")
@@ -176,7 +168,8 @@ func (d Docs) Of(k settings.Key, name func(string) string) string {
 	})
 }
 
-// ofType returns the comment of a section's type, with the name of the section's field in place of the type's.
+// ofType returns the comment of a section's type, with the field's name instead of the
+// type's.
 func (d Docs) ofType(k settings.Key) string {
 	s := d.packages[k.Type.PkgPath()]
 	if s == nil || s.types[k.Type.Name()] == nil {
@@ -186,12 +179,31 @@ func (d Docs) ofType(k settings.Key) string {
 }
 
 var (
-	// seeForm points at what is in the sources alone.
+	// seeForm is a reference into the sources.
 	seeForm = regexp.MustCompile(`; see\s+\[[A-Za-z.]+\]`)
-	// constantsForm is how a comment points at constants that the file has the values of.
+	// constantsForm refers to constants. The values that replace it are those of the
+	// file.
 	constantsForm = regexp.MustCompile(`one of the \w+ constants`)
 	// linkForm is a link to a declaration, as in [Refuse] or [path.Match].
 	linkForm = regexp.MustCompile(`\[[A-Za-z][A-Za-z0-9.]*\]`)
 	// wordForm is a word that may be a field's name.
 	wordForm = regexp.MustCompile(`\b[A-Z][A-Za-z0-9]*\b`)
 )
+
+// Files returns the generated files by their paths below the root of the module.
+func Files(root string) (map[string][]byte, error) {
+	docs, err := ReadDocs(root)
+	if err != nil {
+		return nil, err
+	}
+	text, err := JSON(docs)
+	if err != nil {
+		return nil, err
+	}
+	directory := filepath.Join("cmd", "muxserve")
+	return map[string][]byte{
+		filepath.Join(directory, "muxserve.schema.json"):  text,
+		filepath.Join(directory, "muxserve.example.yaml"): Example(docs),
+		filepath.Join(directory, "CONFIGURATION.md"):      Reference(docs),
+	}, nil
+}

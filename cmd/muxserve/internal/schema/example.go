@@ -3,22 +3,24 @@ package schema
 import (
 	"strings"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// exampleHead begins the example.
+// exampleHead is the beginning of the example.
 const exampleHead = `# yaml-language-server: $schema=muxserve.schema.json
 
-## Every key of muxserve's configuration file, with its default. Take away the first "# " of a
-## line, and of the section above it, to set a key: what is left of a comment stays one.
-## "muxserve check --config FILE" says what a file comes to. CONFIGURATION.md has the whole story.
+## Every key of muxserve's configuration file, with its default. To set a key, remove the first
+## "# " of its line and of the section above it. Comments stay comments then.
+## "muxserve check --config FILE" prints the effective configuration. CONFIGURATION.md explains
+## all keys.
 `
 
-// exampleWidth is where the comments of the example are wrapped.
+// exampleWidth is the width of the comments in the example.
 const exampleWidth = 100
 
-// Example returns a configuration file with every key in comments. Without the
-// first "# " of each line it is one that says what the defaults are.
+// Example returns a configuration file with every key commented out. Without the first "#
+// " of each line, it sets every key to its default.
 func Example(docs Docs) []byte {
 	var out strings.Builder
 	out.WriteString(exampleHead)
@@ -50,7 +52,7 @@ func Example(docs Docs) []byte {
 		}
 		text := docs.Of(k, plain)
 		if text == before {
-			text = "" // It speaks of both.
+			text = "" // Both keys share it.
 		} else {
 			before = text
 		}
@@ -59,39 +61,25 @@ func Example(docs Docs) []byte {
 	return []byte(out.String())
 }
 
-// within reports whether the key at path is in a section.
+// within reports whether a section contains the key at path.
 func within(path, section string) bool {
 	return strings.HasPrefix(path, section+".") || strings.HasPrefix(path, section+"[].")
 }
 
-// indentOf returns the indentation of a key: two blanks for each section it is in, and two for
-// each list.
+// indentOf returns the indentation of a key: two blanks for each section and each list
+// around it.
 func indentOf(path string) string {
 	return strings.Repeat("  ", strings.Count(path, ".")+strings.Count(path, "[]"))
 }
 
 func lastOf(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
-// writeExample writes a key below what is said of it.
+// writeExample writes a key below its description.
 func writeExample(out *strings.Builder, indent, text, key string) {
 	if text != "" {
-		for _, line := range wrap(text, exampleWidth-len(indent)-len("# # ")) {
+		for _, line := range cli.Wrap(text, exampleWidth-len(indent)-len("# # ")) {
 			out.WriteString("# " + indent + "# " + line + "\n")
 		}
 	}
 	out.WriteString("# " + indent + key + "\n")
-}
-
-// wrap breaks a text between words into lines of at most width bytes.
-func wrap(text string, width int) []string {
-	var lines []string
-	line := ""
-	for word := range strings.FieldsSeq(text) {
-		if line != "" && len(line)+1+len(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return append(lines, line)
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// durationPattern is a length of time as the file has it.
+// durationPattern matches the durations that the file accepts.
 const durationPattern = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
 
-// node is a schema, of draft 2020-12.
+// node is a JSON Schema of draft 2020-12.
 type node struct {
 	Schema      string           `json:"$schema,omitempty"`
 	Title       string           `json:"title,omitempty"`
@@ -33,14 +33,14 @@ type node struct {
 	Additional  *bool            `json:"additionalProperties,omitempty"` //nolint:tagliatelle // JSON Schema calls it so.
 }
 
-// JSON returns the JSON Schema of the file. Every key may be null, which is as
-// good as leaving it out. Whether keys fit each other it does not say.
+// JSON returns the JSON Schema of the file. Every key may be null, which counts as
+// missing. The schema does not check whether keys fit each other.
 func JSON(docs Docs) ([]byte, error) {
 	root := section()
 	root.Schema = "https://json-schema.org/draft/2020-12/schema"
 	root.Title = "muxserve.yaml"
-	root.Description = "The configuration file of muxserve. `muxserve check --config FILE` says what is wrong with one, and what it comes to."
-	// nodes are those that have keys below them, by their paths with [] for the elements of a list.
+	root.Description = "The configuration file of muxserve. `muxserve check --config FILE` reports its faults, and prints the effective configuration."
+	// nodes are the sections by their paths, with [] for the elements of a list.
 	nodes := map[string]*node{"": root}
 	place := func(k settings.Key, n *node) {
 		at := strings.LastIndexByte(k.Path, '.')
@@ -69,20 +69,20 @@ func JSON(docs Docs) ([]byte, error) {
 	return append(text, '\n'), err
 }
 
-// plain leaves the name of a key as it is.
+// plain returns the name of a key unchanged.
 func plain(name string) string { return name }
 
-// section returns the schema of what has keys below it.
+// section returns an empty schema of a section.
 func section() *node {
 	return &node{Type: []string{"object", "null"}, Properties: make(map[string]*node), Additional: new(bool)}
 }
 
-// leaf returns the schema of a key that has a value.
+// leaf returns the schema of a key with a value.
 func leaf(k settings.Key) (*node, error) {
 	n := &node{}
 	switch c := constraintsOf(k); {
 	case isDuration(k):
-		// A zero needs no unit, so that it may be a number.
+		// A zero needs no unit, so it may be a number.
 		n.Type, n.Pattern = []string{"string", "integer", "null"}, durationPattern
 		n.Minimum, n.Maximum = number(0), number(0)
 	case k.Type.Kind() == reflect.Slice:
@@ -107,7 +107,7 @@ func leaf(k settings.Key) (*node, error) {
 	if k.Default == "" {
 		return n, nil
 	}
-	// A default is written as YAML, and read as such.
+	// k.Default is YAML.
 	if err := yaml.Unmarshal([]byte(k.Default), &n.Default); err != nil {
 		return nil, fmt.Errorf("schema: default of %s: %w", k.Path, err)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// readSchema returns the schema as a validator reads it. An unknown keyword is an
-// error, so that violations, below, knows all there are.
+// readSchema returns the parsed schema. Unknown keywords are errors, because violations
+// would ignore them.
 func readSchema(t *testing.T) *node {
 	t.Helper()
 	text, err := JSON(readDocs(t))
@@ -33,7 +33,7 @@ func readSchema(t *testing.T) *node {
 	return root
 }
 
-// violations returns what of a document is against the schema.
+// violations returns the violations of the schema in a document.
 func violations(n *node, value any, path string) []string {
 	var all []string
 	against := func(format string, args ...any) { all = append(all, path+": "+fmt.Sprintf(format, args...)) }
@@ -81,7 +81,7 @@ func float(n *json.Number) float64 {
 	return f
 }
 
-// numberOf returns the number that a value is, if it is one.
+// numberOf returns a value as a number, if it is one.
 func numberOf(value any) (float64, bool) {
 	v := reflect.ValueOf(value)
 	switch {
@@ -132,7 +132,7 @@ func TestExampleFitsTheSchema(t *testing.T) {
 	}
 }
 
-// probes are values, as YAML has them, that are right for some keys and wrong for others.
+// probes are YAML values that are right for some keys and wrong for others.
 var probes = []string{
 	"null", "true", "[]", "{}", `""`, "unheard-of", "[unheard-of]", "[1]", "0", "1", "-1", "-2", "1.5", "0.9", "2", "1023", "1024", "16383", "16384",
 	"65534", "65535", "1048576", "1048577", "16777215", "16777216", "2147483647", "2147483648", "4294967295", "4294967296",
@@ -140,7 +140,7 @@ var probes = []string{
 	"0s", "1s", "1h30m", "1.5h", "-1s", "1", `"1"`, "1d", "30 s",
 }
 
-// beside are keys that others need, by what the path of the other begins with.
+// beside are the keys that other keys need, by prefixes of their paths.
 var beside = []struct{ path, keys string }{
 	{"listeners[].tls.client_auth", "mode: mutual, cert: c.pem, key: k.pem, client_ca: ca.pem"},
 	{"listeners[].tls.client_ca", "mode: mutual, cert: c.pem, key: k.pem"},
@@ -154,8 +154,9 @@ var beside = []struct{ path, keys string }{
 	{"health.overloaded_above", "degraded_above: 0.1"},
 }
 
-// laxer are keys for which the schema takes what is refused: it knows no addresses, directories and
-// names of cipher suites, and of no key that another one makes needed or wrong.
+// laxer are the values that the schema accepts and Load refuses. The schema checks
+// neither addresses, directories and names of cipher suites nor whether keys fit each
+// other.
 var laxer = map[string][]string{
 	"listeners[].address":                {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
 	"admin.address":                      {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
@@ -172,10 +173,11 @@ var laxer = map[string][]string{
 	"http2.max_frame_bytes":              {"65534", "65535", "1048576", "1048577", "16777215"},
 }
 
-// exponent is a whole number to JSON, and refused for that it is one to few people.
+// exponent is a whole number in JSON. Load refuses it, because few people read it as one.
 const exponent = "1e3"
 
-// TestSchemaTakesWhatIsTaken loads files with one key, and wants the schema to refuse what Load refuses.
+// TestSchemaTakesWhatIsTaken loads files with one key. The schema must refuse what Load
+// refuses.
 func TestSchemaTakesWhatIsTaken(t *testing.T) {
 	t.Parallel()
 	schema := readSchema(t)
@@ -210,7 +212,8 @@ func TestSchemaTakesWhatIsTaken(t *testing.T) {
 	}
 }
 
-// fileWith returns a file with a value in the key at path, and with what that key needs beside it.
+// fileWith returns a file with a value in the key at path, and with the keys that this
+// key needs.
 func fileWith(path, value string) string {
 	names := strings.Split(path, ".")
 	text := names[len(names)-1] + ": " + value

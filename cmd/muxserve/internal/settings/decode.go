@@ -12,17 +12,17 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 )
 
-// decoder lays the values of a file over settings. It knows nothing of what may
-// stand in a key beyond the type of its value.
+// decoder stores the values of a file in settings. It checks the types of values and not
+// their meaning.
 type decoder struct {
-	// lines says where each key stands, and each element of a list.
+	// lines has the line of each key and of each element of a list.
 	lines map[string]int
-	// set are the paths of the keys that have a value in the file.
+	// set has the paths of the keys with a value in the file.
 	set    []string
 	faults []fault
 }
 
-// maxFaults is how many faults of a file are told. Whoever has more has the wrong file.
+// maxFaults bounds the faults that are reported. A file with more is the wrong file.
 const maxFaults = 100
 
 func (d *decoder) faultf(n *yaml.Node, path, format string, args ...any) {
@@ -32,11 +32,11 @@ func (d *decoder) faultf(n *yaml.Node, path, format string, args ...any) {
 	d.faults = append(d.faults, fault{path: path, line: n.Line, text: fmt.Sprintf(format, args...)})
 }
 
-// full reports whether there are faults enough.
+// full reports whether there are maxFaults faults.
 func (d *decoder) full() bool { return len(d.faults) >= maxFaults }
 
-// decode stores n, which stands at path, in v. What is null is not set, and
-// leaves v as it is; so does what is wrong.
+// decode stores n, the value at path, in v. It leaves v unchanged for null and for a
+// faulty value.
 func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	if !d.plain(n, path) || isNull(n) {
 		return
@@ -57,8 +57,8 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// plain refuses aliases, which could multiply what they stand for, and explicit
-// tags, which could make anything of a value.
+// plain refuses aliases, which can multiply the size of a document, and explicit tags,
+// which can change the type of a value.
 func (d *decoder) plain(n *yaml.Node, path string) bool {
 	switch {
 	case n.Kind == yaml.AliasNode:
@@ -102,8 +102,8 @@ func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// sections stores a list of mappings in a slice of structs. Each element begins
-// as the first element of the default list.
+// sections stores a list of mappings in a slice of structs. Each element starts as a copy
+// of the first element of the default list.
 func (d *decoder) sections(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.SequenceNode {
 		d.faultf(n, path, "want a list, not %s", describe(n, path))
@@ -145,7 +145,7 @@ func (d *decoder) texts(n *yaml.Node, v reflect.Value, path string) {
 	d.set = append(d.set, path)
 }
 
-// unknownKey says which key was probably meant, or where else the same one stands.
+// unknownKey suggests a key with a similar name, or the sections that have the same key.
 func unknownKey(name string, fields []field) string {
 	names := make([]string, len(fields))
 	for i, f := range fields {
@@ -166,7 +166,7 @@ func unknownKey(name string, fields []field) string {
 	return "unknown key; the keys here are " + strings.Join(names, ", ")
 }
 
-// below returns what stands in the file under a key of a section; nil if there is none.
+// below returns the value of a key of a section; nil if there is none.
 func below(n *yaml.Node, name string) *yaml.Node {
 	if n == nil || n.Kind != yaml.MappingNode {
 		return nil

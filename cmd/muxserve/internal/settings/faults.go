@@ -9,23 +9,21 @@ import (
 	"strings"
 )
 
-// fault is one thing that is wrong. path is that of the key; empty if it is about
-// no key. line is that of the file; 0 if it did not come out of the file. whence
-// is the flag or the variable that it came from; empty if none is known to be wrong.
+// fault is one error in the settings.
 type fault struct {
-	path   string
-	line   int
-	whence string
+	path   string // of the key; empty for a fault of no key
+	line   int    // in the file; 0 for a value from elsewhere
+	whence string // the flag or the variable; empty if not known
 	text   string
 }
 
-// origin is what set a key: a line of the file, or something by name.
+// origin is the source of a key's value: a line of the file, or a flag or variable.
 type origin struct {
 	name string // "flag --x", "environment X"
 	line int    // where name is empty
 }
 
-// source says what set the key at a path.
+// source names the source of the key at a path, for people.
 func (s *Settings) source(path string) string {
 	o, ok := s.origins[path]
 	switch {
@@ -40,8 +38,8 @@ func (s *Settings) source(path string) string {
 	}
 }
 
-// report returns the faults as errors: those of the file first, in the order of
-// its lines, each of them once.
+// report joins the faults to one error, without duplicates. Those with a line come first,
+// in the order of the lines.
 func (s *Settings) report(faults []fault) error {
 	slices.SortStableFunc(faults, func(a, b fault) int {
 		switch {
@@ -61,8 +59,8 @@ func (s *Settings) report(faults []fault) error {
 	return errors.Join(all...)
 }
 
-// format writes a fault as one line: where it is in the file, the path of its key, and what is wrong.
-// What is not in the file is told with the flag that sets it.
+// format writes a fault as one line: its place in the file, the path of its key and the
+// text. A fault outside of the file has the flag that sets the key.
 func (s *Settings) format(f fault) string {
 	if f.line > 0 {
 		where := fmt.Sprintf("%s:%d: ", s.file, f.line)
@@ -81,14 +79,14 @@ func (s *Settings) format(f fault) string {
 	case at < 0:
 		return f.path + ": " + f.text
 	case strings.HasPrefix(key, listenersKey):
-		// A flag bears on all listeners, so that the fault is the same in each.
+		// A flag sets all listeners, so the fault is the same in each.
 		key = strings.Replace(key, "[]", "", 1)
 	}
 	return fmt.Sprintf("%s: %s (%s or %s)", key, f.text, options[at].flag(), options[at].env())
 }
 
-// locate fills in the line of a fault of the settings as a whole. A key that is
-// not in the file has the line of the section where it is missing.
+// locate sets the line of a fault. For a key that is not in the file it is the line of
+// the section where the key is missing.
 func (s *Settings) locate(f fault) fault {
 	if o, ok := s.origins[f.path]; ok {
 		f.line = o.line
@@ -100,12 +98,12 @@ func (s *Settings) locate(f fault) fault {
 	return f
 }
 
-// parent returns the path of the section or list that a key or element is in.
+// parent returns the path of the section or list that contains a key or element.
 func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-// Locate returns the faults that err joins, each as one line with its place in
-// the file, or with the flag that sets its key. err names keys as the packages'
-// sections do, below the section at path.
+// Locate returns the faults that err joins, each on one line with its place in the file,
+// or with the flag that sets its key. The keys in err are relative to the section at
+// path.
 func (s *Settings) Locate(path string, err error) error {
 	if path != "" {
 		path += ": "
@@ -117,13 +115,13 @@ func (s *Settings) Locate(path string, err error) error {
 	return s.report(faults)
 }
 
-// faultForm is how the packages report a fault of a key: the names of packages, each with a colon, then the
-// key. Package mux says before that which listener it is.
+// faultForm matches the faults that the packages report: package names, the key and the
+// text, all separated by colons. Package mux puts the listener first.
 var faultForm = regexp.MustCompile(
 	`^(?:mux: )?(listeners\[\d+\])?(?:: )?(?:(?:mux|listeners|protocols|pool|lifecycle): )?([a-z0-9_]+(?:\.[a-z0-9_]+)*): (.*)$`)
 
-// faultsOf takes joined errors apart, those inside of an error that says more
-// about all of them included.
+// faultsOf splits joined errors. Where an error wraps joined errors, each fault keeps the
+// text in front of them.
 func faultsOf(prefix string, err error) []fault {
 	if err == nil {
 		return nil
@@ -153,7 +151,7 @@ func faultsOf(prefix string, err error) []fault {
 	return []fault{{path: path, text: m[3]}}
 }
 
-// known reports whether a path is one of a key or of a section.
+// known reports whether a key or a section has this path.
 func known(path string) bool {
 	path = withoutIndexes(path)
 	return slices.ContainsFunc(allKeys(), func(k Key) bool {

@@ -15,13 +15,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFileBytes bounds a configuration file. A file with every key is 10 KiB;
-// what is larger than this is not one.
+// maxFileBytes bounds a configuration file. One with every key has 10 KiB.
 const maxFileBytes = 1 << 20
 
-// readConfig reads a configuration file. It reads regular files alone: a reload
-// has to read the same again, and the opening of a pipe may wait for ever.
-func readConfig(name string) ([]byte, error) {
+// ReadFile reads a regular file of at most limit bytes. Other kinds of files are an
+// error: a pipe cannot be read twice, and opening it may block for ever.
+func ReadFile(name string, limit int64) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err
@@ -34,18 +33,18 @@ func readConfig(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFileBytes {
-		return nil, fmt.Errorf("%s is longer than %d bytes", name, maxFileBytes)
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is longer than %d bytes", name, limit)
 	}
 	return data, nil
 }
 
-// parseConfig returns the only document of a file, nil if the file says nothing.
-// Its fault has the line where reading ended.
+// parseConfig returns the only document of a file; nil for an empty file. Its fault has
+// the line where parsing ended.
 func parseConfig(data []byte) (*yaml.Node, *fault) {
 	if f := checkText(data); f != nil {
 		return nil, f
@@ -67,17 +66,17 @@ func parseConfig(data []byte) (*yaml.Node, *fault) {
 	}
 }
 
-// syntaxForm is how the reader of YAML reports what is not YAML.
+// syntaxForm matches the errors of the YAML package.
 var syntaxForm = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
-// grammarForm matches what its parser reports, which counts lines from 0 where its
-// scanner counts from 1. Either leaves the line out where it is 0.
+// grammarForm matches the errors of its parser, which counts lines from 0; its scanner
+// counts from 1. Both leave the line out where it is 0.
 var grammarForm = regexp.MustCompile(`^(did not find|found undefined tag|found duplicate %|found incompatible)`)
 
-// anchorForm is the one report that never has a line.
+// anchorForm matches the one error that never has a line.
 var anchorForm = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
 
-// syntaxFault reports what is not YAML, with the line.
+// syntaxFault returns the fault of a file that is not YAML.
 func syntaxFault(err error, data []byte) *fault {
 	m := syntaxForm.FindStringSubmatch(err.Error())
 	if m == nil {
@@ -94,21 +93,21 @@ func syntaxFault(err error, data []byte) *fault {
 	}
 	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	line = min(max(line, 1), len(lines))
-	// The line is where what surrounds the tab begins; the tab is there or below.
+	// The line is the beginning of the element that contains the tab, so the tab is there
+	// or below.
 	if at := slices.IndexFunc(lines[line-1:], func(l string) bool { return strings.Contains(leadingSpace(l), "\t") }); at >= 0 && tabForm.MatchString(text) {
 		return &fault{line: line + at, text: "not YAML: the line begins with a tab; indent with spaces"}
 	}
 	return &fault{line: line, text: "not YAML: " + text}
 }
 
-// tabForm matches what is reported where a line begins with a tab.
+// tabForm matches the errors for a line that begins with a tab.
 var tabForm = regexp.MustCompile(`tab character|cannot start any token`)
 
 func leadingSpace(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
 
-// checkText refuses what is not UTF-8, and control characters, by which garbage
-// is told from text. The parser would take UTF-16; the rest of the world that
-// reads the file may not.
+// checkText refuses text that is not UTF-8, and control characters, which binary files
+// have. The parser would accept UTF-16, but other programs that read the file may not.
 func checkText(data []byte) *fault {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		return &fault{line: 1, text: "the file is UTF-16; save it as UTF-8"}

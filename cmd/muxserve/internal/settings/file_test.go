@@ -25,7 +25,7 @@ func writeConfig(t *testing.T, text string) string {
 	return name
 }
 
-// loadText loads settings from a file with a text.
+// loadText loads settings from a file with this text.
 func loadText(t *testing.T, text string, args ...string) (s *Settings, name string, err error) {
 	t.Helper()
 	name = writeConfig(t, text)
@@ -60,10 +60,10 @@ log: {level: debug}
 	want := Default()
 	want.Mux.Listeners = []listeners.Config{
 		{
-			Address: "127.0.0.1:1", Protocols: []string{"http1", "grpc"}, TCPKeepalive: listeners.DefaultTCPKeepalive,
+			Address: "127.0.0.1:1", Protocols: []string{"http1", "grpc"}, TCPKeepalive: listeners.DefaultConfig().TCPKeepalive,
 			TLS: listeners.TLSConfig{Mode: "mutual", Cert: "c.pem", Key: "k.pem", ClientCA: "ca.pem", MinVersion: "1.3"},
 		},
-		{Address: "unix:/run/m.sock", TCPKeepalive: listeners.DefaultTCPKeepalive, ProxyProtocol: listeners.ProxyConfig{Mode: "required", Trusted: []string{"unix"}}},
+		{Address: "unix:/run/m.sock", TCPKeepalive: listeners.DefaultConfig().TCPKeepalive, ProxyProtocol: listeners.ProxyConfig{Mode: "required", Trusted: []string{"unix"}}},
 	}
 	want.Admin.Address = Off
 	want.Watch = true
@@ -115,7 +115,7 @@ func TestFileIsJSONToo(t *testing.T) {
 	}
 }
 
-// TestFilePrecedence looks at listeners, where flags bear on what the file lists.
+// TestFilePrecedence covers listeners, where flags set all elements of the file's list.
 func TestFilePrecedence(t *testing.T) {
 	t.Parallel()
 	const file = `listeners:
@@ -147,7 +147,7 @@ drain: {delay: 1s, spread: 2s}
 			}
 			var got []string
 			for _, l := range s.Mux.Listeners {
-				got = append(got, l.Address+" "+l.TLS.EffectiveMode())
+				got = append(got, l.Address+" "+l.Shown().TLS.Mode)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("listeners (-want +got):\n%s", diff)
@@ -160,10 +160,10 @@ drain: {delay: 1s, spread: 2s}
 	}
 }
 
-// TestProfile looks at the numbers of a profile, which lose to all that is set.
+// TestProfile: the file and the flags win over the numbers of a profile.
 func TestProfile(t *testing.T) {
 	t.Parallel()
-	nlb, err := lifecycle.Profile(lifecycle.ProfileNLB)
+	nlb, err := lifecycle.Profile("nlb")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 )
 
-// FuzzLoad loads settings from any command line, its words separated by NUL:
-// they are valid as a whole, or the error says something, and what is valid can be shown.
+// FuzzLoad loads settings from any command line, with words separated by NUL. They are
+// valid and can be written, or the error has a text.
 func FuzzLoad(f *testing.F) {
 	for _, args := range [][]string{
 		{"--listen", "127.0.0.1:0", "--listen=unix:/tmp/x", "--admin", "off"},
@@ -43,8 +43,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// FuzzFile reads any file: it is refused with faults that name their line, or what it says can be
-// written, and says the same when it is read again.
+// FuzzFile reads any file. It is refused with faults that have lines, or its settings can
+// be written, and are the same when they are read again.
 func FuzzFile(f *testing.F) {
 	for _, tests := range [][]badFile{badSyntax, badKeys, badValues} {
 		for _, tt := range tests {
@@ -81,7 +81,7 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-// loadBytes loads settings from a file with data.
+// loadBytes loads settings from a file with this content.
 func loadBytes(data []byte) (*Settings, error) {
 	return load(inputs{
 		flags:  cli.Parsed{Values: map[string][]string{configOption.name: {"f.yaml"}}},

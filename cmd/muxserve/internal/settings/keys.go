@@ -10,36 +10,36 @@ import (
 	"time"
 )
 
-// Key is one key of the configuration file that has a value of its own.
+// Key is one key of the configuration file.
 type Key struct {
-	// Path leads to the key, as in listeners[].tls.mode.
+	// Path is the path of the key, such as listeners[].tls.mode.
 	Path string
-	// Type is what its values are stored in.
+	// Type is the Go type of its values.
 	Type reflect.Type
-	// Apply is "runtime" or "restart", as its field's apply tag says; empty if it does not say.
+	// Apply is the apply tag of its field: "runtime" or "restart".
 	Apply string
-	// Struct and Field say which field of which struct it is.
+	// Struct and Field are its field in Go.
 	Struct reflect.Type
 	Field  string
-	// Default is its default as the file would have it; empty where the machine decides.
+	// Default is its default in the syntax of the file; empty where it depends on the
+	// machine.
 	Default string
-	// Secret says that its value is not shown.
+	// Secret says that its value is never shown.
 	Secret bool
 }
 
-// secretKeys are those whose values never appear in an error or in what is shown.
-// A key may be the PEM text itself.
+// secretKeys are the keys whose values appear neither in errors nor in the printed
+// settings. A private key may be inline PEM text.
 var secretKeys = []string{"admin.token", "listeners[].tls.key", "listeners[].tls.key_passphrase"}
 
-// machineKeys are those whose default depends on the machine.
+// machineKeys are the keys whose defaults depend on the machine.
 var machineKeys = []string{"limits.max_connections"}
 
-// Keys returns all keys in the order in which they are shown. The slice is the
-// caller's own.
+// Keys returns all keys that have a value, in the order of the printed settings.
 func Keys() []Key { return slices.Clone(allKeys()) }
 
-// Sections returns what has keys below it, in the order in which it is shown:
-// Path is listeners[].tls for the TLS section of each element of the list listeners.
+// Sections returns the keys that have keys below them, in the order of the printed
+// settings. The path of the TLS section of a listener is listeners[].tls.
 func Sections() []Key {
 	var sections []Key
 	walk(reflect.TypeFor[Settings](), "", func(f field, path string) {
@@ -66,8 +66,7 @@ var allKeys = sync.OnceValue(func() []Key {
 	return keys
 })
 
-// walk visits every field that stands in the file, those below the section at path and
-// each section before what is in it.
+// walk visits every key below the section at path, each section before its keys.
 func walk(t reflect.Type, path string, visit func(f field, path string)) {
 	for _, f := range fieldsOf(t) {
 		key := join(path, f.name)
@@ -81,10 +80,10 @@ func walk(t reflect.Type, path string, visit func(f field, path string)) {
 	}
 }
 
-// isSection reports whether a key of type t has keys below it.
+// isSection reports whether keys of type t have keys below them.
 func isSection(t reflect.Type) bool { return kindOf(t) == kindSection || kindOf(t) == kindSections }
 
-// key describes a field that stands at path.
+// key describes the key of a field.
 func (f field) key(path string) Key {
 	return Key{
 		Path: path, Type: f.Type, Apply: f.Tag.Get("apply"), Struct: f.owner, Field: f.Name,
@@ -92,7 +91,7 @@ func (f field) key(path string) Key {
 	}
 }
 
-// join puts a name behind the path of the section that it is in.
+// join returns the path of a key of the section at path.
 func join(path, name string) string {
 	if path == "" {
 		return name
@@ -103,7 +102,7 @@ func join(path, name string) string {
 // element returns the path of an element of a list.
 func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
-// withoutIndexes returns a path as [Key.Path] has it: its elements without their positions.
+// withoutIndexes turns the path of a key in the settings into a [Key.Path].
 func withoutIndexes(path string) string {
 	var key strings.Builder
 	for {
@@ -117,18 +116,19 @@ func withoutIndexes(path string) string {
 	}
 }
 
-// field is a field of a struct that stands in the file under a name.
+// field is a field of a struct with its name in the file.
 type field struct {
 	reflect.StructField
 
 	name string
-	// owner is the struct that declares it, which is another one for a field of an inlined struct.
+	// owner is the struct that declares it: the inlined struct for a field of one.
 	owner reflect.Type
 	// path is its index for [reflect.Value.FieldByIndex].
 	path []int
 }
 
-// fieldsOf returns the fields of a struct that stand in the file, those of inlined structs among them.
+// fieldsOf returns the fields of a struct that have a name in the file, with those of
+// inlined structs.
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
@@ -147,7 +147,7 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// The kinds of values that can stand in the file.
+// The kinds of values in the file.
 type kind int
 
 const (
@@ -162,8 +162,8 @@ const (
 	kindSections             // a list of elements with keys
 )
 
-// kindOf says what a value of type t is in the file. It panics for a type that no
-// key has had so far, so that whoever adds one learns it from any test.
+// kindOf returns the kind of values of type t. It panics for a type that no key has yet,
+// so that every test fails where such a key is added.
 func kindOf(t reflect.Type) kind {
 	switch t {
 	case reflect.TypeFor[time.Duration]():

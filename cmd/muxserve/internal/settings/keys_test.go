@@ -7,8 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestEveryKeySaysHowItIsApplied wants each key declared, at its field, as one that takes effect on
-// what runs or one that does not.
+// TestEveryKeySaysHowItIsApplied: the field of each key has an apply tag.
 func TestEveryKeySaysHowItIsApplied(t *testing.T) {
 	t.Parallel()
 	for _, k := range Keys() {

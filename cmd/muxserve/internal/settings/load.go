@@ -2,7 +2,6 @@ package settings
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -11,7 +10,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 )
 
-// inputs is what settings are loaded from.
+// inputs are the sources of settings.
 type inputs struct {
 	flags  cli.Parsed
 	getenv func(string) string
@@ -19,24 +18,23 @@ type inputs struct {
 	read func(name string) ([]byte, error)
 }
 
-// Load returns the settings that the flags, the environment and the file ask
-// for. A flag wins over its variable, which wins over the file, which wins over
-// the default. A variable that is empty is as good as not set. A flag or variable
-// that loses is not looked at; all of the file is.
+// Load returns the settings that the flags, the environment and the file make. A flag
+// wins over its variable, the variable over the file, and the file over the default. An
+// empty variable counts as not set. Load does not check a flag or variable that loses; it
+// checks the whole file.
 //
-// What the flags say of listeners bears on every listener, those of the file
-// included. --listen says where listeners are, not what they are: the first
-// address is the first listener of the file with another address, and so on; what
-// is one too many has the settings of the file's last.
+// The flags of listeners set every listener, those of the file included. --listen only
+// replaces addresses: the first that of the file's first listener, and so on. Further
+// addresses get listeners with the settings of the file's last one.
 //
-// IP and PORT, or APP_PORT where PORT is not set, replace the host and the port
-// of the first TCP address of the file or of the default address, as platforms
-// expect that give a process its port.
+// Without --listen, IP replaces the host of the first TCP address, and PORT or APP_PORT
+// its port, as hosting platforms expect.
 //
-// The error reports every fault at once, one a line, each naming the line of the
-// file and the key, or the flag or the variable.
+// The error has every fault on a line of its own, with the line of the file and the key,
+// or with the flag or the variable.
 func Load(flags cli.Parsed, getenv func(string) string) (*Settings, error) {
-	return load(inputs{flags: flags, getenv: getenv, read: readConfig})
+	read := func(name string) ([]byte, error) { return ReadFile(name, maxFileBytes) }
+	return load(inputs{flags: flags, getenv: getenv, read: read})
 }
 
 func load(in inputs) (*Settings, error) {
@@ -57,9 +55,9 @@ func load(in inputs) (*Settings, error) {
 	return s, nil
 }
 
-// readFile returns what stands in the file, nil if there is no file or nothing in
-// it. It is false if there is a file that cannot be read, so that nobody knows what it says.
-func (s *Settings) readFile() (*yaml.Node, bool, []fault) {
+// readFile returns the content of the file; nil without a file and for an empty one.
+// readable is false for a file that exists and cannot be read or parsed.
+func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 	whence, _, values := s.inputs.lookUp(configOption)
 	if len(values) == 0 {
 		return nil, true, nil
@@ -76,8 +74,8 @@ func (s *Settings) readFile() (*yaml.Node, bool, []fault) {
 	return root, true, nil
 }
 
-// startFromProfile puts the numbers of the drain's profile in the place of the
-// defaults, before anything else is laid over them.
+// startFromProfile replaces the defaults of the drain by those of its profile. It comes
+// before the file and the flags, which win over both.
 func (s *Settings) startFromProfile(root *yaml.Node) {
 	_, _, values := s.inputs.lookUp(profileOption)
 	name := ""
@@ -87,13 +85,13 @@ func (s *Settings) startFromProfile(root *yaml.Node) {
 	if len(values) > 0 {
 		name = values[0]
 	}
-	// A name that nobody knows is left to validation.
+	// Validation reports an unknown name.
 	if c, err := lifecycle.Profile(name); err == nil {
 		s.Mux.Drain = c
 	}
 }
 
-// loadFile lays the file over the defaults.
+// loadFile sets the keys of the file.
 func (s *Settings) loadFile(root *yaml.Node) []fault {
 	d := decoder{lines: s.places}
 	d.decode(root, reflect.ValueOf(s).Elem(), "")
@@ -103,21 +101,21 @@ func (s *Settings) loadFile(root *yaml.Node) []fault {
 	return d.faults
 }
 
-// loadOptions lays the flags and the environment over the settings.
+// loadOptions sets the keys of the flags and the environment.
 func (s *Settings) loadOptions() []fault {
 	var faults []fault
 	for _, o := range options {
-		if o.set == nil {
+		if o.key == "" {
 			continue
 		}
 		whence, source, values := s.inputs.lookUp(o)
-		if len(values) == 0 && o.name == listenOption {
+		if len(values) == 0 && o.name == listenOption.name {
 			faults = append(faults, s.loadPlatform()...)
 		}
 		if len(values) == 0 {
 			continue
 		}
-		err := o.set(s, values)
+		err := o.apply(s, values)
 		for _, path := range s.paths(o.key) {
 			s.origins[path] = origin{name: source}
 		}
@@ -130,8 +128,9 @@ func (s *Settings) loadOptions() []fault {
 	return faults
 }
 
-// lookUp returns the values of an option, none if nobody gave any, the name of
-// what gave them and the same with its kind, for showing.
+// lookUp returns the values of an option, and their source: whence is the flag or the
+// variable, and source the same with its kind, for people. Without a flag and a variable
+// it returns none.
 func (in inputs) lookUp(o option) (whence, source string, values []string) {
 	if given := in.flags.Values[o.name]; len(given) > 0 {
 		if !o.list {
@@ -150,8 +149,8 @@ func (in inputs) lookUp(o option) (whence, source string, values []string) {
 	return o.env(), "environment " + o.env(), values
 }
 
-// paths returns the paths that a key stands at, which are as many as there are
-// listeners where it is a key of those.
+// paths returns the paths of a key in the settings: one for each listener for a key of
+// listeners, and one for other keys.
 func (s *Settings) paths(key string) []string {
 	rest, found := strings.CutPrefix(key, listenersKey)
 	if !found {
@@ -162,46 +161,4 @@ func (s *Settings) paths(key string) []string {
 		paths[i] = element("listeners", i) + rest
 	}
 	return paths
-}
-
-// validate reports what is wrong with the settings as a whole, but for what is
-// known already and what may only follow from that.
-func (s *Settings) validate(before []fault) []fault {
-	own := s.validateOwn()
-	faults := slices.Clone(own)
-	for _, f := range faultsOf("", s.Mux.Validate()) {
-		// Both look at addresses; ours says more.
-		if f.path == "" || !slices.ContainsFunc(own, func(o fault) bool { return o.path == f.path }) {
-			faults = append(faults, f)
-		}
-	}
-	faults = slices.DeleteFunc(faults, func(f fault) bool {
-		return f.path != "" && slices.ContainsFunc(before, func(b fault) bool { return s.mayFollow(f.path, b.path) })
-	})
-	for i, f := range faults {
-		faults[i] = s.locate(f)
-	}
-	return faults
-}
-
-// mayFollow reports whether a fault at path may come of one at earlier: of the same key, of
-// what it is in or what is in it, or of another key of the same listener's TLS or PROXY section, where
-// keys depend on each other. What follows of an unknown key there is that another one is missing.
-func (s *Settings) mayFollow(path, earlier string) bool {
-	key := withoutIndexes(path)
-	if key == earlier || within(path, earlier) || within(earlier, path) {
-		return true
-	}
-	sameSection := parent(path) == parent(earlier) || parent(key) == parent(earlier)
-	if !sameSection || !strings.HasPrefix(parent(key), listenersKey+".") {
-		return false
-	}
-	_, set := s.origins[path]
-	return known(earlier) || !set
-}
-
-// within reports whether path is section, or is in it.
-func within(path, section string) bool {
-	rest, ok := strings.CutPrefix(path, section)
-	return ok && section != "" && (rest == "" || strings.ContainsAny(rest[:1], ".["))
 }

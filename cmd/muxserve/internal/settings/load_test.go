@@ -87,8 +87,8 @@ func TestLoadEverything(t *testing.T) {
 	proxy := listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"10.0.0.0/8", "::1", "unix"}}
 	names := []string{"http1", "grpc"}
 	want.Mux.Listeners = []listeners.Config{
-		{Address: "127.0.0.1:1", TLS: tls, ProxyProtocol: proxy, Protocols: names, TCPKeepalive: listeners.DefaultTCPKeepalive},
-		{Address: "unix:/run/m.sock", TLS: tls, ProxyProtocol: proxy, Protocols: names, TCPKeepalive: listeners.DefaultTCPKeepalive},
+		{Address: "127.0.0.1:1", TLS: tls, ProxyProtocol: proxy, Protocols: names, TCPKeepalive: listeners.DefaultConfig().TCPKeepalive},
+		{Address: "unix:/run/m.sock", TLS: tls, ProxyProtocol: proxy, Protocols: names, TCPKeepalive: listeners.DefaultConfig().TCPKeepalive},
 	}
 	want.Admin = Admin{Address: Off, Token: "secret"}
 	want.Mux.WebSocket.ReadLimit = -1

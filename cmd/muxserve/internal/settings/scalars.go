@@ -16,18 +16,17 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxDuration bounds every duration. Nothing here takes a year, and sums and
-// jitter of what is shorter stay far from overflow.
+// maxDuration bounds every duration, so that sums and jitter stay far from overflow.
 const maxDuration = 365 * 24 * time.Hour
 
-// durationForm is a length of time as Go writes it, but for a sign. A zero needs no unit.
+// durationForm is a duration in Go's syntax without a sign. A zero needs no unit.
 var durationForm = regexp.MustCompile(`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`)
 
-// wholeForm is a number that every reader of YAML takes for the same one: some
-// read 010 as eight, and 1_000 as a string.
+// wholeForm matches the numbers that all YAML parsers read alike. Some read 010 as eight,
+// and 1_000 as a string.
 var wholeForm = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]*)$`)
 
-// setScalar stores a single value. Its error says what is wanted.
+// setScalar stores a single value. Its error names the type that it wants.
 func setScalar(n *yaml.Node, v reflect.Value) error {
 	switch kindOf(v.Type()) {
 	case kindDuration:
@@ -59,18 +58,17 @@ func setScalar(n *yaml.Node, v reflect.Value) error {
 	return nil
 }
 
-// isNumber reports whether n is a number that is not in quotes.
+// isNumber reports whether n is a number without quotes.
 func isNumber(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && (n.ShortTag() == "!!int" || n.ShortTag() == "!!float")
 }
 
-// maxExact is the largest number up to which every reader of JSON tells all whole
-// numbers apart (RFC 8259 section 6).
+// maxExact bounds whole numbers to those that every JSON parser reads exactly (RFC 8259,
+// section 6).
 const maxExact = 1<<53 - 1
 
-// WholeRange returns the least and the largest whole number that a key of type t
-// may have by its type alone. That of an int is the same on every machine, and sums of a few stay far
-// from overflow.
+// WholeRange returns the range of whole numbers for keys of type t. The range of int is
+// the same on every machine, and sums of a few values stay far from overflow.
 func WholeRange(t reflect.Type) (least, most int64) {
 	switch t.Kind() {
 	case reflect.Int, reflect.Int32:
@@ -129,7 +127,7 @@ func setLevel(n *yaml.Node, v reflect.Value) error {
 	return nil
 }
 
-// describe says what stands in the file at path, for an error about it.
+// describe describes the value at path, for an error about it.
 func describe(n *yaml.Node, path string) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
@@ -151,7 +149,7 @@ func describe(n *yaml.Node, path string) string {
 	}
 }
 
-// maxShown is how much of a value an error shows.
+// maxShown bounds the part of a value that an error shows, in bytes.
 const maxShown = 40
 
 func shorten(s string) string {
@@ -165,8 +163,8 @@ func shorten(s string) string {
 	return s[:cut] + "…"
 }
 
-// printable returns a word of the file as an error can show it: short, on one
-// line, and without anything that a terminal would obey.
+// printable returns a word of the file for an error: short, on one line and without
+// control sequences of terminals.
 func printable(s string) string {
 	s = shorten(s)
 	if quoted := strconv.Quote(s); quoted != `"`+s+`"` || s == "" || strings.Contains(s, " ") {

@@ -1,5 +1,5 @@
-// Package settings is what muxserve can be told: its flags, their environment
-// variables, its configuration file, and the configuration that comes of them.
+// Package settings reads muxserve's flags, their environment variables and its
+// configuration file, and makes one configuration of them.
 package settings
 
 import (
@@ -9,37 +9,36 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// DefaultAdmin is where the admin listener is by default: on the loopback
-// interface, because it shows who is connected and serves profiles.
+// DefaultAdmin is the default address of the admin listener. It is on the loopback
+// interface, because the admin pages show clients and serve profiles.
 const DefaultAdmin = "127.0.0.1:8081"
 
-// Off is the admin address that stands for no admin listener.
+// Off is the admin address for no admin listener.
 const Off = "off"
 
-// Settings is everything that muxserve can be told. The yaml tags are the names
-// of the keys in the file, and an apply tag says whether a key takes effect
-// while the server runs. Its exported fields may be read by any number of
-// goroutines as long as nobody writes to them.
+// Settings is the whole configuration of muxserve. The yaml tags are the names of the
+// keys in the file, and the apply tags say how a key takes effect while the server runs.
+// Any number of goroutines may read the exported fields while none writes to them.
 type Settings struct {
 	// Mux configures the server on the service port.
 	Mux mux.Config `yaml:",inline"`
 	// Admin configures the admin listener.
 	Admin Admin `yaml:"admin"`
-	// Static is the directory that is served under /static/; none if empty.
+	// Static is the directory whose files are served under /static/; none if empty.
 	Static string `apply:"restart" yaml:"static"`
-	// Watch says that this file, and the files of certificates, keys and ticket keys, are looked at every second,
-	// and taken into use when they have changed.
+	// Watch checks every second whether this file or a file of certificates, keys or
+	// ticket keys has changed, and reloads them then.
 	Watch bool `apply:"restart" yaml:"watch"`
-	// Log configures what is logged and how.
+	// Log configures the log.
 	Log Log `yaml:"log"`
 
-	// inputs is what the settings were loaded from.
 	inputs inputs
 	// file is the name of the configuration file; empty if there is none.
 	file string
-	// places says at which line of the file each key stands, sections and list elements included.
+	// places has the line of each key, section and list element of the file.
 	places map[string]int
-	// origins says, by path, what set a key; one that is missing has its default.
+	// origins has the source of each key by its path. A key that is missing has its
+	// default.
 	origins map[string]origin
 }
 
@@ -47,19 +46,20 @@ type Settings struct {
 type Admin struct {
 	// Address is HOST:PORT, unix:PATH, or off for no admin listener.
 	Address string `apply:"restart" yaml:"address"`
-	// Token is what a request that changes something has to bring as a bearer token, unless it comes from the
-	// loopback interface. Where it is empty, such requests are taken from the loopback interface alone.
+	// Token is the bearer token that a request needs in order to change something, unless
+	// it comes from the loopback interface. Where it is empty, only requests from there
+	// may.
 	Token string `apply:"runtime" yaml:"token"`
 }
 
-// Log configures what is logged and how.
+// Log configures the log.
 type Log struct {
-	// Level is the least that is logged: debug, info, warn or error.
+	// Level is the lowest level that is logged: debug, info, warn or error.
 	Level slog.Level `apply:"runtime" yaml:"level"`
-	// Format is auto, text or json. Text is made for people on a terminal, and key=value elsewhere; auto is text on a
-	// terminal and json elsewhere.
+	// Format is auto, text or json. Text is columns on a terminal and key=value
+	// elsewhere. auto is text on a terminal and json elsewhere.
 	Format string `apply:"restart" yaml:"format"`
-	// Access says that every request, call and WebSocket is logged when it has ended.
+	// Access logs every request, call and WebSocket when it has ended.
 	Access bool `apply:"runtime" yaml:"access"`
 }
 
@@ -70,7 +70,9 @@ const (
 	FormatJSON = humanlog.JSON
 )
 
-// Default returns the settings of a muxserve that was told nothing.
+var formats = []string{FormatAuto, FormatText, FormatJSON}
+
+// Default returns the defaults.
 func Default() *Settings {
 	return &Settings{
 		Mux:     mux.DefaultConfig(),
@@ -81,14 +83,13 @@ func Default() *Settings {
 	}
 }
 
-// Warnings returns what is allowed but cannot work as it is meant, each as a
-// sentence.
+// Warnings returns a sentence for each setting that is allowed but cannot work as
+// intended.
 func (s *Settings) Warnings() []string { return s.Mux.Drain.Warnings() }
 
-// ConfigFile returns the name of the configuration file as it was given; empty
-// if there is none.
+// ConfigFile returns the name of the configuration file as given; empty if there is none.
 func (s *Settings) ConfigFile() string { return s.file }
 
-// Reload loads the settings again from the same flags, environment and file. It
-// changes nothing in s, and returns what [Load] returns.
+// Reload calls [Load] again with the same flags, environment and file. It does not change
+// s.
 func (s *Settings) Reload() (*Settings, error) { return load(s.inputs) }

@@ -1,13 +1,35 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 )
 
-// validateOwn reports what is wrong with the keys that are the command's own, and
-// with the addresses of all listeners together.
+// validate reports the faults of the settings as a whole. It leaves out what is among the
+// faults before already, and what may only be a consequence of them.
+func (s *Settings) validate(before []fault) []fault {
+	own := s.validateOwn()
+	faults := slices.Clone(own)
+	for _, f := range faultsOf("", s.Mux.Validate()) {
+		// Both check addresses; validateOwn says more.
+		if f.path == "" || !slices.ContainsFunc(own, func(o fault) bool { return o.path == f.path }) {
+			faults = append(faults, f)
+		}
+	}
+	faults = slices.DeleteFunc(faults, func(f fault) bool {
+		return f.path != "" && slices.ContainsFunc(before, func(b fault) bool { return s.mayFollow(f.path, b.path) })
+	})
+	for i, f := range faults {
+		faults[i] = s.locate(f)
+	}
+	return faults
+}
+
+// validateOwn reports the faults of keys that are not in [mux.Config], and of addresses.
 func (s *Settings) validateOwn() []fault {
 	faults := s.validateAddresses()
 	check := func(path string, err error) {
@@ -16,59 +38,60 @@ func (s *Settings) validateOwn() []fault {
 		}
 	}
 	check("static", checkDirectory(s.Static))
-	_, err := oneOf(s.Log.Format, formats)
-	check("log.format", err)
+	check("log.format", oneOf(s.Log.Format, formats))
 	return faults
 }
 
-// validateAddresses wants every address to be one, and no two to be the same.
-func (s *Settings) validateAddresses() []fault {
-	var faults []fault
-	if len(s.Mux.Listeners) == 0 {
-		faults = append(faults, fault{path: "listeners", text: "empty; leave it out to listen on the default address"})
+// mayFollow reports whether a fault at path may be a consequence of one at earlier. It
+// may be where both are of the same key, where one key contains the other, and within the
+// TLS or PROXY section of a listener, whose keys depend on each other. An unknown key
+// there only explains that another key is missing.
+func (s *Settings) mayFollow(path, earlier string) bool {
+	key := withoutIndexes(path)
+	if key == earlier || within(path, earlier) || within(earlier, path) {
+		return true
 	}
-	seen := make(map[string]string)
-	check := func(path, address string, err error) {
-		other, twice := seen[address]
-		seen[address] = path
-		switch {
-		case err != nil:
-			faults = append(faults, fault{path: path, text: err.Error()})
-		case twice && address != Off && !strings.HasSuffix(address, ":0"):
-			faults = append(faults, fault{path: path, text: fmt.Sprintf("%s is that of %s already", address, other)})
-		}
+	sameSection := parent(path) == parent(earlier) || parent(key) == parent(earlier)
+	if !sameSection || !strings.HasPrefix(parent(key), listenersKey+".") {
+		return false
 	}
-	for i, l := range s.Mux.Listeners {
-		check(element("listeners", i)+".address", l.Address, checkAddress(l.Address))
-	}
-	check("admin.address", s.Admin.Address, checkAdmin(s.Admin.Address))
-	return faults
+	_, set := s.origins[path]
+	return known(earlier) || !set
 }
 
-// checkAdmin accepts what [checkAddress] does, and [Off].
-func checkAdmin(address string) error {
-	if address == Off {
-		return nil
-	}
-	if err := checkAddress(address); err != nil {
-		return fmt.Errorf("%w, nor %s", err, Off)
-	}
-	return nil
+// within reports whether path is section or is in it.
+func within(path, section string) bool {
+	rest, ok := strings.CutPrefix(path, section)
+	return ok && section != "" && (rest == "" || strings.ContainsAny(rest[:1], ".["))
 }
 
-// checkDirectory wants a directory that can be read, or none.
+// checkDirectory accepts a directory that can be read, and "" for none.
 func checkDirectory(name string) error {
 	if name == "" {
 		return nil
 	}
-	// The kind is looked at first: to open a pipe may take for ever.
+	// Opening a pipe may block for ever, so the kind is checked first.
 	if info, err := os.Stat(name); err == nil && !info.IsDir() {
 		return fmt.Errorf("%q is not a directory", name)
 	}
-	// Opening it tells, unlike Stat, whether it may be read.
+	// Unlike Stat, Open fails where the directory must not be read.
 	d, err := os.Open(name)
 	if err != nil {
 		return fmt.Errorf("not a directory that can be read: %w", err)
 	}
 	return d.Close()
+}
+
+func checkProtocols(values []string) error {
+	if len(splitList(values)) == 0 {
+		return errors.New("empty; leave it out to serve all protocols")
+	}
+	return nil
+}
+
+func checkReadLimit(values []string) error {
+	if n, err := strconv.ParseInt(values[0], 10, 64); err != nil || n == 0 || n < -1 {
+		return fmt.Errorf("%q is not a number of bytes such as 32768, nor -1", values[0])
+	}
+	return nil
 }

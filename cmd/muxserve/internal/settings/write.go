@@ -16,8 +16,8 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// Write writes the effective settings as YAML without secrets. A comment behind
-// each value says what set it.
+// Write writes the effective settings as YAML without secrets. A comment behind each
+// value names its source.
 func (s *Settings) Write(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	for _, l := range s.lines() {
@@ -30,7 +30,7 @@ func (s *Settings) Write(w io.Writer) error {
 	return out.Flush()
 }
 
-// values returns all settings by key, as they are shown.
+// values returns the printed form of all values by key.
 func (s *Settings) values() map[string]string {
 	values := make(map[string]string)
 	for _, l := range s.lines() {
@@ -39,10 +39,10 @@ func (s *Settings) values() map[string]string {
 	return values
 }
 
-// line is one line of the settings as they are shown.
+// line is one line of the printed settings.
 type line struct {
 	indent string
-	label  string // "key:", or "- key:" for the first of a list's element
+	label  string // "key:", or "- key:" for the first key of a list's element
 	value  string // empty for a key that has keys below it
 	key    string // the path of its key
 }
@@ -55,7 +55,7 @@ func (s *Settings) lines() []line {
 	return structLines(reflect.ValueOf(shown), "", "")
 }
 
-// redacted stands for a secret.
+// redacted replaces secrets.
 const redacted = "[redacted]"
 
 // indentStep is one level of nesting.
@@ -63,13 +63,7 @@ const indentStep = "  "
 
 func structLines(v reflect.Value, indent, path string) []line {
 	if c, ok := reflect.TypeAssert[listeners.Config](v); ok {
-		c.Protocols = c.EffectiveProtocols()
-		c.ProxyProtocol.Mode = c.ProxyProtocol.EffectiveMode()
-		v = reflect.ValueOf(c)
-	}
-	if c, ok := reflect.TypeAssert[listeners.TLSConfig](v); ok {
-		c.Mode = c.EffectiveMode()
-		v = reflect.ValueOf(c.Redacted())
+		v = reflect.ValueOf(c.Shown())
 	}
 	var lines []line
 	for _, f := range fieldsOf(v.Type()) {
@@ -110,7 +104,7 @@ func fieldLines(v reflect.Value, name, indent, path string) []line {
 func scalar(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case time.Duration:
-		// Go writes 2m0s.
+		// Duration.String writes 2m0s.
 		return strings.Replace(strings.Replace(x.String(), "m0s", "m", 1), "h0m", "h", 1)
 	case encoding.TextMarshaler:
 		text, err := x.MarshalText()
@@ -125,15 +119,15 @@ func scalar(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// plain matches strings that YAML reads as themselves without quotes.
+// plain matches strings that need no quotes in YAML.
 var plain = regexp.MustCompile(`^[A-Za-z0-9./][A-Za-z0-9._/:-]*$`)
 
-// notStrings matches what YAML, in one version or another, reads as a number, a
-// boolean or nothing, and its parser here does not: those of version 1.1.
+// notStrings matches words that YAML 1.1 parsers read as numbers, booleans or null,
+// although the parser here does not.
 var notStrings = regexp.MustCompile(`^(?i:[0-9]+[:_].*|yes|no|on|y|n)$`)
 
-// quote returns a string as YAML wants it. "off" stays bare: it is the value of
-// keys whose reader wants a string.
+// quote writes a string for YAML. It leaves "off" without quotes, which only stands in
+// keys that want a string.
 func quote(s string) string {
 	bare := yaml.Node{Kind: yaml.ScalarNode, Value: s}
 	if plain.MatchString(s) && !notStrings.MatchString(s) && !strings.HasSuffix(s, ":") && bare.ShortTag() == "!!str" {

@@ -46,7 +46,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// TestEveryOptionHasASetting catches a key that was renamed in a package's section.
+// TestEveryOptionHasASetting fails after a key was renamed in a package's section.
 func TestEveryOptionHasASetting(t *testing.T) {
 	t.Parallel()
 	for _, o := range options {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,32 +14,74 @@ import (
 	"time"
 )
 
-// envReady names the descriptor by which a new process says that it is ready.
+// envReady has the descriptor of the pipe to the old process.
 const envReady = "MUXSERVE_UPGRADE_READY"
 
-// envWatchdogPID says which process the watchdog watches, by a number that is not
-// the new one's. Without it the variables of the watchdog are meant for whoever has them.
+// envWatchdogPID has the id of the process that the watchdog watches, which is the old
+// one's. Without it, the variables of the watchdog apply to any process that has them.
 const envWatchdogPID = "WATCHDOG_PID"
 
-// endGrace is how long a process that is not wanted any more gets to end by
-// itself. It has served nobody, so this is short.
+// endGrace is the time between SIGTERM and SIGKILL for a process that is given up. It has
+// no connections, so the time is short.
 const endGrace = time.Second
 
-// lastLook is how long the pipe of a process that is about to be ended is looked at. What is
-// in it comes out at once; the rest is for a host that is out of breath.
+// lastLook bounds the last read from the pipe of a process that is given up. Data in the
+// pipe is there at once; the rest is for an overloaded host.
 const lastLook = 50 * time.Millisecond
+
+// Program describes how to start this program again.
+type Program struct {
+	Path string
+	Args []string // Args[0] is the name of the program
+	Dir  string
+}
+
+// Current returns how this process was started. Call it at the start: the system reports
+// the current name of the file, which may change.
+//
+// The path is the name that the program was called by, if that leads to the running file.
+// It may be a symbolic link that a deployment points to the next version. The system's
+// answer has all links resolved.
+func Current() (Program, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return Program{}, errorf("%w", err)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return Program{}, errorf("%w", err)
+	}
+	if called, ok := calledBy(os.Args[0], path); ok {
+		path = called
+	}
+	return Program{Path: path, Args: os.Args, Dir: dir}, nil
+}
+
+// calledBy resolves a program's name to a path, if that leads to the same file as path.
+func calledBy(name, path string) (called string, ok bool) {
+	called, err := exec.LookPath(name)
+	if err != nil {
+		return "", false
+	}
+	if called, err = filepath.Abs(called); err != nil {
+		return "", false
+	}
+	a, aerr := os.Stat(called)
+	b, berr := os.Stat(path)
+	return called, aerr == nil && berr == nil && os.SameFile(a, b)
+}
 
 // child is a new process.
 type child struct {
 	process *os.Process
-	// ready is closed when the process says that it is ready.
+	pipe    *os.File // from the process
+	// ready is closed when the process has said that it is ready.
 	ready chan struct{}
-	// silent is closed when the process has said all that it will: that it is ready and
-	// that the service manager knows, or nothing.
+	// silent is closed at the end of the pipe: after ready the service manager knows, and
+	// without ready the process will not be ready.
 	silent chan struct{}
-	// pipe is what it says that through.
-	pipe *os.File
-	// exited is closed when the process has ended; outcome says how and is set before.
+	// exited is closed when the process has ended. outcome describes how, and is set
+	// before.
 	exited  chan struct{}
 	outcome string
 }
@@ -81,15 +125,16 @@ func (p Program) start(sockets Sockets) (*child, error) {
 	return c, nil
 }
 
-// listen reads what the process says, to the end: a byte when it is ready, and the
-// end of the pipe when the service manager knows as well.
+// listen reads the pipe to its end. The process writes a byte when it is ready, and
+// closes the pipe when the service manager knows too.
 func (c *child) listen() {
 	defer close(c.silent)
 	defer c.pipe.Close()
 	said := make([]byte, 1)
 	n, err := c.pipe.Read(said)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// A read whose deadline has passed does not look into the pipe; this one does, before it waits.
+		// A read after its deadline does not read available data, so there is one more
+		// read.
 		_ = c.pipe.SetReadDeadline(time.Now().Add(lastLook))
 		n, _ = c.pipe.Read(said)
 	}
@@ -105,8 +150,8 @@ func (c *child) listen() {
 	}
 }
 
-// isReady reports whether the process has said that it is ready, and lives. It misses nothing that
-// was said before the call. If it was nothing, nobody listens any more.
+// isReady reports whether the process lives and has said that it is ready before the
+// call. If it has not, the pipe is not read any more.
 func (c *child) isReady() bool {
 	_ = c.pipe.SetReadDeadline(time.Now())
 	select {
@@ -126,7 +171,8 @@ func (c *child) isReady() bool {
 	}
 }
 
-// wait collects the process when it ends, also long after it has taken over.
+// wait waits for the end of the process, also after it has taken over, so that it does
+// not stay a zombie.
 func (c *child) wait() {
 	defer close(c.exited)
 	state, err := c.process.Wait()
@@ -139,7 +185,7 @@ func (c *child) wait() {
 
 func (c *child) pid() int { return c.process.Pid }
 
-// waitReady returns nil as soon as the process is ready.
+// waitReady waits until the process is ready.
 func (c *child) waitReady(ctx context.Context, timeout time.Duration) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -159,9 +205,9 @@ func (c *child) waitReady(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// end ends the process and returns when it is gone.
+// end ends the process and waits for its end.
 func (c *child) end() {
-	_ = c.pipe.Close() // A process of its own may have the other end still open.
+	_ = c.pipe.Close() // A child of the process may keep the other end open.
 	grace := time.NewTimer(endGrace)
 	defer grace.Stop()
 	_ = c.process.Signal(syscall.SIGTERM)

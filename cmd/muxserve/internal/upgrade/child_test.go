@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// newChild returns a child that is no process, and its end of the pipe.
+// newChild returns a child without a process, and its end of the pipe.
 func newChild(t *testing.T) (*child, *os.File) {
 	t.Helper()
 	if runtime.GOOS == "windows" {
@@ -24,7 +24,7 @@ func newChild(t *testing.T) (*child, *os.File) {
 	return c, said
 }
 
-// TestIsReady asks before what the process has said was read.
+// TestIsReady calls isReady before the message of the process was read.
 func TestIsReady(t *testing.T) {
 	tests := []struct {
 		name             string
@@ -61,7 +61,8 @@ func TestIsReady(t *testing.T) {
 	}
 }
 
-// TestDecideReady has Stop called before anybody has read that the new process is ready.
+// TestDecideReady: Stop is called before the message that the new process is ready was
+// read.
 func TestDecideReady(t *testing.T) {
 	c, said := newChild(t)
 	s := new(fakeKeeper)
@@ -93,7 +94,7 @@ func TestDecideReady(t *testing.T) {
 	<-waited
 }
 
-// fakeKeeper counts how often its files were handed over.
+// fakeKeeper counts the calls of KeepFiles.
 type fakeKeeper struct{ kept int }
 
 func (k *fakeKeeper) Pass(environ []string) ([]*os.File, []string, error) { return nil, environ, nil }

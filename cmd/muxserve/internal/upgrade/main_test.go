@@ -7,7 +7,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain plays the new process if it is told to.
+// TestMain is the new process where the environment says so.
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		play(role)

@@ -1,3 +1,22 @@
+// Package upgrade replaces a running process by a new one that inherits its listening
+// sockets, so that no connection is refused in between.
+//
+// The old process has an [Upgrader], and the new one a [Parent]. The old process starts
+// the new one with the sockets, a pipe and its own arguments and environment. The new one
+// opens everything, serves, and says so through the pipe. Until then both have the
+// sockets, and the old one serves as before. Then the old one stops accepting and drains.
+// If the new process ends or is silent for too long, nothing changes.
+//
+// github.com/cloudflare/tableflip does much of this. It is not used because:
+//   - it does not return the id of the new process, which the service manager must learn
+//     before the old process ends (MAINPID=, see [Parent.Tell]);
+//   - it refuses an upgrade until the process before the last has ended, which takes as
+//     long as the longest connection;
+//   - it starts os.Args[0] as given, which is another program where the name was looked
+//     up in PATH or has been moved;
+//   - it allows one Upgrader in a process, so tests cannot run side by side;
+//   - a service manager's sockets (LISTEN_FDS) need the receiving half anyway. Package
+//     listeners has it for both.
 package upgrade
 
 import (
@@ -10,15 +29,14 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 )
 
-// Parent is the process that has started this one to be replaced by it. It is nil
-// in a process that was started otherwise.
+// Parent is the process that has started this one in order to be replaced by it. It is
+// nil in a process that was started otherwise.
 type Parent struct {
 	pipe *os.File
 }
 
-// FromParent returns the process that has started this one for an upgrade, nil if
-// none has. It is called once, before anything else could have opened a file under the
-// pipe's number.
+// FromParent returns the process that has started this one for an upgrade; nil if none
+// has. Call it once, before another file could get the pipe's descriptor.
 func FromParent(getenv func(string) string) (*Parent, error) {
 	text := getenv(envReady)
 	if text == "" {
@@ -41,12 +59,12 @@ func FromParent(getenv func(string) string) (*Parent, error) {
 	return &Parent{pipe: pipe}, nil
 }
 
-// Ready says to the parent that this process serves; the parent stops serving then. That
-// the parent has ended before is no error. On a nil Parent it does nothing. It is
-// called once, and followed by [Parent.Tell].
+// Ready tells the parent that this process serves. The parent stops serving then. It is
+// no error if the parent has ended. On a nil Parent Ready does nothing. Call it once, and
+// [Parent.Tell] after it.
 //
-// The parent comes before the service manager, which may be busy: until it knows, it takes
-// a process that serves already for one that it may end.
+// The parent comes before the service manager, which may be busy: a parent that does not
+// know may end this process, which serves already.
 func (p *Parent) Ready() error {
 	if p == nil {
 		return nil
@@ -57,12 +75,13 @@ func (p *Parent) Ready() error {
 	return nil
 }
 
-// Tell says to the service manager that this process serves, and to the parent that the
-// service manager knows. On a nil Parent it tells the service manager alone. It is called once, after [Parent.Ready].
+// Tell tells the service manager that this process serves, and then the parent that the
+// service manager knows. On a nil Parent it only tells the service manager. Call it once,
+// after [Parent.Ready].
 //
-// The service manager is told the number of this process with the same datagram, so
-// that it does not take the end of the old one for the end of the service; the old one
-// waits for that. It must accept this from a process other than the one it has started:
+// The same datagram has the id of this process, so that the service manager does not take
+// the end of the old process for the end of the service. The old process waits for that.
+// The service manager must accept messages from a process that it has not started:
 // NotifyAccess=all of systemd.exec(5).
 func (p *Parent) Tell() error {
 	if p == nil {
@@ -73,8 +92,8 @@ func (p *Parent) Tell() error {
 	return errors.Join(err, p.pipe.Close())
 }
 
-// Abandon says to the parent that this process is going to end, and never will be ready. It
-// is called instead of Ready. On a nil Parent it does nothing.
+// Abandon tells the parent that this process ends and will not be ready. Call it instead
+// of Ready. On a nil Parent it does nothing.
 func (p *Parent) Abandon() error {
 	if p == nil {
 		return nil

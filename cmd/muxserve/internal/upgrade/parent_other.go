@@ -2,5 +2,5 @@
 
 package upgrade
 
-// closeOnExec has nothing to do: no descriptor is inherited by its number here.
+// closeOnExec does nothing: child processes do not inherit descriptors by number here.
 func closeOnExec(int) {}

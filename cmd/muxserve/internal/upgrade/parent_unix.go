@@ -4,5 +4,5 @@ package upgrade
 
 import "syscall"
 
-// closeOnExec keeps a descriptor from the programs that this process starts.
+// closeOnExec keeps child processes from inheriting a descriptor.
 func closeOnExec(fd int) { syscall.CloseOnExec(fd) }

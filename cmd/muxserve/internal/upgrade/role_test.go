@@ -12,7 +12,7 @@ import (
 // roleEnv makes a re-executed test binary the new process of an upgrade.
 const roleEnv = "MUXSERVE_UPGRADE_ROLE"
 
-// The ways in which a new process may behave.
+// The behaviours of a new process.
 const (
 	roleReady     = "ready"      // is ready, and stays until a signal
 	roleCrash     = "crash"      // ends with 7

@@ -9,44 +9,44 @@ import (
 	"time"
 )
 
-// DefaultTimeout is how long a new process may take until it is ready. It reads
-// files and opens sockets, which takes a fraction of a second; the rest is for a
-// host that is out of breath.
+// DefaultTimeout bounds the time until a new process is ready. Reading files and opening
+// sockets takes a fraction of a second; the rest is for an overloaded host.
 const DefaultTimeout = 30 * time.Second
 
-// What an upgrade may be refused for. Nothing has been started then.
+// The errors of refused upgrades. No process has been started.
 var (
 	// ErrRunning refuses an upgrade while another one is under way.
 	ErrRunning = errors.New("upgrade: another upgrade is under way")
-	// ErrUpgraded refuses an upgrade of a process that has handed its sockets over.
+	// ErrUpgraded refuses an upgrade after a new process has taken over.
 	ErrUpgraded = errors.New("upgrade: a new process has taken over already")
-	// ErrStopped refuses, or ends, an upgrade of a process that is about to end.
+	// ErrStopped refuses, or ends, an upgrade of a process that is ending.
 	ErrStopped = errors.New("upgrade: this process is ending")
-	// errInit refuses to upgrade what ends with this very process.
+	// errInit refuses to upgrade process 1, because its container ends with it.
 	errInit = errors.New("upgrade: this is process 1, whose end is the end of its container; start a new container instead")
 )
 
-// Sockets are what is handed over: *listeners.Sockets, or less in a test.
+// Sockets are the sockets to hand over; *listeners.Sockets implements it.
 type Sockets interface {
-	// Pass returns duplicates of the sockets for the descriptors 3 and up of the new
-	// process, and environ with what this has to know about them.
+	// Pass returns duplicates of the sockets, which the new process gets as descriptors 3
+	// and up, and environ with variables that describe them.
 	Pass(environ []string) (files []*os.File, env []string, err error)
-	// KeepFiles is called when the new process has taken over.
+	// KeepFiles is called when the new process has taken over, which owns the sockets'
+	// files then.
 	KeepFiles()
 }
 
-// state is how far an Upgrader has got.
+// state is the state of an Upgrader.
 type state int
 
 const (
 	idle     state = iota
 	running        // a new process has been started
 	upgraded       // it has taken over
-	stopped        // there is to be none
+	stopped        // there are no more upgrades
 )
 
-// Upgrader starts the process that takes over. All methods may be called
-// concurrently. Get one from [New].
+// Upgrader starts the process that takes over. Get one from [New]. All methods may be
+// called concurrently.
 type Upgrader struct {
 	program Program
 	sockets Sockets
@@ -56,12 +56,12 @@ type Upgrader struct {
 	mu     sync.Mutex
 	state  state
 	cancel context.CancelCauseFunc // ends the upgrade under way
-	ended  chan struct{}           // closed when it is over
-	next   *child                  // the process that has taken over; nil if none has
+	ended  chan struct{}           // closed at the end of that upgrade
+	next   *child                  // the process that has taken over; nil for none
 }
 
-// New returns an Upgrader that starts program with the sockets. A timeout of
-// zero stands for [DefaultTimeout].
+// New returns an Upgrader that starts program with the sockets. A timeout of zero is
+// [DefaultTimeout].
 func New(program Program, sockets Sockets, timeout time.Duration) *Upgrader {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
@@ -69,13 +69,14 @@ func New(program Program, sockets Sockets, timeout time.Duration) *Upgrader {
 	return &Upgrader{program: program, sockets: sockets, timeout: timeout}
 }
 
-// Upgrade starts the new process and waits until it is ready. It returns the number
-// of that process, which serves from then on; the caller has to stop accepting and drain,
-// and to call [Upgrader.WaitTold] before it ends. A process that has said that it is ready
-// is never ended: it has taken over, even where Stop or the end of ctx came before this was read.
+// Upgrade starts the new process and waits until it is ready. It returns the id of that
+// process, which serves from then on. The caller has to stop accepting and drain, and to
+// call [Upgrader.WaitTold] before it ends. Upgrade never ends a process that has said
+// that it is ready: that process has taken over, even where Stop was called or ctx ended
+// before Upgrade had read that.
 //
-// After an error nothing has changed: the new process has been ended, at the latest
-// one second later by force, and there may be another attempt.
+// After an error nothing has changed: the new process has been ended, by force after a
+// second, and Upgrade may be called again.
 func (u *Upgrader) Upgrade(ctx context.Context) (pid int, err error) {
 	if os.Getpid() == 1 {
 		return 0, errInit
@@ -101,7 +102,7 @@ func (u *Upgrader) Upgrade(ctx context.Context) (pid int, err error) {
 	return c.pid(), nil
 }
 
-// begin claims the one upgrade that there is at a time. ended is to be closed.
+// begin begins the only upgrade at this time. The caller has to close ended.
 func (u *Upgrader) begin(ctx context.Context) (attempt context.Context, ended chan struct{}, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -118,8 +119,8 @@ func (u *Upgrader) begin(ctx context.Context) (attempt context.Context, ended ch
 	return attempt, u.ended, nil
 }
 
-// decide ends the upgrade by c whose outcome is err: the sockets are the new process's
-// if that is ready, and remain this one's otherwise.
+// decide ends the upgrade by c with the result err. Without an error the new process has
+// the sockets.
 func (u *Upgrader) decide(c *child, err error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -139,8 +140,9 @@ func (u *Upgrader) decide(c *child, err error) error {
 	return nil
 }
 
-// Stop ends the upgrade under way, with its process unless that is ready, and refuses others. It
-// returns when the process is gone or has taken over, and reports whether one has taken over.
+// Stop refuses further upgrades, and ends the one under way with its process unless that
+// is ready. It returns when the process has ended or taken over, and reports whether a
+// process has taken over.
 func (u *Upgrader) Stop() (handedOver bool) {
 	u.mu.Lock()
 	before, ended := u.state, u.ended
@@ -159,13 +161,12 @@ func (u *Upgrader) Stop() (handedOver bool) {
 	return u.state == upgraded
 }
 
-// tellTimeout bounds the wait for a new process that is telling the service manager. It takes more than
-// twice the time that this may take there.
+// tellTimeout bounds WaitTold. It is more than twice the bound of a notification.
 const tellTimeout = 5 * time.Second
 
-// WaitTold returns when the new process that has taken over, if there is one, has told the service
-// manager its number or is gone; at the latest after 5 s. Before, the service manager would take the
-// end of this process for the end of the service.
+// WaitTold waits until the process that has taken over, if there is one, has told the
+// service manager its id or has ended, at most 5 s. If this process ended earlier, the
+// service manager would take that for the end of the service.
 func (u *Upgrader) WaitTold() {
 	u.mu.Lock()
 	next := u.next
@@ -182,5 +183,5 @@ func (u *Upgrader) WaitTold() {
 	}
 }
 
-// errorf begins every error of this package alike.
+// errorf adds the package's name to an error.
 func errorf(format string, args ...any) error { return fmt.Errorf("upgrade: "+format, args...) }

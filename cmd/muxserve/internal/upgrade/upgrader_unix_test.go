@@ -17,10 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// patience is for what takes a fraction of it.
+// patience bounds waits, which take a fraction of it.
 const patience = 30 * time.Second
 
-// fakeSockets are none: a variable tells the new process its role instead.
+// fakeSockets pass no sockets. A variable tells the new process its role.
 type fakeSockets struct {
 	role  string
 	err   error
@@ -44,7 +44,7 @@ func newUpgrader(t *testing.T, s *fakeSockets, timeout time.Duration) *Upgrader 
 	return New(program, s, timeout)
 }
 
-// terminate ends a process that has taken over, and waits until it is gone.
+// terminate ends a process that has taken over, and waits for its end.
 func terminate(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
@@ -92,8 +92,8 @@ func TestUpgrade(t *testing.T) {
 	terminate(t, pid)
 }
 
-// TestUpgradeReadyEnds has a process that is ready and ends before anybody looks,
-// or afterwards.
+// TestUpgradeReadyEnds: the new process is ready and ends, before or after the old one
+// has read that.
 func TestUpgradeReadyEnds(t *testing.T) {
 	u := newUpgrader(t, &fakeSockets{role: roleReadyEnds}, patience)
 	if _, err := u.Upgrade(t.Context()); err != nil && !strings.Contains(err.Error(), "exit status 0") {
@@ -173,8 +173,8 @@ func TestUpgradeCannotStart(t *testing.T) {
 	}
 }
 
-// TestReadyTellsServiceManager has the new process say its number, because the
-// service manager follows the old one until then.
+// TestReadyTellsServiceManager: the new process sends its id, because the service manager
+// follows the old process until then.
 func TestReadyTellsServiceManager(t *testing.T) {
 	dir, err := os.MkdirTemp("", "mux") //nolint:usetesting // The path of a socket has to be short.
 	if err != nil {
@@ -245,7 +245,8 @@ func TestFromParent(t *testing.T) {
 	}
 }
 
-// TestCalledBy follows a link that a deployment turns, and no other file of the name.
+// TestCalledBy: the path follows a link that a deployment changes, and no other file with
+// that name.
 func TestCalledBy(t *testing.T) {
 	dir := t.TempDir()
 	program, link, other := filepath.Join(dir, "v1"), filepath.Join(dir, "current"), filepath.Join(dir, "other")

@@ -1,5 +1,5 @@
-// Command generate writes the files of package schema. It is run by go generate
-// in the directory of that package.
+// Command generate writes the files of package schema. go generate runs it in the
+// directory of that package.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/schema"
 )
 
-// root is the directory of the module, as seen from that of package schema.
+// root is the directory of the module, relative to the directory of package schema.
 const root = "../../../.."
 
 func main() {
@@ -26,8 +26,7 @@ func run() error {
 		return err
 	}
 	for name, text := range files {
-		// The files are as readable as the sources that they are made from.
-		if err := os.WriteFile(filepath.Join(root, name), text, 0o644); err != nil { //nolint:gosec // See above.
+		if err := os.WriteFile(filepath.Join(root, name), text, 0o644); err != nil { //nolint:gosec // Sources are readable.
 			return err
 		}
 	}

@@ -1,0 +1,147 @@
+package mux
+
+import (
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// admission takes connections into the books, gives each its place with its server, and
+// refuses those that a limit keeps out.
+type admission struct {
+	books   *books
+	running *running
+	live    *reloader
+	// mu is held while a connection waits for room, so that no two take the same place.
+	mu sync.Mutex
+}
+
+// add accounts for a connection. Where the server is told to wait at the limit, it waits
+// for room first, and so does what comes behind c in the kernel's queue. When the server
+// stops, what is queued is taken in all the same.
+func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
+	if a.live.Load().Limits.OnLimit == pool.Wait {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		_ = a.books.conns.WaitRoom(a.running.accepting)
+	}
+	return a.books.conns.Add(&c.account, raw, c)
+}
+
+// dispatch books a recognised connection in its pool, as it goes to its server. It reports
+// false for a connection that is refused, or was closed meanwhile.
+func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
+	if c.refused == notRefused && c.root.allow.refuses(c.verdict()) {
+		c.refused = refusedNoMatch
+	}
+	if tag == webSocketTag && !c.root.allow.webSocket {
+		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
+	}
+	if c.refused == notRefused {
+		moved, full := a.books.conns.MoveWithin(&c.account, tag)
+		if !full {
+			if !moved {
+				_ = c.Close() // The drain has closed the account; the layers above it go too.
+				return false
+			}
+			c.account.SetState(pool.StateActive) // Its first request is on the way.
+			if tag == pool.Tag(protocols.GRPC) && c.seldom().state != nil {
+				c.showByAddr()
+			}
+			c.setDue(protocols.AgeLimit(c.account.Opened(), a.maxAge(tag)))
+			return c.advance(stageServing)
+		}
+		c.refused = refusedLimit
+	}
+	a.refuse(c, tag)
+	return false
+}
+
+// maxAge returns the age limit of connections with a tag. Native gRPC connections and
+// WebSockets have theirs from their own servers.
+func (a *admission) maxAge(tag pool.Tag) time.Duration {
+	switch protocols.Protocol(tag) {
+	case protocols.HTTP1, protocols.WebSocket:
+		return a.live.Load().HTTP1.MaxAge
+	case protocols.HTTP2:
+		return a.live.Load().HTTP2.MaxAge
+	default:
+		return 0
+	}
+}
+
+// refusal is the reason for which a connection is kept out.
+type refusal uint8
+
+const (
+	notRefused refusal = iota
+	refusedLimit
+	refusedAddress
+	refusedNoMatch
+)
+
+var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, protocols.FailureNoMatch}
+
+func (r refusal) String() string { return refusalReasons[r] }
+
+// refusalOf returns the refusal for a reason that a limit has given.
+func refusalOf(reason string) refusal {
+	return refusal(max(0, slices.Index(refusalReasons[:], reason)))
+}
+
+// refusedTag is the pool of connections that are being refused. Each is there for about a
+// second.
+const refusedTag pool.Tag = "refused"
+
+// maxRefusals bounds how many connections are refused politely at a time. What comes above
+// that, in a flood, is closed without a word.
+const maxRefusals = 256
+
+// tooManyRefusals reports whether one more connection cannot be refused politely.
+func (a *admission) tooManyRefusals() bool {
+	conns, total := &a.books.conns, a.live.Load().Limits.MaxConnections
+	return conns.Len(refusedTag) >= maxRefusals || total > 0 && conns.Len() > total+maxRefusals
+}
+
+// refuse ends a connection that a limit keeps out, in the words of its protocol: HTTP/1.1
+// gets a 503, HTTP/2 and gRPC an answer to each request for a second. A connection whose
+// protocol is not served here gets 505 or GOAWAY.
+//
+// An HTTP/2 client that has not sent a request is not greeted. To it the attempt to
+// connect has failed, and it backs off as it does from a server that is down.
+func (a *admission) refuse(c *conn, tag pool.Tag) {
+	conns, background := &a.books.conns, &a.running.background
+	conns.Reject(tag, c.refused.String())
+	conns.Exempt(&c.account)
+	c.account.SetCloseReason(reasonRefused)
+	polite := !a.tooManyRefusals() && !c.verdict().IsUndecided() && conns.Move(&c.account, refusedTag)
+	c.advance(stageServing)
+	if polite {
+		switch p := c.verdict().Protocol; {
+		case c.refused == refusedNoMatch:
+			polite = background.run(func() { denyConn(c) })
+		case p == protocols.HTTP1, p == protocols.WebSocket:
+			polite = background.run(func() { protocols.RefuseHTTP1(c) })
+		case p == protocols.HTTP2, p == protocols.GRPC:
+			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
+		default:
+			polite = false
+		}
+	}
+	if !polite {
+		_ = c.Close()
+	}
+}
+
+// connAge returns how old the connection of a request is.
+func connAge(r *http.Request) time.Duration {
+	if c, ok := connOf(r.Context()); ok {
+		return time.Since(c.account.Opened())
+	}
+	return 0
+}

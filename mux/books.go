@@ -1,0 +1,65 @@
+package mux
+
+import (
+	"log/slog"
+
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/pool/requests"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// books are what a server counts and logs: its live connections in their pools, requests,
+// the times of recognition and TLS handshakes. All methods may be called concurrently.
+type books struct {
+	conns      pool.Set
+	requests   requestStats
+	sniffTimes requests.Durations // from the first wait for bytes to the verdict
+	tlsTimes   requests.Durations // of handshakes that succeeded
+	logger     *slog.Logger
+	accessLog  *slog.Logger // nil: none
+}
+
+// newBooks returns empty books.
+func newBooks(logger, accessLog *slog.Logger, limits pool.Limits) *books {
+	b := &books{logger: logger, accessLog: accessLog}
+	b.conns.SetTimeouts(timeoutReasons...)
+	b.conns.SetLimits(limits)
+	b.requests = b.newRequestStats()
+	b.conns.Observe(b.logEvent)
+	return b
+}
+
+// tag returns the protocol of the pool that a connection is in.
+func (b *books) tag(c *conn) protocols.Protocol { return protocols.Protocol(b.conns.Tag(&c.account)) }
+
+// all returns the live connections that satisfy the condition.
+func (b *books) all(which func(*conn) bool) []*conn {
+	var some []*conn
+	for _, a := range b.conns.Conns() {
+		if c, ok := a.Owner().(*conn); ok && which(c) {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// activeConns returns how many connections are open, by tag, without the empty pools.
+func (b *books) activeConns() map[string]int {
+	counts := make(map[string]int)
+	for tag, p := range b.conns.Stats() {
+		if p.Active > 0 {
+			counts[tag] = int(p.Active)
+		}
+	}
+	return counts
+}
+
+// reportSlow tells the observers of streams that were ended.
+func (b *books) reportSlow(c *conn, bodies, responses int) {
+	for range bodies {
+		b.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonSlowBody})
+	}
+	for range responses {
+		b.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonStalled})
+	}
+}

@@ -1,0 +1,220 @@
+package mux
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
+)
+
+// departures have clients leave: in a drain, because of a connection's age or its number
+// of requests, after a flood, and behind a reload. The first that tells a client counts.
+type departures struct {
+	books      *books
+	webSockets *websocket.Server
+	background *background
+
+	// fresh is how long an HTTP/1.1 connection without a request counts as one that will
+	// soon have another; see freshTime.
+	fresh atomic.Int64
+	// idle guards conn.closingIdle of all connections, and the read deadline that belongs
+	// to it.
+	idle sync.Mutex
+	// draining is set when the drain tells the clients.
+	draining atomic.Bool
+}
+
+func newDepartures(b *books, ws *websocket.Server, bg *background) *departures {
+	d := &departures{books: b, webSockets: ws, background: bg}
+	d.fresh.Store(int64(freshTime))
+	return d
+}
+
+// beginDrain notes that the drain tells the clients, over so long a spread.
+func (d *departures) beginDrain(over time.Duration) {
+	d.draining.Store(true)
+	d.fresh.Store(int64(min(over/4, freshTime)))
+}
+
+// endSpread has every idle HTTP/1.1 connection closed from now on, however fresh, if the
+// drain has told the clients. It reports whether it has.
+func (d *departures) endSpread() bool {
+	if !d.draining.Load() {
+		return false
+	}
+	d.fresh.Store(0)
+	return true
+}
+
+// freshTime is how long an HTTP/1.1 connection without a request counts as one that will
+// soon have another. Its client would send that into the close, so the next response tells
+// it, or the sweep closes it later.
+const freshTime = 500 * time.Millisecond
+
+// farewell is what is remembered of a connection that was told to leave.
+type farewell struct {
+	told atomic.Int64 // when, counted from clockStart
+	cut  atomic.Int64 // when its patience is over; 0 for never
+}
+
+// leave has the client of c told that it is to leave, for a reason that becomes the close
+// reason. Requests under way go on, but no longer than patience; 0 is no bound. Only the
+// first call tells. A later one closes an HTTP/1.1 connection that has become idle.
+func (d *departures) leave(c *conn, reason string, patience time.Duration) {
+	switch {
+	case c.stage() != stageServing:
+	case !d.depart(c, reason, patience):
+		d.closeIdle(c)
+	case c.isHTTP2():
+		// A client that reads nothing takes a second.
+		d.background.run(func() { d.goAway(c) })
+	default:
+		d.sayHTTP1(c)
+	}
+}
+
+// leaveNow is leave for the goroutine of a request before its answer: the client is to
+// know when it has the answer.
+func (d *departures) leaveNow(c *conn, reason string, patience time.Duration) {
+	if d.depart(c, reason, patience) && c.isHTTP2() {
+		d.goAway(c)
+	}
+}
+
+// depart notes that the client is being told, and reports whether it was not before.
+func (d *departures) depart(c *conn, reason string, patience time.Duration) bool {
+	if !c.depart(departTold) {
+		return false
+	}
+	f, now := &c.rare().leave, sinceStart()
+	f.told.Store(int64(now))
+	if patience > 0 {
+		f.cut.Store(int64(now + patience))
+	}
+	c.account.SetCloseReason(reason)
+	c.notify()
+	return true
+}
+
+// toldFor returns how long ago the client was told, and reports whether its patience is
+// over.
+func (c *conn) toldFor() (ago time.Duration, over bool) {
+	f := &c.seldom().leave
+	now, told, cut := sinceStart(), f.told.Load(), f.cut.Load()
+	if told == 0 {
+		return 0, false
+	}
+	return now - time.Duration(told), cut != 0 && now > time.Duration(cut)
+}
+
+// isHTTP2 reports whether the connection was recognised as HTTP/2, whoever serves it.
+func (c *conn) isHTTP2() bool {
+	p := c.verdict().Protocol
+	return p == protocols.HTTP2 || p == protocols.GRPC
+}
+
+// goAway tells the client of an HTTP/2 connection, and those of its WebSockets.
+func (d *departures) goAway(c *conn) {
+	d.webSockets.Leave(c)
+	c.GoAway()
+}
+
+// sayHTTP1 tells the client of any other connection: a WebSocket by 1001, the owner of a
+// hijacked or custom connection by its [DrainContext], and HTTP/1.1 by the next response
+// or by closing the connection if it is idle.
+func (d *departures) sayHTTP1(c *conn) {
+	if c.account.State() == pool.StateUpgraded {
+		d.webSockets.Leave(c)
+		return
+	}
+	d.closeIdle(c)
+}
+
+// closeIdle closes an HTTP/1.1 connection that is idle, and not fresh.
+func (d *departures) closeIdle(c *conn) {
+	if !c.isHTTP2() {
+		c.closeIdle(time.Duration(d.fresh.Load()))
+	}
+}
+
+// spread calls tell for each connection at a random moment of its own part of d, until all
+// were told or ctx ends; then it calls tell for the rest at once. The moments are random,
+// not their number: no moment is crowded by chance.
+func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn)) {
+	rand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] }) //nolint:gosec // A herd is spread, no secret is made.
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	started := time.Now()
+	for i, c := range conns {
+		at := time.Duration((float64(i) + rand.Float64()) / float64(len(conns)) * float64(d)) //nolint:gosec // As above.
+		if wait := at - time.Since(started); wait > 0 {
+			timer.Reset(wait)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+		}
+		tell(c)
+	}
+}
+
+// finalGoAway tells the client of an HTTP/2 connection its last stream.
+func (c *conn) finalGoAway() {
+	if c.depart(departFinal) {
+		c.FinalGoAway(http2.ErrCodeNo)
+	}
+}
+
+// end closes an HTTP/2 connection behind a GOAWAY, in the background: a client that reads
+// nothing takes a second.
+func (d *departures) end(c *conn, reason string) {
+	c.account.SetCloseReason(reason)
+	if !d.background.run(func() {
+		c.finalGoAway()
+		_ = c.Close()
+	}) {
+		_ = c.Close()
+	}
+}
+
+// floodGrace is how long a connection whose client has reset too many streams is kept for
+// those that it has not.
+const floodGrace = 2 * time.Second
+
+// flooded has a connection leave whose client was told to calm down, by a GOAWAY that
+// names its last stream. The sweep closes it when nothing is in flight, or after the grace.
+// It is rare, so that a search costs less than a way back for each connection.
+func (d *departures) flooded(pc *protocols.Conn) {
+	for _, c := range d.books.all(func(c *conn) bool { return &c.Conn == pc }) {
+		d.depart(c, reasonFlood, floodGrace)
+		c.depart(departFinal)
+	}
+}
+
+// clockStart is what connections count their own times from.
+var clockStart = time.Now()
+
+// sinceStart returns the time of the process's own clock; never 0.
+func sinceStart() time.Duration { return max(1, time.Since(clockStart)) }
+
+// setDue sets when the connection reaches its age; the zero time is never.
+func (c *conn) setDue(t time.Time) {
+	if !t.IsZero() {
+		c.due = max(1, t.Sub(clockStart))
+	}
+}
+
+// overAge returns for how long the connection has been too old, negative if it is not.
+func (c *conn) overAge() time.Duration {
+	if c.due == 0 {
+		return -1
+	}
+	return sinceStart() - c.due
+}

@@ -1,0 +1,168 @@
+package mux
+
+import (
+	"net/http"
+
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
+)
+
+// front is the root handler of every HTTP server here: whatever a connection was recognised
+// as, any of its requests is served as what it is.
+type front struct {
+	books            *books
+	departures       *departures
+	live             *reloader
+	backend          func() *backend // in use, for requests that came in some other way
+	handler          http.Handler
+	webSocketHandler http.Handler // of handshakes on every path; nil: they are requests like any other
+	livez, readyz    http.Handler // nil where the handler has these paths
+}
+
+// ServeHTTP implements [http.Handler].
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, ok := connOf(r.Context())
+	if ok {
+		if state := c.TLSState(); state != nil {
+			r.TLS = state
+		}
+	}
+	if r.ProtoMajor == 2 {
+		f.serveHTTP2(c, w, r)
+	} else {
+		f.serveHTTP1(c, w, r)
+	}
+}
+
+// isDone reports whether the connection is to be left after this request: it has reached
+// its age, or had all its requests but this one.
+func (c *conn) isDone(maxRequests uint64) bool {
+	return c != nil && !c.isTold() && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests || c.overAge() >= 0)
+}
+
+// doneReason returns why a connection is done.
+func (c *conn) doneReason() string {
+	if c.overAge() >= 0 {
+		return reasonAge
+	}
+	return reasonRequests
+}
+
+// backendOf returns the servers of a request's connection, which is nil for one that came in some other way.
+func (f *front) backendOf(c *conn) *backend {
+	if c == nil {
+		return f.backend()
+	}
+	return c.root.backend
+}
+
+func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
+	if c != nil {
+		running := &c.http2().running
+		running.Add(1)
+		defer running.Add(-1)
+	}
+	if h2 := &f.live.Load().HTTP2; c.isDone(h2.MaxRequests) {
+		f.departures.leaveNow(c, c.doneReason(), h2.MaxAgeGrace)
+	}
+	if c.isTold() && !c.isHTTP2() {
+		w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
+	}
+	if isGRPC(r) && c.allowed().grpc {
+		f.backendOf(c).grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
+		return
+	}
+	book, serve := &f.books.requests.http2, f.route
+	if websocket.IsExtendedConnect(r) {
+		book, serve = &f.books.requests.webSocket, f.serveExtendedConnect
+	}
+	if deny := c.denial(r); deny != nil {
+		serve = deny
+	}
+	rec := &recorder2{recorder: recorder{ResponseWriter: w}}
+	if c != nil && book.protocol == protocols.HTTP2 { // A WebSocket has its own pings.
+		rec.begin(&c.http2().exchanges, w, r)
+		defer rec.end(&c.http2().exchanges)
+	}
+	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
+}
+
+// serveExtendedConnect serves a WebSocket on a stream as the handshake of
+// HTTP/1.1 that it stands for. The connection stays where it is: other streams share it.
+func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
+	c, _ := connOf(r.Context())
+	if !f.backendOf(c).config.HTTP2.WebSocket {
+		websocket.RefuseExtendedConnect(w)
+		return
+	}
+	websocket.ServeStream(w, r, http.HandlerFunc(f.routeHandshake))
+}
+
+// routeHandshake leaves a WebSocket handshake to the handler for all of them, or to where it is mounted.
+func (f *front) routeHandshake(w http.ResponseWriter, r *http.Request) {
+	if f.webSocketHandler != nil {
+		f.webSocketHandler.ServeHTTP(w, r)
+		return
+	}
+	f.route(w, r)
+}
+
+func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
+	upgrades := len(r.Header["Upgrade"]) > 0 // Hardly any request does.
+	if h1 := &f.live.Load().HTTP1; !upgrades && c.isDone(h1.MaxRequests) {
+		f.departures.leaveNow(c, c.doneReason(), h1.MaxAgeGrace)
+	}
+	if c.isTold() {
+		w.Header().Set("Connection", "close")
+	}
+	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
+		f.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
+		return
+	}
+	if c != nil && r.ContentLength != 0 {
+		body := &c.rare().body
+		body.begin(r)
+		defer body.handled()
+	}
+	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
+	if deny := c.denial(r); deny != nil {
+		f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, deny)
+		return
+	}
+	if !upgrades || !websocket.IsUpgrade(r) {
+		f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.route)
+		return
+	}
+	f.serveHandshake(c, rec, r)
+}
+
+// mayUpgradeH2C reports whether a connection may go on in HTTP/2: never one with
+// TLS, where ALPN has chosen (RFC 7540 section 3.2), nor one that is told to leave.
+func (f *front) mayUpgradeH2C(c *conn) bool {
+	a := c.allowed()
+	return f.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !f.departures.draining.Load()
+}
+
+// h2cUpgraded moves a connection that has become HTTP/2 to its pool.
+func (f *front) h2cUpgraded(r *http.Request) {
+	if c, ok := connOf(r.Context()); ok {
+		f.books.conns.Move(&c.account, pool.Tag(protocols.HTTP2))
+		c.setDue(protocols.AgeLimit(c.account.Opened(), f.live.Load().HTTP2.MaxAge))
+	}
+}
+
+// route answers the health paths and leaves the rest to the embedder's handler.
+func (f *front) route(w http.ResponseWriter, r *http.Request) {
+	if f.livez != nil {
+		switch r.URL.Path {
+		case "/livez":
+			f.livez.ServeHTTP(w, r)
+			return
+		case "/readyz":
+			f.readyz.ServeHTTP(w, r)
+			return
+		}
+	}
+	f.handler.ServeHTTP(w, r)
+}

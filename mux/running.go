@@ -1,0 +1,60 @@
+package mux
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// running says what a server still does. Each context ends once, in this order at the
+// latest: accepting when nothing more is to be accepted, handing when custom listeners
+// have had their time to take connections, serving with the drain.
+type running struct {
+	accepting, handing, serving             context.Context //nolint:containedctx // They are the server's.
+	stopAccepting, stopHanding, stopServing context.CancelFunc
+	// cutting is set when every connection is to be closed.
+	cutting    atomic.Bool
+	background background
+}
+
+func newRunning() *running {
+	r := new(running)
+	r.accepting, r.stopAccepting = context.WithCancel(context.Background())
+	r.handing, r.stopHanding = context.WithCancel(context.Background())
+	r.serving, r.stopServing = context.WithCancel(context.Background())
+	return r
+}
+
+// isStopping reports whether nothing more is to be accepted.
+func (r *running) isStopping() bool { return r.accepting.Err() != nil }
+
+// background is a set of goroutines that the server waits for at its end.
+type background struct {
+	mu    sync.Mutex
+	ended bool // guarded by mu
+	wg    sync.WaitGroup
+}
+
+// run runs f in a goroutine. It reports false, and does not, once wait was called.
+func (b *background) run(f func()) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return false
+	}
+	b.wg.Go(f)
+	return true
+}
+
+// wait returns a channel that is closed when every goroutine has ended. None begins after the call.
+func (b *background) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	done := make(chan struct{})
+	go func() {
+		b.wg.Wait()
+		close(done)
+	}()
+	return done
+}

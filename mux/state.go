@@ -1,0 +1,89 @@
+package mux
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// stage is how far a connection has come. It only moves forward, one stage at a time, but
+// a connection may be closed at any stage.
+type stage uint32
+
+// The stages of a connection.
+const (
+	stageAccepted stage = iota // it is accounted for
+	stageOpen                  // its PROXY header and its TLS handshake are over
+	stageKnown                 // its verdict stands
+	stageServing               // it is in its pool, with its server
+	stageClosed                // its socket is closed
+)
+
+var stageNames = [...]string{"accepted", "open", "known", "serving", "closed"}
+
+// String returns the name of the stage.
+func (s stage) String() string { return stageNames[s] }
+
+// departure says whether the client was told to leave. It only moves forward.
+type departure uint32
+
+// The steps of a departure.
+const (
+	staying       departure = iota
+	departTold              // the client was told to leave, and requests under way go on
+	departFinal             // the client of an HTTP/2 connection was told its last stream
+	departureMask = 3
+)
+
+// life is the stage and the departure of a connection. The zero value is accepted and
+// staying. All methods may be called concurrently.
+type life struct{ bits atomic.Uint32 }
+
+// departureShift is where the departure stands in the bits, behind the stage.
+const departureShift = 3
+
+func splitLife(bits uint32) (stage, departure) {
+	return stage(bits & (1<<departureShift - 1)), departure(bits >> departureShift & departureMask)
+}
+
+func (l *life) stage() stage {
+	s, _ := splitLife(l.bits.Load())
+	return s
+}
+
+func (l *life) departure() departure {
+	_, d := splitLife(l.bits.Load())
+	return d
+}
+
+// advance moves the connection to the next stage, or closes it. It returns the stage
+// before, and reports whether the call has moved it: a closed connection stays closed,
+// because another goroutine may close a connection at any time. Any other transition is
+// an error, and changes nothing.
+func (l *life) advance(to stage) (from stage, moved bool, err error) {
+	for {
+		bits := l.bits.Load()
+		from, _ = splitLife(bits)
+		switch {
+		case from == stageClosed:
+			return from, false, nil
+		case to != stageClosed && to != from+1:
+			return from, false, fmt.Errorf("mux: a connection cannot go from %v to %v", from, to)
+		case l.bits.CompareAndSwap(bits, bits-uint32(from)+uint32(to)):
+			return from, true, nil
+		}
+	}
+}
+
+// depart moves the departure forward, and reports whether the call has moved it.
+func (l *life) depart(to departure) bool {
+	for {
+		bits := l.bits.Load()
+		s, from := splitLife(bits)
+		if to <= from {
+			return false
+		}
+		if l.bits.CompareAndSwap(bits, uint32(s)|uint32(to)<<departureShift) {
+			return true
+		}
+	}
+}

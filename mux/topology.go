@@ -1,0 +1,311 @@
+package mux
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/muxserve/muxserve/listeners"
+)
+
+// topology is what a server listens on and serves by: endpoints, the roots of their
+// sockets, the backends that the roots' connections go to, and custom protocols. All
+// methods may be called concurrently.
+type topology struct {
+	books      *books
+	running    *running
+	admission  *admission
+	departures *departures
+	live       *reloader
+	listen     func(context.Context, string) (net.Listener, error)
+	tlsConfig  *tls.Config // of listeners whose configuration has none; nil for plaintext
+	serving    func()      // called when endpoints are served
+
+	// backend is the servers that new connections go to; a reload replaces it.
+	backend atomic.Pointer[backend]
+
+	// mu guards what follows.
+	mu             sync.Mutex
+	started        bool // the servers are made
+	listens        bool // ListenAndServe was called
+	closing        bool // the drain has begun
+	custom         []*custom
+	endpoints      []*endpoint   // the configured ones, in the configuration's order
+	roots          []*root       // of all endpoints, those that are being replaced included
+	backends       []*backend    // all that are not closed, the last one being in use
+	backendsClosed bool          // backends that come are closed at once
+	changed        chan struct{} // closed when an endpoint has ended or was replaced
+}
+
+// isServing reports whether the server has begun to serve, and does not drain.
+func (t *topology) isServing() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.started && !t.closing
+}
+
+func (t *topology) isClosing() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closing
+}
+
+// close notes that the drain begins: nothing that comes is served any more.
+func (t *topology) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closing = true
+}
+
+// start has new connections go to b, the first backend.
+func (t *topology) start(b *backend) {
+	t.use(b)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.started = true
+}
+
+// beginListening notes that ListenAndServe is called. It reports whether Listen was called
+// before, and whether ListenAndServe was.
+func (t *topology) beginListening() (opened, twice bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	opened, twice = t.endpoints != nil, t.listens
+	t.listens = true
+	return opened, twice
+}
+
+// configured returns the endpoints of the configuration.
+func (t *topology) configured() []*endpoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.endpoints)
+}
+
+// brought returns the endpoints that callers of Serve have brought and that are served.
+func (t *topology) brought() []*endpoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var brought []*endpoint
+	for _, r := range t.roots {
+		if e := r.endpoint; e.brought && !e.isReplaced() && !slices.Contains(brought, e) {
+			brought = append(brought, e)
+		}
+	}
+	return brought
+}
+
+// addresses returns the addresses that are served.
+func (t *topology) addresses() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var addresses []string
+	for _, r := range t.roots {
+		if address := r.listener.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
+}
+
+// wanted returns the configured listeners, or none where the server serves only listeners
+// that callers of Serve have brought.
+func (t *topology) wanted(c *Config) []listeners.Config {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.endpoints == nil && !t.listens {
+		return nil
+	}
+	return c.Listeners
+}
+
+// listenOn opens every listener, or none: after a failure it closes those that it has
+// opened.
+func (t *topology) listenOn(configs []listeners.Config) error {
+	var opened []*endpoint
+	undo := func(err error) error {
+		_ = closeEndpoints(opened)
+		return err
+	}
+	for _, c := range configs {
+		e, err := t.open(c)
+		if err != nil {
+			return undo(err)
+		}
+		opened = append(opened, e)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closing:
+		return undo(ErrServerClosed)
+	case t.endpoints != nil:
+		return undo(errors.New("mux: Listen called twice"))
+	}
+	t.endpoints = opened
+	return nil
+}
+
+// open opens the sockets of a configured listener, and reads its certificates. Open bare
+// sockets of the same address may be passed in keep. They are used first, and stay open
+// after an error.
+func (t *topology) open(c listeners.Config, keep ...net.Listener) (*endpoint, error) {
+	e := &endpoint{config: c, optional: c.TLS.Optional, allow: allowOf(c.Protocols)}
+	var err error
+	if c.TLS.Enabled() {
+		if e.tls, err = listeners.NewTLS(c.TLS); err != nil {
+			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
+		}
+	}
+	if e.sockets, err = c.Open(context.Background(), t.listen, keep...); err != nil {
+		return nil, fmt.Errorf("mux: %w", err)
+	}
+	e.kept = len(keep)
+	return e, nil
+}
+
+// serve serves the endpoints by the backend in use. Where the server is closing, it closes
+// them and reports false.
+func (t *topology) serve(endpoints ...*endpoint) bool {
+	b := t.backend.Load()
+	var roots []*root
+	for _, e := range endpoints {
+		e.mu.Lock()
+		for i := range e.sockets {
+			e.roots = append(e.roots, t.newRoot(b, e, e.sockets[i]))
+		}
+		e.left = len(e.roots)
+		roots = append(roots, e.roots...)
+		e.mu.Unlock()
+	}
+	t.mu.Lock()
+	if t.closing {
+		t.mu.Unlock()
+		for _, e := range endpoints {
+			e.abandon()
+		}
+		t.announceChange()
+		return false
+	}
+	t.roots = append(t.roots, roots...)
+	t.mu.Unlock()
+	for _, r := range roots {
+		go t.serveRoot(r)
+	}
+	t.serving()
+	return true
+}
+
+// serveRoot serves a root until it ends, and notes that.
+func (t *topology) serveRoot(r *root) {
+	err := fmt.Errorf("mux: %s: %w", r.listener.Addr(), r.divide(t.customs(false), t.customs(true)))
+	close(r.done)
+	e := r.endpoint
+	if !t.isClosing() && !e.isReplaced() {
+		t.books.logger.Error("listener failed", keyLocalAddr, r.listener.Addr().String(), keyErr, err)
+	}
+	e.ended(err)
+	t.announceChange()
+}
+
+// announceChange wakes the callers of waitServed.
+func (t *topology) announceChange() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// waitServed waits until none of the endpoints is served any more, and returns why. It
+// reports true where that is because the server closes.
+func (t *topology) waitServed(which func() []*endpoint) (closing bool, err error) {
+	for {
+		t.mu.Lock()
+		changed, closing := t.changed, t.closing
+		t.mu.Unlock()
+		var err error
+		open := false
+		for _, e := range which() {
+			ended, eerr := e.end()
+			open = open || !ended
+			err = errors.Join(err, eerr)
+		}
+		if !open {
+			return closing || t.isClosing(), err
+		}
+		<-changed
+	}
+}
+
+// stop ends accepting: the listeners take in what the kernel has queued, and close. It
+// returns the roots that were serving.
+func (t *topology) stop() []*root {
+	t.running.stopAccepting()
+	t.mu.Lock()
+	roots, endpoints := slices.Clone(t.roots), t.endpoints
+	t.mu.Unlock()
+	if len(roots) == 0 {
+		_ = closeEndpoints(endpoints)
+	}
+	for _, r := range roots {
+		r.listener.Stop()
+	}
+	return roots
+}
+
+// use has new connections go to b. Where the backends were closed, b is closed as well.
+func (t *topology) use(b *backend) {
+	t.mu.Lock()
+	t.backends = append(t.backends, b)
+	closed := t.backendsClosed
+	t.mu.Unlock()
+	t.backend.Store(b)
+	if closed {
+		b.close()
+		return
+	}
+	t.running.background.run(func() { _ = b.refuser.Serve(b.refusals) })
+}
+
+// allBackends returns the backends that are not closed.
+func (t *topology) allBackends() []*backend {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.backends)
+}
+
+// closeBackends closes the protocols' servers at once.
+func (t *topology) closeBackends() {
+	t.mu.Lock()
+	t.backendsClosed = true
+	t.mu.Unlock()
+	for _, b := range t.allBackends() {
+		b.close()
+	}
+}
+
+// forget drops roots that have no connections any more, and the backends that only they
+// used.
+func (t *topology) forget(roots []*root) {
+	t.mu.Lock()
+	t.roots = slices.DeleteFunc(t.roots, func(r *root) bool { return slices.Contains(roots, r) })
+	isUsed := func(b *backend) bool {
+		return b == t.backend.Load() || slices.ContainsFunc(t.roots, func(r *root) bool { return r.backend == b })
+	}
+	var unused []*backend
+	for _, b := range t.backends {
+		if !isUsed(b) {
+			unused = append(unused, b)
+		}
+	}
+	t.backends = slices.DeleteFunc(t.backends, func(b *backend) bool { return slices.Contains(unused, b) })
+	t.mu.Unlock()
+	for _, b := range unused {
+		b.close()
+	}
+}

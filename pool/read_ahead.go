@@ -1,0 +1,149 @@
+package pool
+
+import (
+	"io"
+	"sync"
+)
+
+// readAheadSize is how much ReadAhead asks the system for at a time. It holds some
+// dozens of requests of an HTTP/2 client; a bigger buffer costs more to copy from than
+// it saves.
+const readAheadSize = 4 << 10
+
+// buffers is [google.golang.org/grpc/mem.BufferPool].
+type buffers = interface {
+	Get(length int) *[]byte
+	Put(*[]byte)
+}
+
+// A reader is what ReadAhead and ReadReady need. The reading goroutine owns it.
+type reader struct {
+	socketReader
+
+	ahead    *[]byte // What was read ahead; nil for nothing.
+	off, end int32   // What is unread of it.
+	filled   bool    // The last read of ReadAhead has filled its buffer.
+}
+
+// IsBare reports whether c wraps a bare TCP or Unix socket that can be read in other
+// ways than by its Read. Elsewhere ReadAhead and ReadReady do no more than Read.
+func (c *Conn) IsBare() bool { return hasSocketReader && c.status.Load()&lazyBit != 0 }
+
+// ReadAhead is Read for callers that read in small pieces, as net/http does with
+// HTTP/2: a read for each frame header, and another for its payload. It takes as much
+// as is there into a buffer and serves small reads from that. The buffer is taken when
+// there is something to read and given back when it is drained, so that an idle
+// connection holds none. It is not taken where the last read has not filled p, because
+// then there was no more.
+//
+// What was read ahead is read regardless of deadlines and Close, by Read, ReadReady and
+// WriteTo as well.
+func (c *Conn) ReadAhead(p []byte) (int, error) {
+	r := c.socketReader()
+	switch {
+	case r == nil || r.ahead != nil || len(p) == 0:
+		return c.Read(p)
+	case r.filled && len(p) < readAheadSize:
+		buf, n, err := c.receive(r, readAheadSize, readAheadBuffers)
+		if n == 0 {
+			return 0, err
+		}
+		r.ahead, r.off, r.end = buf, 0, int32(n)
+		n = r.take(p)
+		r.filled = n == len(p)
+		return n, nil
+	}
+	r.own = p
+	_, n, err := c.receive(r, len(p), &r.own)
+	r.own = nil
+	r.filled = n == len(p)
+	return n, err
+}
+
+// ReadReady waits until there is something to read, and reads up to size bytes into a
+// buffer that it then takes from pool. So an idle connection holds none. The caller
+// gives the buffer back; it is nil where n is 0. On a connection that is not bare the
+// buffer is taken first.
+func (c *Conn) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error) {
+	if r := c.socketReader(); r != nil && r.ahead == nil && size > 0 {
+		return c.receive(r, size, pool)
+	}
+	buf = pool.Get(size)
+	if n, err = c.Read(*buf); n == 0 {
+		pool.Put(buf)
+		return nil, 0, err
+	}
+	return buf, n, err
+}
+
+// socketReader returns c's reader, or nil where the connection is not bare.
+func (c *Conn) socketReader() *reader {
+	if c.reader == nil && c.IsBare() {
+		r := new(reader)
+		if !r.init(c.raw) {
+			return nil
+		}
+		c.beEager()
+		c.reader = r
+	}
+	return c.reader
+}
+
+// receive is ReadReady on a bare socket. It books what it has read, and how it failed.
+func (c *Conn) receive(r *reader, size int, pool buffers) (*[]byte, int, error) {
+	buf, n, err := r.receive(size, pool)
+	if n > 0 {
+		c.countReceived(uint64(n))
+		return buf, n, nil
+	}
+	if err = readError(c.raw, err); err != nil {
+		c.noteReadError(err)
+	}
+	return nil, 0, err
+}
+
+// writeBuffered writes what was read ahead to w.
+func (c *Conn) writeBuffered(w io.Writer) (int64, error) {
+	r := c.reader
+	if r == nil || r.ahead == nil {
+		return 0, nil
+	}
+	n, err := w.Write((*r.ahead)[r.off:r.end])
+	r.drop(n)
+	return int64(n), err
+}
+
+// take copies from what was read ahead.
+func (r *reader) take(p []byte) int {
+	n := copy(p, (*r.ahead)[r.off:r.end])
+	r.drop(n)
+	return n
+}
+
+// drop consumes n bytes, and gives the buffer back when it is drained.
+func (r *reader) drop(n int) {
+	if r.off += int32(n); r.off == r.end {
+		readAheadBuffers.Put(r.ahead)
+		r.ahead = nil
+	}
+}
+
+// readAheadBuffers is where ReadAhead takes its buffer.
+var readAheadBuffers = &bufferPool{sync.Pool{New: func() any {
+	b := make([]byte, readAheadSize)
+	return &b
+}}}
+
+// A bufferPool has buffers of readAheadSize.
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) Get(int) *[]byte { return p.pool.Get().(*[]byte) }
+
+func (p *bufferPool) Put(b *[]byte) { p.pool.Put(b) }
+
+// callerBuffer is the one buffer of the caller of ReadAhead.
+type callerBuffer []byte
+
+func (b *callerBuffer) Get(int) *[]byte { return (*[]byte)(b) }
+
+func (*callerBuffer) Put(*[]byte) {}

@@ -1,0 +1,133 @@
+package protocols
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+)
+
+const (
+	frameHeaderLen  = 9 // RFC 9113, section 4.1.
+	settingLen      = 6 // RFC 9113, section 6.5.1.
+	pingLen         = 8 // RFC 9113, section 6.7.
+	windowUpdateLen = 4 // RFC 9113, section 6.9.
+
+	// goAwayLen is the length of a GOAWAY's payload without debug data: the last
+	// stream and the error code (RFC 9113, section 6.8).
+	goAwayLen = 8
+	// debugLen is how much of a GOAWAY's debug data a frameWalk keeps. grpc-go says
+	// there why it leaves.
+	debugLen = 8
+
+	// maxStreamID is the largest stream ID (RFC 9113, section 5.1.1). A GOAWAY that
+	// names it refuses no stream (section 6.8).
+	maxStreamID = 1<<31 - 1
+)
+
+// A frameHeader is the fixed part of an HTTP/2 frame (RFC 9113, section 4.1).
+type frameHeader struct {
+	length int
+	typ    http2.FrameType
+	flags  http2.Flags
+	stream uint32
+}
+
+// parseFrameHeader parses the first frameHeaderLen bytes of b.
+func parseFrameHeader(b []byte) frameHeader {
+	_ = b[frameHeaderLen-1]
+	return frameHeader{
+		length: int(b[0])<<16 | int(b[1])<<8 | int(b[2]),
+		typ:    http2.FrameType(b[3]),
+		flags:  http2.Flags(b[4]),
+		stream: uint31(b[5:]), // The highest bit is reserved.
+	}
+}
+
+// isAck reports the ACK flag, which is the same bit for SETTINGS and PING.
+func (h frameHeader) isAck() bool { return h.flags.Has(http2.FlagSettingsAck) }
+
+// kept returns how much of the frame's payload a frameWalk keeps.
+func (h frameHeader) kept() int {
+	switch h.typ {
+	case http2.FramePing:
+		return min(h.length, pingLen)
+	case http2.FrameGoAway:
+		return min(h.length, goAwayLen+debugLen)
+	case http2.FrameWindowUpdate:
+		return min(h.length, windowUpdateLen)
+	default:
+		return 0
+	}
+}
+
+// uint31 reads a number whose highest bit is reserved.
+func uint31(b []byte) uint32 { return binary.BigEndian.Uint32(b) &^ (1 << 31) }
+
+// appendFrame appends a frame of stream 0.
+func appendFrame(b []byte, typ http2.FrameType, flags http2.Flags, payload []byte) []byte {
+	n := len(payload)
+	b = append(b, byte(n>>16), byte(n>>8), byte(n), byte(typ), byte(flags), 0, 0, 0, 0)
+	return append(b, payload...)
+}
+
+// appendGoAway appends a GOAWAY frame.
+func appendGoAway(b []byte, last uint32, code http2.ErrCode, debug string) []byte {
+	payload := binary.BigEndian.AppendUint32(make([]byte, 0, goAwayLen+len(debug)), last)
+	payload = binary.BigEndian.AppendUint32(payload, uint32(code))
+	return appendFrame(b, http2.FrameGoAway, 0, append(payload, debug...))
+}
+
+// goAwayFields returns the last stream and the error code of a GOAWAY's payload,
+// which has at least goAwayLen bytes.
+func goAwayFields(payload []byte) (last uint32, code http2.ErrCode) {
+	return uint31(payload), http2.ErrCode(binary.BigEndian.Uint32(payload[4:]))
+}
+
+// A frameWalk follows the frames of one direction of an HTTP/2 connection, however
+// the bytes are split. It keeps the current frame's head: the header, and the
+// beginning of the payload for the types that [frameHeader.kept] knows.
+type frameWalk struct {
+	head [frameHeaderLen + goAwayLen + debugLen]byte
+	have uint8  // How much of an incomplete head is there, else 0.
+	want uint8  // How long the head is, as far as is known.
+	left uint32 // How much of the payload is to come behind the head.
+}
+
+// atBoundary reports whether the next byte begins a frame.
+func (w *frameWalk) atBoundary() bool { return w.have == 0 && w.left == 0 }
+
+// advance takes in the beginning of p, which is not empty, and returns how much:
+// the rest of a payload, or a piece of a head. It reports whether the head is now
+// complete.
+func (w *frameWalk) advance(p []byte) (n int, complete bool) {
+	if w.left > 0 {
+		n = min(int(w.left), len(p))
+		w.left -= uint32(n)
+		return n, false
+	}
+	if w.have == 0 {
+		w.want = frameHeaderLen
+	}
+	for {
+		taken := copy(w.head[w.have:w.want], p[n:])
+		n += taken
+		if w.have += uint8(taken); w.have < w.want {
+			return n, false
+		}
+		h := w.frame()
+		kept := h.kept()
+		if w.want == frameHeaderLen && kept > 0 {
+			w.want += uint8(kept)
+			continue
+		}
+		w.left = uint32(h.length - kept)
+		w.have = 0
+		return n, true
+	}
+}
+
+// frame returns the header of the frame whose head was completed last.
+func (w *frameWalk) frame() frameHeader { return parseFrameHeader(w.head[:]) }
+
+// payload returns what was kept of that frame's payload.
+func (w *frameWalk) payload() []byte { return w.head[frameHeaderLen:w.want] }
