@@ -9,6 +9,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // admission takes connections into the books, gives each its place with its server, and
@@ -85,7 +86,7 @@ const (
 	refusedNoMatch
 )
 
-var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, protocols.FailureNoMatch}
+var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, sniff.FailureNoMatch}
 
 func (r refusal) String() string { return refusalReasons[r] }
 

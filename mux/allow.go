@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
@@ -75,7 +76,7 @@ func (a allow) transport(configured protocols.GRPCTransport) protocols.GRPCTrans
 }
 
 // refuses reports whether a connection is not served because of what it was recognised as.
-func (a allow) refuses(v protocols.Verdict) bool {
+func (a allow) refuses(v sniff.Verdict) bool {
 	one, two := a.versions()
 	switch v.Protocol {
 	case protocols.HTTP1, protocols.WebSocket:
@@ -127,7 +128,7 @@ func (c *conn) denial(r *http.Request) http.HandlerFunc {
 // deny counts the connection, once, and returns a handler that answers with status.
 func (c *conn) deny(status int, text string) http.HandlerFunc {
 	if c.rare().denied.CompareAndSwap(false, true) {
-		c.reject(protocols.FailureNoMatch)
+		c.reject(sniff.FailureNoMatch)
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if status == http.StatusUpgradeRequired {

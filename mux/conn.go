@@ -13,18 +13,19 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // conn is one accepted connection in all its layers, in one allocation. Bytes go through
 // the account to the socket. Where there is TLS, it stands between the account and the
 // recogniser:
 //
-//	server -> protocols.Conn -> [tls.Conn] -> account -> socket
+//	server -> sniff.Conn -> [tls.Conn] -> account -> socket
 //
 // It has no method ConnectionState: net/http would take it for a TLS connection that
 // speaks HTTP/1.1 only.
 type conn struct {
-	protocols.Conn
+	sniff.Conn
 
 	account pool.Conn
 	root    *root
@@ -50,7 +51,7 @@ type rarely struct {
 	state *tls.ConnectionState // of the handshake; see TLSState
 	// own is a verdict that the recogniser did not give: a custom protocol's, or that on
 	// a connection which failed before it was recognised.
-	own *protocols.Verdict
+	own *sniff.Verdict
 
 	byAddr atomic.Bool // grpcConns has the connection
 	denied atomic.Bool // a request was refused because of its protocol
@@ -133,13 +134,21 @@ func (c *conn) isBare() bool {
 	}
 }
 
-// remoteAddr returns the peer's address for people, empty before it is known. Unlike
-// RemoteAddr it never waits.
-func (c *conn) remoteAddr() string {
+// knownAddr returns the peer's address, nil before it is known. Unlike RemoteAddr it never
+// waits for a PROXY header.
+func (c *conn) knownAddr() net.Addr {
 	if c.seldom().remote.Load() == nil && !c.isBare() {
-		return ""
+		return nil
 	}
-	return c.RemoteAddr().String()
+	return c.RemoteAddr()
+}
+
+// remoteAddr is knownAddr for people.
+func (c *conn) remoteAddr() string {
+	if addr := c.knownAddr(); addr != nil {
+		return addr.String()
+	}
+	return ""
 }
 
 // identify takes note of the peer's address where the socket is not bare: its listener may
@@ -204,7 +213,7 @@ func (c *conn) Close() error {
 func (c *conn) noteWhy() {
 	if c.stage() < stageServing {
 		switch c.verdict().Failure {
-		case protocols.FailureTimeout:
+		case sniff.FailureTimeout:
 			c.account.SetCloseReason(reasonSniff)
 		case failureTLS:
 			c.account.SetCloseReason(reasonTLS)
@@ -234,11 +243,11 @@ func (c *conn) noteWhy() {
 func (c *conn) settle() {
 	switch v := c.verdict(); {
 	case c.account.CloseReason() == reasonDrain:
-		c.reject(protocols.FailureDraining)
+		c.reject(failureDraining)
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
 	case v.Protocol == protocols.TLS && v.Reason != customReason: // A custom protocol may be called "tls".
-		c.reject(protocols.FailureNoMatch)
+		c.reject(sniff.FailureNoMatch)
 	}
 	c.logVerdict()
 	c.root.unsettled.Done()
@@ -274,7 +283,7 @@ func (c *conn) classify() protocols.Protocol {
 }
 
 // verdict returns what the connection was recognised as, and the zero Verdict before.
-func (c *conn) verdict() protocols.Verdict {
+func (c *conn) verdict() sniff.Verdict {
 	if own := c.seldom().own; own != nil {
 		return *own
 	}
@@ -283,7 +292,7 @@ func (c *conn) verdict() protocols.Verdict {
 
 // decide records a verdict that the recogniser did not give. A custom matcher may have the
 // last word on a connection that nothing else matched.
-func (c *conn) decide(v protocols.Verdict) {
+func (c *conn) decide(v sniff.Verdict) {
 	c.rare().own = &v
 	if c.stage() == stageOpen {
 		c.advance(stageKnown)
@@ -307,7 +316,7 @@ func (c *conn) prepare() bool {
 
 // open reads the PROXY header and makes the TLS handshake. It returns the verdict on a
 // connection for which that failed.
-func (c *conn) open() (failure protocols.Verdict, ok bool) {
+func (c *conn) open() (failure sniff.Verdict, ok bool) {
 	if !c.isBare() {
 		if err := c.identify(); err != nil {
 			return headerVerdict(err), false
@@ -317,7 +326,7 @@ func (c *conn) open() (failure protocols.Verdict, ok bool) {
 	if c.root.tlsConfig != nil || c.seldom().tls != nil {
 		return c.startTLS()
 	}
-	return protocols.Verdict{}, true
+	return sniff.Verdict{}, true
 }
 
 // recognise asks the first bytes. Where they ask for TLS, which this listener does not

@@ -9,19 +9,22 @@ import (
 	"strings"
 	"time"
 
-	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // tlsHandshakeTimeout bounds a TLS handshake.
 const tlsHandshakeTimeout = 10 * time.Second
 
-// failureTLS is the reason under which a failed handshake is counted.
-const failureTLS = "tls_handshake"
+// The reasons under which failures are counted that are not the recogniser's.
+const (
+	failureTLS      = "tls_handshake"
+	failureDraining = "draining" // Cut by a drain.
+)
 
 // startTLS brings the connection through its TLS handshake, when the listener
 // is for TLS alone or the peer's first byte asks for it. It returns the verdict of
 // a connection for which that failed.
-func (c *conn) startTLS() (protocols.Verdict, bool) {
+func (c *conn) startTLS() (sniff.Verdict, bool) {
 	var below net.Conn = &c.account
 	if c.root.tlsOptional {
 		first, v := c.firstBytes()
@@ -31,7 +34,7 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 		read := make([]byte, c.root.sniffs.Load().normal.MaxBytes)
 		n, err := c.Read(read) // From the peek buffer, which it empties.
 		if err != nil {
-			return protocols.Verdict{Failure: failureTLS, Reason: err.Error()}, false
+			return sniff.Verdict{Failure: failureTLS, Reason: err.Error()}, false
 		}
 		below = &replayConn{Conn: &c.account, rest: read[:n]}
 	}
@@ -44,7 +47,7 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), tlsHandshakeTimeout)
 	defer cancel()
 	if err := layer.tls.HandshakeContext(ctx); err != nil {
-		return protocols.Verdict{
+		return sniff.Verdict{
 			Reason:   c.explainTLS(err),
 			Failure:  c.tlsFailure(err),
 			Bytes:    int(c.account.Received()),
@@ -58,7 +61,7 @@ func (c *conn) startTLS() (protocols.Verdict, bool) {
 		c.Init(layer.tls)
 		c.SetPeek(&c.root.sniffs.Load().normal)
 	}
-	return protocols.Verdict{}, true
+	return sniff.Verdict{}, true
 }
 
 // replayConn gives back what was read to find out that the peer asks for TLS.
@@ -80,7 +83,7 @@ func (c *replayConn) Read(p []byte) (int, error) {
 // tlsFailure tells a probe that said nothing from a handshake that failed.
 func (c *conn) tlsFailure(err error) string {
 	if c.account.Received() == 0 && (c.root.tlsConfig != nil || errors.Is(err, io.EOF)) {
-		return protocols.FailureSilent
+		return sniff.FailureSilent
 	}
 	return failureTLS
 }
@@ -89,10 +92,10 @@ func (c *conn) tlsFailure(err error) string {
 const recordTypeHandshake = 22
 
 // firstBytes looks at the first byte. A verdict with a failure means that there was none.
-func (c *conn) firstBytes() (first [1]byte, v protocols.Verdict) {
+func (c *conn) firstBytes() (first [1]byte, v sniff.Verdict) {
 	started := time.Now()
 	if _, err := io.ReadFull(c.PeekReader(), first[:]); err != nil {
-		v = protocols.Verdict{Failure: protocols.FailureSilent, Reason: "nothing was sent", Duration: time.Since(started)}
+		v = sniff.Verdict{Failure: sniff.FailureSilent, Reason: "nothing was sent", Duration: time.Since(started)}
 	}
 	return first, v
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/muxserve/muxserve/mux/internal/sub"
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // A Matcher reports whether a connection is of its kind, by what it reads of the
@@ -43,7 +44,7 @@ const customBacklog = 128
 // before an answer makes that client wait for the limit.
 //
 // The caller serves the listener's connections and closes them. They count in a pool
-// called name, [FromConn] describes them, and their [DrainContextOf] ends when they are
+// called name, [ConnOf] describes them, and [Conn.Draining] ends when they are
 // to leave. Accept returns an error that wraps net.ErrClosed once the server has stopped
 // accepting and the queue is empty. Closing the listener closes nothing else. Match
 // panics for the name of a built-in pool, and once the server serves.
@@ -150,7 +151,7 @@ func (cu *custom) match(w io.Writer, _ io.Reader) bool {
 	if !ok || !cu.mayHave(c) || !slices.ContainsFunc(cu.matchers, c.matches) {
 		return false
 	}
-	c.decide(protocols.Verdict{Protocol: protocols.Protocol(cu.name), Reason: customReason, Bytes: c.Verdict().Bytes})
+	c.decide(sniff.Verdict{Protocol: protocols.Protocol(cu.name), Reason: customReason, Bytes: c.Verdict().Bytes})
 	return true
 }
 
@@ -160,7 +161,7 @@ func (cu *custom) mayHave(c *conn) bool {
 		return c.prepare()
 	}
 	failure := c.verdict().Failure
-	return failure == protocols.FailureNoMatch || failure == protocols.FailureTooLarge ||
+	return failure == sniff.FailureNoMatch || failure == sniff.FailureTooLarge ||
 		c.verdict().Protocol == protocols.TLS
 }
 
@@ -202,7 +203,7 @@ func ClientHelloSNI(patterns ...string) Matcher {
 		if b, ok := r.(*firstBytes); ok && b.tls != nil {
 			return false
 		}
-		name, err := protocols.ReadServerName(r)
+		name, err := sniff.ReadServerName(r)
 		return err == nil && matchesName(patterns, name)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
@@ -127,7 +128,7 @@ func (d *departures) goAway(c *conn) {
 }
 
 // sayHTTP1 tells the client of any other connection: a WebSocket by 1001, the owner of a
-// hijacked or custom connection by its [DrainContext], and HTTP/1.1 by the next response
+// hijacked or custom connection by [Conn.Draining], and HTTP/1.1 by the next response
 // or by closing the connection if it is idle.
 func (d *departures) sayHTTP1(c *conn) {
 	if c.account.State() == pool.StateUpgraded {
@@ -191,7 +192,7 @@ const floodGrace = 2 * time.Second
 // flooded has a connection leave whose client was told to calm down, by a GOAWAY that
 // names its last stream. The sweep closes it when nothing is in flight, or after the grace.
 // It is rare, so that a search costs less than a way back for each connection.
-func (d *departures) flooded(pc *protocols.Conn) {
+func (d *departures) flooded(pc *sniff.Conn) {
 	for _, c := range d.books.all(func(c *conn) bool { return &c.Conn == pc }) {
 		d.depart(c, reasonFlood, floodGrace)
 		c.depart(departFinal)

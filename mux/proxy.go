@@ -5,7 +5,7 @@ import (
 	"net"
 
 	"github.com/muxserve/muxserve/listeners"
-	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // failureProxyHeader is the reason under which a connection is counted whose PROXY header is
@@ -28,10 +28,10 @@ func headerError(raw net.Conn) error {
 }
 
 // headerVerdict is the verdict on a connection with a bad header. One that said nothing is a probe.
-func headerVerdict(err error) protocols.Verdict {
-	v := protocols.Verdict{Failure: failureProxyHeader, Reason: err.Error()}
+func headerVerdict(err error) sniff.Verdict {
+	v := sniff.Verdict{Failure: failureProxyHeader, Reason: err.Error()}
 	if errors.Is(err, listeners.ErrProxySilent) {
-		v.Failure = protocols.FailureSilent
+		v.Failure = sniff.FailureSilent
 	}
 	return v
 }

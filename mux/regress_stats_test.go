@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -134,7 +133,7 @@ func TestTimersAreObservable(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		eventually(t, "closed", func() bool { return s.active("http2") == 0 })
-		if events.count(pool.EventTimeout, protocols.HTTP2, "idle_timeout") != 1 {
+		if events.count(mux.EventTimeout, protocols.HTTP2, "idle_timeout") != 1 {
 			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 		}
 	})
@@ -146,7 +145,7 @@ func TestTimersAreObservable(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
-		if events.count(pool.EventTimeout, protocols.GRPC, "idle_timeout") != 1 {
+		if events.count(mux.EventTimeout, protocols.GRPC, "idle_timeout") != 1 {
 			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 		}
 	})
@@ -180,7 +179,7 @@ func TestTimersAreObservable(t *testing.T) {
 			}
 			eventually(t, "open", func() bool { return s.active(string(p)) == 1 })
 			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
-			if events.count(pool.EventTimeout, p, "ping_timeout") != 1 {
+			if events.count(mux.EventTimeout, p, "ping_timeout") != 1 {
 				t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
 			}
 		})

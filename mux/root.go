@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/listeners"
-	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // root is one listening socket and the cmux that divides what it accepts. To cmux it is
@@ -39,7 +39,7 @@ type root struct {
 
 // sniffs is how connections are recognised. The refused ones are those that a limit keeps out: nothing is written
 // to one that does not say at once what it wants, so that to its client the attempt to connect has failed.
-type sniffs struct{ normal, refused protocols.SniffConfig }
+type sniffs struct{ normal, refused sniff.Config }
 
 // refusalPatience is how long a client that is kept out has to show its first request, so that it can be answered.
 const refusalPatience = 200 * time.Millisecond
@@ -65,7 +65,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 
 // configure puts the limits of c in force for the connections that come.
 func (r *root) configure(c *Config) {
-	normal := protocols.SniffConfig{
+	normal := sniff.Config{
 		Timeout:            c.Sniff.Timeout,
 		MaxBytes:           c.Sniff.MaxBytes,
 		UndecidedTimeout:   r.backend.config.HTTP2.IdleTimeout,
@@ -108,7 +108,7 @@ func (r *root) admit(raw net.Conn) *conn {
 		c.rare().tls = socket
 	}
 	if cutting := r.running.cutting.Load(); cutting || c.refused != notRefused && r.admission.tooManyRefusals() {
-		c.decide(protocols.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
+		c.decide(sniff.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
 		if cutting {
 			c.account.SetCloseReason(reasonDrain)
 		}

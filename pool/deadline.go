@@ -9,28 +9,30 @@ import (
 	"time"
 )
 
-// A server of HTTP/1.1 moves a connection's read deadline five times for each request, and most of these
-// moves are to later: another timer is started, and the last one stopped, to no end. On a bare socket a deadline
-// is therefore noted, and given to the socket only where it would be missed otherwise: when it is earlier than
-// the one that the socket has, and somebody reads. A read that the socket's deadline ends too early gives the socket
-// the one that is wanted now, and goes on. So a socket's deadline is never later than the wanted one while
-// somebody reads, and earlier at most once for each time that it runs out.
+// net/http moves the read deadline of an HTTP/1.1 connection five times for each
+// request, mostly to later, and each move costs a timer. So on a bare socket a deadline
+// is noted, and the socket gets it only if a Read is waiting or begins and the socket's
+// own is later. A Read that the socket's deadline ends too early gives the socket the
+// noted one, and goes on.
 //
-// Who reads past [Conn.Read] has no such second try: before that the connection becomes eager for good.
+// Reads past [Conn.Read] cannot go on like that. Before the first of them the connection
+// becomes eager for good: the socket gets each deadline at once.
 
-// The deadlines that are no time. Others are nanoseconds since the Set began, of which all are above 0.
+// The deadlines that are no time. Others are nanoseconds since the Set began, above 0.
 const (
 	noDeadline   = 0
-	pastDeadline = -1 // It had run out before the Set began, which is how reads are woken.
+	pastDeadline = -1 // It had run out before the Set began. Servers wake reads so.
 )
 
-// errReadDeadline is what a socket's Read returns behind its deadline, but for network and addresses.
+// errReadDeadline is the error of a Read whose deadline had run out before it began. A
+// socket's own has network and addresses as well.
 var errReadDeadline error = &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 
-// armLocks is how many locks the connections of a Set share for giving deadlines to their sockets.
+// armLocks is how many locks the connections of a Set share; see armLock.
 const armLocks = 64
 
-// armLock returns the lock for that. It guards the calls of the socket's SetReadDeadline, and Conn.armed.
+// armLock returns the lock that guards the socket's SetReadDeadline and the writing of
+// Conn.armed.
 func (c *Conn) armLock() *sync.Mutex { return &c.account.Load().set.armLocks[c.id%armLocks] }
 
 // deadline converts a time. One that is centuries ahead is none.
@@ -48,7 +50,8 @@ func (c *Conn) deadline(t time.Time) int64 {
 	return int64(since)
 }
 
-// since returns the time from when the Set began to t, negative for one before, and at most [math.MaxInt64].
+// since returns the time from the Set's beginning to t: negative for an earlier one, and
+// at most [math.MaxInt64].
 func (a *account) since(t time.Time) time.Duration {
 	switch {
 	case t.Unix() <= longAgo: // No clock need be asked.
@@ -63,10 +66,11 @@ func (a *account) since(t time.Time) time.Duration {
 	}
 }
 
-// longAgo is a Unix time which has passed on every clock. Those who wake a read set the first second.
+// longAgo is a Unix time that has passed on every clock. net/http wakes a read by the
+// first second.
 const longAgo = 1000
 
-// isWall reports whether t has no monotonic reading, so that it is a time by the wall clock, as that stands when it is asked.
+// isWall reports whether t has no monotonic reading.
 func isWall(t time.Time) bool { return t == t.Round(0) }
 
 // deadlineTime converts it back.
@@ -98,7 +102,8 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 	return err
 }
 
-// hasPassed reports whether a deadline has run out. The clock is asked only where the Set's own does not tell.
+// hasPassed reports whether a deadline has run out. It asks the system's clock only if
+// the Set's coarse one does not tell.
 func (c *Conn) hasPassed(want int64) bool {
 	a := c.account.Load()
 	switch {
@@ -133,8 +138,8 @@ func (c *Conn) arm() error {
 	return c.rearm()
 }
 
-// rearm gives the socket the deadline that is wanted. Who wants another one meanwhile may find in armed that
-// there is nothing to do, so it looks again in the end.
+// rearm gives the socket the deadline that is wanted. A concurrent setReadDeadline may
+// have found in armed that there is nothing to do, so rearm looks again in the end.
 func (c *Conn) rearm() error {
 	lock := c.armLock()
 	lock.Lock()
@@ -148,13 +153,13 @@ func (c *Conn) rearm() error {
 	}
 }
 
-// beEager has the socket have the wanted deadline at all times from now on.
+// beEager has the socket get each deadline at once from now on.
 func (c *Conn) beEager() {
 	if status := c.status.Load(); status&lazyBit == 0 || status&eagerBit != 0 {
 		return
 	}
 	c.status.Or(eagerBit)
-	_ = c.rearm() // What fails is closed.
+	_ = c.rearm() // It fails only on a closed connection.
 	c.status.Or(directBit)
 }
 
@@ -168,7 +173,7 @@ func (c *Conn) read(p []byte) (n int, err error) {
 			break
 		}
 		if c.isLate(want) {
-			_ = c.rearm() // What fails is closed, and so says Read.
+			_ = c.rearm() // It fails only on a closed connection, as Read will.
 		}
 		if n, err = c.raw.Read(p); err == nil || n > 0 || !c.isEarly(err) {
 			break
@@ -178,8 +183,8 @@ func (c *Conn) read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// isEarly reports whether an error is that of a deadline which is not the wanted one any more. The
-// socket has the wanted one then.
+// isEarly reports whether err is the timeout of a deadline that is not the wanted one any
+// more. If so, it has given the socket the wanted one.
 func (c *Conn) isEarly(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false

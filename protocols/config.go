@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
 // SniffLimits bounds what a connection may cost before its protocol is known.
@@ -151,24 +153,21 @@ const (
 	defaultMaxConnections = 1000
 	// defaultHeaderBytes is for HTTP/1.1 heads and for HTTP/2 and gRPC header lists alike.
 	defaultHeaderBytes = 32 << 10
-	// defaultStreamWindow is HTTP/2's own initial value (RFC 9113 section 6.9.2).
-	// grpc-go estimates a better one for each connection as long as it is left there.
-	defaultStreamWindow = 65535
+	// defaultStreamWindow is HTTP/2's own.
+	defaultStreamWindow = h2.DefaultWindow
 	// minWindow and maxWindow are the bounds that the servers take for a window.
 	minWindow = 65535
-	// maxFrameSize is HTTP/2's initial SETTINGS_MAX_FRAME_SIZE and the only value that grpc-go takes;
-	// largestFrameSize is the largest there can be (RFC 9113 section 6.5.2).
-	maxFrameSize     = 16384
+	// largestFrameSize is the largest SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
 	largestFrameSize = 1<<24 - 1
 	// GRPCFrameBytes is the most that HTTP2Config.MaxFrameBytes can be where grpc-go serves connections itself.
-	GRPCFrameBytes uint32 = maxFrameSize
+	GRPCFrameBytes uint32 = h2.MaxFrameSize
 	// defaultMaxAgeGrace is what a stream or request gets when its connection has reached its age.
 	defaultMaxAgeGrace = 30 * time.Second
 )
 
 // DefaultSniffLimits returns 3 s and 16 KiB.
 func DefaultSniffLimits() SniffLimits {
-	return SniffLimits{Timeout: DefaultSniffTimeout, MaxBytes: DefaultSniffMaxBytes}
+	return SniffLimits{Timeout: 3 * time.Second, MaxBytes: 16 << 10}
 }
 
 // DefaultProgressConfig returns 240 bytes a second after 5 s, as Kestrel has it, and 60 s.
@@ -198,7 +197,7 @@ func DefaultHTTP2Config() HTTP2Config {
 		ConnectionWindow:   1 << 20,
 		IdleTimeout:        120 * time.Second,
 		MaxAgeGrace:        defaultMaxAgeGrace,
-		MaxFrameBytes:      maxFrameSize,
+		MaxFrameBytes:      h2.MaxFrameSize,
 		MaxResetsPerMinute: 400,
 		PingInterval:       60 * time.Second,
 		PingTimeout:        20 * time.Second,
@@ -265,7 +264,7 @@ func (c HTTP2Config) Validate() error {
 		notNegative("http2.idle_timeout", c.IdleTimeout),
 		notNegative("http2.max_age", c.MaxAge),
 		notNegative("http2.max_age_grace", c.MaxAgeGrace),
-		check(c.MaxFrameBytes >= maxFrameSize && c.MaxFrameBytes <= largestFrameSize, "http2.max_frame_bytes", c.MaxFrameBytes, "from 16384 to 16777215"),
+		check(c.MaxFrameBytes >= h2.MaxFrameSize && c.MaxFrameBytes <= largestFrameSize, "http2.max_frame_bytes", c.MaxFrameBytes, "from 16384 to 16777215"),
 		check(c.MaxResetsPerMinute >= 0, "http2.max_resets_per_minute", c.MaxResetsPerMinute, "not negative"),
 		notNegative("http2.ping_interval", c.PingInterval),
 		check(c.PingTimeout > 0 || c.PingInterval == 0, "http2.ping_timeout", c.PingTimeout, "positive where ping_interval is"),

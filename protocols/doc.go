@@ -1,13 +1,11 @@
-// Package protocols recognises what a connection speaks and serves it.
+// Package protocols serves HTTP/1.1, HTTP/2 and gRPC, and configures what does.
 //
-// The recognising half is [Conn] and [Classify]. Conn
-// wraps an accepted connection, reads its first bytes once into a peek buffer,
-// and gives a [Verdict]; every byte it read is read again by the server that
-// follows. Classify is the same decision as a pure function over a prefix.
+// The servers are net/http's and grpc-go's with the limits of this package's
+// configuration. [ServeHTTP2] serves recognised connections at less memory,
+// [ServerSettings] asks a server for its SETTINGS, [H2CUpgrades] serves "Upgrade: h2c",
+// and [RefuseHTTP1] and [NewRefusingHTTP2Server] refuse connections in the client's
+// protocol.
 //
-// A gRPC or HTTP/2 client may wait for the server's SETTINGS before it sends
-// the headers that decide where it belongs. [Conn.Sniff] then plays the
-// server's half of the handshake, and takes the frames that it sent for the
-// server back out of what the server writes, so that the client sees exactly
-// what one server would have sent.
+// The package sniff recognises what a connection speaks, and the package websocket
+// serves WebSockets.
 package protocols

@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
 	"syscall"
 	"testing"
@@ -9,20 +10,23 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/mem"
 )
 
 // A stateConn has had this TLS handshake.
 type stateConn struct {
-	*Conn
+	*net.TCPConn
 	state *tls.ConnectionState
 }
+
+func (stateConn) ReadOnReady(int, mem.BufferPool) (*[]byte, int, error) { return nil, 0, io.EOF }
 
 func (c stateConn) TLSState() *tls.ConnectionState { return c.state }
 
 // TestHandshaken: grpc-go learns of a connection what its own credentials would say, and the way back to it.
 func TestHandshaken(t *testing.T) {
 	_, socket := tcpPair(t)
-	plain := stateConn{newConn(socket), nil}
+	plain := stateConn{socket, nil}
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
 	_, theirs, err := creds.TransportCredentials.ServerHandshake(plain)
 	if err != nil {
@@ -48,7 +52,7 @@ func TestHandshaken(t *testing.T) {
 		t.Error("grpc-go cannot read when there is something to read")
 	}
 
-	conn, info, err = creds.ServerHandshake(stateConn{plain.Conn, &tls.ConnectionState{ServerName: "example.org"}})
+	conn, info, err = creds.ServerHandshake(stateConn{plain.TCPConn, &tls.ConnectionState{ServerName: "example.org"}})
 	if ti, ok := info.(credentials.TLSInfo); err != nil || !ok || ti.State.ServerName != "example.org" {
 		t.Errorf("with TLS: %T, AuthInfo %#v, %v", conn, info, err)
 	}
@@ -64,7 +68,7 @@ func TestChannelzSeesSockets(t *testing.T) {
 			srv.RegisterService(&grpc.ServiceDesc{ServiceName: channelzService}, nil)
 		}
 		creds.sockets = showsSockets(srv)
-		conn, _, err := creds.ServerHandshake(stateConn{newConn(socket), nil})
+		conn, _, err := creds.ServerHandshake(stateConn{socket, nil})
 		if _, sees := conn.(syscall.Conn); err != nil || sees != registered {
 			t.Errorf("channelz %t: grpc-go sees the socket: %t, %v", registered, sees, err)
 		}

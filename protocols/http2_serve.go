@@ -12,30 +12,31 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// nextProtoUnencrypted is the key under which net/http keeps what serves HTTP/2 on a connection without TLS. As with
-// golang.org/x/net/http2, which uses it as well, that is called when the client's preface has been read.
+// nextProtoUnencrypted is the key under which net/http keeps the function that serves
+// HTTP/2 on a connection without TLS. golang.org/x/net/http2 uses it as well. The function
+// is called when the client's preface has been read.
 const nextProtoUnencrypted = "unencrypted_http2"
 
-// ServeHTTP2 has srv, a server of [NewHTTP2Server], serve the connections of l, which were recognised as HTTP2 or GRPC. It is
-// srv.Serve but for what that keeps of a connection until it ends: the 8 KB of buffers and the context that an
-// HTTP/1.1 connection would have needed. It follows that [http.Server.Shutdown] tells the connections to
-// leave and does not wait for them, and that [http.Server.Close] leaves them open.
+// ServeHTTP2 has srv, a server of [NewHTTP2Server], serve the connections of l, which were
+// recognised as HTTP2 or GRPC. It does what srv.Serve does, but spares each connection the
+// 8 KB of buffers and the context that HTTP/1.1 needs. So [http.Server.Shutdown] tells the
+// connections to leave and does not wait for them, and [http.Server.Close] leaves them open.
 //
-// Where net/http has no such way to hand a connection to HTTP/2, it is srv.Serve.
+// If net/http has no such way to hand a connection to HTTP/2, ServeHTTP2 is srv.Serve.
 func ServeHTTP2(srv *http.Server, l net.Listener) error {
 	return srv.Serve(&prefacedListener{Listener: l, server: srv})
 }
 
-// A prefacedListener serves the connections that it accepts. Its server's accept loop is left with the errors.
+// A prefacedListener serves the connections that it accepts. Its Accept returns errors only.
 type prefacedListener struct {
 	net.Listener
 	server *http.Server
 }
 
-// A handOver is how net/http gives a connection away that speaks another protocol.
+// A handOver is net/http's function for a connection that speaks another protocol.
 type handOver func(*http.Server, *tls.Conn, http.Handler)
 
-// Accept implements [net.Listener]. It is called by the server, which has found its protocols by then.
+// Accept implements [net.Listener]. The server calls it after it has set up its protocols.
 func (l *prefacedListener) Accept() (net.Conn, error) {
 	serve, ok := l.server.TLSNextProto[nextProtoUnencrypted]
 	for {
@@ -83,9 +84,9 @@ func readPreface(r io.Reader) error {
 	return nil
 }
 
-// unencrypted brings a connection past a parameter that is a *tls.Conn: what takes it there looks for this method.
+// unencrypted passes a connection without TLS as a *tls.Conn. net/http looks for its method.
 type unencrypted struct {
-	net.Conn // Nil: nothing else is asked of it.
+	net.Conn // Nil: no other method is called.
 	conn     net.Conn
 }
 
@@ -101,19 +102,22 @@ func (l *prefacedListener) handler(conn net.Conn) http.Handler {
 	return &connHandler{ctx, l.server.Handler}
 }
 
-// A connHandler is a connection's handler and, where HTTP/2 looks for it, the context of its requests.
+// A connHandler is a connection's handler. The HTTP/2 server takes its requests' context
+// from BaseContext.
 type connHandler struct {
 	ctx     context.Context //nolint:containedctx // It is the connection's, for BaseContext.
 	handler http.Handler
 }
 
-// BaseContext returns the context that those of the connection's requests come from. HTTP/2 adds the server and the local address.
+// BaseContext returns the parent of the contexts of the connection's requests. The HTTP/2
+// server adds itself and the local address.
 func (h *connHandler) BaseContext() context.Context { return h.ctx }
 
-// maxOptionsBody is how much of the body of "OPTIONS *" is read, as in net/http. No use is defined for it (RFC 9110, section 9.3.7).
+// maxOptionsBody is how much of the body of "OPTIONS *" is read, as in net/http. It has
+// no defined use (RFC 9110, section 9.3.7).
 const maxOptionsBody = 4 << 10
 
-// ServeHTTP implements [http.Handler]. Like net/http it answers "OPTIONS *", which asks for no resource.
+// ServeHTTP implements [http.Handler]. Like net/http it answers "OPTIONS *" itself.
 func (h *connHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodOptions || r.RequestURI != "*" {
 		h.handler.ServeHTTP(w, r)

@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
 // A stateLog is what a server's ConnState is told, of all connections.
@@ -188,7 +190,7 @@ func TestServerSettingsOfferWebSockets(t *testing.T) {
 		{"\x00\x05\x00\x00\x40\x00\x00\x08\x00\x00\x00\x01", true},
 		{"\x00\x08\x00\x00", false},
 	} {
-		frame := append(make([]byte, frameHeaderLen), test.payload...)
+		frame := append(make([]byte, h2.HeaderLen), test.payload...)
 		if got := announcesExtendedConnect(frame); got != test.want {
 			t.Errorf("%q: %v, want %v", test.payload, got, test.want)
 		}

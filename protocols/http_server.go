@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
 // HTTPHooks is what an HTTP server here is built around: live code, as opposed
@@ -112,8 +114,8 @@ const settingEnableConnectProtocol = 0x8
 
 // announcesExtendedConnect reports whether a SETTINGS frame lets the client open streams by extended CONNECT.
 func announcesExtendedConnect(frame []byte) bool {
-	payload := frame[min(frameHeaderLen, len(frame)):]
-	for ; len(payload) >= settingLen; payload = payload[settingLen:] {
+	payload := frame[min(h2.HeaderLen, len(frame)):]
+	for ; len(payload) >= h2.SettingLen; payload = payload[h2.SettingLen:] {
 		if binary.BigEndian.Uint16(payload) == settingEnableConnectProtocol {
 			return binary.BigEndian.Uint32(payload[2:]) == 1
 		}
@@ -158,14 +160,14 @@ func firstFrame(conn io.ReadWriter) ([]byte, error) {
 	// What fails here fails the read below. On a pipe, a server that speaks first and a client that speaks first would wait for each other.
 	go io.WriteString(conn, http2.ClientPreface)
 	var frame bytes.Buffer
-	if _, err := io.CopyN(&frame, conn, frameHeaderLen); err != nil {
+	if _, err := io.CopyN(&frame, conn, h2.HeaderLen); err != nil {
 		return nil, err
 	}
-	h := parseFrameHeader(frame.Bytes())
-	if h.typ != http2.FrameSettings {
-		return nil, fmt.Errorf("its first frame is of type %v", h.typ)
+	h := h2.ParseHeader(frame.Bytes())
+	if h.Type != http2.FrameSettings {
+		return nil, fmt.Errorf("its first frame is of type %v", h.Type)
 	}
-	if _, err := io.CopyN(&frame, conn, int64(h.length)); err != nil {
+	if _, err := io.CopyN(&frame, conn, int64(h.Length)); err != nil {
 		return nil, err
 	}
 	return frame.Bytes(), nil

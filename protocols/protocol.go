@@ -1,7 +1,5 @@
 package protocols
 
-import "time"
-
 // Protocol names what a connection speaks. Its values are the tags of the
 // pools and the labels of the metrics.
 type Protocol string
@@ -15,90 +13,6 @@ const (
 	WebSocket Protocol = "websocket" // HTTP/1.1 whose first request asks for it (RFC 6455).
 	TLS       Protocol = "tls"       // A TLS record that holds a handshake (RFC 8446).
 )
-
-// Answer is what the bytes seen so far allow to say.
-type Answer uint8
-
-// The three answers of a recogniser.
-const (
-	NeedMore Answer = iota // The bytes fit, and more of them are needed.
-	Match                  // The bytes decide.
-	NoMatch                // No continuation of the bytes can match.
-)
-
-// String returns the answer's name, for logs and tests.
-func (a Answer) String() string {
-	switch a {
-	case NeedMore:
-		return "need more"
-	case Match:
-		return "match"
-	case NoMatch:
-		return "no match"
-	}
-	return "invalid"
-}
-
-// The values of [Verdict.Failure]. They are the metric reasons of a rejected
-// connection that this package is responsible for.
-const (
-	FailureNoMatch  = "no_match"        // The bytes, or their early end, fit no protocol.
-	FailureTimeout  = "sniff_timeout"   // Some bytes came, but not enough of them in time.
-	FailureTooLarge = "sniff_too_large" // The peek buffer filled up without a verdict.
-	FailureSilent   = "silent"          // Not one byte came.
-	FailureDraining = "draining"        // Cut by a drain. No verdict of Sniff has it; it is here for the owner.
-)
-
-// The values of [Verdict.Reason]. They are constants so that a reason costs no
-// memory and can be compared.
-const (
-	reasonRequestLine     = "http/1 request line"
-	reasonLongRequestLine = "http/1 request line longer than the sniff buffer"
-	reasonWebSocket       = "websocket upgrade"
-	reasonTLS             = "tls record"
-
-	reasonPreface         = "http/2 preface"
-	reasonGRPC            = "grpc client's first stream"
-	reasonFirstStream     = "http/2 first stream"
-	reasonBadBlock        = "http/2 malformed header block"
-	reasonBadFrame        = "http/2 frame in error before the first stream"
-	reasonData            = "http/2 data before the first stream"
-	reasonOtherFrame      = "http/2 frame out of place before the first stream"
-	reasonNotSettings     = "http/2 preface without valid settings"
-	reasonLongBlock       = "http/2 first stream longer than the sniff buffer"
-	reasonManyFrames      = "http/2 too many control frames before the first stream"
-	reasonUndecided       = "http/2 undecided by its first bytes"
-	reasonClosedUndecided = "http/2 closed before the first stream"
-	reasonDrain           = "drain"
-
-	reasonNotTLS         = "not a tls record"
-	reasonNotHTTP        = "not an http request line"
-	reasonNothing        = "nothing was sent"
-	reasonSlow           = "first bytes too slow"
-	reasonSlowFrame      = "http/2 frame or header block too slow"
-	reasonIdle           = "idle before the first request"
-	reasonClosed         = "closed half-way"
-	reasonTooLarge       = "sniff buffer full"
-	reasonAnswerTooSlow  = "peer does not read the handshake"
-	reasonAnswerFailed   = "handshake could not be written"
-	reasonReadNoProgress = "reads make no progress"
-)
-
-// Verdict says what a connection was recognised as, and why.
-type Verdict struct {
-	// Protocol is Unknown exactly where Failure is set.
-	Protocol Protocol
-	// Reason is a short constant text for people.
-	Reason string
-	// Failure is empty, or one of the Failure constants.
-	Failure string
-	// Bytes counts what was read from the peer until the verdict. It includes
-	// bytes that came along with the deciding ones.
-	Bytes int
-	// Duration is the time from the first wait for bytes to the verdict. It is
-	// zero in a verdict of [Classify], which does not wait.
-	Duration time.Duration
-}
 
 // GRPCTransport says which server gets the gRPC connections. The empty value
 // means [TransportAuto].
@@ -116,16 +30,3 @@ const (
 	// preface decides, and the sniffer never writes.
 	TransportShared GRPCTransport = "shared"
 )
-
-// BeginsRequest reports whether the connection's first request was among the bytes that were looked at.
-func (v Verdict) BeginsRequest() bool {
-	return v.Reason == reasonFirstStream || v.Reason == reasonGRPC
-}
-
-// IsIdle reports whether the connection was given up because it stayed idle
-// before its first request, for which nobody is to blame.
-func (v Verdict) IsIdle() bool { return v.Reason == reasonIdle }
-
-// IsUndecided reports whether the connection's first bytes did not show its
-// first request, and nothing was written to find out.
-func (v Verdict) IsUndecided() bool { return v.Reason == reasonUndecided }

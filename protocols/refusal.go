@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -61,4 +62,14 @@ func NewRefusingHTTP2Server(c HTTP2Config, h HTTPHooks, age func(*http.Request) 
 	})
 	c.IdleTimeout = refusalTime
 	return NewHTTP2Server(c, h)
+}
+
+// IsGRPCContentType reports application/grpc, alone or followed by a subtype or a
+// parameter. application/grpc-web is another protocol.
+func IsGRPCContentType(v string) bool {
+	const base = "application/grpc"
+	if len(v) < len(base) || !strings.EqualFold(v[:len(base)], base) {
+		return false
+	}
+	return len(v) == len(base) || v[len(base)] == '+' || v[len(base)] == ';'
 }

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/h2c" //nolint:staticcheck // Deprecated with the upgrade itself (RFC 9113 section 3.1), which net/http does not have; who switches it on wants it all the same.
+
+	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
 // maxUpgradeBody bounds the body of a request that asks for the upgrade, which is
@@ -48,7 +50,7 @@ func IsH2CUpgrade(r *http.Request) bool {
 		return false
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(settings[0])
-	return err == nil && len(payload)%settingLen == 0
+	return err == nil && len(payload)%h2.SettingLen == 0
 }
 
 // NewH2CUpgrades returns an H2CUpgrades whose connections have the limits of c and

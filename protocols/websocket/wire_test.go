@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // wireTime bounds every wait for the peer. It is no bound that a test is about.
@@ -162,7 +163,7 @@ func (l sniffing) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := new(protocols.Conn)
+	c := new(sniff.Conn)
 	c.Init(aheadConn{raw.(*net.TCPConn)})
 	c.Sniff(nil)
 	return c, nil

@@ -1,0 +1,231 @@
+package h2
+
+import (
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// goAwayPing is the payload of the PING that follows the first GOAWAY. Neither
+// net/http nor grpc-go looks at the answer to a PING that is not its own.
+var goAwayPing = [PingLen]byte{'m', 'u', 'x', 's', 'e', 'r', 'v', 'e'}
+
+// The frames that an Track can be asked for. Each makes those before it needless.
+const (
+	askGoAway uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
+	askFinal                     // GOAWAY for the highest stream that the client has opened.
+	askCalm                      // The same with ENHANCE_YOUR_CALM, for a flood of resets.
+)
+
+// What is known about the end of the connection.
+const (
+	markPinged  uint32 = 1 << iota // Our PING is on its way, so an answer to it counts.
+	markTold                       // A GOAWAY is written.
+	markSettled                    // GoneAway has nothing more to wait for.
+	markIdle                       // The server has left because nothing was in flight.
+	markAged                       // The server has left because of the connection's age.
+)
+
+// A BareConn is a connection that may stand over a bare socket, as the package pool's
+// does. The methods are described there.
+type BareConn interface {
+	IsBare() bool
+	ReadAhead(p []byte) (int, error)
+	ReadReady(size int, pool interface {
+		Get(length int) *[]byte
+		Put(buf *[]byte)
+	}) (*[]byte, int, error)
+}
+
+// BareOf returns conn if it stands over a bare socket, and nil otherwise.
+func BareOf(conn net.Conn) BareConn {
+	if b, ok := conn.(BareConn); ok && b.IsBare() {
+		return b
+	}
+	return nil
+}
+
+// Options describe the connection of a [Track].
+type Options struct {
+	// Played is set if SETTINGS and one ACK were sent in the server's place.
+	Played bool
+	// GateAfter is where reads wait for the server's ACK, in bytes of what the client
+	// sends; 0 for nowhere.
+	GateAfter int
+	// Yields has small writes yield first; see smallWrite.
+	Yields bool
+	// MaxResetsPerMinute is how many streams the client may reset before the server has
+	// ended them, in a minute. One more is answered by GOAWAY with ENHANCE_YOUR_CALM, and
+	// OnFlood is called, which may be nil. 0: no bound.
+	MaxResetsPerMinute int
+	OnFlood            func()
+}
+
+// A Track stands between a server and an HTTP/2 connection and follows the frames of
+// both directions. It takes frames that the client must not see out of what the server
+// writes, and writes frames of its own between the server's.
+//
+// One goroutine reads, by Admit and Follow, and one at a time writes, by Begin and
+// Finish. The other methods are safe at any time.
+type Track struct {
+	inner     net.Conn
+	bare      BareConn // inner, or nil.
+	onFlood   func()
+	maxResets int32
+	yields    bool
+
+	asked   atomic.Uint32 // The ask bits of all that was ever asked for.
+	pending atomic.Uint32 // The ask bits of what is still to be written.
+	marks   atomic.Uint32
+	code    atomic.Uint32 // The error code of the final GOAWAY.
+	highest atomic.Uint32 // The highest stream that the client has opened.
+
+	sentData atomic.Uint64 // Length of all DATA frames written.
+	// window is what the client may send on the connection beyond the standard
+	// window (RFC 9113, section 6.9.2).
+	window atomic.Int64
+	// pinged is the wall clock's time of the server's first PING without an answer; 0
+	// for none.
+	pinged atomic.Int64
+	resets atomic.Pointer[resetBound]
+
+	// acked keeps what follows the client's first SETTINGS from the server until the
+	// server has acknowledged it; nil without a gate. net/http answers
+	// two SETTINGS frames by one ACK when the second comes before the first ACK is
+	// written. The track takes that ACK out, and the client's second SETTINGS would get
+	// none (RFC 9113, section 6.5.3).
+	acked  chan struct{}
+	opened atomic.Bool // acked is closed.
+
+	// The reading goroutine owns these.
+	before int // How many bytes may pass before acked is closed; -1 once it was.
+	in     walk
+
+	mu  sync.Mutex // Guards out, and makes writers take turns.
+	out output
+}
+
+// New returns a Track of inner, whose client's first bytes were looked at and are still
+// to be read.
+func New(inner net.Conn, o Options) *Track {
+	t := &Track{
+		inner:     inner,
+		bare:      BareOf(inner),
+		onFlood:   o.OnFlood,
+		maxResets: int32(min(o.MaxResetsPerMinute, math.MaxInt32)),
+		yields:    o.Yields,
+		in:        walk{left: uint32(len(http2.ClientPreface))},
+	}
+	t.out.lastTold = noGoAway
+	if o.Played {
+		t.out.begun, t.out.dropSettings, t.out.dropACKs = true, true, 1
+	}
+	if o.GateAfter > 0 {
+		t.acked, t.before = make(chan struct{}), o.GateAfter
+	}
+	return t
+}
+
+// Bare returns the connection if it stands over a bare socket, and nil otherwise.
+func (t *Track) Bare() BareConn { return t.bare }
+
+// OpenGate ends the wait for the server's ACK.
+func (t *Track) OpenGate() {
+	if t.acked != nil && t.opened.CompareAndSwap(false, true) {
+		close(t.acked)
+	}
+}
+
+// IsGated reports whether a read may have to wait for the server's ACK.
+func (t *Track) IsGated() bool { return t.acked != nil && !t.opened.Load() }
+
+// Admit returns as much of p as may be read into. It waits for the server's ACK
+// where that is due.
+func (t *Track) Admit(p []byte) []byte {
+	switch {
+	case t.acked == nil || t.before < 0 || len(p) == 0:
+		return p
+	case t.before > 0:
+		return p[:min(len(p), t.before)]
+	}
+	<-t.acked
+	t.before = -1
+	return p
+}
+
+// Follow looks at what the server has read.
+func (t *Track) Follow(p []byte) {
+	if t.before > 0 {
+		t.before -= len(p)
+	}
+	for len(p) > 0 {
+		n, complete := t.in.advance(p)
+		p = p[n:]
+		if complete {
+			t.received(t.in.frame())
+		}
+	}
+}
+
+// received takes note of a frame of the client's.
+func (t *Track) received(h Header) {
+	switch h.Type {
+	case http2.FrameData:
+		t.window.Add(-int64(h.Length))
+	case http2.FrameHeaders:
+		if last := t.highest.Load(); h.Stream > last && h.Stream%2 == 1 {
+			if r := t.resets.Load(); r != nil {
+				r.opened(last, h.Stream)
+			}
+			t.highest.Store(h.Stream)
+		}
+	case http2.FrameRSTStream:
+		t.reset(h.Stream)
+	case http2.FramePing:
+		if !h.IsAck() {
+			return
+		}
+		t.pinged.Store(0)
+		if string(t.in.payload()) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
+			t.marks.Or(markSettled)
+		}
+	}
+}
+
+// GoAway sends a GOAWAY that refuses no stream, and a PING behind it. See GoAway of
+// the package sniff.
+func (t *Track) GoAway() { t.ask(askGoAway) }
+
+// FinalGoAway sends a GOAWAY with code that names the highest stream that the client
+// has opened so far.
+func (t *Track) FinalGoAway(code http2.ErrCode) {
+	if t.asked.Load()&askFinal == 0 {
+		t.code.Store(uint32(code))
+	}
+	t.ask(askFinal)
+}
+
+// GoneAway reports whether a GOAWAY was written (told), and whether there is nothing
+// more to wait for (acked).
+func (t *Track) GoneAway() (told, acked bool) {
+	marks := t.marks.Load()
+	return marks&markTold != 0, marks&markSettled != 0
+}
+
+// ServerLeft reports what made the server leave by itself.
+func (t *Track) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
+	marks, since := t.marks.Load(), t.pinged.Load()
+	mute = since != 0 && patience > 0 && time.Since(time.Unix(0, since)) >= patience
+	return marks&markIdle != 0, marks&markAged != 0, mute
+}
+
+// SentData returns the length of all DATA frames that the server has begun to write.
+func (t *Track) SentData() uint64 { return t.sentData.Load() }
+
+// WindowShut reports whether the server has left the client too little room for
+// another whole frame of DATA.
+func (t *Track) WindowShut() bool { return t.window.Load() < MaxFrameSize-DefaultWindow }

@@ -1,0 +1,89 @@
+package sniff
+
+import (
+	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// The bytes that open a TLS connection: a record of type handshake with major
+// version 3 (RFC 8446, section 5.1). Minor versions above 4 were never assigned.
+const (
+	tlsRecordHandshake = 0x16
+	tlsMajorVersion    = 0x03
+	tlsMaxMinorVersion = 0x04
+)
+
+// Classify says what the connection that begins with prefix speaks. It is pure
+// and safe for concurrent use: it does no I/O and keeps nothing of prefix.
+//
+// An HTTP/1 request matches as soon as its request line is complete. It is
+// WebSocket only where the whole head is there, too; an upgrade that comes
+// later is found by the HTTP server's root handler. An HTTP/2 connection
+// matches at the end of its first header block, or earlier where only the
+// shared HTTP/2 server can give the right answer. Classify knows no cap on the
+// length of prefix; [Conn.Sniff] does.
+func Classify(prefix []byte, t protocols.GRPCTransport) (Answer, Verdict) {
+	s := newScanner(t, defaultMaxBytes)
+	answer, v := s.scan(prefix)
+	v.Bytes = len(prefix)
+	return answer, v
+}
+
+// A scanner recognises a protocol in a prefix that grows from call to call.
+// It remembers how far it came, so that a peer that sends byte by byte costs
+// no more than one that sends all at once.
+type scanner struct {
+	notHTTP2 bool // The bytes deviate from the HTTP/2 preface.
+	isHTTP2  bool // The preface is complete.
+	http1    requestLineScanner
+	http2    frameScanner
+}
+
+func newScanner(t protocols.GRPCTransport, maxString int) scanner {
+	return scanner{http2: frameScanner{transport: t, maxString: maxString, off: len(http2.ClientPreface), next: len(http2.ClientPreface)}}
+}
+
+// scan looks at b, which must begin with the bytes of the previous call.
+func (s *scanner) scan(b []byte) (Answer, Verdict) {
+	switch {
+	case len(b) == 0:
+		return NeedMore, Verdict{}
+	case s.isHTTP2:
+		return s.http2.scan(b)
+	case b[0] == tlsRecordHandshake:
+		return scanTLS(b)
+	}
+	if !s.notHTTP2 {
+		n := min(len(b), len(http2.ClientPreface))
+		s.notHTTP2 = string(b[:n]) != http2.ClientPreface[:n]
+		switch {
+		case s.notHTTP2:
+			// PRI is a token, so HTTP/1 rules say what becomes of the line.
+		case n < len(http2.ClientPreface):
+			return NeedMore, Verdict{}
+		default:
+			s.isHTTP2 = true
+			return s.http2.scan(b)
+		}
+	}
+	return s.http1.scan(b)
+}
+
+func scanTLS(b []byte) (Answer, Verdict) {
+	switch {
+	case len(b) > 1 && b[1] != tlsMajorVersion, len(b) > 2 && b[2] > tlsMaxMinorVersion:
+		return noMatch(reasonNotTLS)
+	case len(b) < 3:
+		return NeedMore, Verdict{}
+	}
+	return match(protocols.TLS, reasonTLS)
+}
+
+func match(p protocols.Protocol, reason string) (Answer, Verdict) {
+	return Match, Verdict{Protocol: p, Reason: reason}
+}
+
+func noMatch(reason string) (Answer, Verdict) {
+	return NoMatch, Verdict{Reason: reason, Failure: FailureNoMatch}
+}

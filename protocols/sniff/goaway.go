@@ -1,0 +1,77 @@
+package sniff
+
+import (
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// GoAway tells the client of an HTTP/2 connection to open no more streams. It sends
+// a GOAWAY that refuses no stream and a PING behind it (RFC 9113, section 6.8), so
+// streams that the client sends before it has read them are served. When
+// [Conn.GoneAway] says that the PING has come back, [Conn.FinalGoAway] can name the
+// last stream.
+//
+// The frames are written between two frames of the server. If a Write is under way,
+// it takes them along, and GoAway does not wait for it. Otherwise GoAway waits until
+// they are written, for a second at most. If the client reads nothing, they are then
+// still to be written, and the server's next Write waits for them.
+//
+// Only the first call has an effect. It has none on a connection that was not
+// recognised as HTTP2 or GRPC, after a GOAWAY of the server, after FinalGoAway, and
+// after Close.
+//
+// After a GOAWAY of ours, one of the server is taken out if it has no error code and
+// names no lower stream, because the number must not grow.
+func (c *Conn) GoAway() {
+	if t := c.h2.Load(); t != nil {
+		t.GoAway()
+	}
+}
+
+// FinalGoAway sends a GOAWAY with code that names the highest stream that the
+// client has opened so far. The server still serves what comes later. GoAway need
+// not precede it, and what is said there of writing holds here.
+func (c *Conn) FinalGoAway(code http2.ErrCode) {
+	if t := c.h2.Load(); t != nil {
+		t.FinalGoAway(code)
+	}
+}
+
+// GoneAway reports whether a GOAWAY was written (told), and whether there is nothing
+// more to wait for (acked): the PING of [Conn.GoAway] has come back, so that no
+// stream is on its way, or another GOAWAY was written, by FinalGoAway, for a
+// flood of resets, or by the server.
+func (c *Conn) GoneAway() (told, acked bool) {
+	if t := c.h2.Load(); t != nil {
+		return t.GoneAway()
+	}
+	return false, false
+}
+
+// ServerLeft reports what made the server of an HTTP/2 connection leave by itself:
+// the connection was idle, or too old, or the client has not answered a PING for
+// longer than patience. A server that is shut down looks like one whose
+// connection is idle.
+func (c *Conn) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
+	if t := c.h2.Load(); t != nil {
+		return t.ServerLeft(patience)
+	}
+	return false, false, false
+}
+
+// SentData returns the length in bytes of all DATA frames that the server has begun
+// to write on an HTTP/2 connection, and 0 elsewhere. A PING does not move it.
+func (c *Conn) SentData() uint64 {
+	if t := c.h2.Load(); t != nil {
+		return t.SentData()
+	}
+	return 0
+}
+
+// WindowShut reports whether the server of an HTTP/2 connection has left the client
+// too little room for another whole frame of DATA.
+func (c *Conn) WindowShut() bool {
+	t := c.h2.Load()
+	return t != nil && t.WindowShut()
+}

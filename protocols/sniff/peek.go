@@ -1,0 +1,290 @@
+package sniff
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/internal/h2"
+)
+
+// peekSize is the capacity of a new peek buffer. Nearly every request head and
+// first HTTP/2 flight fits; longer ones grow it up to the cap.
+const peekSize = 4096
+
+// maxEmptyReads bounds how often in a row a reader may return neither bytes
+// nor an error, as in bufio.
+const maxEmptyReads = 100
+
+// ErrPeekFull is what a reader of [Conn.PeekReader] returns when the peek
+// buffer has reached its cap. The bytes in it are not lost.
+var ErrPeekFull = errors.New("sniff: peek buffer is full")
+
+// longAgo is a deadline that ends a wait at once.
+var longAgo = time.Unix(1, 0)
+
+// A recognition is what a Conn needs until its verdict stands and what was peeked
+// has been read. The recognising goroutine owns it, and then the reading one; EndWait
+// may come from any other.
+type recognition struct {
+	inner   net.Conn
+	peek    peekBuffer
+	config  Config
+	started time.Time // When the first wait for bytes began.
+	played  bool      // Sniff has sent the server's SETTINGS and an ACK.
+
+	// mu guards the next field, the writing of wait, and the read deadline while wait
+	// is undecided.
+	mu      sync.Mutex
+	hurried bool // EndWait was called.
+	wait    waitState
+}
+
+// A waitState says what EndWait has to do.
+type waitState uint8
+
+const (
+	waiting   waitState = iota // Nothing yet: the wait for the first bytes is short.
+	undecided                  // To end the wait for the first request.
+	decided                    // Nothing: the verdict stands.
+)
+
+// endWait is [Conn.EndWait].
+func (r *recognition) endWait() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hurried = true
+	if r.wait == undecided {
+		// Setting a deadline fails only on a connection that is closed.
+		_ = r.inner.SetReadDeadline(longAgo)
+	}
+}
+
+// isHurried reports whether EndWait was called.
+func (r *recognition) isHurried() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.hurried
+}
+
+// waitUndecided sets the read deadline of a wait that EndWait may end. It
+// reports false if EndWait was called already.
+func (r *recognition) waitUndecided(deadline time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hurried {
+		return false
+	}
+	r.wait = undecided
+	_ = r.inner.SetReadDeadline(deadline)
+	return true
+}
+
+// begin notes when the waiting began.
+func (r *recognition) begin() {
+	if r.started.IsZero() {
+		r.started = time.Now()
+	}
+}
+
+// isDue reports whether there is something to read before the wrapped connection is next.
+func (r *recognition) isDue() bool { return len(r.peek.unread()) > 0 || r.peek.err != nil }
+
+// decide makes v stand and gives the connection back without deadlines.
+func (c *Conn) decide(r *recognition, v Verdict) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.verdict = v
+	r.wait = decided
+	_ = c.inner.SetDeadline(time.Time{})
+	if v.Protocol == protocols.HTTP2 || v.Protocol == protocols.GRPC || r.played {
+		c.h2.Store(h2.New(c.inner, c.trackOptions(r, v)))
+	}
+	r.peek.consume(0)
+}
+
+// trackOptions describes an HTTP/2 connection with the verdict v.
+func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
+	o := h2.Options{
+		Played:             r.played,
+		Yields:             v.Protocol == protocols.HTTP2, // grpc-go does so itself.
+		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
+	}
+	if r.played && v.Failure == "" {
+		first := h2.ParseHeader(r.peek.unread()[len(http2.ClientPreface):])
+		o.GateAfter = len(http2.ClientPreface) + h2.HeaderLen + first.Length
+	}
+	if onFlood := r.config.OnFlood; onFlood != nil {
+		o.OnFlood = func() { onFlood(c) }
+	}
+	return o
+}
+
+// endRecognition drops r when nothing more is to be had from it.
+func (c *Conn) endRecognition(r *recognition) {
+	if r.wait == decided && !r.isDue() {
+		c.recognition.Store(nil)
+	}
+}
+
+// after returns the time that is d behind t, or no time where d is 0.
+func after(t time.Time, d time.Duration) time.Time {
+	if d <= 0 {
+		return time.Time{}
+	}
+	return t.Add(d)
+}
+
+// peekDeadline returns until when a reader of PeekReader may wait.
+func (r *recognition) peekDeadline() time.Time {
+	if r.wait == decided {
+		return after(time.Now(), r.config.Timeout)
+	}
+	r.begin()
+	return after(r.started, r.config.Timeout)
+}
+
+// peekMore reads more bytes into the peek buffer, for a reader of PeekReader.
+func (r *recognition) peekMore(deadline time.Time) error {
+	if len(r.peek.unread()) >= r.config.MaxBytes {
+		return ErrPeekFull
+	}
+	_ = r.inner.SetDeadline(deadline)
+	err := r.peek.fill(r.inner, r.config.MaxBytes)
+	_ = r.inner.SetDeadline(time.Time{})
+	return err
+}
+
+var peekArrays = sync.Pool{New: func() any { return new([peekSize]byte) }}
+
+// A peekBuffer holds bytes that were read ahead. Its zero value is empty and
+// owns no memory.
+type peekBuffer struct {
+	b      []byte          // All bytes, those before r are consumed.
+	r      int             // Start of the bytes that are not consumed.
+	pooled *[peekSize]byte // The array behind b, if it goes back to the pool.
+	total  int             // How many bytes were ever read ahead.
+	err    error           // What ended the reading for good; due after the bytes.
+}
+
+func (p *peekBuffer) unread() []byte { return p.b[p.r:] }
+
+// fill reads once from r, which makes up to limit unread bytes. It returns an
+// error only where the reading can go on later: on a timeout. Other errors wait
+// in p.err for their turn behind the bytes, because a Read may return both
+// (with TLS 1.2, data and close_notify in one record do).
+func (p *peekBuffer) fill(r io.Reader, limit int) error {
+	p.grow(limit)
+	end := min(cap(p.b), p.r+limit)
+	for range maxEmptyReads {
+		n, err := r.Read(p.b[len(p.b):end])
+		p.b = p.b[:len(p.b)+n]
+		p.total += n
+		switch {
+		case err == nil && n == 0:
+			continue
+		case err == nil || isTimeout(err):
+			return err
+		}
+		p.err = err
+		return nil
+	}
+	p.err = io.ErrNoProgress
+	return nil
+}
+
+// grow makes room for at least one more byte.
+func (p *peekBuffer) grow(limit int) {
+	switch {
+	case p.b == nil:
+		p.pooled = peekArrays.Get().(*[peekSize]byte)
+		p.b = p.pooled[:0]
+	case len(p.b) == cap(p.b):
+		b := make([]byte, len(p.unread()), min(2*cap(p.b), limit))
+		copy(b, p.unread())
+		p.free()
+		p.b = b
+	}
+}
+
+// read hands out unread bytes. Once all are, the buffer's memory is given back.
+func (p *peekBuffer) read(dst []byte) int {
+	n := copy(dst, p.unread())
+	p.consume(n)
+	return n
+}
+
+func (p *peekBuffer) consume(n int) {
+	p.r += n
+	if p.r == len(p.b) {
+		p.free()
+	}
+}
+
+func (p *peekBuffer) free() {
+	if p.pooled != nil {
+		peekArrays.Put(p.pooled)
+	}
+	p.b, p.r, p.pooled = nil, 0, nil
+}
+
+// remove takes the unread bytes from i to j out of the buffer.
+func (p *peekBuffer) remove(i, j int) {
+	u := p.unread()
+	p.b = p.b[:p.r+i+copy(u[i:], u[j:])]
+}
+
+// insert puts data before the unread byte i.
+func (p *peekBuffer) insert(i int, data []byte) {
+	tail := len(p.unread()) - i
+	p.b = append(p.b, data...)
+	u := p.unread()
+	copy(u[i+len(data):], u[i:i+tail])
+	copy(u[i:], data)
+}
+
+// isTimeout reports an error of a deadline that may be moved. A connection
+// that timed out in the kernel says Timeout as well; its next Read says so again.
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// A peekReader reads a connection from its first unread byte, without consuming.
+type peekReader struct {
+	conn     *Conn
+	off      int
+	deadline time.Time // Set at the first wait.
+	waited   bool
+}
+
+// Read implements io.Reader.
+func (r *peekReader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	from := r.conn.recognition.Load()
+	if from == nil {
+		return 0, ErrPeekFull // The bytes have been read, and no more are peeked.
+	}
+	for r.off >= len(from.peek.unread()) {
+		if from.peek.err != nil {
+			return 0, from.peek.err
+		}
+		if !r.waited {
+			r.waited = true
+			r.deadline = from.peekDeadline()
+		}
+		if err := from.peekMore(r.deadline); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, from.peek.unread()[r.off:])
+	r.off += n
+	return n, nil
+}

@@ -1,0 +1,195 @@
+package sniff
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// The defaults of [Config].
+const (
+	defaultTimeout          = 3 * time.Second
+	defaultMaxBytes         = 16384
+	defaultUndecidedTimeout = 120 * time.Second
+)
+
+// minSniffBytes is the least cap that still holds the HTTP/2 preface and the
+// SETTINGS of any client.
+const minSniffBytes = 256
+
+// A Config bounds what recognising a connection may cost. A nil *Config means a
+// Timeout of 3 s, MaxBytes of 16 KiB, an UndecidedTimeout of 2 minutes, and no Settings.
+type Config struct {
+	// Timeout bounds the wait for the first bytes, for a frame or header block
+	// that has begun, and each write. Zero means no bound on the waits; writes
+	// are then bounded by 3 s.
+	Timeout time.Duration
+	// MaxBytes caps the peek buffer, in bytes. Zero or less means
+	// 16 KiB; values below 256 count as 256.
+	MaxBytes int
+	// UndecidedTimeout bounds how long an HTTP/2 connection with a good preface
+	// and SETTINGS may wait before its first request, from the moment it has
+	// sent them. Zero means no bound.
+	UndecidedTimeout time.Duration
+	// Settings is the complete SETTINGS frame, header included, that the servers
+	// behind the sniffer would send first. Where it is empty, Sniff never
+	// writes: an HTTP/2 connection that its first bytes do not decide goes to
+	// the shared server.
+	Settings []byte
+	// Patience is how long Sniff waits for such a connection's first request where
+	// Settings is empty, and writes nothing. A client that does not wait for our SETTINGS
+	// sends its request right behind its own, in another packet. Zero means not at all.
+	Patience time.Duration
+	// Transport says which server gets gRPC connections.
+	Transport protocols.GRPCTransport
+	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection
+	// may reset in a minute before the server has ended them. One more is
+	// answered by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
+	MaxResetsPerMinute int
+	// OnFlood is called when that GOAWAY has been written, or left for the
+	// server's next write, once for a connection. It is to end the connection,
+	// which is served on otherwise. It is called by the goroutine that reads the
+	// connection, which must not be kept waiting.
+	OnFlood func(*Conn)
+}
+
+func (c *Config) withDefaults() Config {
+	if c == nil {
+		return Config{
+			Timeout:          defaultTimeout,
+			MaxBytes:         defaultMaxBytes,
+			UndecidedTimeout: defaultUndecidedTimeout,
+		}
+	}
+	config := *c
+	if config.MaxBytes <= 0 {
+		config.MaxBytes = defaultMaxBytes
+	}
+	config.MaxBytes = max(config.MaxBytes, minSniffBytes)
+	return config
+}
+
+// Sniff waits until c's first bytes say what it speaks, and returns the
+// verdict. It is called once, by one goroutine; later calls return the same
+// verdict at once. It never consumes a byte that the following server needs,
+// and clears all deadlines before it returns. On a Failure it does not close
+// c, whose bytes are still to be read.
+//
+// Sniff writes only to an HTTP/2 client that has sent its preface and SETTINGS
+// but not its first HEADERS, since it may be waiting for ours: then it sends
+// config.Settings, and answers SETTINGS and PING for as long as it waits. PINGs
+// that it answered are not replayed to the server; SETTINGS are, as one frame
+// with the values that hold in the end. Where such a client stays idle too
+// long, it is sent a GOAWAY.
+func (c *Conn) Sniff(config *Config) Verdict {
+	r := c.recognition.Load()
+	if r == nil || r.wait == decided {
+		return c.Verdict()
+	}
+	r.config = config.withDefaults()
+	r.begin()
+	s := sniffer{recognition: r, scanner: newScanner(r.config.Transport, r.config.MaxBytes)}
+	v := s.run()
+	v.Bytes = r.peek.total
+	v.Duration = time.Since(r.started)
+	c.decide(r, v)
+	return v
+}
+
+// A sniffer is the state of one Sniff.
+type sniffer struct {
+	*recognition
+
+	scanner scanner
+	http2   handshake
+}
+
+// run waits for bytes until they decide or something else does.
+func (s *sniffer) run() Verdict {
+	_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
+	if _, isTLS := s.inner.(*tls.Conn); isTLS {
+		// Its first Read may have to shake hands.
+		_ = s.inner.SetWriteDeadline(after(s.started, s.config.Timeout))
+	}
+	for {
+		answer, v := s.scanner.scan(s.peek.unread())
+		switch {
+		case answer != NeedMore && v.Reason == reasonData:
+			return s.refuseData()
+		case answer != NeedMore:
+			return v
+		case len(s.peek.unread()) >= s.config.MaxBytes && !s.scanner.http2.ready:
+			return s.full()
+		case s.peek.err != nil:
+			return s.closed()
+		}
+		if s.scanner.http2.ready {
+			if v, ok := s.answer(); ok {
+				return v
+			}
+			// What was answered is out of the buffer.
+			if len(s.peek.unread()) >= s.config.MaxBytes {
+				return s.full()
+			}
+		}
+		before := s.peek.total
+		if err := s.peek.fill(s.inner, s.config.MaxBytes); err != nil && s.peek.total == before {
+			return s.timedOut()
+		}
+	}
+}
+
+func failed(failure, reason string) Verdict {
+	return Verdict{Failure: failure, Reason: reason}
+}
+
+// full is the verdict on a full buffer. The servers have limits of their own
+// for what is longer, and the words to refuse it.
+func (s *sniffer) full() Verdict {
+	switch {
+	case s.scanner.isHTTP2:
+		return Verdict{Protocol: protocols.HTTP2, Reason: reasonLongBlock}
+	case s.scanner.http1.method > 0:
+		return Verdict{Protocol: protocols.HTTP1, Reason: reasonLongRequestLine}
+	}
+	return failed(FailureTooLarge, reasonTooLarge)
+}
+
+// closed is the verdict on a connection from which nothing more can be read.
+func (s *sniffer) closed() Verdict {
+	switch {
+	case s.scanner.http2.ready:
+		return Verdict{Protocol: protocols.HTTP2, Reason: reasonClosedUndecided}
+	case s.peek.total == 0:
+		return failed(FailureSilent, reasonNothing)
+	case errors.Is(s.peek.err, io.ErrNoProgress):
+		return failed(FailureNoMatch, reasonReadNoProgress)
+	}
+	return failed(FailureNoMatch, reasonClosed)
+}
+
+// timedOut is the verdict after a deadline, which EndWait may have moved.
+func (s *sniffer) timedOut() Verdict {
+	switch {
+	case s.peek.total == 0:
+		return failed(FailureSilent, reasonNothing)
+	case !s.scanner.http2.ready:
+		return failed(FailureTimeout, reasonSlow)
+	case len(s.config.Settings) == 0:
+		return Verdict{Protocol: protocols.HTTP2, Reason: reasonUndecided}
+	case s.isHurried():
+		return hurried()
+	case s.scanner.http2.partial(len(s.peek.unread())):
+		return failed(FailureTimeout, reasonSlowFrame)
+	}
+	s.goAway(http2.ErrCodeNo)
+	return failed(FailureTimeout, reasonIdle)
+}
+
+// hurried is the verdict after EndWait.
+func hurried() Verdict { return Verdict{Protocol: protocols.HTTP2, Reason: reasonDrain} }

@@ -1,5 +1,0 @@
-//go:build !race
-
-package protocols
-
-const raceEnabled = false
