@@ -153,7 +153,11 @@ func (d *drain) parts(name string, begun time.Time) []part {
 	case StepAnnounce:
 		action = d.actions.Announce
 	case StepDrainDelay:
-		action = func(ctx context.Context) error { return delay(ctx, begun, d.cfg.Delay) }
+		// Without a delay there is no action: its goroutine could be scheduled too late and
+		// count as abandoned.
+		if d.cfg.Delay > 0 {
+			action = func(ctx context.Context) error { return delay(ctx, begun, d.cfg.Delay) }
+		}
 	case StepStopAccepting:
 		action = d.actions.StopAccepting
 	case StepWaitConnections:

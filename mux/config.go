@@ -84,10 +84,8 @@ func (c Config) Validate() error {
 // limits returns the limits of the connections.
 func (c Config) limits() pool.Limits {
 	return pool.Limits{
-		Total:      c.Limits.MaxConnections,
-		Wait:       c.Limits.OnLimit == pool.Wait,
-		PerAddress: c.Limits.PerAddress,
-		Health:     c.Health,
+		Config: c.Limits,
+		Health: c.Health,
 		PerTag: map[pool.Tag]int{
 			pool.Tag(protocols.HTTP1):     c.HTTP1.MaxConnections,
 			pool.Tag(protocols.HTTP2):     c.HTTP2.MaxConnections,

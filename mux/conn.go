@@ -134,13 +134,21 @@ func (c *conn) isBare() bool {
 	}
 }
 
-// remoteAddr returns the peer's address for people, empty before it is known. Unlike
-// RemoteAddr it never waits.
-func (c *conn) remoteAddr() string {
+// knownAddr returns the peer's address, nil before it is known. Unlike RemoteAddr it never
+// waits for a PROXY header.
+func (c *conn) knownAddr() net.Addr {
 	if c.seldom().remote.Load() == nil && !c.isBare() {
-		return ""
+		return nil
 	}
-	return c.RemoteAddr().String()
+	return c.RemoteAddr()
+}
+
+// remoteAddr is knownAddr for people.
+func (c *conn) remoteAddr() string {
+	if addr := c.knownAddr(); addr != nil {
+		return addr.String()
+	}
+	return ""
 }
 
 // identify takes note of the peer's address where the socket is not bare: its listener may

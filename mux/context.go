@@ -13,55 +13,82 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// ConnInfo says which connection a request, call or WebSocket came on.
-type ConnInfo struct {
+// Conn describes a connection of a [Server]. Get one from [ConnOf].
+type Conn struct {
 	// ID is the connection's number, as in the log and on the admin listener.
 	ID uint64
-	// Protocol is the tag of the pool that the connection is in: http1, http2, grpc or websocket.
+	// Protocol is the tag of the pool that the connection was in: sniffing, http1, http2,
+	// grpc, websocket, or the name of a custom protocol.
 	Protocol string
-	// RemoteAddr is the peer's address.
+	// RemoteAddr is the peer's address, nil while its PROXY header has not come.
 	RemoteAddr net.Addr
-	// TLS is nil on a connection without TLS. It must not be changed.
+	// TLS is nil on a connection without TLS. It must not be modified.
 	TLS *tls.ConnectionState
-	// Proxy is what a PROXY header said besides the address; nil without one. It must not be changed.
-	Proxy *listeners.ProxyInfo
+	// Proxy is what a PROXY header said besides the address; nil without one. It must not
+	// be modified.
+	Proxy *ProxyInfo
+
+	conn *conn // nil in the zero Conn
 }
 
-type connKey struct{}
-
-// FromContext returns the connection behind the context of an HTTP request, a
-// gRPC call or a WebSocket handler of this package's servers.
-func FromContext(ctx context.Context) (ConnInfo, bool) {
-	c, ok := connOf(ctx)
-	if !ok {
-		return ConnInfo{}, false
+// ConnOf returns the connection of x, and false where x has none. x is the context of an
+// HTTP request, a gRPC call or a WebSocket handler, a connection from a listener of
+// [Server.Match], or an [Event]. The wrapped connections of handlers that hijack are not
+// looked for; use the request's context.
+func ConnOf(x any) (Conn, bool) {
+	var c *conn
+	switch x := x.(type) {
+	case context.Context:
+		c, _ = connOf(x)
+	case net.Conn:
+		c, _ = x.(*conn)
+	case Event:
+		c = x.Conn.conn
 	}
-	return c.connInfo(), true
-}
-
-// FromConn is [FromContext] for a connection from a listener of [Server.Match].
-func FromConn(nc net.Conn) (ConnInfo, bool) {
-	c, ok := nc.(*conn)
-	if !ok {
-		return ConnInfo{}, false
+	if c == nil {
+		return Conn{}, false
 	}
-	return c.connInfo(), true
+	return c.describe(), true
 }
 
-func (c *conn) connInfo() ConnInfo {
-	var proxy *listeners.ProxyInfo
+// Draining returns a context that ends when the connection is to leave, with the cause
+// [ErrDraining], and in any case when the connection is closed. In a drain, each
+// connection is told at a random moment within the configured spread. It is for handlers
+// that would go on for long, such as event streams and hijacked connections. The context
+// of a zero Conn does not end.
+func (c Conn) Draining() context.Context {
+	if c.conn == nil {
+		return context.Background()
+	}
+	return c.conn.drainContext()
+}
+
+// Info returns the account of the connection at this moment. It may be called behind the
+// connection's end, and is zero for a zero Conn.
+func (c Conn) Info() ConnInfo {
+	if c.conn == nil {
+		return ConnInfo{}
+	}
+	return c.conn.info()
+}
+
+func (c *conn) describe() Conn {
+	var proxy *ProxyInfo
 	if said, ok := listeners.ProxyInfoOf(c.account.NetConn()); ok {
 		kept := said // Only what there is costs an allocation.
 		proxy = &kept
 	}
-	return ConnInfo{
-		Proxy:      proxy,
+	return Conn{
 		ID:         c.account.ID(),
-		Protocol:   string(c.root.books.conns.Tag(&c.account)),
-		RemoteAddr: c.RemoteAddr(),
+		Protocol:   string(c.root.books.tag(c)),
+		RemoteAddr: c.knownAddr(),
 		TLS:        c.TLSState(),
+		Proxy:      proxy,
+		conn:       c,
 	}
 }
+
+type connKey struct{}
 
 // grpcConns finds the connection of a native gRPC call that came over TLS: its peer's AuthInfo has to be what
 // handlers expect, and besides grpc-go shows the peer's address and nothing else of the connection. So the address, a pointer

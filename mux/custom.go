@@ -44,7 +44,7 @@ const customBacklog = 128
 // before an answer makes that client wait for the limit.
 //
 // The caller serves the listener's connections and closes them. They count in a pool
-// called name, [FromConn] describes them, and their [DrainContextOf] ends when they are
+// called name, [ConnOf] describes them, and [Conn.Draining] ends when they are
 // to leave. Accept returns an error that wraps net.ErrClosed once the server has stopped
 // accepting and the queue is empty. Closing the listener closes nothing else. Match
 // panics for the name of a built-in pool, and once the server serves.

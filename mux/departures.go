@@ -128,7 +128,7 @@ func (d *departures) goAway(c *conn) {
 }
 
 // sayHTTP1 tells the client of any other connection: a WebSocket by 1001, the owner of a
-// hijacked or custom connection by its [DrainContext], and HTTP/1.1 by the next response
+// hijacked or custom connection by [Conn.Draining], and HTTP/1.1 by the next response
 // or by closing the connection if it is idle.
 func (d *departures) sayHTTP1(c *conn) {
 	if c.account.State() == pool.StateUpgraded {

@@ -9,32 +9,9 @@ import (
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
-// ErrDraining is the cause with which the context of a WebSocket handler, and each
-// [DrainContext], ends when the connection is to leave.
+// ErrDraining is the cause with which the context of a WebSocket handler, and that of
+// [Conn.Draining], ends when the connection is to leave.
 var ErrDraining = websocket.ErrDraining
-
-// DrainContext returns a context that ends when the connection behind ctx is to leave,
-// with the cause [ErrDraining], and in any case when the connection is closed. ctx is that
-// of a request, call or WebSocket. In a drain, each connection is told at a random moment
-// within the configured spread. DrainContext is for handlers that would go on for long,
-// such as event streams and hijacked connections. For any other ctx it returns ctx.
-func DrainContext(ctx context.Context) context.Context {
-	c, ok := connOf(ctx)
-	if !ok {
-		return ctx
-	}
-	return c.drainContext()
-}
-
-// DrainContextOf is [DrainContext] for a connection from a listener of [Server.Match]. For
-// any other connection it returns a context that does not end.
-func DrainContextOf(nc net.Conn) context.Context {
-	c, ok := nc.(*conn)
-	if !ok {
-		return context.Background()
-	}
-	return c.drainContext()
-}
 
 // notice is the drain context of a connection, made when it is first asked for. The zero
 // value is ready to use.

@@ -3,16 +3,61 @@ package mux
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/muxserve/muxserve/pool"
 )
 
+// EventKind says what happened, in one word.
+type EventKind = pool.EventKind
+
+// The kinds of events, and the fields of Event that each fills besides Kind, Seq and Time.
+const (
+	EventAdded         = pool.EventAdded         // a connection was accepted: Conn, Protocol
+	EventRemoved       = pool.EventRemoved       // a connection was closed: Conn, Protocol, Reason
+	EventRetagged      = pool.EventRetagged      // a connection changed its pool: Conn, Protocol, From
+	EventTimeout       = pool.EventTimeout       // a client was too slow: Conn, Protocol, Reason
+	EventError         = pool.EventError         // a connection was reset, or an observer panicked: Err
+	EventLimitReached  = pool.EventLimitReached  // a limit refused a connection: Protocol, Reason, perhaps Conn
+	EventHealthChanged = pool.EventHealthChanged // the health of a pool changed: Protocol, Old, New
+)
+
+// Event is something that happened to a connection or a pool.
+type Event struct {
+	Kind EventKind
+	// Seq numbers the events of a server in the order in which they happened. Time is when.
+	Seq  uint64
+	Time time.Time
+	// Conn is zero where the event is about no single connection. It may be closed by the
+	// time the observer looks at it.
+	Conn Conn
+	// Protocol is the pool it happened in: the new one for EventRetagged, where From is the
+	// old one, and "total" for the health of all pools together.
+	Protocol, From string
+	// Reason is the word under which it is counted, as in [Stats].Closed and .Rejected.
+	Reason   string
+	Err      error
+	Old, New Health
+}
+
 // Observe has f called for each event of the server's connections and pools, until cancel
-// is called: connections that are accepted, change their pool and are closed, with the
-// reason; timeouts, errors, limits that were reached, and changes of health. See
-// [pool.Set.Observe] for when and how. [ConnectionOf] tells more of an event's
-// connection.
-func (s *Server) Observe(f func(pool.Event)) (cancel func()) { return s.books.conns.Observe(f) }
+// is called. The goroutine that causes an event calls f, so f must be quick and may be
+// called by several goroutines at a time. It may call the server. Events of one goroutine
+// come in order; Seq has the order of all. A panic of f is an EventError for the others.
+func (s *Server) Observe(f func(Event)) (cancel func()) {
+	return s.books.conns.Observe(func(e pool.Event) {
+		event := Event{
+			Kind: e.Kind, Seq: e.Seq, Time: e.Time, Protocol: string(e.Tag), From: string(e.From),
+			Reason: e.Reason, Err: e.Err, Old: e.Old, New: e.New,
+		}
+		if e.Conn != nil {
+			if c, ok := e.Conn.Owner().(*conn); ok {
+				event.Conn = c.describe()
+			}
+		}
+		f(event)
+	})
+}
 
 // The reasons for which the server closes a connection, beside those that package pool
 // finds out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those
@@ -35,18 +80,6 @@ const (
 
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
 var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonPing, reasonSniff}
-
-// ConnectionOf returns what is known of an event's connection, and false without one.
-func ConnectionOf(e pool.Event) (pool.Info, bool) {
-	if e.Conn == nil {
-		return pool.Info{}, false
-	}
-	c, ok := e.Conn.Owner().(*conn)
-	if !ok {
-		return pool.Info{}, false
-	}
-	return c.info(), true
-}
 
 // logEvent writes an event into the server's log. What a client causes is logged at
 // Debug; changes of health and panics of observers stand above that.

@@ -26,7 +26,7 @@ func (s *Server) UnseenFaults(clients []net.Addr) (faults []string) {
 		}
 		s.books.conns.Release(tag)
 	}
-	s.books.conns.SetLimits(pool.Limits{PerAddress: 1})
+	s.books.conns.SetLimits(pool.Limits{Config: pool.Config{PerAddress: 1}})
 	for _, client := range clients {
 		if first, second := s.identify(client), s.identify(client); first != "" || second != "" {
 			faults = append(faults, fmt.Sprintf("%s: the client's count is not zero: %q, %q", client, first, second))

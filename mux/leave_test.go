@@ -14,7 +14,6 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -109,7 +108,7 @@ func TestAgeEndsIdle(t *testing.T) {
 			t.Errorf("the end of the HTTP/1.1 connection: %v", err)
 		}
 		for _, p := range []protocols.Protocol{protocols.HTTP1, protocols.HTTP2} {
-			eventually(t, "closed for its age", func() bool { return events.count(pool.EventRemoved, p, "max_age") == 1 })
+			eventually(t, "closed for its age", func() bool { return events.count(mux.EventRemoved, p, "max_age") == 1 })
 		}
 	}, aged(100*time.Millisecond, time.Hour))
 }
@@ -152,7 +151,13 @@ func TestTooManyResets(t *testing.T) {
 	if len(codes) != 1 || codes[0] != http2.ErrCodeEnhanceYourCalm {
 		t.Errorf("GOAWAY %v", codes)
 	}
-	eventually(t, "closed for it", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
+	eventually(t, "closed for it", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
+}
+
+// leaving returns the context that ends when the connection of x is to leave.
+func leaving(x any) context.Context {
+	c, _ := mux.ConnOf(x)
+	return c.Draining()
 }
 
 // TestDrainContext: whoever serves a connection for long learns that it is to leave: an HTTP handler, a custom
@@ -166,7 +171,7 @@ func TestDrainContext(t *testing.T) {
 		causes <- context.Cause(ctx)
 	}
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := mux.DrainContext(r.Context())
+		ctx := leaving(r.Context())
 		if r.URL.Path == "/hijack" {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {
@@ -186,7 +191,7 @@ func TestDrainContext(t *testing.T) {
 			}
 			go func() {
 				defer nc.Close()
-				wait(mux.DrainContextOf(nc))
+				wait(leaving(nc))
 			}()
 		}
 	}()
@@ -203,8 +208,10 @@ func TestDrainContext(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if ctx := t.Context(); mux.DrainContext(ctx) != ctx {
-		t.Error("a foreign context was replaced")
+	for _, x := range []any{t.Context(), mux.Event{}, nil} {
+		if c, ok := mux.ConnOf(x); ok || leaving(x).Done() != nil || c.Info().ID != 0 {
+			t.Errorf("%T has a connection", x)
+		}
 	}
 }
 
@@ -212,7 +219,7 @@ func TestDrainContext(t *testing.T) {
 func TestDrainContextOfClosed(t *testing.T) {
 	ctxs := make(chan context.Context, 1)
 	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		ctxs <- mux.DrainContext(r.Context())
+		ctxs <- leaving(r.Context())
 	})))
 	conn := s.dial(t)
 	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

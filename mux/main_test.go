@@ -175,7 +175,7 @@ func routes() http.Handler {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Method", r.Method)
 		w.Header().Set("X-Proto", r.Proto)
-		if info, ok := mux.FromContext(r.Context()); ok {
+		if info, ok := mux.ConnOf(r.Context()); ok {
 			w.Header().Set("X-Protocol", info.Protocol)
 		}
 		if r.TLS != nil {
@@ -212,7 +212,7 @@ type testService struct {
 }
 
 func (testService) UnaryCall(ctx context.Context, r *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
-	info, _ := mux.FromContext(ctx)
+	info, _ := mux.ConnOf(ctx)
 	return &testpb.SimpleResponse{Payload: r.GetPayload(), Username: info.Protocol}, nil
 }
 

@@ -18,20 +18,19 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
 // eventLog collects events.
 type eventLog struct {
 	mu     sync.Mutex
-	events []pool.Event
+	events []mux.Event
 }
 
 func observe(t *testing.T, s *mux.Server) *eventLog {
 	t.Helper()
 	l := new(eventLog)
-	t.Cleanup(s.Observe(func(e pool.Event) {
+	t.Cleanup(s.Observe(func(e mux.Event) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.events = append(l.events, e)
@@ -40,11 +39,11 @@ func observe(t *testing.T, s *mux.Server) *eventLog {
 }
 
 // count returns how many events of a kind there were for a reason.
-func (l *eventLog) count(kind pool.EventKind, tag protocols.Protocol, reason string) (n int) {
+func (l *eventLog) count(kind mux.EventKind, tag protocols.Protocol, reason string) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range l.events {
-		if e.Kind == kind && e.Tag == pool.Tag(tag) && e.Reason == reason {
+		if e.Kind == kind && e.Protocol == string(tag) && e.Reason == reason {
 			n++
 		}
 	}
@@ -163,7 +162,7 @@ func TestSlowBody(t *testing.T) {
 				}
 				if test.slow {
 					tag := []protocols.Protocol{protocols.HTTP1, protocols.HTTP2}[version-1]
-					eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, tag, "slow_body") > 0 })
+					eventually(t, "the event", func() bool { return events.count(mux.EventTimeout, tag, "slow_body") > 0 })
 				}
 			}
 		})
@@ -181,7 +180,7 @@ func TestStalledReader(t *testing.T) {
 		if err := within(t, "the handler", outcomes); err == nil {
 			t.Error("256 MiB were written to a client that reads nothing")
 		}
-		eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP1, "write_stalled") == 1 })
+		eventually(t, "the event", func() bool { return events.count(mux.EventTimeout, protocols.HTTP1, "write_stalled") == 1 })
 		eventually(t, "closed", func() bool { return s.active("http1") == 0 })
 	}, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 300 * time.Millisecond}))
 }
@@ -248,7 +247,7 @@ func TestStalledStream(t *testing.T) {
 	if body := c.rest(3); body != "small" {
 		t.Errorf("the next stream: %q", body)
 	}
-	eventually(t, "the event", func() bool { return events.count(pool.EventTimeout, protocols.HTTP2, "write_stalled") == 1 })
+	eventually(t, "the event", func() bool { return events.count(mux.EventTimeout, protocols.HTTP2, "write_stalled") == 1 })
 }
 
 // TestStalledTail: the end of a response, whose handler is gone, does not wait for a shut window for ever.
@@ -263,7 +262,7 @@ func TestStalledTail(t *testing.T) {
 	if code := c.goneAway(); code != http2.ErrCodeNo {
 		t.Errorf("GOAWAY %v", code)
 	}
-	eventually(t, "closed", func() bool { return events.count(pool.EventRemoved, protocols.HTTP2, "write_stalled") == 1 })
+	eventually(t, "closed", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "write_stalled") == 1 })
 }
 
 // TestQuietStreams: a stream that has nothing to say for longer than the progress timeout is left alone,
@@ -317,11 +316,11 @@ func TestTimeoutReasons(t *testing.T) {
 	half := s.dial(t)
 	send(t, half, "GET / HTTP/1.1\r\nHost: x\r\n")
 	eventually(t, "both are closed", func() bool {
-		return events.count(pool.EventRemoved, protocols.HTTP1, "idle_timeout") == 1 &&
-			events.count(pool.EventRemoved, protocols.HTTP1, "header_timeout") == 1
+		return events.count(mux.EventRemoved, protocols.HTTP1, "idle_timeout") == 1 &&
+			events.count(mux.EventRemoved, protocols.HTTP1, "header_timeout") == 1
 	})
 	for _, reason := range []string{"idle_timeout", "header_timeout"} {
-		if n := events.count(pool.EventTimeout, protocols.HTTP1, reason); n != 1 {
+		if n := events.count(mux.EventTimeout, protocols.HTTP1, reason); n != 1 {
 			t.Errorf("%s: %d timeouts", reason, n)
 		}
 	}

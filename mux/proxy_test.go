@@ -82,13 +82,13 @@ type peerService struct {
 
 func (peerService) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 	p, _ := peer.FromContext(ctx)
-	info, _ := mux.FromContext(ctx)
+	info, _ := mux.ConnOf(ctx)
 	return &testpb.SimpleResponse{Username: fmt.Sprint(info.Protocol, " ", p.Addr, " ", info.RemoteAddr)}, nil
 }
 
 // showPeer answers a request with the addresses that it sees.
 func showPeer(w http.ResponseWriter, r *http.Request) {
-	info, _ := mux.FromContext(r.Context())
+	info, _ := mux.ConnOf(r.Context())
 	fmt.Fprint(w, info.Protocol, " ", r.RemoteAddr, " ", info.RemoteAddr, " ", r.Context().Value(http.LocalAddrContextKey))
 }
 
@@ -97,7 +97,7 @@ func peerRoutes() http.Handler {
 	routes := http.NewServeMux()
 	routes.HandleFunc("/peer", showPeer)
 	routes.Handle("/ws", mux.WebSocket(func(ctx context.Context, c *websocket.Conn, r *http.Request) error {
-		info, _ := mux.FromContext(ctx)
+		info, _ := mux.ConnOf(ctx)
 		return c.Write(ctx, websocket.MessageText, fmt.Append(nil, info.Protocol, " ", r.RemoteAddr, " ", info.RemoteAddr))
 	}))
 	return routes
@@ -367,7 +367,7 @@ func TestProxyConfigFaults(t *testing.T) {
 // TestProxyInfo: what the header says besides the address gets to the handler, and nothing where there is no header.
 func TestProxyInfo(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		info, _ := mux.FromContext(r.Context())
+		info, _ := mux.ConnOf(r.Context())
 		if info.Proxy == nil {
 			_, _ = io.WriteString(w, "none")
 			return

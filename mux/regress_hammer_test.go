@@ -23,7 +23,6 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -65,7 +64,7 @@ func hammer(t *testing.T, withTLS bool) {
 	h.Handle("/", routes())
 	h.HandleFunc("/read", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	h.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
-		ctx := mux.DrainContext(r.Context())
+		ctx := leaving(r.Context())
 		for range 40 {
 			if _, err := w.Write(make([]byte, 100<<10)); err != nil || ctx.Err() != nil {
 				return
@@ -82,7 +81,7 @@ func hammer(t *testing.T, withTLS bool) {
 		_, _ = io.Copy(w, r.Body)
 	})
 	h.HandleFunc("/hijack", func(w http.ResponseWriter, r *http.Request) {
-		ctx := mux.DrainContext(r.Context())
+		ctx := leaving(r.Context())
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
@@ -101,14 +100,14 @@ func hammer(t *testing.T, withTLS bool) {
 	}
 	m := mux.New(options...)
 	var added, removed atomic.Int64
-	m.Observe(func(e pool.Event) {
+	m.Observe(func(e mux.Event) {
 		switch e.Kind {
-		case pool.EventAdded:
+		case mux.EventAdded:
 			added.Add(1)
-		case pool.EventRemoved:
+		case mux.EventRemoved:
 			removed.Add(1)
 		}
-		_, _ = mux.ConnectionOf(e)
+		_ = e.Conn.Info()
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

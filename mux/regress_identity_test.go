@@ -47,7 +47,7 @@ type idService struct {
 }
 
 func (idService) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
-	info, _ := mux.FromContext(ctx)
+	info, _ := mux.ConnOf(ctx)
 	return &testpb.SimpleResponse{Username: info.RemoteAddr.String(), OauthScope: string(rune('0' + info.ID))}, nil
 }
 
@@ -83,7 +83,7 @@ func TestFromContextInInterceptors(t *testing.T) {
 		t.Run(string(transport), func(t *testing.T) {
 			found := make(chan string, 4)
 			note := func(ctx context.Context, interceptor string) {
-				info, ok := mux.FromContext(ctx)
+				info, ok := mux.ConnOf(ctx)
 				if !ok {
 					found <- interceptor + ": none"
 					return

@@ -141,8 +141,8 @@ func TestObserverAtClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = m.Serve(l) }()
-	m.Observe(func(e pool.Event) {
-		if e.Kind == pool.EventRemoved {
+	m.Observe(func(e mux.Event) {
+		if e.Kind == mux.EventRemoved {
 			_ = m.Stats()
 		}
 	})

@@ -54,7 +54,8 @@ func TestSteadyHTTP2Download(t *testing.T) {
 func TestSlowHTTP2Window(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
-	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 500 * time.Millisecond}),
+	// A frame of 16 KiB, which is what the server sees move, takes 320 ms; four of them take longer than the timeout.
+	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: time.Second}),
 		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, err := w.Write(make([]byte, 200<<10))
 			outcomes <- err

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -134,9 +133,7 @@ func TestTimersAreObservable(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		eventually(t, "closed", func() bool { return s.active("http2") == 0 })
-		if events.count(pool.EventTimeout, protocols.HTTP2, "idle_timeout") != 1 {
-			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
-		}
+		eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, protocols.HTTP2, "idle_timeout") == 1 })
 	})
 	t.Run("gRPC idle", func(t *testing.T) {
 		t.Parallel()
@@ -146,9 +143,7 @@ func TestTimersAreObservable(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
-		if events.count(pool.EventTimeout, protocols.GRPC, "idle_timeout") != 1 {
-			t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
-		}
+		eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, protocols.GRPC, "idle_timeout") == 1 })
 	})
 	t.Run("gRPC age", func(t *testing.T) {
 		t.Parallel()
@@ -180,9 +175,7 @@ func TestTimersAreObservable(t *testing.T) {
 			}
 			eventually(t, "open", func() bool { return s.active(string(p)) == 1 })
 			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
-			if events.count(pool.EventTimeout, p, "ping_timeout") != 1 {
-				t.Errorf("no timeout was told; closed %v", s.Stats().Closed)
-			}
+			eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, p, "ping_timeout") == 1 })
 		})
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -101,7 +100,7 @@ func TestBusyWebSocketHandler(t *testing.T) {
 	_, err := io.ReadFull(r, head)
 	if err != nil || head[0] != 0x81 {
 		t.Errorf("%x, %v: want the echo; ping timeouts: %d, closed %v", head, err,
-			events.count(pool.EventTimeout, protocols.WebSocket, "ping_timeout"), s.Stats().Closed)
+			events.count(mux.EventTimeout, protocols.WebSocket, "ping_timeout"), s.Stats().Closed)
 	}
 }
 

@@ -189,7 +189,7 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 // and only what overstays its time is cut. Concurrent callers share one drain.
 //
 // When ctx ends before the drain does, what is left is cut at once.
-func (s *Server) Drain(ctx context.Context) (*lifecycle.Report, error) {
+func (s *Server) Drain(ctx context.Context) (*Report, error) {
 	s.topology.close()
 	report, err := s.machine.Drain(ctx)
 	if report != nil {
@@ -199,7 +199,7 @@ func (s *Server) Drain(ctx context.Context) (*lifecycle.Report, error) {
 }
 
 // Shutdown is [Server.Drain] without the account. Its error tells whether connections were
-// cut ([lifecycle.ErrForced]) or a step failed. Unlike [http.Server.Shutdown] it covers
+// cut ([ErrForced]) or a step failed. Unlike [http.Server.Shutdown] it covers
 // WebSockets and connections that have not said what they are.
 func (s *Server) Shutdown(ctx context.Context) error {
 	_, err := s.Drain(ctx)
@@ -231,4 +231,4 @@ func (s *Server) OnDrain(step, name string, fn func(context.Context) error) erro
 }
 
 // OnPhase has fn called at each change of the phase; see [lifecycle.Machine.OnPhase].
-func (s *Server) OnPhase(fn func(lifecycle.Phase)) { s.machine.OnPhase(fn) }
+func (s *Server) OnPhase(fn func(Phase)) { s.machine.OnPhase(fn) }

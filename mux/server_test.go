@@ -193,7 +193,7 @@ func TestMatchBySNIAndALPN(t *testing.T) {
 			if err != nil {
 				return
 			}
-			info, _ := mux.FromConn(conn)
+			info, _ := mux.ConnOf(conn)
 			fmt.Fprint(conn, text, " ", info.Protocol, " ", info.TLS.ServerName)
 			_ = conn.Close()
 		}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
@@ -13,8 +12,8 @@ import (
 
 // Stats are a server's totals at one moment.
 type Stats struct {
-	Phase   lifecycle.Phase `json:"phase"`
-	Started time.Time       `json:"started"` // zero before the server serves
+	Phase   Phase     `json:"phase"`
+	Started time.Time `json:"started"` // zero before the server serves
 	// Pools are the connections by the tag of their pool: sniffing, http1, http2, grpc,
 	// websocket and custom ones.
 	Pools map[string]pool.Stats `json:"pools"`
@@ -35,7 +34,7 @@ type Stats struct {
 	Sniffs     requests.DurationTotals `json:"-"`
 	Handshakes requests.DurationTotals `json:"-"`
 	// Drain is the account of the drain; nil until that is over.
-	Drain *lifecycle.Report `json:"-"`
+	Drain *Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
 	Health map[string]pool.HealthStatus `json:"health"`
 }
@@ -91,12 +90,12 @@ func (s *Server) startTime() time.Time {
 }
 
 // Phase returns where the server is in its life.
-func (s *Server) Phase() lifecycle.Phase { return s.machine.Phase() }
+func (s *Server) Phase() Phase { return s.machine.Phase() }
 
 // Connections returns the live connections, by id.
-func (s *Server) Connections() []pool.Info {
+func (s *Server) Connections() []ConnInfo {
 	conns := s.books.conns.Conns()
-	infos := make([]pool.Info, 0, len(conns))
+	infos := make([]ConnInfo, 0, len(conns))
 	for _, a := range conns {
 		if c, ok := a.Owner().(*conn); ok {
 			infos = append(infos, c.info())

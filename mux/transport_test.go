@@ -24,6 +24,7 @@ import (
 // behaviour is a service whose calls do what their request's status asks for.
 type behaviour struct {
 	testService
+	begun     chan struct{} // a call that waits for its context has begun
 	cancelled chan error
 }
 
@@ -35,6 +36,7 @@ func (b *behaviour) UnaryCall(ctx context.Context, r *testpb.SimpleRequest) (*te
 	case codes.OK:
 		return b.testService.UnaryCall(ctx, r)
 	case codes.DeadlineExceeded, codes.Canceled:
+		b.begun <- struct{}{}
 		<-ctx.Done()
 		b.cancelled <- ctx.Err()
 		return nil, status.FromContextError(ctx.Err()).Err()
@@ -56,7 +58,7 @@ func TestTransports(t *testing.T) {
 		protocols.TransportShared: "http2",
 	} {
 		t.Run(string(transport), func(t *testing.T) {
-			b := &behaviour{cancelled: make(chan error, 1)}
+			b := &behaviour{begun: make(chan struct{}, 1), cancelled: make(chan error, 1)}
 			bothForms(t, func(t *testing.T, s *server) {
 				c := testpb.NewTestServiceClient(s.grpcClient(t))
 				for name, f := range transportSuite {
@@ -100,22 +102,26 @@ var transportSuite = map[string]func(*testing.T, testpb.TestServiceClient, *beha
 		}
 	},
 	"deadline": func(t *testing.T, c testpb.TestServiceClient, b *behaviour) {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // The handler has to begin before.
 		defer cancel()
 		if _, err := c.UnaryCall(ctx, wantStatus(codes.DeadlineExceeded, "")); status.Code(err) != codes.DeadlineExceeded {
 			t.Errorf("status %v", err)
 		}
-		if err := <-b.cancelled; err == nil {
+		within(t, "the handler", b.begun)
+		if err := within(t, "the end of its context", b.cancelled); err == nil {
 			t.Error("the handler's context did not end")
 		}
 	},
 	"cancellation": func(t *testing.T, c testpb.TestServiceClient, b *behaviour) {
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(50*time.Millisecond, cancel)
+		go func() {
+			<-b.begun
+			cancel()
+		}()
 		if _, err := c.UnaryCall(ctx, wantStatus(codes.Canceled, "")); status.Code(err) != codes.Canceled {
 			t.Errorf("status %v", err)
 		}
-		if err := <-b.cancelled; !errors.Is(err, context.Canceled) {
+		if err := within(t, "the end of its context", b.cancelled); !errors.Is(err, context.Canceled) {
 			t.Errorf("the handler's context ended with %v", err)
 		}
 	},

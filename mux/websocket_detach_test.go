@@ -62,7 +62,7 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 					if within := strings.Contains(string(debug.Stack()), "(*front).ServeHTTP("); within == form.detached {
 						t.Errorf("detached %v, want %v", !within, form.detached)
 					}
-					if info, ok := mux.FromContext(ctx); !ok || info.Protocol != "websocket" {
+					if info, ok := mux.ConnOf(ctx); !ok || info.Protocol != "websocket" {
 						t.Errorf("connection %v of the context", info)
 					}
 					contexts <- r.Context()

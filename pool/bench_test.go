@@ -106,7 +106,7 @@ func BenchmarkConn(b *testing.B) {
 func BenchmarkLife(b *testing.B) {
 	life := func(b *testing.B, set *pool.Set) {
 		b.Helper()
-		set.SetLimits(pool.Limits{Total: 1000, PerTag: map[pool.Tag]int{"http1": 1000}})
+		set.SetLimits(pool.Limits{Config: pool.Config{MaxConnections: 1000}, PerTag: map[pool.Tag]int{"http1": 1000}})
 		conns := make([]pool.Conn, 1)
 		b.ReportAllocs()
 		for b.Loop() {

@@ -42,7 +42,7 @@ var ignoreTime = cmp.Options{
 func TestEvents(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{
-		Total: 1, PerAddress: 1, PerTag: map[pool.Tag]int{"websocket": 1},
+		Config: pool.Config{MaxConnections: 1, PerAddress: 1}, PerTag: map[pool.Tag]int{"websocket": 1},
 		Health: pool.HealthConfig{DegradedAbove: 1, OverloadedAbove: 1},
 	})
 	events, cancel := record(&set)
@@ -153,7 +153,7 @@ func TestObserverPanic(t *testing.T) {
 func TestEventsAgree(t *testing.T) {
 	var set pool.Set
 	tags := []pool.Tag{"http1", "http2", "websocket"}
-	set.SetLimits(pool.Limits{Total: 6, PerTag: map[pool.Tag]int{"websocket": 2}})
+	set.SetLimits(pool.Limits{Config: pool.Config{MaxConnections: 6}, PerTag: map[pool.Tag]int{"websocket": 2}})
 	events, _ := record(&set)
 	var wg sync.WaitGroup
 	for range 8 {
@@ -228,7 +228,7 @@ func TestUnobservedAllocations(t *testing.T) {
 // why.
 func TestObservedAllocations(t *testing.T) {
 	var set pool.Set
-	set.SetLimits(pool.Limits{Total: 1000, PerTag: map[pool.Tag]int{"http1": 1000}})
+	set.SetLimits(pool.Limits{Config: pool.Config{MaxConnections: 1000}, PerTag: map[pool.Tag]int{"http1": 1000}})
 	set.SetTimeouts("idle_timeout")
 	seen := 0
 	set.Observe(func(pool.Event) { seen++ })

@@ -114,7 +114,7 @@ func (s *Set) Health() map[string]HealthStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.ruled()
-	all := map[string]HealthStatus{string(TotalTag): statusOf(s.health, len(s.conns), r.limits.Total)}
+	all := map[string]HealthStatus{string(TotalTag): statusOf(s.health, len(s.conns), r.limits.MaxConnections)}
 	for tag, a := range s.allAccounts() {
 		limit, limited := r.limits.PerTag[tag]
 		if !limited && !a.isUsed() {
@@ -183,7 +183,7 @@ func (s *Set) judgeAlone(a *account) {
 // judgeTotal is judge for all pools together.
 func (s *Set) judgeTotal(events *step) {
 	r, old := s.ruled(), s.health
-	if s.health = r.judge(old, len(s.conns), r.limits.Total); s.health != old {
+	if s.health = r.judge(old, len(s.conns), r.limits.MaxConnections); s.health != old {
 		s.note(events, Event{Kind: EventHealthChanged, Tag: TotalTag, Old: old, New: s.health})
 	}
 }

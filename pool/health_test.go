@@ -73,7 +73,7 @@ func TestHealthThresholds(t *testing.T) {
 // total has its own limit.
 func TestHealthOfAll(t *testing.T) {
 	var set pool.Set
-	set.SetLimits(pool.Limits{Total: 4, PerTag: map[pool.Tag]int{"grpc": 2, "websocket": 1}})
+	set.SetLimits(pool.Limits{Config: pool.Config{MaxConnections: 4}, PerTag: map[pool.Tag]int{"grpc": 2, "websocket": 1}})
 	conns := append(open(t, &set, "http1", 3), open(t, &set, "websocket", 1)...)
 	status := func(health pool.Health, active int64, limit int, ratio float64) pool.HealthStatus {
 		return pool.HealthStatus{Status: health, Active: active, Limit: limit, Ratio: ratio}

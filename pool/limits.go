@@ -6,20 +6,16 @@ import (
 	"net/netip"
 )
 
-// Limits bounds how many connections may be open at a time. Zero means no bound.
+// Limits bounds how many connections may be open at a time. Zero means no bound. Where
+// Config.OnLimit is [Wait], the caller waits by [Set.WaitRoom] before it accepts.
+//
+// For Config.PerAddress a client is an IPv4 address, or an IPv6 network of 64 bits, which is
+// what one customer is given (RFC 6177). Peers without an IP address are not counted.
 type Limits struct {
-	// Total bounds all pools together.
-	Total int
-	// Wait accepts connections beyond Total: the caller waits by [Set.WaitRoom] before it
-	// accepts.
-	Wait bool
+	Config
+
 	// PerTag bounds single pools.
 	PerTag map[Tag]int
-	// PerAddress bounds the connections of one client: an IPv4 address, or an IPv6
-	// network of 64 bits, which is what one customer is given (RFC 6177). It means
-	// something only where the peer's address is the client's. Peers without an IP
-	// address are not counted.
-	PerAddress int
 	// Health says when a pool comes near to its limit; zero is [DefaultHealthConfig].
 	Health HealthConfig
 }
@@ -78,7 +74,7 @@ func (s *Set) SetLimits(l Limits) {
 // admit returns the reason to refuse a connection that is being added, if there is one.
 // The caller holds mu.
 func (s *Set) admit() string {
-	if l := s.limits(); !l.Wait && l.Total > 0 && s.counted() >= l.Total {
+	if l := s.limits(); l.OnLimit != Wait && l.MaxConnections > 0 && s.counted() >= l.MaxConnections {
 		return ReasonLimit
 	}
 	return ""
@@ -213,11 +209,11 @@ func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 	return s.MoveReserved(c, tag), false
 }
 
-// WaitRoom waits until fewer connections are open than Limits.Total. It returns nil then,
+// WaitRoom waits until fewer connections are open than Config.MaxConnections. It returns nil then,
 // or ctx's error when that ends first.
 func (s *Set) WaitRoom(ctx context.Context) error {
 	return s.wait(ctx, func() bool {
-		total := s.limits().Total
+		total := s.limits().MaxConnections
 		return total <= 0 || s.counted() < total
 	})
 }

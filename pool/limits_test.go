@@ -31,7 +31,7 @@ func pipeFrom(t *testing.T, ip string) net.Conn {
 // after a close.
 func TestTotalLimit(t *testing.T) {
 	var set pool.Set
-	set.SetLimits(pool.Limits{Total: 2})
+	set.SetLimits(pool.Limits{Config: pool.Config{MaxConnections: 2}})
 	conns := make([]*pool.Conn, 3)
 	for i, want := range []string{"", "", pool.ReasonLimit} {
 		conns[i] = new(pool.Conn)
@@ -58,7 +58,7 @@ func TestTotalLimit(t *testing.T) {
 // bits.
 func TestAddressLimit(t *testing.T) {
 	var set pool.Set
-	set.SetLimits(pool.Limits{PerAddress: 1})
+	set.SetLimits(pool.Limits{Config: pool.Config{PerAddress: 1}})
 	for _, tt := range []struct{ ip, want string }{
 		{"192.0.2.1", ""},
 		{"192.0.2.2", ""},

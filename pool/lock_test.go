@@ -16,7 +16,7 @@ func TestLockOfALife(t *testing.T) {
 	}
 	defer l.Close()
 	var set Set
-	set.SetLimits(Limits{Total: 10, PerAddress: 1, PerTag: map[Tag]int{"http1": 10}})
+	set.SetLimits(Limits{Config: Config{MaxConnections: 10, PerAddress: 1}, PerTag: map[Tag]int{"http1": 10}})
 	set.Observe(func(Event) {})
 	connect := func() net.Conn {
 		client, err := net.Dial("tcp", l.Addr().String())

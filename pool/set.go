@@ -269,7 +269,7 @@ func (s *Set) remove(c *Conn) {
 	s.judge(a, &events)
 	s.judgeTotal(&events)
 	s.forget(c)
-	if left == 0 || len(s.conns) == 0 || s.counted() == s.limits().Total-1 {
+	if left == 0 || len(s.conns) == 0 || s.counted() == s.limits().MaxConnections-1 {
 		s.wakeAll()
 	}
 }

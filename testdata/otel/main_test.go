@@ -38,7 +38,7 @@ func newGRPCClient(addr string) (*grpc.ClientConn, error) {
 
 // seen is what a handler says of itself: the pool that its connection is in, and the trace that it runs in.
 func seen(ctx context.Context) string {
-	info, _ := mux.FromContext(ctx)
+	info, _ := mux.ConnOf(ctx)
 	return info.Protocol + " " + trace.SpanContextFromContext(ctx).TraceID().String()
 }
 

@@ -110,7 +110,7 @@ type handlers struct {
 // run is a handler that is told to stop by ctx and takes its time.
 func (h *handlers) run(ctx context.Context) {
 	var id uint64
-	if c, ok := mux.FromContext(ctx); ok {
+	if c, ok := mux.ConnOf(ctx); ok {
 		id = c.ID
 	}
 	h.add(id, 1)

@@ -51,7 +51,7 @@ func serveEcho(w http.ResponseWriter, r *http.Request) {
 		RemoteAddr: r.RemoteAddr,
 		BodyBytes:  n,
 	}
-	if c, ok := mux.FromContext(r.Context()); ok {
+	if c, ok := mux.ConnOf(r.Context()); ok {
 		answer.Protocol, answer.ConnID = c.Protocol, c.ID
 	}
 	page.JSON(w, http.StatusOK, answer)

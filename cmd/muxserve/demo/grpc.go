@@ -155,7 +155,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 func response(ctx context.Context, req *demov1.EchoRequest, sequence uint64) *demov1.EchoResponse {
 	resp := &demov1.EchoResponse{Message: req.GetMessage(), Sequence: sequence}
-	if c, ok := mux.FromContext(ctx); ok {
+	if c, ok := mux.ConnOf(ctx); ok {
 		resp.ConnId, resp.Protocol = c.ID, c.Protocol
 		resp.Transport = transportShared
 		if c.Protocol == string(protocols.GRPC) {

@@ -303,9 +303,9 @@ func (t *Track) noteGoAway(payload []byte) {
 	switch debug := string(payload[goAwayLen:]); {
 	case code != http2.ErrCodeNo || told:
 	case debug == debugAge:
-		t.out.marks |= markAged
+		t.marks.Or(markAged) // Now, because the client may close when it has it.
 	case debug == debugIdle || debug == "":
-		t.out.marks |= markIdle
+		t.marks.Or(markIdle)
 	}
 }
 

@@ -88,7 +88,7 @@ type protocolsSeen struct {
 }
 
 func (s *protocolsSeen) add(ctx context.Context) {
-	info, ok := mux.FromContext(ctx)
+	info, ok := mux.ConnOf(ctx)
 	if !ok {
 		return // The client of a cancelled call can be gone by now.
 	}
