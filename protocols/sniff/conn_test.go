@@ -40,9 +40,6 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// wireTime bounds every wait for the peer. No test is about this bound.
-const wireTime = 20 * time.Second
-
 // tcpPair returns two ends of a loopback connection, closed with the test.
 func tcpPair(tb testing.TB) (client, server *net.TCPConn) {
 	tb.Helper()
