@@ -33,10 +33,11 @@ type conn struct {
 	// due is when the connection reaches its age, counted from clockStart; 0 for never.
 	// It is set before stageServing.
 	due time.Duration
-	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle.
-	idleAt atomic.Uint64
-	life               // Here it takes no room.
-	grown  atomic.Bool // the stack of the server's goroutine; see RemoteAddr
+	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle,
+	// by the lower bits.
+	idleAt atomic.Uint32
+	life
+	grown atomic.Bool // the stack of the server's goroutine; see RemoteAddr
 	// refused is why a limit keeps the connection out. It belongs to the goroutines that
 	// accept and recognise, one after the other.
 	refused refusal
