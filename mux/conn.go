@@ -119,7 +119,10 @@ var (
 )
 
 // RemoteAddr returns the peer's address. The goroutine in which a server serves the
-// connection asks for it first, so its stack is grown here.
+// connection asks for it first, so its stack is grown here. Without nosplit, RemoteAddr
+// would grow it once more, for itself.
+//
+//go:nosplit
 func (c *conn) RemoteAddr() net.Addr {
 	if c.stage() == stageServing && !c.grown.Load() {
 		c.grown.Store(true)
