@@ -2,9 +2,9 @@ package listeners
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 )
 
@@ -75,28 +75,24 @@ func (c TLSConfig) mode() string {
 // Enabled reports whether the listener speaks TLS.
 func (c TLSConfig) Enabled() bool { return c.mode() != ModeOff }
 
-// validate returns every fault that shows without reading a file, joined.
-func (c TLSConfig) validate() error {
-	var f faults
-	c.check(&f)
-	return errors.Join(f...)
-}
-
 // check finds the faults that show without reading a file. A key that the mode would
 // ignore is a fault, except in an explicit "off".
 func (c TLSConfig) check(f *faults) {
 	switch mode := c.mode(); mode {
 	case ModeOff:
 		if c.Mode == "" {
-			c.refuse(f, "has no effect without a certificate; set cert and key, or mode")
+			c.refuse(f, "has no effect without a certificate; set cert and key, or mode", func(string) bool { return true })
 		}
 		return
 	case ModeSelfSigned:
-		c.refuse(f, "not allowed in mode self-signed, which makes its own certificate", "cert", "key", "key_passphrase")
+		c.refuse(f, "not allowed in mode self-signed, which makes its own certificate", func(name string) bool {
+			return name == "cert" || name == "key" || name == "key_passphrase"
+		})
 	case ModeAuto:
 		c.requirePair(f)
-		c.refuse(f, "not allowed in mode auto; set mode: manual or mode: mutual", "key_passphrase", "client_ca",
-			"min_version", "max_version", "cipher_suites", "client_auth", "optional", "ticket_keys")
+		c.refuse(f, "not allowed in mode auto; set mode: manual or mode: mutual", func(name string) bool {
+			return name != "cert" && name != "key"
+		})
 	case ModeManual, ModeMutual:
 		c.requirePair(f)
 	default:
@@ -109,26 +105,14 @@ func (c TLSConfig) check(f *faults) {
 	}
 }
 
-// refuse makes a fault of each of the named keys that is set, or of any key but mode
-// where none is named.
-func (c TLSConfig) refuse(f *faults, reason string, names ...string) {
-	for _, key := range []struct {
-		name string
-		set  bool
-	}{
-		{"cert", c.Cert != ""},
-		{"key", c.Key != ""},
-		{"key_passphrase", c.KeyPassphrase != ""},
-		{"client_ca", c.ClientCA != ""},
-		{"min_version", c.MinVersion != ""},
-		{"max_version", c.MaxVersion != ""},
-		{"cipher_suites", len(c.CipherSuites) > 0},
-		{"client_auth", c.ClientAuth != ""},
-		{"optional", c.Optional},
-		{"ticket_keys", c.TicketKeys != ""},
-	} {
-		if key.set && (len(names) == 0 || slices.Contains(names, key.name)) {
-			f.add("tls."+key.name, "%s", reason)
+// refuse makes a fault of each key but mode that is set and unwanted. An empty list of
+// suites counts as not set.
+func (c TLSConfig) refuse(f *faults, reason string, unwanted func(name string) bool) {
+	for field, value := range reflect.ValueOf(c).Fields() {
+		name := field.Tag.Get("yaml")
+		isSet := !value.IsZero() && (name != "cipher_suites" || len(c.CipherSuites) > 0)
+		if name != "mode" && isSet && unwanted(name) {
+			f.add("tls."+name, "%s", reason)
 		}
 	}
 }
