@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
@@ -95,7 +96,7 @@ func TestOwnChanges(t *testing.T) {
 	t.Parallel()
 	current, next := settings.Default(), settings.Default()
 	next.Admin, next.Static, next.Watch = settings.Admin{Address: "off", Token: "s3cret"}, "/", true
-	next.Log = settings.Log{Level: 8, Format: settings.FormatText, Access: true}
+	next.Log = settings.Log{Level: 8, Format: humanlog.Text, Access: true}
 	inMux := reflect.TypeFor[mux.Config]()
 	want := make(map[string]string)
 	for _, k := range settings.Keys() {

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
@@ -212,7 +213,7 @@ var known = map[string]constraints{
 	"drain.profile":           oneOf(append([]string{""}, lifecycle.Profiles()...)...),
 	"drain.skip_steps":        oneOf(skippable()...),
 	"log.level":               oneOf("debug", "info", "warn", "error"),
-	"log.format":              oneOf(settings.FormatAuto, settings.FormatText, settings.FormatJSON),
+	"log.format":              oneOf(humanlog.Auto, humanlog.Text, humanlog.JSON),
 }
 
 // skippable are the steps of the drain that can be skipped: all but the last.

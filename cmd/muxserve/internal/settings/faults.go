@@ -70,7 +70,7 @@ func (s *Settings) format(f fault) string {
 		return where + f.text
 	}
 	key := withoutIndexes(f.path)
-	at := slices.IndexFunc(options, func(o option) bool { return o.key == key })
+	at := slices.IndexFunc(options, func(o option) bool { return o.Key == key })
 	switch {
 	case f.whence != "":
 		return f.whence + ": " + f.text

@@ -105,23 +105,23 @@ func (s *Settings) loadFile(root *yaml.Node) []fault {
 func (s *Settings) loadOptions() []fault {
 	var faults []fault
 	for _, o := range options {
-		if o.key == "" {
+		if o.Key == "" {
 			continue
 		}
 		whence, source, values := s.inputs.lookUp(o)
-		if len(values) == 0 && o.name == listenOption.name {
+		if len(values) == 0 && o.Name == listenOption.Name {
 			faults = append(faults, s.loadPlatform()...)
 		}
 		if len(values) == 0 {
 			continue
 		}
 		err := o.apply(s, values)
-		for _, path := range s.paths(o.key) {
+		for _, path := range s.paths(o.Key) {
 			s.origins[path] = origin{name: source}
 		}
 		if err != nil {
 			for text := range strings.SplitSeq(err.Error(), "\n") {
-				faults = append(faults, fault{path: o.key, whence: whence, text: text})
+				faults = append(faults, fault{path: o.Key, whence: whence, text: text})
 			}
 		}
 	}
@@ -132,7 +132,7 @@ func (s *Settings) loadOptions() []fault {
 // variable, and source the same with its kind, for people. Without a flag and a variable
 // it returns none.
 func (in inputs) lookUp(o option) (whence, source string, values []string) {
-	if given := in.flags.Values[o.name]; len(given) > 0 {
+	if given := in.flags.Values[o.Name]; len(given) > 0 {
 		if !o.list {
 			given = given[len(given)-1:]
 		}

@@ -69,21 +69,15 @@ type Log struct {
 	Access bool `apply:"runtime" yaml:"access"`
 }
 
-// The values of Log.Format.
-const (
-	FormatAuto = humanlog.Auto
-	FormatText = humanlog.Text
-	FormatJSON = humanlog.JSON
-)
-
-var formats = []string{FormatAuto, FormatText, FormatJSON}
+// formats are the values of Log.Format.
+var formats = []string{humanlog.Auto, humanlog.Text, humanlog.JSON}
 
 // Default returns the defaults.
 func Default() *Settings {
 	return &Settings{
 		Mux:     mux.DefaultConfig(),
 		Admin:   Admin{Address: DefaultAdmin},
-		Log:     Log{Level: slog.LevelInfo, Format: FormatAuto},
+		Log:     Log{Level: slog.LevelInfo, Format: humanlog.Auto},
 		places:  make(map[string]int),
 		origins: make(map[string]origin),
 	}
