@@ -258,10 +258,8 @@ func nextBackoff(d time.Duration) time.Duration {
 
 // sleep waits for d or until done is closed.
 func sleep(d time.Duration, done <-chan struct{}) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 	case <-done:
 	}
 }

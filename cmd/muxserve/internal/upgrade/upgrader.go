@@ -174,12 +174,10 @@ func (u *Upgrader) WaitTold() {
 	if next == nil {
 		return
 	}
-	timer := time.NewTimer(tellTimeout)
-	defer timer.Stop()
 	select {
 	case <-next.silent:
 	case <-next.exited:
-	case <-timer.C:
+	case <-time.After(tellTimeout):
 	}
 }
 
