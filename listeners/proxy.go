@@ -97,7 +97,6 @@ type proxyListener struct {
 	required bool
 }
 
-// Accept implements [net.Listener].
 func (l *proxyListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {

@@ -1,19 +1,7 @@
 // Command muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port. It is the
 // demo of package mux, and a tool to try clients, balancers and drains with.
-//
-//	muxserve [serve] [flags]      run (the default)
-//	muxserve check [flags]        validate, and print the effective configuration
-//	muxserve probe [flags] ADDR   ask a server once whether it is healthy
-//	muxserve version              print what this binary was built from
-//	muxserve completion SHELL     print the completion script for bash, zsh or fish
-//	muxserve man                  print the manual page
-//	muxserve help [flags]         print a short help, or explain all flags
-//
-// SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads
-// the configuration and the certificates. The exit code is 0 after a clean end, 1 if the
-// server could not start or serve, 2 for a wrong command line or configuration, 3 if the
-// drain had to cut connections, and 128 plus the signal's number if a second signal
-// forced the end.
+// "muxserve help" lists its commands, and "muxserve man" prints the manual page with the
+// signals and the exit status.
 package main
 
 import (
@@ -22,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
@@ -134,7 +123,6 @@ func check(_ context.Context, args []string, env environment) int {
 // intended.
 func checkCertificates(s *settings.Settings) (warnings []string, err error) {
 	var faults []error
-	seen := make(map[string]bool)
 	for i, l := range s.Mux.Listeners {
 		if !l.TLS.Enabled() {
 			continue
@@ -145,8 +133,7 @@ func checkCertificates(s *settings.Settings) (warnings []string, err error) {
 			continue
 		}
 		for _, w := range material.Warnings() {
-			if !seen[w] { // Listeners may share a certificate.
-				seen[w] = true
+			if !slices.Contains(warnings, w) { // Listeners may share a certificate.
 				warnings = append(warnings, w)
 			}
 		}

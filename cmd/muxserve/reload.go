@@ -69,7 +69,6 @@ func (r *reloads) notify(tell func() (bool, error)) {
 	}
 }
 
-// Reload implements [admin.Configuration].
 func (r *reloads) Reload(origin string) (mux.Version, error) {
 	if !r.changing.TryLock() {
 		return mux.Version{}, admin.ErrBusy
@@ -88,10 +87,8 @@ func (r *reloads) Rollback(number int, origin string) (mux.Version, error) {
 	return r.logged(r.process.server.Rollback(number, origin))
 }
 
-// Write implements [admin.Configuration].
 func (r *reloads) Write(w io.Writer) error { return r.process.settings().Write(w) }
 
-// Token implements [admin.Configuration].
 func (r *reloads) Token() string { return r.process.settings().Admin.Token }
 
 // reload reads the configuration again and puts it in force. The caller holds changing.

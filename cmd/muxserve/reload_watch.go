@@ -49,13 +49,12 @@ func (r *reloads) setWatch(on bool) {
 // watch reloads the configuration whenever its files differ from those of the last
 // attempt, by whatever caller, until ctx ends. So a faulty file is reported once.
 func (r *reloads) watch(ctx context.Context) {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
+	tick := time.Tick(watchInterval)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 			r.look(ctx)
 		}
 	}

@@ -49,7 +49,6 @@ func (r *routes) open(name string) (err error) {
 	return err
 }
 
-// ServeHTTP implements [http.Handler].
 func (r *routes) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.mu.RLock()
 	d := r.current

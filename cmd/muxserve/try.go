@@ -152,13 +152,7 @@ func clientFlags(mode string) flags {
 
 // words joins the parts that are not empty.
 func words(parts ...string) string {
-	var kept []string
-	for _, p := range parts {
-		if p != "" {
-			kept = append(kept, p)
-		}
-	}
-	return strings.Join(kept, " ")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
 }
 
 // shellQuote quotes a path for a POSIX shell where it needs quotes.

@@ -114,11 +114,10 @@ func (h *handover) feedWatchdog(ctx context.Context) {
 	if interval < often {
 		return
 	}
-	tick := time.NewTicker(interval / often)
-	defer tick.Stop()
+	tick := time.Tick(interval / often)
 	for {
 		select {
-		case <-tick.C:
+		case <-tick:
 			_, _ = lifecycle.Alive() // The next one makes up for a lost one.
 		case <-ctx.Done():
 			return

@@ -98,14 +98,13 @@ func (p *Pages) SetAddress(address string) {
 // Run takes a sample of the server's statistics every [SampleInterval] until ctx ends,
 // and keeps those of the last [HistoryLength]. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
-	tick := time.NewTicker(SampleInterval)
-	defer tick.Stop()
+	tick := time.Tick(SampleInterval)
 	for {
 		p.history.add(time.Now(), p.server.Stats())
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 		}
 	}
 }

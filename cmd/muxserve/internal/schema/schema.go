@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,10 +103,10 @@ func leaf(k settings.Key) (*node, error) {
 		n.Type = []string{"boolean", "null"}
 	case k.Type.Kind() == reflect.Float64:
 		n.Type = []string{"number", "null"}
-		bound(n, c)
+		n.bound(c)
 	default:
 		n.Type = []string{"integer", "null"}
-		bound(n, c)
+		n.bound(c)
 		if n.Maximum == nil {
 			_, most := settings.WholeRange(k.Type)
 			n.Maximum = number(float64(most))
@@ -131,19 +131,15 @@ func enum(values []string) []any {
 }
 
 func number(f float64) *json.Number {
-	n := json.Number(fmt.Sprint(f))
-	if f == math.Trunc(f) {
-		n = json.Number(fmt.Sprintf("%.0f", f))
-	}
-	return &n
+	return new(json.Number(strconv.FormatFloat(f, 'f', -1, 64)))
 }
 
-func bound(n *node, c constraints) {
-	switch {
-	case c.least != nil && c.above:
-		n.Above = number(*c.least)
-	case c.least != nil:
+func (n *node) bound(c constraints) {
+	if c.least != nil {
 		n.Minimum = number(*c.least)
+	}
+	if c.above {
+		n.Minimum, n.Above = nil, n.Minimum
 	}
 	if c.most != nil {
 		n.Maximum = number(*c.most)

@@ -18,17 +18,9 @@ type inputs struct {
 	read func(name string) ([]byte, error)
 }
 
-// Load returns the settings that the flags, the environment and the file make. A flag
-// wins over its variable, the variable over the file, and the file over the default. An
-// empty variable counts as not set. Load does not check a flag or variable that loses; it
+// Load returns the settings that the flags, the environment and the file make, in the
+// order that the manual page gives. Load does not check a flag or variable that loses; it
 // checks the whole file.
-//
-// The flags of listeners set every listener, those of the file included. --listen only
-// replaces addresses: the first that of the file's first listener, and so on. Further
-// addresses get listeners with the settings of the file's last one.
-//
-// Without --listen, IP replaces the host of the first TCP address, and PORT or APP_PORT
-// its port, as hosting platforms expect.
 //
 // The error has every fault on a line of its own, with the line of the file and the key,
 // or with the flag or the variable.

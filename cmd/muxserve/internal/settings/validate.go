@@ -16,10 +16,17 @@ import (
 // validate reports the faults of the settings as a whole. It leaves out what is among the
 // faults before already, and what may only be a consequence of them.
 func (s *Settings) validate(before []fault) []fault {
-	own := s.validateOwn()
+	own := s.validateAddresses()
+	check := func(path string, err error) {
+		if err != nil {
+			own = append(own, fault{path: path, text: err.Error()})
+		}
+	}
+	check("static", checkDirectory(s.Static))
+	check("log.format", oneOf(s.Log.Format, formats))
 	faults := slices.Clone(own)
 	for _, f := range faultsOf("", s.Mux.Validate()) {
-		// Both check addresses; validateOwn says more.
+		// Both check addresses; validateAddresses says more.
 		if f.path == "" || !slices.ContainsFunc(own, func(o fault) bool { return o.path == f.path }) {
 			faults = append(faults, f)
 		}
@@ -27,23 +34,7 @@ func (s *Settings) validate(before []fault) []fault {
 	faults = slices.DeleteFunc(faults, func(f fault) bool {
 		return f.path != "" && slices.ContainsFunc(before, func(b fault) bool { return s.mayFollow(f.path, b.path) })
 	})
-	for i, f := range faults {
-		faults[i] = s.locate(f)
-	}
-	return faults
-}
-
-// validateOwn reports the faults of keys that are not in [mux.Config], and of addresses.
-func (s *Settings) validateOwn() []fault {
-	faults := s.validateAddresses()
-	check := func(path string, err error) {
-		if err != nil {
-			faults = append(faults, fault{path: path, text: err.Error()})
-		}
-	}
-	check("static", checkDirectory(s.Static))
-	check("log.format", oneOf(s.Log.Format, formats))
-	return faults
+	return s.locate(faults)
 }
 
 // mayFollow reports whether a fault at path may be a consequence of one at earlier. It
