@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,20 +130,16 @@ func version(_ context.Context, args []string, env environment) int {
 
 // printVersion prints "unknown" for what the build has not recorded. info may be nil.
 func printVersion(w io.Writer, info *debug.BuildInfo) {
-	module, revision, when, modified := "unknown", "unknown", "", ""
-	if info != nil && info.Main.Version != "" {
-		module = info.Main.Version
-	}
-	if info != nil {
-		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
-				revision = s.Value
-			case s.Key == "vcs.time":
-				when = " of " + s.Value
-			case s.Key == "vcs.modified" && s.Value == "true":
-				modified = ", modified"
-			}
+	info = cmp.Or(info, new(debug.BuildInfo))
+	module, revision, when, modified := cmp.Or(info.Main.Version, "unknown"), "unknown", "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.time":
+			when = " of " + s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = ", modified"
 		}
 	}
 	if revision == "unknown" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,18 +161,11 @@ func (r *reloads) logged(v mux.Version, err error) (mux.Version, error) {
 	default:
 		changed := make([]string, len(v.Changes))
 		for i, c := range v.Changes {
-			changed[i] = fmt.Sprintf("%s: %s -> %s", c.Path, orNothing(c.Old), orNothing(c.New))
+			changed[i] = fmt.Sprintf("%s: %s -> %s", c.Path, cmp.Or(c.Old, "nothing"), cmp.Or(c.New, "nothing"))
 		}
 		p.logger.Info("configuration reloaded", keyOrigin, v.Origin, keyVersion, v.Number, keyChanged, changed)
 	}
 	return v, err
-}
-
-func orNothing(value string) string {
-	if value == "" {
-		return "nothing"
-	}
-	return value
 }
 
 // prepareReload is the command's part of a reload: it checks the settings, and opens what

@@ -84,8 +84,7 @@ func (a *adminPages) move(p *process, address string, site *adminSite) {
 	if old == nil {
 		return
 	}
-	// Shutdown closes the listener before it checks its context, so the address is free
-	// now.
+	// Shutdown closes the listener before it checks its context, so the address is free now.
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = old.server.Shutdown(over)

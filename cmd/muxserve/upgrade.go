@@ -25,8 +25,7 @@ type handover struct {
 	upgrader *upgrade.Upgrader
 	logger   *slog.Logger
 
-	// speak guards the one message to the parent: this process is ready, or never will
-	// be.
+	// speak guards the one message to the parent: this process is ready, or never will be.
 	speak sync.Once
 	// left guards closing the sockets after the next process has taken over.
 	left sync.Once

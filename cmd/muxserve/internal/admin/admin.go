@@ -47,8 +47,7 @@ type Options struct {
 	// that name its host, besides those that [Pages.guard] always lets in. See
 	// [Pages.SetAddress].
 	Address string
-	// Configuration shows and changes the configuration. Without it there are no such
-	// pages.
+	// Configuration shows and changes the configuration. Without it there are no such pages.
 	Configuration Configuration
 }
 

@@ -43,8 +43,7 @@ type ProtocolSample struct {
 	// Requests are requests, calls and WebSocket sessions.
 	RequestsPerSecond float64 `json:"requests_per_second"` // that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
-	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see
-	// [requests.Stats].
+	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see [requests.Stats].
 	ErrorRate float64 `json:"error_rate"`
 	P50       float64 `json:"p50_seconds"`
 	P95       float64 `json:"p95_seconds"`

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 )
 
 // Program describes a program with commands.
@@ -45,12 +47,11 @@ type Section struct {
 
 // command returns the command with a name; the zero Command if there is none.
 func (p Program) command(name string) Command {
-	for _, c := range p.Commands {
-		if c.Name == name {
-			return c
-		}
+	at := slices.IndexFunc(p.Commands, func(c Command) bool { return c.Name == name })
+	if at < 0 {
+		return Command{}
 	}
-	return Command{}
+	return p.Commands[at]
 }
 
 // group is the flags under one heading.
@@ -62,13 +63,10 @@ type group struct {
 // groups sorts the flags into their groups, in the order of the first flag of each.
 func groups(flags []Flag) []group {
 	var all []group
-	at := make(map[string]int)
 	for _, f := range flags {
-		i, known := at[f.Group]
-		if !known {
-			i = len(all)
-			at[f.Group] = i
-			all = append(all, group{name: f.Group})
+		i := slices.IndexFunc(all, func(g group) bool { return g.name == f.Group })
+		if i < 0 {
+			i, all = len(all), append(all, group{name: f.Group})
 		}
 		all[i].flags = append(all[i].flags, f)
 	}
@@ -106,12 +104,10 @@ func (p Program) WriteHelp(w io.Writer) error {
 			usages[i] = strings.ReplaceAll(f.usage(), " ", "\u00a0")
 		}
 		lines := Wrap(strings.Join(usages, "  "), screenWidth-width-len("    "))
-		for i, line := range lines {
-			name := g.name
-			if i > 0 {
-				name = ""
-			}
+		name := g.name // on its first line
+		for _, line := range lines {
 			fmt.Fprintf(out, "  %-*s  %s\n", width, name, strings.ReplaceAll(line, "\u00a0", " "))
+			name = ""
 		}
 	}
 	fmt.Fprintln(out)
@@ -162,7 +158,7 @@ func Wrap(text string, width int) []string {
 		switch {
 		case line == "":
 			line = word
-		case runes(line)+1+runes(word) > width:
+		case utf8.RuneCountInString(line+" "+word) > width:
 			lines = append(lines, strings.TrimRight(line, " "))
 			line = word
 		default:
@@ -171,8 +167,6 @@ func Wrap(text string, width int) []string {
 	}
 	return append(lines, strings.TrimRight(line, " "))
 }
-
-func runes(s string) int { return len([]rune(s)) }
 
 // WriteMan writes the man page for section 1 in roff. It has neither a date nor a
 // version, so that it only changes with the program's description.
@@ -253,10 +247,5 @@ const roffWidth = 78
 // line, which would be a request.
 func roffText(s string) string {
 	lines := Wrap(roff(s), roffWidth)
-	for i, line := range lines {
-		if strings.HasPrefix(line, ".") {
-			lines[i] = `\&` + line
-		}
-	}
-	return strings.Join(lines, "\n")
+	return strings.ReplaceAll("\n"+strings.Join(lines, "\n"), "\n.", "\n\\&.")[1:]
 }

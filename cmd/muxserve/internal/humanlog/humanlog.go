@@ -92,9 +92,8 @@ func newHandler(w io.Writer, o Options) *handler {
 	out := &output{color: o.Color, w: w}
 	return &handler{output: out, attrs: slog.NewTextHandler(&out.buf, &slog.HandlerOptions{
 		Level: o.Level,
-		// The columns have the level and the message already. The caller's own attribute
-		// called level stays unless its value is a slog.Level too. One called msg is
-		// dropped.
+		// The columns have the level and the message already. The caller's own attribute called
+		// level stays unless its value is a slog.Level too. One called msg is dropped.
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			_, isLevel := a.Value.Any().(slog.Level)
 			if len(groups) == 0 && (a.Key == slog.MessageKey || a.Key == slog.LevelKey && isLevel) {

@@ -1,8 +1,10 @@
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
@@ -32,22 +34,18 @@ func Reference(docs Docs) []byte {
 	var out strings.Builder
 	out.WriteString(referenceHead)
 	keys := settings.Keys()
-	top := tableOf(keys, "")
-	if len(top) > 0 {
-		out.WriteString("\n## At the top\n")
-		writeKeys(&out, docs, top)
-	}
+	out.WriteString("\n## At the top\n")
+	writeKeys(&out, docs, tableOf(keys, ""))
 	for _, s := range settings.Sections() {
 		path := s.Path
 		if s.Type.Kind() == reflect.Slice {
 			path += "[]"
 		}
-		below := tableOf(keys, path)
 		fmt.Fprintf(&out, "\n## `%s`\n", path)
 		if text := docs.Of(s, code); text != "" {
 			fmt.Fprintf(&out, "\n%s\n", markdown(text))
 		}
-		writeKeys(&out, docs, below)
+		writeKeys(&out, docs, tableOf(keys, path))
 	}
 	out.WriteString("\n## Flags\n\n| flag | environment | key | meaning |\n|---|---|---|---|\n")
 	for _, f := range settings.Flags() {
@@ -65,27 +63,23 @@ func Reference(docs Docs) []byte {
 
 // tableOf returns the keys directly below the section at path.
 func tableOf(keys []settings.Key, path string) []settings.Key {
-	var below []settings.Key
-	for _, k := range keys {
-		if k.Path[:max(0, strings.LastIndexByte(k.Path, '.'))] == path {
-			below = append(below, k)
-		}
-	}
-	return below
+	return slices.DeleteFunc(slices.Clone(keys), func(k settings.Key) bool {
+		return k.Path[:max(0, strings.LastIndexByte(k.Path, '.'))] != path
+	})
 }
 
 func writeKeys(out *strings.Builder, docs Docs, keys []settings.Key) {
 	out.WriteString("\n| key | values | default | applies | meaning |\n|---|---|---|---|---|\n")
 	for _, k := range keys {
 		value := code(k.Default)
-		if dynamic, ok := dynamicDefaults[k.Path]; ok {
-			value = dynamic
-		}
-		if k.Default == `""` || k.Default == "[]" {
+		switch k.Default {
+		case "":
+			value = dynamicDefault
+		case `""`, "[]":
 			value = ""
 		}
 		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n",
-			code(k.Path[strings.LastIndexByte(k.Path, '.')+1:]), typeName(k), value, k.Apply, markdown(docs.Of(k, code)))
+			code(lastOf(k.Path)), typeName(k), value, k.Apply, markdown(docs.Of(k, code)))
 	}
 }
 
@@ -131,18 +125,14 @@ func Example(docs Docs) []byte {
 		if first {
 			indent, label = strings.TrimSuffix(indent, "  "), "- "+label
 		}
-		value := k.Default
-		if _, dynamic := dynamicDefaults[k.Path]; dynamic {
-			value = "null"
-		}
+		value := cmp.Or(k.Default, "null")
 		if !strings.Contains(k.Path, ".") {
 			out.WriteByte('\n')
 		}
 		text := docs.Of(k, plain)
-		if text == before {
-			text = "" // Both keys share it.
-		} else {
-			before = text
+		shared := text == before // by both keys
+		if before = text; shared {
+			text = ""
 		}
 		writeExample(&out, indent, text, label+value)
 	}

@@ -122,8 +122,7 @@ func leaf(k settings.Key) (*node, error) {
 	return n, nil
 }
 
-func enum(values []string) []any {
-	var all []any
+func enum(values []string) (all []any) {
 	for _, v := range values {
 		all = append(all, v)
 	}
@@ -226,10 +225,9 @@ func constraintsOf(k settings.Key) constraints {
 	return c
 }
 
-// dynamicDefaults describe the defaults that depend on the machine.
-var dynamicDefaults = map[string]string{
-	"limits.max_connections": "0.9 x (open files - 64), at most 50000",
-}
+// dynamicDefault describes the default of limits.max_connections, which depends on the
+// machine and so is empty in [settings.Key].
+const dynamicDefault = "0.9 x (open files - 64), at most 50000"
 
 // isSection reports whether there are keys below k.
 func isSection(k settings.Key) bool {
@@ -252,9 +250,14 @@ func rangeOf(c constraints) string {
 	}
 }
 
+// named returns the values without the empty text, which stands for the default.
+func named(values []string) []string {
+	return slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
+}
+
 // typeName describes the values of a key for people.
 func typeName(k settings.Key) string {
-	values := slices.DeleteFunc(slices.Clone(constraintsOf(k).values), func(v string) bool { return v == "" })
+	values := named(constraintsOf(k).values)
 	switch {
 	case isDuration(k):
 		return "time"

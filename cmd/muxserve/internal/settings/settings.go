@@ -43,8 +43,7 @@ type Settings struct {
 	file string
 	// places has the line of each key, section and list element of the file.
 	places map[string]int
-	// origins has the source of each key by its path. A key that is missing has its
-	// default.
+	// origins has the source of each key by its path. A key that is missing has its default.
 	origins map[string]origin
 }
 
@@ -52,9 +51,8 @@ type Settings struct {
 type Admin struct {
 	// Address is HOST:PORT, unix:PATH, or off for no admin listener.
 	Address string `apply:"restart" yaml:"address"`
-	// Token is the bearer token that a request needs in order to change something, unless
-	// it comes from the loopback interface. Where it is empty, only requests from there
-	// may.
+	// Token is the bearer token that a request needs in order to change something, unless it
+	// comes from the loopback interface. Where it is empty, only requests from there may.
 	Token string `apply:"runtime" yaml:"token"`
 }
 

@@ -78,8 +78,7 @@ type child struct {
 	// silent is closed at the end of the pipe: after ready the service manager knows, and
 	// without ready the process will not be ready.
 	silent chan struct{}
-	// exited is closed when the process has ended. outcome describes how, and is set
-	// before.
+	// exited is closed when the process has ended. outcome describes how, and is set before.
 	exited  chan struct{}
 	outcome string
 }
@@ -131,8 +130,7 @@ func (c *child) listen() {
 	said := make([]byte, 1)
 	n, err := c.pipe.Read(said)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// A read after its deadline does not read available data, so there is one more
-		// read.
+		// A read after its deadline does not read available data, so there is one more read.
 		_ = c.pipe.SetReadDeadline(time.Now().Add(lastLook))
 		n, _ = c.pipe.Read(said)
 	}
