@@ -73,40 +73,32 @@ func (t *TLS) Config(nextProtos ...string) *tls.Config {
 		nextProtos = defaultNextProtos
 	}
 	outer := t.base.Clone()
-	outer.NextProtos = slices.Clone(nextProtos)
-	outer.GetConfigForClient = (&follower{tls: t, nextProtos: outer.NextProtos}).config
+	nextProtos = slices.Clone(nextProtos)
+	outer.NextProtos = nextProtos
+	// One configuration is made for each material, so that a handshake costs two loads.
+	type made struct {
+		from   *material
+		config *tls.Config
+	}
+	var last atomic.Pointer[made]
+	outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		current := t.current.Load()
+		if m := last.Load(); m != nil && m.from == current {
+			return m.config, nil
+		}
+		c := t.base.Clone()
+		c.NextProtos = nextProtos
+		c.Certificates = []tls.Certificate{current.cert}
+		c.ClientCAs = current.clientCA
+		if len(current.tickets) > 0 {
+			// Without keys of its own, crypto/tls takes the outer configuration's, which
+			// outlives reloads and rotates them.
+			c.SetSessionTicketKeys(current.tickets)
+		}
+		last.Store(&made{from: current, config: c})
+		return c, nil
+	}
 	return outer
-}
-
-// follower gives each handshake the configuration of the current material. It makes one
-// for each material, so that a handshake costs two loads.
-type follower struct {
-	tls        *TLS
-	nextProtos []string
-	made       atomic.Pointer[madeConfig]
-}
-
-type madeConfig struct {
-	from   *material
-	config *tls.Config
-}
-
-func (f *follower) config(*tls.ClientHelloInfo) (*tls.Config, error) {
-	current := f.tls.current.Load()
-	if made := f.made.Load(); made != nil && made.from == current {
-		return made.config, nil
-	}
-	c := f.tls.base.Clone()
-	c.NextProtos = f.nextProtos
-	c.Certificates = []tls.Certificate{current.cert}
-	c.ClientCAs = current.clientCA
-	if len(current.tickets) > 0 {
-		// Without keys of its own, crypto/tls takes the outer configuration's, which
-		// outlives reloads and rotates them.
-		c.SetSessionTicketKeys(current.tickets)
-	}
-	f.made.Store(&madeConfig{from: current, config: c})
-	return c, nil
 }
 
 // Prepare reads the files again and returns a function that puts the new material in use.

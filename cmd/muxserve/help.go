@@ -86,12 +86,6 @@ func isHelp(args []string) bool { return args[0] == "-h" || args[0] == "--help" 
 // printHelp writes the help that fits a screen.
 func printHelp(w io.Writer) { _ = program().WriteHelp(w) }
 
-// printProbeHelp explains the flags of probe.
-func printProbeHelp(w io.Writer) {
-	fmt.Fprint(w, "muxserve probe [flags] ADDR asks a server once whether it is healthy.\n\n")
-	_ = cli.WriteFlags(w, probeFlags)
-}
-
 // completion prints the completion script for a shell.
 func completion(_ context.Context, args []string, env environment) int {
 	if len(args) != 1 {

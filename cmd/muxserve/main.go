@@ -18,12 +18,13 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// The exit codes, besides 128 plus the number of a signal.
+// The exit codes.
 const (
-	exitOK     = 0
-	exitFailed = 1 // could not start or serve; not healthy
-	exitUsage  = 2 // wrong command line or configuration
-	exitCut    = 3 // the drain cut connections
+	exitOK        = 0
+	exitFailed    = 1   // could not start or serve; not healthy
+	exitUsage     = 2   // wrong command line or configuration
+	exitCut       = 3   // the drain cut connections
+	exitSignalled = 128 // plus the number of the second signal, as in shells
 )
 
 // environment is the part of the process that a command may use.

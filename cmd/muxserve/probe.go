@@ -43,7 +43,8 @@ type prober struct {
 func probe(ctx context.Context, args []string, env environment) int {
 	parsed, err := cli.Parse(probeFlags, args)
 	if err == nil && parsed.Help {
-		printProbeHelp(env.stdout)
+		fmt.Fprint(env.stdout, "muxserve probe [flags] ADDR asks a server once whether it is healthy.\n\n")
+		_ = cli.WriteFlags(env.stdout, probeFlags) // As in help.go.
 		return exitOK
 	}
 	var p *prober

@@ -35,7 +35,9 @@ const (
 // its history belong to [mux.Server]. All methods may be called concurrently.
 type reloads struct {
 	process *process
-	watcher watcher
+
+	watching  sync.Mutex         // guards stopWatch
+	stopWatch context.CancelFunc // nil while the files are not watched
 
 	// changing is held from reading a configuration until it is in force.
 	changing sync.Mutex
@@ -172,7 +174,7 @@ func (r *reloads) logged(v mux.Version, err error) (mux.Version, error) {
 // the command's own keys name beside what is in use. It runs with reloads.changing held.
 func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err error) {
 	current, next := settingsOf(from), settingsOf(to)
-	p.reloads.looked.add(digestsOf(filesOf(next)))
+	p.reloads.looked = p.reloads.looked.with(digestsOf(filesOf(next)))
 	if err := p.check(current, next); err != nil {
 		return part, err
 	}

@@ -84,7 +84,7 @@ func TestDigests(t *testing.T) {
 	if missing[file] == empty[file] || empty[file] == full[file] || missing[dir] != full[dir] {
 		t.Error("digests that differ where nothing has changed, or do not where something has")
 	}
-	full.add(digests{file: empty[file], "other": {1}})
+	full = full.with(digests{file: empty[file], "other": {1}})
 	if diff := cmp.Diff([]string{dir, file, "other"}, slices.Sorted(maps.Keys(full))); diff != "" || full[file] == empty[file] {
 		t.Errorf("what was known was replaced, or (-want +got):\n%s", diff)
 	}

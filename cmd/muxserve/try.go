@@ -56,11 +56,6 @@ func list(names []string) string {
 	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
-// announceAdmin prints the address of the admin pages.
-func announceAdmin(w io.Writer, addr net.Addr) {
-	fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(addr, listeners.ModeOff))
-}
-
 // shownAddress returns the URL of an address, or unix:PATH.
 func shownAddress(addr net.Addr, mode string) string {
 	if addr.Network() == "unix" {

@@ -153,9 +153,7 @@ func (h *handover) leave(admin *http.Server) {
 	}
 	h.left.Do(func() {
 		if admin != nil {
-			over, cancel := context.WithCancel(context.Background())
-			cancel()
-			_ = admin.Shutdown(over) // It does not wait for requests.
+			stopListening(admin)
 		}
 		if err := h.sockets.Close(); err != nil {
 			h.logger.Warn("a socket was not left properly", keyErr, err)
