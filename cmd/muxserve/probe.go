@@ -136,9 +136,8 @@ const maxProbeAnswer = 1 << 10
 
 // http asks over HTTP. Any status from 200 to 299 is healthy.
 func (p *prober) http(ctx context.Context) (string, error) {
-	transport := &http.Transport{DialContext: p.dial, TLSClientConfig: p.tls, DisableKeepAlives: true}
 	client := &http.Client{
-		Transport: transport,
+		Transport: &http.Transport{DialContext: p.dial, TLSClientConfig: p.tls, DisableKeepAlives: true},
 		// A redirect is not a healthy answer.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -225,14 +225,13 @@ func oneOf(value string, allowed []string) error {
 
 // Flags returns the declarations of all flags, with their defaults.
 func Flags() []cli.Flag {
-	defaults := make(map[string]string)
-	for _, k := range allKeys() {
-		defaults[k.Path] = k.Default
-	}
 	flags := make([]cli.Flag, len(options))
 	for i, o := range options {
 		f := o.Flag
-		f.Default, f.Env = defaults[o.Key], o.env()
+		f.Env = o.env()
+		if at := slices.IndexFunc(allKeys(), func(k Key) bool { return k.Path == o.Key }); at >= 0 {
+			f.Default = allKeys()[at].Default
+		}
 		if f.Default == quote("") {
 			f.Default = ""
 		}

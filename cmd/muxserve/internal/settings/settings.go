@@ -106,16 +106,11 @@ type Key struct {
 	// Default is its default in the syntax of the file; empty where it depends on the
 	// machine.
 	Default string
-	// Secret says that its value is never shown.
-	Secret bool
 }
 
 // secretKeys are the keys whose values appear neither in errors nor in the printed
 // settings. A private key may be inline PEM text.
 var secretKeys = []string{"admin.token", "listeners[].tls.key", "listeners[].tls.key_passphrase"}
-
-// machineKeys are the keys whose defaults depend on the machine.
-var machineKeys = []string{"limits.max_connections"}
 
 // Keys returns all keys that have a value, in the order of the printed settings.
 func Keys() []Key { return slices.Clone(allKeys()) }
@@ -140,7 +135,7 @@ var allKeys = sync.OnceValue(func() []Key {
 			return
 		}
 		k := f.key(path)
-		if !slices.Contains(machineKeys, path) {
+		if path != "limits.max_connections" { // Its default depends on the machine.
 			k.Default = defaults[strings.ReplaceAll(path, "[]", "[0]")]
 		}
 		keys = append(keys, k)
@@ -167,10 +162,7 @@ func isSection(t reflect.Type) bool { return kindOf(t) == kindSection || kindOf(
 
 // key describes the key of a field.
 func (f field) key(path string) Key {
-	return Key{
-		Path: path, Type: f.Type, Apply: f.Tag.Get("apply"), Struct: f.owner, Field: f.Name,
-		Secret: slices.Contains(secretKeys, path),
-	}
+	return Key{Path: path, Type: f.Type, Apply: f.Tag.Get("apply"), Struct: f.owner, Field: f.Name}
 }
 
 // join returns the path of a key of the section at path.

@@ -88,9 +88,9 @@ func fieldLines(v reflect.Value, name, indent, path string) []line {
 		}
 		return lines
 	case kindTexts:
-		texts := make([]string, v.Len())
-		for i := range texts {
-			texts[i] = scalar(v.Index(i))
+		var texts []string
+		for _, text := range v.Seq2() {
+			texts = append(texts, scalar(text))
 		}
 		return []line{{indent, label, "[" + strings.Join(texts, ", ") + "]", key}}
 	default:
