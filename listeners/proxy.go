@@ -48,14 +48,14 @@ func (c ProxyConfig) check(f *faults) trust {
 	switch c.mode() {
 	case ProxyOff:
 		if c.Mode == "" && len(c.Trusted) > 0 {
-			f.add("proxy_protocol.trusted", "has no effect without mode: optional or required")
+			f.addf("proxy_protocol.trusted", "has no effect without mode: optional or required")
 		}
 	case ProxyOptional, ProxyRequired:
 		if len(c.Trusted) == 0 {
-			f.add("proxy_protocol.trusted", "needed in mode %s: the networks of the balancers", c.Mode)
+			f.addf("proxy_protocol.trusted", "needed in mode %s: the networks of the balancers", c.Mode)
 		}
 	default:
-		f.add("proxy_protocol.mode", "unknown %q; want off, optional or required", c.Mode)
+		f.addf("proxy_protocol.mode", "unknown %q; want off, optional or required", c.Mode)
 	}
 	return parseTrusted(c.Trusted, f)
 }
@@ -118,7 +118,7 @@ func parseTrusted(entries []string, f *faults) (t trust) {
 		} else if network, ok := parseNetwork(entry); ok {
 			t.networks = append(t.networks, network)
 		} else {
-			f.add("proxy_protocol.trusted", "%q is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or %s", entry, TrustUnix)
+			f.addf("proxy_protocol.trusted", "%q is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or %s", entry, TrustUnix)
 		}
 	}
 	return t

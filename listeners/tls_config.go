@@ -96,12 +96,12 @@ func (c TLSConfig) check(f *faults) {
 	case ModeManual, ModeMutual:
 		c.requirePair(f)
 	default:
-		f.add("tls.mode", "unknown %q; want off, self-signed, auto, manual or mutual", mode)
+		f.addf("tls.mode", "unknown %q; want off, self-signed, auto, manual or mutual", mode)
 	}
 	c.checkVersions(f)
 	c.checkClientAuth(f)
 	if holdsTicketKeys(c.TicketKeys) {
-		f.add("tls.ticket_keys", "want the path of a file, not the keys")
+		f.addf("tls.ticket_keys", "want the path of a file, not the keys")
 	}
 }
 
@@ -112,50 +112,50 @@ func (c TLSConfig) refuse(f *faults, reason string, unwanted func(name string) b
 		name := field.Tag.Get("yaml")
 		isSet := !value.IsZero() && (name != "cipher_suites" || len(c.CipherSuites) > 0)
 		if name != "mode" && isSet && unwanted(name) {
-			f.add("tls."+name, "%s", reason)
+			f.addf("tls."+name, "%s", reason)
 		}
 	}
 }
 
 func (c TLSConfig) requirePair(f *faults) {
 	if c.Cert == "" {
-		f.add("tls.cert", "needed in mode %s", c.mode())
+		f.addf("tls.cert", "needed in mode %s", c.mode())
 	}
 	if c.Key == "" {
-		f.add("tls.key", "needed in mode %s", c.mode())
+		f.addf("tls.key", "needed in mode %s", c.mode())
 	}
 }
 
 func (c TLSConfig) checkVersions(f *faults) {
 	minimum, err := parseVersion(c.MinVersion, tls.VersionTLS12)
 	if err != nil {
-		f.add("tls.min_version", "%w", err)
+		f.addf("tls.min_version", "%w", err)
 	}
 	maximum, maxErr := parseVersion(c.MaxVersion, tls.VersionTLS13)
 	if maxErr != nil {
-		f.add("tls.max_version", "%w", maxErr)
+		f.addf("tls.max_version", "%w", maxErr)
 	}
 	if err == nil && maxErr == nil && minimum > maximum {
-		f.add("tls.min_version", "%q is above max_version %q", c.MinVersion, c.MaxVersion)
+		f.addf("tls.min_version", "%q is above max_version %q", c.MinVersion, c.MaxVersion)
 	}
 	suites, errs := parseCipherSuites(c.CipherSuites)
 	for _, err := range errs {
-		f.add("tls.cipher_suites", "%w", err)
+		f.addf("tls.cipher_suites", "%w", err)
 	}
 	forTLS12 := func(s *tls.CipherSuite) bool { return slices.Contains(s.SupportedVersions, tls.VersionTLS12) }
 	switch {
 	case len(c.CipherSuites) == 0 || len(errs) > 0:
 	case minimum >= tls.VersionTLS13:
-		f.add("tls.cipher_suites", "no effect with min_version 1.3, whose suites cannot be chosen")
+		f.addf("tls.cipher_suites", "no effect with min_version 1.3, whose suites cannot be chosen")
 	case !slices.ContainsFunc(suites, forTLS12):
-		f.add("tls.cipher_suites", "none of these serves TLS 1.2; add one, or set min_version 1.3 and leave them out")
+		f.addf("tls.cipher_suites", "none of these serves TLS 1.2; add one, or set min_version 1.3 and leave them out")
 	}
 }
 
 func (c TLSConfig) checkClientAuth(f *faults) {
 	auth, err := c.clientAuth()
 	if err != nil {
-		f.add("tls.client_auth", "%w", err)
+		f.addf("tls.client_auth", "%w", err)
 		return
 	}
 	mode := c.mode()
@@ -163,15 +163,15 @@ func (c TLSConfig) checkClientAuth(f *faults) {
 	switch {
 	case mode == ModeAuto: // Both keys are refused as a whole.
 	case mode == ModeMutual && auth == tls.NoClientCert:
-		f.add("tls.client_auth", "none asks for no certificate, so mode mutual would not be mutual; set mode: manual")
+		f.addf("tls.client_auth", "none asks for no certificate, so mode mutual would not be mutual; set mode: manual")
 	case mode == ModeMutual && c.ClientCA == "":
-		f.add("tls.client_ca", "needed in mode mutual")
+		f.addf("tls.client_ca", "needed in mode mutual")
 	case verifies && c.ClientCA == "":
 		// crypto/tls would fall back to the system's roots, and so admit every client with a
 		// certificate of a public authority.
-		f.add("tls.client_ca", "needed with client_auth %s", c.ClientAuth)
+		f.addf("tls.client_ca", "needed with client_auth %s", c.ClientAuth)
 	case auth == tls.NoClientCert && c.ClientCA != "":
-		f.add("tls.client_ca", "no effect while client_auth is none")
+		f.addf("tls.client_ca", "no effect while client_auth is none")
 	}
 }
 
