@@ -20,9 +20,6 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// durationPattern matches the durations that the file accepts.
-const durationPattern = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
-
 // node is a JSON Schema of draft 2020-12.
 type node struct {
 	Schema      string           `json:"$schema,omitempty"`
@@ -91,7 +88,7 @@ func leaf(k settings.Key) (*node, error) {
 	switch c := constraintsOf(k); {
 	case isDuration(k):
 		// A zero needs no unit, so it may be a number.
-		n.Type, n.Pattern = []string{"string", "integer", "null"}, durationPattern
+		n.Type, n.Pattern = []string{"string", "integer", "null"}, settings.DurationPattern
 		n.Minimum, n.Maximum = number(0), number(0)
 	case k.Type.Kind() == reflect.Slice:
 		n.Type, n.Items = []string{"array", "null"}, &node{Type: []string{"string"}, Enum: enum(c.values)}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -188,8 +187,10 @@ func below(n *yaml.Node, name string) *yaml.Node {
 // maxDuration bounds every duration, so that sums and jitter stay far from overflow.
 const maxDuration = 365 * 24 * time.Hour
 
-// durationForm is a duration in Go's syntax without a sign. A zero needs no unit.
-var durationForm = regexp.MustCompile(`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`)
+// DurationPattern matches durations in Go's syntax without a sign. A zero needs no unit.
+const DurationPattern = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+
+var durationForm = regexp.MustCompile(DurationPattern)
 
 // wholeForm matches the numbers that all YAML parsers read alike. Some read 010 as eight,
 // and 1_000 as a string.
@@ -288,12 +289,8 @@ func setLevel(n *yaml.Node, v reflect.Value) error {
 	if n.Kind != yaml.ScalarNode || !slices.Contains(levels, n.Value) {
 		return errors.New("want one of " + strings.Join(levels, ", "))
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(n.Value)); err != nil {
-		return err
-	}
-	v.SetInt(int64(level))
-	return nil
+	level, _ := reflect.TypeAssert[*slog.Level](v.Addr())
+	return level.UnmarshalText([]byte(n.Value))
 }
 
 // describe describes the value at path, for an error about it.
@@ -325,11 +322,7 @@ func shorten(s string) string {
 	if len(s) <= maxShown {
 		return s
 	}
-	cut := maxShown
-	for !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "…"
+	return strings.ToValidUTF8(s[:maxShown], "") + "…" // Without the part of a rune.
 }
 
 // printable returns a word of the file for an error: short, on one line and without
