@@ -320,11 +320,7 @@ func boundTo(addr net.Addr, meant netip.AddrPort) bool {
 
 // samePath compares the paths of two Unix sockets, one of which may be relative.
 func samePath(a, b string) bool {
-	absolute := func(path string) string {
-		if full, err := filepath.Abs(path); err == nil {
-			return full
-		}
-		return path
-	}
-	return a == b || a != "" && b != "" && absolute(a) == absolute(b)
+	fullA, errA := filepath.Abs(a)
+	fullB, errB := filepath.Abs(b)
+	return a == b || a != "" && b != "" && errA == nil && errB == nil && fullA == fullB
 }

@@ -71,11 +71,9 @@ func (p *Pages) parseQuery(values url.Values) (query, error) {
 		}
 	}
 	if name := values.Get("sort"); name != "" {
-		order, ok := orders[name]
-		if !ok {
+		if q.order = orders[name]; q.order == nil {
 			return q, badParameter("sort", name, "one of "+strings.Join(slices.Sorted(maps.Keys(orders)), ", "))
 		}
-		q.order = order
 	}
 	if text := values.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
