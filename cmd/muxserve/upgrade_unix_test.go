@@ -175,19 +175,26 @@ func install(t *testing.T) (path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	writeExecutable(t, path, content)
+	return path
+}
+
+// writeExecutable keeps the tests beside it from starting processes meanwhile. Those would
+// inherit the file, which cannot be run as long as anyone has it open to write.
+func writeExecutable(t *testing.T, path string, content []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, content, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 // replace replaces a binary by a shell script. Like a deployment it renames, because a
 // running file cannot be written.
 func replace(t *testing.T, path, script string) {
 	t.Helper()
-	if err := os.WriteFile(path+".new", []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	writeExecutable(t, path+".new", []byte("#!/bin/sh\n"+script+"\n"))
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
