@@ -1,14 +1,18 @@
 package mux_test
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
@@ -123,5 +127,71 @@ func TestAccessLogOfPanic(t *testing.T) {
 	eventually(t, "a line", func() bool { return len(log.all(t)) >= 1 })
 	if got := log.all(t)[0]["code"]; got != 500.0 {
 		t.Errorf("code %v", got)
+	}
+}
+
+// TestRequestIDs: two requests that one connection has at a time have two ids, each by its number.
+func TestRequestIDs(t *testing.T) {
+	var log lines
+	begun, finish := make(chan struct{}, 2), make(chan struct{})
+	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))), mux.WithHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		begun <- struct{}{}
+		<-finish
+	})))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.get(1, "/one")
+	within(t, "the first", begun)
+	c.get(3, "/two")
+	within(t, "the second", begun)
+	close(finish)
+	c.rest(1)
+	c.rest(3)
+	var all []map[string]any
+	eventually(t, "two lines", func() bool { all = log.all(t); return len(all) == 2 })
+	ids := map[any]any{}
+	for _, line := range all {
+		ids[line["path"]] = line["request_id"]
+	}
+	if ids["/one"] == ids["/two"] {
+		t.Errorf("both are %v", ids["/one"])
+	}
+}
+
+// faultyLog is a log that panics.
+type faultyLog struct {
+	slog.Handler
+	lines *atomic.Int64
+}
+
+func (faultyLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l faultyLog) Handle(context.Context, slog.Record) error {
+	l.lines.Add(1)
+	panic("fault of the log")
+}
+
+// TestFaultyAccessLog: a WebSocket that is served behind the return of its handler has no net/http to catch a panic of the
+// access log. The server survives it.
+func TestFaultyAccessLog(t *testing.T) {
+	ended := func(context.Context, *websocket.Conn, *http.Request) error { return nil }
+	var lines atomic.Int64
+	s := start(t, false, mux.WithLogger(discard), mux.WithWebSocket(ended),
+		mux.WithAccessLog(slog.New(faultyLog{slog.DiscardHandler, &lines})))
+	for i := range 2 {
+		conn := s.dial(t)
+		r := bufio.NewReader(conn)
+		resp := roundTrip(t, conn, r, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		if resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatal(resp.Status)
+		}
+		if _, err := r.ReadByte(); err != nil { // It is a close frame, which nobody answers.
+			t.Error(err)
+		}
+		_ = conn.Close()
+		eventually(t, "the connection to be gone", func() bool {
+			return s.Stats().Pools["websocket"].Active == 0 && lines.Load() == int64(i+1)
+		})
 	}
 }

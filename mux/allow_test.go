@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -27,52 +25,6 @@ import (
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/protocols"
 )
-
-// startOn serves the test handlers on one loopback port for each configuration
-// that has no address of its own. All of them belong to one mux.Server.
-func startOn(t *testing.T, withTLS bool, configs []listeners.Config, options ...mux.Option) []*server {
-	t.Helper()
-	for i := range configs {
-		if configs[i].Address == "" {
-			configs[i].Address = "127.0.0.1:0"
-		}
-	}
-	options = append([]mux.Option{
-		mux.Configure(noDelay),
-		mux.Configure(func(c *mux.Config) { c.Listeners = configs }),
-		mux.WithHandler(routes()),
-		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
-		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
-	}, options...)
-	var roots *x509.CertPool
-	if withTLS {
-		ca := newAuthority(t)
-		roots = ca.pool
-		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
-	}
-	m := mux.New(options...)
-	if err := m.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- m.ListenAndServe() }()
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		<-served
-		for name, p := range m.Stats().Pools {
-			if p.Active != 0 {
-				t.Errorf("pool %s: %d connections left", name, p.Active)
-			}
-		}
-	})
-	var all []*server
-	for _, addr := range m.Addrs() {
-		all = append(all, &server{Server: m, addr: addr.String(), roots: roots})
-	}
-	return all
-}
 
 // only serves the protocols on a port.
 func only(names ...string) listeners.Config { return listeners.Config{Protocols: names} }
@@ -202,9 +154,6 @@ func TestALPNOffersWhatIsServed(t *testing.T) {
 		t.Errorf("h2 alone to a port without it: %v", err)
 	}
 }
-
-const handshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
 // TestHTTP1WordsOfRefusal: a client that speaks HTTP/1.1 is told what there is instead.
 func TestHTTP1WordsOfRefusal(t *testing.T) {

@@ -2,19 +2,13 @@ package mux_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -40,28 +34,6 @@ func TestDesign01SilentClientDoesNotHangClose(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is still open")
 	}
-}
-
-// recordingLog keeps the lines above Debug.
-func recordingLog(lines *syncBuffer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelInfo}))
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // Point 2: a connection that says nothing does not fall through to the fallback; a probe is counted, and logged at Debug at most.
@@ -149,27 +121,6 @@ func TestDesign04LongHeads(t *testing.T) {
 	})
 }
 
-// Point 6: bytes that a client pipelines behind its handshake belong to the WebSocket.
-func TestDesign06PipelinedBehindUpgrade(t *testing.T) {
-	bothForms(t, func(t *testing.T, s *server) {
-		conn := s.dial(t)
-		r := bufio.NewReader(conn)
-		resp := roundTrip(t, conn, r, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+
-			"\x81\x82\x00\x00\x00\x00hi\x81\x82\x00\x00\x00\x00yo")
-		if resp.StatusCode != http.StatusSwitchingProtocols {
-			t.Fatalf("status %s", resp.Status)
-		}
-		got := make([]byte, 8)
-		if _, err := io.ReadFull(r, got); err != nil || string(got) != "\x81\x02hi\x81\x02yo" {
-			t.Errorf("echo %q, %v", got, err)
-		}
-		if st := s.Stats().Pools; st["websocket"].Accepted != 1 || st["http1"].Accepted != 0 {
-			t.Errorf("pools %+v", st)
-		}
-	})
-}
-
 // Point 10: closing one listener closes nothing else.
 func TestDesign10ListenersAreDetached(t *testing.T) {
 	t.Parallel()
@@ -227,101 +178,4 @@ func TestDesign11QueuedConnectionsAreServed(t *testing.T) {
 	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
 		t.Errorf("Serve: %v", err)
 	}
-}
-
-// gatedListener accepts nothing until it is opened, so that connections queue in the kernel.
-type gatedListener struct {
-	*net.TCPListener
-	open chan struct{}
-}
-
-func (l *gatedListener) Accept() (net.Conn, error) {
-	<-l.open
-	return l.TCPListener.Accept()
-}
-
-// Point 13: what a connection can do, it can do behind the mux: sendfile, CloseWrite and SyscallConn.
-func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	const size = 1 << 20
-	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hijacked := make(chan net.Conn, 1)
-	routes := http.NewServeMux()
-	routes.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
-	routes.HandleFunc("/hijack", func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-		}
-		hijacked <- conn
-	})
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &readFromListener{Listener: inner}
-	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes))
-	served := make(chan error, 1)
-	go func() { served <- m.Serve(l) }()
-	s := &server{Server: m, addr: inner.Addr().String()}
-
-	c := s.client(t, 1)
-	if got := <-get(c, "http://"+s.addr+"/file"); len(got) != size {
-		t.Errorf("got %d bytes, want %d", len(got), size)
-	}
-	// The first 512 bytes go with the head: net/http looks at them for the content type.
-	if got, want := l.sent.Load(), int64(size-512); got != want {
-		t.Errorf("%d bytes went by the socket's ReadFrom, want %d", got, want)
-	}
-
-	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	h := <-hijacked
-	defer h.Close()
-	if _, err := h.(syscall.Conn).SyscallConn(); err != nil {
-		t.Errorf("SyscallConn: %v", err)
-	}
-	if err := h.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-		t.Errorf("CloseWrite: %v", err)
-	}
-	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the client sees %v", err)
-	}
-	eventually(t, "state upgraded", func() bool {
-		conns := s.Connections()
-		return len(conns) > 0 && conns[len(conns)-1].State == "upgraded"
-	})
-	_ = h.Close()
-	c.CloseIdleConnections()
-	_ = s.Close()
-	<-served
-}
-
-// readFromListener counts what its connections send by ReadFrom.
-type readFromListener struct {
-	net.Listener
-	sent atomic.Int64
-}
-
-func (l *readFromListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &readFromConn{conn.(*net.TCPConn), l}, nil
-}
-
-type readFromConn struct {
-	*net.TCPConn
-	l *readFromListener
-}
-
-func (c *readFromConn) ReadFrom(r io.Reader) (int64, error) {
-	n, err := c.TCPConn.ReadFrom(r)
-	c.l.sent.Add(n)
-	return n, err
 }

@@ -2,7 +2,6 @@ package mux_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/lifecycle"
@@ -20,48 +18,6 @@ import (
 
 // orderDelay is longer by far than what these tests do while it lasts.
 const orderDelay = time.Second
-
-// begun returns a channel that is closed when the drain comes to that step.
-func (s *server) begun(t *testing.T, step string) <-chan struct{} {
-	t.Helper()
-	begun := make(chan struct{})
-	err := s.OnDrain(step, "begun", func(context.Context) error {
-		close(begun)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return begun
-}
-
-// isOpen reports whether nothing was received so far.
-func isOpen(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return false
-	default:
-		return true
-	}
-}
-
-// checkOrder wants a drain that went well, with its steps in this order.
-func checkOrder(t *testing.T, got drainResult, want ...string) {
-	t.Helper()
-	if got.err != nil || got.report.ForcedTotal() != 0 {
-		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
-	}
-	var steps []string
-	for _, step := range got.report.Steps {
-		if step.Status != lifecycle.StatusDone {
-			t.Errorf("%s: %s", step.Name, step.Status)
-		}
-		steps = append(steps, step.Name)
-	}
-	if diff := cmp.Diff(want, steps); diff != "" {
-		t.Errorf("steps (-want +got):\n%s", diff)
-	}
-}
 
 // TestStopBeforeDelay: where connections are not to be accepted during the delay, new ones are refused from its beginning
 // on, and what is open is served all through it.

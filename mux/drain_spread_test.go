@@ -2,14 +2,19 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muxserve/muxserve/mux"
@@ -157,60 +162,150 @@ func TestIdleHTTP2Spread(t *testing.T) {
 	})
 }
 
-// pipeHTTP2 opens HTTP/2 on a pipe, which holds nothing: what either side writes waits for the other one to
-// read, so that a pump has to read what the client is not asking for yet.
-func pipeHTTP2(t *testing.T, conn net.Conn) *h2Client {
-	t.Helper()
-	return newH2Client(t, conn, pumped(conn))
-}
-
-// pumped returns a reader of all that comes from conn, which never keeps its peer waiting.
-func pumped(conn net.Conn) io.Reader {
-	q := &byteQueue{}
-	q.more.L = &q.mu
-	go func() {
-		_, err := io.Copy(q, conn)
-		q.end(err)
-	}()
-	return q
-}
-
-// byteQueue is a pipe without a bound.
-type byteQueue struct {
-	mu    sync.Mutex
-	more  sync.Cond
-	bytes []byte // guarded by mu
-	err   error  // guarded by mu; what Read returns behind bytes
-}
-
-func (q *byteQueue) Write(p []byte) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.bytes = append(q.bytes, p...)
-	q.more.Broadcast()
-	return len(p), nil
-}
-
-func (q *byteQueue) end(err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err == nil {
-		err = io.EOF
+// TestStreamHandshakeBeforeTold: a WebSocket over HTTP/2 that a client opens before it is told to leave.
+func TestStreamHandshakeBeforeTold(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t) {
+		return
 	}
-	q.err = err
-	q.more.Broadcast()
+	s := start(t, false, mux.Configure(overHTTP2), mux.Configure(func(c *mux.Config) { c.Drain.Spread = 3 * time.Second }))
+	const clients = 6
+	var all []*h2Client
+	for range clients {
+		c := s.http2(t)
+		c.get(1, "/echo")
+		c.header(1)
+		all = append(all, c)
+	}
+	ctx, force := context.WithCancel(t.Context())
+	defer force()
+	done := s.drain(ctx)
+	eventually(t, "telling", func() bool {
+		c, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	time.Sleep(20 * time.Millisecond)
+	for i, c := range all {
+		if c.goAway != nil {
+			continue
+		}
+		c.connect(3, "/ws", "origin", "http://x")
+		if got := c.header(3)[":status"]; got != "200" {
+			t.Errorf("client %d, which was not told before: status %s", i, got)
+		}
+	}
+	force()
+	<-done
 }
 
-func (q *byteQueue) Read(p []byte) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.bytes) == 0 && q.err == nil {
-		q.more.Wait()
+// TestWebSocketBeforeTold: while clients are being told, one that has not been told yet may open a WebSocket.
+func TestWebSocketBeforeTold(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Spread = 4 * time.Second }))
+	const clients = 10
+	conns := make([]net.Conn, clients)
+	for i := range conns {
+		conns[i] = s.dial(t)
+		_ = roundTrip(t, conns[i], bufio.NewReader(conns[i]), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
 	}
-	if len(q.bytes) == 0 {
-		return 0, q.err
+	done := s.drain(t.Context())
+	eventually(t, "told", func() bool {
+		c, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	refused, served, gone := 0, 0, 0
+	for _, conn := range conns {
+		if _, err := io.WriteString(conn, wsHandshake); err != nil {
+			gone++
+			continue
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		switch {
+		case err != nil:
+			gone++
+		case resp.StatusCode == http.StatusSwitchingProtocols:
+			served++
+		default:
+			refused++
+		}
+		_ = conn.Close()
 	}
-	n := copy(p, q.bytes)
-	q.bytes = q.bytes[n:]
-	return n, nil
+	t.Logf("served %d, refused %d, gone %d", served, refused, gone)
+	if refused > 0 {
+		t.Errorf("%d handshakes were refused with 503", refused)
+	}
+	<-done
+}
+
+// TestIdleHTTP2HearsLastStream: idle HTTP/2 connections hear both GOAWAYs.
+func TestIdleHTTP2HearsLastStream(t *testing.T) {
+	t.Parallel()
+	bothForms(t, func(t *testing.T, s *server) {
+		const clients = 40
+		var mu sync.Mutex
+		seen := make(map[string]int)
+		var wg sync.WaitGroup
+		ready := make(chan struct{}, clients)
+		for range clients {
+			conn := s.dial(t, "h2")
+			c := newH2Client(t, conn, conn)
+			c.get(1, "/echo")
+			c.header(1)
+			wg.Go(func() {
+				ready <- struct{}{}
+				last, _ := c.goAways(nil)
+				mu.Lock()
+				seen[fmt.Sprint(last)]++
+				mu.Unlock()
+			})
+		}
+		for range clients {
+			<-ready
+		}
+		got := <-s.drain(t.Context())
+		wg.Wait()
+		if got.err != nil {
+			t.Error(got.err)
+		}
+		if want := fmt.Sprintf("[%d 1]", maxStream); seen[want] != clients {
+			t.Errorf("GOAWAYs %v, want %s for all", seen, want)
+		}
+	})
+}
+
+// TestSpreadBeyondTimeout: a spread that the timeout leaves no room for is made to fit: everybody is told, and what is idle is not cut.
+func TestSpreadBeyondTimeout(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.Drain.Spread = time.Hour
+		c.Drain.Timeout = 2 * time.Second
+	}))
+	const each = 5
+	var closed atomic.Int64
+	var wg sync.WaitGroup
+	for range each {
+		conn := s.dial(t)
+		_ = roundTrip(t, conn, bufio.NewReader(conn), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
+		ws := s.webSocket(t)
+		wg.Go(func() {
+			_, _, err := ws.Read(t.Context())
+			if websocket.CloseStatus(err) == websocket.StatusGoingAway {
+				closed.Add(1)
+			}
+		})
+	}
+	got := <-s.drain(t.Context())
+	wg.Wait()
+	if n := closed.Load(); n != each {
+		t.Errorf("%d of %d WebSockets were told 1001", n, each)
+	}
+	if got.report.ForcedTotal() != 0 {
+		t.Errorf("forced %v: %v", got.report.Forced, got.err)
+	}
 }

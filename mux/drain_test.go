@@ -1,7 +1,6 @@
 package mux_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -20,42 +19,33 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// drainResult is what Drain returned.
-type drainResult struct {
-	report *lifecycle.Report
-	err    error
+// isOpen reports whether nothing was received so far.
+func isOpen(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return false
+	default:
+		return true
+	}
 }
 
-func (s *server) drain(ctx context.Context) <-chan drainResult {
-	done := make(chan drainResult, 1)
-	go func() {
-		report, err := s.Drain(ctx)
-		done <- drainResult{report, err}
-	}()
-	return done
-}
-
-// get asks for a path and reports on a channel.
-func get(c *http.Client, url string) <-chan string {
-	answer := make(chan string, 1)
-	go func() {
-		resp, err := c.Get(url)
-		if err != nil {
-			answer <- err.Error()
-			return
+// checkOrder wants a drain that went well, with its steps in this order.
+func checkOrder(t *testing.T, got drainResult, want ...string) {
+	t.Helper()
+	if got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+	var steps []string
+	for _, step := range got.report.Steps {
+		if step.Status != lifecycle.StatusDone {
+			t.Errorf("%s: %s", step.Name, step.Status)
 		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			answer <- err.Error()
-			return
-		}
-		answer <- string(body)
-	}()
-	return answer
+		steps = append(steps, step.Name)
+	}
+	if diff := cmp.Diff(want, steps); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
 }
-
-func (s *server) active(protocol string) int64 { return s.Stats().Pools[protocol].Active }
 
 // TestDrainEndsAllProtocols: a slow request on HTTP/1.1 and HTTP/2, a gRPC
 // stream, a WebSocket, idle connections and one that waits undecided are open
@@ -170,42 +160,6 @@ func TestDrainDelay(t *testing.T) {
 	})
 	cancel()
 	<-done
-}
-
-// status asks for path on a connection of its own.
-func (s *server) status(t *testing.T, path string) int {
-	t.Helper()
-	conn := s.dial(t)
-	defer conn.Close()
-	return roundTrip(t, conn, bufio.NewReader(conn), "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").StatusCode
-}
-
-// TestDrainServesUnclassified: a connection that is in the middle of its first
-// bytes when the listener closes is served if it speaks in time.
-func TestDrainServesUnclassified(t *testing.T) {
-	t.Parallel()
-	s := start(t, false)
-	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "GET /ec"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "sniffing", func() bool { return s.active("sniffing") == 1 })
-	done := s.drain(t.Context())
-	eventually(t, "listener closed", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			return true
-		}
-		_ = c.Close()
-		return false
-	})
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "ho HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("status %s", resp.Status)
-	}
-	if got := <-done; got.err != nil {
-		t.Errorf("drain: %v", got.err)
-	}
 }
 
 // TestDrainShared: concurrent stops share one drain.

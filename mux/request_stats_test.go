@@ -1,17 +1,74 @@
 package mux_test
 
 import (
+	"context"
 	"io"
 	"net/http"
-	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
 )
+
+// service waits for the end of the context, and says that that is why it ends.
+type service struct {
+	testpb.UnimplementedTestServiceServer
+	begun chan struct{}
+}
+
+func (s *service) UnaryCall(ctx context.Context, r *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	if r.GetResponseSize() > 0 {
+		return &testpb.SimpleResponse{Payload: &testpb.Payload{Body: make([]byte, r.GetResponseSize())}}, nil
+	}
+	s.begun <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestCallCodes: a call is booked with the code that the client got, on both transports.
+func TestCallCodes(t *testing.T) {
+	for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
+		setUp := func(t *testing.T) (*server, testpb.TestServiceClient, *service) {
+			service := &service{begun: make(chan struct{}, 1)}
+			s := start(t, false, mux.Configure(func(c *mux.Config) {
+				c.GRPC.Transport = transport
+				c.GRPC.MaxRecvBytes, c.GRPC.MaxSendBytes = 1000, 1000
+			}), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, service) }))
+			return s, testpb.NewTestServiceClient(s.grpcClient(t)), service
+		}
+		check := func(t *testing.T, s *server, want codes.Code, failed uint64) {
+			t.Helper()
+			var got map[int]uint64
+			deadline := time.Now().Add(2 * time.Second)
+			for len(got) == 0 && time.Now().Before(deadline) {
+				time.Sleep(10 * time.Millisecond)
+				got = s.Stats().Codes["grpc"]
+			}
+			if diff := cmp.Diff(map[int]uint64{int(want): 1}, got); diff != "" {
+				t.Errorf("codes (-want +got):\n%s", diff)
+			}
+			if n := s.Stats().Requests["grpc"].Failed; n != failed {
+				t.Errorf("%d count as failed, want %d", n, failed)
+			}
+		}
+		t.Run(string(transport)+"/the client gives up", func(t *testing.T) {
+			s, client, service := setUp(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { <-service.begun; cancel() }()
+			_, err := client.UnaryCall(ctx, &testpb.SimpleRequest{})
+			if status.Code(err) != codes.Canceled {
+				t.Fatal(err)
+			}
+			check(t, s, codes.Canceled, 0)
+		})
+	}
+}
 
 // TestRequestStats: requests, calls and WebSocket sessions are booked by what was
 // asked, with the code that the client got, and nothing stays in flight.
@@ -80,30 +137,4 @@ func withPanic() http.Handler {
 	m.Handle("/", routes())
 	m.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	return m
-}
-
-// TestRecorderIsTransparent: handlers find the optional methods of net/http's own writers, and no others.
-func TestRecorderIsTransparent(t *testing.T) {
-	probe := func(w http.ResponseWriter, _ *http.Request) {
-		var found []string
-		if _, ok := w.(http.Flusher); ok {
-			found = append(found, "Flusher")
-		}
-		if _, ok := w.(http.Hijacker); ok {
-			found = append(found, "Hijacker")
-		}
-		if _, ok := w.(http.Pusher); ok {
-			found = append(found, "Pusher")
-		}
-		if _, ok := w.(io.StringWriter); ok {
-			found = append(found, "StringWriter")
-		}
-		_, _ = io.WriteString(w, strings.Join(found, " "))
-	}
-	s := start(t, true, mux.WithHandler(http.HandlerFunc(probe)))
-	for version, want := range map[int]string{1: "Flusher Hijacker StringWriter", 2: "Flusher Pusher StringWriter"} {
-		if got := <-get(s.client(t, version), "https://"+s.addr+"/"); got != want {
-			t.Errorf("HTTP/%d: %q, want %q", version, got, want)
-		}
-	}
 }

@@ -18,24 +18,10 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
 )
-
-func limits(edit func(*mux.Config)) mux.Option { return mux.Configure(edit) }
-
-func (s *server) rejected(tag, reason string) uint64 { return s.Stats().Rejected[tag][reason] }
-
-// hold opens a kept-alive HTTP/1.1 connection.
-func (s *server) hold(t *testing.T) net.Conn {
-	t.Helper()
-	conn := s.dial(t)
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("status %s", resp.Status)
-	}
-	return conn
-}
 
 // TestHTTP1Limit: one connection too many gets a 503 that says when to come back, and the next one after a close is served.
 func TestHTTP1Limit(t *testing.T) {
@@ -223,5 +209,180 @@ func TestWaitAtLimit(t *testing.T) {
 	resp, err := http.ReadResponse(bufio.NewReader(waiting), nil)
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("after a close: %v, %v", resp, err)
+	}
+}
+
+// TestWaitOnTwoListeners: back-pressure refuses nobody, however many listeners there are.
+func TestWaitOnTwoListeners(t *testing.T) {
+	t.Parallel()
+	ports := startOn(t, false, []listeners.Config{{}, {}}, limits(func(c *mux.Config) {
+		c.Limits.MaxConnections = 1
+		c.Limits.OnLimit = pool.Wait
+	}))
+	time.Sleep(100 * time.Millisecond) // Both wait in Accept.
+	first := ports[0].hold(t)
+	waiting := ports[1].dial(t)
+	send(t, waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	r := bufio.NewReader(waiting)
+	_ = waiting.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	var timeout net.Error
+	if resp, err := http.ReadResponse(r, nil); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Fatalf("a connection too many does not wait: %v, %v; rejected %v", resp, err, ports[0].Stats().Rejected)
+	}
+	_ = first.Close()
+}
+
+// TestRefusedAreNotServed: connections that are being refused take no place from those that could be served.
+func TestRefusedAreNotServed(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 3 }))
+	var open []net.Conn
+	for range 3 {
+		open = append(open, s.hold(t))
+	}
+	// A few clients too many try again every 200 ms, and leave their connections open.
+	attempt := func() int {
+		conn := s.dial(t)
+		return roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
+	}
+	for range 4 {
+		if got := attempt(); got != http.StatusServiceUnavailable {
+			t.Fatalf("one too many: %d", got)
+		}
+	}
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+	eventually(t, "all places are free", func() bool { return s.active("http1") == 0 })
+	for i := range 20 {
+		if attempt() == http.StatusOK {
+			t.Logf("served at attempt %d", i)
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	t.Errorf("4 s after the last connection was closed, everybody is still refused: pools %v, limit 3", s.counts())
+}
+
+// TestLimitSetTwice: the same limit set twice closes no more than is too many.
+func TestLimitSetTwice(t *testing.T) {
+	t.Parallel()
+	s := start(t, false)
+	codes := make(chan websocket.StatusCode, 10)
+	var open []*websocket.Conn
+	for range 10 {
+		open = append(open, s.webSocket(t))
+	}
+	for i := range 3 {
+		s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections, c.Limits.PerAddress = 5, 100+i })
+	}
+	for _, c := range open {
+		go func() {
+			_, _, err := c.Read(t.Context())
+			codes <- websocket.CloseStatus(err)
+		}()
+	}
+	time.Sleep(500 * time.Millisecond)
+	if got := s.active("websocket"); got != 5 {
+		t.Errorf("%d WebSockets are left, want 5", got)
+	}
+	for _, c := range open {
+		_ = c.CloseNow()
+	}
+	for range open {
+		<-codes
+	}
+}
+
+// TestForeignWebSocketLimit: a full pool of WebSockets refuses handshakes also where the embedder's own
+// library answers them, as all but coder/websocket do.
+func TestForeignWebSocketLimit(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 1 }),
+		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			_, _ = io.Copy(io.Discard, conn)
+		})))
+	for i := range 3 {
+		conn := s.dial(t)
+		resp := roundTrip(t, conn, bufio.NewReader(conn), handshake)
+		if i > 0 && resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("handshake %d with a limit of 1: %s; pools %v", i+1, resp.Status, s.counts())
+		}
+	}
+}
+
+// TestWaitersAtDrain: with on_limit wait, a connection that waits in the kernel for room is served at a drain.
+func TestWaitersAtDrain(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.Limits.MaxConnections = 1
+		c.Limits.OnLimit = pool.Wait
+	}))
+	first := s.dial(t)
+	send(t, first, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+	eventually(t, "busy", func() bool { return s.active("http1") == 1 })
+	second := s.dial(t)
+	send(t, second, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	time.Sleep(50 * time.Millisecond)
+	done := s.drain(t.Context())
+	resp, err := http.ReadResponse(bufio.NewReader(second), nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("who waited for room: %v, %v", resp, err)
+	}
+	_ = second.Close()
+	if got := <-done; got.err != nil {
+		t.Error(got.err)
+	}
+}
+
+// TestAddressLimitRecovers: a client that tries again every 200 ms is served when it has room again.
+func TestAddressLimitRecovers(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.PerAddress = 2 }))
+	first, second := s.hold(t), s.hold(t)
+	attempt := func() int {
+		conn := s.dial(t)
+		return roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
+	}
+	for range 3 {
+		attempt()
+	}
+	_, _ = first.Close(), second.Close()
+	eventually(t, "both are free", func() bool { return s.active("http1") == 0 })
+	for range 20 {
+		if attempt() == http.StatusOK {
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	t.Errorf("none of the client's connections is served, and it is refused for 4 s: %v", s.counts())
+}
+
+// TestLimitOfStreamWebSockets: the excess is taken from the WebSockets that are in the pool.
+func TestLimitOfStreamWebSockets(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t) {
+		return
+	}
+	s := start(t, false, mux.Configure(overHTTP2))
+	for range 2 {
+		ws := s.webSocket(t)
+		go func() { _, _, _ = ws.Read(t.Context()) }()
+	}
+	c := s.http2(t)
+	const streams = 20
+	for i := range uint32(streams) {
+		c.request(2*i+1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", s.addr, ":path", "/ws",
+			"sec-websocket-version", "13")
+		c.header(2*i + 1)
+	}
+	s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
+	time.Sleep(time.Second)
+	if got := s.active("websocket"); got != 1 {
+		t.Errorf("%d WebSockets in the pool, of which there may be 1", got)
 	}
 }

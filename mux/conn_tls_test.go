@@ -1,9 +1,13 @@
 package mux_test
 
 import (
+	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 )
 
@@ -158,4 +163,84 @@ func TestOptionalTLSSniffTimeOnce(t *testing.T) {
 				t.Errorf("rejected (-want +got):\n%s", diff)
 			}
 		})
+}
+
+// TestBadCertificate: a certificate that cannot be read fails the start; there is no plaintext instead.
+func TestBadCertificate(t *testing.T) {
+	s := mux.New(mux.Configure(func(c *mux.Config) {
+		c.Listeners = []listeners.Config{{
+			Address: "127.0.0.1:0",
+			TLS:     listeners.TLSConfig{Mode: "auto", Cert: "/nowhere/cert.pem", Key: "/nowhere/key.pem"},
+		}}
+	}))
+	if err := s.ListenAndServe(); err == nil || !strings.Contains(err.Error(), "/nowhere/cert.pem") {
+		t.Errorf("ListenAndServe: %v", err)
+	}
+	if got := s.Addrs(); len(got) != 0 {
+		t.Errorf("open: %v", got)
+	}
+}
+
+// TestPlaintextOnTLSPort: an HTTP client is told what is wrong.
+func TestPlaintextOnTLSPort(t *testing.T) {
+	s := start(t, true)
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("status %s", resp.Status)
+	}
+	eventually(t, "counted", func() bool { return s.Stats().Rejected["sniffing"]["tls_handshake"] == 1 })
+}
+
+// TestTLSOnPlaintextPort: a TLS client gets an alert.
+func TestTLSOnPlaintextPort(t *testing.T) {
+	s := start(t, false)
+	_, err := s.client(t, 1).Get("https://" + s.addr)
+	if err == nil || !strings.Contains(err.Error(), "handshake failure") {
+		t.Errorf("TLS to a plaintext port: %v", err)
+	}
+}
+
+// TestOptionalTLS: plaintext and TLS on one port.
+func TestOptionalTLS(t *testing.T) {
+	m := mux.New(mux.Configure(noDelay), mux.Configure(func(c *mux.Config) {
+		c.Listeners = []listeners.Config{{
+			Address: "127.0.0.1:0",
+			TLS:     listeners.TLSConfig{Mode: "self-signed", Optional: true},
+		}}
+	}))
+	if err := m.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- m.ListenAndServe() }()
+	s := &server{Server: m, addr: m.Addrs()[0].String()}
+	if got := s.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("plaintext: %d", got)
+	}
+	c := s.client(t, 1)
+	tr, ok := c.Transport.(*http.Transport)
+	if !ok {
+		t.Fatalf("transport is a %T", c.Transport)
+	}
+	tr.TLSClientConfig.InsecureSkipVerify = true
+	resp, err := c.Get("https://" + s.addr + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("TLS: %s", resp.Status)
+	}
+	c.CloseIdleConnections()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("ListenAndServe: %v", err)
+	}
 }

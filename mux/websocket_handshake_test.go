@@ -368,34 +368,3 @@ func TestNoHandshake(t *testing.T) {
 		}
 	})
 }
-
-// TestWebSocketBehindTold: a WebSocket whose handshake is answered after its connection was
-// told to leave is told 1001.
-func TestWebSocketBehindTold(t *testing.T) {
-	begun, answer := make(chan struct{}), make(chan struct{})
-	ws := mux.WebSocket(echoWebSocket)
-	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		close(begun)
-		<-answer // It looks up the client's session, say.
-		ws.ServeHTTP(w, r)
-	})))
-	conn := s.dial(t)
-	send(t, conn, handshake)
-	within(t, "begun", begun)
-	told, done := s.told(t), s.drain(t.Context())
-	within(t, "told", told)
-	time.Sleep(100 * time.Millisecond) // The last look at connections that are late.
-	close(answer)
-	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, nil)
-	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("handshake: %v, %v", resp, err)
-	}
-	if frame, err := r.Peek(4); err != nil || string(frame[2:]) != "\x03\xe9" {
-		t.Errorf("%x, %v: want a close frame with 1001", frame, err)
-	}
-	_ = conn.Close()
-	if got := within(t, "the drain", done); got.err != nil || got.report.ForcedTotal() != 0 {
-		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
-	}
-}

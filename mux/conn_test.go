@@ -2,10 +2,15 @@ package mux_test
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	testpb "google.golang.org/grpc/interop/grpc_testing"
@@ -13,18 +18,90 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// wrapListener hands out the inner listener's connections as wrap makes them.
-type wrapListener struct {
-	net.Listener
-	wrap func(net.Conn) net.Conn
+// Point 13: what a connection can do, it can do behind the mux: sendfile, CloseWrite and SyscallConn.
+func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	const size = 1 << 20
+	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hijacked := make(chan net.Conn, 1)
+	routes := http.NewServeMux()
+	routes.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
+	routes.HandleFunc("/hijack", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+		}
+		hijacked <- conn
+	})
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &readFromListener{Listener: inner}
+	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes))
+	served := make(chan error, 1)
+	go func() { served <- m.Serve(l) }()
+	s := &server{Server: m, addr: inner.Addr().String()}
+
+	c := s.client(t, 1)
+	if got := <-get(c, "http://"+s.addr+"/file"); len(got) != size {
+		t.Errorf("got %d bytes, want %d", len(got), size)
+	}
+	// The first 512 bytes go with the head: net/http looks at them for the content type.
+	if got, want := l.sent.Load(), int64(size-512); got != want {
+		t.Errorf("%d bytes went by the socket's ReadFrom, want %d", got, want)
+	}
+
+	conn := s.dial(t)
+	if _, err := io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	h := <-hijacked
+	defer h.Close()
+	if _, err := h.(syscall.Conn).SyscallConn(); err != nil {
+		t.Errorf("SyscallConn: %v", err)
+	}
+	if err := h.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Errorf("CloseWrite: %v", err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the client sees %v", err)
+	}
+	eventually(t, "state upgraded", func() bool {
+		conns := s.Connections()
+		return len(conns) > 0 && conns[len(conns)-1].State == "upgraded"
+	})
+	_ = h.Close()
+	c.CloseIdleConnections()
+	_ = s.Close()
+	<-served
 }
 
-func (l wrapListener) Accept() (net.Conn, error) {
+// readFromListener counts what its connections send by ReadFrom.
+type readFromListener struct {
+	net.Listener
+	sent atomic.Int64
+}
+
+func (l *readFromListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return l.wrap(conn), nil
+	return &readFromConn{conn.(*net.TCPConn), l}, nil
+}
+
+type readFromConn struct {
+	*net.TCPConn
+	l *readFromListener
+}
+
+func (c *readFromConn) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.TCPConn.ReadFrom(r)
+	c.l.sent.Add(n)
+	return n, err
 }
 
 // proxiedConn learns its peer's address from its first bytes, as connections with a PROXY header do.

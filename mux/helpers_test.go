@@ -1,0 +1,359 @@
+package mux_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux"
+)
+
+// startOn serves the test handlers on one loopback port for each configuration
+// that has no address of its own. All of them belong to one mux.Server.
+func startOn(t *testing.T, withTLS bool, configs []listeners.Config, options ...mux.Option) []*server {
+	t.Helper()
+	for i := range configs {
+		if configs[i].Address == "" {
+			configs[i].Address = "127.0.0.1:0"
+		}
+	}
+	options = append([]mux.Option{
+		mux.Configure(noDelay),
+		mux.Configure(func(c *mux.Config) { c.Listeners = configs }),
+		mux.WithHandler(routes()),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
+		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+	}, options...)
+	var roots *x509.CertPool
+	if withTLS {
+		ca := newAuthority(t)
+		roots = ca.pool
+		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
+	}
+	m := mux.New(options...)
+	if err := m.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- m.ListenAndServe() }()
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		<-served
+		for name, p := range m.Stats().Pools {
+			if p.Active != 0 {
+				t.Errorf("pool %s: %d connections left", name, p.Active)
+			}
+		}
+	})
+	var all []*server
+	for _, addr := range m.Addrs() {
+		all = append(all, &server{Server: m, addr: addr.String(), roots: roots})
+	}
+	return all
+}
+
+const handshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// recordingLog keeps the lines above Debug.
+func recordingLog(lines *syncBuffer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// gatedListener accepts nothing until it is opened, so that connections queue in the kernel.
+type gatedListener struct {
+	*net.TCPListener
+	open chan struct{}
+}
+
+func (l *gatedListener) Accept() (net.Conn, error) {
+	<-l.open
+	return l.TCPListener.Accept()
+}
+
+// begun returns a channel that is closed when the drain comes to that step.
+func (s *server) begun(t *testing.T, step string) <-chan struct{} {
+	t.Helper()
+	begun := make(chan struct{})
+	err := s.OnDrain(step, "begun", func(context.Context) error {
+		close(begun)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return begun
+}
+
+// drainResult is what Drain returned.
+type drainResult struct {
+	report *lifecycle.Report
+	err    error
+}
+
+func (s *server) drain(ctx context.Context) <-chan drainResult {
+	done := make(chan drainResult, 1)
+	go func() {
+		report, err := s.Drain(ctx)
+		done <- drainResult{report, err}
+	}()
+	return done
+}
+
+// get asks for a path and reports on a channel.
+func get(c *http.Client, url string) <-chan string {
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := c.Get(url)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		answer <- string(body)
+	}()
+	return answer
+}
+
+func (s *server) active(protocol string) int64 { return s.Stats().Pools[protocol].Active }
+
+// status asks for path on a connection of its own.
+func (s *server) status(t *testing.T, path string) int {
+	t.Helper()
+	conn := s.dial(t)
+	defer conn.Close()
+	return roundTrip(t, conn, bufio.NewReader(conn), "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").StatusCode
+}
+
+func limits(edit func(*mux.Config)) mux.Option { return mux.Configure(edit) }
+
+func (s *server) rejected(tag, reason string) uint64 { return s.Stats().Rejected[tag][reason] }
+
+// hold opens a kept-alive HTTP/1.1 connection.
+func (s *server) hold(t *testing.T) net.Conn {
+	t.Helper()
+	conn := s.dial(t)
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %s", resp.Status)
+	}
+	return conn
+}
+
+// told returns a channel that is closed when every client has been told to leave.
+func (s *server) told(t *testing.T) <-chan struct{} {
+	t.Helper()
+	told := make(chan struct{})
+	err := s.OnDrain(lifecycle.StepWaitConnections, "told", func(context.Context) error {
+		close(told)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return told
+}
+
+// undecided is what an HTTP/2 client sends that waits for the server's SETTINGS.
+const undecided = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// patient makes the limits of waiting so long that a test which waits for one
+// of them does not end.
+func patient(c *mux.Config) {
+	noDelay(c)
+	c.Sniff.Timeout = time.Hour
+	c.HTTP1.HeaderTimeout = time.Hour
+	c.HTTP1.IdleTimeout = time.Hour
+	c.HTTP2.IdleTimeout = time.Hour
+}
+
+// discard is for servers whose log nobody reads.
+var discard = slog.New(slog.DiscardHandler)
+
+// running is a server that serves a listener of the test's own.
+type running struct {
+	*server
+	served <-chan error
+}
+
+// serveOn serves m on l. The test closes the server, or nothing is left to do when it ends.
+func serveOn(t *testing.T, m *mux.Server, l net.Listener) *running {
+	t.Helper()
+	served := make(chan error, 1)
+	go func() { served <- m.Serve(l) }()
+	s := &running{&server{Server: m, addr: l.Addr().String()}, served}
+	t.Cleanup(func() { _ = m.Close() })
+	return s
+}
+
+// listen opens a loopback port.
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// within waits for what must come without any limit of the server running out.
+func within[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	select {
+	case v := <-c:
+		return v
+	case <-ctx.Done():
+		t.Fatalf("still waiting for: %s", what)
+		panic("not reached")
+	}
+}
+
+// closing calls Close.
+func (s *server) closing() <-chan error {
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	return closed
+}
+
+// noneLeft reports pools that are not empty.
+func (s *server) noneLeft(t *testing.T) {
+	t.Helper()
+	for name, p := range s.Stats().Pools {
+		if p.Active != 0 {
+			t.Errorf("pool %s: %d connections left", name, p.Active)
+		}
+	}
+}
+
+// send writes b to a connection.
+func send(t *testing.T, conn net.Conn, b string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// firstCall returns the bytes of an HTTP/2 connection that begins with a unary
+// call of that payload, all sent before the server has said a word. The user agent
+// decides which transport gets it.
+func firstCall(t *testing.T, userAgent string, size int) string {
+	t.Helper()
+	message, err := proto.Marshal(&testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, size)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	var out, block bytes.Buffer
+	e := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":authority", "x"},
+		{":path", testpb.TestService_UnaryCall_FullMethodName},
+		{"content-type", "application/grpc"}, {"te", "trailers"}, {"user-agent", userAgent},
+	} {
+		if err := e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out.WriteString(http2.ClientPreface)
+	f := http2.NewFramer(&out, nil)
+	err = errors.Join(f.WriteSettings(),
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}))
+	const frame = 16384 // The largest that every server takes.
+	for ; len(body) > frame; body = body[frame:] {
+		err = errors.Join(err, f.WriteData(1, false, body[:frame]))
+	}
+	if err := errors.Join(err, f.WriteData(1, true, body)); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// answered reads an HTTP/2 connection until the first stream has its response.
+func answered(conn net.Conn) error {
+	f := http2.NewFramer(io.Discard, conn)
+	f.SetMaxReadFrameSize(1 << 20)
+	var seen []http2.FrameType
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return fmt.Errorf("%w after %v", err, seen)
+		}
+		h := frame.Header()
+		seen = append(seen, h.Type)
+		if h.StreamID == 1 && (h.Type == http2.FrameRSTStream || h.Flags.Has(http2.FlagHeadersEndStream)) {
+			if h.Type == http2.FrameRSTStream {
+				return fmt.Errorf("the stream was reset after %v", seen)
+			}
+			return nil
+		}
+	}
+}
+
+func (s *server) counts() map[string]int64 {
+	counts := make(map[string]int64)
+	for tag, p := range s.Stats().Pools {
+		if p.Active > 0 {
+			counts[tag] = p.Active
+		}
+	}
+	return counts
+}
+
+// wrapListener hands out the inner listener's connections as wrap makes them.
+type wrapListener struct {
+	net.Listener
+	wrap func(net.Conn) net.Conn
+}
+
+func (l wrapListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.wrap(conn), nil
+}
