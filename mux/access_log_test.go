@@ -2,13 +2,11 @@ package mux_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -21,23 +19,12 @@ import (
 )
 
 // lines collects the records of a JSON handler.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
+type lines struct{ syncBuffer }
 
 // all returns the records without what no test can know.
 func (l *lines) all(t *testing.T) (all []map[string]any) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.b.String()) {
+	for line := range strings.Lines(l.String()) {
 		record := make(map[string]any)
 		if err := json.Unmarshal([]byte(line), &record); err != nil {
 			t.Fatal(err)
@@ -181,8 +168,7 @@ func TestFaultyAccessLog(t *testing.T) {
 	for i := range 2 {
 		conn := s.dial(t)
 		r := bufio.NewReader(conn)
-		resp := roundTrip(t, conn, r, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		resp := roundTrip(t, conn, r, handshake)
 		if resp.StatusCode != http.StatusSwitchingProtocols {
 			t.Fatal(resp.Status)
 		}

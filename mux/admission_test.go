@@ -196,9 +196,7 @@ func TestWaitAtLimit(t *testing.T) {
 	}))
 	first := s.hold(t)
 	waiting := s.dial(t)
-	if _, err := io.WriteString(waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 	_ = waiting.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	var timeout net.Error
 	if _, err := waiting.Read(make([]byte, 1)); !errors.As(err, &timeout) || !timeout.Timeout() {
@@ -232,35 +230,42 @@ func TestWaitOnTwoListeners(t *testing.T) {
 	_ = first.Close()
 }
 
-// TestRefusedAreNotServed: connections that are being refused take no place from those that could be served.
+// TestRefusedAreNotServed: connections that are being refused take no place. A client that
+// tries again every 200 ms is served as soon as there is room.
 func TestRefusedAreNotServed(t *testing.T) {
-	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 3 }))
-	var open []net.Conn
-	for range 3 {
-		open = append(open, s.hold(t))
+	const room = 3
+	for name, edit := range map[string]func(*mux.Config){
+		"total":       func(c *mux.Config) { c.Limits.MaxConnections = room },
+		"per address": func(c *mux.Config) { c.Limits.PerAddress = room },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, false, limits(edit))
+			var open []net.Conn
+			for range room {
+				open = append(open, s.hold(t))
+			}
+			attempt := func() int {
+				conn := s.dial(t) // It stays open.
+				return roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
+			}
+			for range room + 1 {
+				if got := attempt(); got == http.StatusOK {
+					t.Fatalf("one too many: %d", got)
+				}
+			}
+			for _, conn := range open {
+				_ = conn.Close()
+			}
+			eventually(t, "all places are free", func() bool { return s.active("http1") == 0 })
+			for range 20 {
+				if attempt() == http.StatusOK {
+					return
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+			t.Errorf("4 s after the last connection was closed, clients are still refused: pools %v, limit %d", s.counts(), room)
+		})
 	}
-	// A few clients too many try again every 200 ms, and leave their connections open.
-	attempt := func() int {
-		conn := s.dial(t)
-		return roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
-	}
-	for range 4 {
-		if got := attempt(); got != http.StatusServiceUnavailable {
-			t.Fatalf("one too many: %d", got)
-		}
-	}
-	for _, conn := range open {
-		_ = conn.Close()
-	}
-	eventually(t, "all places are free", func() bool { return s.active("http1") == 0 })
-	for i := range 20 {
-		if attempt() == http.StatusOK {
-			t.Logf("served at attempt %d", i)
-			return
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
-	t.Errorf("4 s after the last connection was closed, everybody is still refused: pools %v, limit 3", s.counts())
 }
 
 // TestLimitSetTwice: the same limit set twice closes no more than is too many.
@@ -297,16 +302,7 @@ func TestLimitSetTwice(t *testing.T) {
 // library answers them, as all but coder/websocket do.
 func TestForeignWebSocketLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 1 }),
-		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-			_, _ = io.Copy(io.Discard, conn)
-		})))
+		mux.WithHandler(switching(t, "websocket", func(_ net.Conn, r io.Reader) { _, _ = io.Copy(io.Discard, r) })))
 	for i := range 3 {
 		conn := s.dial(t)
 		resp := roundTrip(t, conn, bufio.NewReader(conn), handshake)
@@ -338,28 +334,6 @@ func TestWaitersAtDrain(t *testing.T) {
 	if got := <-done; got.err != nil {
 		t.Error(got.err)
 	}
-}
-
-// TestAddressLimitRecovers: a client that tries again every 200 ms is served when it has room again.
-func TestAddressLimitRecovers(t *testing.T) {
-	s := start(t, false, limits(func(c *mux.Config) { c.Limits.PerAddress = 2 }))
-	first, second := s.hold(t), s.hold(t)
-	attempt := func() int {
-		conn := s.dial(t)
-		return roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
-	}
-	for range 3 {
-		attempt()
-	}
-	_, _ = first.Close(), second.Close()
-	eventually(t, "both are free", func() bool { return s.active("http1") == 0 })
-	for range 20 {
-		if attempt() == http.StatusOK {
-			return
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
-	t.Errorf("none of the client's connections is served, and it is refused for 4 s: %v", s.counts())
 }
 
 // TestLimitOfStreamWebSockets: the excess is taken from the WebSockets that are in the pool.

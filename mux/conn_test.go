@@ -35,10 +35,7 @@ func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
 		}
 		hijacked <- conn
 	})
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := listen(t)
 	l := &readFromListener{Listener: inner}
 	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes))
 	served := make(chan error, 1)
@@ -55,9 +52,7 @@ func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
 	}
 
 	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, "GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n")
 	h := <-hijacked
 	defer h.Close()
 	if _, err := h.(syscall.Conn).SyscallConn(); err != nil {

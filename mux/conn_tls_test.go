@@ -1,11 +1,9 @@
 package mux_test
 
 import (
-	"bufio"
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -184,15 +182,7 @@ func TestBadCertificate(t *testing.T) {
 // TestPlaintextOnTLSPort: an HTTP client is told what is wrong.
 func TestPlaintextOnTLSPort(t *testing.T) {
 	s := start(t, true)
-	conn, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != http.StatusBadRequest {
-		t.Errorf("status %s", resp.Status)
-	}
+	plaintext(t, s)
 	eventually(t, "counted", func() bool { return s.Stats().Rejected["sniffing"]["tls_handshake"] == 1 })
 }
 

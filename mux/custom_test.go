@@ -324,9 +324,7 @@ func TestMatch(t *testing.T) {
 	}()
 	const banner = "SSH-2.0-client\r\n"
 	conn := s.dial(t)
-	if _, err := io.WriteString(conn, banner); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, banner)
 	if got := <-accepted; got != banner {
 		t.Errorf("accepted %q", got)
 	}

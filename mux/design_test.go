@@ -37,23 +37,14 @@ func TestDesign01SilentClientDoesNotHangClose(t *testing.T) {
 }
 
 // Point 2: a connection that says nothing does not fall through to the fallback; a probe is counted, and logged at Debug at most.
-func TestDesign02SilentConnectionIsNobodys(t *testing.T) {
+func TestDesign02SilentConnectionHasNoServer(t *testing.T) {
 	var log syncBuffer
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(recordingLog(&log)),
 		mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
 	fallback := m.MatchAfter("fallback", cmux.Any())
 	s := serve(t, m)
 	var accepted atomic.Int32
-	go func() {
-		for {
-			conn, err := fallback.Accept()
-			if err != nil {
-				return
-			}
-			accepted.Add(1)
-			_ = conn.Close()
-		}
-	}()
+	go serveEach(fallback, func(net.Conn) { accepted.Add(1) })
 	const probes = 50
 	for i := range probes {
 		conn := s.dial(t)
@@ -134,9 +125,7 @@ func TestDesign10ListenersAreDetached(t *testing.T) {
 		t.Errorf("HTTP after a custom listener was closed: %d", got)
 	}
 	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "custom"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, "custom")
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("a connection of the closed listener: %v", err)
 	}
@@ -144,27 +133,11 @@ func TestDesign10ListenersAreDetached(t *testing.T) {
 
 // Point 11: connections that the kernel holds when the server stops are served.
 func TestDesign11QueuedConnectionsAreServed(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gate := &gatedListener{TCPListener: inner.(*net.TCPListener), open: make(chan struct{})}
-	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()))
-	served := make(chan error, 1)
-	go func() { served <- m.Serve(gate) }()
-	s := &server{Server: m, addr: inner.Addr().String()}
-	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
-	const connections = 50
-	conns := make([]net.Conn, connections)
-	for i := range conns {
-		conns[i] = s.dial(t)
-		if _, err := io.WriteString(conns[i], "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()), mux.WithLogger(discard))
+	conns, s, open := queued(t, m, 50, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 	done := s.drain(t.Context())
 	eventually(t, "draining", func() bool { return s.Phase() == "draining" })
-	close(gate.open)
+	open()
 	for i, conn := range conns {
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil || resp.StatusCode != http.StatusOK {
@@ -175,7 +148,7 @@ func TestDesign11QueuedConnectionsAreServed(t *testing.T) {
 	if got := <-done; got.err != nil {
 		t.Errorf("drain: %v", got.err)
 	}
-	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
+	if err := <-s.served; !errors.Is(err, mux.ErrServerClosed) {
 		t.Errorf("Serve: %v", err)
 	}
 }

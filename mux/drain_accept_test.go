@@ -24,19 +24,10 @@ func TestDrainServesUnclassified(t *testing.T) {
 	t.Parallel()
 	s := start(t, false)
 	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "GET /ec"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, "GET /ec")
 	eventually(t, "sniffing", func() bool { return s.active("sniffing") == 1 })
 	done := s.drain(t.Context())
-	eventually(t, "listener closed", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			return true
-		}
-		_ = c.Close()
-		return false
-	})
+	s.stopsListening(t)
 	resp := roundTrip(t, conn, bufio.NewReader(conn), "ho HTTP/1.1\r\nHost: x\r\n\r\n")
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("status %s", resp.Status)
@@ -58,13 +49,7 @@ func TestProxyHeaderAtDrain(t *testing.T) {
 	send(t, conn, "PROXY TCP4 192.0.2.1 ")
 	eventually(t, "there", func() bool { return s.active("sniffing") == 1 })
 	done := s.drain(t.Context())
-	eventually(t, "listener closed", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
+	s.stopsListening(t)
 	resp := roundTrip(t, conn, bufio.NewReader(conn), "192.0.2.2 1 2\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 	if resp.StatusCode != http.StatusOK {
 		t.Error(resp.Status)
@@ -178,16 +163,11 @@ func TestDrainCutsStalledHandshake(t *testing.T) {
 	}
 }
 
-const wsHandshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-
 // queued returns a server whose kernel holds connections that have each sent text.
-func queued(t *testing.T, m *mux.Server, n int, text string) (conns []net.Conn, s *server, open func()) {
+func queued(t *testing.T, m *mux.Server, n int, text string) (conns []net.Conn, s *running, open func()) {
 	t.Helper()
 	gate := &gatedListener{TCPListener: listen(t).(*net.TCPListener), open: make(chan struct{})}
-	s = &server{Server: m, addr: gate.TCPListener.Addr().String()}
-	go func() { _ = m.Serve(gate) }()
-	t.Cleanup(func() { _ = m.Close() })
+	s = serveOn(t, m, gate)
 	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
 	for range n {
 		conn := s.dial(t)
@@ -200,7 +180,7 @@ func queued(t *testing.T, m *mux.Server, n int, text string) (conns []net.Conn, 
 // TestWebSocketQueuedAtDrain: a WebSocket handshake that the kernel holds when the listener closes is served, and told 1001.
 func TestWebSocketQueuedAtDrain(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()), mux.WithLogger(discard))
-	conns, s, open := queued(t, m, 50, wsHandshake)
+	conns, s, open := queued(t, m, 50, handshake)
 	done := s.drain(t.Context())
 	eventually(t, "draining", func() bool { return s.Phase() == "draining" })
 	open()
@@ -249,13 +229,7 @@ func TestHandshakeAtDrain(t *testing.T) {
 	}()
 	eventually(t, "half a hello", func() bool { return s.active("sniffing") == 1 && s.Connections()[0].BytesReceived > 0 })
 	done := s.drain(t.Context())
-	eventually(t, "listener closed", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
+	s.stopsListening(t)
 	close(slow.release)
 	if err := within(t, "the answer", answer); err != nil {
 		t.Error(err)

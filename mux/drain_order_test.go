@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	testpb "google.golang.org/grpc/interop/grpc_testing"
-
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 )
@@ -32,19 +30,7 @@ func TestStopBeforeDelay(t *testing.T) {
 	s := start(t, false, mux.WithHandler(handler), mux.Configure(func(c *mux.Config) {
 		c.Drain.Delay, c.Drain.AcceptDuringDelay = orderDelay, false
 	}))
-	call, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	echo := func(text string) {
-		t.Helper()
-		if err := call.Send(&testpb.StreamingOutputCallRequest{Payload: payload(text)}); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := call.Recv(); err != nil || string(got.GetPayload().GetBody()) != text {
-			t.Fatalf("stream: %v, %v", got, err)
-		}
-	}
+	call, echo := s.echoCall(t)
 	echo("before")
 	conn := s.dial(t)
 	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")

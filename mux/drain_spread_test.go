@@ -180,13 +180,7 @@ func TestStreamHandshakeBeforeTold(t *testing.T) {
 	ctx, force := context.WithCancel(t.Context())
 	defer force()
 	done := s.drain(ctx)
-	eventually(t, "telling", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
+	s.stopsListening(t)
 	time.Sleep(20 * time.Millisecond)
 	for i, c := range all {
 		if c.goAway != nil {
@@ -212,16 +206,10 @@ func TestWebSocketBeforeTold(t *testing.T) {
 		_ = roundTrip(t, conns[i], bufio.NewReader(conns[i]), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
 	}
 	done := s.drain(t.Context())
-	eventually(t, "told", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
+	s.stopsListening(t)
 	refused, served, gone := 0, 0, 0
 	for _, conn := range conns {
-		if _, err := io.WriteString(conn, wsHandshake); err != nil {
+		if _, err := io.WriteString(conn, handshake); err != nil {
 			gone++
 			continue
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -64,19 +63,7 @@ func TestDrainEndsAllProtocols(t *testing.T) {
 		eventually(t, "ready before its first call", func() bool { return undecided.GetState() == connectivity.Ready })
 
 		ws := s.webSocket(t)
-		stream, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		echo := func(text string) {
-			t.Helper()
-			if err := stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload(text)}); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := stream.Recv(); err != nil || string(got.GetPayload().GetBody()) != text {
-				t.Fatalf("stream: %v, %v", got, err)
-			}
-		}
+		stream, echo := s.echoCall(t)
 		echo("before")
 		slow1, slow2 := get(s.client(t, 1), url+"/slow"), get(s.client(t, 2), url+"/slow")
 		eventually(t, "all connections open", func() bool {
@@ -177,11 +164,8 @@ func TestServeAfterShutdown(t *testing.T) {
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.Serve(l)
+	l := listen(t)
+	err := s.Serve(l)
 	if !errors.Is(err, mux.ErrServerClosed) || !errors.Is(err, http.ErrServerClosed) {
 		t.Errorf("Serve: %v", err)
 	}

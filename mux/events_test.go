@@ -2,7 +2,6 @@ package mux_test
 
 import (
 	"bufio"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -74,10 +73,7 @@ func TestObserverAtClose(t *testing.T) {
 	t.Parallel()
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 	m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-")) // Nobody accepts.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	go func() { _ = m.Serve(l) }()
 	m.Observe(func(e mux.Event) {
 		if e.Kind == mux.EventRemoved {

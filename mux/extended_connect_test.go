@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -71,10 +70,7 @@ func TestWebSocketOverHTTP2Unavailable(t *testing.T) {
 	}
 	s := mux.New(mux.Configure(noDelay), mux.Configure(overHTTP2), mux.WithLogger(slog.New(slog.DiscardHandler)))
 	defer s.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	if err := s.Serve(l); !errors.Is(err, protocols.ErrNoExtendedConnect) || !strings.Contains(err.Error(), extendedConnect) {
 		t.Errorf("Serve: %v", err)
 	}

@@ -109,10 +109,7 @@ func hammer(t *testing.T, withTLS bool) {
 		}
 		_ = e.Conn.Info()
 	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	served := make(chan error, 1)
 	go func() { served <- m.Serve(l) }()
 	s := &server{Server: m, addr: l.Addr().String()}

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +17,7 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
 
@@ -36,36 +35,11 @@ func startOn(t *testing.T, withTLS bool, configs []listeners.Config, options ...
 			configs[i].Address = "127.0.0.1:0"
 		}
 	}
-	options = append([]mux.Option{
-		mux.Configure(noDelay),
-		mux.Configure(func(c *mux.Config) { c.Listeners = configs }),
-		mux.WithHandler(routes()),
-		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
-		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
-	}, options...)
-	var roots *x509.CertPool
-	if withTLS {
-		ca := newAuthority(t)
-		roots = ca.pool
-		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
-	}
-	m := mux.New(options...)
+	m, roots := newServer(t, withTLS, append(options, mux.Configure(func(c *mux.Config) { c.Listeners = configs }))...)
 	if err := m.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- m.ListenAndServe() }()
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		<-served
-		for name, p := range m.Stats().Pools {
-			if p.Active != 0 {
-				t.Errorf("pool %s: %d connections left", name, p.Active)
-			}
-		}
-	})
+	serveToEnd(t, m, m.ListenAndServe)
 	var all []*server
 	for _, addr := range m.Addrs() {
 		all = append(all, &server{Server: m, addr: addr.String(), roots: roots})
@@ -73,6 +47,7 @@ func startOn(t *testing.T, withTLS bool, configs []listeners.Config, options ...
 	return all
 }
 
+// handshake is a WebSocket's handshake at the path /ws.
 const handshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
@@ -183,18 +158,55 @@ func (s *server) hold(t *testing.T) net.Conn {
 	return conn
 }
 
-// told returns a channel that is closed when every client has been told to leave.
+// told returns a channel that is closed when the drain has told every client to leave.
 func (s *server) told(t *testing.T) <-chan struct{} {
 	t.Helper()
-	told := make(chan struct{})
-	err := s.OnDrain(lifecycle.StepWaitConnections, "told", func(context.Context) error {
-		close(told)
-		return nil
+	return s.begun(t, lifecycle.StepWaitConnections)
+}
+
+// stopsListening waits until the kernel refuses new connections.
+func (s *server) stopsListening(t *testing.T) {
+	t.Helper()
+	eventually(t, "the listener is closed", func() bool {
+		c, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
 	})
+}
+
+// echoCall opens a call that echoes, and returns a function that exchanges one message.
+func (s *server) echoCall(t *testing.T) (grpc.BidiStreamingClient[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse], func(text string)) {
+	t.Helper()
+	call, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return told
+	return call, func(text string) {
+		t.Helper()
+		if err := call.Send(&testpb.StreamingOutputCallRequest{Payload: payload(text)}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := call.Recv(); err != nil || string(got.GetPayload().GetBody()) != text {
+			t.Fatalf("stream: %v, %v", got, err)
+		}
+	}
+}
+
+// switching takes the connection over, answers 101 itself, as WebSocket libraries other
+// than coder/websocket do, and calls use.
+func switching(t *testing.T, protocol string, use func(net.Conn, io.Reader)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+		use(conn, rw)
+	})
 }
 
 // undecided is what an HTTP/2 client sends that waits for the server's SETTINGS.

@@ -47,9 +47,7 @@ func newH2Client(t *testing.T, conn net.Conn, r io.Reader) *h2Client {
 	}
 	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.encoder = hpack.NewEncoder(&c.block)
-	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, http2.ClientPreface)
 	c.must(c.WriteSettings())
 	return c
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -98,23 +97,25 @@ func TestQuietStreams(t *testing.T) {
 	_ = ws.CloseNow()
 }
 
+// readers returns a handler that reads the body and reports how that ended, except at the
+// path /busy, where it does not read until the request is over.
+func readers(outcomes chan<- error) http.Handler {
+	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy" {
+			<-r.Context().Done()
+			return
+		}
+		_, err := io.Copy(io.Discard, r.Body)
+		outcomes <- err
+	})
+}
+
 // TestStalledBesideUnread: one stream whose handler does not read a body does not excuse all the others.
 func TestStalledBesideUnread(t *testing.T) {
 	t.Parallel()
-	outcomes, finish := make(chan error, 1), make(chan struct{})
-	defer sync.OnceFunc(func() { close(finish) })()
+	outcomes := make(chan error, 1)
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}),
-		mux.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/busy" {
-				select {
-				case <-finish:
-				case <-r.Context().Done():
-				}
-				return
-			}
-			_, err := io.Copy(io.Discard, r.Body)
-			outcomes <- err
-		})))
+		mux.WithHandler(readers(outcomes)))
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn)
 	for i, path := range []string{"/busy", "/read"} {
@@ -171,10 +172,6 @@ func TestStalledBesideSmall(t *testing.T) {
 	}
 }
 
-type endlessZeros struct{}
-
-func (endlessZeros) Read(p []byte) (int, error) { return len(p), nil }
-
 // TestSteadyHTTP2Download: a download by io.Copy, which a client takes at 1 MB/s
 // without a pause, must outlive the progress timeout.
 func TestSteadyHTTP2Download(t *testing.T) {
@@ -183,7 +180,7 @@ func TestSteadyHTTP2Download(t *testing.T) {
 	outcomes := make(chan error, 1)
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 400 * time.Millisecond}),
 		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, err := io.Copy(w, io.LimitReader(endlessZeros{}, size))
+			_, err := io.Copy(w, io.LimitReader(zeros{}, size))
 			outcomes <- err
 		})))
 	conn := s.dial(t)
@@ -288,20 +285,9 @@ func TestSlowSharedCall(t *testing.T) {
 // have not read what fills its window, is not too slow: the server is.
 func TestUploadBehindSlowHandlers(t *testing.T) {
 	t.Parallel()
-	outcomes, finish := make(chan error, 1), make(chan struct{})
-	defer sync.OnceFunc(func() { close(finish) })()
+	outcomes := make(chan error, 1)
 	s := start(t, false, impatient(protocols.ProgressConfig{MinBodyRate: 1000, BodyGrace: 200 * time.Millisecond, ProgressTimeout: 500 * time.Millisecond}),
-		mux.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/busy" {
-				select {
-				case <-finish:
-				case <-r.Context().Done():
-				}
-				return
-			}
-			_, err := io.Copy(io.Discard, r.Body)
-			outcomes <- err
-		})))
+		mux.WithHandler(readers(outcomes)))
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn)
 	post := func(stream uint32, path string) {

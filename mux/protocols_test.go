@@ -292,9 +292,7 @@ func TestSilentAndGarbage(t *testing.T) {
 			"sniff_timeout": "GET /half",
 		} {
 			conn := s.dial(t)
-			if _, err := io.WriteString(conn, bytes); err != nil {
-				t.Fatal(err)
-			}
+			send(t, conn, bytes)
 			if rest, err := io.ReadAll(conn); len(rest) > 0 {
 				t.Errorf("%s: got %q, %v; want the end", reason, rest, err)
 			}

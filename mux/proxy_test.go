@@ -212,9 +212,7 @@ func TestProxyRefused(t *testing.T) {
 			handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request was served") })
 			s := startOn(t, false, []listeners.Config{behindProxy(tt.mode, tt.trusted)}, mux.WithHandler(handler))[0]
 			conn := s.dial(t)
-			if _, err := io.WriteString(conn, tt.sent); err != nil {
-				t.Fatal(err)
-			}
+			send(t, conn, tt.sent)
 			if tt.half {
 				_ = conn.(*net.TCPConn).CloseWrite()
 			}
@@ -317,10 +315,7 @@ func TestProxyUnix(t *testing.T) {
 // TestProxyListenerOfCaller: an embedder's own listener can have it as well, with his TLS on top.
 func TestProxyListenerOfCaller(t *testing.T) {
 	ca := newAuthority(t)
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := listen(t)
 	l, err := listeners.NewProxyListener(inner, listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)

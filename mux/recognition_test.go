@@ -28,9 +28,7 @@ func TestOrders(t *testing.T) {
 			if i > 0 {
 				time.Sleep(5 * time.Millisecond) // It is to be a packet of its own; if it is not, that is no harm.
 			}
-			if _, err := io.WriteString(conn, part); err != nil {
-				t.Fatal(err)
-			}
+			send(t, conn, part)
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {

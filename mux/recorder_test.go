@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,15 +17,7 @@ import (
 // TestHijackedHandshakeCode: a WebSocket is one request with code 101, also where the handler writes the answer
 // to the connection that it has taken over, as gorilla/websocket and httputil.ReverseProxy do.
 func TestHijackedHandshakeCode(t *testing.T) {
-	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-	})))
+	s := start(t, false, mux.WithHandler(switching(t, "websocket", func(net.Conn, io.Reader) {})))
 	conn := s.dial(t)
 	_ = roundTrip(t, conn, bufio.NewReader(conn), handshake)
 	eventually(t, "booked", func() bool { return len(s.Stats().Codes["websocket"]) > 0 })

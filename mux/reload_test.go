@@ -258,9 +258,7 @@ func TestReloadOfLimitsHolds(t *testing.T) {
 	client.CloseIdleConnections()
 	eventually(t, "one connection", func() bool { return len(s.Connections()) == 1 })
 	second, third := s.hold(t), s.dial(t)
-	if _, err := io.WriteString(third, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, third, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 	_ = third.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	if _, err := third.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection too many: %v", err)

@@ -228,9 +228,7 @@ func TestDrainForcesUpgradedH2C(t *testing.T) {
 func TestUpgradeH2CWhileDraining(t *testing.T) {
 	s := start(t, false, mux.Configure(upgradesOn))
 	busy, idle := s.dial(t), s.dial(t)
-	if _, err := io.WriteString(busy, "GET /echo HTTP/1.1\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, busy, "GET /echo HTTP/1.1\r\n")
 	fromIdle := bufio.NewReader(idle)
 	_ = roundTrip(t, idle, fromIdle, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
 	eventually(t, "one busy, one idle", func() bool {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -24,9 +25,7 @@ func TestDesign06PipelinedBehindUpgrade(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		conn := s.dial(t)
 		r := bufio.NewReader(conn)
-		resp := roundTrip(t, conn, r, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+
-			"\x81\x82\x00\x00\x00\x00hi\x81\x82\x00\x00\x00\x00yo")
+		resp := roundTrip(t, conn, r, handshake+"\x81\x82\x00\x00\x00\x00hi\x81\x82\x00\x00\x00\x00yo")
 		if resp.StatusCode != http.StatusSwitchingProtocols {
 			t.Fatalf("status %s", resp.Status)
 		}
@@ -108,16 +107,7 @@ func TestWebSocketAsSecondRequest(t *testing.T) {
 // of upgrades does, is no upload.
 func TestHijackedQuiet(t *testing.T) {
 	t.Parallel()
-	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		conn, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
-		_, _ = io.Copy(conn, rw)
-	})
+	handler := switching(t, "echo", func(conn net.Conn, r io.Reader) { _, _ = io.Copy(conn, r) })
 	for name, request := range map[string]string{
 		"echo":                    "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
 		"CONNECT":                 "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
