@@ -21,7 +21,7 @@ import (
 // lines collects the records of a JSON handler.
 type lines struct{ syncBuffer }
 
-// all returns the records without what no test can know.
+// all returns the records without the fields that differ from run to run.
 func (l *lines) all(t *testing.T) (all []map[string]any) {
 	t.Helper()
 	for line := range strings.Lines(l.String()) {
@@ -49,7 +49,7 @@ const (
 	traceparent = "00-" + traceID + "-" + spanID + "-01"
 )
 
-// TestAccessLog: there is one line for each request, call and WebSocket session, with its ids.
+// TestAccessLog: each request, call and WebSocket session gets one line, with its ids.
 func TestAccessLog(t *testing.T) {
 	var log lines
 	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))))
@@ -104,7 +104,7 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// TestAccessLogOfPanic: a handler that panics has its line, too.
+// TestAccessLogOfPanic: a request whose handler panics gets a line.
 func TestAccessLogOfPanic(t *testing.T) {
 	var log lines
 	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))), mux.WithHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -117,7 +117,7 @@ func TestAccessLogOfPanic(t *testing.T) {
 	}
 }
 
-// TestRequestIDs: two requests that one connection has at a time have two ids, each by its number.
+// TestRequestIDs: two concurrent requests of one connection have different request ids.
 func TestRequestIDs(t *testing.T) {
 	var log lines
 	begun, finish := make(chan struct{}, 2), make(chan struct{})
@@ -158,8 +158,9 @@ func (l faultyLog) Handle(context.Context, slog.Record) error {
 	panic("fault of the log")
 }
 
-// TestFaultyAccessLog: a WebSocket that is served behind the return of its handler has no net/http to catch a panic of the
-// access log. The server survives it.
+// TestFaultyAccessLog: the server survives an access log that panics at the end of a
+// WebSocket. The WebSocket is served after its handler has returned, so net/http does not
+// recover the panic.
 func TestFaultyAccessLog(t *testing.T) {
 	ended := func(context.Context, *websocket.Conn, *http.Request) error { return nil }
 	var lines atomic.Int64
@@ -172,7 +173,7 @@ func TestFaultyAccessLog(t *testing.T) {
 		if resp.StatusCode != http.StatusSwitchingProtocols {
 			t.Fatal(resp.Status)
 		}
-		if _, err := r.ReadByte(); err != nil { // It is a close frame, which nobody answers.
+		if _, err := r.ReadByte(); err != nil { // A close frame, which the test does not answer.
 			t.Error(err)
 		}
 		_ = conn.Close()

@@ -23,7 +23,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// TestHTTP1Limit: one connection too many gets a 503 that says when to come back, and the next one after a close is served.
+// TestHTTP1Limit: a connection above the limit gets 503 with Retry-After. After a close,
+// the next connection is served.
 func TestHTTP1Limit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		first := s.hold(t)
@@ -44,7 +45,7 @@ func TestHTTP1Limit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
 }
 
-// TestHTTP2Limit: each request on a connection too many gets a 503, until GOAWAY.
+// TestHTTP2Limit: each request on a connection above the limit gets 503, until GOAWAY.
 func TestHTTP2Limit(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -70,7 +71,8 @@ func TestHTTP2Limit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.HTTP2.MaxConnections = 1 }))
 }
 
-// TestGRPCLimit: calls on a connection too many fail UNAVAILABLE, and the client does not reconnect in a loop.
+// TestGRPCLimit: calls on a connection above the limit fail with UNAVAILABLE, and the
+// client does not reconnect in a loop.
 func TestGRPCLimit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
@@ -89,8 +91,8 @@ func TestGRPCLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.GRPC.MaxConnections = 1 }))
 }
 
-// TestTotalLimit: above the total, HTTP/1.1 gets its 503, and a gRPC client that
-// connects without a call finds no server and backs off.
+// TestTotalLimit: above the total limit, HTTP/1.1 gets 503. A gRPC client that connects
+// without a call finds no server and backs off.
 func TestTotalLimit(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -110,13 +112,14 @@ func TestTotalLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
 }
 
-// TestTotalLimitHTTP2: above the total, an HTTP/2 client whose request comes in a packet of its own is answered, too.
+// TestTotalLimitHTTP2: above the total limit, an HTTP/2 client also gets an answer if its
+// request comes in a later packet than the preface.
 func TestTotalLimitHTTP2(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		s.hold(t)
 		conn := s.dial(t, "h2")
 		c := newH2Client(t, conn, conn)
-		time.Sleep(20 * time.Millisecond) // The request is not to come with the preface.
+		time.Sleep(20 * time.Millisecond) // The request comes in a later packet than the preface.
 		c.get(1, "/echo")
 		if got := c.header(1)[":status"]; got != "503" {
 			t.Errorf("status %s", got)
@@ -127,7 +130,8 @@ func TestTotalLimitHTTP2(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
 }
 
-// TestAddressLimit: one client's connections are bounded, another's are not.
+// TestAddressLimit: the limit bounds the connections of one client and leaves other
+// clients alone.
 func TestAddressLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.Limits.PerAddress = 1 }))
 	s.hold(t)
@@ -149,9 +153,9 @@ func TestAddressLimit(t *testing.T) {
 	}
 }
 
-// TestWebSocketLimit: a full pool of WebSockets refuses handshakes, on the first
-// request and on later ones, and leaves HTTP and gRPC alone; when the limit
-// falls below what is open, the excess is closed with 1013.
+// TestWebSocketLimit: a full WebSocket pool refuses handshakes, on the first request and
+// on later ones, and leaves HTTP and gRPC alone. When the limit falls below the number of
+// open WebSockets, the server closes the excess with 1013.
 func TestWebSocketLimit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		open := []*websocket.Conn{s.webSocket(t), s.webSocket(t)}
@@ -188,7 +192,8 @@ func TestWebSocketLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 2 }))
 }
 
-// TestWaitAtLimit: with back-pressure a connection too many waits in the kernel's queue and is served when there is room.
+// TestWaitAtLimit: with on_limit wait, a connection above the limit waits in the kernel's
+// queue until there is room.
 func TestWaitAtLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) {
 		c.Limits.MaxConnections = 1
@@ -210,7 +215,8 @@ func TestWaitAtLimit(t *testing.T) {
 	}
 }
 
-// TestWaitOnTwoListeners: back-pressure refuses nobody, however many listeners there are.
+// TestWaitOnTwoListeners: with on_limit wait, a second listener does not refuse
+// connections either.
 func TestWaitOnTwoListeners(t *testing.T) {
 	t.Parallel()
 	ports := startOn(t, false, []listeners.Config{{}, {}}, limits(func(c *mux.Config) {
@@ -230,8 +236,8 @@ func TestWaitOnTwoListeners(t *testing.T) {
 	_ = first.Close()
 }
 
-// TestRefusedAreNotServed: connections that are being refused take no place. A client that
-// tries again every 200 ms is served as soon as there is room.
+// TestRefusedAreNotServed: a connection that is being refused takes no place. A client
+// that retries every 200 ms is served as soon as there is room.
 func TestRefusedAreNotServed(t *testing.T) {
 	const room = 3
 	for name, edit := range map[string]func(*mux.Config){
@@ -249,7 +255,7 @@ func TestRefusedAreNotServed(t *testing.T) {
 				return roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
 			}
 			for range room + 1 {
-				if got := attempt(); got == http.StatusOK {
+				if got := attempt(); got != http.StatusServiceUnavailable {
 					t.Fatalf("one too many: %d", got)
 				}
 			}
@@ -268,7 +274,7 @@ func TestRefusedAreNotServed(t *testing.T) {
 	}
 }
 
-// TestLimitSetTwice: the same limit set twice closes no more than is too many.
+// TestLimitSetTwice: setting the same limit again closes no further connection.
 func TestLimitSetTwice(t *testing.T) {
 	t.Parallel()
 	s := start(t, false)
@@ -298,8 +304,8 @@ func TestLimitSetTwice(t *testing.T) {
 	}
 }
 
-// TestForeignWebSocketLimit: a full pool of WebSockets refuses handshakes also where the embedder's own
-// library answers them, as all but coder/websocket do.
+// TestForeignWebSocketLimit: a full WebSocket pool also refuses handshakes of a WebSocket
+// library other than coder/websocket.
 func TestForeignWebSocketLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 1 }),
 		mux.WithHandler(switching(t, "websocket", func(_ net.Conn, r io.Reader) { _, _ = io.Copy(io.Discard, r) })))
@@ -312,7 +318,8 @@ func TestForeignWebSocketLimit(t *testing.T) {
 	}
 }
 
-// TestWaitersAtDrain: with on_limit wait, a connection that waits in the kernel for room is served at a drain.
+// TestWaitersAtDrain: with on_limit wait, a drain serves a connection that waits in the
+// kernel's queue.
 func TestWaitersAtDrain(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
@@ -328,7 +335,7 @@ func TestWaitersAtDrain(t *testing.T) {
 	done := s.drain(t.Context())
 	resp, err := http.ReadResponse(bufio.NewReader(second), nil)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("who waited for room: %v, %v", resp, err)
+		t.Errorf("the connection that waited for room: %v, %v", resp, err)
 	}
 	_ = second.Close()
 	if got := <-done; got.err != nil {
@@ -336,7 +343,8 @@ func TestWaitersAtDrain(t *testing.T) {
 	}
 }
 
-// TestLimitOfStreamWebSockets: the excess is taken from the WebSockets that are in the pool.
+// TestLimitOfStreamWebSockets: a lowered limit closes WebSockets of the pool only. Those
+// on HTTP/2 streams are not in the pool.
 func TestLimitOfStreamWebSockets(t *testing.T) {
 	t.Parallel()
 	if !inOwnProcess(t) {

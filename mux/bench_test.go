@@ -10,14 +10,15 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// How many allocations the mux may add. A connection has its own, its context, and what
-// cmux makes of it: a wrapper and a goroutine's closure.
+// The number of allocations that the mux may add. A connection has its own struct, its
+// context, and what cmux allocates: a wrapper and a goroutine's closure.
 const (
 	mostRequestAllocs    = 0
 	mostConnectionAllocs = 6
 )
 
-// TestAllocations counts them for server and client together, beside net/http alone with the same client.
+// TestAllocations counts allocations of server and client together, through the mux and
+// for net/http alone with the same client.
 func TestAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector changes what things cost; .ci/run runs this without it")
@@ -94,7 +95,7 @@ func benchServers(b *testing.B, f func(b *testing.B, addr string)) {
 
 const benchRequest = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
-// BenchmarkRequest is a request on a connection that is kept, client included.
+// BenchmarkRequest is a request on a kept-alive connection, client included.
 func BenchmarkRequest(b *testing.B) {
 	benchServers(b, func(b *testing.B, addr string) {
 		b.Helper()
@@ -127,7 +128,7 @@ func askOnce(tb testing.TB, addr string, r *bufio.Reader) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_ = conn.(*net.TCPConn).SetLinger(0) // Ports are not to run out.
+	_ = conn.(*net.TCPConn).SetLinger(0) // A reset frees the port at once.
 	r.Reset(conn)
 	ask(tb, conn, r)
 	_ = conn.Close()

@@ -18,8 +18,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestCloseBreaksBlockedWrite: a handler that is stuck in a Write, on TLS that the
-// caller of Serve brought, does not hold up Close.
+// TestCloseBreaksBlockedWrite: Close does not wait for a handler that blocks in Write, on
+// TLS that the caller of Serve brought.
 func TestCloseBreaksBlockedWrite(t *testing.T) {
 	ca := newAuthority(t)
 	stall := &stallListener{Listener: listen(t), stalled: make(chan struct{})}
@@ -45,7 +45,8 @@ func TestCloseBreaksBlockedWrite(t *testing.T) {
 	s.noneLeft(t)
 }
 
-// stallListener makes connections whose Write blocks until they are closed, once it is on.
+// stallListener accepts connections whose Write blocks until they are closed, once on is
+// set.
 type stallListener struct {
 	net.Listener
 	on      atomic.Bool
@@ -82,8 +83,8 @@ func (c *stallConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestCloseMeetsAccept: a connection that is accepted while Close is closing all
-// that it has found is closed as well.
+// TestCloseMeetsAccept: Close also closes a connection that is accepted while Close
+// closes the others.
 func TestCloseMeetsAccept(t *testing.T) {
 	l := &lateListener{release: make(chan struct{})}
 	met := make(chan struct{})
@@ -107,7 +108,7 @@ func TestCloseMeetsAccept(t *testing.T) {
 	s.noneLeft(t)
 }
 
-// lateListener accepts one connection, and a second one when it is released.
+// lateListener accepts one connection, and a second one on release.
 type lateListener struct {
 	first, late net.Conn
 	accepts     int // Belongs to the goroutine that accepts.
@@ -125,14 +126,15 @@ func (l *lateListener) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-// SetDeadline lets the server believe that Accept can be woken, so that it does not close the listener.
+// SetDeadline makes the server believe that it can wake Accept without closing the
+// listener.
 func (*lateListener) SetDeadline(time.Time) error { return nil }
 
 func (*lateListener) Close() error { return nil }
 
 func (*lateListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
-// hookedConn calls its hooks before it does what it is asked.
+// hookedConn calls its hooks before the method itself.
 type hookedConn struct {
 	net.Conn
 	onClose, onRemoteAddr func() // nil: nothing
@@ -152,14 +154,14 @@ func (c *hookedConn) RemoteAddr() net.Addr {
 
 var draining = map[string]uint64{"draining": 1}
 
-// unrecognised are connections that have not said what they are, and whose peer
-// does not react to the end of the stream.
+// unrecognised are connections without a recognised protocol, whose clients do not react
+// to the end of the stream.
 var unrecognised = []struct {
 	name  string
 	bytes string
 	tls   bool
-	// rejected is what Close counts it as. HTTP/2 without a request goes to its
-	// server, which knows how to end it, unless that takes too long.
+	// rejected is how Close counts the connection. HTTP/2 without a request goes to its
+	// server, which ends it if it can do so in time.
 	rejected map[string]uint64
 }{
 	{name: "undecided HTTP/2", bytes: undecided},
@@ -168,7 +170,7 @@ var unrecognised = []struct {
 	{name: "stalled TLS handshake", bytes: "\x16\x03\x01", tls: true, rejected: draining},
 }
 
-// waiting starts a server with one connection that it waits for.
+// waiting starts a server with one connection that has sent bytes and no more.
 func waiting(t *testing.T, bytes string, withTLS bool, edit func(*mux.Config)) *server {
 	t.Helper()
 	s := start(t, withTLS, mux.Configure(patient), mux.Configure(edit))
@@ -185,8 +187,8 @@ func waiting(t *testing.T, bytes string, withTLS bool, edit func(*mux.Config)) *
 	return s
 }
 
-// noStepLate reports steps of the drain that is over which took longer than they
-// may, or failed. Close does not tell.
+// noStepLate reports steps of the finished drain that timed out or failed. Close does not
+// return them.
 func (s *server) noStepLate(t *testing.T) {
 	t.Helper()
 	report, _ := s.Drain(t.Context())
@@ -197,7 +199,7 @@ func (s *server) noStepLate(t *testing.T) {
 	}
 }
 
-// TestCloseAtOnce: Close waits for no limit to run out, and what it cuts is counted once.
+// TestCloseAtOnce: Close waits for no timeout. A connection that it cuts counts once.
 func TestCloseAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, tt := range unrecognised {
@@ -208,7 +210,7 @@ func TestCloseAtOnce(t *testing.T) {
 			}
 			s.noStepLate(t)
 			s.noneLeft(t)
-			// A handshake that had run into its own limit would be counted as that.
+			// A handshake that ran into its own timeout would have another reason.
 			if tt.rejected != nil {
 				want := map[string]map[string]uint64{"sniffing": tt.rejected}
 				if diff := cmp.Diff(want, s.Stats().Rejected); diff != "" {
@@ -242,8 +244,8 @@ func TestForceAtOnce(t *testing.T) {
 	}
 }
 
-// TestCloseUnderLoad: whatever is on its way through accepting and recognising
-// when Close is called is closed, and nothing stays on the books.
+// TestCloseUnderLoad: Close closes connections at every stage of accepting and
+// recognition, and none stays in the statistics.
 func TestCloseUnderLoad(t *testing.T) {
 	const (
 		rounds  = 4

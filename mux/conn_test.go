@@ -18,8 +18,9 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// Point 13: what a connection can do, it can do behind the mux: sendfile, CloseWrite and SyscallConn.
-func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
+// TestConnectionKeepsItsMethods (DESIGN 2, point 13): a connection has sendfile,
+// CloseWrite and SyscallConn behind the mux too.
+func TestConnectionKeepsItsMethods(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
 	const size = 1 << 20
 	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
@@ -46,7 +47,7 @@ func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
 	if got := <-get(c, "http://"+s.addr+"/file"); len(got) != size {
 		t.Errorf("got %d bytes, want %d", len(got), size)
 	}
-	// The first 512 bytes go with the head: net/http looks at them for the content type.
+	// The first 512 bytes go with the head: net/http sniffs the content type from them.
 	if got, want := l.sent.Load(), int64(size-512); got != want {
 		t.Errorf("%d bytes went by the socket's ReadFrom, want %d", got, want)
 	}
@@ -74,7 +75,7 @@ func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
 	<-served
 }
 
-// readFromListener counts what its connections send by ReadFrom.
+// readFromListener counts the bytes that its connections send by ReadFrom.
 type readFromListener struct {
 	net.Listener
 	sent atomic.Int64
@@ -99,7 +100,8 @@ func (c *readFromConn) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// proxiedConn learns its peer's address from its first bytes, as connections with a PROXY header do.
+// proxiedConn reads its peer's address from the first bytes, as a connection with a PROXY
+// header does.
 type proxiedConn struct {
 	net.Conn
 	r    *bufio.Reader
@@ -113,8 +115,8 @@ func (c *proxiedConn) RemoteAddr() net.Addr {
 
 func (c *proxiedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// TestRemoteAddrThatBlocks: a peer whose address is not to be had yet holds up
-// nobody: neither others on its port, nor the list of connections, nor Close.
+// TestRemoteAddrThatBlocks: a RemoteAddr that blocks delays no other connection of the
+// port, nor Connections, nor Close.
 func TestRemoteAddrThatBlocks(t *testing.T) {
 	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)), wrapListener{listen(t), func(conn net.Conn) net.Conn {
 		return &proxiedConn{Conn: conn, r: bufio.NewReader(conn)}
@@ -133,7 +135,7 @@ func TestRemoteAddrThatBlocks(t *testing.T) {
 	s.noneLeft(t)
 }
 
-// bufferedConn is a *net.TCPConn to those who look at the socket, and has bytes of its own.
+// bufferedConn looks like a *net.TCPConn, and has buffered bytes of its own.
 type bufferedConn struct {
 	*net.TCPConn
 	r *bufio.Reader
@@ -141,8 +143,8 @@ type bufferedConn struct {
 
 func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// TestConnThatBuffers: native gRPC reads a connection that has bytes of its own by its
-// Read, and not past it.
+// TestConnThatBuffers: native gRPC calls the Read method of a connection with a buffer,
+// and does not read its socket.
 func TestConnThatBuffers(t *testing.T) {
 	const buffer = 64 << 10
 	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard),
@@ -150,7 +152,8 @@ func TestConnThatBuffers(t *testing.T) {
 		wrapListener{listen(t), func(conn net.Conn) net.Conn {
 			return &bufferedConn{conn.(*net.TCPConn), bufio.NewReaderSize(conn, buffer)}
 		}})
-	// More than the recogniser reads, and less than the connection does: the rest is in its buffer.
+	// More than the recogniser reads and less than bufferedConn does: the rest stays in
+	// its buffer.
 	conn := s.dial(t)
 	send(t, conn, firstCall(t, "grpc-test/1", buffer/2))
 	if err := answered(conn); err != nil {

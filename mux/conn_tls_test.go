@@ -17,14 +17,14 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// seen is what the server knows of a connection that a test has used.
+// seen is the part of a ConnInfo that the test compares.
 type seen struct {
 	Protocol, Version, ServerName string
 	Received, Sent                bool // More than a TLS handshake takes.
 }
 
-// TestServeTLSListener: behind a TLS listener that the caller of Serve brought,
-// connections have their identity, their bytes are counted, and they leave the books.
+// TestServeTLSListener: connections of a TLS listener that the caller passed to Serve
+// have their TLS identity, count their bytes, and leave the statistics at the end.
 func TestServeTLSListener(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 10
@@ -80,7 +80,8 @@ func TestServeTLSListener(t *testing.T) {
 	s.noneLeft(t)
 }
 
-// TestServeTLSListenerGauges: connections that their clients close leave the books by themselves.
+// TestServeTLSListenerGauges: connections of such a listener leave the statistics when
+// their clients close them.
 func TestServeTLSListenerGauges(t *testing.T) {
 	ca := newAuthority(t)
 	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)),
@@ -98,7 +99,7 @@ func TestServeTLSListenerGauges(t *testing.T) {
 	})
 }
 
-// zeros is a body without end.
+// zeros is a body without an end.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -106,13 +107,14 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// selfMade returns a configuration for servers on 127.0.0.1.
+// selfMade returns a TLS configuration for servers on 127.0.0.1.
 func selfMade(t *testing.T) *tls.Config {
 	t.Helper()
 	return &tls.Config{Certificates: []tls.Certificate{newAuthority(t).issue(t, "server.test")}}
 }
 
-// TestOptionalTLSCountsPlaintext: native gRPC, which reads past most layers, is counted on a port where TLS is optional.
+// TestOptionalTLSCountsPlaintext: on a port with optional TLS, the bytes of plaintext
+// native gRPC count, although gRPC reads past most wrappers.
 func TestOptionalTLSCountsPlaintext(t *testing.T) {
 	const size = 256 << 10
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithTLS(selfMade(t)),
@@ -134,8 +136,8 @@ func TestOptionalTLSCountsPlaintext(t *testing.T) {
 	<-served
 }
 
-// TestOptionalTLSSniffTimeOnce: to wait for the byte that says whether it is TLS is
-// part of the sniff time.
+// TestOptionalTLSSniffTimeOnce: the sniff timeout includes the wait for the byte that
+// tells TLS from plaintext.
 func TestOptionalTLSSniffTimeOnce(t *testing.T) {
 	const sniff = 10 * time.Second
 	config := selfMade(t)
@@ -155,7 +157,7 @@ func TestOptionalTLSSniffTimeOnce(t *testing.T) {
 			if got := time.Since(began); got != sniff {
 				t.Errorf("closed after %v, want %v", got, sniff)
 			}
-			synctest.Wait() // It is counted behind its close.
+			synctest.Wait() // The server counts it after the close.
 			want := map[string]map[string]uint64{"sniffing": {"sniff_timeout": 1}}
 			if diff := cmp.Diff(want, m.Stats().Rejected); diff != "" {
 				t.Errorf("rejected (-want +got):\n%s", diff)
@@ -163,7 +165,8 @@ func TestOptionalTLSSniffTimeOnce(t *testing.T) {
 		})
 }
 
-// TestBadCertificate: a certificate that cannot be read fails the start; there is no plaintext instead.
+// TestBadCertificate: an unreadable certificate fails the start. The server does not fall
+// back to plaintext.
 func TestBadCertificate(t *testing.T) {
 	s := mux.New(mux.Configure(func(c *mux.Config) {
 		c.Listeners = []listeners.Config{{
@@ -179,7 +182,7 @@ func TestBadCertificate(t *testing.T) {
 	}
 }
 
-// TestPlaintextOnTLSPort: an HTTP client is told what is wrong.
+// TestPlaintextOnTLSPort: a plaintext HTTP client gets a 400 that says why.
 func TestPlaintextOnTLSPort(t *testing.T) {
 	s := start(t, true)
 	plaintext(t, s)
@@ -195,7 +198,7 @@ func TestTLSOnPlaintextPort(t *testing.T) {
 	}
 }
 
-// TestOptionalTLS: plaintext and TLS on one port.
+// TestOptionalTLS: one port serves plaintext and TLS.
 func TestOptionalTLS(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.Configure(func(c *mux.Config) {
 		c.Listeners = []listeners.Config{{

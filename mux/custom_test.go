@@ -34,8 +34,7 @@ func serveEach(l net.Listener, handle func(net.Conn)) {
 	}
 }
 
-// TestMatcherSniffTime: a custom matcher may wait as long as the configuration says, and
-// no longer.
+// TestMatcherSniffTime: a custom matcher may wait for sniff.timeout and no longer.
 func TestMatcherSniffTime(t *testing.T) {
 	const banner = "SSH-2.0-client\r\n"
 	for _, tt := range []struct {
@@ -74,8 +73,8 @@ func TestMatcherSniffTime(t *testing.T) {
 	}
 }
 
-// TestMatcherSniffBytes: a custom matcher may read as much as the configuration
-// says, more than the default or less.
+// TestMatcherSniffBytes: a custom matcher may read sniff.max_bytes and no more, above and
+// below the default.
 func TestMatcherSniffBytes(t *testing.T) {
 	for _, limit := range []int{1 << 10, 64 << 10} {
 		read := make(chan int64, 1)
@@ -96,8 +95,8 @@ func TestMatcherSniffBytes(t *testing.T) {
 	}
 }
 
-// TestMatcherPanics: a matcher that panics has not matched, and the connection is the
-// next one's.
+// TestMatcherPanics: a matcher that panics counts as no match, and the next matcher gets
+// the connection.
 func TestMatcherPanics(t *testing.T) {
 	var log syncBuffer
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(recordingLog(&log)))
@@ -120,8 +119,8 @@ func TestMatcherPanics(t *testing.T) {
 	}
 }
 
-// TestTLSPassThrough: on a plaintext port, MatchAfter gets a TLS client's bytes,
-// and the client has not been told anything before.
+// TestTLSPassThrough: on a plaintext port, MatchAfter gets a TLS client's bytes before
+// the server has answered anything.
 func TestTLSPassThrough(t *testing.T) {
 	ca := newAuthority(t)
 	config := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}
@@ -163,8 +162,8 @@ func (c *splitHello) Write(p []byte) (int, error) {
 }
 
 // TestClientHelloSNI: on a plaintext port, a listener gets the TLS clients of its names
-// with all that they have sent, and ends TLS itself. HTTP beside it is served, and
-// clients of other names get an alert.
+// with all their bytes, and ends TLS itself. The port also serves HTTP, and sends an
+// alert to clients of other names.
 func TestClientHelloSNI(t *testing.T) {
 	ca := newAuthority(t)
 	config := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "*.example.com")}}
@@ -202,7 +201,7 @@ func TestClientHelloSNI(t *testing.T) {
 	if got := s.status(t, "/livez"); got != http.StatusOK {
 		t.Errorf("HTTP: %d", got)
 	}
-	// One whose ClientHello is above sniff.max_bytes has no name.
+	// A ClientHello above sniff.max_bytes has no name.
 	long := slices.Repeat([]string{strings.Repeat("x", 200)}, 25)
 	for _, tt := range []struct {
 		name      string
@@ -222,7 +221,7 @@ func TestClientHelloSNI(t *testing.T) {
 	}
 }
 
-// TestUnwantedTLS: a TLS client that no matcher takes gets an alert.
+// TestUnwantedTLS: a TLS client without a matcher gets an alert.
 func TestUnwantedTLS(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 	m.MatchAfter("after", cmux.HTTP1Fast("BREW"), cmux.PrefixMatcher("nothing like it"))
@@ -238,7 +237,8 @@ func TestUnwantedTLS(t *testing.T) {
 	}
 }
 
-// TestCustomQueueAtDrain: what a custom listener has queued at a drain is accepted and served.
+// TestCustomQueueAtDrain: a drain lets a custom listener accept and serve its queued
+// connections.
 func TestCustomQueueAtDrain(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 	custom := m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
@@ -272,8 +272,8 @@ func TestCustomQueueAtDrain(t *testing.T) {
 	}
 }
 
-// TestDrainWithoutTaker: a custom listener that nobody accepts from holds nothing up, though
-// more connections wait for it than it has places.
+// TestDrainWithoutTaker: a custom listener without an Accept call does not delay a drain,
+// even with a full queue.
 func TestDrainWithoutTaker(t *testing.T) {
 	t.Parallel()
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
@@ -292,7 +292,7 @@ func TestDrainWithoutTaker(t *testing.T) {
 	}
 }
 
-// TestNames: names that mean something else cannot be those of custom protocols.
+// TestNames: Match panics for reserved names.
 func TestNames(t *testing.T) {
 	for _, name := range []string{"total", "refused"} {
 		func() {
@@ -306,7 +306,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestMatch: an embedder's own protocol gets its connections, with every byte.
+// TestMatch: a custom protocol gets its connections, with every byte.
 func TestMatch(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay))
 	l := m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
@@ -342,7 +342,8 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// TestMatchBySNIAndALPN: what the TLS handshake said can decide, before and beside the built-in protocols.
+// TestMatchBySNIAndALPN: a matcher can decide by the server name and ALPN of the TLS
+// handshake, before and beside the built-in protocols.
 func TestMatchBySNIAndALPN(t *testing.T) {
 	ca := newAuthority(t)
 	m := mux.New(mux.Configure(noDelay), mux.WithTLS(&tls.Config{

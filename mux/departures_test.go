@@ -17,8 +17,8 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// TestMaxRequests: the last request that a connection may have is answered, and
-// the answer says that it was the last.
+// TestMaxRequests: the server answers the last allowed request of a connection, and the
+// response says that it is the last.
 func TestMaxRequests(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		conn := s.dial(t)
@@ -70,7 +70,8 @@ func TestMaxAge(t *testing.T) {
 	})
 }
 
-// goAways reads frames until the connection ends, and returns the GOAWAY frames; PINGs are answered and requests made by next.
+// goAways reads frames until the connection ends, and returns the GOAWAY frames. It
+// answers PINGs, and next makes requests.
 func (c *h2Client) goAways(next func(seen int)) (last []uint32, codes []http2.ErrCode) {
 	c.t.Helper()
 	for {
@@ -100,8 +101,8 @@ func (c *h2Client) goAways(next func(seen int)) (last []uint32, codes []http2.Er
 
 const maxStream = 1<<31 - 1
 
-// TestTwoStepGoAway: in a drain, an HTTP/2 client is first told that there will be an end, then which stream was the last; what
-// it sends in between is served.
+// TestTwoStepGoAway: in a drain, an HTTP/2 client first gets GOAWAY without a last
+// stream, then one with it. The server serves the streams in between.
 func TestTwoStepGoAway(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -134,7 +135,7 @@ func TestTwoStepGoAway(t *testing.T) {
 	})
 }
 
-// aged makes connections of both versions of HTTP old soon.
+// aged gives connections of both HTTP versions a short age.
 func aged(age, grace time.Duration) mux.Option {
 	return mux.Configure(func(c *mux.Config) {
 		c.HTTP1.MaxAge, c.HTTP2.MaxAge = age, age
@@ -142,7 +143,8 @@ func aged(age, grace time.Duration) mux.Option {
 	})
 }
 
-// TestAgeEndsIdle: a connection that is idle when it has reached its age is ended, too, in the words of its protocol.
+// TestAgeEndsIdle: an idle connection that reaches its age ends too, in the way of its
+// protocol.
 func TestAgeEndsIdle(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -166,7 +168,7 @@ func TestAgeEndsIdle(t *testing.T) {
 	}, aged(100*time.Millisecond, time.Hour))
 }
 
-// TestAgeGrace: what is in flight gets the grace and no more.
+// TestAgeGrace: requests in flight get max_age_grace and no more.
 func TestAgeGrace(t *testing.T) {
 	t.Parallel()
 	ended := make(chan error, 2)
@@ -185,7 +187,8 @@ func TestAgeGrace(t *testing.T) {
 	}
 }
 
-// TestTooManyResets: a client that resets its streams over and over is told to calm down and sent away, on either transport.
+// TestTooManyResets: a client that resets too many streams gets GOAWAY with
+// ENHANCE_YOUR_CALM, on either transport.
 func TestTooManyResets(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.HTTP2.MaxResetsPerMinute = 20 }))
 	events := observe(t, s.Server)
@@ -207,8 +210,9 @@ func TestTooManyResets(t *testing.T) {
 	eventually(t, "closed for it", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
 }
 
-// TestAgeDuringRequest: a connection that reaches its age while a request is being answered says so in the answer,
-// or serves the next request. It must not just vanish behind an answer that promised it would stay.
+// TestAgeDuringRequest: a connection that reaches its age during a request says so in the
+// response, or serves the next request. It must not close after a response that promised
+// to stay.
 func TestAgeDuringRequest(t *testing.T) {
 	t.Parallel()
 	begun, finish := make(chan struct{}, 1), make(chan struct{})
@@ -221,7 +225,7 @@ func TestAgeDuringRequest(t *testing.T) {
 	r := bufio.NewReader(conn)
 	send(t, conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
 	within(t, "the handler", begun)
-	time.Sleep(300 * time.Millisecond) // The age has come, and several sweeps.
+	time.Sleep(300 * time.Millisecond) // The age has passed, and several sweeps have run.
 	close(finish)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
@@ -237,7 +241,8 @@ func TestAgeDuringRequest(t *testing.T) {
 	}
 }
 
-// TestMaxRequestsUpgradedH2C: an upgraded connection that has had its requests is told by GOAWAY before it is cut.
+// TestMaxRequestsUpgradedH2C: an upgraded connection at its maximum of requests gets
+// GOAWAY before it is cut.
 func TestMaxRequestsUpgradedH2C(t *testing.T) {
 	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
 		c.HTTP2.MaxRequests, c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace = 3, time.Hour, 800*time.Millisecond
@@ -269,7 +274,8 @@ func TestMaxRequestsUpgradedH2C(t *testing.T) {
 	}
 }
 
-// TestAgeOfUpgradedH2C: it is HTTP/2's age that an upgraded connection has, and GOAWAY tells of it.
+// TestAgeOfUpgradedH2C: an upgraded connection has the age of HTTP/2, and ends with
+// GOAWAY.
 func TestAgeOfUpgradedH2C(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
@@ -295,7 +301,7 @@ func TestAgeOfUpgradedH2C(t *testing.T) {
 	}
 }
 
-// TestMaxRequestsShared: calls on the shared transport count for the maximum of requests.
+// TestMaxRequestsShared: calls on the shared transport count towards http2.max_requests.
 func TestMaxRequestsShared(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
 		c.GRPC.Transport = protocols.TransportShared
@@ -312,7 +318,8 @@ func TestMaxRequestsShared(t *testing.T) {
 	}
 }
 
-// TestAgedStreamWebSocket: a WebSocket on a stream of an HTTP/2 connection that has reached its age is closed with 1001.
+// TestAgedStreamWebSocket: the server closes WebSockets on streams of an aged HTTP/2
+// connection with 1001.
 func TestAgedStreamWebSocket(t *testing.T) {
 	if !inOwnProcess(t) {
 		return

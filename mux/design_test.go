@@ -19,11 +19,11 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// The tests of this file are named after the points of DESIGN §2, "What is
-// wrong with plain cmux". Those of points 3, 8 and 12 on the bytes themselves
-// are in package protocols, that of point 5 in listeners.
+// These tests are named after the points of DESIGN §2, "What is wrong with plain cmux".
+// Other tests for points 3, 8 and 12 are in package protocols, for point 5 in listeners.
+// Points 6 and 13 are in websocket_test.go and conn_test.go.
 
-// Point 1: a silent client holds nothing up. The server closes while it says nothing, long before the sniff time is over.
+// Point 1: a silent client does not delay Close, long before the sniff timeout.
 func TestDesign01SilentClientDoesNotHangClose(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = time.Hour }))
 	conn := s.dial(t)
@@ -36,7 +36,8 @@ func TestDesign01SilentClientDoesNotHangClose(t *testing.T) {
 	}
 }
 
-// Point 2: a connection that says nothing does not fall through to the fallback; a probe is counted, and logged at Debug at most.
+// Point 2: a silent connection does not reach the fallback. A probe is counted, and
+// logged at Debug at most.
 func TestDesign02SilentConnectionHasNoServer(t *testing.T) {
 	var log syncBuffer
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(recordingLog(&log)),
@@ -65,7 +66,8 @@ func TestDesign02SilentConnectionHasNoServer(t *testing.T) {
 	eventually(t, "the fallback gets what speaks", func() bool { return accepted.Load() == 1 })
 }
 
-// Point 3: a gRPC client that connects eagerly and calls later, after the sniff time, finds its connection, on the native transport.
+// Point 3: a gRPC client that connects eagerly and calls after the sniff timeout is
+// served by the native transport.
 func TestDesign03ConnectNowCallLater(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -75,7 +77,8 @@ func TestDesign03ConnectNowCallLater(t *testing.T) {
 		if got := s.active("sniffing"); got != 1 {
 			t.Fatalf("%d connections wait undecided, want 1", got)
 		}
-		// Longer than the sniff time, by the state that would show it.
+		// This is longer than the sniff timeout. A closed connection would change the
+		// state.
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		if cc.WaitForStateChange(ctx, connectivity.Ready) {
@@ -91,7 +94,8 @@ func TestDesign03ConnectNowCallLater(t *testing.T) {
 	}, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
 }
 
-// Point 4: the sniff cap refuses no honest request: a head that is longer than the sniff buffer is the server's, under its own limits.
+// Point 4: the sniff limit refuses no valid request. A head above the sniff buffer
+// reaches the server, which has its own limit.
 func TestDesign04LongHeads(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		for _, tt := range []struct {
@@ -131,7 +135,7 @@ func TestDesign10ListenersAreDetached(t *testing.T) {
 	}
 }
 
-// Point 11: connections that the kernel holds when the server stops are served.
+// Point 11: a stopping server serves the connections that the kernel has queued.
 func TestDesign11QueuedConnectionsAreServed(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()), mux.WithLogger(discard))
 	conns, s, open := queued(t, m, 50, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -18,8 +18,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestDrainServesUnclassified: a connection that is in the middle of its first
-// bytes when the listener closes is served if it speaks in time.
+// TestDrainServesUnclassified: a connection in the middle of its first bytes when the
+// listener closes is served if the rest comes in time.
 func TestDrainServesUnclassified(t *testing.T) {
 	t.Parallel()
 	s := start(t, false)
@@ -37,7 +37,8 @@ func TestDrainServesUnclassified(t *testing.T) {
 	}
 }
 
-// TestProxyHeaderAtDrain: a PROXY header in progress.
+// TestProxyHeaderAtDrain: a connection in the middle of its PROXY header when the
+// listener closes is served.
 func TestProxyHeaderAtDrain(t *testing.T) {
 	t.Parallel()
 	l, err := listeners.NewProxyListener(listen(t), listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"127.0.0.1"}})
@@ -59,7 +60,8 @@ func TestProxyHeaderAtDrain(t *testing.T) {
 	}
 }
 
-// heldConn holds its server, which asks for its address before it reads, until it is released.
+// heldConn blocks its server in LocalAddr, which the server calls before it reads, until
+// it is released.
 type heldConn struct {
 	net.Conn
 	release chan struct{}
@@ -70,8 +72,8 @@ func (c *heldConn) LocalAddr() net.Addr {
 	return c.Conn.LocalAddr()
 }
 
-// TestDrainWaitsForFirstRequest: clients are not told to leave while the first
-// request of a connection is on the way to its server, for GOAWAY would refuse it.
+// TestDrainWaitsForFirstRequest: a drain tells clients to leave only after the first
+// request of a connection has reached its server. GOAWAY would refuse it earlier.
 func TestDrainWaitsForFirstRequest(t *testing.T) {
 	for name, request := range map[string]string{
 		"native gRPC": firstCall(t, "grpc-test/1", 10),
@@ -112,8 +114,8 @@ func TestDrainWaitsForFirstRequest(t *testing.T) {
 	}
 }
 
-// TestDrainServesBurst: connections whose first request was sent before the drain
-// began are served, wherever in the server the drain meets them.
+// TestDrainServesBurst: requests that were sent before the drain began are served, at
+// whatever stage the drain finds their connections.
 func TestDrainServesBurst(t *testing.T) {
 	const (
 		rounds = 30
@@ -150,8 +152,8 @@ func TestDrainServesBurst(t *testing.T) {
 	}
 }
 
-// TestDrainCutsStalledHandshake: a peer that stalls in its TLS handshake has the sniff time, and
-// to cut it then is no failure of the drain.
+// TestDrainCutsStalledHandshake: a client that stalls in its TLS handshake has the sniff
+// timeout. Cutting it then does not fail the drain.
 func TestDrainCutsStalledHandshake(t *testing.T) {
 	s := waiting(t, "\x16\x03\x01", true, func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond })
 	if got := within(t, "the drain", s.drain(t.Context())); got.err != nil || got.report.ForcedTotal() != 0 {
@@ -163,7 +165,8 @@ func TestDrainCutsStalledHandshake(t *testing.T) {
 	}
 }
 
-// queued returns a server whose kernel holds connections that have each sent text.
+// queued returns a server with n connections in the kernel's queue, each of which has
+// sent text. open lets the server accept them.
 func queued(t *testing.T, m *mux.Server, n int, text string) (conns []net.Conn, s *running, open func()) {
 	t.Helper()
 	gate := &gatedListener{TCPListener: listen(t).(*net.TCPListener), open: make(chan struct{})}
@@ -177,7 +180,8 @@ func queued(t *testing.T, m *mux.Server, n int, text string) (conns []net.Conn, 
 	return conns, s, sync.OnceFunc(func() { close(gate.open) })
 }
 
-// TestWebSocketQueuedAtDrain: a WebSocket handshake that the kernel holds when the listener closes is served, and told 1001.
+// TestWebSocketQueuedAtDrain: a WebSocket handshake in the kernel's queue when the
+// listener closes is served, and the client gets 1001.
 func TestWebSocketQueuedAtDrain(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()), mux.WithLogger(discard))
 	conns, s, open := queued(t, m, 50, handshake)
@@ -204,7 +208,8 @@ func TestWebSocketQueuedAtDrain(t *testing.T) {
 	<-done
 }
 
-// TestHandshakeAtDrain: a TLS handshake that is in progress when the listener closes is finished, and its request served.
+// TestHandshakeAtDrain: a TLS handshake in progress when the listener closes is finished,
+// and its request served.
 func TestHandshakeAtDrain(t *testing.T) {
 	t.Parallel()
 	s := start(t, true)
@@ -239,7 +244,7 @@ func TestHandshakeAtDrain(t *testing.T) {
 	}
 }
 
-// halfConn sends the first 20 bytes, and the rest when it is released.
+// halfConn sends the first 20 bytes, and the rest on release.
 type halfConn struct {
 	net.Conn
 	sent    int

@@ -19,8 +19,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// crossedConn lets a request come between the drain's decision that the
-// connection is idle, and the deadline which is to end its wait.
+// crossedConn makes a request arrive after the drain has found the connection idle, and
+// before the drain sets the deadline that ends net/http's wait.
 type crossedConn struct {
 	net.Conn
 	armed    atomic.Bool   // Set when it is idle: net/http ends its own reads in the same way.
@@ -29,8 +29,8 @@ type crossedConn struct {
 	once     sync.Once
 }
 
-// SetReadDeadline tells by the deadline what it is for: net/http takes the bound
-// of the head off when it has parsed the head.
+// SetReadDeadline knows the caller by the deadline: the drain sets one in the past, and
+// net/http clears the deadline of the head after it has parsed the head.
 func (c *crossedConn) SetReadDeadline(t time.Time) error {
 	if t.Before(time.Now()) && !t.IsZero() && c.armed.CompareAndSwap(true, false) {
 		close(c.deciding)
@@ -47,8 +47,8 @@ func (c *crossedConn) SetReadDeadline(t time.Time) error {
 	return err
 }
 
-// TestDrainTakesDeadlineBack: a request that comes at the very moment when the drain
-// closes its idle connection is served with its body.
+// TestDrainTakesDeadlineBack: a request that arrives at the moment when the drain closes
+// its idle connection is served with its body.
 func TestDrainTakesDeadlineBack(t *testing.T) {
 	accepted := make(chan *crossedConn, 1)
 	begun := make(chan struct{})
@@ -85,8 +85,8 @@ func TestDrainTakesDeadlineBack(t *testing.T) {
 	}
 }
 
-// TestDrainKeepsBegunRequests: clients that are busy on kept-alive connections,
-// and send their bodies behind their heads, lose no request whose handler has begun.
+// TestDrainKeepsBegunRequests: a drain breaks no request whose handler has begun, on busy
+// kept-alive connections whose bodies come after the heads.
 func TestDrainKeepsBegunRequests(t *testing.T) {
 	const (
 		rounds  = 8
@@ -118,7 +118,7 @@ func TestDrainKeepsBegunRequests(t *testing.T) {
 	}
 }
 
-// keepPosting posts small bodies on one connection until that is closed.
+// keepPosting posts small bodies on one connection until the server closes it.
 func keepPosting(addr string, pace time.Duration) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -139,8 +139,8 @@ func keepPosting(addr string, pace time.Duration) {
 	}
 }
 
-// TestDrainServesBegunHead: a request of which a part has come on a kept-alive
-// connection is served, while connections without one are closed.
+// TestDrainServesBegunHead: a request of which a part has arrived on a kept-alive
+// connection is served. Idle connections are closed.
 func TestDrainServesBegunHead(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		const first, half, rest = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", "GET /echo HTTP/1.1\r\nHo", "st: x\r\n\r\n"
@@ -173,8 +173,8 @@ func TestDrainServesBegunHead(t *testing.T) {
 	})
 }
 
-// TestDrainServesOldFirstHead: a connection's first request that began long before
-// the drain is served as well; net/http's own Shutdown gives it five seconds.
+// TestDrainServesOldFirstHead: a first request that began long before the drain is served
+// too. net/http's own Shutdown gives it five seconds.
 func TestDrainServesOldFirstHead(t *testing.T) {
 	timed(t,
 		func() *mux.Server { return mux.New(mux.Configure(noDelay), mux.WithLogger(discard)) },
@@ -200,8 +200,9 @@ func TestDrainServesOldFirstHead(t *testing.T) {
 		})
 }
 
-// TestNextRequestBehindEarlyResponse: a client that has the whole response sends its next request, while the handler
-// goes on for a little. The drain tells clients to leave in between. The next request was not told to stay away, and is served.
+// TestNextRequestBehindEarlyResponse: a client with a complete response sends its next
+// request while the handler still runs. The drain tells clients to leave in between. The
+// response did not tell this client, so its next request is served.
 func TestNextRequestBehindEarlyResponse(t *testing.T) {
 	begun, end := make(chan struct{}), make(chan struct{})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -243,8 +244,8 @@ func TestNextRequestBehindEarlyResponse(t *testing.T) {
 	}, mux.WithHandler(handler))
 }
 
-// TestLateIdleEndsAtDrain: a kept-alive connection whose response began before its client was told, and ended after, is
-// idle then. It does not hold the drain up.
+// TestLateIdleEndsAtDrain: a kept-alive connection whose response ends after the drain
+// has told all clients is idle then. It does not delay the drain.
 func TestLateIdleEndsAtDrain(t *testing.T) {
 	t.Parallel()
 	begun, end := make(chan struct{}), make(chan struct{})
@@ -269,7 +270,7 @@ func TestLateIdleEndsAtDrain(t *testing.T) {
 	}
 }
 
-// keptConn keeps what is written to it, once it holds.
+// keptConn keeps what is written to it while holds is set.
 type keptConn struct {
 	net.Conn
 	holds bool
@@ -293,8 +294,8 @@ func (s *server) received(conn net.Conn) uint64 {
 	return 0
 }
 
-// TestDrainServesHalfRecord: a request that has come in part counts as begun when the drain begins, under TLS too, where a
-// part of a record is nothing that could be read yet.
+// TestDrainServesHalfRecord: a request of which a part has arrived when the drain begins
+// counts as begun, also under TLS, where a part of a record cannot be read yet.
 func TestDrainServesHalfRecord(t *testing.T) {
 	s := start(t, true, mux.Configure(patient))
 	raw, err := net.Dial("tcp", s.addr)

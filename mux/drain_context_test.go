@@ -12,14 +12,14 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// leaving returns the context that ends when the connection of x is to leave.
+// leaving returns the context that ends when the connection of x is told to leave.
 func leaving(x any) context.Context {
 	c, _ := mux.ConnOf(x)
 	return c.Draining()
 }
 
-// TestDrainContext: whoever serves a connection for long learns that it is to leave: an HTTP handler, a custom
-// listener's owner, and who took a connection over.
+// TestDrainContext: an HTTP handler, the owner of a custom listener and a handler that
+// hijacked its connection learn from the context that the connection is to leave.
 func TestDrainContext(t *testing.T) {
 	causes := make(chan error, 3)
 	begun := make(chan struct{}, 3)

@@ -14,11 +14,11 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// orderDelay is longer by far than what these tests do while it lasts.
+// orderDelay is much longer than the steps of these tests that must happen within it.
 const orderDelay = time.Second
 
-// TestStopBeforeDelay: where connections are not to be accepted during the delay, new ones are refused from its beginning
-// on, and what is open is served all through it.
+// TestStopBeforeDelay: without accept_during_delay, the server refuses new connections
+// from the beginning of the delay. Open connections are served all through it.
 func TestStopBeforeDelay(t *testing.T) {
 	t.Parallel()
 	handling, release := make(chan struct{}), make(chan struct{})
@@ -67,8 +67,9 @@ func TestStopBeforeDelay(t *testing.T) {
 	checkOrder(t, within(t, "the drain", done), "announce", "stop-accepting", "drain-delay", "wait-connections", "force-close", "cleanup")
 }
 
-// TestKeepAliveDuringDelay: in the default order the delay is for balancers alone. Readiness says no, while new connections are
-// served and a client of a kept one is not told to leave before the delay is over.
+// TestKeepAliveDuringDelay: with accept_during_delay, readiness fails during the delay.
+// New connections are served, and a client with a kept-alive connection is not told to
+// leave yet.
 func TestKeepAliveDuringDelay(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = orderDelay }))

@@ -21,15 +21,17 @@ import (
 )
 
 const (
-	// spreadTime is the spread of these drains, and spreadClients how many are told in it.
+	// spreadTime is the spread of these drains, and spreadClients the number of clients.
 	spreadTime    = time.Second
 	spreadClients = 60
-	// stillTime is more than a connection must have been idle for to be closed at its moment of the spread.
+	// stillTime is longer than a connection must be idle to be closed at its moment of
+	// the spread.
 	stillTime = 600 * time.Millisecond
 )
 
-// checkSpread wants moments, since the drain began, all over the spread: no tenth of it holds more
-// than three times its share, wherever it begins, and they reach over more than half of it.
+// checkSpread expects moments, since the drain began, all over the spread. No tenth of
+// it, wherever it begins, may hold more than three times its share. Together they must
+// cover more than half of it.
 func checkSpread(t *testing.T, what string, moments []time.Duration) {
 	t.Helper()
 	slices.Sort(moments)
@@ -53,7 +55,7 @@ func checkSpread(t *testing.T, what string, moments []time.Duration) {
 	}
 }
 
-// spreadServer serves on pipes in a bubble, so that the moments are exact.
+// spreadServer serves on pipes in a synctest bubble, so that the moments are exact.
 func spreadServer(t *testing.T, f func(*testing.T, *server, *pipeListener)) {
 	t.Helper()
 	timed(t, func() *mux.Server {
@@ -64,8 +66,8 @@ func spreadServer(t *testing.T, f func(*testing.T, *server, *pipeListener)) {
 	})
 }
 
-// TestIdleHTTP1Spread: idle HTTP/1.1 connections are closed without a word at moments all over the spread, so that their
-// clients do not come back all at once.
+// TestIdleHTTP1Spread: the server closes idle HTTP/1.1 connections at moments all over
+// the spread, so that clients do not reconnect all at once.
 func TestIdleHTTP1Spread(t *testing.T) {
 	spreadServer(t, func(t *testing.T, s *server, l *pipeListener) {
 		var began time.Time
@@ -94,8 +96,8 @@ func TestIdleHTTP1Spread(t *testing.T) {
 	})
 }
 
-// TestFreshHTTP1AtEndOfSpread: an HTTP/1.1 connection that had a request a moment ago will have another one, which
-// would be sent into the close. It stays until the end of the spread.
+// TestFreshHTTP1AtEndOfSpread: an HTTP/1.1 connection that just had a request stays until
+// the end of the spread. Its next request would be sent into the close.
 func TestFreshHTTP1AtEndOfSpread(t *testing.T) {
 	spreadServer(t, func(t *testing.T, s *server, l *pipeListener) {
 		conn := l.dial()
@@ -105,7 +107,7 @@ func TestFreshHTTP1AtEndOfSpread(t *testing.T) {
 		_, _ = io.Copy(io.Discard, roundTrip(t, conn, r, request).Body)
 		began := time.Now()
 		done := s.drain(t.Context())
-		// A client that asks all the time, far more often than freshTime, gets an answer each time.
+		// The client asks far more often than freshTime and gets an answer each time.
 		const pace = spreadTime / 20
 		for {
 			time.Sleep(pace)
@@ -124,8 +126,8 @@ func TestFreshHTTP1AtEndOfSpread(t *testing.T) {
 	})
 }
 
-// TestIdleHTTP2Spread: idle HTTP/2 connections hear that there will be an end at moments all over the spread, each
-// in the words that refuse no stream, and then which one was the last.
+// TestIdleHTTP2Spread: idle HTTP/2 connections get their first GOAWAY at moments all over
+// the spread. It refuses no stream. The second GOAWAY names the last stream.
 func TestIdleHTTP2Spread(t *testing.T) {
 	spreadServer(t, func(t *testing.T, s *server, l *pipeListener) {
 		var began time.Time
@@ -162,7 +164,8 @@ func TestIdleHTTP2Spread(t *testing.T) {
 	})
 }
 
-// TestStreamHandshakeBeforeTold: a WebSocket over HTTP/2 that a client opens before it is told to leave.
+// TestStreamHandshakeBeforeTold: a client that has not been told to leave may open a
+// WebSocket over HTTP/2.
 func TestStreamHandshakeBeforeTold(t *testing.T) {
 	t.Parallel()
 	if !inOwnProcess(t) {
@@ -195,7 +198,8 @@ func TestStreamHandshakeBeforeTold(t *testing.T) {
 	<-done
 }
 
-// TestWebSocketBeforeTold: while clients are being told, one that has not been told yet may open a WebSocket.
+// TestWebSocketBeforeTold: during the spread, a client that has not been told to leave
+// may open a WebSocket.
 func TestWebSocketBeforeTold(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Spread = 4 * time.Second }))
@@ -231,7 +235,7 @@ func TestWebSocketBeforeTold(t *testing.T) {
 	<-done
 }
 
-// TestIdleHTTP2HearsLastStream: idle HTTP/2 connections hear both GOAWAYs.
+// TestIdleHTTP2HearsLastStream: idle HTTP/2 connections get both GOAWAYs.
 func TestIdleHTTP2HearsLastStream(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -267,7 +271,8 @@ func TestIdleHTTP2HearsLastStream(t *testing.T) {
 	})
 }
 
-// TestSpreadBeyondTimeout: a spread that the timeout leaves no room for is made to fit: everybody is told, and what is idle is not cut.
+// TestSpreadBeyondTimeout: a spread above drain.timeout is shortened. Every client is
+// told, and no idle connection is cut.
 func TestSpreadBeyondTimeout(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) {

@@ -18,7 +18,7 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// isOpen reports whether nothing was received so far.
+// isOpen reports whether c has neither a value nor an end yet.
 func isOpen(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -28,7 +28,8 @@ func isOpen(c <-chan struct{}) bool {
 	}
 }
 
-// checkOrder wants a drain that went well, with its steps in this order.
+// checkOrder expects a drain without an error or a cut connection, with its steps in this
+// order.
 func checkOrder(t *testing.T, got drainResult, want ...string) {
 	t.Helper()
 	if got.err != nil || got.report.ForcedTotal() != 0 {
@@ -46,9 +47,9 @@ func checkOrder(t *testing.T, got drainResult, want ...string) {
 	}
 }
 
-// TestDrainEndsAllProtocols: a slow request on HTTP/1.1 and HTTP/2, a gRPC
-// stream, a WebSocket, idle connections and one that waits undecided are open
-// when the drain begins; all of them end properly and nothing is cut.
+// TestDrainEndsAllProtocols: at the drain, slow requests, a gRPC stream, a WebSocket,
+// idle connections and one without a request are open. All of them end properly and none
+// is cut.
 func TestDrainEndsAllProtocols(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -104,7 +105,8 @@ func TestDrainEndsAllProtocols(t *testing.T) {
 	})
 }
 
-// TestDrainForces: what overstays is cut and counted, by protocol.
+// TestDrainForces: the drain cuts what is left after its timeout, and counts it by
+// protocol.
 func TestDrainForces(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 200 * time.Millisecond }))
@@ -125,7 +127,7 @@ func TestDrainForces(t *testing.T) {
 	}
 }
 
-// TestDrainDelay: during the delay new connections are served and readiness says no.
+// TestDrainDelay: during the delay new connections are served and readiness fails.
 func TestDrainDelay(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = time.Minute }))
 	if resp := s.status(t, "/readyz"); resp != http.StatusOK {
@@ -158,7 +160,7 @@ func TestDrainShared(t *testing.T) {
 	}
 }
 
-// TestServeAfterShutdown: a server that was shut down serves no more.
+// TestServeAfterShutdown: Serve fails on a server that was shut down.
 func TestServeAfterShutdown(t *testing.T) {
 	s := mux.New(mux.Configure(noDelay))
 	if err := s.Shutdown(t.Context()); err != nil {

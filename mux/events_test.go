@@ -42,7 +42,8 @@ func (l *eventLog) count(kind mux.EventKind, tag protocols.Protocol, reason stri
 	return n
 }
 
-// TestTimeoutReasons: when a connection is closed because a time has run out, the event says which.
+// TestTimeoutReasons: the event of a connection that a timeout has closed names that
+// timeout.
 func TestTimeoutReasons(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
 		c.HTTP1.HeaderTimeout, c.HTTP1.IdleTimeout = 150*time.Millisecond, 100*time.Millisecond
@@ -68,11 +69,12 @@ func TestTimeoutReasons(t *testing.T) {
 	}
 }
 
-// TestObserverAtClose: an observer may ask the server, also when the drain drops what a custom listener has queued.
+// TestObserverAtClose: an observer may call the server, also when a drain drops the queue
+// of a custom listener.
 func TestObserverAtClose(t *testing.T) {
 	t.Parallel()
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
-	m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-")) // Nobody accepts.
+	m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-")) // The test never accepts.
 	l := listen(t)
 	go func() { _ = m.Serve(l) }()
 	m.Observe(func(e mux.Event) {
@@ -94,7 +96,7 @@ func TestObserverAtClose(t *testing.T) {
 	}
 }
 
-// TestTimersAreObservable: each time that runs out is an event with its reason.
+// TestTimersAreObservable: every timeout that runs out is an event with its reason.
 func TestTimersAreObservable(t *testing.T) {
 	t.Parallel()
 	short := mux.Configure(func(c *mux.Config) {

@@ -50,8 +50,8 @@ func Example() {
 	// mux: http: Server closed
 }
 
-// visit is the Example's client: it waits for the server, asks it once, and
-// then sends this process a SIGTERM.
+// visit is the Example's client. It waits for the server, makes a request, and sends this
+// process a SIGTERM.
 func visit(s *mux.Server) {
 	for s.Phase() != lifecycle.PhaseServing {
 		runtime.Gosched()

@@ -7,12 +7,12 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// Accounts returns the accounts of the live connections. They can be read when
-// the connections are gone.
+// Accounts returns the accounts of the live connections. A test can read them when the
+// connections are gone.
 func (s *Server) Accounts() []*pool.Conn { return s.books.conns.Conns() }
 
-// UnseenFaults returns what is wrong with the gauges that nothing shows, on a server
-// that has no connection: places that are reserved, and the counts of clients. It changes the limits.
+// UnseenFaults returns faults of the gauges that no figure shows, on a server without
+// connections: reserved places, and counts of clients. It changes the limits.
 func (s *Server) UnseenFaults(clients []net.Addr) (faults []string) {
 	for _, p := range builtin {
 		tag := pool.Tag(p)
@@ -35,8 +35,8 @@ func (s *Server) UnseenFaults(clients []net.Addr) (faults []string) {
 	return faults
 }
 
-// identify opens one connection of a client, and another while it is open, which
-// must be refused. It returns what is not so.
+// identify opens a connection of a client, and a second one, which must be refused. It
+// returns what went wrong.
 func (s *Server) identify(client net.Addr) (fault string) {
 	near, far := net.Pipe()
 	defer far.Close()
@@ -52,8 +52,7 @@ func (s *Server) identify(client net.Addr) (fault string) {
 	return fault
 }
 
-// NativeConns returns how many of the server's connections native gRPC calls can be
-// traced to.
+// NativeConns returns the number of connections that native gRPC calls can be traced to.
 func (s *Server) NativeConns() int {
 	n := 0
 	grpcConns.Range(func(_, c any) bool {
@@ -65,7 +64,7 @@ func (s *Server) NativeConns() int {
 	return n
 }
 
-// ServeOptional is Serve with TLS, as [WithTLS] sets it, for those who ask for it.
+// ServeOptional is Serve with optional TLS, as [WithTLS] configures it.
 func (s *Server) ServeOptional(l net.Listener) error {
 	if err := s.start(); err != nil {
 		return err
@@ -79,5 +78,5 @@ func (s *Server) FailListener(i int) error {
 	return s.topology.configured()[i].sockets[0].Close()
 }
 
-// Backends returns how many generations of servers there are.
+// Backends returns the number of generations of protocol servers.
 func (s *Server) Backends() int { return len(s.topology.allBackends()) }

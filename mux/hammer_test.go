@@ -26,7 +26,8 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// TestHammer: everything at once, with times that run out all the time. It looks for races, panics, hangs and drift.
+// TestHammer runs every protocol with timeouts that run out all the time. It looks for
+// races, panics, hangs and counters that drift.
 func TestHammer(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		t.Run(fmt.Sprint(withTLS), func(t *testing.T) {

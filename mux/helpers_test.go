@@ -73,7 +73,8 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// gatedListener accepts nothing until it is opened, so that connections queue in the kernel.
+// gatedListener accepts nothing until it is opened, so that connections queue in the
+// kernel.
 type gatedListener struct {
 	*net.TCPListener
 	open chan struct{}
@@ -84,7 +85,7 @@ func (l *gatedListener) Accept() (net.Conn, error) {
 	return l.TCPListener.Accept()
 }
 
-// begun returns a channel that is closed when the drain comes to that step.
+// begun returns a channel that is closed when the drain reaches that step.
 func (s *server) begun(t *testing.T, step string) <-chan struct{} {
 	t.Helper()
 	begun := make(chan struct{})
@@ -113,7 +114,7 @@ func (s *server) drain(ctx context.Context) <-chan drainResult {
 	return done
 }
 
-// get asks for a path and reports on a channel.
+// get makes a GET and sends the body, or the error, on the channel.
 func get(c *http.Client, url string) <-chan string {
 	answer := make(chan string, 1)
 	go func() {
@@ -135,7 +136,7 @@ func get(c *http.Client, url string) <-chan string {
 
 func (s *server) active(protocol string) int64 { return s.Stats().Pools[protocol].Active }
 
-// status asks for path on a connection of its own.
+// status returns the status of a GET on a new connection.
 func (s *server) status(t *testing.T, path string) int {
 	t.Helper()
 	conn := s.dial(t)
@@ -194,8 +195,8 @@ func (s *server) echoCall(t *testing.T) (grpc.BidiStreamingClient[testpb.Streami
 	}
 }
 
-// switching takes the connection over, answers 101 itself, as WebSocket libraries other
-// than coder/websocket do, and calls use.
+// switching hijacks the connection, answers 101 itself, as WebSocket libraries other than
+// coder/websocket do, and calls use.
 func switching(t *testing.T, protocol string, use func(net.Conn, io.Reader)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
@@ -209,11 +210,10 @@ func switching(t *testing.T, protocol string, use func(net.Conn, io.Reader)) htt
 	})
 }
 
-// undecided is what an HTTP/2 client sends that waits for the server's SETTINGS.
+// undecided is the beginning of an HTTP/2 client that waits for the server's SETTINGS.
 const undecided = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// patient makes the limits of waiting so long that a test which waits for one
-// of them does not end.
+// patient makes timeouts so long that a test that waits for one of them fails.
 func patient(c *mux.Config) {
 	noDelay(c)
 	c.Sniff.Timeout = time.Hour
@@ -222,16 +222,17 @@ func patient(c *mux.Config) {
 	c.HTTP2.IdleTimeout = time.Hour
 }
 
-// discard is for servers whose log nobody reads.
+// discard is the log of servers whose lines no test reads.
 var discard = slog.New(slog.DiscardHandler)
 
-// running is a server that serves a listener of the test's own.
+// running is a server on a listener of the test's own.
 type running struct {
 	*server
 	served <-chan error
 }
 
-// serveOn serves m on l. The test closes the server, or nothing is left to do when it ends.
+// serveOn serves m on l. The end of the test closes the server if the test has not done
+// so.
 func serveOn(t *testing.T, m *mux.Server, l net.Listener) *running {
 	t.Helper()
 	served := make(chan error, 1)
@@ -251,7 +252,8 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-// within waits for what must come without any limit of the server running out.
+// within receives from c. It fails the test after a time in which no timeout of the
+// server runs out.
 func within[T any](t *testing.T, what string, c <-chan T) T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -290,9 +292,8 @@ func send(t *testing.T, conn net.Conn, b string) {
 	}
 }
 
-// firstCall returns the bytes of an HTTP/2 connection that begins with a unary
-// call of that payload, all sent before the server has said a word. The user agent
-// decides which transport gets it.
+// firstCall returns the bytes of an HTTP/2 connection that begins with a unary call with
+// that payload, without a wait for the server. The user agent decides the transport.
 func firstCall(t *testing.T, userAgent string, size int) string {
 	t.Helper()
 	message, err := proto.Marshal(&testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, size)}})
@@ -325,7 +326,7 @@ func firstCall(t *testing.T, userAgent string, size int) string {
 	return out.String()
 }
 
-// answered reads an HTTP/2 connection until the first stream has its response.
+// answered reads an HTTP/2 connection until the first stream has ended.
 func answered(conn net.Conn) error {
 	f := http2.NewFramer(io.Discard, conn)
 	f.SetMaxReadFrameSize(1 << 20)
@@ -356,7 +357,7 @@ func (s *server) counts() map[string]int64 {
 	return counts
 }
 
-// wrapListener hands out the inner listener's connections as wrap makes them.
+// wrapListener passes each connection that it accepts through wrap.
 type wrapListener struct {
 	net.Listener
 	wrap func(net.Conn) net.Conn

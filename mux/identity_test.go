@@ -57,8 +57,9 @@ func handleIdentity(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(identityOf(r.TLS))
 }
 
-// TestTLSIdentity (DESIGN §2 point 9): with mutual TLS every protocol, on both gRPC transports, and the
-// list of connections show version, cipher, ALPN, server name and client subject.
+// TestTLSIdentity (DESIGN §2 point 9): with mutual TLS, every protocol, both gRPC
+// transports and the list of connections show version, cipher, ALPN, server name and
+// client subject.
 func TestTLSIdentity(t *testing.T) {
 	ca := newAuthority(t)
 	routes := http.NewServeMux()
@@ -142,7 +143,7 @@ func TestTLSIdentity(t *testing.T) {
 		_ = cc.Close()
 	}
 
-	// Without a certificate nobody gets in.
+	// A client without a certificate does not get in.
 	c := s.client(t, 1)
 	c.Transport.(*http.Transport).TLSClientConfig.ServerName = "server.test"
 	if resp, err := c.Get("https://" + s.addr + "/identity"); err == nil {
@@ -151,12 +152,13 @@ func TestTLSIdentity(t *testing.T) {
 	eventually(t, "counted", func() bool { return s.Stats().Rejected["sniffing"]["tls_handshake"] == 1 })
 }
 
-// viaProxy marks calls as a proxy does, so that the connection is shared.
+// viaProxy marks calls as a proxy does, so that they take the shared transport.
 func viaProxy(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return invoke(metadata.AppendToOutgoingContext(ctx, "via", "2 proxy"), method, req, reply, cc, opts...)
 }
 
-// TestGRPCSecurity: a gRPC client gets in where its security fits the server's, and nowhere else.
+// TestGRPCSecurity: a gRPC client is served only where its transport security matches the
+// server's.
 func TestGRPCSecurity(t *testing.T) {
 	ca := newAuthority(t)
 	server := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}
@@ -201,8 +203,8 @@ func TestGRPCSecurity(t *testing.T) {
 	}
 }
 
-// TestNativeConnsAreForgotten: what native gRPC calls over TLS are traced to their
-// connections by does not outlive the connections. Those without TLS need nothing of the kind.
+// TestNativeConnsAreForgotten: the table that traces native gRPC calls over TLS to their
+// connections forgets closed connections. Calls without TLS need no table.
 func TestNativeConnsAreForgotten(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		const connections = 5
@@ -221,7 +223,7 @@ func TestNativeConnsAreForgotten(t *testing.T) {
 	})
 }
 
-// oneAddrConn says that its peer is where all the others' are.
+// oneAddrConn has the same remote address as all others.
 type oneAddrConn struct {
 	net.Conn
 	addr *net.TCPAddr
@@ -239,8 +241,8 @@ func (idService) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testp
 	return &testpb.SimpleResponse{Username: info.RemoteAddr.String(), OauthScope: string(rune('0' + info.ID))}, nil
 }
 
-// TestSharedAddressValue: two native connections are told apart even where the
-// listener gives both the same *net.TCPAddr.
+// TestSharedAddressValue: two native connections are told apart even where the listener
+// gives both the same *net.TCPAddr.
 func TestSharedAddressValue(t *testing.T) {
 	addr := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1234}
 	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard),
@@ -261,8 +263,8 @@ func TestSharedAddressValue(t *testing.T) {
 	}
 }
 
-// TestFromContextInInterceptors: the embedder's own interceptors know the
-// connection, whichever kind they are and whichever server runs them.
+// TestFromContextInInterceptors: the embedder's interceptors of every kind find the
+// connection, on both transports.
 func TestFromContextInInterceptors(t *testing.T) {
 	for transport, protocol := range map[protocols.GRPCTransport]string{
 		protocols.TransportNative: "grpc",

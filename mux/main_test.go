@@ -28,8 +28,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// atOnce is how many tests run in parallel unless -parallel says otherwise. They wait most
-// of the time, so there are more of them than processors.
+// atOnce is the default of -parallel here. Tests wait most of the time, so more of them
+// than processors run at once.
 const atOnce = "8"
 
 func TestMain(m *testing.M) {
@@ -127,8 +127,8 @@ func newServer(t *testing.T, withTLS bool, options ...mux.Option) (*mux.Server, 
 	return mux.New(options...), ca.pool
 }
 
-// start serves the test handlers, and options on top, on a loopback port. The
-// server is shut down at the end of the test, and nothing may be left then.
+// start serves the test handlers, with options on top, on a loopback port. The server is
+// closed at the end of the test, and no connection may be left then.
 func start(t *testing.T, withTLS bool, options ...mux.Option) *server {
 	t.Helper()
 	m, roots := newServer(t, withTLS, options...)

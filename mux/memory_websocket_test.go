@@ -16,8 +16,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestWebSocketMemory: an idle WebSocket costs at most 45 % of what it costs behind
-// net/http, its goroutine's stack included.
+// TestWebSocketMemory: an idle WebSocket costs at most 45 % of its cost behind net/http,
+// its goroutine's stack included.
 func TestWebSocketMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector changes what things cost; .ci/run runs this without it")
@@ -33,8 +33,8 @@ func TestWebSocketMemory(t *testing.T) {
 			serve func(net.Listener) (stop func())
 		}{{&direct, serveCoder}, {&muxed, serveMuxWebSocket}} {
 			*form.costs = append(*form.costs, idleCost(t, memoryInUse, form.serve, askWebSocket))
-			// Those of net/http end with their clients, and the stacks must not be
-			// counted in the next round.
+			// The goroutines of net/http end with their clients. Their stacks must not
+			// count in the next round.
 			eventually(t, "the WebSockets have ended", func() bool { return runtime.NumGoroutine() <= goroutines })
 		}
 	}
@@ -91,7 +91,7 @@ func serveMuxWebSocket(l net.Listener) (stop func()) {
 }
 
 // askWebSocket opens a WebSocket and sends what makes the server's buffers and stack as
-// big as they get: a message, a ping, and a message that is longer than a small buffer.
+// large as they get: a message, a ping, and a message above the small buffer.
 func askWebSocket(t *testing.T, conn net.Conn) {
 	const (
 		short = "\x82\x84\x00\x00\x00\x00abcd"

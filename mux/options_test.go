@@ -16,7 +16,7 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestNoOptions: mux.New() alone serves.
+// TestNoOptions: mux.New without options serves.
 func TestNoOptions(t *testing.T) {
 	s := serve(t, mux.New(mux.Configure(noDelay)))
 	resp, err := s.client(t, 1).Get("http://" + s.addr + "/")
@@ -41,9 +41,9 @@ func TestNoOptions(t *testing.T) {
 	}
 }
 
-// TestGRPCOptionAgainstSettings: clients are told the configuration's SETTINGS before
-// it is known which server they get, so a gRPC option that goes against them is an
-// error at the start that names the key.
+// TestGRPCOptionAgainstSettings: clients get the configuration's SETTINGS before the
+// server of their connection is known. A gRPC option that contradicts them is an error at
+// the start, which names the key.
 func TestGRPCOptionAgainstSettings(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -61,7 +61,7 @@ func TestGRPCOptionAgainstSettings(t *testing.T) {
 			m := mux.New(mux.WithLogger(discard), mux.WithGRPC(nil, tt.option))
 			served := make(chan error, 1)
 			go func() { served <- m.Serve(l) }()
-			// A server that takes the option serves until it is closed.
+			// A server that accepts the option serves until it is closed.
 			defer m.Close()
 			err := within(t, "Serve", served)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -75,7 +75,7 @@ func TestGRPCOptionAgainstSettings(t *testing.T) {
 	}
 }
 
-// TestGRPCSettingsByConfig: what the options must not say, the configuration may.
+// TestGRPCSettingsByConfig: the configuration sets what the gRPC options must not.
 func TestGRPCSettingsByConfig(t *testing.T) {
 	const window = 1 << 20
 	s := start(t, false,
@@ -91,7 +91,7 @@ func TestGRPCSettingsByConfig(t *testing.T) {
 	}
 }
 
-// TestNilOptions: nil is what the option's documentation says of it.
+// TestNilOptions: options accept nil as their documentation says.
 func TestNilOptions(t *testing.T) {
 	s := serve(t, mux.New(mux.Configure(noDelay),
 		mux.WithLogger(nil), mux.WithHandler(nil), mux.WithTLS(nil), mux.WithGRPC(nil), mux.WithWebSocket(nil)))
@@ -114,7 +114,7 @@ func TestNilOptions(t *testing.T) {
 	}
 }
 
-// TestInvalidConfig: every fault is named at once.
+// TestInvalidConfig: the error names every fault at once.
 func TestInvalidConfig(t *testing.T) {
 	err := mux.New(mux.Configure(func(c *mux.Config) {
 		c.HTTP2.MaxStreams = 0

@@ -11,14 +11,14 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// pipeHTTP2 opens HTTP/2 on a pipe, which holds nothing: what either side writes waits for the other one to
-// read, so that a pump has to read what the client is not asking for yet.
+// pipeHTTP2 opens HTTP/2 on a pipe. A pipe holds nothing: a write waits for the other
+// side to read, so a pump reads what the client does not ask for yet.
 func pipeHTTP2(t *testing.T, conn net.Conn) *h2Client {
 	t.Helper()
 	return newH2Client(t, conn, pumped(conn))
 }
 
-// pumped returns a reader of all that comes from conn, which never keeps its peer waiting.
+// pumped returns a reader of all bytes from conn, which never keeps its peer waiting.
 func pumped(conn net.Conn) io.Reader {
 	q := &byteQueue{}
 	q.more.L = &q.mu
@@ -34,7 +34,7 @@ type byteQueue struct {
 	mu    sync.Mutex
 	more  sync.Cond
 	bytes []byte // guarded by mu
-	err   error  // guarded by mu; what Read returns behind bytes
+	err   error  // guarded by mu; what Read returns after the bytes
 }
 
 func (q *byteQueue) Write(p []byte) (int, error) {
@@ -69,7 +69,7 @@ func (q *byteQueue) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// pipeListener hands out pipes, for tests with a clock of their own.
+// pipeListener accepts pipes, for tests in a synctest bubble.
 type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -103,7 +103,7 @@ func (l *pipeListener) Close() error {
 
 func (*pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
-// timed runs a test on pipes, in a bubble where waiting takes no time.
+// timed runs a test on pipes in a synctest bubble, where waiting takes no time.
 func timed(t *testing.T, m func() *mux.Server, serve func(*mux.Server, net.Listener) error, f func(*testing.T, *mux.Server, *pipeListener)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// TestStalledStream: an HTTP/2 stream whose window stays shut is reset, and the other streams of its connection go on.
+// TestStalledStream: the server resets an HTTP/2 stream whose window stays shut. Other
+// streams of its connection go on.
 func TestStalledStream(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
@@ -59,8 +60,8 @@ func TestStalledStream(t *testing.T) {
 	eventually(t, "the event", func() bool { return events.count(mux.EventTimeout, protocols.HTTP2, "write_stalled") == 1 })
 }
 
-// TestQuietStreams: a stream that has nothing to say for longer than the progress timeout is left alone,
-// in every protocol.
+// TestQuietStreams: the server leaves a stream alone that is silent for longer than the
+// progress timeout because its handler is, in every protocol.
 func TestQuietStreams(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
@@ -97,8 +98,8 @@ func TestQuietStreams(t *testing.T) {
 	_ = ws.CloseNow()
 }
 
-// readers returns a handler that reads the body and reports how that ended, except at the
-// path /busy, where it does not read until the request is over.
+// readers returns a handler that reads the body and reports its end. At the path /busy it
+// does not read until the request is over.
 func readers(outcomes chan<- error) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/busy" {
@@ -110,7 +111,8 @@ func readers(outcomes chan<- error) http.Handler {
 	})
 }
 
-// TestStalledBesideUnread: one stream whose handler does not read a body does not excuse all the others.
+// TestStalledBesideUnread: a stalled upload ends although the handler of another stream
+// does not read its body.
 func TestStalledBesideUnread(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
@@ -131,7 +133,8 @@ func TestStalledBesideUnread(t *testing.T) {
 	}
 }
 
-// TestStalledBesideSmall: a stream whose window stays shut is ended, also while its client asks for other things.
+// TestStalledBesideSmall: a stream whose window stays shut ends although its client makes
+// other requests.
 func TestStalledBesideSmall(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
@@ -172,11 +175,11 @@ func TestStalledBesideSmall(t *testing.T) {
 	}
 }
 
-// TestSteadyHTTP2Download: a download by io.Copy, which a client takes at 1 MB/s
-// without a pause, must outlive the progress timeout.
+// TestSteadyHTTP2Download: a download by io.Copy at a steady 1 MB/s outlives the progress
+// timeout.
 func TestSteadyHTTP2Download(t *testing.T) {
 	t.Parallel()
-	const size = 4 << 20
+	const size = 2 << 20
 	outcomes := make(chan error, 1)
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 400 * time.Millisecond}),
 		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -185,7 +188,8 @@ func TestSteadyHTTP2Download(t *testing.T) {
 		})))
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn)
-	// Windows that hold whole frames: otherwise this client's updates keep breaking them into ever smaller ones.
+	// The windows hold whole frames. Otherwise this client's updates break them into ever
+	// smaller ones.
 	c.must(c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}))
 	c.must(c.WriteWindowUpdate(0, 1<<20))
 	c.get(1, "/")
@@ -202,11 +206,12 @@ func TestSteadyHTTP2Download(t *testing.T) {
 	}
 }
 
-// TestSlowHTTP2Window: a client that takes a KiB every 20 ms, which moves all the time, is not one that has stopped.
+// TestSlowHTTP2Window: a client that takes 1 KiB every 20 ms has not stalled.
 func TestSlowHTTP2Window(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
-	// A frame of 16 KiB, which is what the server sees move, takes 320 ms; four of them take longer than the timeout.
+	// The server sees progress by frames of 16 KiB, which take 320 ms. Four of them take
+	// longer than the timeout.
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: time.Second}),
 		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, err := w.Write(make([]byte, 200<<10))
@@ -244,8 +249,8 @@ func TestSlowHTTP2Window(t *testing.T) {
 	within(t, "the handler", outcomes)
 }
 
-// TestSlowSharedCall: a unary call on the shared transport whose message comes slowly is
-// no response that the client does not take.
+// TestSlowSharedCall: a unary call on the shared transport whose message arrives slowly
+// is not a response that the client does not take.
 func TestSlowSharedCall(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: 300 * time.Millisecond}),
@@ -281,8 +286,8 @@ func TestSlowSharedCall(t *testing.T) {
 	}
 }
 
-// TestUploadBehindSlowHandlers: an upload whose client may not send, because handlers of the same connection
-// have not read what fills its window, is not too slow: the server is.
+// TestUploadBehindSlowHandlers: an upload is not too slow while its client may not send,
+// because other handlers of the connection have not read the data that fills its window.
 func TestUploadBehindSlowHandlers(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
@@ -306,7 +311,7 @@ func TestUploadBehindSlowHandlers(t *testing.T) {
 	}
 	rest := c.window
 	post(stream, "/read")
-	c.send(stream, make([]byte, rest), 16<<10) // All that it may.
+	c.send(stream, make([]byte, rest), 16<<10) // All that the window allows.
 	t.Logf("%d streams are open, of 100; the last has sent %d bytes", (stream+1)/2, rest)
 	select {
 	case err := <-outcomes:

@@ -18,12 +18,12 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// impatient makes the times of progress short, for both versions of HTTP.
+// impatient sets short progress timeouts for both HTTP versions.
 func impatient(p protocols.ProgressConfig) mux.Option {
 	return mux.Configure(func(c *mux.Config) { c.HTTP1.Progress, c.HTTP2.Progress = p, p })
 }
 
-// movers are handlers that say in the end what became of their request.
+// movers are handlers that report the end of their request.
 func movers(outcomes chan<- error) http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
@@ -81,7 +81,7 @@ func (d *drip) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
-// post sends a body to /read; length is -1 where it is not declared.
+// post sends a body to /read. length is -1 for a body of unknown length.
 func post(t *testing.T, s *server, version int, body io.Reader, length int64) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.scheme()+"://"+s.addr+"/read", body)
@@ -97,8 +97,8 @@ func post(t *testing.T, s *server, version int, body io.Reader, length int64) {
 	}()
 }
 
-// TestSlowBody: an upload of declared length must keep its rate, one of any kind must move, and one
-// that moves may take as long as it likes.
+// TestSlowBody: an upload of declared length must keep its rate, and every upload must
+// move. An upload that moves may take as long as it likes.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
 	const never = time.Hour
@@ -137,7 +137,8 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// TestStalledReader: who takes nothing of a response is cut off; who takes it slowly is not.
+// TestStalledReader: the server cuts a client that takes nothing of a response, and keeps
+// one that takes it slowly.
 func TestStalledReader(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
@@ -177,7 +178,8 @@ func TestSlowReader(t *testing.T) {
 	within(t, "the handler", outcomes)
 }
 
-// TestStalledTail: the end of a response, whose handler is gone, does not wait for a shut window for ever.
+// TestStalledTail: the end of a response whose handler has returned does not wait for a
+// shut window for ever.
 func TestStalledTail(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.WithHandler(movers(nil)), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
@@ -205,7 +207,7 @@ func echoed(t *testing.T, ws *websocket.Conn, text string) error {
 	return err
 }
 
-// TestUnreadBody: a body that the handler does not read, and that never comes, must
+// TestUnreadBody: a body that the handler does not read and the client does not send does
 // not keep the connection for ever.
 func TestUnreadBody(t *testing.T) {
 	s := start(t, false, impatient(protocols.ProgressConfig{MinBodyRate: 10_000, BodyGrace: 100 * time.Millisecond, ProgressTimeout: 200 * time.Millisecond}),

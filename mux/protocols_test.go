@@ -217,7 +217,7 @@ func (s *server) webSocket(t *testing.T) *websocket.Conn {
 	return c
 }
 
-// grpcOverHTTP makes a gRPC call as a proxy's client would, on a shared connection.
+// grpcOverHTTP makes a gRPC call as a client of a proxy would, on a shared connection.
 func grpcOverHTTP(t *testing.T, c *http.Client, url string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/grpc.testing.TestService/UnaryCall", bytes.NewReader(make([]byte, 5)))
@@ -282,7 +282,8 @@ func TestByteByByte(t *testing.T) {
 	})
 }
 
-// TestSilentAndGarbage: what matches nothing is closed and counted by its reason.
+// TestSilentAndGarbage: a connection that matches no protocol is closed and counted by
+// its reason.
 func TestSilentAndGarbage(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -301,8 +302,8 @@ func TestSilentAndGarbage(t *testing.T) {
 	}, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 200 * time.Millisecond }))
 }
 
-// TestManyConnections: 500 h2c clients of each kind, none lost: those that send
-// their request at once, and those that wait for SETTINGS first, as gRPC's do.
+// TestManyConnections: 500 h2c clients of each kind are all served: clients that send
+// their request at once, and clients that wait for SETTINGS first, as gRPC's do.
 func TestManyConnections(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		const connections, workers = 500, 20
@@ -346,7 +347,7 @@ func TestManyConnections(t *testing.T) {
 	})
 }
 
-// TestHealthPerService: gRPC's health service knows each service by its name.
+// TestHealthPerService: the gRPC health service knows each service by its name.
 func TestHealthPerService(t *testing.T) {
 	s := start(t, false)
 	health := healthpb.NewHealthClient(s.grpcClient(t))

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestReadmeShowsTheExample: the README's embedding example is the Example, which compiles and runs.
+// TestReadmeShowsTheExample: the embedding example of the README is the Example, which
+// compiles and runs.
 func TestReadmeShowsTheExample(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(moduleRoot, "README.md"))
 	if err != nil {

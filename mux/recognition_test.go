@@ -17,8 +17,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestOrders: whatever the order in which protocols come, each connection is served as what it is
-// and booked once.
+// TestOrders: in whatever order the protocols come, each connection is recognised and
+// counted once.
 func TestOrders(t *testing.T) {
 	s := start(t, false)
 	ask1 := func(t *testing.T, parts ...string) {
@@ -26,7 +26,7 @@ func TestOrders(t *testing.T) {
 		conn := s.dial(t)
 		for i, part := range parts {
 			if i > 0 {
-				time.Sleep(5 * time.Millisecond) // It is to be a packet of its own; if it is not, that is no harm.
+				time.Sleep(5 * time.Millisecond) // It should be a packet of its own, but need not.
 			}
 			send(t, conn, part)
 		}
@@ -93,7 +93,8 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// TestUnrecognised: connections that never show a protocol are counted, and do not hold up the end.
+// TestUnrecognised: connections that never show a protocol are counted, and do not delay
+// the end.
 func TestUnrecognised(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 50 * time.Millisecond }))
 	silent, garbage, gone := s.dial(t), s.dial(t), s.dial(t)
@@ -114,12 +115,12 @@ func TestUnrecognised(t *testing.T) {
 	if got := stats.Pools["http1"].Accepted; got != 0 {
 		t.Errorf("%d connections count as HTTP/1.1", got)
 	}
-	late := s.dial(t) // Close comes while it is being looked at.
+	late := s.dial(t) // Close comes while the server recognises it.
 	eventually(t, "the connection to be accepted", func() bool { return s.Stats().Pools["sniffing"].Active == 1 })
 	_ = late
 }
 
-// rejections are ways not to be served, and how each is counted.
+// rejections are ways to be rejected, with the count of each.
 var rejections = []struct {
 	name    string
 	tls     bool
@@ -127,7 +128,7 @@ var rejections = []struct {
 	do      func(*testing.T, *server)
 	tag     string
 	reason  string
-	nothing bool // It is not counted, because nobody is to blame.
+	nothing bool // It is not counted: no peer is at fault.
 }{
 	{name: "leaves without a word", do: probe, tag: "sniffing", reason: "silent"},
 	{name: "leaves without a word, TLS", tls: true, do: probe, tag: "sniffing", reason: "silent"},
@@ -148,8 +149,8 @@ var rejections = []struct {
 	{name: "idle HTTP/2", edit: func(c *mux.Config) { c.HTTP2.IdleTimeout = 50 * time.Millisecond }, do: speak(undecided), nothing: true},
 }
 
-// TestRejectedOnce: a connection that is refused, given up or cut is counted once,
-// for one reason, and the server's end adds nothing.
+// TestRejectedOnce: a rejected connection counts once, for one reason. The server's end
+// adds nothing.
 func TestRejectedOnce(t *testing.T) {
 	t.Parallel()
 	for _, tt := range rejections {
@@ -178,13 +179,13 @@ func TestRejectedOnce(t *testing.T) {
 	}
 }
 
-// hurriedSniff lets a test wait for the sniff time.
+// hurriedSniff shortens the sniff timeout.
 func hurriedSniff(c *mux.Config) { c.Sniff.Timeout = 50 * time.Millisecond }
 
-// hurriedDrain lets a test wait for what a drain allows those who have not said what they are.
+// hurriedDrain shortens the time that a drain gives unrecognised connections.
 func hurriedDrain(c *mux.Config) { c.Drain.StepTimeout = 200 * time.Millisecond }
 
-// probe opens a connection and closes it, as a balancer does.
+// probe opens a connection and closes it, as a balancer's health check does.
 func probe(t *testing.T, s *server) {
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -193,7 +194,7 @@ func probe(t *testing.T, s *server) {
 	_ = conn.Close()
 }
 
-// speak says something, and reads until the server closes.
+// speak sends b, and reads until the server closes.
 func speak(b string) func(*testing.T, *server) {
 	return func(t *testing.T, s *server) {
 		conn := s.dial(t)
@@ -202,7 +203,7 @@ func speak(b string) func(*testing.T, *server) {
 	}
 }
 
-// leave says something, and closes.
+// leave sends b, and closes.
 func leave(b string) func(*testing.T, *server) {
 	return func(t *testing.T, s *server) {
 		conn := s.dial(t)
@@ -211,7 +212,7 @@ func leave(b string) func(*testing.T, *server) {
 	}
 }
 
-// plaintext speaks HTTP where TLS is asked for.
+// plaintext speaks HTTP to a TLS port.
 func plaintext(t *testing.T, s *server) {
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -224,7 +225,7 @@ func plaintext(t *testing.T, s *server) {
 	}
 }
 
-// slowAtDrain is in the middle of its first bytes when the drain has no more patience.
+// slowAtDrain is in the middle of its first bytes when the drain runs out of patience.
 func slowAtDrain(t *testing.T, s *server) {
 	conn := s.dial(t)
 	send(t, conn, "G")
@@ -247,8 +248,8 @@ func oneTooMany(t *testing.T, s *server) {
 	_, _ = io.Copy(io.Discard, second)
 }
 
-// TestFallbackIsNotRejected: what MatchAfter takes was not refused, whatever the
-// built-in protocols said of it.
+// TestFallbackIsNotRejected: a connection that MatchAfter takes does not count as
+// rejected, although no built-in protocol matched.
 func TestFallbackIsNotRejected(t *testing.T) {
 	m := mux.New(mux.Configure(patient), mux.WithLogger(discard))
 	go serveEach(m.MatchAfter("after", cmux.Any()), func(net.Conn) {})
@@ -262,7 +263,8 @@ func TestFallbackIsNotRejected(t *testing.T) {
 	}
 }
 
-// TestStalledClientHello: half a ClientHello is a failed handshake, and not a silent connection.
+// TestStalledClientHello: half a ClientHello is a failed handshake, and not a silent
+// connection.
 func TestStalledClientHello(t *testing.T) {
 	ca := newAuthority(t)
 	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)),
@@ -276,7 +278,7 @@ func TestStalledClientHello(t *testing.T) {
 	}
 }
 
-// TestCloseReasons: a connection that is closed for a reason that the package has a word for is told with it.
+// TestCloseReasons: a closed connection counts under the reason that the package names.
 func TestCloseReasons(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
 		c.Sniff.Timeout = 100 * time.Millisecond
@@ -312,8 +314,8 @@ func TestCloseReasons(t *testing.T) {
 // manySilent is how many silent connections the tests open.
 const manySilent = 400
 
-// TestManySilentConnections: silent connections wait before they reach a server, and delay
-// no other; when they speak they are served.
+// TestManySilentConnections: silent connections wait before they reach a server and delay
+// no other. They are served when they speak.
 func TestManySilentConnections(t *testing.T) {
 	const silent = manySilent
 	s := start(t, false, mux.WithLogger(discard), mux.Configure(patient))
@@ -331,7 +333,7 @@ func TestManySilentConnections(t *testing.T) {
 	}
 }
 
-// TestManySilentConnectionsEnd: all that are silent for too long are closed.
+// TestManySilentConnectionsEnd: the sniff timeout closes every silent connection.
 func TestManySilentConnectionsEnd(t *testing.T) {
 	s := start(t, false, mux.WithLogger(discard), mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
 	var conns []net.Conn
@@ -343,5 +345,5 @@ func TestManySilentConnectionsEnd(t *testing.T) {
 			t.Errorf("read %d bytes, %v; want the end", n, err)
 		}
 	}
-	eventually(t, "nobody to be left", func() bool { return s.Stats().Health["total"].Active == 0 })
+	eventually(t, "no connection is left", func() bool { return s.Stats().Health["total"].Active == 0 })
 }

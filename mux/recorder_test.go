@@ -14,8 +14,9 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestHijackedHandshakeCode: a WebSocket is one request with code 101, also where the handler writes the answer
-// to the connection that it has taken over, as gorilla/websocket and httputil.ReverseProxy do.
+// TestHijackedHandshakeCode: a WebSocket is one request with code 101, also where the
+// handler hijacks and writes the answer itself, as gorilla/websocket and
+// httputil.ReverseProxy do.
 func TestHijackedHandshakeCode(t *testing.T) {
 	s := start(t, false, mux.WithHandler(switching(t, "websocket", func(net.Conn, io.Reader) {})))
 	conn := s.dial(t)
@@ -26,7 +27,8 @@ func TestHijackedHandshakeCode(t *testing.T) {
 	}
 }
 
-// TestAbortedResponse: the code that is booked is the one that the client got, also where the handler breaks the response off.
+// TestAbortedResponse: the recorded code is the one that the client got, also where the
+// handler aborts the response.
 func TestAbortedResponse(t *testing.T) {
 	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusOK)
@@ -51,7 +53,8 @@ func TestAbortedResponse(t *testing.T) {
 	}
 }
 
-// TestMaxBytes: http.MaxBytesReader has the connection closed behind its answer, as on net/http's own server.
+// TestMaxBytes: http.MaxBytesReader makes the server close the connection after its
+// answer, as with net/http alone.
 func TestMaxBytes(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var tooLong *http.MaxBytesError
@@ -67,7 +70,8 @@ func TestMaxBytes(t *testing.T) {
 	}
 }
 
-// TestRecorderIsTransparent: handlers find the optional methods of net/http's own writers, and no others.
+// TestRecorderIsTransparent: handlers find the optional methods of net/http's own
+// writers, and no others.
 func TestRecorderIsTransparent(t *testing.T) {
 	probe := func(w http.ResponseWriter, _ *http.Request) {
 		var found []string

@@ -76,8 +76,8 @@ func (s *server) reload(t *testing.T, edit func(*mux.Config)) mux.Version {
 	return v
 }
 
-// TestReloadRuntime: limits and times change for open connections, and no connection is
-// refused or closed.
+// TestReloadRuntime: limits and timeouts change for open connections, and no connection
+// is refused or closed.
 func TestReloadRuntime(t *testing.T) {
 	s := configured(t, func(*mux.Config) {})
 	conn := s.dial(t)
@@ -144,7 +144,7 @@ func TestReloadServers(t *testing.T) {
 	if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, 2000)}}); err != nil {
 		t.Errorf("a new connection's call: %v", err)
 	}
-	// The old connection is told, which moves its next call, and keeps its stream.
+	// The old connection gets GOAWAY, which moves the next call, and keeps its stream.
 	eventually(t, "calls of the old client are on a new connection", func() bool {
 		_, err := old.UnaryCall(t.Context(), &testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, 2000)}})
 		return err == nil

@@ -271,8 +271,8 @@ func TestReloadExtra(t *testing.T) {
 	}
 }
 
-// TestReloadMeetsClose: servers that a reload has just made when Close comes are closed as well: Serve returns, and nobody
-// is left.
+// TestReloadMeetsClose: Close also closes servers that a concurrent reload has just made.
+// Serve returns, and no goroutine is left.
 func TestReloadMeetsClose(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	for round := range 60 {

@@ -16,7 +16,7 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// service waits for the end of the context, and says that that is why it ends.
+// service waits for the end of the call's context and returns its error.
 type service struct {
 	testpb.UnimplementedTestServiceServer
 	begun chan struct{}
@@ -31,7 +31,7 @@ func (s *service) UnaryCall(ctx context.Context, r *testpb.SimpleRequest) (*test
 	return nil, ctx.Err()
 }
 
-// TestCallCodes: a call is booked with the code that the client got, on both transports.
+// TestCallCodes: a call counts under the code that the client got, on both transports.
 func TestCallCodes(t *testing.T) {
 	for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
 		setUp := func(t *testing.T) (*server, testpb.TestServiceClient, *service) {
@@ -70,14 +70,14 @@ func TestCallCodes(t *testing.T) {
 	}
 }
 
-// TestRequestStats: requests, calls and WebSocket sessions are booked by what was
-// asked, with the code that the client got, and nothing stays in flight.
+// TestRequestStats: requests, calls and WebSocket sessions count by path or method, with
+// the code that the client got, and none stays in flight.
 func TestRequestStats(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		for version := range 2 {
 			c := s.client(t, version+1)
 			for _, path := range []string{"/echo", "/echo", "/nowhere", "/panic"} {
-				// A POST, because net/http's client tries a GET again.
+				// This is a POST, because net/http's client retries a GET.
 				resp, err := c.Post(s.scheme()+"://"+s.addr+path, "text/plain", nil)
 				if path == "/panic" {
 					if err == nil {

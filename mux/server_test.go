@@ -63,13 +63,13 @@ func TestListenMeetsShutdown(t *testing.T) {
 		m := mux.New(mux.Configure(func(c *mux.Config) { noDelay(c); c.Listeners[0].Address = "127.0.0.1:0" }), mux.WithLogger(discard))
 		meetShutdown(t, i, m, m.ListenAndServe)
 		for _, addr := range m.Addrs() {
-			// Another process may have the port by now, which this one does not keep.
+			// Another process may have got the port by now. It does not keep it.
 			(&server{Server: m, addr: addr.String()}).stopsListening(t)
 		}
 	}
 }
 
-// TestServeReturnsWhenListenerFails: Serve does not wait for a client that waits itself.
+// TestServeReturnsWhenListenerFails: Serve does not wait for a silent client.
 func TestServeReturnsWhenListenerFails(t *testing.T) {
 	l := listen(t)
 	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)), l)
@@ -113,7 +113,8 @@ func twoListeners(t *testing.T, options ...mux.Option) (m *mux.Server, first, se
 	return m, first, second, done
 }
 
-// TestOneListenerFails: that is logged at once, and the other one goes on.
+// TestOneListenerFails: the failure of one listener is logged at once, and the other one
+// goes on.
 func TestOneListenerFails(t *testing.T) {
 	var log syncBuffer
 	m, first, second, served := twoListeners(t, mux.WithLogger(recordingLog(&log)))
@@ -142,7 +143,8 @@ func TestOneListenerFails(t *testing.T) {
 	}
 }
 
-// TestListenAndServeTwice: the second call is an error, and does the first no harm.
+// TestListenAndServeTwice: the second call returns an error, and does not disturb the
+// first.
 func TestListenAndServeTwice(t *testing.T) {
 	m, first, _, served := twoListeners(t, mux.WithLogger(discard))
 	second := make(chan error, 1)
@@ -161,7 +163,7 @@ func TestListenAndServeTwice(t *testing.T) {
 	}
 }
 
-// closeNoting is a listener that tells when it is closed.
+// closeNoting is a listener that reports its end.
 type closeNoting struct {
 	net.Listener
 	once   sync.Once
@@ -173,8 +175,8 @@ func (l *closeNoting) Close() error {
 	return l.Listener.Close()
 }
 
-// TestServeDuringDrain: Serve takes no more listeners, and as always returns
-// ErrServerClosed only when the drain is over.
+// TestServeDuringDrain: Serve closes a late listener at once, and returns ErrServerClosed
+// when the drain is over.
 func TestServeDuringDrain(t *testing.T) {
 	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard)), listen(t))
 	begun, release := make(chan struct{}), make(chan struct{})
@@ -207,7 +209,8 @@ func TestServeDuringDrain(t *testing.T) {
 	<-done
 }
 
-// TestListenAllOrNothing: one bind that fails closes those before it, and says which.
+// TestListenAllOrNothing: where one bind fails, Listen closes the earlier listeners and
+// names the address.
 func TestListenAllOrNothing(t *testing.T) {
 	taken := listen(t)
 	defer taken.Close()
@@ -227,7 +230,8 @@ func TestListenAllOrNothing(t *testing.T) {
 	_ = again.Close()
 }
 
-// TestServerOf: the server of each protocol can be looked up, with the native server behind it.
+// TestServerOf: ServerOf returns the server of each protocol, with the native server
+// behind it.
 func TestServerOf(t *testing.T) {
 	s := start(t, false)
 	eventually(t, "serving", func() bool { return s.Phase() == lifecycle.PhaseServing })

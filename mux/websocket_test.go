@@ -20,8 +20,9 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// Point 6: bytes that a client pipelines behind its handshake belong to the WebSocket.
-func TestDesign06PipelinedBehindUpgrade(t *testing.T) {
+// TestPipelinedBehindUpgrade (DESIGN 2, point 6): the WebSocket gets the bytes that a
+// client pipelines behind its handshake.
+func TestPipelinedBehindUpgrade(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		conn := s.dial(t)
 		r := bufio.NewReader(conn)
@@ -39,8 +40,8 @@ func TestDesign06PipelinedBehindUpgrade(t *testing.T) {
 	})
 }
 
-// TestWebSocketBehindTold: a WebSocket whose handshake is answered after its connection was
-// told to leave is told 1001.
+// TestWebSocketBehindTold: a WebSocket whose handshake is answered after its client was
+// told to leave is closed with 1001.
 func TestWebSocketBehindTold(t *testing.T) {
 	begun, answer := make(chan struct{}), make(chan struct{})
 	ws := mux.WebSocket(echoWebSocket)
@@ -70,7 +71,8 @@ func TestWebSocketBehindTold(t *testing.T) {
 	}
 }
 
-// TestWebSocketAsSecondRequest: an upgrade is found on any request of a connection, and a refused one goes on.
+// TestWebSocketAsSecondRequest: any request of a connection can be a handshake. A refused
+// handshake leaves the connection open.
 func TestWebSocketAsSecondRequest(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		conn := s.dial(t)
@@ -103,8 +105,8 @@ func TestWebSocketAsSecondRequest(t *testing.T) {
 	})
 }
 
-// TestHijackedQuiet: a connection that a handler has taken over, and serves before it returns as a proxy
-// of upgrades does, is no upload.
+// TestHijackedQuiet: the progress timeout does not end a hijacked connection, even if its
+// handler serves it without returning, as httputil.ReverseProxy does.
 func TestHijackedQuiet(t *testing.T) {
 	t.Parallel()
 	handler := switching(t, "echo", func(conn net.Conn, r io.Reader) { _, _ = io.Copy(conn, r) })
@@ -136,8 +138,8 @@ func TestHijackedQuiet(t *testing.T) {
 	}
 }
 
-// TestBusyWebSocketHandler: a peer that answers each ping at once is not dead, also where the answer stands behind a
-// message that the handler takes long over.
+// TestBusyWebSocketHandler: a client that answers each ping at once is alive, even if its
+// answer waits behind a message that the handler takes long to process.
 func TestBusyWebSocketHandler(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
@@ -177,9 +179,9 @@ func TestBusyWebSocketHandler(t *testing.T) {
 	}
 }
 
-// TestWebSocketBehindHandlers: a WebSocket is served behind the return of its request's
-// handler where nobody can tell, and within it where somebody waits for that; it is
-// booked and logged alike, when it is over.
+// TestWebSocketBehindHandlers: a WebSocket is served after its handler has returned, or
+// within it where a middleware waits for the end. Statistics and logs are the same, when
+// it is over.
 func TestWebSocketBehindHandlers(t *testing.T) {
 	t.Parallel()
 	routed := func(pattern string, h http.Handler) http.Handler {
