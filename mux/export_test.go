@@ -80,3 +80,6 @@ func (s *Server) FailListener(i int) error {
 
 // Backends returns the number of generations of protocol servers.
 func (s *Server) Backends() int { return len(s.topology.allBackends()) }
+
+// PanicOnInvalidTransition makes an invalid transition panic, as it does in all tests.
+func PanicOnInvalidTransition() { panicOnInvalidTransition = true }

@@ -33,6 +33,7 @@ import (
 const atOnce = "8"
 
 func TestMain(m *testing.M) {
+	mux.PanicOnInvalidTransition()
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		if err := f.Value.Set(atOnce); err != nil {

@@ -6,8 +6,6 @@ import (
 	"testing"
 )
 
-func init() { panicOnInvalidTransition = true }
-
 // at returns a life at a stage and a departure.
 func at(s stage, d departure) *life {
 	l := new(life)
