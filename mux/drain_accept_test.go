@@ -18,23 +18,29 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestDrainServesUnclassified: a connection in the middle of its first bytes when the
-// listener closes is served if the rest comes in time.
-func TestDrainServesUnclassified(t *testing.T) {
-	t.Parallel()
-	s := start(t, false)
+// checkServedAtDrain sends a part of a connection's first bytes, begins the drain, and sends
+// the rest when the listener is closed. The request must be served.
+func (s *server) checkServedAtDrain(t *testing.T, part, rest string) {
+	t.Helper()
 	conn := s.dial(t)
-	send(t, conn, "GET /ec")
+	send(t, conn, part)
 	eventually(t, "sniffing", func() bool { return s.active("sniffing") == 1 })
 	done := s.drain(t.Context())
 	s.stopsListening(t)
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "ho HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp := roundTrip(t, conn, bufio.NewReader(conn), rest)
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("status %s", resp.Status)
 	}
 	if got := <-done; got.err != nil {
 		t.Errorf("drain: %v", got.err)
 	}
+}
+
+// TestDrainServesUnclassified: a connection in the middle of its first bytes when the
+// listener closes is served if the rest comes in time.
+func TestDrainServesUnclassified(t *testing.T) {
+	t.Parallel()
+	start(t, false).checkServedAtDrain(t, "GET /ec", "ho HTTP/1.1\r\nHost: x\r\n\r\n")
 }
 
 // TestProxyHeaderAtDrain: a connection in the middle of its PROXY header when the
@@ -46,18 +52,7 @@ func TestProxyHeaderAtDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithHandler(routes())), l)
-	conn := s.dial(t)
-	send(t, conn, "PROXY TCP4 192.0.2.1 ")
-	eventually(t, "there", func() bool { return s.active("sniffing") == 1 })
-	done := s.drain(t.Context())
-	s.stopsListening(t)
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "192.0.2.2 1 2\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != http.StatusOK {
-		t.Error(resp.Status)
-	}
-	if got := <-done; got.err != nil {
-		t.Error(got.err)
-	}
+	s.checkServedAtDrain(t, "PROXY TCP4 192.0.2.1 ", "192.0.2.2 1 2\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 }
 
 // heldConn blocks its server in LocalAddr, which the server calls before it reads, until

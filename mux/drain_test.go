@@ -154,8 +154,8 @@ func TestDrainDelay(t *testing.T) {
 // TestDrainShared: concurrent stops share one drain.
 func TestDrainShared(t *testing.T) {
 	s := start(t, false)
-	first, second := <-s.drain(t.Context()), <-s.drain(t.Context())
-	if first.report != second.report {
+	first, second := s.drain(t.Context()), s.drain(t.Context())
+	if (<-first).report != (<-second).report {
 		t.Error("two reports")
 	}
 }

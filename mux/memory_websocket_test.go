@@ -2,7 +2,6 @@ package mux_test
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -54,19 +53,6 @@ func memoryInUse() uint64 {
 	return heap + m.StackInuse
 }
 
-// echoOn answers each message by itself.
-func echoOn(ctx context.Context, c *websocket.Conn) error {
-	for {
-		kind, message, err := c.Read(ctx)
-		if err != nil {
-			return err
-		}
-		if err := c.Write(ctx, kind, message); err != nil {
-			return err
-		}
-	}
-}
-
 func serveCoder(l net.Listener) (stop func()) {
 	s := &http.Server{
 		ReadHeaderTimeout: time.Minute,
@@ -76,7 +62,7 @@ func serveCoder(l net.Listener) (stop func()) {
 				return
 			}
 			defer c.CloseNow()
-			_ = echoOn(r.Context(), c)
+			_ = echoWebSocket(r.Context(), c, r)
 		}),
 	}
 	go func() { _ = s.Serve(l) }()
@@ -85,7 +71,7 @@ func serveCoder(l net.Listener) (stop func()) {
 
 func serveMuxWebSocket(l net.Listener) (stop func()) {
 	s := mux.New(mux.WithLogger(discard), mux.Configure(func(c *mux.Config) { c.WebSocket.MaxConnections = 0 }),
-		mux.WithHandler(mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error { return echoOn(ctx, c) })))
+		mux.WithHandler(mux.WebSocket(echoWebSocket)))
 	go func() { _ = s.Serve(l) }()
 	return func() { _ = s.Close() }
 }
@@ -100,8 +86,7 @@ func askWebSocket(t *testing.T, conn net.Conn) {
 		size  = 256 // of the long message
 		heads = 2 + 2 + 4
 	)
-	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	send(t, conn, handshake)
 	br := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
