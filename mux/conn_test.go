@@ -18,7 +18,7 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestConnectionKeepsItsMethods (DESIGN 2, point 13): a connection has sendfile,
+// TestConnectionKeepsItsMethods (DESIGN §2 point 13): a connection has sendfile,
 // CloseWrite and SyscallConn behind the mux too.
 func TestConnectionKeepsItsMethods(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")

@@ -20,7 +20,7 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// TestPipelinedBehindUpgrade (DESIGN 2, point 6): the WebSocket gets the bytes that a
+// TestPipelinedBehindUpgrade (DESIGN §2 point 6): the WebSocket gets the bytes that a
 // client pipelines behind its handshake.
 func TestPipelinedBehindUpgrade(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
