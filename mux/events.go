@@ -71,6 +71,7 @@ const (
 	reasonSniff    = "sniff_timeout"   // the protocol was not known in time
 	reasonTLS      = "tls_handshake"   // the handshake failed
 	reasonAge      = "max_age"         // the connection was old enough
+	reasonReload   = "reload"          // a reload has replaced its listener or server
 	reasonRequests = "max_requests"    // the connection has had all its requests
 	reasonDrain    = "drain"           // the server leaves
 	reasonForced   = "forced"          // the server leaves, and the time for it was up

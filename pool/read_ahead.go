@@ -13,7 +13,7 @@ const readAheadSize = 4 << 10
 // buffers is [google.golang.org/grpc/mem.BufferPool].
 type buffers = interface {
 	Get(length int) *[]byte
-	Put(*[]byte)
+	Put(buf *[]byte)
 }
 
 // A reader is what ReadAhead and ReadReady need. The reading goroutine owns it.

@@ -30,9 +30,19 @@ type socketReader struct {
 
 // init has r read from conn. It reports false where that has no raw socket.
 func (r *socketReader) init(conn net.Conn) bool {
-	raw, err := conn.(syscall.Conn).SyscallConn()
+	raw := rawOf(conn)
 	r.raw, r.step = raw, r.tryRead
-	return err == nil
+	return raw != nil
+}
+
+// rawOf returns the raw socket of conn, or nil where there is none.
+func rawOf(conn net.Conn) syscall.RawConn {
+	if sc, ok := conn.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			return raw
+		}
+	}
+	return nil
 }
 
 // tryRead reports false where the socket has nothing to read yet.
@@ -93,8 +103,8 @@ func (c *Conn) HasUnread() bool {
 	if !c.IsBare() {
 		return false
 	}
-	raw, err := c.raw.(syscall.Conn).SyscallConn()
-	if err != nil {
+	raw := rawOf(c.raw)
+	if raw == nil {
 		return false
 	}
 	var first [1]byte
