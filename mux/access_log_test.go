@@ -1,14 +1,16 @@
 package mux_test
 
 import (
-	"bytes"
+	"bufio"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
@@ -17,23 +19,12 @@ import (
 )
 
 // lines collects the records of a JSON handler.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+type lines struct{ syncBuffer }
 
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// all returns the records without what no test can know.
+// all returns the records without the fields that differ from run to run.
 func (l *lines) all(t *testing.T) (all []map[string]any) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.b.String()) {
+	for line := range strings.Lines(l.String()) {
 		record := make(map[string]any)
 		if err := json.Unmarshal([]byte(line), &record); err != nil {
 			t.Fatal(err)
@@ -58,7 +49,7 @@ const (
 	traceparent = "00-" + traceID + "-" + spanID + "-01"
 )
 
-// TestAccessLog: there is one line for each request, call and WebSocket session, with its ids.
+// TestAccessLog: each request, call and WebSocket session gets one line, with its ids.
 func TestAccessLog(t *testing.T) {
 	var log lines
 	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))))
@@ -113,7 +104,7 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// TestAccessLogOfPanic: a handler that panics has its line, too.
+// TestAccessLogOfPanic: a request whose handler panics gets a line.
 func TestAccessLogOfPanic(t *testing.T) {
 	var log lines
 	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))), mux.WithHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -123,5 +114,71 @@ func TestAccessLogOfPanic(t *testing.T) {
 	eventually(t, "a line", func() bool { return len(log.all(t)) >= 1 })
 	if got := log.all(t)[0]["code"]; got != 500.0 {
 		t.Errorf("code %v", got)
+	}
+}
+
+// TestRequestIDs: two concurrent requests of one connection have different request ids.
+func TestRequestIDs(t *testing.T) {
+	var log lines
+	begun, finish := make(chan struct{}, 2), make(chan struct{})
+	s := start(t, false, mux.WithAccessLog(slog.New(slog.NewJSONHandler(&log, nil))), mux.WithHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		begun <- struct{}{}
+		<-finish
+	})))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.get(1, "/one")
+	within(t, "the first", begun)
+	c.get(3, "/two")
+	within(t, "the second", begun)
+	close(finish)
+	c.rest(1)
+	c.rest(3)
+	var all []map[string]any
+	eventually(t, "two lines", func() bool { all = log.all(t); return len(all) == 2 })
+	ids := map[any]any{}
+	for _, line := range all {
+		ids[line["path"]] = line["request_id"]
+	}
+	if ids["/one"] == ids["/two"] {
+		t.Errorf("both are %v", ids["/one"])
+	}
+}
+
+// faultyLog is a log that panics.
+type faultyLog struct {
+	slog.Handler
+	lines *atomic.Int64
+}
+
+func (faultyLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l faultyLog) Handle(context.Context, slog.Record) error {
+	l.lines.Add(1)
+	panic("fault of the log")
+}
+
+// TestFaultyAccessLog: the server survives an access log that panics at the end of a
+// WebSocket. The WebSocket is served after its handler has returned, so net/http does not
+// recover the panic.
+func TestFaultyAccessLog(t *testing.T) {
+	ended := func(context.Context, *websocket.Conn, *http.Request) error { return nil }
+	var lines atomic.Int64
+	s := start(t, false, mux.WithLogger(discard), mux.WithWebSocket(ended),
+		mux.WithAccessLog(slog.New(faultyLog{slog.DiscardHandler, &lines})))
+	for i := range 2 {
+		conn := s.dial(t)
+		r := bufio.NewReader(conn)
+		resp := roundTrip(t, conn, r, handshake)
+		if resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatal(resp.Status)
+		}
+		if _, err := r.ReadByte(); err != nil { // A close frame, which the test does not answer.
+			t.Error(err)
+		}
+		_ = conn.Close()
+		eventually(t, "the connection to be gone", func() bool {
+			return s.Stats().Pools["websocket"].Active == 0 && lines.Load() == int64(i+1)
+		})
 	}
 }

@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -28,62 +26,16 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// startOn serves the test handlers on one loopback port for each configuration
-// that has no address of its own. All of them belong to one mux.Server.
-func startOn(t *testing.T, withTLS bool, configs []listeners.Config, options ...mux.Option) []*server {
-	t.Helper()
-	for i := range configs {
-		if configs[i].Address == "" {
-			configs[i].Address = "127.0.0.1:0"
-		}
-	}
-	options = append([]mux.Option{
-		mux.Configure(noDelay),
-		mux.Configure(func(c *mux.Config) { c.Listeners = configs }),
-		mux.WithHandler(routes()),
-		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
-		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
-	}, options...)
-	var roots *x509.CertPool
-	if withTLS {
-		ca := newAuthority(t)
-		roots = ca.pool
-		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
-	}
-	m := mux.New(options...)
-	if err := m.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- m.ListenAndServe() }()
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		<-served
-		for name, p := range m.Stats().Pools {
-			if p.Active != 0 {
-				t.Errorf("pool %s: %d connections left", name, p.Active)
-			}
-		}
-	})
-	var all []*server
-	for _, addr := range m.Addrs() {
-		all = append(all, &server{Server: m, addr: addr.String(), roots: roots})
-	}
-	return all
-}
-
-// only serves the protocols on a port.
+// only configures a port that serves these protocols.
 func only(names ...string) listeners.Config { return listeners.Config{Protocols: names} }
 
-// grpcAttempts is how many times a gRPC client may connect to be served. grpc-go backs off
-// only where it cannot connect: it dials again at once, thousands of times, where the
-// server's GOAWAY follows its SETTINGS.
+// grpcAttempts is how often a gRPC client may connect before it is served. grpc-go backs
+// off only where it cannot connect. Where GOAWAY follows the server's SETTINGS it dials
+// again at once, thousands of times.
 const grpcAttempts = 3
 
-// attempts tries each protocol with a client that speaks no other. The result is
-// empty where it was served.
+// attempts tries each protocol with a client that speaks no other one. An empty result
+// means that the server served it.
 var attempts = map[string]func(t *testing.T, s *server) string{
 	"http1": func(t *testing.T, s *server) string { return attemptHTTP(t, s, 1) },
 	"http2": func(t *testing.T, s *server) string { return attemptHTTP(t, s, 2) },
@@ -125,15 +77,16 @@ func attemptHTTP(t *testing.T, s *server, version int) string {
 	return ""
 }
 
-// TestProtocolsPerListener (PARITY 5): one configuration opens several ports, each with its
-// own protocols, in plaintext and over TLS; what a port does not serve is refused and counted.
+// TestProtocolsPerListener (PARITY 5): one configuration opens several ports with
+// different protocols, in plaintext and over TLS. A port refuses and counts the protocols
+// that it does not serve.
 func TestProtocolsPerListener(t *testing.T) {
 	sets := [][]string{{"http1"}, {"http2"}, {"grpc"}, {"websocket"}, {}, {"http1", "grpc"}, {"http2", "websocket"}}
 	for _, withTLS := range []bool{false, true} {
 		for _, set := range sets {
 			t.Run(fmt.Sprintf("tls %t, %v", withTLS, set), func(t *testing.T) {
 				t.Parallel()
-				// The port under test stands beside others, which must not bear on it.
+				// The port under test stands beside others, which must not affect it.
 				configs := []listeners.Config{only("http1"), only(set...), only("grpc"), {}}
 				s := startOn(t, withTLS, configs)[1]
 				for name, attempt := range attempts {
@@ -147,7 +100,7 @@ func TestProtocolsPerListener(t *testing.T) {
 	}
 }
 
-// TestFourPorts is koatty's port for each protocol, and one more with TLS that serves all of them.
+// TestFourPorts: one port for each protocol, and one with TLS that serves all of them.
 func TestFourPorts(t *testing.T) {
 	all := listeners.Config{TLS: listeners.TLSConfig{Mode: listeners.ModeSelfSigned}}
 	ports := startOn(t, false, []listeners.Config{only("http1"), only("http2"), only("grpc"), only("websocket"), all})
@@ -169,7 +122,8 @@ func TestFourPorts(t *testing.T) {
 	}
 }
 
-// TestALPNOffersWhatIsServed (PARITY 3): with HTTP/1.1 switched off on a TLS port it is not offered either.
+// TestALPNOffersWhatIsServed (PARITY 3): a TLS port with HTTP/1.1 switched off does not
+// offer HTTP/1.1 in ALPN.
 func TestALPNOffersWhatIsServed(t *testing.T) {
 	own := func(names ...string) listeners.Config {
 		c := only(names...)
@@ -181,7 +135,7 @@ func TestALPNOffersWhatIsServed(t *testing.T) {
 		own("http2", "grpc"), own("http1", "websocket"), own(),
 	}
 	ports := startOn(t, true, configs)
-	// What is agreed on with a client that prefers the one but has the other.
+	// The client prefers the first protocol and also has the second.
 	for i, want := range []string{"h2", "h2", "http/1.1", "http/1.1", "h2", "h2", "http/1.1", "h2"} {
 		conn, err := tls.Dial("tcp", ports[i].addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1", "h2"}})
 		if err != nil {
@@ -203,10 +157,8 @@ func TestALPNOffersWhatIsServed(t *testing.T) {
 	}
 }
 
-const handshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-
-// TestHTTP1WordsOfRefusal: a client that speaks HTTP/1.1 is told what there is instead.
+// TestHTTP1WordsOfRefusal: a refused HTTP/1.1 client is told which protocols the port
+// serves.
 func TestHTTP1WordsOfRefusal(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -249,7 +201,8 @@ func TestHTTP1WordsOfRefusal(t *testing.T) {
 	}
 }
 
-// TestRefusedRequestGoesOn: after a refused request the connection serves those that are wanted, and counts once.
+// TestRefusedRequestGoesOn: after a refused request, the connection serves allowed
+// requests. The refusal counts once.
 func TestRefusedRequestGoesOn(t *testing.T) {
 	ports := startOn(t, false, []listeners.Config{only("websocket"), only("http1")})
 	conn := ports[0].dial(t)
@@ -279,8 +232,8 @@ func TestRefusedRequestGoesOn(t *testing.T) {
 	}
 }
 
-// TestHTTP2WordsOfRefusal: an HTTP/2 client is sent to HTTP/1.1, whether it waits for SETTINGS or not, and
-// sees SETTINGS once.
+// TestHTTP2WordsOfRefusal: a refused HTTP/2 client gets HTTP_1_1_REQUIRED and one
+// SETTINGS frame, whether it waits for SETTINGS or not.
 func TestHTTP2WordsOfRefusal(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		ports := startOn(t, withTLS, []listeners.Config{only("http1"), only("grpc", "websocket")})
@@ -304,7 +257,8 @@ func TestHTTP2WordsOfRefusal(t *testing.T) {
 	}
 }
 
-// greet opens HTTP/2 with a GET, which may wait for the server's SETTINGS. It counts them.
+// greet opens HTTP/2 with a GET, which can wait for the server's SETTINGS, and counts
+// them.
 func greet(t *testing.T, s *server, waits bool) (*h2Client, *int) {
 	t.Helper()
 	settings := 0
@@ -322,7 +276,8 @@ func greet(t *testing.T, s *server, waits bool) (*h2Client, *int) {
 	return c, &settings
 }
 
-// settingsCounter counts the SETTINGS frames that are no acknowledgement. The client reads frame by frame.
+// settingsCounter counts SETTINGS frames that are not acknowledgements. The client reads
+// frame by frame.
 type settingsCounter struct {
 	net.Conn
 	count *int
@@ -337,7 +292,8 @@ func (c *settingsCounter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestGRPCIsARequest: where gRPC is not served, a call is a request for the handler like any other.
+// TestGRPCIsARequest: on a port without gRPC, the handler gets a gRPC call like any other
+// request.
 func TestGRPCIsARequest(t *testing.T) {
 	s := startOn(t, false, []listeners.Config{only("http2")})[0]
 	resp, err := s.client(t, 2).Post("http://"+s.addr+"/echo", "application/grpc", strings.NewReader("body"))
@@ -350,7 +306,8 @@ func TestGRPCIsARequest(t *testing.T) {
 	}
 }
 
-// TestGRPCWithoutHTTP2: calls through a proxy are served on a port for gRPC, with transport shared as well.
+// TestGRPCWithoutHTTP2: a port with gRPC alone serves calls through a proxy, also with
+// the shared transport.
 func TestGRPCWithoutHTTP2(t *testing.T) {
 	for _, transport := range []string{"auto", "native", "shared"} {
 		s := startOn(t, false, []listeners.Config{only("grpc")}, mux.Configure(func(c *mux.Config) {
@@ -370,7 +327,8 @@ func TestGRPCWithoutHTTP2(t *testing.T) {
 	}
 }
 
-// TestUpgradeH2CNeedsHTTP2: the upgrade is not made where HTTP/2 is not served; the request is an ordinary one.
+// TestUpgradeH2CNeedsHTTP2: a port without HTTP/2 ignores the h2c upgrade and serves the
+// request as HTTP/1.1.
 func TestUpgradeH2CNeedsHTTP2(t *testing.T) {
 	s := startOn(t, false, []listeners.Config{only("http1")}, mux.Configure(func(c *mux.Config) { c.HTTP2.UpgradeH2C = true }))[0]
 	conn := s.dial(t)

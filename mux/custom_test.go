@@ -1,8 +1,11 @@
 package mux_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -31,8 +34,7 @@ func serveEach(l net.Listener, handle func(net.Conn)) {
 	}
 }
 
-// TestMatcherSniffTime: a custom matcher may wait as long as the configuration says, and
-// no longer.
+// TestMatcherSniffTime: a custom matcher may wait for sniff.timeout and no longer.
 func TestMatcherSniffTime(t *testing.T) {
 	const banner = "SSH-2.0-client\r\n"
 	for _, tt := range []struct {
@@ -71,8 +73,8 @@ func TestMatcherSniffTime(t *testing.T) {
 	}
 }
 
-// TestMatcherSniffBytes: a custom matcher may read as much as the configuration
-// says, more than the default or less.
+// TestMatcherSniffBytes: a custom matcher may read sniff.max_bytes and no more, above and
+// below the default.
 func TestMatcherSniffBytes(t *testing.T) {
 	for _, limit := range []int{1 << 10, 64 << 10} {
 		read := make(chan int64, 1)
@@ -93,8 +95,8 @@ func TestMatcherSniffBytes(t *testing.T) {
 	}
 }
 
-// TestMatcherPanics: a matcher that panics has not matched, and the connection is the
-// next one's.
+// TestMatcherPanics: a matcher that panics counts as no match, and the next matcher gets
+// the connection.
 func TestMatcherPanics(t *testing.T) {
 	var log syncBuffer
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(recordingLog(&log)))
@@ -117,8 +119,8 @@ func TestMatcherPanics(t *testing.T) {
 	}
 }
 
-// TestTLSPassThrough: on a plaintext port, MatchAfter gets a TLS client's bytes,
-// and the client has not been told anything before.
+// TestTLSPassThrough: on a plaintext port, MatchAfter gets a TLS client's bytes before
+// the server has answered anything.
 func TestTLSPassThrough(t *testing.T) {
 	ca := newAuthority(t)
 	config := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}
@@ -160,8 +162,8 @@ func (c *splitHello) Write(p []byte) (int, error) {
 }
 
 // TestClientHelloSNI: on a plaintext port, a listener gets the TLS clients of its names
-// with all that they have sent, and ends TLS itself. HTTP beside it is served, and
-// clients of other names get an alert.
+// with all their bytes, and ends TLS itself. The port also serves HTTP, and sends an
+// alert to clients of other names.
 func TestClientHelloSNI(t *testing.T) {
 	ca := newAuthority(t)
 	config := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "*.example.com")}}
@@ -199,7 +201,7 @@ func TestClientHelloSNI(t *testing.T) {
 	if got := s.status(t, "/livez"); got != http.StatusOK {
 		t.Errorf("HTTP: %d", got)
 	}
-	// One whose ClientHello is above sniff.max_bytes has no name.
+	// A ClientHello above sniff.max_bytes has no name.
 	long := slices.Repeat([]string{strings.Repeat("x", 200)}, 25)
 	for _, tt := range []struct {
 		name      string
@@ -219,7 +221,7 @@ func TestClientHelloSNI(t *testing.T) {
 	}
 }
 
-// TestUnwantedTLS: a TLS client that no matcher takes gets an alert.
+// TestUnwantedTLS: a TLS client without a matcher gets an alert.
 func TestUnwantedTLS(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
 	m.MatchAfter("after", cmux.HTTP1Fast("BREW"), cmux.PrefixMatcher("nothing like it"))
@@ -232,5 +234,163 @@ func TestUnwantedTLS(t *testing.T) {
 	eventually(t, "counted", func() bool { return len(s.Stats().Rejected) > 0 })
 	if diff := cmp.Diff(want, s.Stats().Rejected); diff != "" {
 		t.Errorf("rejected (-want +got):\n%s", diff)
+	}
+}
+
+// TestCustomQueueAtDrain: a drain lets a custom listener accept and serve its queued
+// connections.
+func TestCustomQueueAtDrain(t *testing.T) {
+	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
+	custom := m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
+	s := serve(t, m)
+	const queued = 50
+	conns := make([]net.Conn, queued)
+	for i := range conns {
+		conns[i] = s.dial(t)
+		send(t, conns[i], "SSH-2.0-client\r\n")
+	}
+	eventually(t, "all are queued", func() bool { return s.active("ssh") == queued })
+	done := s.drain(t.Context())
+	eventually(t, "draining", func() bool { return s.Phase() != "serving" })
+	go func() {
+		for {
+			nc, err := custom.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(nc, "served")
+			_ = nc.Close()
+		}
+	}()
+	for i, conn := range conns {
+		if b, err := io.ReadAll(conn); string(b) != "served" {
+			t.Fatalf("connection %d: %q, %v", i, b, err)
+		}
+	}
+	if got := within(t, "the drain", done); got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+}
+
+// TestDrainWithoutTaker: a custom listener without an Accept call does not delay a drain,
+// even with a full queue.
+func TestDrainWithoutTaker(t *testing.T) {
+	t.Parallel()
+	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
+	m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
+	s := serve(t, m)
+	const (
+		connections = 150
+		places      = 128
+	)
+	for range connections {
+		send(t, s.dial(t), "SSH-2.0-client\r\n")
+	}
+	eventually(t, "no place left", func() bool { return s.active("ssh") > places })
+	if got := within(t, "the drain", s.drain(t.Context())); got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+}
+
+// TestNames: Match panics for reserved names.
+func TestNames(t *testing.T) {
+	for _, name := range []string{"total", "refused"} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%q was taken", name)
+				}
+			}()
+			mux.New(mux.WithLogger(discard)).Match(name, cmux.Any())
+		}()
+	}
+}
+
+// TestMatch: a custom protocol gets its connections, with every byte.
+func TestMatch(t *testing.T) {
+	m := mux.New(mux.Configure(noDelay))
+	l := m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
+	s := serve(t, m)
+	accepted := make(chan string, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			accepted <- err.Error()
+			return
+		}
+		defer conn.Close()
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		accepted <- line
+	}()
+	const banner = "SSH-2.0-client\r\n"
+	conn := s.dial(t)
+	send(t, conn, banner)
+	if got := <-accepted; got != banner {
+		t.Errorf("accepted %q", got)
+	}
+	if got := s.Stats().Pools["ssh"].Accepted; got != 1 {
+		t.Errorf("%d connections in the pool ssh, want 1", got)
+	}
+	if got := s.status(t, "/readyz"); got != http.StatusOK {
+		t.Errorf("HTTP beside it: %d", got)
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after the drain: %v", err)
+	}
+}
+
+// TestMatchBySNIAndALPN: a matcher can decide by the server name and ALPN of the TLS
+// handshake, before and beside the built-in protocols.
+func TestMatchBySNIAndALPN(t *testing.T) {
+	ca := newAuthority(t)
+	m := mux.New(mux.Configure(noDelay), mux.WithTLS(&tls.Config{
+		Certificates: []tls.Certificate{ca.issue(t, "*.example.com"), ca.issue(t, "server.test")},
+		NextProtos:   []string{"h2", "http/1.1", "acme-tls/1"},
+	}))
+	answer := func(l net.Listener, text string) {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			info, _ := mux.ConnOf(conn)
+			fmt.Fprint(conn, text, " ", info.Protocol, " ", info.TLS.ServerName)
+			_ = conn.Close()
+		}
+	}
+	go answer(m.Match("acme", mux.ALPN("acme-tls/1")), "challenge")
+	go answer(m.Match("tenant", mux.SNI("*.Example.com")), "tenant")
+	s := serve(t, m)
+	for _, tt := range []struct{ name, alpn, want string }{
+		{"a.example.com", "", "tenant tenant a.example.com"},
+		{"server.test", "acme-tls/1", "challenge acme server.test"},
+	} {
+		config := &tls.Config{RootCAs: ca.pool, ServerName: tt.name}
+		if tt.alpn != "" {
+			config.NextProtos = []string{tt.alpn}
+		}
+		conn, err := tls.Dial("tcp", s.addr, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(conn)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("%s: %q, %v; want %q", tt.name, got, err, tt.want)
+		}
+		_ = conn.Close()
+	}
+	s.roots = ca.pool
+	c := s.client(t, 2)
+	c.Transport.(*http.Transport).TLSClientConfig.ServerName = "server.test"
+	resp, err := c.Get("https://" + s.addr + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+		t.Errorf("HTTP beside them: %s %s", resp.Proto, resp.Status)
 	}
 }

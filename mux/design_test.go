@@ -2,19 +2,13 @@ package mux_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,11 +19,11 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// The tests of this file are named after the points of DESIGN §2, "What is
-// wrong with plain cmux". Those of points 3, 8 and 12 on the bytes themselves
-// are in package protocols, that of point 5 in listeners.
+// These tests are named after the points of DESIGN §2, "What is wrong with plain cmux".
+// Other tests for points 3, 8 and 12 are in package protocols, for point 5 in listeners.
+// Points 6 and 13 are in websocket_test.go and conn_test.go.
 
-// Point 1: a silent client holds nothing up. The server closes while it says nothing, long before the sniff time is over.
+// Point 1: a silent client does not delay Close, long before the sniff timeout.
 func TestDesign01SilentClientDoesNotHangClose(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = time.Hour }))
 	conn := s.dial(t)
@@ -42,46 +36,16 @@ func TestDesign01SilentClientDoesNotHangClose(t *testing.T) {
 	}
 }
 
-// recordingLog keeps the lines above Debug.
-func recordingLog(lines *syncBuffer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelInfo}))
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-// Point 2: a connection that says nothing does not fall through to the fallback; a probe is counted, and logged at Debug at most.
-func TestDesign02SilentConnectionIsNobodys(t *testing.T) {
+// Point 2: a silent connection does not reach the fallback. A probe is counted, and
+// logged at Debug at most.
+func TestDesign02SilentConnectionHasNoServer(t *testing.T) {
 	var log syncBuffer
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(recordingLog(&log)),
 		mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
 	fallback := m.MatchAfter("fallback", cmux.Any())
 	s := serve(t, m)
 	var accepted atomic.Int32
-	go func() {
-		for {
-			conn, err := fallback.Accept()
-			if err != nil {
-				return
-			}
-			accepted.Add(1)
-			_ = conn.Close()
-		}
-	}()
+	go serveEach(fallback, func(net.Conn) { accepted.Add(1) })
 	const probes = 50
 	for i := range probes {
 		conn := s.dial(t)
@@ -102,7 +66,8 @@ func TestDesign02SilentConnectionIsNobodys(t *testing.T) {
 	eventually(t, "the fallback gets what speaks", func() bool { return accepted.Load() == 1 })
 }
 
-// Point 3: a gRPC client that connects eagerly and calls later, after the sniff time, finds its connection, on the native transport.
+// Point 3: a gRPC client that connects eagerly and calls after the sniff timeout is
+// served by the native transport.
 func TestDesign03ConnectNowCallLater(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -112,7 +77,8 @@ func TestDesign03ConnectNowCallLater(t *testing.T) {
 		if got := s.active("sniffing"); got != 1 {
 			t.Fatalf("%d connections wait undecided, want 1", got)
 		}
-		// Longer than the sniff time, by the state that would show it.
+		// This is longer than the sniff timeout. A closed connection would change the
+		// state.
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		if cc.WaitForStateChange(ctx, connectivity.Ready) {
@@ -128,7 +94,8 @@ func TestDesign03ConnectNowCallLater(t *testing.T) {
 	}, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
 }
 
-// Point 4: the sniff cap refuses no honest request: a head that is longer than the sniff buffer is the server's, under its own limits.
+// Point 4: the sniff limit refuses no valid request. A head above the sniff buffer
+// reaches the server, which has its own limit.
 func TestDesign04LongHeads(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		for _, tt := range []struct {
@@ -149,27 +116,6 @@ func TestDesign04LongHeads(t *testing.T) {
 	})
 }
 
-// Point 6: bytes that a client pipelines behind its handshake belong to the WebSocket.
-func TestDesign06PipelinedBehindUpgrade(t *testing.T) {
-	bothForms(t, func(t *testing.T, s *server) {
-		conn := s.dial(t)
-		r := bufio.NewReader(conn)
-		resp := roundTrip(t, conn, r, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+
-			"\x81\x82\x00\x00\x00\x00hi\x81\x82\x00\x00\x00\x00yo")
-		if resp.StatusCode != http.StatusSwitchingProtocols {
-			t.Fatalf("status %s", resp.Status)
-		}
-		got := make([]byte, 8)
-		if _, err := io.ReadFull(r, got); err != nil || string(got) != "\x81\x02hi\x81\x02yo" {
-			t.Errorf("echo %q, %v", got, err)
-		}
-		if st := s.Stats().Pools; st["websocket"].Accepted != 1 || st["http1"].Accepted != 0 {
-			t.Errorf("pools %+v", st)
-		}
-	})
-}
-
 // Point 10: closing one listener closes nothing else.
 func TestDesign10ListenersAreDetached(t *testing.T) {
 	t.Parallel()
@@ -183,37 +129,19 @@ func TestDesign10ListenersAreDetached(t *testing.T) {
 		t.Errorf("HTTP after a custom listener was closed: %d", got)
 	}
 	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "custom"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, "custom")
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("a connection of the closed listener: %v", err)
 	}
 }
 
-// Point 11: connections that the kernel holds when the server stops are served.
+// Point 11: a stopping server serves the connections that the kernel has queued.
 func TestDesign11QueuedConnectionsAreServed(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gate := &gatedListener{TCPListener: inner.(*net.TCPListener), open: make(chan struct{})}
-	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()))
-	served := make(chan error, 1)
-	go func() { served <- m.Serve(gate) }()
-	s := &server{Server: m, addr: inner.Addr().String()}
-	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
-	const connections = 50
-	conns := make([]net.Conn, connections)
-	for i := range conns {
-		conns[i] = s.dial(t)
-		if _, err := io.WriteString(conns[i], "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()), mux.WithLogger(discard))
+	conns, s, open := queued(t, m, 50, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 	done := s.drain(t.Context())
 	eventually(t, "draining", func() bool { return s.Phase() == "draining" })
-	close(gate.open)
+	open()
 	for i, conn := range conns {
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil || resp.StatusCode != http.StatusOK {
@@ -224,104 +152,7 @@ func TestDesign11QueuedConnectionsAreServed(t *testing.T) {
 	if got := <-done; got.err != nil {
 		t.Errorf("drain: %v", got.err)
 	}
-	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
+	if err := <-s.served; !errors.Is(err, mux.ErrServerClosed) {
 		t.Errorf("Serve: %v", err)
 	}
-}
-
-// gatedListener accepts nothing until it is opened, so that connections queue in the kernel.
-type gatedListener struct {
-	*net.TCPListener
-	open chan struct{}
-}
-
-func (l *gatedListener) Accept() (net.Conn, error) {
-	<-l.open
-	return l.TCPListener.Accept()
-}
-
-// Point 13: what a connection can do, it can do behind the mux: sendfile, CloseWrite and SyscallConn.
-func TestDesign13ConnectionKeepsItsMethods(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	const size = 1 << 20
-	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hijacked := make(chan net.Conn, 1)
-	routes := http.NewServeMux()
-	routes.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
-	routes.HandleFunc("/hijack", func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-		}
-		hijacked <- conn
-	})
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &readFromListener{Listener: inner}
-	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes))
-	served := make(chan error, 1)
-	go func() { served <- m.Serve(l) }()
-	s := &server{Server: m, addr: inner.Addr().String()}
-
-	c := s.client(t, 1)
-	if got := <-get(c, "http://"+s.addr+"/file"); len(got) != size {
-		t.Errorf("got %d bytes, want %d", len(got), size)
-	}
-	// The first 512 bytes go with the head: net/http looks at them for the content type.
-	if got, want := l.sent.Load(), int64(size-512); got != want {
-		t.Errorf("%d bytes went by the socket's ReadFrom, want %d", got, want)
-	}
-
-	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	h := <-hijacked
-	defer h.Close()
-	if _, err := h.(syscall.Conn).SyscallConn(); err != nil {
-		t.Errorf("SyscallConn: %v", err)
-	}
-	if err := h.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-		t.Errorf("CloseWrite: %v", err)
-	}
-	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the client sees %v", err)
-	}
-	eventually(t, "state upgraded", func() bool {
-		conns := s.Connections()
-		return len(conns) > 0 && conns[len(conns)-1].State == "upgraded"
-	})
-	_ = h.Close()
-	c.CloseIdleConnections()
-	_ = s.Close()
-	<-served
-}
-
-// readFromListener counts what its connections send by ReadFrom.
-type readFromListener struct {
-	net.Listener
-	sent atomic.Int64
-}
-
-func (l *readFromListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &readFromConn{conn.(*net.TCPConn), l}, nil
-}
-
-type readFromConn struct {
-	*net.TCPConn
-	l *readFromListener
-}
-
-func (c *readFromConn) ReadFrom(r io.Reader) (int64, error) {
-	n, err := c.TCPConn.ReadFrom(r)
-	c.l.sent.Add(n)
-	return n, err
 }

@@ -2,7 +2,6 @@ package mux_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -11,60 +10,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	testpb "google.golang.org/grpc/interop/grpc_testing"
-
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 )
 
-// orderDelay is longer by far than what these tests do while it lasts.
+// orderDelay is much longer than the steps of these tests that must happen within it.
 const orderDelay = time.Second
 
-// begun returns a channel that is closed when the drain comes to that step.
-func (s *server) begun(t *testing.T, step string) <-chan struct{} {
-	t.Helper()
-	begun := make(chan struct{})
-	err := s.OnDrain(step, "begun", func(context.Context) error {
-		close(begun)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return begun
-}
-
-// isOpen reports whether nothing was received so far.
-func isOpen(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return false
-	default:
-		return true
-	}
-}
-
-// checkOrder wants a drain that went well, with its steps in this order.
-func checkOrder(t *testing.T, got drainResult, want ...string) {
-	t.Helper()
-	if got.err != nil || got.report.ForcedTotal() != 0 {
-		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
-	}
-	var steps []string
-	for _, step := range got.report.Steps {
-		if step.Status != lifecycle.StatusDone {
-			t.Errorf("%s: %s", step.Name, step.Status)
-		}
-		steps = append(steps, step.Name)
-	}
-	if diff := cmp.Diff(want, steps); diff != "" {
-		t.Errorf("steps (-want +got):\n%s", diff)
-	}
-}
-
-// TestStopBeforeDelay: where connections are not to be accepted during the delay, new ones are refused from its beginning
-// on, and what is open is served all through it.
+// TestStopBeforeDelay: without accept_during_delay, the server refuses new connections
+// from the beginning of the delay. Open connections are served all through it.
 func TestStopBeforeDelay(t *testing.T) {
 	t.Parallel()
 	handling, release := make(chan struct{}), make(chan struct{})
@@ -76,19 +30,7 @@ func TestStopBeforeDelay(t *testing.T) {
 	s := start(t, false, mux.WithHandler(handler), mux.Configure(func(c *mux.Config) {
 		c.Drain.Delay, c.Drain.AcceptDuringDelay = orderDelay, false
 	}))
-	call, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	echo := func(text string) {
-		t.Helper()
-		if err := call.Send(&testpb.StreamingOutputCallRequest{Payload: payload(text)}); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := call.Recv(); err != nil || string(got.GetPayload().GetBody()) != text {
-			t.Fatalf("stream: %v, %v", got, err)
-		}
-	}
+	call, echo := s.echoCall(t)
 	echo("before")
 	conn := s.dial(t)
 	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -125,8 +67,9 @@ func TestStopBeforeDelay(t *testing.T) {
 	checkOrder(t, within(t, "the drain", done), "announce", "stop-accepting", "drain-delay", "wait-connections", "force-close", "cleanup")
 }
 
-// TestKeepAliveDuringDelay: in the default order the delay is for balancers alone. Readiness says no, while new connections are
-// served and a client of a kept one is not told to leave before the delay is over.
+// TestKeepAliveDuringDelay: with accept_during_delay, readiness fails during the delay.
+// New connections are served, and a client with a kept-alive connection is not told to
+// leave yet.
 func TestKeepAliveDuringDelay(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = orderDelay }))

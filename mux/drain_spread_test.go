@@ -2,29 +2,36 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muxserve/muxserve/mux"
 )
 
 const (
-	// spreadTime is the spread of these drains, and spreadClients how many are told in it.
+	// spreadTime is the spread of these drains, and spreadClients the number of clients.
 	spreadTime    = time.Second
 	spreadClients = 60
-	// stillTime is more than a connection must have been idle for to be closed at its moment of the spread.
+	// stillTime is longer than a connection must be idle to be closed at its moment of
+	// the spread.
 	stillTime = 600 * time.Millisecond
 )
 
-// checkSpread wants moments, since the drain began, all over the spread: no tenth of it holds more
-// than three times its share, wherever it begins, and they reach over more than half of it.
+// checkSpread expects moments, since the drain began, all over the spread. No tenth of
+// it, wherever it begins, may hold more than three times its share. Together they must
+// cover more than half of it.
 func checkSpread(t *testing.T, what string, moments []time.Duration) {
 	t.Helper()
 	slices.Sort(moments)
@@ -48,7 +55,7 @@ func checkSpread(t *testing.T, what string, moments []time.Duration) {
 	}
 }
 
-// spreadServer serves on pipes in a bubble, so that the moments are exact.
+// spreadServer serves on pipes in a synctest bubble, so that the moments are exact.
 func spreadServer(t *testing.T, f func(*testing.T, *server, *pipeListener)) {
 	t.Helper()
 	timed(t, func() *mux.Server {
@@ -59,8 +66,8 @@ func spreadServer(t *testing.T, f func(*testing.T, *server, *pipeListener)) {
 	})
 }
 
-// TestIdleHTTP1Spread: idle HTTP/1.1 connections are closed without a word at moments all over the spread, so that their
-// clients do not come back all at once.
+// TestIdleHTTP1Spread: the server closes idle HTTP/1.1 connections at moments all over
+// the spread, so that clients do not reconnect all at once.
 func TestIdleHTTP1Spread(t *testing.T) {
 	spreadServer(t, func(t *testing.T, s *server, l *pipeListener) {
 		var began time.Time
@@ -89,8 +96,8 @@ func TestIdleHTTP1Spread(t *testing.T) {
 	})
 }
 
-// TestFreshHTTP1AtEndOfSpread: an HTTP/1.1 connection that had a request a moment ago will have another one, which
-// would be sent into the close. It stays until the end of the spread.
+// TestFreshHTTP1AtEndOfSpread: an HTTP/1.1 connection that just had a request stays until
+// the end of the spread. Its next request would be sent into the close.
 func TestFreshHTTP1AtEndOfSpread(t *testing.T) {
 	spreadServer(t, func(t *testing.T, s *server, l *pipeListener) {
 		conn := l.dial()
@@ -100,7 +107,7 @@ func TestFreshHTTP1AtEndOfSpread(t *testing.T) {
 		_, _ = io.Copy(io.Discard, roundTrip(t, conn, r, request).Body)
 		began := time.Now()
 		done := s.drain(t.Context())
-		// A client that asks all the time, far more often than freshTime, gets an answer each time.
+		// The client asks far more often than freshTime and gets an answer each time.
 		const pace = spreadTime / 20
 		for {
 			time.Sleep(pace)
@@ -119,8 +126,8 @@ func TestFreshHTTP1AtEndOfSpread(t *testing.T) {
 	})
 }
 
-// TestIdleHTTP2Spread: idle HTTP/2 connections hear that there will be an end at moments all over the spread, each
-// in the words that refuse no stream, and then which one was the last.
+// TestIdleHTTP2Spread: idle HTTP/2 connections get their first GOAWAY at moments all over
+// the spread. It refuses no stream. The second GOAWAY names the last stream.
 func TestIdleHTTP2Spread(t *testing.T) {
 	spreadServer(t, func(t *testing.T, s *server, l *pipeListener) {
 		var began time.Time
@@ -157,60 +164,141 @@ func TestIdleHTTP2Spread(t *testing.T) {
 	})
 }
 
-// pipeHTTP2 opens HTTP/2 on a pipe, which holds nothing: what either side writes waits for the other one to
-// read, so that a pump has to read what the client is not asking for yet.
-func pipeHTTP2(t *testing.T, conn net.Conn) *h2Client {
-	t.Helper()
-	return newH2Client(t, conn, pumped(conn))
-}
-
-// pumped returns a reader of all that comes from conn, which never keeps its peer waiting.
-func pumped(conn net.Conn) io.Reader {
-	q := &byteQueue{}
-	q.more.L = &q.mu
-	go func() {
-		_, err := io.Copy(q, conn)
-		q.end(err)
-	}()
-	return q
-}
-
-// byteQueue is a pipe without a bound.
-type byteQueue struct {
-	mu    sync.Mutex
-	more  sync.Cond
-	bytes []byte // guarded by mu
-	err   error  // guarded by mu; what Read returns behind bytes
-}
-
-func (q *byteQueue) Write(p []byte) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.bytes = append(q.bytes, p...)
-	q.more.Broadcast()
-	return len(p), nil
-}
-
-func (q *byteQueue) end(err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if err == nil {
-		err = io.EOF
+// TestStreamHandshakeBeforeTold: a client that has not been told to leave may open a
+// WebSocket over HTTP/2.
+func TestStreamHandshakeBeforeTold(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t) {
+		return
 	}
-	q.err = err
-	q.more.Broadcast()
+	s := start(t, false, mux.Configure(overHTTP2), mux.Configure(func(c *mux.Config) { c.Drain.Spread = 3 * time.Second }))
+	const clients = 6
+	var all []*h2Client
+	for range clients {
+		c := s.http2(t)
+		c.get(1, "/echo")
+		c.header(1)
+		all = append(all, c)
+	}
+	ctx, force := context.WithCancel(t.Context())
+	defer force()
+	done := s.drain(ctx)
+	s.stopsListening(t)
+	time.Sleep(20 * time.Millisecond)
+	for i, c := range all {
+		if c.goAway != nil {
+			continue
+		}
+		c.connect(3, "/ws", "origin", "http://x")
+		if got := c.header(3)[":status"]; got != "200" {
+			t.Errorf("client %d, which was not told before: status %s", i, got)
+		}
+	}
+	force()
+	<-done
 }
 
-func (q *byteQueue) Read(p []byte) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.bytes) == 0 && q.err == nil {
-		q.more.Wait()
+// TestWebSocketBeforeTold: during the spread, a client that has not been told to leave
+// may open a WebSocket.
+func TestWebSocketBeforeTold(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Spread = 4 * time.Second }))
+	const clients = 10
+	conns := make([]net.Conn, clients)
+	for i := range conns {
+		conns[i] = s.dial(t)
+		_ = roundTrip(t, conns[i], bufio.NewReader(conns[i]), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
 	}
-	if len(q.bytes) == 0 {
-		return 0, q.err
+	done := s.drain(t.Context())
+	s.stopsListening(t)
+	refused, served, gone := 0, 0, 0
+	for _, conn := range conns {
+		if _, err := io.WriteString(conn, handshake); err != nil {
+			gone++
+			continue
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		switch {
+		case err != nil:
+			gone++
+		case resp.StatusCode == http.StatusSwitchingProtocols:
+			served++
+		default:
+			refused++
+		}
+		_ = conn.Close()
 	}
-	n := copy(p, q.bytes)
-	q.bytes = q.bytes[n:]
-	return n, nil
+	t.Logf("served %d, refused %d, gone %d", served, refused, gone)
+	if refused > 0 {
+		t.Errorf("%d handshakes were refused with 503", refused)
+	}
+	<-done
+}
+
+// TestIdleHTTP2HearsLastStream: idle HTTP/2 connections get both GOAWAYs.
+func TestIdleHTTP2HearsLastStream(t *testing.T) {
+	t.Parallel()
+	bothForms(t, func(t *testing.T, s *server) {
+		const clients = 40
+		var mu sync.Mutex
+		seen := make(map[string]int)
+		var wg sync.WaitGroup
+		ready := make(chan struct{}, clients)
+		for range clients {
+			conn := s.dial(t, "h2")
+			c := newH2Client(t, conn, conn)
+			c.get(1, "/echo")
+			c.header(1)
+			wg.Go(func() {
+				ready <- struct{}{}
+				last, _ := c.goAways(nil)
+				mu.Lock()
+				seen[fmt.Sprint(last)]++
+				mu.Unlock()
+			})
+		}
+		for range clients {
+			<-ready
+		}
+		got := <-s.drain(t.Context())
+		wg.Wait()
+		if got.err != nil {
+			t.Error(got.err)
+		}
+		if want := fmt.Sprintf("[%d 1]", maxStream); seen[want] != clients {
+			t.Errorf("GOAWAYs %v, want %s for all", seen, want)
+		}
+	})
+}
+
+// TestSpreadBeyondTimeout: a spread above drain.timeout is shortened. Every client is
+// told, and no idle connection is cut.
+func TestSpreadBeyondTimeout(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.Drain.Spread = time.Hour
+		c.Drain.Timeout = 2 * time.Second
+	}))
+	const each = 5
+	var closed atomic.Int64
+	var wg sync.WaitGroup
+	for range each {
+		conn := s.dial(t)
+		_ = roundTrip(t, conn, bufio.NewReader(conn), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
+		ws := s.webSocket(t)
+		wg.Go(func() {
+			_, _, err := ws.Read(t.Context())
+			if websocket.CloseStatus(err) == websocket.StatusGoingAway {
+				closed.Add(1)
+			}
+		})
+	}
+	got := <-s.drain(t.Context())
+	wg.Wait()
+	if n := closed.Load(); n != each {
+		t.Errorf("%d of %d WebSockets were told 1001", n, each)
+	}
+	if got.report.ForcedTotal() != 0 {
+		t.Errorf("forced %v: %v", got.report.Forced, got.err)
+	}
 }

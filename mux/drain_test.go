@@ -1,11 +1,9 @@
 package mux_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -20,46 +18,38 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// drainResult is what Drain returned.
-type drainResult struct {
-	report *lifecycle.Report
-	err    error
+// isOpen reports whether c has neither a value nor an end yet.
+func isOpen(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return false
+	default:
+		return true
+	}
 }
 
-func (s *server) drain(ctx context.Context) <-chan drainResult {
-	done := make(chan drainResult, 1)
-	go func() {
-		report, err := s.Drain(ctx)
-		done <- drainResult{report, err}
-	}()
-	return done
-}
-
-// get asks for a path and reports on a channel.
-func get(c *http.Client, url string) <-chan string {
-	answer := make(chan string, 1)
-	go func() {
-		resp, err := c.Get(url)
-		if err != nil {
-			answer <- err.Error()
-			return
+// checkOrder expects a drain without an error or a cut connection, with its steps in this
+// order.
+func checkOrder(t *testing.T, got drainResult, want ...string) {
+	t.Helper()
+	if got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+	var steps []string
+	for _, step := range got.report.Steps {
+		if step.Status != lifecycle.StatusDone {
+			t.Errorf("%s: %s", step.Name, step.Status)
 		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			answer <- err.Error()
-			return
-		}
-		answer <- string(body)
-	}()
-	return answer
+		steps = append(steps, step.Name)
+	}
+	if diff := cmp.Diff(want, steps); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
 }
 
-func (s *server) active(protocol string) int64 { return s.Stats().Pools[protocol].Active }
-
-// TestDrainEndsAllProtocols: a slow request on HTTP/1.1 and HTTP/2, a gRPC
-// stream, a WebSocket, idle connections and one that waits undecided are open
-// when the drain begins; all of them end properly and nothing is cut.
+// TestDrainEndsAllProtocols: at the drain, slow requests, a gRPC stream, a WebSocket,
+// idle connections and one without a request are open. All of them end properly and none
+// is cut.
 func TestDrainEndsAllProtocols(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -74,19 +64,7 @@ func TestDrainEndsAllProtocols(t *testing.T) {
 		eventually(t, "ready before its first call", func() bool { return undecided.GetState() == connectivity.Ready })
 
 		ws := s.webSocket(t)
-		stream, err := testpb.NewTestServiceClient(s.grpcClient(t)).FullDuplexCall(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		echo := func(text string) {
-			t.Helper()
-			if err := stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload(text)}); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := stream.Recv(); err != nil || string(got.GetPayload().GetBody()) != text {
-				t.Fatalf("stream: %v, %v", got, err)
-			}
-		}
+		stream, echo := s.echoCall(t)
 		echo("before")
 		slow1, slow2 := get(s.client(t, 1), url+"/slow"), get(s.client(t, 2), url+"/slow")
 		eventually(t, "all connections open", func() bool {
@@ -127,7 +105,8 @@ func TestDrainEndsAllProtocols(t *testing.T) {
 	})
 }
 
-// TestDrainForces: what overstays is cut and counted, by protocol.
+// TestDrainForces: the drain cuts what is left after its timeout, and counts it by
+// protocol.
 func TestDrainForces(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 200 * time.Millisecond }))
@@ -148,7 +127,7 @@ func TestDrainForces(t *testing.T) {
 	}
 }
 
-// TestDrainDelay: during the delay new connections are served and readiness says no.
+// TestDrainDelay: during the delay new connections are served and readiness fails.
 func TestDrainDelay(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = time.Minute }))
 	if resp := s.status(t, "/readyz"); resp != http.StatusOK {
@@ -172,62 +151,23 @@ func TestDrainDelay(t *testing.T) {
 	<-done
 }
 
-// status asks for path on a connection of its own.
-func (s *server) status(t *testing.T, path string) int {
-	t.Helper()
-	conn := s.dial(t)
-	defer conn.Close()
-	return roundTrip(t, conn, bufio.NewReader(conn), "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").StatusCode
-}
-
-// TestDrainServesUnclassified: a connection that is in the middle of its first
-// bytes when the listener closes is served if it speaks in time.
-func TestDrainServesUnclassified(t *testing.T) {
-	t.Parallel()
-	s := start(t, false)
-	conn := s.dial(t)
-	if _, err := io.WriteString(conn, "GET /ec"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "sniffing", func() bool { return s.active("sniffing") == 1 })
-	done := s.drain(t.Context())
-	eventually(t, "listener closed", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			return true
-		}
-		_ = c.Close()
-		return false
-	})
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "ho HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("status %s", resp.Status)
-	}
-	if got := <-done; got.err != nil {
-		t.Errorf("drain: %v", got.err)
-	}
-}
-
 // TestDrainShared: concurrent stops share one drain.
 func TestDrainShared(t *testing.T) {
 	s := start(t, false)
-	first, second := <-s.drain(t.Context()), <-s.drain(t.Context())
-	if first.report != second.report {
+	first, second := s.drain(t.Context()), s.drain(t.Context())
+	if (<-first).report != (<-second).report {
 		t.Error("two reports")
 	}
 }
 
-// TestServeAfterShutdown: a server that was shut down serves no more.
+// TestServeAfterShutdown: Serve fails on a server that was shut down.
 func TestServeAfterShutdown(t *testing.T) {
 	s := mux.New(mux.Configure(noDelay))
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.Serve(l)
+	l := listen(t)
+	err := s.Serve(l)
 	if !errors.Is(err, mux.ErrServerClosed) || !errors.Is(err, http.ErrServerClosed) {
 		t.Errorf("Serve: %v", err)
 	}

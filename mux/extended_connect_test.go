@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,7 +21,8 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// extendedConnect is the setting by which net/http offers extended CONNECT. It is read when a process starts.
+// extendedConnect is the setting by which net/http offers extended CONNECT. It is read
+// when a process starts.
 const extendedConnect = "http2xconnect=1"
 
 func overHTTP2(c *mux.Config) {
@@ -30,8 +30,8 @@ func overHTTP2(c *mux.Config) {
 	c.WebSocket.ReadLimit = 2 << 20
 }
 
-// inOwnProcess runs the test again in a process in which net/http offers extended CONNECT. It
-// returns true there.
+// inOwnProcess runs the test again in a process in which net/http offers extended
+// CONNECT. It returns true in that process.
 func inOwnProcess(t *testing.T) bool {
 	t.Helper()
 	if strings.Contains(os.Getenv("GODEBUG"), extendedConnect) {
@@ -64,17 +64,15 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 	t.Run("off", testStreamOff)
 }
 
-// TestWebSocketOverHTTP2Unavailable: a process that cannot offer them says what to do.
+// TestWebSocketOverHTTP2Unavailable: a process that cannot offer extended CONNECT fails
+// at the start and says what to do.
 func TestWebSocketOverHTTP2Unavailable(t *testing.T) {
 	if strings.Contains(os.Getenv("GODEBUG"), extendedConnect) {
 		t.Skip("this process can offer them")
 	}
 	s := mux.New(mux.Configure(noDelay), mux.Configure(overHTTP2), mux.WithLogger(slog.New(slog.DiscardHandler)))
 	defer s.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	if err := s.Serve(l); !errors.Is(err, protocols.ErrNoExtendedConnect) || !strings.Contains(err.Error(), extendedConnect) {
 		t.Errorf("Serve: %v", err)
 	}
@@ -159,7 +157,7 @@ func (c *h2Client) exactly(stream uint32, n int) []byte {
 	return []byte(data)
 }
 
-// closed closes a WebSocket and sees its stream end in order.
+// closed closes a WebSocket and expects its stream to end.
 func (c *h2Client) closed(stream uint32) {
 	c.t.Helper()
 	c.send(stream, clientFrame(true, opClose, []byte{0x03, 0xE8}), 100)
@@ -242,7 +240,7 @@ func testStreamRefusals(t *testing.T) {
 	c.closed(stream + 2)
 }
 
-// reporting serves WebSockets with h and reports what it returns.
+// reporting serves WebSockets with h and reports what h returns.
 func reporting(h mux.WebSocketHandler) (mux.Option, <-chan error) {
 	ended := make(chan error, 10)
 	return mux.WithWebSocket(func(ctx context.Context, c *websocket.Conn, r *http.Request) error {
@@ -256,7 +254,7 @@ func testStreamHalfClose(t *testing.T) {
 	handler, ended := reporting(echoWebSocket)
 	s := start(t, false, mux.Configure(overHTTP2), handler)
 	c := s.http2(t)
-	// With END_STREAM in the very frame that holds the message.
+	// END_STREAM is in the same frame as the message.
 	c.webSocket(1, "/")
 	c.must(c.WriteData(1, true, clientFrame(true, opText, []byte("last"))))
 	if op, payload := c.serverFrame(1); op != opText || payload != "last" {
@@ -269,7 +267,7 @@ func testStreamHalfClose(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("no error after the end of the stream")
 	}
-	// Behind a close frame.
+	// A message comes behind a close frame.
 	c.webSocket(3, "/")
 	c.must(c.WriteData(3, true, clientFrame(true, opClose, []byte{0x03, 0xE8})))
 	if op, payload := c.serverFrame(3); op != opClose || payload != "\x03\xE8" {
@@ -281,7 +279,7 @@ func testStreamHalfClose(t *testing.T) {
 	}
 }
 
-// testStreamReset: RST_STREAM ends a handler that reads and one that writes at the time.
+// testStreamReset: RST_STREAM ends a handler that reads and a handler that writes.
 func testStreamReset(t *testing.T) {
 	handler, ended := reporting(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
 		written := make(chan error, 1)
@@ -300,7 +298,8 @@ func testStreamReset(t *testing.T) {
 	c := s.http2(t)
 	for stream := uint32(1); stream < 20; stream += 2 {
 		c.webSocket(stream, "/")
-		// It writes at full speed, or is stalled by flow control, when it is cut.
+		// The handler writes at full speed, or flow control stalls it, at the time of the
+		// reset.
 		c.data(stream, int(stream)*2000)
 		c.must(c.WriteRSTStream(stream, http2.ErrCodeCancel))
 		if err := <-ended; err == nil || websocket.CloseStatus(err) != -1 {
@@ -313,8 +312,8 @@ func testStreamReset(t *testing.T) {
 	}
 }
 
-// testStreamStall: 1 MiB each way through windows of 64 KiB, and a client that does not
-// read holds up its own stream only.
+// testStreamStall: 1 MiB goes each way through windows of 64 KiB. A client that does not
+// read stalls its own stream only.
 func testStreamStall(t *testing.T) {
 	handler, ended := reporting(echoWebSocket)
 	s := start(t, false, mux.Configure(overHTTP2), handler)
@@ -363,8 +362,8 @@ func testStreamDrain(t *testing.T) {
 	}, mux.Configure(overHTTP2))
 }
 
-// testStreamOff: net/http announces extended CONNECT for the whole process; a server that
-// does not want it refuses.
+// testStreamOff: net/http announces extended CONNECT for the whole process. A server
+// without it refuses the request.
 func testStreamOff(t *testing.T) {
 	s := start(t, false)
 	c := s.http2(t)

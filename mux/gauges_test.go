@@ -40,7 +40,7 @@ func (l countingListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// crowded is a server that a crowd visits.
+// crowded is a server under a crowd of clients.
 type crowded struct {
 	*server
 	crowd
@@ -50,7 +50,7 @@ type crowded struct {
 	seen     map[*pool.Conn]struct{} // belongs to the goroutine that squeezes
 }
 
-// limitRandomly sets limits that a crowd exceeds, or none of a kind.
+// limitRandomly sets limits that a crowd exceeds, or none.
 func limitRandomly(c *mux.Config, rng *rand.Rand) {
 	n := func(most int) int { return max(0, rng.IntN(most+most/4)-most/4) }
 	c.Limits.MaxConnections, c.Limits.PerAddress = n(300), n(60)
@@ -58,7 +58,7 @@ func limitRandomly(c *mux.Config, rng *rand.Rand) {
 }
 
 // newCrowded serves on a listener of its own and on one behind a balancer, each in
-// plaintext and, for who asks for it, with TLS.
+// plaintext and with optional TLS.
 func newCrowded(t *testing.T, seed uint64) *crowded {
 	t.Helper()
 	ca := newAuthority(t)
@@ -100,7 +100,8 @@ func newCrowded(t *testing.T, seed uint64) *crowded {
 	return c
 }
 
-// squeeze changes the limits again and again, and takes note of the connections, until ctx ends.
+// squeeze changes the limits again and again, and collects the connections, until ctx
+// ends.
 func (c *crowded) squeeze(ctx context.Context, rng *rand.Rand) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -119,7 +120,7 @@ func (c *crowded) squeeze(ctx context.Context, rng *rand.Rand) {
 	}
 }
 
-// come lets the crowd come. The drain begins when so many clients have begun.
+// come starts the crowd. The drain begins when drainAt clients have begun.
 func (c *crowded) come(t *testing.T, drainAt int) {
 	t.Helper()
 	var crowd sync.WaitGroup
@@ -140,7 +141,7 @@ func (c *crowded) come(t *testing.T, drainAt int) {
 	c.served.Wait()
 }
 
-// check looks at every gauge when all is over.
+// check compares every gauge at the end.
 func (c *crowded) check(t *testing.T) {
 	t.Helper()
 	stats := c.Stats()
@@ -176,7 +177,8 @@ func (c *crowded) check(t *testing.T) {
 	}
 }
 
-// refusals checks that the crowd has met a refusal of each kind, or the test shows less than it says.
+// refusals fails unless the crowd has met a refusal of each kind. Otherwise the test
+// would show less than it says.
 func (c *crowded) refusals(t *testing.T) {
 	t.Helper()
 	reasons := make(map[string]uint64)
@@ -188,7 +190,7 @@ func (c *crowded) refusals(t *testing.T) {
 	t.Logf("refused: %v", c.Stats().Rejected)
 	for _, reason := range []string{pool.ReasonLimit, pool.ReasonAddressLimit, "proxy_header", "tls_handshake", "no_match"} {
 		if reasons[reason] == 0 {
-			t.Errorf("nobody was refused because of %s", reason)
+			t.Errorf("no connection was refused because of %s", reason)
 		}
 	}
 	for tag, p := range c.Stats().Pools {
@@ -196,8 +198,8 @@ func (c *crowded) refusals(t *testing.T) {
 	}
 }
 
-// TestGauges: whatever clients do and whenever they die, while limits change and a
-// drain begins, every gauge is zero in the end, and the counters agree.
+// TestGauges: clients of every kind come and die at any moment, while limits change and a
+// drain begins. In the end every gauge is zero and the counters agree.
 func TestGauges(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// crowd are clients of every kind, good and bad, each of which may die at any moment.
+// crowd is a set of clients of every kind, good and bad. Each of them may die at any
+// moment.
 type crowd struct {
 	seed           uint64
 	plain, proxied string // the addresses of the listeners
@@ -25,13 +26,14 @@ type crowd struct {
 	call           string // the bytes of a gRPC connection with one call
 }
 
-// crowdClients is from how many addresses the crowd comes, each way.
+// crowdClients is the number of addresses from which the crowd comes, directly and
+// through the balancer.
 const crowdClients = 6
 
 // visitTime is how long the most patient client stays.
 const visitTime = time.Second
 
-// clients returns all those addresses.
+// clients returns all these addresses.
 func (*crowd) clients() (all []net.Addr) {
 	for i := range crowdClients {
 		all = append(all, directClient(i), proxiedClient(i))
@@ -56,7 +58,7 @@ type visitor struct {
 // chance is true with the probability p.
 func (v *visitor) chance(p float64) bool { return v.rng.Float64() < p }
 
-// say writes s, or a part of it, and reports whether the visitor lives.
+// say writes s, or a part of it, and reports whether the visitor is still alive.
 func (v *visitor) say(s string) bool {
 	if v.chance(0.1) {
 		s = s[:v.rng.IntN(len(s)+1)]
@@ -67,7 +69,7 @@ func (v *visitor) say(s string) bool {
 	return err == nil && v.chance(0.95)
 }
 
-// leave closes the connection, politely or with a reset.
+// leave closes the connection, in order or with a reset.
 func (v *visitor) leave() {
 	if v.chance(0.4) {
 		_ = v.tcp.SetLinger(0)
@@ -204,7 +206,8 @@ func (*crowd) webSocket(v *visitor) {
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		return
 	}
-	// A text of two bytes and a close frame, both masked with zeros (RFC 6455 section 5.3).
+	// A text of two bytes and a close frame, both masked with zeros (RFC 6455 section
+	// 5.3).
 	if v.say("\x81\x82\x00\x00\x00\x00hi") && v.chance(0.5) && v.say("\x88\x82\x00\x00\x00\x00\x03\xe8") {
 		_, _ = io.Copy(io.Discard, r)
 		return

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// h2Client speaks HTTP/2 frame by frame, so that a test decides what goes into
-// each. What comes in is kept by stream until it is asked for.
+// h2Client speaks HTTP/2 frame by frame, so that a test decides what goes into each
+// frame. It keeps incoming data by stream.
 type h2Client struct {
 	*http2.Framer
 
@@ -19,7 +19,8 @@ type h2Client struct {
 	encoder *hpack.Encoder
 	block   bytes.Buffer
 
-	// noCredit leaves the server's windows of streams as they are; the connection's is refilled always.
+	// noCredit leaves the server's stream windows as they are. The client still refills
+	// the connection's window.
 	noCredit bool
 
 	settings map[http2.SettingID]uint32
@@ -47,9 +48,7 @@ func newH2Client(t *testing.T, conn net.Conn, r io.Reader) *h2Client {
 	}
 	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.encoder = hpack.NewEncoder(&c.block)
-	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, http2.ClientPreface)
 	c.must(c.WriteSettings())
 	return c
 }
@@ -139,7 +138,8 @@ func (c *h2Client) step() {
 			}
 		}
 	case *http2.RSTStreamFrame:
-		// With NO_ERROR, a stream that the server has ended is over for the client too.
+		// With NO_ERROR, the client too treats a stream that the server has ended as
+		// over.
 		if s := c.stream(f.StreamID); f.ErrCode != http2.ErrCodeNo || !s.ended {
 			c.t.Fatalf("stream %d was reset: %v, after %d bytes", f.StreamID, f.ErrCode, s.body.Len())
 		}

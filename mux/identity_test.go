@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // identity is what a handler sees of its connection's TLS.
@@ -55,8 +57,9 @@ func handleIdentity(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(identityOf(r.TLS))
 }
 
-// TestTLSIdentity (DESIGN §2 point 9): with mutual TLS every protocol, on both gRPC transports, and the
-// list of connections show version, cipher, ALPN, server name and client subject.
+// TestTLSIdentity (DESIGN §2 point 9): with mutual TLS, every protocol, both gRPC
+// transports and the list of connections show version, cipher, ALPN, server name and
+// client subject.
 func TestTLSIdentity(t *testing.T) {
 	ca := newAuthority(t)
 	routes := http.NewServeMux()
@@ -140,7 +143,7 @@ func TestTLSIdentity(t *testing.T) {
 		_ = cc.Close()
 	}
 
-	// Without a certificate nobody gets in.
+	// A client without a certificate does not get in.
 	c := s.client(t, 1)
 	c.Transport.(*http.Transport).TLSClientConfig.ServerName = "server.test"
 	if resp, err := c.Get("https://" + s.addr + "/identity"); err == nil {
@@ -149,12 +152,13 @@ func TestTLSIdentity(t *testing.T) {
 	eventually(t, "counted", func() bool { return s.Stats().Rejected["sniffing"]["tls_handshake"] == 1 })
 }
 
-// viaProxy marks calls as a proxy does, so that the connection is shared.
+// viaProxy marks calls as a proxy does, so that they take the shared transport.
 func viaProxy(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return invoke(metadata.AppendToOutgoingContext(ctx, "via", "2 proxy"), method, req, reply, cc, opts...)
 }
 
-// TestGRPCSecurity: a gRPC client gets in where its security fits the server's, and nowhere else.
+// TestGRPCSecurity: a gRPC client is served only where its transport security matches the
+// server's.
 func TestGRPCSecurity(t *testing.T) {
 	ca := newAuthority(t)
 	server := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}
@@ -194,6 +198,119 @@ func TestGRPCSecurity(t *testing.T) {
 					t.Errorf("client %q: %v, want %v", name, err, want)
 				}
 				_ = cc.Close()
+			}
+		})
+	}
+}
+
+// TestNativeConnsAreForgotten: the table that traces native gRPC calls over TLS to their
+// connections forgets closed connections. Calls without TLS need no table.
+func TestNativeConnsAreForgotten(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		const connections = 5
+		for range connections {
+			cc := s.grpcClient(t)
+			if _, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			if found := s.NativeConns() != 0; found != (s.roots != nil) {
+				t.Errorf("an address leads to the connection: %t", found)
+			}
+			_ = cc.Close()
+		}
+		eventually(t, "all closed", func() bool { return s.Stats().Pools["grpc"].Closed == connections })
+		eventually(t, "all forgotten", func() bool { return s.NativeConns() == 0 })
+	})
+}
+
+// oneAddrConn has the same remote address as all others.
+type oneAddrConn struct {
+	net.Conn
+	addr *net.TCPAddr
+}
+
+func (c oneAddrConn) RemoteAddr() net.Addr { return c.addr }
+
+// idService answers with the connection's number.
+type idService struct {
+	testpb.UnimplementedTestServiceServer
+}
+
+func (idService) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	info, _ := mux.ConnOf(ctx)
+	return &testpb.SimpleResponse{Username: info.RemoteAddr.String(), OauthScope: string(rune('0' + info.ID))}, nil
+}
+
+// TestSharedAddressValue: two native connections are told apart even where the listener
+// gives both the same *net.TCPAddr.
+func TestSharedAddressValue(t *testing.T) {
+	addr := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1234}
+	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, idService{}) })),
+		wrapListener{listen(t), func(conn net.Conn) net.Conn { return oneAddrConn{conn, addr} }})
+	first, second := s.grpcClient(t), s.grpcClient(t)
+	var got []string
+	for _, cc := range []*grpc.ClientConn{first, second, first, second} {
+		resp, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, resp.GetOauthScope()+" "+resp.GetUsername())
+	}
+	want := []string{"1 192.0.2.1:1234", "2 192.0.2.1:1234", "1 192.0.2.1:1234", "2 192.0.2.1:1234"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("connections (-want +got):\n%s", diff)
+	}
+}
+
+// TestFromContextInInterceptors: the embedder's interceptors of every kind find the
+// connection, on both transports.
+func TestFromContextInInterceptors(t *testing.T) {
+	for transport, protocol := range map[protocols.GRPCTransport]string{
+		protocols.TransportNative: "grpc",
+		protocols.TransportShared: "http2",
+	} {
+		t.Run(string(transport), func(t *testing.T) {
+			found := make(chan string, 4)
+			note := func(ctx context.Context, interceptor string) {
+				info, ok := mux.ConnOf(ctx)
+				if !ok {
+					found <- interceptor + ": none"
+					return
+				}
+				found <- interceptor + ": " + info.Protocol
+			}
+			unary := func(name string) grpc.UnaryServerInterceptor {
+				return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+					note(ctx, name)
+					return h(ctx, req)
+				}
+			}
+			stream := func(name string) grpc.StreamServerInterceptor {
+				return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+					note(ss.Context(), name)
+					return h(srv, ss)
+				}
+			}
+			s := start(t, false, mux.Configure(func(c *mux.Config) { c.GRPC.Transport = transport }),
+				mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) },
+					grpc.UnaryInterceptor(unary("unary")), grpc.ChainUnaryInterceptor(unary("chained unary")),
+					grpc.StreamInterceptor(stream("stream")), grpc.ChainStreamInterceptor(stream("chained stream"))))
+			c := testpb.NewTestServiceClient(s.grpcClient(t))
+			if _, err := c.UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			duplex, err := c.FullDuplexCall(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := duplex.CloseSend(); err != nil {
+				t.Fatal(err)
+			}
+			for _, interceptor := range []string{"unary", "chained unary", "stream", "chained stream"} {
+				if got, want := within(t, interceptor, found), interceptor+": "+protocol; got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
 			}
 		})
 	}

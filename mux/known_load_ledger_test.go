@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// interval is when something happened of which the test sees only what came
-// before it and what came after it.
+// interval bounds the moment of an event that the test cannot see: it came after one time
+// and before the other.
 type interval struct{ after, before time.Time }
 
 // booked is a number of events that the server books one by one. Each comes after one of
-// the first times and before one of the others, which may still be to come.
+// the first times, and before one of the second times, which may still be to come.
 type booked struct{ after, before []time.Time }
 
 // bounds returns how many events the server may have booked in the seconds from and
@@ -33,9 +33,9 @@ func (b booked) bounds(began interval, from, to int) (least, most float64) {
 	return leastBefore(to) - mostBefore(from), mostBefore(to) - leastBefore(from)
 }
 
-// ledger is what the handlers and the clients of one protocol say of themselves. The
-// server's clock starts before the handler's and stops after it, and the client's is
-// around both.
+// ledger is the measure of the handlers and the clients of one protocol. The server's
+// clock starts before the handler's and stops after it. The client's clock is around
+// both.
 type ledger struct {
 	mu              sync.Mutex // guards what follows
 	ends            booked
@@ -43,8 +43,8 @@ type ledger struct {
 	failed          uint64
 }
 
-// handle is the work of request i, and reports whether it fails. What it books is the
-// time that it took, since a sleep is too long on a busy machine.
+// handle is the work of request i, and reports whether it fails. It books the time that
+// it took, because a sleep is too long on a busy machine.
 func (l *ledger) handle(i int) (failed bool) {
 	started := time.Now()
 	time.Sleep(loadSleep(i))
@@ -60,8 +60,8 @@ func (l *ledger) handle(i int) (failed bool) {
 	return failed
 }
 
-// generate calls ask for the number of each request, when its time has come. Those that
-// were asked before may still be under way. It returns when all are over.
+// generate calls ask with the number of each request at its time, without a wait for
+// earlier requests. It returns when all are over.
 func (l *ledger) generate(ask func(i int)) {
 	timed := func(i int) {
 		started := time.Now()
@@ -78,7 +78,7 @@ func (l *ledger) generate(ask func(i int)) {
 	started := time.Now()
 	for asked := 0; asked < loadRequests; {
 		<-tick.C
-		// A tick that was missed on a busy machine is made up for.
+		// The loop makes up for a tick that a busy machine has missed.
 		due := min(int(time.Since(started)/loadInterval), loadRequests)
 		for i := asked; i < due; i++ {
 			wg.Go(func() { timed(i) })
@@ -95,8 +95,8 @@ func (l *ledger) bounds(began interval, from, to int) (least, most float64) {
 	return l.ends.bounds(began, from, to)
 }
 
-// quantile returns the durations that the share p of all did not exceed, by the handlers'
-// clock and by the clients'.
+// quantile returns the durations that the share p of all requests did not exceed, by the
+// handlers' clock and by the clients'.
 func (l *ledger) quantile(p float64) (handled, waited float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,8 +107,8 @@ func (l *ledger) quantile(p float64) (handled, waited float64) {
 	return of(l.handled), of(l.waited)
 }
 
-// acceptLedger is a listener that books when it accepts. The server has dealt with a
-// connection when it asks for the next one.
+// acceptLedger is a listener that books its accepts. The server has counted a connection
+// before it asks for the next one.
 type acceptLedger struct {
 	net.Listener
 

@@ -18,22 +18,21 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// The known load: so many requests of each protocol, at that rate whatever becomes of
-// the earlier ones. It is little enough for two processors that have more to do.
+// The known load: the number of requests of each protocol, and their rate, which does not
+// depend on earlier requests. Two busy processors can carry it.
 const (
 	loadRequests = 400
 	loadInterval = 10 * time.Millisecond
-	// loadTolerance is how far a figure may be from what was done.
+	// loadTolerance is how far a figure may be from the load.
 	loadTolerance = 0.05
-	// bucketTolerance is how far a quantile may be from the durations that were recorded.
+	// bucketTolerance is how far a quantile may be from the recorded durations.
 	bucketTolerance = 0.025
 )
 
-// loadSleep returns how long the handler of request i sleeps. Of a hundred requests
-// 90 take the shortest time, 8 the next and 2 the longest, well mixed, because 37 and
-// 100 have no common factor. The median, P95 and P99 lie in the middle of a step each, far
-// from those that overslept. The times are so long that 5 % of them is more
-// than a goroutine waits for a busy processor.
+// loadSleep returns how long the handler of request i sleeps. Of a hundred requests 90
+// take the shortest time, 8 the next and 2 the longest, well mixed, because 37 and 100
+// have no common factor. The median, P95 and P99 each lie in the middle of a step. 5 % of
+// each time is more than a goroutine waits for a busy processor.
 func loadSleep(i int) time.Duration {
 	switch place := i * 37 % 100; {
 	case place < 90:
@@ -48,7 +47,8 @@ func loadSleep(i int) time.Duration {
 // loadFails reports whether request i fails: each tenth does.
 func loadFails(i int) bool { return i%10 == 3 }
 
-// loadService is the gRPC handler of the known load; the size asked for is the request's number.
+// loadService is the gRPC handler of the known load. The requested size is the request's
+// number.
 type loadService struct {
 	testService
 
@@ -96,8 +96,9 @@ func newKnownLoad(t *testing.T) *knownLoad {
 	return l
 }
 
-// start begins the load; the channel is closed when every request has its answer. HTTP/1.1
-// opens a connection for each request, so that the rate of connections is known as well.
+// start begins the load. The channel is closed when every request has its answer.
+// HTTP/1.1 opens a connection for each request, so that the rate of connections is known
+// too.
 func (l *knownLoad) start(t *testing.T) <-chan struct{} {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -148,8 +149,8 @@ func (l *knownLoad) get(t *testing.T, client *http.Client, i int) {
 	}
 }
 
-// sample returns the statistics of one moment, and the second that was running,
-// numbered from began.
+// sample returns the statistics of one moment, and the number of the running second,
+// counted from began.
 func (l *knownLoad) sample(began interval) (stats mux.Stats, second int) {
 	for {
 		first := int(time.Since(began.before) / time.Second)
@@ -160,7 +161,8 @@ func (l *knownLoad) sample(began interval) (stats mux.Stats, second int) {
 	}
 }
 
-// checkRates compares the rates with what the handlers, the clients and the listener say of the same full seconds.
+// checkRates compares the rates with the records of the handlers, the clients and the
+// listener for the same full seconds.
 func (l *knownLoad) checkRates(t *testing.T) {
 	t.Helper()
 	stats, now := l.sample(l.began)
@@ -170,13 +172,14 @@ func (l *knownLoad) checkRates(t *testing.T) {
 			return ledger.bounds(l.began, from, now)
 		})
 	}
-	got := stats.Pools[string(pool.Sniffing)] // Where every connection is from its accept on.
+	got := stats.Pools[string(pool.Sniffing)] // Each connection begins in this pool.
 	nearRates(t, "connections", got.AcceptedPerSecond, got.AcceptedPerMinute, now, func(from int) (least, most float64) {
 		return l.accepts.bounds(l.began, from, now)
 	})
 }
 
-// nearRates compares the rates at the second now with the bounds of what happened since another second.
+// nearRates compares the rates at the second now with the bounds of the events since
+// another second.
 func nearRates(t *testing.T, what string, perSecond, perMinute float64, now int, bounds func(from int) (least, most float64)) {
 	t.Helper()
 	least, most := bounds(now - 1)
@@ -194,7 +197,7 @@ func near(t *testing.T, what string, got, least, most float64) {
 	}
 }
 
-// checkTotals compares what is known of the whole load when it is over.
+// checkTotals compares the totals when the load is over.
 func (l *knownLoad) checkTotals(t *testing.T) {
 	t.Helper()
 	stats := l.Stats()
@@ -211,17 +214,17 @@ func (l *knownLoad) checkTotals(t *testing.T) {
 }
 
 // nearQuantile reports a quantile that is further from the handlers' than the tolerance.
-// Where the machine has held up a request between two clocks, so that the clients have
-// waited longer than that, it may be as much as theirs.
+// Where the machine has delayed a request between two clocks, it may be as long as the
+// clients'.
 func nearQuantile(t *testing.T, what string, got float64, l *ledger, p float64) {
 	t.Helper()
 	handled, waited := l.quantile(p)
 	near(t, what, got, handled*(1-loadTolerance), max(handled*(1+loadTolerance), waited*(1+bucketTolerance)))
 }
 
-// TestKnownLoad: the statistics of a known load come out right, totals exactly and rates
-// and quantiles within 5 %. The latencies are compared with those that the
-// handlers have measured themselves, because sleeps are too long on a busy machine.
+// TestKnownLoad: the statistics of a known load are right: totals exactly, rates and
+// quantiles within 5 %. The handlers measure the latencies, because sleeps are too long
+// on a busy machine.
 func TestKnownLoad(t *testing.T) {
 	l := newKnownLoad(t)
 	done := l.start(t)

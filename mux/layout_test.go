@@ -21,8 +21,8 @@ const (
 	moduleRoot = ".." // Tests run in the directory of their package.
 )
 
-// leaves are the packages that import no sibling, each with the modules that it, or a package below it, may import
-// directly. The standard library is open to all of them.
+// leaves are the packages that import no sibling. Each has the modules that it, or a
+// package below it, may import directly. All may import the standard library.
 var leaves = map[string][]string{
 	"lifecycle": {},
 	"listeners": {
@@ -91,7 +91,8 @@ func TestLeavesImportOnlyTheirModules(t *testing.T) {
 	}
 }
 
-// TestMuxLinksNoPrometheus keeps the metrics library out of the binary of an embedder who did not ask for it.
+// TestMuxLinksNoPrometheus keeps the metrics library out of the binary of an embedder
+// that does not use it.
 func TestMuxLinksNoPrometheus(t *testing.T) {
 	t.Parallel()
 	for path := range listDeps(t, "./mux") {
@@ -124,7 +125,8 @@ func TestTopLevelEntries(t *testing.T) {
 	}
 }
 
-// listDeps returns the packages that match the pattern and all their dependencies, tests aside, by import path.
+// listDeps returns the packages that match the pattern and all their dependencies, tests
+// aside, by import path.
 func listDeps(t *testing.T, pattern string) map[string]goPackage {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Deps,Standard,Module", pattern)
@@ -147,14 +149,16 @@ func listDeps(t *testing.T, pattern string) map[string]goPackage {
 	}
 }
 
-// topDirectory returns the first directory of a package of this module; ok is false for a package of another one.
+// topDirectory returns the first directory of a package of this module. ok is false for a
+// package of another module.
 func topDirectory(importPath string) (directory string, ok bool) {
 	rest, ok := strings.CutPrefix(importPath, modulePath+"/")
 	directory, _, _ = strings.Cut(rest, "/")
 	return directory, ok
 }
 
-// ignoredTopLevel returns the names that .gitignore anchors at the top, such as the binary that go build leaves there.
+// ignoredTopLevel returns the names that .gitignore anchors at the top, such as the
+// binary that go build leaves there.
 func ignoredTopLevel(t *testing.T) []string {
 	t.Helper()
 	file, err := os.Open(filepath.Join(moduleRoot, ".gitignore"))

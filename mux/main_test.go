@@ -28,11 +28,12 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// atOnce is how many tests run in parallel unless -parallel says otherwise. They wait most
-// of the time, so there are more of them than processors.
+// atOnce is the default of -parallel here. Tests wait most of the time, so more of them
+// than processors run at once.
 const atOnce = "8"
 
 func TestMain(m *testing.M) {
+	mux.PanicOnInvalidTransition()
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		if err := f.Value.Set(atOnce); err != nil {
@@ -110,9 +111,8 @@ func noDelay(c *mux.Config) {
 	c.Drain.Spread = 0
 }
 
-// start serves the test handlers, and options on top, on a loopback port. The
-// server is shut down at the end of the test, and nothing may be left then.
-func start(t *testing.T, withTLS bool, options ...mux.Option) *server {
+// newServer returns a server with the test handlers, and options on top.
+func newServer(t *testing.T, withTLS bool, options ...mux.Option) (*mux.Server, *x509.CertPool) {
 	t.Helper()
 	options = append([]mux.Option{
 		mux.Configure(noDelay),
@@ -120,42 +120,46 @@ func start(t *testing.T, withTLS bool, options ...mux.Option) *server {
 		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
 		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
 	}, options...)
-	var roots *x509.CertPool
-	if withTLS {
-		ca := newAuthority(t)
-		roots = ca.pool
-		options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
+	if !withTLS {
+		return mux.New(options...), nil
 	}
-	s := serve(t, mux.New(options...))
+	ca := newAuthority(t)
+	options = append(options, mux.WithTLS(&tls.Config{Certificates: []tls.Certificate{ca.issue(t, "server.test")}}))
+	return mux.New(options...), ca.pool
+}
+
+// start serves the test handlers, with options on top, on a loopback port. The server is
+// closed at the end of the test, and no connection may be left then.
+func start(t *testing.T, withTLS bool, options ...mux.Option) *server {
+	t.Helper()
+	m, roots := newServer(t, withTLS, options...)
+	s := serve(t, m)
 	s.roots = roots
 	return s
 }
 
-// serve serves s on a loopback port until the end of the test.
+// serve serves m on a loopback port until the end of the test.
 func serve(t *testing.T, m *mux.Server) *server {
 	t.Helper()
-	s := &server{Server: m}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.addr = l.Addr().String()
+	l := listen(t)
+	serveToEnd(t, m, func() error { return m.Serve(l) })
+	return &server{Server: m, addr: l.Addr().String()}
+}
+
+// serveToEnd runs run, which serves, and closes the server at the end of the test.
+func serveToEnd(t *testing.T, m *mux.Server, run func() error) {
+	t.Helper()
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	go func() { served <- run() }()
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := m.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 		if err := <-served; err == nil {
-			t.Error("Serve returned nil")
+			t.Error("the server returned nil")
 		}
-		for name, p := range s.Stats().Pools {
-			if p.Active != 0 {
-				t.Errorf("pool %s: %d connections left", name, p.Active)
-			}
-		}
+		(&server{Server: m}).noneLeft(t)
 	})
-	return s
 }
 
 // testWriter logs to the test until it ends.
@@ -309,9 +313,7 @@ func (s *server) dial(t *testing.T, alpn ...string) net.Conn {
 // roundTrip writes a raw HTTP/1.1 request and reads the response.
 func roundTrip(t *testing.T, conn net.Conn, r *bufio.Reader, request string) *http.Response {
 	t.Helper()
-	if _, err := io.WriteString(conn, request); err != nil {
-		t.Fatal(err)
-	}
+	send(t, conn, request)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -18,16 +18,16 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// The measure of TestMemory. What tables and pools grow by is a few bytes for each of so many
-// connections, and what a garbage collection leaves behind by chance is not in the median.
+// The measure of TestMemory. Tables and pools grow by a few bytes for each of so many
+// connections. The median removes what a garbage collection leaves behind by chance.
 const (
 	memoryConns  = 1000
-	memoryRounds = 5
+	memoryRounds = 3
 	mostMemory   = 400 // bytes a connection
 )
 
-// TestMemory: an idle connection that has had a request costs at most so many bytes of heap more than the
-// protocol's own server takes for it, and that without any timeout, which costs it a timer.
+// TestMemory: an idle connection after one request costs at most mostMemory bytes of heap
+// more than with the protocol's own server, which has no timeouts and so no timer.
 func TestMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector changes what things cost; .ci/run runs this without it")
@@ -100,7 +100,7 @@ func askHTTP1(t *testing.T, conn net.Conn) {
 	_, _ = io.Copy(io.Discard, resp.Body)
 }
 
-// askHTTP2 makes a request of the fields, and reads its answer.
+// askHTTP2 makes a request with these fields, and reads its answer.
 func askHTTP2(t *testing.T, conn net.Conn, fields ...string) {
 	c := newH2Client(t, conn, conn)
 	c.request(1, true, fields...)
@@ -122,10 +122,11 @@ func askHTTP2(t *testing.T, conn net.Conn, fields ...string) {
 	}
 }
 
-// idleCost returns how many bytes of what inUse measures a connection holds that was asked once, both of its ends together.
+// idleCost returns the bytes, as inUse measures them, that a connection holds after one
+// request, both ends together.
 func idleCost(t *testing.T, inUse func() uint64, serve func(net.Listener) (stop func()), ask func(*testing.T, net.Conn)) int {
 	alone := runtime.NumGoroutine()
-	// What is still being closed is not to count as freed by those who come next.
+	// Connections that still close must not count as freed in the next measure.
 	defer func() {
 		eventually(t, "the goroutines to be gone", func() bool { return runtime.NumGoroutine() <= alone })
 	}()
@@ -155,7 +156,8 @@ func idleCost(t *testing.T, inUse func() uint64, serve func(net.Listener) (stop 
 	return (int(inUse()) - int(before)) / memoryConns
 }
 
-// settled returns what inUse says when it no longer falls: timers that are about to run keep what was closed before.
+// settled returns inUse when it no longer falls. Timers that are about to run keep closed
+// connections.
 func settled(inUse func() uint64) uint64 {
 	const page = 4096
 	for last := inUse(); ; {
@@ -168,8 +170,9 @@ func settled(inUse func() uint64) uint64 {
 	}
 }
 
-// spareGoroutines has the runtime keep the descriptors of n goroutines that have ended, of some 400 bytes each, so that
-// none is made while memory is measured: how many there are left otherwise is an accident of what ran before.
+// spareGoroutines makes the runtime keep the descriptors of n goroutines, of some 400
+// bytes each, so that it allocates none during the measure. The number of spare
+// descriptors otherwise depends on earlier tests.
 func spareGoroutines(n int) {
 	var wg sync.WaitGroup
 	end := make(chan struct{})
@@ -180,7 +183,8 @@ func spareGoroutines(n int) {
 	wg.Wait()
 }
 
-// heapInUse returns the bytes of live objects. What is in a [sync.Pool] goes with the second collection.
+// heapInUse returns the bytes of live objects. The second collection frees what is in a
+// [sync.Pool].
 func heapInUse() uint64 {
 	for range 3 {
 		runtime.GC()

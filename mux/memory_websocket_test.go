@@ -2,7 +2,6 @@ package mux_test
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -16,8 +15,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestWebSocketMemory: an idle WebSocket costs at most 45 % of what it costs behind
-// net/http, its goroutine's stack included.
+// TestWebSocketMemory: an idle WebSocket costs at most 45 % of its cost behind net/http,
+// its goroutine's stack included.
 func TestWebSocketMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector changes what things cost; .ci/run runs this without it")
@@ -33,8 +32,8 @@ func TestWebSocketMemory(t *testing.T) {
 			serve func(net.Listener) (stop func())
 		}{{&direct, serveCoder}, {&muxed, serveMuxWebSocket}} {
 			*form.costs = append(*form.costs, idleCost(t, memoryInUse, form.serve, askWebSocket))
-			// Those of net/http end with their clients, and the stacks must not be
-			// counted in the next round.
+			// The goroutines of net/http end with their clients. Their stacks must not
+			// count in the next round.
 			eventually(t, "the WebSockets have ended", func() bool { return runtime.NumGoroutine() <= goroutines })
 		}
 	}
@@ -54,19 +53,6 @@ func memoryInUse() uint64 {
 	return heap + m.StackInuse
 }
 
-// echoOn answers each message by itself.
-func echoOn(ctx context.Context, c *websocket.Conn) error {
-	for {
-		kind, message, err := c.Read(ctx)
-		if err != nil {
-			return err
-		}
-		if err := c.Write(ctx, kind, message); err != nil {
-			return err
-		}
-	}
-}
-
 func serveCoder(l net.Listener) (stop func()) {
 	s := &http.Server{
 		ReadHeaderTimeout: time.Minute,
@@ -76,7 +62,7 @@ func serveCoder(l net.Listener) (stop func()) {
 				return
 			}
 			defer c.CloseNow()
-			_ = echoOn(r.Context(), c)
+			_ = echoWebSocket(r.Context(), c, r)
 		}),
 	}
 	go func() { _ = s.Serve(l) }()
@@ -85,13 +71,13 @@ func serveCoder(l net.Listener) (stop func()) {
 
 func serveMuxWebSocket(l net.Listener) (stop func()) {
 	s := mux.New(mux.WithLogger(discard), mux.Configure(func(c *mux.Config) { c.WebSocket.MaxConnections = 0 }),
-		mux.WithHandler(mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error { return echoOn(ctx, c) })))
+		mux.WithHandler(mux.WebSocket(echoWebSocket)))
 	go func() { _ = s.Serve(l) }()
 	return func() { _ = s.Close() }
 }
 
 // askWebSocket opens a WebSocket and sends what makes the server's buffers and stack as
-// big as they get: a message, a ping, and a message that is longer than a small buffer.
+// large as they get: a message, a ping, and a message above the small buffer.
 func askWebSocket(t *testing.T, conn net.Conn) {
 	const (
 		short = "\x82\x84\x00\x00\x00\x00abcd"
@@ -100,8 +86,7 @@ func askWebSocket(t *testing.T, conn net.Conn) {
 		size  = 256 // of the long message
 		heads = 2 + 2 + 4
 	)
-	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	send(t, conn, handshake)
 	br := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {

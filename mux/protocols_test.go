@@ -217,65 +217,7 @@ func (s *server) webSocket(t *testing.T) *websocket.Conn {
 	return c
 }
 
-// TestNoOptions: mux.New() alone serves.
-func TestNoOptions(t *testing.T) {
-	s := serve(t, mux.New(mux.Configure(noDelay)))
-	resp, err := s.client(t, 1).Get("http://" + s.addr + "/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusNotFound {
-		t.Errorf("GET /: %s, want 404", resp.Status)
-	}
-	_, err = testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{})
-	if status.Code(err) != codes.Unimplemented {
-		t.Errorf("call: %v, want UNIMPLEMENTED", err)
-	}
-	h, err := healthpb.NewHealthClient(s.grpcClient(t)).Check(t.Context(), &healthpb.HealthCheckRequest{})
-	if err != nil || h.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("health: %v, %v", h, err)
-	}
-	_, wsResp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/", nil)
-	if err == nil || wsResp == nil || wsResp.StatusCode != http.StatusNotFound {
-		t.Errorf("WebSocket handshake: %v", err)
-	}
-}
-
-// TestWebSocketAsSecondRequest: an upgrade is found on any request of a connection, and a refused one goes on.
-func TestWebSocketAsSecondRequest(t *testing.T) {
-	bothForms(t, func(t *testing.T, s *server) {
-		conn := s.dial(t)
-		r := bufio.NewReader(conn)
-		const upgrade = "Host: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-		steps := []struct {
-			request, pool string
-			status        int
-		}{
-			{"GET /nowhere HTTP/1.1\r\n" + upgrade, "http1", 404},
-			{"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", "http1", 200},
-			{"GET /ws HTTP/1.1\r\n" + upgrade, "websocket", 101},
-		}
-		for _, step := range steps {
-			resp := roundTrip(t, conn, r, step.request)
-			_, _ = io.Copy(io.Discard, resp.Body)
-			if resp.StatusCode != step.status {
-				t.Fatalf("%q: %s, want %d", step.request, resp.Status, step.status)
-			}
-			eventually(t, "connection in pool "+step.pool, func() bool { return s.Stats().Pools[step.pool].Active == 1 })
-		}
-		// A masked text frame "hi" and its echo.
-		if _, err := conn.Write([]byte{0x81, 0x82, 0, 0, 0, 0, 'h', 'i'}); err != nil {
-			t.Fatal(err)
-		}
-		frame := make([]byte, 4)
-		if _, err := io.ReadFull(r, frame); err != nil || string(frame) != "\x81\x02hi" {
-			t.Fatalf("echo frame %q, %v", frame, err)
-		}
-	})
-}
-
-// grpcOverHTTP makes a gRPC call as a proxy's client would, on a shared connection.
+// grpcOverHTTP makes a gRPC call as a client of a proxy would, on a shared connection.
 func grpcOverHTTP(t *testing.T, c *http.Client, url string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/grpc.testing.TestService/UnaryCall", bytes.NewReader(make([]byte, 5)))
@@ -340,7 +282,8 @@ func TestByteByByte(t *testing.T) {
 	})
 }
 
-// TestSilentAndGarbage: what matches nothing is closed and counted by its reason.
+// TestSilentAndGarbage: a connection that matches no protocol is closed and counted by
+// its reason.
 func TestSilentAndGarbage(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -350,9 +293,7 @@ func TestSilentAndGarbage(t *testing.T) {
 			"sniff_timeout": "GET /half",
 		} {
 			conn := s.dial(t)
-			if _, err := io.WriteString(conn, bytes); err != nil {
-				t.Fatal(err)
-			}
+			send(t, conn, bytes)
 			if rest, err := io.ReadAll(conn); len(rest) > 0 {
 				t.Errorf("%s: got %q, %v; want the end", reason, rest, err)
 			}
@@ -361,8 +302,8 @@ func TestSilentAndGarbage(t *testing.T) {
 	}, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 200 * time.Millisecond }))
 }
 
-// TestManyConnections: 500 h2c clients of each kind, none lost: those that send
-// their request at once, and those that wait for SETTINGS first, as gRPC's do.
+// TestManyConnections: 500 h2c clients of each kind are all served: clients that send
+// their request at once, and clients that wait for SETTINGS first, as gRPC's do.
 func TestManyConnections(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		const connections, workers = 500, 20
@@ -404,4 +345,16 @@ func TestManyConnections(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHealthPerService: the gRPC health service knows each service by its name.
+func TestHealthPerService(t *testing.T) {
+	s := start(t, false)
+	health := healthpb.NewHealthClient(s.grpcClient(t))
+	for _, name := range []string{"", testpb.TestService_ServiceDesc.ServiceName} {
+		h, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: name})
+		if err != nil || h.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("%q: %v, %v", name, h.GetStatus(), err)
+		}
+	}
 }

@@ -25,7 +25,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// proxyHeader returns a header that says that a client has connected to 198.51.100.1:443.
+// proxyHeader returns the PROXY header of a client that has connected to
+// 198.51.100.1:443.
 func proxyHeader(t *testing.T, version byte, client string) string {
 	t.Helper()
 	source, err := net.ResolveTCPAddr("tcp", client)
@@ -39,7 +40,8 @@ func proxyHeader(t *testing.T, version byte, client string) string {
 	return string(b)
 }
 
-// behindHeader is a client's connection whose first write begins with a header, in one segment.
+// behindHeader is a client's connection whose first write begins with a header, in one
+// segment.
 type behindHeader struct {
 	net.Conn
 	header string
@@ -103,8 +105,8 @@ func peerRoutes() http.Handler {
 	return routes
 }
 
-// TestProxyIdentity (PARITY 59): behind a trusted balancer everything shows the client of the header, in
-// plaintext and with TLS behind the header, with either version, whatever the protocol.
+// TestProxyIdentity (PARITY 59): behind a trusted balancer, every protocol shows the
+// client of the header, in plaintext and with TLS, with both header versions.
 func TestProxyIdentity(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		for _, version := range []byte{1, 2} {
@@ -150,7 +152,7 @@ func checkPeers(t *testing.T, s *server, version byte) {
 		cc := s.grpcClient(t, append(options, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return s.via(header)(ctx, "", "")
 		}))...)
-		for range 20 { // More than one, so that the connection is read on behind its first bytes.
+		for range 20 { // Several requests, so that the server reads on behind the first bytes.
 			resp, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{
 				Payload: &testpb.Payload{Body: make([]byte, 10_000)},
 			})
@@ -182,8 +184,9 @@ func bodyOf(t *testing.T, c *http.Client, url string) string {
 
 const plainRequest = "GET /peer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
-// TestProxyRefused: a connection with a header that is spoofed, broken, missing or slow is closed
-// before a byte reaches a server or the peer, and counted. A probe that says nothing stays silent.
+// TestProxyRefused: a connection with a spoofed, broken, missing or slow header is closed
+// and counted before a server or the client gets a byte. A connection without a byte
+// counts as silent.
 func TestProxyRefused(t *testing.T) {
 	header := proxyHeader(t, 1, "192.0.2.7:1234")
 	tests := []struct {
@@ -212,9 +215,7 @@ func TestProxyRefused(t *testing.T) {
 			handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request was served") })
 			s := startOn(t, false, []listeners.Config{behindProxy(tt.mode, tt.trusted)}, mux.WithHandler(handler))[0]
 			conn := s.dial(t)
-			if _, err := io.WriteString(conn, tt.sent); err != nil {
-				t.Fatal(err)
-			}
+			send(t, conn, tt.sent)
 			if tt.half {
 				_ = conn.(*net.TCPConn).CloseWrite()
 			}
@@ -230,8 +231,8 @@ func TestProxyRefused(t *testing.T) {
 	}
 }
 
-// TestProxyWithoutHeader: where it is optional, and where the balancer speaks for itself, the
-// address is that of the socket.
+// TestProxyWithoutHeader: where no header comes, or one that speaks for the balancer
+// itself, the address is the socket's.
 func TestProxyWithoutHeader(t *testing.T) {
 	for _, tt := range []struct{ name, trusted, header string }{
 		{"trusted", "127.0.0.1", ""},
@@ -252,7 +253,7 @@ func TestProxyWithoutHeader(t *testing.T) {
 	}
 }
 
-// TestProxySilentClient: a client that does not send its header holds up nobody.
+// TestProxySilentClient: a client that does not send its header delays no other.
 func TestProxySilentClient(t *testing.T) {
 	s := startOn(t, false, []listeners.Config{behindProxy(listeners.ProxyRequired, "127.0.0.1")}, mux.WithHandler(peerRoutes()))[0]
 	started := time.Now()
@@ -298,7 +299,7 @@ func TestProxyAddressLimit(t *testing.T) {
 	}
 }
 
-// TestProxyUnix: peers of a Unix socket are trusted by name.
+// TestProxyUnix: a Unix socket trusts its peers by name.
 func TestProxyUnix(t *testing.T) {
 	config := behindProxy(listeners.ProxyRequired, listeners.TrustUnix)
 	config.Address = "unix:" + filepath.Join(t.TempDir(), "s")
@@ -314,13 +315,11 @@ func TestProxyUnix(t *testing.T) {
 	}
 }
 
-// TestProxyListenerOfCaller: an embedder's own listener can have it as well, with his TLS on top.
+// TestProxyListenerOfCaller: an embedder's own listener can have PROXY headers too, with
+// the embedder's TLS on top.
 func TestProxyListenerOfCaller(t *testing.T) {
 	ca := newAuthority(t)
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := listen(t)
 	l, err := listeners.NewProxyListener(inner, listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +347,7 @@ func TestProxyListenerOfCaller(t *testing.T) {
 	}
 }
 
-// TestProxyConfigFaults: what cannot work does not start.
+// TestProxyConfigFaults: an impossible configuration fails at the start.
 func TestProxyConfigFaults(t *testing.T) {
 	config := behindProxy(listeners.ProxyRequired, "10.0.0.0/99")
 	config.Address = "127.0.0.1:0"
@@ -364,7 +363,8 @@ func TestProxyConfigFaults(t *testing.T) {
 	}
 }
 
-// TestProxyInfo: what the header says besides the address gets to the handler, and nothing where there is no header.
+// TestProxyInfo: the handler gets what the header says besides the address, and nothing
+// without a header.
 func TestProxyInfo(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, _ := mux.ConnOf(r.Context())
@@ -375,7 +375,8 @@ func TestProxyInfo(t *testing.T) {
 		_, _ = io.WriteString(w, info.Proxy.VPCEndpointID)
 	})
 	const endpoint = "vpce-08d2bf15fac5001c9"
-	// Version 2, PROXY, TCP over IPv4 (sections 2.2 and 2.2.7 of the specification), and AWS's own TLV, 0xEA with subtype 1.
+	// Version 2, PROXY, TCP over IPv4 (sections 2.2 and 2.2.7 of the specification), and
+	// AWS's own TLV, 0xEA with subtype 1.
 	tlv := "\xEA\x00" + string(rune(len(endpoint)+1)) + "\x01" + endpoint
 	header := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00" + string(rune(12+len(tlv))) + "\xC0\x00\x02\x07\x7F\x00\x00\x01\x04\xD2\x01\xBB" + tlv
 	s := startOn(t, false, []listeners.Config{behindProxy(listeners.ProxyRequired, "127.0.0.0/8")}, mux.WithHandler(handler))[0]

@@ -1,26 +1,64 @@
 package mux_test
 
 import (
+	"context"
 	"io"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
 )
 
-// TestRequestStats: requests, calls and WebSocket sessions are booked by what was
-// asked, with the code that the client got, and nothing stays in flight.
+// service waits for the end of the call's context and returns its error.
+type service struct {
+	testpb.UnimplementedTestServiceServer
+	begun chan struct{}
+}
+
+func (s *service) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	s.begun <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestCallCodes: a call counts under the code that the client got, on both transports.
+func TestCallCodes(t *testing.T) {
+	for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
+		t.Run(string(transport)+"/the client gives up", func(t *testing.T) {
+			service := &service{begun: make(chan struct{}, 1)}
+			s := start(t, false, mux.Configure(func(c *mux.Config) { c.GRPC.Transport = transport }),
+				mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, service) }))
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { <-service.begun; cancel() }()
+			_, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(ctx, &testpb.SimpleRequest{})
+			if status.Code(err) != codes.Canceled {
+				t.Fatal(err)
+			}
+			eventually(t, "counted", func() bool { return len(s.Stats().Codes["grpc"]) > 0 })
+			if diff := cmp.Diff(map[int]uint64{int(codes.Canceled): 1}, s.Stats().Codes["grpc"]); diff != "" {
+				t.Errorf("codes (-want +got):\n%s", diff)
+			}
+			if n := s.Stats().Requests["grpc"].Failed; n != 0 {
+				t.Errorf("%d count as failed, want none", n)
+			}
+		})
+	}
+}
+
+// TestRequestStats: requests, calls and WebSocket sessions count by path or method, with
+// the code that the client got, and none stays in flight.
 func TestRequestStats(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		for version := range 2 {
 			c := s.client(t, version+1)
 			for _, path := range []string{"/echo", "/echo", "/nowhere", "/panic"} {
-				// A POST, because net/http's client tries a GET again.
+				// This is a POST, because net/http's client retries a GET.
 				resp, err := c.Post(s.scheme()+"://"+s.addr+path, "text/plain", nil)
 				if path == "/panic" {
 					if err == nil {
@@ -80,30 +118,4 @@ func withPanic() http.Handler {
 	m.Handle("/", routes())
 	m.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	return m
-}
-
-// TestRecorderIsTransparent: handlers find the optional methods of net/http's own writers, and no others.
-func TestRecorderIsTransparent(t *testing.T) {
-	probe := func(w http.ResponseWriter, _ *http.Request) {
-		var found []string
-		if _, ok := w.(http.Flusher); ok {
-			found = append(found, "Flusher")
-		}
-		if _, ok := w.(http.Hijacker); ok {
-			found = append(found, "Hijacker")
-		}
-		if _, ok := w.(http.Pusher); ok {
-			found = append(found, "Pusher")
-		}
-		if _, ok := w.(io.StringWriter); ok {
-			found = append(found, "StringWriter")
-		}
-		_, _ = io.WriteString(w, strings.Join(found, " "))
-	}
-	s := start(t, true, mux.WithHandler(http.HandlerFunc(probe)))
-	for version, want := range map[int]string{1: "Flusher Hijacker StringWriter", 2: "Flusher Pusher StringWriter"} {
-		if got := <-get(s.client(t, version), "https://"+s.addr+"/"); got != want {
-			t.Errorf("HTTP/%d: %q, want %q", version, got, want)
-		}
-	}
 }

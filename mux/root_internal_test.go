@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestRootEndsBehindItsServers: a connection whose server was shut down before it had anything to accept keeps nobody waiting.
+// TestRootEndsBehindItsServers: a root ends although the server of its last connection
+// was shut down before it accepted anything.
 func TestRootEndsBehindItsServers(t *testing.T) {
 	s := New(WithLogger(slog.New(slog.DiscardHandler)))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -18,7 +19,7 @@ func TestRootEndsBehindItsServers(t *testing.T) {
 	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.topology.backend.Load().http2.Shutdown(t.Context()); err != nil { // As the drain does that is out of time.
+	if err := s.topology.backend.Load().http2.Shutdown(t.Context()); err != nil { // As a drain does when its time is over.
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)

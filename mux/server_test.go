@@ -1,17 +1,15 @@
 package mux_test
 
 import (
-	"bufio"
-	"crypto/tls"
+	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
-	"github.com/soheilhy/cmux"
 	"google.golang.org/grpc"
 
 	"github.com/muxserve/muxserve/lifecycle"
@@ -19,55 +17,204 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestMatch: an embedder's own protocol gets its connections, with every byte.
-func TestMatch(t *testing.T) {
-	m := mux.New(mux.Configure(noDelay))
-	l := m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
-	s := serve(t, m)
-	accepted := make(chan string, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			accepted <- err.Error()
-			return
+// meetShutdown runs serve functions and Shutdown at nearly the same time, in round i with
+// a delay of its own. It reports errors.
+func meetShutdown(t *testing.T, i int, m *mux.Server, serve ...func() error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for _, serve := range serve {
+		wg.Go(func() {
+			if err := serve(); !errors.Is(err, mux.ErrServerClosed) {
+				t.Errorf("serving: %v", err)
+			}
+		})
+	}
+	wg.Go(func() {
+		time.Sleep(time.Duration(i%20) * 100 * time.Microsecond)
+		if err := m.Shutdown(t.Context()); err != nil {
+			t.Errorf("Shutdown: %v", err)
 		}
-		defer conn.Close()
-		line, _ := bufio.NewReader(conn).ReadString('\n')
-		accepted <- line
-	}()
-	const banner = "SSH-2.0-client\r\n"
-	conn := s.dial(t)
-	if _, err := io.WriteString(conn, banner); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-accepted; got != banner {
-		t.Errorf("accepted %q", got)
-	}
-	if got := s.Stats().Pools["ssh"].Accepted; got != 1 {
-		t.Errorf("%d connections in the pool ssh, want 1", got)
-	}
-	if got := s.status(t, "/readyz"); got != http.StatusOK {
-		t.Errorf("HTTP beside it: %d", got)
-	}
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Accept after the drain: %v", err)
+	})
+	wg.Wait()
+}
+
+// shutdownRounds is how often Shutdown meets the start of a server.
+const shutdownRounds = 150
+
+// TestServeMeetsShutdown: Serve and Shutdown at the same moment.
+func TestServeMeetsShutdown(t *testing.T) {
+	t.Parallel()
+	for i := range shutdownRounds {
+		m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
+		first, second := listen(t), listen(t)
+		meetShutdown(t, i, m, func() error { return m.Serve(first) }, func() error { return m.Serve(second) })
+		for _, l := range []net.Listener{first, second} {
+			if err := l.(*net.TCPListener).SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("round %d: a listener is open: %v", i, err)
+			}
+		}
 	}
 }
 
-// TestListenAllOrNothing: one bind that fails closes those before it, and says which.
+// TestListenMeetsShutdown: ListenAndServe and Shutdown at the same moment.
+func TestListenMeetsShutdown(t *testing.T) {
+	t.Parallel()
+	for i := range shutdownRounds {
+		m := mux.New(mux.Configure(func(c *mux.Config) { noDelay(c); c.Listeners[0].Address = "127.0.0.1:0" }), mux.WithLogger(discard))
+		meetShutdown(t, i, m, m.ListenAndServe)
+		for _, addr := range m.Addrs() {
+			// Another process may have got the port by now. It does not keep it.
+			(&server{Server: m, addr: addr.String()}).stopsListening(t)
+		}
+	}
+}
+
+// TestServeReturnsWhenListenerFails: Serve does not wait for a silent client.
+func TestServeReturnsWhenListenerFails(t *testing.T) {
+	l := listen(t)
+	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)), l)
+	send(t, s.dial(t), undecided)
+	eventually(t, "undecided", func() bool {
+		conns := s.Connections()
+		return len(conns) == 1 && conns[0].BytesSent > 0 // The server's SETTINGS.
+	})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err := within(t, "Serve", s.served)
+	if err == nil || errors.Is(err, mux.ErrServerClosed) || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	s.noneLeft(t)
+}
+
+// twoListeners serves two configured addresses.
+func twoListeners(t *testing.T, options ...mux.Option) (m *mux.Server, first, second *server, served <-chan error) {
+	t.Helper()
+	m = mux.New(append(options, mux.Configure(noDelay), mux.Configure(func(c *mux.Config) {
+		c.Listeners = []listeners.Config{{Address: "127.0.0.1:0"}, {Address: "127.0.0.1:0"}}
+	}))...)
+	if err := m.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- m.ListenAndServe() }()
+	t.Cleanup(func() { _ = m.Close() })
+	addrs := m.Addrs()
+	first, second = &server{Server: m, addr: addrs[0].String()}, &server{Server: m, addr: addrs[1].String()}
+	for _, s := range []*server{first, second} {
+		if got := s.status(t, "/livez"); got != http.StatusOK {
+			t.Fatalf("%s: %d", s.addr, got)
+		}
+	}
+	return m, first, second, done
+}
+
+// TestOneListenerFails: the failure of one listener is logged at once, and the other one
+// goes on.
+func TestOneListenerFails(t *testing.T) {
+	var log syncBuffer
+	m, first, second, served := twoListeners(t, mux.WithLogger(recordingLog(&log)))
+	if err := m.FailListener(0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "logged", func() bool {
+		return strings.Contains(log.String(), "listener failed") && strings.Contains(log.String(), first.addr)
+	})
+	if strings.Contains(log.String(), second.addr) {
+		t.Errorf("the other listener is in the log:\n%s", log.String())
+	}
+	if got := second.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("the other listener: %d", got)
+	}
+	select {
+	case err := <-served:
+		t.Errorf("ListenAndServe: %v", err)
+	default:
+	}
+	if err := m.Shutdown(t.Context()); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if err := within(t, "ListenAndServe", served); !errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("ListenAndServe: %v", err)
+	}
+}
+
+// TestListenAndServeTwice: the second call returns an error, and does not disturb the
+// first.
+func TestListenAndServeTwice(t *testing.T) {
+	m, first, _, served := twoListeners(t, mux.WithLogger(discard))
+	second := make(chan error, 1)
+	go func() { second <- m.ListenAndServe() }()
+	if err := within(t, "the second call", second); err == nil || errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("second ListenAndServe: %v", err)
+	}
+	if got := first.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("the first call's listener: %d", got)
+	}
+	if err := m.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := within(t, "the first call", served); !errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("first ListenAndServe: %v", err)
+	}
+}
+
+// closeNoting is a listener that reports its end.
+type closeNoting struct {
+	net.Listener
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *closeNoting) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// TestServeDuringDrain: Serve closes a late listener at once, and returns ErrServerClosed
+// when the drain is over.
+func TestServeDuringDrain(t *testing.T) {
+	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard)), listen(t))
+	begun, release := make(chan struct{}), make(chan struct{})
+	err := s.OnDrain(lifecycle.StepDrainDelay, "hold", func(context.Context) error {
+		close(begun)
+		<-release
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := s.drain(t.Context())
+	within(t, "the drain to begin", begun)
+	type result struct {
+		err   error
+		phase lifecycle.Phase
+	}
+	late := &closeNoting{Listener: listen(t), closed: make(chan struct{})}
+	returned := make(chan result, 1)
+	go func() {
+		err := s.Serve(late)
+		returned <- result{err, s.Phase()}
+	}()
+	within(t, "the listener closed", late.closed)
+	close(release)
+	got := within(t, "Serve", returned)
+	if !errors.Is(got.err, mux.ErrServerClosed) || got.phase != lifecycle.PhaseStopped {
+		t.Errorf("Serve: %v in phase %s", got.err, got.phase)
+	}
+	<-done
+}
+
+// TestListenAllOrNothing: where one bind fails, Listen closes the earlier listeners and
+// names the address.
 func TestListenAllOrNothing(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	taken := listen(t)
 	defer taken.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	free := listen(t)
 	address := free.Addr().String()
 	_ = free.Close()
 	s := mux.New(mux.Configure(func(c *mux.Config) {
@@ -83,156 +230,8 @@ func TestListenAllOrNothing(t *testing.T) {
 	_ = again.Close()
 }
 
-// TestBadCertificate: a certificate that cannot be read fails the start; there is no plaintext instead.
-func TestBadCertificate(t *testing.T) {
-	s := mux.New(mux.Configure(func(c *mux.Config) {
-		c.Listeners = []listeners.Config{{
-			Address: "127.0.0.1:0",
-			TLS:     listeners.TLSConfig{Mode: "auto", Cert: "/nowhere/cert.pem", Key: "/nowhere/key.pem"},
-		}}
-	}))
-	if err := s.ListenAndServe(); err == nil || !strings.Contains(err.Error(), "/nowhere/cert.pem") {
-		t.Errorf("ListenAndServe: %v", err)
-	}
-	if got := s.Addrs(); len(got) != 0 {
-		t.Errorf("open: %v", got)
-	}
-}
-
-// TestInvalidConfig: every fault is named at once.
-func TestInvalidConfig(t *testing.T) {
-	err := mux.New(mux.Configure(func(c *mux.Config) {
-		c.HTTP2.MaxStreams = 0
-		c.GRPC.Transport = "carrier pigeon"
-		c.Drain.Delay = -1
-	})).ListenAndServe()
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, want := range []string{"http2.max_streams", "grpc.transport", "drain.delay"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q does not name %s", err, want)
-		}
-	}
-}
-
-// TestPlaintextOnTLSPort: an HTTP client is told what is wrong.
-func TestPlaintextOnTLSPort(t *testing.T) {
-	s := start(t, true)
-	conn, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != http.StatusBadRequest {
-		t.Errorf("status %s", resp.Status)
-	}
-	eventually(t, "counted", func() bool { return s.Stats().Rejected["sniffing"]["tls_handshake"] == 1 })
-}
-
-// TestTLSOnPlaintextPort: a TLS client gets an alert.
-func TestTLSOnPlaintextPort(t *testing.T) {
-	s := start(t, false)
-	_, err := s.client(t, 1).Get("https://" + s.addr)
-	if err == nil || !strings.Contains(err.Error(), "handshake failure") {
-		t.Errorf("TLS to a plaintext port: %v", err)
-	}
-}
-
-// TestOptionalTLS: plaintext and TLS on one port.
-func TestOptionalTLS(t *testing.T) {
-	m := mux.New(mux.Configure(noDelay), mux.Configure(func(c *mux.Config) {
-		c.Listeners = []listeners.Config{{
-			Address: "127.0.0.1:0",
-			TLS:     listeners.TLSConfig{Mode: "self-signed", Optional: true},
-		}}
-	}))
-	if err := m.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- m.ListenAndServe() }()
-	s := &server{Server: m, addr: m.Addrs()[0].String()}
-	if got := s.status(t, "/livez"); got != http.StatusOK {
-		t.Errorf("plaintext: %d", got)
-	}
-	c := s.client(t, 1)
-	tr, ok := c.Transport.(*http.Transport)
-	if !ok {
-		t.Fatalf("transport is a %T", c.Transport)
-	}
-	tr.TLSClientConfig.InsecureSkipVerify = true
-	resp, err := c.Get("https://" + s.addr + "/livez")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("TLS: %s", resp.Status)
-	}
-	c.CloseIdleConnections()
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
-		t.Errorf("ListenAndServe: %v", err)
-	}
-}
-
-// TestMatchBySNIAndALPN: what the TLS handshake said can decide, before and beside the built-in protocols.
-func TestMatchBySNIAndALPN(t *testing.T) {
-	ca := newAuthority(t)
-	m := mux.New(mux.Configure(noDelay), mux.WithTLS(&tls.Config{
-		Certificates: []tls.Certificate{ca.issue(t, "*.example.com"), ca.issue(t, "server.test")},
-		NextProtos:   []string{"h2", "http/1.1", "acme-tls/1"},
-	}))
-	answer := func(l net.Listener, text string) {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			info, _ := mux.ConnOf(conn)
-			fmt.Fprint(conn, text, " ", info.Protocol, " ", info.TLS.ServerName)
-			_ = conn.Close()
-		}
-	}
-	go answer(m.Match("acme", mux.ALPN("acme-tls/1")), "challenge")
-	go answer(m.Match("tenant", mux.SNI("*.Example.com")), "tenant")
-	s := serve(t, m)
-	for _, tt := range []struct{ name, alpn, want string }{
-		{"a.example.com", "", "tenant tenant a.example.com"},
-		{"server.test", "acme-tls/1", "challenge acme server.test"},
-	} {
-		config := &tls.Config{RootCAs: ca.pool, ServerName: tt.name}
-		if tt.alpn != "" {
-			config.NextProtos = []string{tt.alpn}
-		}
-		conn, err := tls.Dial("tcp", s.addr, config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(conn)
-		if err != nil || string(got) != tt.want {
-			t.Errorf("%s: %q, %v; want %q", tt.name, got, err, tt.want)
-		}
-		_ = conn.Close()
-	}
-	s.roots = ca.pool
-	c := s.client(t, 2)
-	c.Transport.(*http.Transport).TLSClientConfig.ServerName = "server.test"
-	resp, err := c.Get("https://" + s.addr + "/livez")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
-		t.Errorf("HTTP beside them: %s %s", resp.Proto, resp.Status)
-	}
-}
-
-// TestServerOf: the server of each protocol can be looked up, with the native server behind it.
+// TestServerOf: ServerOf returns the server of each protocol, with the native server
+// behind it.
 func TestServerOf(t *testing.T) {
 	s := start(t, false)
 	eventually(t, "serving", func() bool { return s.Phase() == lifecycle.PhaseServing })

@@ -21,7 +21,7 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// behaviour is a service whose calls do what their request's status asks for.
+// behaviour is a service whose calls behave as their request's status asks.
 type behaviour struct {
 	testService
 	begun     chan struct{} // a call that waits for its context has begun
@@ -49,7 +49,8 @@ func wantStatus(code codes.Code, message string) *testpb.SimpleRequest {
 	return &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(code), Message: message}}
 }
 
-// TestTransports runs one suite against both transports: what a caller sees is the same.
+// TestTransports runs one suite against both transports, which must look the same to a
+// caller.
 func TestTransports(t *testing.T) {
 	t.Parallel()
 	for transport, pool := range map[protocols.GRPCTransport]string{

@@ -20,10 +20,10 @@ import (
 
 func upgradesOn(c *mux.Config) { c.HTTP2.UpgradeH2C = true }
 
-// upgradeFields ask for the upgrade, with one setting: INITIAL_WINDOW_SIZE of 65535.
+// upgradeFields ask for the upgrade, with the setting INITIAL_WINDOW_SIZE 65535.
 const upgradeFields = "Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAQAAP__\r\n"
 
-// upgrade asks for the upgrade by a request and opens HTTP/2 behind the 101.
+// upgrade asks for the upgrade by a request and opens HTTP/2 after the 101.
 func (s *server) upgrade(t *testing.T, request string) (*h2Client, *bufio.Reader) {
 	t.Helper()
 	conn := s.dial(t)
@@ -81,7 +81,7 @@ func TestUpgradeH2C(t *testing.T) {
 	}
 }
 
-// TestUpgradeH2CSettings: an upgraded connection has the limits of any other.
+// TestUpgradeH2CSettings: an upgraded connection has the same limits as any other.
 func TestUpgradeH2CSettings(t *testing.T) {
 	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
 		c.HTTP2.MaxStreams = 7
@@ -94,7 +94,8 @@ func TestUpgradeH2CSettings(t *testing.T) {
 	direct.get(1, "/echo")
 	direct.header(1)
 	for _, settings := range []map[http2.SettingID]uint32{upgraded.settings, direct.settings} {
-		// It is about what the client may send, and x/net's and net/http's differ.
+		// The setting is about what the client may send. x/net and net/http have
+		// different values.
 		delete(settings, http2.SettingNoRFC7540Priorities)
 	}
 	if diff := cmp.Diff(direct.settings, upgraded.settings); diff != "" {
@@ -105,8 +106,8 @@ func TestUpgradeH2CSettings(t *testing.T) {
 	}
 }
 
-// TestUpgradeH2CNotFollowed: a request that asks and may not is answered in
-// HTTP/1.1, and the connection goes on.
+// TestUpgradeH2CNotFollowed: a request whose upgrade is not allowed gets an HTTP/1.1
+// response, and the connection goes on.
 func TestUpgradeH2CNotFollowed(t *testing.T) {
 	long := strings.Repeat("b", 70_000)
 	tests := []struct {
@@ -148,7 +149,7 @@ func TestUpgradeH2CNotFollowed(t *testing.T) {
 	}
 }
 
-// TestUpgradeH2CBadBody: a body that ends in the middle is the handler's affair.
+// TestUpgradeH2CBadBody: the handler gets the part of a body before an invalid chunk.
 func TestUpgradeH2CBadBody(t *testing.T) {
 	s := start(t, false, mux.Configure(upgradesOn))
 	conn := s.dial(t)
@@ -158,7 +159,7 @@ func TestUpgradeH2CBadBody(t *testing.T) {
 	}
 }
 
-// TestUpgradeH2CInvalidSettings: settings with a value that is not allowed end the connection.
+// TestUpgradeH2CInvalidSettings: invalid settings end the connection.
 func TestUpgradeH2CInvalidSettings(t *testing.T) {
 	s := start(t, false, mux.Configure(upgradesOn))
 	conn := s.dial(t)
@@ -173,7 +174,8 @@ func TestUpgradeH2CInvalidSettings(t *testing.T) {
 	}
 }
 
-// TestDrainUpgradedH2C: an upgraded connection is told, its streams end, and it closes.
+// TestDrainUpgradedH2C: an upgraded connection gets GOAWAY, its streams end, and it
+// closes.
 func TestDrainUpgradedH2C(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(upgradesOn))
@@ -198,7 +200,8 @@ func TestDrainUpgradedH2C(t *testing.T) {
 	}
 }
 
-// TestDrainForcesUpgradedH2C: one that overstays is cut and counted.
+// TestDrainForcesUpgradedH2C: the drain cuts and counts an upgraded connection that stays
+// too long.
 func TestDrainForcesUpgradedH2C(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{})
@@ -224,13 +227,12 @@ func TestDrainForcesUpgradedH2C(t *testing.T) {
 	}
 }
 
-// TestUpgradeH2CWhileDraining: a client that asks after everybody was told to leave is told in HTTP/1.1.
+// TestUpgradeH2CWhileDraining: a client that asks for the upgrade after all clients were
+// told to leave gets an HTTP/1.1 response.
 func TestUpgradeH2CWhileDraining(t *testing.T) {
 	s := start(t, false, mux.Configure(upgradesOn))
 	busy, idle := s.dial(t), s.dial(t)
-	if _, err := io.WriteString(busy, "GET /echo HTTP/1.1\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, busy, "GET /echo HTTP/1.1\r\n")
 	fromIdle := bufio.NewReader(idle)
 	_ = roundTrip(t, idle, fromIdle, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
 	eventually(t, "one busy, one idle", func() bool {

@@ -55,7 +55,7 @@ func TestHistoryNumbers(t *testing.T) {
 	}
 }
 
-// TestHistoryForgets: the version in force is never forgotten, however often a change
+// TestHistoryForgets: the history keeps the version in force, however often a change
 // fails.
 func TestHistoryForgets(t *testing.T) {
 	t.Parallel()

@@ -18,26 +18,13 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
 )
 
-func limits(edit func(*mux.Config)) mux.Option { return mux.Configure(edit) }
-
-func (s *server) rejected(tag, reason string) uint64 { return s.Stats().Rejected[tag][reason] }
-
-// hold opens a kept-alive HTTP/1.1 connection.
-func (s *server) hold(t *testing.T) net.Conn {
-	t.Helper()
-	conn := s.dial(t)
-	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("status %s", resp.Status)
-	}
-	return conn
-}
-
-// TestHTTP1Limit: one connection too many gets a 503 that says when to come back, and the next one after a close is served.
+// TestHTTP1Limit: a connection above the limit gets 503 with Retry-After. After a close,
+// the next connection is served.
 func TestHTTP1Limit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		first := s.hold(t)
@@ -58,7 +45,7 @@ func TestHTTP1Limit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
 }
 
-// TestHTTP2Limit: each request on a connection too many gets a 503, until GOAWAY.
+// TestHTTP2Limit: each request on a connection above the limit gets 503, until GOAWAY.
 func TestHTTP2Limit(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -84,7 +71,8 @@ func TestHTTP2Limit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.HTTP2.MaxConnections = 1 }))
 }
 
-// TestGRPCLimit: calls on a connection too many fail UNAVAILABLE, and the client does not reconnect in a loop.
+// TestGRPCLimit: calls on a connection above the limit fail with UNAVAILABLE, and the
+// client does not reconnect in a loop.
 func TestGRPCLimit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
@@ -103,8 +91,8 @@ func TestGRPCLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.GRPC.MaxConnections = 1 }))
 }
 
-// TestTotalLimit: above the total, HTTP/1.1 gets its 503, and a gRPC client that
-// connects without a call finds no server and backs off.
+// TestTotalLimit: above the total limit, HTTP/1.1 gets 503. A gRPC client that connects
+// without a call finds no server and backs off.
 func TestTotalLimit(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -124,13 +112,14 @@ func TestTotalLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
 }
 
-// TestTotalLimitHTTP2: above the total, an HTTP/2 client whose request comes in a packet of its own is answered, too.
+// TestTotalLimitHTTP2: above the total limit, an HTTP/2 client also gets an answer if its
+// request comes in a later packet than the preface.
 func TestTotalLimitHTTP2(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		s.hold(t)
 		conn := s.dial(t, "h2")
 		c := newH2Client(t, conn, conn)
-		time.Sleep(20 * time.Millisecond) // The request is not to come with the preface.
+		time.Sleep(20 * time.Millisecond) // The request comes in a later packet than the preface.
 		c.get(1, "/echo")
 		if got := c.header(1)[":status"]; got != "503" {
 			t.Errorf("status %s", got)
@@ -141,7 +130,8 @@ func TestTotalLimitHTTP2(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
 }
 
-// TestAddressLimit: one client's connections are bounded, another's are not.
+// TestAddressLimit: the limit bounds the connections of one client and leaves other
+// clients alone.
 func TestAddressLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.Limits.PerAddress = 1 }))
 	s.hold(t)
@@ -163,9 +153,9 @@ func TestAddressLimit(t *testing.T) {
 	}
 }
 
-// TestWebSocketLimit: a full pool of WebSockets refuses handshakes, on the first
-// request and on later ones, and leaves HTTP and gRPC alone; when the limit
-// falls below what is open, the excess is closed with 1013.
+// TestWebSocketLimit: a full WebSocket pool refuses handshakes, on the first request and
+// on later ones, and leaves HTTP and gRPC alone. When the limit falls below the number of
+// open WebSockets, the server closes the excess with 1013.
 func TestWebSocketLimit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		open := []*websocket.Conn{s.webSocket(t), s.webSocket(t)}
@@ -202,7 +192,8 @@ func TestWebSocketLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 2 }))
 }
 
-// TestWaitAtLimit: with back-pressure a connection too many waits in the kernel's queue and is served when there is room.
+// TestWaitAtLimit: with on_limit wait, a connection above the limit waits in the kernel's
+// queue until there is room.
 func TestWaitAtLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) {
 		c.Limits.MaxConnections = 1
@@ -210,9 +201,7 @@ func TestWaitAtLimit(t *testing.T) {
 	}))
 	first := s.hold(t)
 	waiting := s.dial(t)
-	if _, err := io.WriteString(waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	send(t, waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 	_ = waiting.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	var timeout net.Error
 	if _, err := waiting.Read(make([]byte, 1)); !errors.As(err, &timeout) || !timeout.Timeout() {
@@ -223,5 +212,159 @@ func TestWaitAtLimit(t *testing.T) {
 	resp, err := http.ReadResponse(bufio.NewReader(waiting), nil)
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("after a close: %v, %v", resp, err)
+	}
+}
+
+// TestWaitOnTwoListeners: with on_limit wait, a second listener does not refuse
+// connections either.
+func TestWaitOnTwoListeners(t *testing.T) {
+	t.Parallel()
+	ports := startOn(t, false, []listeners.Config{{}, {}}, limits(func(c *mux.Config) {
+		c.Limits.MaxConnections = 1
+		c.Limits.OnLimit = pool.Wait
+	}))
+	time.Sleep(100 * time.Millisecond) // Both wait in Accept.
+	first := ports[0].hold(t)
+	waiting := ports[1].dial(t)
+	send(t, waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	r := bufio.NewReader(waiting)
+	_ = waiting.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	var timeout net.Error
+	if resp, err := http.ReadResponse(r, nil); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Fatalf("a connection too many does not wait: %v, %v; rejected %v", resp, err, ports[0].Stats().Rejected)
+	}
+	_ = first.Close()
+}
+
+// TestRefusedAreNotServed: a connection that is being refused takes no place. A client
+// that retries every 200 ms is served as soon as there is room.
+func TestRefusedAreNotServed(t *testing.T) {
+	const room = 3
+	for name, edit := range map[string]func(*mux.Config){
+		"total":       func(c *mux.Config) { c.Limits.MaxConnections = room },
+		"per address": func(c *mux.Config) { c.Limits.PerAddress = room },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, false, limits(edit))
+			var open []net.Conn
+			for range room {
+				open = append(open, s.hold(t))
+			}
+			attempt := func() int {
+				conn := s.dial(t) // It stays open.
+				return roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
+			}
+			for range room + 1 {
+				if got := attempt(); got != http.StatusServiceUnavailable {
+					t.Fatalf("one too many: %d", got)
+				}
+			}
+			for _, conn := range open {
+				_ = conn.Close()
+			}
+			eventually(t, "all places are free", func() bool { return s.active("http1") == 0 })
+			for range 20 {
+				if attempt() == http.StatusOK {
+					return
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+			t.Errorf("4 s after the last connection was closed, clients are still refused: pools %v, limit %d", s.counts(), room)
+		})
+	}
+}
+
+// TestLimitSetTwice: setting the same limit again closes no further connection.
+func TestLimitSetTwice(t *testing.T) {
+	t.Parallel()
+	s := start(t, false)
+	codes := make(chan websocket.StatusCode, 10)
+	var open []*websocket.Conn
+	for range 10 {
+		open = append(open, s.webSocket(t))
+	}
+	for i := range 3 {
+		s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections, c.Limits.PerAddress = 5, 100+i })
+	}
+	for _, c := range open {
+		go func() {
+			_, _, err := c.Read(t.Context())
+			codes <- websocket.CloseStatus(err)
+		}()
+	}
+	time.Sleep(500 * time.Millisecond)
+	if got := s.active("websocket"); got != 5 {
+		t.Errorf("%d WebSockets are left, want 5", got)
+	}
+	for _, c := range open {
+		_ = c.CloseNow()
+	}
+	for range open {
+		<-codes
+	}
+}
+
+// TestForeignWebSocketLimit: a full WebSocket pool also refuses handshakes of a WebSocket
+// library other than coder/websocket.
+func TestForeignWebSocketLimit(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 1 }),
+		mux.WithHandler(switching(t, "websocket", func(_ net.Conn, r io.Reader) { _, _ = io.Copy(io.Discard, r) })))
+	for i := range 3 {
+		conn := s.dial(t)
+		resp := roundTrip(t, conn, bufio.NewReader(conn), handshake)
+		if i > 0 && resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("handshake %d with a limit of 1: %s; pools %v", i+1, resp.Status, s.counts())
+		}
+	}
+}
+
+// TestWaitersAtDrain: with on_limit wait, a drain serves a connection that waits in the
+// kernel's queue.
+func TestWaitersAtDrain(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.Limits.MaxConnections = 1
+		c.Limits.OnLimit = pool.Wait
+	}))
+	first := s.dial(t)
+	send(t, first, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+	eventually(t, "busy", func() bool { return s.active("http1") == 1 })
+	second := s.dial(t)
+	send(t, second, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	time.Sleep(50 * time.Millisecond)
+	done := s.drain(t.Context())
+	resp, err := http.ReadResponse(bufio.NewReader(second), nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("the connection that waited for room: %v, %v", resp, err)
+	}
+	_ = second.Close()
+	if got := <-done; got.err != nil {
+		t.Error(got.err)
+	}
+}
+
+// TestLimitOfStreamWebSockets: a lowered limit closes WebSockets of the pool only. Those
+// on HTTP/2 streams are not in the pool.
+func TestLimitOfStreamWebSockets(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t) {
+		return
+	}
+	s := start(t, false, mux.Configure(overHTTP2))
+	for range 2 {
+		ws := s.webSocket(t)
+		go func() { _, _, _ = ws.Read(t.Context()) }()
+	}
+	c := s.http2(t)
+	const streams = 20
+	for i := range uint32(streams) {
+		c.request(2*i+1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", s.addr, ":path", "/ws",
+			"sec-websocket-version", "13")
+		c.header(2*i + 1)
+	}
+	s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
+	time.Sleep(time.Second)
+	if got := s.active("websocket"); got != 1 {
+		t.Errorf("%d WebSockets in the pool, of which there may be 1", got)
 	}
 }

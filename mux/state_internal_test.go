@@ -6,8 +6,6 @@ import (
 	"testing"
 )
 
-func init() { panicOnInvalidTransition = true }
-
 // at returns a life at a stage and a departure.
 func at(s stage, d departure) *life {
 	l := new(life)
@@ -67,7 +65,7 @@ func TestDepartures(t *testing.T) {
 	}
 }
 
-// TestLifeTogether: of all goroutines that want the same transition, one makes it.
+// TestLifeTogether: of all goroutines that try the same transition, one makes it.
 func TestLifeTogether(t *testing.T) {
 	for range 200 {
 		l := at(stageKnown, staying)
@@ -99,7 +97,7 @@ func TestLifeTogether(t *testing.T) {
 	}
 }
 
-// TestInvalidTransition: a programming error is loud in tests.
+// TestInvalidTransition: an invalid transition panics in tests.
 func TestInvalidTransition(t *testing.T) {
 	defer func() {
 		if recover() == nil {
@@ -110,7 +108,8 @@ func TestInvalidTransition(t *testing.T) {
 	c.advance(stageServing)
 }
 
-// TestInvalidTransitionInProduction: elsewhere it is logged, and the connection lives.
+// TestInvalidTransitionInProduction: in production an invalid transition is logged, and
+// the connection lives.
 func TestInvalidTransitionInProduction(t *testing.T) {
 	panicOnInvalidTransition = false
 	defer func() { panicOnInvalidTransition = true }()

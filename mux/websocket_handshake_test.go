@@ -17,7 +17,7 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// bothServers call f for net/http and for the mux, whose handler is h.
+// bothServers calls f for net/http and for the mux, each with the handler h.
 func bothServers(t *testing.T, h http.Handler, f func(name string, dial func() net.Conn)) {
 	t.Helper()
 	l := listen(t)
@@ -29,8 +29,8 @@ func bothServers(t *testing.T, h http.Handler, f func(name string, dial func() n
 	f("mux", func() net.Conn { return s.dial(t) })
 }
 
-// answersAlike sends text to h behind net/http and behind the mux, and compares all that
-// comes back.
+// answersAlike sends text to h behind net/http and behind the mux, and compares the whole
+// answers.
 func answersAlike(t *testing.T, h http.HandlerFunc, text string) string {
 	t.Helper()
 	got := make(map[string]string)
@@ -49,7 +49,7 @@ func answersAlike(t *testing.T, h http.HandlerFunc, text string) string {
 	return got["mux"]
 }
 
-// withoutDate takes the dates out, which may differ by a second.
+// withoutDate removes the dates, which may differ by a second.
 func withoutDate(s string) string {
 	var b strings.Builder
 	for line := range strings.Lines(s) {
@@ -60,7 +60,7 @@ func withoutDate(s string) string {
 	return b.String()
 }
 
-// answers is what a handler may do with a handshake besides taking the connection over.
+// answers are the ways in which a handler can answer a handshake without a hijack.
 var answers = map[string]http.HandlerFunc{
 	"nothing":   func(http.ResponseWriter, *http.Request) {},
 	"not found": http.NotFound,
@@ -110,9 +110,8 @@ var answers = map[string]http.HandlerFunc{
 	},
 }
 
-// TestHandshakeAnswers: what a handler answers to a handshake instead of accepting it
-// arrives as net/http sends it, and so does the answer to the next request, which came in
-// one piece with the handshake.
+// TestHandshakeAnswers: a handler's refusal of a handshake reaches the client as net/http
+// sends it. So does the answer to the next request, which comes in the same packet.
 func TestHandshakeAnswers(t *testing.T) {
 	for name, answer := range answers {
 		t.Run(name, func(t *testing.T) {
@@ -130,8 +129,8 @@ func TestHandshakeAnswers(t *testing.T) {
 	}
 }
 
-// TestHandshakeHijacked: a handler that hijacks a handshake gets what it gets from
-// net/http, with what came behind the handshake.
+// TestHandshakeHijacked: a handler that hijacks a handshake gets the same as from
+// net/http, with the bytes behind the handshake.
 func TestHandshakeHijacked(t *testing.T) {
 	for name, before := range map[string]func(http.ResponseWriter){
 		"at once": func(http.ResponseWriter) {},
@@ -183,8 +182,8 @@ func TestHandshakeHijacked(t *testing.T) {
 	}
 }
 
-// TestHandshakePanics: a handler that panics is logged, unless it wants not to be, and
-// the connection is closed without an answer.
+// TestHandshakePanics: a panic of the handler is logged, unless it is
+// http.ErrAbortHandler, and the connection is closed without an answer.
 func TestHandshakePanics(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"fault": func(http.ResponseWriter, *http.Request) { panic("fault") },
@@ -212,8 +211,8 @@ func TestHandshakePanics(t *testing.T) {
 	}
 }
 
-// TestHandshakeContext: the context of a handshake ends with its handler, and when the
-// client leaves before the handler has said all that it has to say.
+// TestHandshakeContext: the context of a handshake ends when its handler returns, and
+// when the client leaves before that.
 func TestHandshakeContext(t *testing.T) {
 	for name, say := range map[string]func(http.ResponseWriter){
 		"before the answer": func(http.ResponseWriter) {},
@@ -243,8 +242,8 @@ func TestHandshakeContext(t *testing.T) {
 	}
 }
 
-// TestBytesBeforeHijack: bytes that come behind a handshake before it is hijacked do not
-// end the context, and are there for the handler that hijacks.
+// TestBytesBeforeHijack: bytes that arrive after a handshake and before the hijack do not
+// end the context. The handler gets them by the hijack.
 func TestBytesBeforeHijack(t *testing.T) {
 	const all = "behind\n"
 	for _, parts := range [][2]string{{"", all}, {"be", "hind\n"}, {"", "be"}, {"be", ""}} {
@@ -275,7 +274,7 @@ func TestBytesBeforeHijack(t *testing.T) {
 			<-asked
 			send(t, conn, parts[1])
 			close(came)
-			// What is missing comes behind the takeover.
+			// The missing part comes after the hijack.
 			if _, err := io.ReadFull(conn, make([]byte, len("taken over\n"))); err != nil {
 				t.Fatal(err)
 			}
@@ -287,9 +286,9 @@ func TestBytesBeforeHijack(t *testing.T) {
 	}
 }
 
-// TestWebSocketDoor: a connection that begins with a handshake is refused where the pool
-// of WebSockets is full, as every connection that is one too many.
-func TestWebSocketDoor(t *testing.T) {
+// TestWebSocketPoolFull: a connection that begins with a handshake is refused where the
+// WebSocket pool is full, like every connection above a limit.
+func TestWebSocketPoolFull(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 1 }))
 	s.webSocket(t)
 	conn := s.dial(t)
@@ -305,8 +304,8 @@ func TestWebSocketDoor(t *testing.T) {
 	}
 }
 
-// TestHandshakeGoesOnAsHTTP1: the connection of a handshake that is not accepted needs a
-// place in the pool of HTTP/1.1, and is closed behind the answer where there is none.
+// TestHandshakeGoesOnAsHTTP1: a connection whose handshake was refused needs a place in
+// the HTTP/1.1 pool. Without one it is closed after the answer.
 func TestHandshakeGoesOnAsHTTP1(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
 	refused := strings.Replace(handshake, "/ws", "/nowhere", 1)
@@ -331,8 +330,7 @@ func TestHandshakeGoesOnAsHTTP1(t *testing.T) {
 	}
 }
 
-// TestHandshakeGivesBack: a handshake on a later request that comes to nothing gives back
-// the place that was kept for it.
+// TestHandshakeGivesBack: a failed handshake on a later request frees the reserved place.
 func TestHandshakeGivesBack(t *testing.T) {
 	outcomes := []http.HandlerFunc{
 		http.NotFound,
@@ -354,8 +352,8 @@ func TestHandshakeGivesBack(t *testing.T) {
 	s.webSocket(t)
 }
 
-// TestNoHandshake: a request to a WebSocket's path that is no handshake is told what is
-// served there.
+// TestNoHandshake: a plain request to a WebSocket's path gets 426 with Upgrade:
+// websocket.
 func TestNoHandshake(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		resp, err := s.client(t, 1).Get(s.scheme() + "://" + s.addr + "/ws")
@@ -367,35 +365,4 @@ func TestNoHandshake(t *testing.T) {
 			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
 	})
-}
-
-// TestWebSocketBehindTold: a WebSocket whose handshake is answered after its connection was
-// told to leave is told 1001.
-func TestWebSocketBehindTold(t *testing.T) {
-	begun, answer := make(chan struct{}), make(chan struct{})
-	ws := mux.WebSocket(echoWebSocket)
-	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		close(begun)
-		<-answer // It looks up the client's session, say.
-		ws.ServeHTTP(w, r)
-	})))
-	conn := s.dial(t)
-	send(t, conn, handshake)
-	within(t, "begun", begun)
-	told, done := s.told(t), s.drain(t.Context())
-	within(t, "told", told)
-	time.Sleep(100 * time.Millisecond) // The last look at connections that are late.
-	close(answer)
-	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, nil)
-	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("handshake: %v, %v", resp, err)
-	}
-	if frame, err := r.Peek(4); err != nil || string(frame[2:]) != "\x03\xe9" {
-		t.Errorf("%x, %v: want a close frame with 1001", frame, err)
-	}
-	_ = conn.Close()
-	if got := within(t, "the drain", done); got.err != nil || got.report.ForcedTotal() != 0 {
-		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
-	}
 }

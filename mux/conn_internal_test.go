@@ -5,8 +5,9 @@ import (
 	"unsafe"
 )
 
-// TestConnSize: what a connection costs here, in one allocation with its account and
-// its recogniser, leaves room for what HTTP/1.1 needs besides: a context and a place in the pool. TestMemory has the sum.
+// TestConnSize: one allocation holds a connection, its account and its recogniser. The
+// limit leaves room for the context and the pool entry of HTTP/1.1. TestMemory measures
+// the sum.
 func TestConnSize(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("the figure is for 64 bits")

@@ -2,8 +2,10 @@ package mux_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,17 +13,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 )
 
-// seen is what the server knows of a connection that a test has used.
+// seen is the part of a ConnInfo that the test compares.
 type seen struct {
 	Protocol, Version, ServerName string
 	Received, Sent                bool // More than a TLS handshake takes.
 }
 
-// TestServeTLSListener: behind a TLS listener that the caller of Serve brought,
-// connections have their identity, their bytes are counted, and they leave the books.
+// TestServeTLSListener: connections of a TLS listener that the caller passed to Serve
+// have their TLS identity, count their bytes, and leave the statistics at the end.
 func TestServeTLSListener(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 10
@@ -77,7 +80,8 @@ func TestServeTLSListener(t *testing.T) {
 	s.noneLeft(t)
 }
 
-// TestServeTLSListenerGauges: connections that their clients close leave the books by themselves.
+// TestServeTLSListenerGauges: connections of such a listener leave the statistics when
+// their clients close them.
 func TestServeTLSListenerGauges(t *testing.T) {
 	ca := newAuthority(t)
 	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)),
@@ -95,7 +99,7 @@ func TestServeTLSListenerGauges(t *testing.T) {
 	})
 }
 
-// zeros is a body without end.
+// zeros is a body without an end.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -103,13 +107,14 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// selfMade returns a configuration for servers on 127.0.0.1.
+// selfMade returns a TLS configuration for servers on 127.0.0.1.
 func selfMade(t *testing.T) *tls.Config {
 	t.Helper()
 	return &tls.Config{Certificates: []tls.Certificate{newAuthority(t).issue(t, "server.test")}}
 }
 
-// TestOptionalTLSCountsPlaintext: native gRPC, which reads past most layers, is counted on a port where TLS is optional.
+// TestOptionalTLSCountsPlaintext: on a port with optional TLS, the bytes of plaintext
+// native gRPC count, although gRPC reads past most wrappers.
 func TestOptionalTLSCountsPlaintext(t *testing.T) {
 	const size = 256 << 10
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithTLS(selfMade(t)),
@@ -131,8 +136,8 @@ func TestOptionalTLSCountsPlaintext(t *testing.T) {
 	<-served
 }
 
-// TestOptionalTLSSniffTimeOnce: to wait for the byte that says whether it is TLS is
-// part of the sniff time.
+// TestOptionalTLSSniffTimeOnce: the sniff timeout includes the wait for the byte that
+// tells TLS from plaintext.
 func TestOptionalTLSSniffTimeOnce(t *testing.T) {
 	const sniff = 10 * time.Second
 	config := selfMade(t)
@@ -152,10 +157,83 @@ func TestOptionalTLSSniffTimeOnce(t *testing.T) {
 			if got := time.Since(began); got != sniff {
 				t.Errorf("closed after %v, want %v", got, sniff)
 			}
-			synctest.Wait() // It is counted behind its close.
+			synctest.Wait() // The server counts it after the close.
 			want := map[string]map[string]uint64{"sniffing": {"sniff_timeout": 1}}
 			if diff := cmp.Diff(want, m.Stats().Rejected); diff != "" {
 				t.Errorf("rejected (-want +got):\n%s", diff)
 			}
 		})
+}
+
+// TestBadCertificate: an unreadable certificate fails the start. The server does not fall
+// back to plaintext.
+func TestBadCertificate(t *testing.T) {
+	s := mux.New(mux.Configure(func(c *mux.Config) {
+		c.Listeners = []listeners.Config{{
+			Address: "127.0.0.1:0",
+			TLS:     listeners.TLSConfig{Mode: "auto", Cert: "/nowhere/cert.pem", Key: "/nowhere/key.pem"},
+		}}
+	}))
+	if err := s.ListenAndServe(); err == nil || !strings.Contains(err.Error(), "/nowhere/cert.pem") {
+		t.Errorf("ListenAndServe: %v", err)
+	}
+	if got := s.Addrs(); len(got) != 0 {
+		t.Errorf("open: %v", got)
+	}
+}
+
+// TestPlaintextOnTLSPort: a plaintext HTTP client gets a 400 that says why.
+func TestPlaintextOnTLSPort(t *testing.T) {
+	s := start(t, true)
+	plaintext(t, s)
+	eventually(t, "counted", func() bool { return s.Stats().Rejected["sniffing"]["tls_handshake"] == 1 })
+}
+
+// TestTLSOnPlaintextPort: a TLS client gets an alert.
+func TestTLSOnPlaintextPort(t *testing.T) {
+	s := start(t, false)
+	_, err := s.client(t, 1).Get("https://" + s.addr)
+	if err == nil || !strings.Contains(err.Error(), "handshake failure") {
+		t.Errorf("TLS to a plaintext port: %v", err)
+	}
+}
+
+// TestOptionalTLS: one port serves plaintext and TLS.
+func TestOptionalTLS(t *testing.T) {
+	m := mux.New(mux.Configure(noDelay), mux.Configure(func(c *mux.Config) {
+		c.Listeners = []listeners.Config{{
+			Address: "127.0.0.1:0",
+			TLS:     listeners.TLSConfig{Mode: "self-signed", Optional: true},
+		}}
+	}))
+	if err := m.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- m.ListenAndServe() }()
+	s := &server{Server: m, addr: m.Addrs()[0].String()}
+	if got := s.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("plaintext: %d", got)
+	}
+	c := s.client(t, 1)
+	tr, ok := c.Transport.(*http.Transport)
+	if !ok {
+		t.Fatalf("transport is a %T", c.Transport)
+	}
+	tr.TLSClientConfig.InsecureSkipVerify = true
+	resp, err := c.Get("https://" + s.addr + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("TLS: %s", resp.Status)
+	}
+	c.CloseIdleConnections()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("ListenAndServe: %v", err)
+	}
 }

@@ -1,0 +1,352 @@
+package mux_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// TestMaxRequests: the server answers the last allowed request of a connection, and the
+// response says that it is the last.
+func TestMaxRequests(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		conn := s.dial(t)
+		r := bufio.NewReader(conn)
+		for i := range 3 {
+			resp := roundTrip(t, conn, r, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+			_, _ = io.Copy(io.Discard, resp.Body)
+			if want := i == 2; resp.Close != want || resp.StatusCode != http.StatusOK {
+				t.Errorf("request %d: %s, Connection: close %v", i+1, resp.Status, resp.Close)
+			}
+		}
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("after the last request: %v", err)
+		}
+		c := s.client(t, 2)
+		for range 7 {
+			if got := <-get(c, s.scheme()+"://"+s.addr+"/echo"); got != "" {
+				t.Error(got)
+			}
+		}
+		if got := s.Stats().Pools["http2"].Accepted; got != 3 {
+			t.Errorf("7 HTTP/2 requests on %d connections, want 3", got)
+		}
+	}, mux.Configure(func(c *mux.Config) { c.HTTP1.MaxRequests, c.HTTP2.MaxRequests = 3, 3 }))
+}
+
+// TestMaxAge: a connection that has reached its age ends with its next response.
+func TestMaxAge(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.HTTP1.MaxAge, c.HTTP2.MaxAge = 50*time.Millisecond, 50*time.Millisecond
+	}))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	old := func() bool {
+		resp := roundTrip(t, conn, r, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.Close
+	}
+	if old() {
+		t.Error("a new connection is told to leave")
+	}
+	eventually(t, "told to leave", old)
+	c := s.client(t, 2)
+	eventually(t, "a second HTTP/2 connection", func() bool {
+		if got := <-get(c, s.scheme()+"://"+s.addr+"/echo"); got != "" {
+			t.Fatal(got)
+		}
+		return s.Stats().Pools["http2"].Accepted >= 2
+	})
+}
+
+// goAways reads frames until the connection ends, and returns the GOAWAY frames. It
+// answers PINGs, and next makes requests.
+func (c *h2Client) goAways(next func(seen int)) (last []uint32, codes []http2.ErrCode) {
+	c.t.Helper()
+	for {
+		f, err := c.ReadFrame()
+		if err != nil {
+			return last, codes
+		}
+		switch f := f.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				c.must(c.WriteSettingsAck())
+			}
+		case *http2.GoAwayFrame:
+			last, codes = append(last, f.LastStreamID), append(codes, f.ErrCode)
+			if next != nil {
+				next(len(last))
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				_ = c.WritePing(true, f.Data)
+			}
+		case *http2.MetaHeadersFrame:
+			c.stream(f.StreamID).header = map[string]string{":status": f.PseudoValue("status")}
+		}
+	}
+}
+
+const maxStream = 1<<31 - 1
+
+// TestTwoStepGoAway: in a drain, an HTTP/2 client first gets GOAWAY without a last
+// stream, then one with it. The server serves the streams in between.
+func TestTwoStepGoAway(t *testing.T) {
+	t.Parallel()
+	bothForms(t, func(t *testing.T, s *server) {
+		conn := s.dial(t, "h2")
+		c := newH2Client(t, conn, conn)
+		c.get(1, "/echo")
+		if got := c.header(1)[":status"]; got != "200" {
+			t.Fatalf("status %s", got)
+		}
+		done := s.drain(t.Context())
+		last, codes := c.goAways(func(seen int) {
+			if seen == 1 {
+				c.get(3, "/echo") // It was on its way.
+			}
+		})
+		if len(last) != 2 || last[0] != maxStream || last[1] != 3 {
+			t.Errorf("GOAWAY %v, want %d and 3", last, maxStream)
+		}
+		for _, code := range codes {
+			if code != http2.ErrCodeNo {
+				t.Errorf("codes %v", codes)
+			}
+		}
+		if got := c.stream(3).header[":status"]; got != "200" {
+			t.Errorf("the stream that crossed the GOAWAY: %q", got)
+		}
+		if got := within(t, "the drain", done); got.err != nil || got.report.ForcedTotal() != 0 {
+			t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+		}
+	})
+}
+
+// aged gives connections of both HTTP versions a short age.
+func aged(age, grace time.Duration) mux.Option {
+	return mux.Configure(func(c *mux.Config) {
+		c.HTTP1.MaxAge, c.HTTP2.MaxAge = age, age
+		c.HTTP1.MaxAgeGrace, c.HTTP2.MaxAgeGrace = grace, grace
+	})
+}
+
+// TestAgeEndsIdle: an idle connection that reaches its age ends too, in the way of its
+// protocol.
+func TestAgeEndsIdle(t *testing.T) {
+	t.Parallel()
+	bothForms(t, func(t *testing.T, s *server) {
+		events := observe(t, s.Server)
+		one := s.dial(t, "http/1.1")
+		r := bufio.NewReader(one)
+		_ = roundTrip(t, one, r, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
+		two := s.dial(t, "h2")
+		c := newH2Client(t, two, two)
+		c.get(1, "/echo")
+		last, codes := c.goAways(nil)
+		if len(last) != 2 || last[0] != maxStream || last[1] != 1 || codes[1] != http2.ErrCodeNo {
+			t.Errorf("GOAWAY %v %v, want %d and 1", last, codes, maxStream)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Errorf("the end of the HTTP/1.1 connection: %v", err)
+		}
+		for _, p := range []protocols.Protocol{protocols.HTTP1, protocols.HTTP2} {
+			eventually(t, "closed for its age", func() bool { return events.count(mux.EventRemoved, p, "max_age") == 1 })
+		}
+	}, aged(100*time.Millisecond, time.Hour))
+}
+
+// TestAgeGrace: requests in flight get max_age_grace and no more.
+func TestAgeGrace(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 2)
+	s := start(t, false, aged(50*time.Millisecond, 200*time.Millisecond), mux.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		ended <- r.Context().Err()
+	})))
+	for version := 1; version <= 2; version++ {
+		got := get(s.client(t, version), "http://"+s.addr+"/")
+		if err := within(t, "the handler", ended); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if text := within(t, "the client", got); text == "" {
+			t.Errorf("HTTP/%d: answered", version)
+		}
+	}
+}
+
+// TestTooManyResets: a client that resets too many streams gets GOAWAY with
+// ENHANCE_YOUR_CALM, on either transport.
+func TestTooManyResets(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.HTTP2.MaxResetsPerMinute = 20 }))
+	events := observe(t, s.Server)
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	go func() {
+		for stream := uint32(1); stream < 200; stream += 2 {
+			c.block.Reset()
+			c.get(stream, "/slow")
+			if c.WriteRSTStream(stream, http2.ErrCodeCancel) != nil {
+				return
+			}
+		}
+	}()
+	_, codes := (&h2Client{Framer: http2.NewFramer(io.Discard, conn), t: t, streams: make(map[uint32]*h2Stream)}).goAways(nil)
+	if len(codes) != 1 || codes[0] != http2.ErrCodeEnhanceYourCalm {
+		t.Errorf("GOAWAY %v", codes)
+	}
+	eventually(t, "closed for it", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
+}
+
+// TestAgeDuringRequest: a connection that reaches its age during a request says so in the
+// response, or serves the next request. It must not close after a response that promised
+// to stay.
+func TestAgeDuringRequest(t *testing.T) {
+	t.Parallel()
+	begun, finish := make(chan struct{}, 1), make(chan struct{})
+	s := start(t, false, aged(50*time.Millisecond, time.Hour), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		begun <- struct{}{}
+		<-finish
+		_, _ = io.WriteString(w, "done")
+	})))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	send(t, conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+	within(t, "the handler", begun)
+	time.Sleep(300 * time.Millisecond) // The age has passed, and several sweeps have run.
+	close(finish)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	if resp.Close {
+		return
+	}
+	send(t, conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+	if _, err := http.ReadResponse(r, nil); err != nil {
+		t.Errorf("no Connection: close in the answer, and then the next request is lost: %v", err)
+	}
+}
+
+// TestMaxRequestsUpgradedH2C: an upgraded connection at its maximum of requests gets
+// GOAWAY before it is cut.
+func TestMaxRequestsUpgradedH2C(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
+		c.HTTP2.MaxRequests, c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace = 3, time.Hour, 800*time.Millisecond
+	}))
+	c, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	served := 0
+	for stream := uint32(3); ; stream += 2 {
+		c.get(stream, "/echo")
+		for !c.stream(stream).ended {
+			f, err := c.ReadFrame()
+			if err != nil {
+				t.Fatalf("%d more requests were served, then %v without GOAWAY", served, err)
+			}
+			switch f := f.(type) {
+			case *http2.GoAwayFrame:
+				return
+			case *http2.MetaHeadersFrame:
+				if f.StreamID == stream {
+					c.stream(stream).ended = f.StreamEnded()
+				}
+			case *http2.DataFrame:
+				if f.StreamID == stream {
+					c.stream(stream).ended = f.StreamEnded()
+				}
+			}
+		}
+		served++
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestAgeOfUpgradedH2C: an upgraded connection has the age of HTTP/2, and ends with
+// GOAWAY.
+func TestAgeOfUpgradedH2C(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
+		c.HTTP1.MaxAge = 0
+		c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace = 100*time.Millisecond, 200*time.Millisecond
+	}))
+	c, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	c.rest(1)
+	time.Sleep(time.Second)
+	conns := s.Connections()
+	c.get(3, "/echo")
+	for c.goAway == nil {
+		f, err := c.ReadFrame()
+		if err != nil {
+			return // It was idle: only a response could have brought GOAWAY.
+		}
+		if g, ok := f.(*http2.GoAwayFrame); ok {
+			c.goAway = g
+		}
+		if h, ok := f.(*http2.MetaHeadersFrame); ok && h.StreamID == 3 {
+			t.Fatalf("ten times its age, and still served: %+v", conns)
+		}
+	}
+}
+
+// TestMaxRequestsShared: calls on the shared transport count towards http2.max_requests.
+func TestMaxRequestsShared(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.GRPC.Transport = protocols.TransportShared
+		c.HTTP2.MaxRequests = 5
+	}))
+	client := testpb.NewTestServiceClient(s.grpcClient(t))
+	for range 50 {
+		if _, err := client.UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Stats().Pools["http2"].Accepted; got < 2 {
+		t.Errorf("50 calls on %d connection, of which each may have 5 requests", got)
+	}
+}
+
+// TestAgedStreamWebSocket: the server closes WebSockets on streams of an aged HTTP/2
+// connection with 1001.
+func TestAgedStreamWebSocket(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	s := start(t, false, mux.Configure(overHTTP2), aged(100*time.Millisecond, 300*time.Millisecond))
+	c := s.http2(t)
+	c.request(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", s.addr, ":path", "/ws",
+		"sec-websocket-version", "13")
+	if got := c.header(1)[":status"]; got != "200" {
+		t.Fatal(got)
+	}
+	var body []byte
+	for {
+		f, err := c.ReadFrame()
+		if err != nil {
+			t.Fatalf("cut without a close frame, after % x: %v", body, err)
+		}
+		switch f := f.(type) {
+		case *http2.DataFrame:
+			body = append(body, f.Data()...)
+			if strings.Contains(string(body), "\x03\xe9") {
+				return
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				_ = c.WritePing(true, f.Data)
+			}
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package mux_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux"
+)
+
+// checkServedAtDrain sends a part of a connection's first bytes, begins the drain, and sends
+// the rest when the listener is closed. The request must be served.
+func (s *server) checkServedAtDrain(t *testing.T, part, rest string) {
+	t.Helper()
+	conn := s.dial(t)
+	send(t, conn, part)
+	eventually(t, "sniffing", func() bool { return s.active("sniffing") == 1 })
+	done := s.drain(t.Context())
+	s.stopsListening(t)
+	resp := roundTrip(t, conn, bufio.NewReader(conn), rest)
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("status %s", resp.Status)
+	}
+	if got := <-done; got.err != nil {
+		t.Errorf("drain: %v", got.err)
+	}
+}
+
+// TestDrainServesUnclassified: a connection in the middle of its first bytes when the
+// listener closes is served if the rest comes in time.
+func TestDrainServesUnclassified(t *testing.T) {
+	t.Parallel()
+	start(t, false).checkServedAtDrain(t, "GET /ec", "ho HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+// TestProxyHeaderAtDrain: a connection in the middle of its PROXY header when the
+// listener closes is served.
+func TestProxyHeaderAtDrain(t *testing.T) {
+	t.Parallel()
+	l, err := listeners.NewProxyListener(listen(t), listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithHandler(routes())), l)
+	s.checkServedAtDrain(t, "PROXY TCP4 192.0.2.1 ", "192.0.2.2 1 2\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+// heldConn blocks its server in LocalAddr, which the server calls before it reads, until
+// it is released.
+type heldConn struct {
+	net.Conn
+	release chan struct{}
+}
+
+func (c *heldConn) LocalAddr() net.Addr {
+	<-c.release
+	return c.Conn.LocalAddr()
+}
+
+// TestDrainWaitsForFirstRequest: a drain tells clients to leave only after the first
+// request of a connection has reached its server. GOAWAY would refuse it earlier.
+func TestDrainWaitsForFirstRequest(t *testing.T) {
+	for name, request := range map[string]string{
+		"native gRPC": firstCall(t, "grpc-test/1", 10),
+		"HTTP/2":      firstCall(t, "other", 10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			release := make(chan chan struct{}, 1)
+			hold := func(m *mux.Server, l net.Listener) error {
+				return m.Serve(wrapListener{l, func(conn net.Conn) net.Conn {
+					held := &heldConn{conn, make(chan struct{})}
+					release <- held.release
+					return held
+				}})
+			}
+			timed(t, func() *mux.Server { return mux.New(mux.Configure(noDelay), mux.WithLogger(discard)) }, hold,
+				func(t *testing.T, m *mux.Server, l *pipeListener) {
+					s := &server{Server: m}
+					conn := l.dial()
+					defer conn.Close()
+					send(t, conn, request)
+					told, done := s.told(t), s.drain(t.Context())
+					synctest.Wait()
+					select {
+					case <-told:
+						t.Error("clients were told before the request had come")
+					default:
+					}
+					close(<-release)
+					if err := answered(conn); err != nil {
+						t.Error(err)
+					}
+					_ = conn.Close()
+					if got := <-done; got.err != nil {
+						t.Errorf("drain: %v", got.err)
+					}
+				})
+		})
+	}
+}
+
+// TestDrainServesBurst: requests that were sent before the drain began are served, at
+// whatever stage the drain finds their connections.
+func TestDrainServesBurst(t *testing.T) {
+	const (
+		rounds = 30
+		burst  = 40
+	)
+	for name, request := range map[string]string{
+		"native gRPC": firstCall(t, "grpc-test/1", 10),
+		"HTTP/2":      firstCall(t, "other", 10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range rounds {
+				s := serveOn(t, mux.New(mux.Configure(noDelay), mux.WithLogger(discard)), listen(t))
+				if got := s.status(t, "/livez"); got != http.StatusOK {
+					t.Fatalf("status %d", got)
+				}
+				conns := make([]net.Conn, burst)
+				for i := range conns {
+					conns[i] = s.dial(t)
+					send(t, conns[i], request)
+				}
+				done := s.drain(t.Context())
+				for i, conn := range conns {
+					if err := answered(conn); err != nil {
+						t.Errorf("connection %d: %v", i, err)
+					}
+					_ = conn.Close()
+				}
+				if got := <-done; got.err != nil {
+					t.Errorf("drain: %v", got.err)
+				}
+				<-s.served
+			}
+		})
+	}
+}
+
+// TestDrainCutsStalledHandshake: a client that stalls in its TLS handshake has the sniff
+// timeout. Cutting it then does not fail the drain.
+func TestDrainCutsStalledHandshake(t *testing.T) {
+	s := waiting(t, "\x16\x03\x01", true, func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond })
+	if got := within(t, "the drain", s.drain(t.Context())); got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+	want := map[string]map[string]uint64{"sniffing": {"draining": 1}}
+	if diff := cmp.Diff(want, s.Stats().Rejected); diff != "" {
+		t.Errorf("rejected (-want +got):\n%s", diff)
+	}
+}
+
+// queued returns a server with n connections in the kernel's queue, each of which has
+// sent text. open lets the server accept them.
+func queued(t *testing.T, m *mux.Server, n int, text string) (conns []net.Conn, s *running, open func()) {
+	t.Helper()
+	gate := &gatedListener{TCPListener: listen(t).(*net.TCPListener), open: make(chan struct{})}
+	s = serveOn(t, m, gate)
+	eventually(t, "serving", func() bool { return s.Phase() == "serving" })
+	for range n {
+		conn := s.dial(t)
+		send(t, conn, text)
+		conns = append(conns, conn)
+	}
+	return conns, s, sync.OnceFunc(func() { close(gate.open) })
+}
+
+// TestWebSocketQueuedAtDrain: a WebSocket handshake in the kernel's queue when the
+// listener closes is served, and the client gets 1001.
+func TestWebSocketQueuedAtDrain(t *testing.T) {
+	m := mux.New(mux.Configure(noDelay), mux.WithHandler(routes()), mux.WithLogger(discard))
+	conns, s, open := queued(t, m, 50, handshake)
+	done := s.drain(t.Context())
+	eventually(t, "draining", func() bool { return s.Phase() == "draining" })
+	open()
+	refused := 0
+	for i, conn := range conns {
+		r := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		if resp.StatusCode != http.StatusSwitchingProtocols {
+			refused++
+		} else if b, err := r.ReadByte(); b != 0x88 {
+			t.Errorf("connection %d: no close frame: %x, %v", i, b, err)
+		}
+		_ = conn.Close()
+	}
+	if refused > 0 {
+		t.Errorf("%d of %d handshakes that the kernel held were refused", refused, len(conns))
+	}
+	<-done
+}
+
+// TestHandshakeAtDrain: a TLS handshake in progress when the listener closes is finished,
+// and its request served.
+func TestHandshakeAtDrain(t *testing.T) {
+	t.Parallel()
+	s := start(t, true)
+	raw, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	slow := &halfConn{Conn: raw, release: make(chan struct{})}
+	conn := tls.Client(slow, &tls.Config{RootCAs: s.roots, ServerName: "server.test", NextProtos: []string{"http/1.1"}})
+	answer := make(chan error, 1)
+	go func() {
+		if _, err := io.WriteString(conn, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			answer <- err
+			return
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err == nil && resp.StatusCode != http.StatusOK {
+			err = errors.New(resp.Status)
+		}
+		answer <- err
+	}()
+	eventually(t, "half a hello", func() bool { return s.active("sniffing") == 1 && s.Connections()[0].BytesReceived > 0 })
+	done := s.drain(t.Context())
+	s.stopsListening(t)
+	close(slow.release)
+	if err := within(t, "the answer", answer); err != nil {
+		t.Error(err)
+	}
+	if got := <-done; got.err != nil {
+		t.Errorf("drain: %v", got.err)
+	}
+}
+
+// halfConn sends the first 20 bytes, and the rest on release.
+type halfConn struct {
+	net.Conn
+	sent    int
+	release chan struct{}
+}
+
+func (c *halfConn) Write(p []byte) (int, error) {
+	if c.sent > 0 {
+		return c.Conn.Write(p)
+	}
+	n, err := c.Conn.Write(p[:20])
+	c.sent = n
+	if err != nil {
+		return n, err
+	}
+	<-c.release
+	m, err := c.Conn.Write(p[20:])
+	return n + m, err
+}

@@ -1,0 +1,161 @@
+package mux_test
+
+import (
+	"bufio"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/soheilhy/cmux"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// eventLog collects events.
+type eventLog struct {
+	mu     sync.Mutex
+	events []mux.Event
+}
+
+func observe(t *testing.T, s *mux.Server) *eventLog {
+	t.Helper()
+	l := new(eventLog)
+	t.Cleanup(s.Observe(func(e mux.Event) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.events = append(l.events, e)
+	}))
+	return l
+}
+
+// count returns how many events of a kind there were for a reason.
+func (l *eventLog) count(kind mux.EventKind, tag protocols.Protocol, reason string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.events {
+		if e.Kind == kind && e.Protocol == string(tag) && e.Reason == reason {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTimeoutReasons: the event of a connection that a timeout has closed names that
+// timeout.
+func TestTimeoutReasons(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.HTTP1.HeaderTimeout, c.HTTP1.IdleTimeout = 150*time.Millisecond, 100*time.Millisecond
+		c.Sniff.Timeout = 100 * time.Millisecond
+	}))
+	events := observe(t, s.Server)
+	idle := s.dial(t)
+	r := bufio.NewReader(idle)
+	_ = roundTrip(t, idle, r, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
+	half := s.dial(t)
+	send(t, half, "GET / HTTP/1.1\r\nHost: x\r\n")
+	eventually(t, "both are closed", func() bool {
+		return events.count(mux.EventRemoved, protocols.HTTP1, "idle_timeout") == 1 &&
+			events.count(mux.EventRemoved, protocols.HTTP1, "header_timeout") == 1
+	})
+	for _, reason := range []string{"idle_timeout", "header_timeout"} {
+		if n := events.count(mux.EventTimeout, protocols.HTTP1, reason); n != 1 {
+			t.Errorf("%s: %d timeouts", reason, n)
+		}
+	}
+	if got := s.Stats().Closed["http1"]; got["idle_timeout"] != 1 || got["header_timeout"] != 1 {
+		t.Errorf("closed: %v", got)
+	}
+}
+
+// TestObserverAtClose: an observer may call the server, also when a drain drops the queue
+// of a custom listener.
+func TestObserverAtClose(t *testing.T) {
+	t.Parallel()
+	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
+	m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-")) // The test never accepts.
+	l := listen(t)
+	go func() { _ = m.Serve(l) }()
+	m.Observe(func(e mux.Event) {
+		if e.Kind == mux.EventRemoved {
+			_ = m.Stats()
+		}
+	})
+	s := &server{Server: m, addr: l.Addr().String()}
+	conn := s.dial(t)
+	send(t, conn, "SSH-2.0-x\r\n")
+	eventually(t, "queued", func() bool { return m.Stats().Pools["ssh"].Active == 1 })
+	done := make(chan error, 1)
+	go func() { done <- m.Shutdown(t.Context()) }()
+	select {
+	case err := <-done:
+		t.Log(err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the drain hangs: the observer is called under the server's lock")
+	}
+}
+
+// TestTimersAreObservable: every timeout that runs out is an event with its reason.
+func TestTimersAreObservable(t *testing.T) {
+	t.Parallel()
+	short := mux.Configure(func(c *mux.Config) {
+		c.HTTP2.IdleTimeout, c.GRPC.MaxIdle = 200*time.Millisecond, 200*time.Millisecond
+		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 0, 0
+	})
+	t.Run("HTTP/2 idle", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, false, short)
+		events := observe(t, s.Server)
+		resp, err := s.client(t, 2).Get("http://" + s.addr + "/echo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		eventually(t, "closed", func() bool { return s.active("http2") == 0 })
+		eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, protocols.HTTP2, "idle_timeout") == 1 })
+	})
+	t.Run("gRPC idle", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, false, short)
+		events := observe(t, s.Server)
+		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
+		eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, protocols.GRPC, "idle_timeout") == 1 })
+	})
+	t.Run("gRPC age", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, false, mux.Configure(func(c *mux.Config) { c.GRPC.MaxAge, c.GRPC.MaxAgeGrace = 200*time.Millisecond, 100*time.Millisecond }))
+		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
+		if s.Stats().Closed["grpc"]["max_age"] == 0 {
+			t.Errorf("closed %v", s.Stats().Closed)
+		}
+	})
+	dead := mux.Configure(func(c *mux.Config) {
+		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 200*time.Millisecond, 200*time.Millisecond
+		c.GRPC.PingInterval, c.GRPC.PingTimeout = time.Second, 200*time.Millisecond
+	})
+	for _, p := range []protocols.Protocol{protocols.HTTP2, protocols.GRPC} {
+		t.Run(string(p)+" ping", func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, dead)
+			events := observe(t, s.Server)
+			conn := s.dial(t)
+			c := newH2Client(t, conn, conn)
+			if p == protocols.GRPC {
+				c.request(1, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", "/grpc.testing.TestService/FullDuplexCall",
+					"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0")
+			} else {
+				c.get(1, "/echo")
+			}
+			eventually(t, "open", func() bool { return s.active(string(p)) == 1 })
+			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
+			eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, p, "ping_timeout") == 1 })
+		})
+	}
+}

@@ -1,0 +1,85 @@
+package mux
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/muxserve/muxserve/pool"
+)
+
+// Accounts returns the accounts of the live connections. A test can read them when the
+// connections are gone.
+func (s *Server) Accounts() []*pool.Conn { return s.books.conns.Conns() }
+
+// UnseenFaults returns faults of the gauges that no figure shows, on a server without
+// connections: reserved places, and counts of clients. It changes the limits.
+func (s *Server) UnseenFaults(clients []net.Addr) (faults []string) {
+	for _, p := range builtin {
+		tag := pool.Tag(p)
+		s.books.conns.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{tag: 1}})
+		if !s.books.conns.Reserve(nil, tag) {
+			faults = append(faults, fmt.Sprintf("%s: a place is reserved", p))
+			continue
+		}
+		if s.books.conns.Reserve(nil, tag) {
+			faults = append(faults, fmt.Sprintf("%s: fewer than no place is reserved", p))
+		}
+		s.books.conns.Release(tag)
+	}
+	s.books.conns.SetLimits(pool.Limits{Config: pool.Config{PerAddress: 1}})
+	for _, client := range clients {
+		if first, second := s.identify(client), s.identify(client); first != "" || second != "" {
+			faults = append(faults, fmt.Sprintf("%s: the client's count is not zero: %q, %q", client, first, second))
+		}
+	}
+	return faults
+}
+
+// identify opens a connection of a client, and a second one, which must be refused. It
+// returns what went wrong.
+func (s *Server) identify(client net.Addr) (fault string) {
+	near, far := net.Pipe()
+	defer far.Close()
+	var conns [2]pool.Conn
+	for i := range conns {
+		c := &conns[i]
+		s.books.conns.Add(c, near, nil)
+		defer c.Close()
+		if want := [2]string{"", pool.ReasonAddressLimit}[i]; s.books.conns.Identify(c, client) != want {
+			fault = fmt.Sprintf("connection %d", i)
+		}
+	}
+	return fault
+}
+
+// NativeConns returns the number of connections that native gRPC calls can be traced to.
+func (s *Server) NativeConns() int {
+	n := 0
+	grpcConns.Range(func(_, c any) bool {
+		if c.(*conn).root.books == s.books {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// ServeOptional is Serve with optional TLS, as [WithTLS] configures it.
+func (s *Server) ServeOptional(l net.Listener) error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	e := &endpoint{sockets: []net.Listener{l}, optional: true, allow: allowAll, brought: true}
+	return s.serve(func() []*endpoint { return []*endpoint{e} })
+}
+
+// FailListener makes the configured listener i fail for good.
+func (s *Server) FailListener(i int) error {
+	return s.topology.configured()[i].sockets[0].Close()
+}
+
+// Backends returns the number of generations of protocol servers.
+func (s *Server) Backends() int { return len(s.topology.allBackends()) }
+
+// PanicOnInvalidTransition makes an invalid transition panic, as it does in all tests.
+func PanicOnInvalidTransition() { panicOnInvalidTransition = true }
