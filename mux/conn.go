@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
@@ -31,8 +30,8 @@ type conn struct {
 	root    *root
 	more    atomic.Pointer[rarely] // nil before it is needed; see rare
 	// due is when the connection reaches its age, counted from clockStart; 0 for never.
-	// It is set before stageServing.
-	due time.Duration
+	// An upgrade to h2c sets it again, while the sweep reads it.
+	due atomic.Int64
 	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle,
 	// by the lower bits.
 	idleAt atomic.Uint32

@@ -206,15 +206,18 @@ func sinceStart() time.Duration { return max(1, time.Since(clockStart)) }
 
 // setDue sets when the connection reaches its age; the zero time is never.
 func (c *conn) setDue(t time.Time) {
+	var due time.Duration
 	if !t.IsZero() {
-		c.due = max(1, t.Sub(clockStart))
+		due = max(1, t.Sub(clockStart))
 	}
+	c.due.Store(int64(due))
 }
 
 // overAge returns for how long the connection has been too old, negative if it is not.
 func (c *conn) overAge() time.Duration {
-	if c.due == 0 {
+	due := time.Duration(c.due.Load())
+	if due == 0 {
 		return -1
 	}
-	return sinceStart() - c.due
+	return sinceStart() - due
 }

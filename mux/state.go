@@ -28,11 +28,12 @@ type departure uint32
 
 // The steps of a departure.
 const (
-	staying       departure = iota
-	departTold              // the client was told to leave, and requests under way go on
-	departFinal             // the client of an HTTP/2 connection was told its last stream
-	departureMask = 3
+	staying     departure = iota
+	departTold            // the client was told to leave, and requests under way go on
+	departFinal           // the client of an HTTP/2 connection was told its last stream
 )
+
+const departureMask = 3
 
 // life is the stage and the departure of a connection. The zero value is accepted and
 // staying. All methods may be called concurrently.
