@@ -10,14 +10,14 @@ import (
 
 // account says which pool a connection is in. It never changes. A connection that is
 // moved or closed gets another one by a compare-and-swap, so that each happens at one
-// moment, whatever else is done to the connection at the same time.
+// moment.
 type account struct {
 	*ledger
 
 	set    *Set
 	tag    Tag
-	began  time.Time // Set.began, near at hand for each read and write
-	closed *account  // what a connection has instead that was closed in this pool; nil for that one
+	began  time.Time // Set.began, without its lock
+	closed *account  // replaces this one when a connection is closed in the pool; nil if this is it
 }
 
 // ledger is what a Set knows of one pool.
@@ -30,10 +30,9 @@ type ledger struct {
 	// Set.mu guards what follows.
 	arrivals requests.Rate
 	// past is what the pool has moved, without the counters of its live connections. A
-	// connection that leaves with r bytes adds r here and subtracts r from the pool that
-	// it goes to. So bytes count in the pool that moved them, and no connection has to
-	// remember what it brought. past alone may be below zero, as an unsigned number that
-	// wraps around; past and the live connections together never are.
+	// connection that leaves with r bytes adds r here and subtracts r from its next pool,
+	// so bytes count in the pool that moved them. past alone may be below zero (it wraps
+	// around); past and the live connections together never are.
 	past      traffic
 	live      traffic // while Stats adds up
 	lifetimes *requests.Durations
@@ -102,19 +101,15 @@ func (s *Set) begin() {
 	}
 }
 
-// account returns the account of tag. The first time, it opens the account, for which it
-// takes mu.
+// account returns the account of tag. It takes mu to open the account the first time.
 func (s *Set) account(tag Tag) *account {
-	if a := s.lookUp(tag); a != nil {
+	if a := s.allAccounts()[tag]; a != nil {
 		return a
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.openAccount(tag)
 }
-
-// lookUp returns the account of tag, or nil.
-func (s *Set) lookUp(tag Tag) *account { return s.allAccounts()[tag] }
 
 // allAccounts returns the accounts. The map must not be changed.
 func (s *Set) allAccounts() map[Tag]*account {
@@ -131,17 +126,16 @@ func (s *Set) openAccount(tag Tag) *account {
 		return a
 	}
 	s.begin()
-	closed := &account{set: s, tag: tag, began: s.began}
-	closed.ledger = &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
-	closed.arrivals.Advance(s.second, 0)
-	a := new(account)
-	*a = *closed
-	a.closed = closed
+	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
+	l.arrivals.Advance(s.second, 0)
+	closed := account{ledger: l, set: s, tag: tag, began: s.began}
+	a := closed
+	a.closed = &closed
 	more := make(map[Tag]*account, len(all)+1)
 	maps.Copy(more, all)
-	more[tag] = a
+	more[tag] = &a
 	s.accounts.Store(&more)
-	return a
+	return &a
 }
 
 // Stats returns the totals of every pool that was ever used, by tag.
@@ -154,13 +148,13 @@ func (s *Set) Stats() map[string]Stats {
 		a.live = traffic{}
 	}
 	for c := range s.conns {
-		// The bytes of a live connection without a protocol are booked nowhere
-		// until its pool is known, so that no counter ever runs backwards.
+		// The bytes of a live connection without a protocol are booked when its pool is
+		// known, so that no counter runs backwards.
 		if a := c.account.Load(); a.tag != Sniffing {
 			a.live.add(c.traffic())
 		}
 	}
-	s.countSecond(int64(time.Since(s.began)))
+	s.advance(int64(time.Since(s.began)))
 	all := make(map[string]Stats, len(accounts))
 	for tag, a := range accounts {
 		if !a.isUsed() {
@@ -196,11 +190,9 @@ func (s *Set) Requests(tag Tag) *requests.Book {
 		return book
 	}
 	s.begin()
-	if s.books == nil {
-		s.books = make(map[Tag]*requests.Book)
-	}
-	book := requests.New(s.began)
-	s.books[tag] = book
-	s.bookList = append(s.bookList, book)
-	return book
+	more := make(map[Tag]*requests.Book, len(s.books)+1)
+	maps.Copy(more, s.books)
+	more[tag] = requests.New(s.began)
+	s.books = more
+	return more[tag]
 }

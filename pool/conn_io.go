@@ -5,12 +5,10 @@ import (
 	"io"
 	"net"
 	"syscall"
-	"time"
 )
 
-// The parts of Conn.writes: the outstanding writes, of which there may be several, the
-// outstanding copies by ReadFrom, and how many of both have ended. A begin and an end
-// cost one atomic addition each and no clock; [StallWatch] finds out what they mean.
+// The parts of Conn.writes: the outstanding writes, the outstanding copies by ReadFrom,
+// and how many of both have ended. [StallWatch] reads them.
 const (
 	writeBegun = 1
 	copyBegun  = 1 << 16
@@ -59,8 +57,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 }
 
 // Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written:
-// net/http's HTTP/2 server writes from goroutines whose stack would else be grown each
-// time.
+// net/http's HTTP/2 server writes from goroutines whose stack would have to grow.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writes.Add(writeBegun)
 	return c.endWrite(c.raw.Write(p))
@@ -80,11 +77,12 @@ func (c *Conn) endWrite(n int, err error) (int, error) {
 	return n, err
 }
 
-// writerOnly hides every method but Write, so that io.Copy does not come back
-// to the ReadFrom or WriteTo that called it.
-type writerOnly struct{ io.Writer }
-
-type readerOnly struct{ io.Reader }
+// writerOnly and readerOnly hide the methods by which io.Copy would come back to the
+// ReadFrom or WriteTo that called it.
+type (
+	writerOnly struct{ io.Writer }
+	readerOnly struct{ io.Reader }
+)
 
 // ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, so that a file or
 // a socket is sent without passing through user space. The bytes are booked when the copy
@@ -106,8 +104,7 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// WriteTo implements [io.WriterTo] by the wrapped connection's own. The bytes are
-// booked when the copy ends.
+// WriteTo implements [io.WriterTo] likewise.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	wt, ok := c.raw.(io.WriterTo)
 	if !ok {
@@ -174,7 +171,7 @@ type rawConn struct{ syscall.RawConn }
 // Close closes the wrapped connection and, the first time, takes the connection out of
 // its pool. See [Conn.CloseReason] for the reason.
 func (c *Conn) Close() error {
-	c.settleReason()
+	c.closeReason.CompareAndSwap(nil, reasonOf(c.status.Load()))
 	err := c.raw.Close()
 	if c.status.Or(closedBit)&closedBit == 0 {
 		c.SetState(StateClosing)
@@ -188,47 +185,3 @@ func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
 
 // RemoteAddr implements [net.Conn].
 func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
-
-// SetDeadline implements [net.Conn].
-func (c *Conn) SetDeadline(t time.Time) error {
-	if c.status.Load()&lazyBit == 0 {
-		return c.setDeadline(t, readAborted|writeAborted, c.raw.SetDeadline)
-	}
-	if err := c.setReadDeadline(t); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(t)
-}
-
-// SetReadDeadline implements [net.Conn].
-func (c *Conn) SetReadDeadline(t time.Time) error {
-	if c.status.Load()&lazyBit == 0 {
-		return c.setDeadline(t, readAborted, c.raw.SetReadDeadline)
-	}
-	return c.setReadDeadline(t)
-}
-
-// SetWriteDeadline implements [net.Conn].
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	if t.IsZero() && c.status.Load()&(writeDeadlineBit|closedBit) == 0 {
-		return nil
-	}
-	return c.setDeadline(t, writeAborted, c.raw.SetWriteDeadline)
-}
-
-// setDeadline sets a deadline and remembers whether it had run out already. The bits
-// are set before an operation can fail by it, and cleared when none does any more.
-func (c *Conn) setDeadline(t time.Time, aborted uint32, set func(time.Time) error) error {
-	if aborted&writeAborted != 0 {
-		c.status.Or(writeDeadlineBit)
-	}
-	if !t.IsZero() && time.Until(t) <= 0 {
-		c.status.Or(aborted)
-		return set(t)
-	}
-	err := set(t)
-	if c.status.Load()&aborted != 0 {
-		c.status.And(^aborted)
-	}
-	return err
-}

@@ -2,15 +2,74 @@ package pool
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 )
 
+// Config is the section of the limits that hold for all protocols together.
+type Config struct {
+	// MaxConnections bounds all connections together. 0: no bound.
+	MaxConnections int `apply:"runtime" yaml:"max_connections"`
+	// PerAddress bounds the connections of one client address; see [Limits]. It
+	// may be used only where the peer's address is the client's. 0: no bound.
+	PerAddress int `apply:"runtime" yaml:"per_address"`
+	// OnLimit says what happens at MaxConnections: [Refuse] or [Wait].
+	OnLimit string `apply:"runtime" yaml:"on_limit"`
+}
+
+// The values of Config.OnLimit.
+const (
+	// Refuse accepts a connection that is too many and refuses it in the words of its
+	// protocol.
+	Refuse = "refuse"
+	// Wait leaves it in the kernel's queue until there is room.
+	Wait = "wait"
+)
+
+const (
+	maxDefaultConnections = 50_000 // bounds the default of MaxConnections
+	reservedFiles         = 64     // descriptors that the process needs for other things
+	usableFiles           = 9      // the part of the rest, in tenths, for connections
+)
+
+// DefaultConfig returns the defaults. MaxConnections is nine tenths of the
+// descriptors that the process may open, less 64, and at most 50,000.
+func DefaultConfig() Config {
+	return Config{MaxConnections: defaultConnections(fileLimit()), OnLimit: Refuse}
+}
+
+func defaultConnections(files uint64) int {
+	if files <= reservedFiles {
+		return 1
+	}
+	return int(min((files-reservedFiles)/10*usableFiles, maxDefaultConnections))
+}
+
+// Validate reports every field that is out of range, each by its name in the file.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, values ...any) {
+		faults = append(faults, fmt.Errorf("pool: limits."+format, values...))
+	}
+	if c.MaxConnections < 0 {
+		fault("max_connections: %d must not be negative", c.MaxConnections)
+	}
+	if c.PerAddress < 0 {
+		fault("per_address: %d must not be negative", c.PerAddress)
+	}
+	if c.OnLimit != Refuse && c.OnLimit != Wait {
+		fault("on_limit: %q is not one of %s, %s", c.OnLimit, Refuse, Wait)
+	}
+	return errors.Join(faults...)
+}
+
 // Limits bounds how many connections may be open at a time. Zero means no bound. Where
 // Config.OnLimit is [Wait], the caller waits by [Set.WaitRoom] before it accepts.
 //
-// For Config.PerAddress a client is an IPv4 address, or an IPv6 network of 64 bits, which is
-// what one customer is given (RFC 6177). Peers without an IP address are not counted.
+// For Config.PerAddress a client is an IPv4 address, or an IPv6 network of 64 bits, which
+// is what one customer is given (RFC 6177). Peers without an IP address are not counted.
 type Limits struct {
 	Config
 
@@ -26,9 +85,10 @@ const (
 	ReasonAddressLimit = "per_ip_limit" // of its client
 )
 
-// rules are what the pools are judged by. They never change.
+// rules are what the pools are judged by.
 type rules struct {
-	limits      Limits
+	Limits
+
 	unavailable bool
 }
 
@@ -37,11 +97,8 @@ func (s *Set) ruled() rules {
 	if r := s.rules.Load(); r != nil {
 		return *r
 	}
-	return rules{limits: Limits{Health: DefaultHealthConfig()}}
+	return rules{Limits: Limits{Health: DefaultHealthConfig()}}
 }
-
-// limits returns the limits in force. The map must not be changed.
-func (s *Set) limits() Limits { return s.ruled().limits }
 
 // change puts new rules in force, and judges every pool by them.
 func (s *Set) change(edit func(*rules)) {
@@ -51,7 +108,7 @@ func (s *Set) change(edit func(*rules)) {
 	r := s.ruled()
 	edit(&r)
 	s.rules.Store(&r)
-	for tag := range r.limits.PerTag {
+	for tag := range r.PerTag {
 		s.openAccount(tag)
 	}
 	s.judgeTotal(&events)
@@ -68,24 +125,15 @@ func (s *Set) SetLimits(l Limits) {
 	if l.Health == (HealthConfig{}) {
 		l.Health = DefaultHealthConfig()
 	}
-	s.change(func(r *rules) { r.limits = l })
-}
-
-// admit returns the reason to refuse a connection that is being added, if there is one.
-// The caller holds mu.
-func (s *Set) admit() string {
-	if l := s.limits(); l.OnLimit != Wait && l.MaxConnections > 0 && s.counted() >= l.MaxConnections {
-		return ReasonLimit
-	}
-	return ""
+	s.change(func(r *rules) { r.Limits = l })
 }
 
 // counted returns how many connections take a place. The caller holds mu.
 func (s *Set) counted() int { return len(s.conns) - s.exempt }
 
 // Exempt has c take no place any more, in the limit of all connections and in that of its
-// client. It is for a connection that is being refused, which takes a moment and must not
-// keep others out. A connection that Add or Identify has refused is exempt already.
+// client. It is for a connection that is being refused, which must not keep others out. A
+// connection that Add or Identify has refused is exempt already.
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,12 +152,12 @@ func (s *Set) exemptConn(c *Conn) {
 	s.wakeAll()
 }
 
-// Identify names the client of a connection where Add could not know it: behind a PROXY
-// header, when that has been read. It counts the connection for that client. The result
-// is empty, or the reason for which the connection is to be refused. It is called at most
-// once for a connection.
+// Identify names the client of a connection where Add could not know it, such as behind a
+// PROXY header, and counts the connection for that client. The result is empty, or the
+// reason for which the connection is to be refused. It is called at most once for a
+// connection.
 func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
-	if s.limits().PerAddress <= 0 {
+	if s.ruled().PerAddress <= 0 {
 		return ""
 	}
 	var events step
@@ -123,7 +171,7 @@ func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 
 // identify is Identify for a caller that holds mu, and a live connection.
 func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
-	most := s.limits().PerAddress
+	most := s.ruled().PerAddress
 	if most <= 0 {
 		return ""
 	}
@@ -149,13 +197,11 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 
 // forget is the other half of Identify. The caller holds mu.
 func (s *Set) forget(c *Conn) {
-	address, counted := s.addresses[c]
-	if !counted {
-		return
-	}
-	delete(s.addresses, c)
-	if s.clients[address]--; s.clients[address] == 0 {
-		delete(s.clients, address)
+	if address, counted := s.addresses[c]; counted {
+		delete(s.addresses, c)
+		if s.clients[address]--; s.clients[address] == 0 {
+			delete(s.clients, address)
+		}
 	}
 }
 
@@ -171,10 +217,7 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
 	if ip.Is6() {
 		network, err := ip.Prefix(clientBits)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		return network.Addr(), true
+		return network.Addr(), err == nil
 	}
 	return ip, ip.IsValid()
 }
@@ -183,7 +226,7 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 // about to move there. It reports false where the pool is full. A place that is not used
 // must be given back by [Set.Release].
 func (s *Set) Reserve(c *Conn, tag Tag) bool {
-	if s.account(tag).takePlace(s.limits().PerTag[tag]) {
+	if s.account(tag).takePlace(s.ruled().PerTag[tag]) {
 		return true
 	}
 	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
@@ -193,14 +236,10 @@ func (s *Set) Reserve(c *Conn, tag Tag) bool {
 // Release gives back a place that Reserve has taken.
 func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }
 
-// MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
-// even if c is not moved.
-func (s *Set) MoveReserved(c *Conn, tag Tag) bool { return s.move(c, s.account(tag)) }
-
 // MoveWithin is [Set.Move] within the pool's limit. full is true, and nothing was done,
 // where the pool is full.
 func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
-	if moved, settled := c.isIn(tag); settled {
+	if moved, settled := c.account.Load().isIn(tag); settled {
 		return moved, false
 	}
 	if !s.Reserve(c, tag) {
@@ -209,11 +248,11 @@ func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 	return s.MoveReserved(c, tag), false
 }
 
-// WaitRoom waits until fewer connections are open than Config.MaxConnections. It returns nil then,
-// or ctx's error when that ends first.
+// WaitRoom waits until fewer connections are open than Config.MaxConnections. It returns
+// nil then, or ctx's error when that ends first.
 func (s *Set) WaitRoom(ctx context.Context) error {
 	return s.wait(ctx, func() bool {
-		total := s.limits().MaxConnections
+		total := s.ruled().MaxConnections
 		return total <= 0 || s.counted() < total
 	})
 }

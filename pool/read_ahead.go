@@ -31,10 +31,9 @@ func (c *Conn) IsBare() bool { return hasSocketReader && c.status.Load()&lazyBit
 
 // ReadAhead is Read for callers that read in small pieces, as net/http does with
 // HTTP/2: a read for each frame header, and another for its payload. It takes as much
-// as is there into a buffer and serves small reads from that. The buffer is taken when
-// there is something to read and given back when it is drained, so that an idle
-// connection holds none. It is not taken where the last read has not filled p, because
-// then there was no more.
+// as is there into a buffer and serves small reads from that. An idle connection holds no
+// buffer. None is taken where the last read has not filled p, because then there was no
+// more.
 //
 // What was read ahead is read regardless of deadlines and Close, by Read, ReadReady and
 // WriteTo as well.
@@ -79,27 +78,23 @@ func (c *Conn) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error)
 // socketReader returns c's reader, or nil where the connection is not bare.
 func (c *Conn) socketReader() *reader {
 	if c.reader == nil && c.IsBare() {
-		r := new(reader)
-		if !r.init(c.raw) {
-			return nil
+		if r := new(reader); r.init(c.raw) {
+			c.beEager()
+			c.reader = r
 		}
-		c.beEager()
-		c.reader = r
 	}
 	return c.reader
 }
 
 // receive is ReadReady on a bare socket. It books what it has read, and how it failed.
 func (c *Conn) receive(r *reader, size int, pool buffers) (*[]byte, int, error) {
-	buf, n, err := r.receive(size, pool)
+	buf, n, err := r.receive(c.raw, size, pool)
 	if n > 0 {
 		c.countReceived(uint64(n))
-		return buf, n, nil
-	}
-	if err = readError(c.raw, err); err != nil {
+	} else {
 		c.noteReadError(err)
 	}
-	return nil, 0, err
+	return buf, n, err
 }
 
 // writeBuffered writes what was read ahead to w.
@@ -134,16 +129,12 @@ var readAheadBuffers = &bufferPool{sync.Pool{New: func() any {
 	return &b
 }}}
 
-// A bufferPool has buffers of readAheadSize.
-type bufferPool struct{ pool sync.Pool }
+type (
+	bufferPool   struct{ pool sync.Pool }
+	callerBuffer []byte // the one buffer of the caller of ReadAhead
+)
 
-func (p *bufferPool) Get(int) *[]byte { return p.pool.Get().(*[]byte) }
-
-func (p *bufferPool) Put(b *[]byte) { p.pool.Put(b) }
-
-// callerBuffer is the one buffer of the caller of ReadAhead.
-type callerBuffer []byte
-
+func (p *bufferPool) Get(int) *[]byte   { return p.pool.Get().(*[]byte) }
+func (p *bufferPool) Put(b *[]byte)     { p.pool.Put(b) }
 func (b *callerBuffer) Get(int) *[]byte { return (*[]byte)(b) }
-
-func (*callerBuffer) Put(*[]byte) {}
+func (*callerBuffer) Put(*[]byte)       {}

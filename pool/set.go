@@ -1,3 +1,15 @@
+// Package pool accounts for live connections.
+//
+// A [Set] knows every connection that a server has accepted and not yet closed. Each is
+// wrapped in a [Conn] that counts its bytes, and is in exactly one pool at a time: the
+// one its [Tag] names. A connection starts in the pool [Sniffing]. It is moved when its
+// protocol is known, and again when it changes protocol, as HTTP/1.1 does to WebSocket.
+//
+// One goroutine visits all connections now and then ([Set.Sweep]), instead of a timer for
+// each. Observers are told what happens, and why a connection was closed ([Set.Observe]).
+// [Set.Requests] keeps the statistics of requests.
+//
+// The package knows no protocol: a tag is a name that the caller chooses.
 package pool
 
 import (
@@ -15,8 +27,7 @@ import (
 // Tag names the pool that a connection is in: by convention the name of its protocol.
 type Tag string
 
-// Sniffing is the tag of a connection whose protocol is not known yet. Each
-// connection starts there.
+// Sniffing is the tag of a connection whose protocol is not known yet.
 const Sniffing Tag = "sniffing"
 
 // Stats are the totals of one pool since its Set was made.
@@ -32,61 +43,55 @@ type Stats struct {
 	MessagesReceived uint64 `json:"messages_received"`
 	MessagesSent     uint64 `json:"messages_sent"`
 
-	// AcceptedPerSecond is how many came into the pool in the last full second, and
-	// AcceptedPerMinute how many a minute, over the last 60 full seconds or since the Set
-	// was first used.
+	// Connections that came into the pool in the last full second, and those a minute,
+	// over the last 60 full seconds or since the Set was first used.
 	AcceptedPerSecond float64 `json:"accepted_per_second"`
 	AcceptedPerMinute float64 `json:"accepted_per_minute"`
 
-	// Rejected is how many connections were refused or given up, by reason; see
-	// [Set.Reject].
-	Rejected map[string]uint64 `json:"-"`
-	// Reasons is how many connections were closed in the pool, by [Conn.CloseReason].
-	Reasons map[string]uint64 `json:"-"`
-	// Lifetimes is how long the connections had been open that were closed in the pool,
-	// in buckets from a second to a day.
+	Rejected map[string]uint64 `json:"-"` // refused or given up, by the reason of [Set.Reject]
+	Reasons  map[string]uint64 `json:"-"` // closed in the pool, by [Conn.CloseReason]
+	// Lifetimes is how long the closed connections had been open, in buckets from a second
+	// to a day.
 	Lifetimes requests.DurationTotals `json:"-"`
 }
 
-// Set is the set of all live connections, divided into pools by tag. The zero
-// value is ready to use. All methods may be called concurrently.
+// Set is the set of all live connections, divided into pools by tag. The zero value is
+// ready to use. All methods may be called concurrently.
 //
-// The Set's lock is taken twice in the life of a connection that is moved once: by Add
-// and by Close. It is also taken by methods that return figures; never by a read or a
-// write.
+// A connection that is moved once takes the Set's lock twice: in Add and in Close. A read
+// or a write never takes it. Methods that return figures do.
 type Set struct {
-	// What reads, writes and moves look at, which seldom changes.
-	clock     atomic.Uint32                    // steps of clockStep since began
-	waiters   atomic.Int32                     // calls of wait
-	accounts  atomic.Pointer[map[Tag]*account] // copied to be changed, with mu held
-	rules     atomic.Pointer[rules]            // copied to be changed, with mu held
-	observers observers
-	timeouts  map[string]*string // see SetTimeouts
-	armLocks  [armLocks]sync.Mutex
+	// What reads, writes and moves look at, which seldom changes. What a pointer points to
+	// is never changed: it is replaced by a copy, with mu held.
+	clock     atomic.Uint32 // steps of clockStep since began
+	waiters   atomic.Int32  // calls of wait
+	accounts  atomic.Pointer[map[Tag]*account]
+	rules     atomic.Pointer[rules]
+	observers atomic.Pointer[[]*observer] // nil while there are none
+	timeouts  []string                    // see SetTimeouts
+	armLocks  [64]sync.Mutex              // see Conn.rearm
 
 	nextID  atomic.Uint64
 	lastSeq atomic.Uint64 // of the events
 
 	// mu guards all that follows, and the fields of Conn and ledger that say so.
-	mu       sync.Mutex
-	conns    map[*Conn]struct{}
-	began    time.Time // when the Set was first used
-	second   uint64    // since then, of the last countSecond
-	books    map[Tag]*requests.Book
-	bookList []*requests.Book
-	health   Health      // of all pools together
-	ticker   *time.Timer // of the clock
-	ticking  bool        // it runs
-	exempt   int         // live connections that take no place
+	mu      sync.Mutex
+	conns   map[*Conn]struct{}
+	began   time.Time              // when the Set was first used
+	second  uint64                 // since then, of the last advance
+	books   map[Tag]*requests.Book // never changed, but replaced by a copy
+	health  Health                 // of all pools together
+	ticker  *time.Timer            // of the clock
+	ticking bool                   // it runs
+	exempt  int                    // live connections that take no place
 	// While clients are limited: how many connections each has, and the client of each.
 	clients   map[netip.Addr]int
 	addresses map[*Conn]netip.Addr
-	// wake is closed to have the calls of wait look again; nil while there is none.
-	wake chan struct{}
+	wake      chan struct{} // closed to have the calls of wait look again; nil while there is none
 }
 
-// Add wraps raw in c and puts c into the pool Sniffing. The Set owns neither: the caller
-// closes c. The owner is what [Conn.Owner] returns.
+// Add wraps raw in c and puts c into the pool Sniffing. The caller closes c. The owner is
+// what [Conn.Owner] returns.
 //
 // The client of a bare TCP or Unix socket is its peer. For any other connection the
 // caller names the client by [Set.Identify].
@@ -106,7 +111,10 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	c.opened = a.now()
 	s.wind(c.opened)
 	c.last.Store(s.clock.Load())
-	refuse = s.admit()
+	r := s.ruled()
+	if r.OnLimit != Wait && r.MaxConnections > 0 && s.counted() >= r.MaxConnections {
+		refuse = ReasonLimit
+	}
 	s.conns[c] = struct{}{}
 	s.note(&events, Event{Kind: EventAdded, Conn: c, Tag: Sniffing})
 	a.places.Add(1)
@@ -132,16 +140,17 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 // Move puts c into the pool named tag. It reports false, and does nothing, for a closed
 // connection and for the pool Sniffing, which no connection comes back to.
 func (s *Set) Move(c *Conn, tag Tag) bool {
-	if moved, settled := c.isIn(tag); settled {
+	if moved, settled := c.account.Load().isIn(tag); settled {
 		return moved
 	}
 	s.account(tag).places.Add(1)
 	return s.MoveReserved(c, tag)
 }
 
-// isIn reports whether there is nothing to move, and what Move returns then.
-func (c *Conn) isIn(tag Tag) (moved, settled bool) {
-	switch a := c.account.Load(); {
+// isIn reports whether a connection with this account cannot move to tag, and what Move
+// returns then.
+func (a *account) isIn(tag Tag) (moved, settled bool) {
+	switch {
 	case a == nil || a.isClosed():
 		return false, true
 	case a.tag == tag:
@@ -151,31 +160,31 @@ func (c *Conn) isIn(tag Tag) (moved, settled bool) {
 	}
 }
 
-// move moves c to a pool in which it has a place. The place is given back where nothing
-// is moved.
+// MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
+// even if c is not moved.
 //
-// Each connection leaves the pool Sniffing, and takes no lock for that: a
-// compare-and-swap decides between several moves and a close.
-func (s *Set) move(c *Conn, to *account) bool {
+// A compare-and-swap decides between several moves and a close, so leaving the pool
+// Sniffing, as each connection does, takes no lock.
+func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
+	to := s.account(tag)
 	to.active.Add(1) // Before the connection leaves its pool, so that it is always in one.
 	for {
-		moved, settled := c.isIn(to.tag)
-		if settled {
+		from := c.account.Load()
+		if moved, settled := from.isIn(tag); settled {
 			s.leave(to)
 			s.judgeAlone(to)
 			return moved
 		}
-		if from := c.account.Load(); !from.isClosed() && from.tag != to.tag && s.moveFrom(c, from, to) {
+		if s.moveFrom(c, from, to) {
 			return true
 		}
 	}
 }
 
-// moveFrom is one attempt of move. It reports false where c has left from meanwhile.
+// moveFrom is one attempt of MoveReserved. It reports false if c has left from meanwhile.
 func (s *Set) moveFrom(c *Conn, from, to *account) bool {
 	e := Event{Kind: EventRetagged, Conn: c, Tag: to.tag, From: from.tag}
-	// What happens to c after the swap gets a higher number.
-	observed := s.number(&e)
+	observed := s.number(&e) // What happens to c after the swap gets a higher number.
 	if from.tag == Sniffing {
 		if !c.account.CompareAndSwap(from, to) {
 			return false
@@ -207,7 +216,7 @@ func (s *Set) swapBooked(c *Conn, from, to *account) bool {
 	return true
 }
 
-// leave takes a connection out of the pool of a.
+// leave takes a connection out of a pool.
 func (s *Set) leave(a *account) {
 	a.places.Add(-1)
 	if a.active.Add(-1) == 0 && s.waiters.Load() > 0 {
@@ -229,8 +238,7 @@ func (s *Set) Tag(c *Conn) Tag {
 func (s *Set) Reject(tag Tag, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.openAccount(tag)
-	count(&a.rejected, reason)
+	count(&s.openAccount(tag).rejected, reason)
 }
 
 func count(counts *map[string]uint64, word string) {
@@ -269,7 +277,7 @@ func (s *Set) remove(c *Conn) {
 	s.judge(a, &events)
 	s.judgeTotal(&events)
 	s.forget(c)
-	if left == 0 || len(s.conns) == 0 || s.counted() == s.limits().MaxConnections-1 {
+	if left == 0 || len(s.conns) == 0 || s.counted() == s.ruled().MaxConnections-1 {
 		s.wakeAll()
 	}
 }
@@ -292,12 +300,12 @@ func (s *Set) length(tags []Tag) int {
 	if len(tags) == 0 {
 		return len(s.conns)
 	}
-	// A connection that leaves the pool Sniffing is for a moment in two pools. Where that
-	// one is looked at first, each connection is seen.
+	// A connection that leaves the pool Sniffing is in two pools for a moment. Looking at
+	// that one first makes sure that no connection is missed.
 	n := 0
 	for _, sniffing := range []bool{true, false} {
 		for _, tag := range tags {
-			if a := s.lookUp(tag); a != nil && (tag == Sniffing) == sniffing {
+			if a := s.allAccounts()[tag]; a != nil && (tag == Sniffing) == sniffing {
 				n += int(a.active.Load())
 			}
 		}
@@ -307,16 +315,18 @@ func (s *Set) length(tags []Tag) int {
 
 // Conns returns the live connections in the pools named, or all of them, in no particular
 // order. A connection may be closed by the time the caller looks at it.
-func (s *Set) Conns(tags ...Tag) []*Conn {
+func (s *Set) Conns(tags ...Tag) []*Conn { return s.appendConns([]*Conn{}, tags) }
+
+func (s *Set) appendConns(list []*Conn, tags []Tag) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	conns := make([]*Conn, 0, s.length(tags))
+	list = slices.Grow(list, s.length(tags))
 	for c := range s.conns {
 		if len(tags) == 0 || slices.Contains(tags, s.Tag(c)) {
-			conns = append(conns, c)
+			list = append(list, c)
 		}
 	}
-	return conns
+	return list
 }
 
 // WaitEmpty waits until the pools named, or all of them, are empty at one moment. It

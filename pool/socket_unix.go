@@ -50,41 +50,32 @@ func (r *socketReader) tryRead(fd uintptr) bool {
 	return r.err != syscall.EAGAIN
 }
 
-// receive waits until there is something to read, and reads up to size bytes of it
-// into a buffer of pool, which is the caller's. If there is no byte, buf is nil.
-func (r *socketReader) receive(size int, pool buffers) (buf *[]byte, n int, err error) {
+// receive waits until there is something to read from conn, and reads up to size bytes of
+// it into a buffer of pool. If there is no byte, buf is nil. An error has the form that
+// conn's Read gives it.
+func (r *socketReader) receive(conn net.Conn, size int, pool buffers) (buf *[]byte, n int, err error) {
 	r.size, r.pool, r.n, r.err = size, pool, 0, 0
 	err = r.raw.Read(r.step)
 	buf, n = r.buf, int(r.n)
 	r.pool, r.buf = nil, nil
-	switch {
-	case n > 0:
+	if n > 0 {
 		return buf, n, nil
-	case err == nil && r.err != 0:
-		err = r.err
-	case err == nil:
-		err = io.EOF
 	}
-	return nil, 0, err
-}
-
-// readError returns err, of a socketReader, in the form that conn's Read gives it.
-func readError(conn net.Conn, err error) error {
-	var failed *net.OpError
-	if errors.As(err, &failed) {
+	var failed *net.OpError // which is allocated
+	switch {
+	case errors.As(err, &failed):
 		failed.Op = "read" // A raw socket's has another name. Nothing else holds this error.
-		return failed
+		return nil, 0, failed
+	case err != nil:
+		return nil, 0, err
+	case r.err == 0:
+		return nil, 0, io.EOF
 	}
-	errno, ok := err.(syscall.Errno) //nolint:errorlint // It is not wrapped.
-	if !ok {
-		return err
+	failed = &net.OpError{Op: "read", Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: os.NewSyscallError("read", r.err)}
+	if failed.Addr != nil {
+		failed.Net = failed.Addr.Network()
 	}
-	addr := conn.RemoteAddr()
-	failed = &net.OpError{Op: "read", Source: conn.LocalAddr(), Addr: addr, Err: os.NewSyscallError("read", errno)}
-	if addr != nil {
-		failed.Net = addr.Network()
-	}
-	return failed
+	return nil, 0, failed
 }
 
 // HasUnread reports whether the system holds bytes of the peer that were not read yet.
@@ -104,4 +95,19 @@ func (c *Conn) HasUnread() bool {
 		n, _, _ = syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	})
 	return n > 0
+}
+
+// fileLimit returns how many descriptors the process may open. The runtime has raised the
+// soft limit to the hard one at the start.
+func fileLimit() uint64 {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return maxDefaultConnections
+	}
+	return uint64(l.Cur) //nolint:unconvert // It is signed on some systems.
+}
+
+// isReset reports whether err says that the peer broke the connection off.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -19,9 +19,6 @@ type Rate struct {
 // Second returns the number of the second that is running so long after the beginning.
 func Second(sinceBegin time.Duration) uint64 { return uint64(max(sinceBegin, 0) / time.Second) }
 
-// Running returns the second that was running at the last Advance.
-func (r *Rate) Running() uint64 { return r.second }
-
 // Advance says that a second is running and what the counter stands at. What was counted
 // since the last call belongs to the second that was running then. An Advance in the same
 // second has no effect.
