@@ -40,28 +40,21 @@ type ledger struct {
 	reasons   map[string]uint64 // of the closes
 }
 
-// lifetimeBounds are the upper bounds of the buckets for lifetimes: from one request's
-// worth to the usual idle timeouts, ages and days of a WebSocket.
+// lifetimeBounds are the upper bounds of the buckets for lifetimes.
 var lifetimeBounds = []time.Duration{
 	time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second,
 	time.Minute, 2 * time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 	time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour,
 }
 
-// now returns the nanoseconds since the Set began.
-func (a *account) now() int64 { return int64(time.Since(a.began)) }
-
-// at returns the time that lies so many nanoseconds after the Set's beginning.
+// now returns the nanoseconds since the Set began, and at the time that is so many later.
+func (a *account) now() int64                     { return int64(time.Since(a.began)) }
 func (a *account) at(nanoseconds int64) time.Time { return a.began.Add(time.Duration(nanoseconds)) }
-
-// isClosed reports whether a connection with this account was closed.
-func (a *account) isClosed() bool { return a.closed == nil }
 
 // isUsed reports whether anything has happened in the pool. The caller holds Set.mu.
 func (a *account) isUsed() bool { return a.accepted.Load() > 0 || len(a.rejected) > 0 }
 
-// takePlace takes a place in a pool that has so many; 0 is no limit. It reports false
-// where none is left.
+// takePlace takes a place in a pool that has so many, if one is left; 0 is no limit.
 func (l *ledger) takePlace(limit int) bool {
 	for {
 		taken := l.places.Load()
@@ -80,21 +73,15 @@ type traffic struct {
 	messagesReceived, messagesSent uint64
 }
 
-func (t *traffic) add(more traffic) {
-	t.bytesReceived += more.bytesReceived
-	t.bytesSent += more.bytesSent
-	t.messagesReceived += more.messagesReceived
-	t.messagesSent += more.messagesSent
+// add adds more, or subtracts it where sign is -1.
+func (t *traffic) add(more traffic, sign int) {
+	t.bytesReceived += uint64(sign) * more.bytesReceived
+	t.bytesSent += uint64(sign) * more.bytesSent
+	t.messagesReceived += uint64(sign) * more.messagesReceived
+	t.messagesSent += uint64(sign) * more.messagesSent
 }
 
-func (t *traffic) subtract(less traffic) {
-	t.bytesReceived -= less.bytesReceived
-	t.bytesSent -= less.bytesSent
-	t.messagesReceived -= less.messagesReceived
-	t.messagesSent -= less.messagesSent
-}
-
-// begin sets the time from which the Set counts. The caller holds mu.
+// begin sets began, once. The caller holds mu.
 func (s *Set) begin() {
 	if s.began.IsZero() {
 		s.began = time.Now()
@@ -111,7 +98,6 @@ func (s *Set) account(tag Tag) *account {
 	return s.openAccount(tag)
 }
 
-// allAccounts returns the accounts. The map must not be changed.
 func (s *Set) allAccounts() map[Tag]*account {
 	if all := s.accounts.Load(); all != nil {
 		return *all
@@ -151,7 +137,7 @@ func (s *Set) Stats() map[string]Stats {
 		// The bytes of a live connection without a protocol are booked when its pool is
 		// known, so that no counter runs backwards.
 		if a := c.account.Load(); a.tag != Sniffing {
-			a.live.add(c.traffic())
+			a.live.add(c.traffic(), 1)
 		}
 	}
 	s.advance(int64(time.Since(s.began)))
@@ -161,7 +147,7 @@ func (s *Set) Stats() map[string]Stats {
 			continue
 		}
 		moved := a.past
-		moved.add(a.live)
+		moved.add(a.live, 1)
 		all[string(tag)] = Stats{
 			Active:            a.active.Load(),
 			Accepted:          a.accepted.Load(),
@@ -181,8 +167,8 @@ func (s *Set) Stats() map[string]Stats {
 	return all
 }
 
-// Requests returns the statistics of the requests that the pool named tag carries, and
-// the same each time. The Set folds them once a second while there are connections.
+// Requests returns the statistics of the requests that the pool named tag carries: the
+// same Book each time. The Set folds it once a second while there are connections.
 func (s *Set) Requests(tag Tag) *requests.Book {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,19 +23,14 @@ func (s *Set) wind(now int64) {
 		for _, book := range s.books {
 			book.Fold()
 		}
-		s.startTicker(now)
+		s.tickLater(now)
 	}
 }
 
-// startTicker has the next tick come with the next step, so that seconds end on time.
-func (s *Set) startTicker(now int64) {
+// tickLater has the next tick come with the next step, so that seconds end on time.
+func (s *Set) tickLater(now int64) {
 	s.ticking = true
-	left := clockStep - time.Duration(now)%clockStep
-	if s.ticker == nil {
-		s.ticker = time.AfterFunc(left, s.tick)
-	} else {
-		s.ticker.Reset(left)
-	}
+	time.AfterFunc(clockStep-time.Duration(now)%clockStep, s.tick)
 }
 
 // tick moves the clock, until there has been no connection for a step. It is the one
@@ -45,7 +40,7 @@ func (s *Set) tick() {
 	now := int64(time.Since(s.began))
 	s.advance(now)
 	if s.ticking = len(s.conns) > 0; s.ticking {
-		s.startTicker(now)
+		s.tickLater(now)
 	}
 	books := s.books
 	s.mu.Unlock()
@@ -66,21 +61,13 @@ func (s *Set) advance(now int64) {
 	}
 }
 
-// The list of a sweep may be spareList times longer than needed before it is made anew,
-// and keptList long in any case.
-const (
-	spareList = 4
-	keptList  = 1024
-)
-
 // Sweep calls visit for each live connection, once in every period, until ctx ends; every
-// must be above 0. It runs in the caller's goroutine and replaces a timer for each
-// connection.
+// must be above 0. It runs in the caller's goroutine.
 //
 // visit is called without any lock, for one connection after the other in no particular
 // order. now is the time at which the sweep began. visit may close the connection, which
 // may have been closed already. A sweep that takes longer than its period makes the next
-// one late; none is made up for.
+// one late.
 func (s *Set) Sweep(ctx context.Context, every time.Duration, visit func(now time.Time, c *Conn)) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -99,8 +86,8 @@ func (s *Set) Sweep(ctx context.Context, every time.Duration, visit func(now tim
 			}
 			visit(now, c)
 		}
-		clear(list) // What is closed must not be kept from the garbage collector.
-		if cap(list) > max(keptList, spareList*len(list)) {
+		clear(list)                             // What is closed must not be kept from the garbage collector.
+		if cap(list) > max(1024, 4*len(list)) { // It is left from a busier time.
 			list = nil
 		}
 	}

@@ -136,15 +136,15 @@ func (c *Conn) InFlight() int {
 	return int(uint32(c.requests.Load()) - ended)
 }
 
-// Opened returns the time at which the connection was accepted, by the clock as it was
-// when the Set began: a clock that was set since then does not move it.
+// Opened returns the time of the accept, by the clock as it was when the Set began: a
+// clock that was set since then does not move it.
 func (c *Conn) Opened() time.Time { return c.account.Load().at(c.opened) }
 
 // Received returns the number of bytes read from the peer so far.
 func (c *Conn) Received() uint64 { return c.received.Load() }
 
-// LastActivity returns the time of the last byte in either direction, or the time of the
-// accept if there was none. It is up to a fifth of a second late, and never early.
+// LastActivity returns the time of the last byte in either direction, or of the accept if
+// there was none. It is up to a fifth of a second late, and never early.
 func (c *Conn) LastActivity() time.Time {
 	a := c.account.Load()
 	last := c.opened
@@ -167,12 +167,7 @@ func (c *Conn) CountMessages(received, sent int) {
 
 // traffic returns all that the connection has moved so far.
 func (c *Conn) traffic() traffic {
-	return traffic{
-		bytesReceived:    c.received.Load(),
-		bytesSent:        c.sent.Load(),
-		messagesReceived: c.messagesIn.Load(),
-		messagesSent:     c.messagesOut.Load(),
-	}
+	return traffic{c.received.Load(), c.sent.Load(), c.messagesIn.Load(), c.messagesOut.Load()}
 }
 
 // Info is a connection's account at one moment, in a form that can be shown. The caller
@@ -201,7 +196,7 @@ type Info struct {
 	TLS           *TLSInfo `json:"tls,omitempty"`
 }
 
-// TLSInfo are the facts of a finished TLS handshake.
+// TLSInfo are the facts of a TLS handshake.
 type TLSInfo struct {
 	Version       string `json:"version"`
 	Cipher        string `json:"cipher"`

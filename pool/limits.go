@@ -21,11 +21,8 @@ type Config struct {
 
 // The values of Config.OnLimit.
 const (
-	// Refuse accepts a connection that is too many and refuses it in the words of its
-	// protocol.
-	Refuse = "refuse"
-	// Wait leaves it in the kernel's queue until there is room.
-	Wait = "wait"
+	Refuse = "refuse" // A connection too many is accepted and refused in the words of its protocol.
+	Wait   = "wait"   // It is left in the kernel's queue until there is room.
 )
 
 const (
@@ -50,17 +47,14 @@ func defaultConnections(files uint64) int {
 // Validate reports every field that is out of range, each by its name in the file.
 func (c Config) Validate() error {
 	var faults []error
-	fault := func(format string, values ...any) {
-		faults = append(faults, fmt.Errorf("pool: limits."+format, values...))
-	}
 	if c.MaxConnections < 0 {
-		fault("max_connections: %d must not be negative", c.MaxConnections)
+		faults = append(faults, fmt.Errorf("pool: limits.max_connections: %d must not be negative", c.MaxConnections))
 	}
 	if c.PerAddress < 0 {
-		fault("per_address: %d must not be negative", c.PerAddress)
+		faults = append(faults, fmt.Errorf("pool: limits.per_address: %d must not be negative", c.PerAddress))
 	}
 	if c.OnLimit != Refuse && c.OnLimit != Wait {
-		fault("on_limit: %q is not one of %s, %s", c.OnLimit, Refuse, Wait)
+		faults = append(faults, fmt.Errorf("pool: limits.on_limit: %q is not one of %s, %s", c.OnLimit, Refuse, Wait))
 	}
 	return errors.Join(faults...)
 }
@@ -100,7 +94,7 @@ func (s *Set) ruled() rules {
 	return rules{Limits: Limits{Health: DefaultHealthConfig()}}
 }
 
-// change puts new rules in force, and judges every pool by them.
+// change puts new rules in force and judges every pool by them.
 func (s *Set) change(edit func(*rules)) {
 	var events step
 	s.mu.Lock()
@@ -163,10 +157,10 @@ func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 	var events step
 	s.mu.Lock()
 	defer s.unlock(&events)
-	if _, live := s.conns[c]; !live {
-		return ""
+	if _, live := s.conns[c]; live {
+		return s.identify(c, client, &events)
 	}
-	return s.identify(c, client, &events)
+	return ""
 }
 
 // identify is Identify for a caller that holds mu, and a live connection.
@@ -205,9 +199,6 @@ func (s *Set) forget(c *Conn) {
 	}
 }
 
-// clientBits is the part of an IPv6 address that tells clients apart.
-const clientBits = 64
-
 // clientOf returns what PerAddress counts by.
 func clientOf(a net.Addr) (netip.Addr, bool) {
 	tcp, ok := a.(*net.TCPAddr)
@@ -216,7 +207,7 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	}
 	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
 	if ip.Is6() {
-		network, err := ip.Prefix(clientBits)
+		network, err := ip.Prefix(64)
 		return network.Addr(), err == nil
 	}
 	return ip, ip.IsValid()

@@ -5,11 +5,9 @@
 // one its [Tag] names. A connection starts in the pool [Sniffing]. It is moved when its
 // protocol is known, and again when it changes protocol, as HTTP/1.1 does to WebSocket.
 //
-// One goroutine visits all connections now and then ([Set.Sweep]), instead of a timer for
-// each. Observers are told what happens, and why a connection was closed ([Set.Observe]).
-// [Set.Requests] keeps the statistics of requests.
-//
-// The package knows no protocol: a tag is a name that the caller chooses.
+// One goroutine visits all connections, instead of a timer for each ([Set.Sweep]).
+// Observers are told what happens ([Set.Observe]). The package knows no protocol: a tag is
+// a name that the caller chooses.
 package pool
 
 import (
@@ -81,8 +79,7 @@ type Set struct {
 	second  uint64                 // since then, of the last advance
 	books   map[Tag]*requests.Book // never changed, but replaced by a copy
 	health  Health                 // of all pools together
-	ticker  *time.Timer            // of the clock
-	ticking bool                   // it runs
+	ticking bool                   // the clock runs
 	exempt  int                    // live connections that take no place
 	// While clients are limited: how many connections each has, and the client of each.
 	clients   map[netip.Addr]int
@@ -151,7 +148,7 @@ func (s *Set) Move(c *Conn, tag Tag) bool {
 // returns then.
 func (a *account) isIn(tag Tag) (moved, settled bool) {
 	switch {
-	case a == nil || a.isClosed():
+	case a == nil || a.closed == nil:
 		return false, true
 	case a.tag == tag:
 		return true, true
@@ -163,8 +160,8 @@ func (a *account) isIn(tag Tag) (moved, settled bool) {
 // MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
 // even if c is not moved.
 //
-// A compare-and-swap decides between several moves and a close, so leaving the pool
-// Sniffing, as each connection does, takes no lock.
+// A compare-and-swap decides between several moves and a close. Leaving the pool Sniffing,
+// as each connection does, takes no lock, because its traffic is not booked there.
 func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
 	to := s.account(tag)
 	to.active.Add(1) // Before the connection leaves its pool, so that it is always in one.
@@ -175,45 +172,34 @@ func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
 			s.judgeAlone(to)
 			return moved
 		}
-		if s.moveFrom(c, from, to) {
-			return true
+		e := Event{Kind: EventRetagged, Conn: c, Tag: tag, From: from.tag}
+		observed := s.number(&e) // What happens to c after the swap gets a higher number.
+		booked := from.tag != Sniffing
+		if booked {
+			s.mu.Lock()
 		}
-	}
-}
-
-// moveFrom is one attempt of MoveReserved. It reports false if c has left from meanwhile.
-func (s *Set) moveFrom(c *Conn, from, to *account) bool {
-	e := Event{Kind: EventRetagged, Conn: c, Tag: to.tag, From: from.tag}
-	observed := s.number(&e) // What happens to c after the swap gets a higher number.
-	if from.tag == Sniffing {
-		if !c.account.CompareAndSwap(from, to) {
-			return false
+		swapped := c.account.CompareAndSwap(from, to)
+		if booked {
+			if swapped {
+				moved := c.traffic()
+				from.past.add(moved, 1)
+				to.past.add(moved, -1)
+			}
+			s.mu.Unlock()
 		}
-	} else if !s.swapBooked(c, from, to) {
-		return false
+		if !swapped {
+			continue // It has left from meanwhile.
+		}
+		to.accepted.Add(1)
+		from.moved.Add(1)
+		s.leave(from)
+		if observed {
+			s.tell(&e)
+		}
+		s.judgeAlone(from)
+		s.judgeAlone(to)
+		return true
 	}
-	to.accepted.Add(1)
-	from.moved.Add(1)
-	s.leave(from)
-	if observed {
-		s.tell(&e)
-	}
-	s.judgeAlone(from)
-	s.judgeAlone(to)
-	return true
-}
-
-// swapBooked has c leave a pool that has booked its traffic.
-func (s *Set) swapBooked(c *Conn, from, to *account) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !c.account.CompareAndSwap(from, to) {
-		return false
-	}
-	moved := c.traffic()
-	from.past.add(moved)
-	to.past.subtract(moved)
-	return true
 }
 
 // leave takes a connection out of a pool.
@@ -268,7 +254,7 @@ func (s *Set) remove(c *Conn) {
 	left := a.active.Add(-1)
 	a.closings.Add(1)
 	count(&a.reasons, reason)
-	a.past.add(c.traffic())
+	a.past.add(c.traffic(), 1)
 	a.lifetimes.Record(time.Duration(a.now() - c.opened))
 	delete(s.conns, c)
 	if c.status.Load()&exemptBit != 0 {

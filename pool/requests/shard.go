@@ -6,9 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// cacheLine keeps shards apart: 128 bytes, because Intel's processors fetch lines in
-// pairs.
-const cacheLine = 128
+const cacheLine = 128 // in bytes, because Intel's processors fetch lines in pairs
 
 // shard is one processor's part of a Book. What is counted here is moved to the Book's
 // ledger by the next fold, except for begun.
@@ -25,7 +23,7 @@ type shard struct {
 
 // shardCount is how many shards a Book may have. Each processor counts in its own, so
 // that no two of them send a cache line back and forth. There are numbers to spare,
-// because it takes a while until a number that a processor has lost is known to be free.
+// because a number that a processor has lost is free only after a garbage collection.
 var shardCount = 2 * max(runtime.NumCPU(), runtime.GOMAXPROCS(0))
 
 // processor is the number of a shard, as localProcessor keeps it. It is too big for the
@@ -45,8 +43,8 @@ var (
 )
 
 // newProcessor returns the number that the fewest hold. The pool forgets the number of a
-// processor that is idle for long, and the cleanup takes it back. Without that, two
-// processors could end up with one number for good.
+// processor that is idle for long, and the cleanup takes it back, so that two processors
+// do not share a number for good.
 func newProcessor() *processor {
 	processorsMu.Lock()
 	defer processorsMu.Unlock()
