@@ -34,7 +34,7 @@ type ledger struct {
 	// so bytes count in the pool that moved them. past alone may be below zero (it wraps
 	// around); past and the live connections together never are.
 	past      traffic
-	live      traffic // while Stats adds up
+	total     traffic // past and live connections, while Stats adds up
 	lifetimes *requests.Durations
 	rejected  map[string]uint64
 	reasons   map[string]uint64 // of the closes
@@ -54,19 +54,6 @@ func (a *account) at(nanoseconds int64) time.Time { return a.began.Add(time.Dura
 // isUsed reports whether anything has happened in the pool. The caller holds Set.mu.
 func (a *account) isUsed() bool { return a.accepted.Load() > 0 || len(a.rejected) > 0 }
 
-// takePlace takes a place in a pool that has so many, if one is left; 0 is no limit.
-func (l *ledger) takePlace(limit int) bool {
-	for {
-		taken := l.places.Load()
-		if limit > 0 && taken >= int64(limit) {
-			return false
-		}
-		if l.places.CompareAndSwap(taken, taken+1) {
-			return true
-		}
-	}
-}
-
 // traffic is what was moved, by one connection or by many.
 type traffic struct {
 	bytesReceived, bytesSent       uint64
@@ -79,13 +66,6 @@ func (t *traffic) add(more traffic, sign int) {
 	t.bytesSent += uint64(sign) * more.bytesSent
 	t.messagesReceived += uint64(sign) * more.messagesReceived
 	t.messagesSent += uint64(sign) * more.messagesSent
-}
-
-// begin sets began, once. The caller holds mu.
-func (s *Set) begin() {
-	if s.began.IsZero() {
-		s.began = time.Now()
-	}
 }
 
 // account returns the account of tag. It takes mu to open the account the first time.
@@ -111,33 +91,41 @@ func (s *Set) openAccount(tag Tag) *account {
 	if a := all[tag]; a != nil {
 		return a
 	}
-	s.begin()
+	if s.began.IsZero() {
+		s.began = time.Now()
+	}
 	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
 	l.arrivals.Advance(s.second, 0)
 	closed := account{ledger: l, set: s, tag: tag, began: s.began}
 	a := closed
 	a.closed = &closed
-	more := make(map[Tag]*account, len(all)+1)
-	maps.Copy(more, all)
-	more[tag] = &a
+	more := with(all, tag, &a)
 	s.accounts.Store(&more)
 	return &a
+}
+
+// with returns a copy of m that has one more entry.
+func with[V any](m map[Tag]V, tag Tag, value V) map[Tag]V {
+	more := make(map[Tag]V, len(m)+1)
+	maps.Copy(more, m)
+	more[tag] = value
+	return more
 }
 
 // Stats returns the totals of every pool that was ever used, by tag.
 func (s *Set) Stats() map[string]Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.begin()
+	s.openAccount(Sniffing) // which begins the Set
 	accounts := s.allAccounts()
 	for _, a := range accounts {
-		a.live = traffic{}
+		a.total = a.past
 	}
 	for c := range s.conns {
 		// The bytes of a live connection without a protocol are booked when its pool is
 		// known, so that no counter runs backwards.
 		if a := c.account.Load(); a.tag != Sniffing {
-			a.live.add(c.traffic(), 1)
+			a.total.add(c.traffic(), 1)
 		}
 	}
 	s.advance(int64(time.Since(s.began)))
@@ -146,17 +134,15 @@ func (s *Set) Stats() map[string]Stats {
 		if !a.isUsed() {
 			continue
 		}
-		moved := a.past
-		moved.add(a.live, 1)
 		all[string(tag)] = Stats{
 			Active:            a.active.Load(),
 			Accepted:          a.accepted.Load(),
 			Closed:            a.closings.Load(),
 			Moved:             a.moved.Load(),
-			BytesReceived:     moved.bytesReceived,
-			BytesSent:         moved.bytesSent,
-			MessagesReceived:  moved.messagesReceived,
-			MessagesSent:      moved.messagesSent,
+			BytesReceived:     a.total.bytesReceived,
+			BytesSent:         a.total.bytesSent,
+			MessagesReceived:  a.total.messagesReceived,
+			MessagesSent:      a.total.messagesSent,
 			AcceptedPerSecond: a.arrivals.PerSecond(),
 			AcceptedPerMinute: a.arrivals.PerMinute(),
 			Rejected:          maps.Clone(a.rejected),
@@ -175,10 +161,6 @@ func (s *Set) Requests(tag Tag) *requests.Book {
 	if book := s.books[tag]; book != nil {
 		return book
 	}
-	s.begin()
-	more := make(map[Tag]*requests.Book, len(s.books)+1)
-	maps.Copy(more, s.books)
-	more[tag] = requests.New(s.began)
-	s.books = more
-	return more[tag]
+	s.books = with(s.books, tag, requests.New(s.openAccount(tag).began))
+	return s.books[tag]
 }

@@ -25,9 +25,7 @@ const (
 var stateNames = [...]string{"sniffing", "active", "idle", "upgraded", "closing"}
 
 // String returns the state's name in lower case.
-func (s State) String() string {
-	return nameOf(stateNames[:], int(s))
-}
+func (s State) String() string { return nameOf(stateNames[:], int(s)) }
 
 func nameOf(names []string, n int) string {
 	if n < len(names) {

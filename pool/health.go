@@ -20,9 +20,7 @@ const (
 var healthNames = [...]string{"healthy", "degraded", "overloaded", "unavailable"}
 
 // String returns the state's name in lower case.
-func (h Health) String() string {
-	return nameOf(healthNames[:], int(h))
-}
+func (h Health) String() string { return nameOf(healthNames[:], int(h)) }
 
 // MarshalText implements [encoding.TextMarshaler].
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
@@ -32,21 +30,17 @@ func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 const TotalTag Tag = "total"
 
 const (
-	// recovery is how far below a threshold a pool has to come to count as recovered, so
-	// that one connection that comes and goes does not raise an alarm each time.
+	// recovery is how far below a threshold a state is left, so that one connection that
+	// comes and goes does not raise an alarm each time.
 	recovery = 0.05
-	// rounding is more than what is lost where decimal fractions are added in binary
-	// (0.95 - 0.05 < 0.9).
-	rounding = 1e-9
+	rounding = 1e-9 // In binary, 0.95 - 0.05 is below 0.9.
 )
 
 // HealthConfig are the shares of a limit, from 0 to 1, above which a pool is not
 // healthy. A state is left at five points (0.05) below its threshold, or at 0.
 type HealthConfig struct {
-	// DegradedAbove is 0.8 unless set.
-	DegradedAbove float64 `apply:"runtime" yaml:"degraded_above"`
-	// OverloadedAbove is 0.95 unless set.
-	OverloadedAbove float64 `apply:"runtime" yaml:"overloaded_above"`
+	DegradedAbove   float64 `apply:"runtime" yaml:"degraded_above"`   // 0.8 unless set
+	OverloadedAbove float64 `apply:"runtime" yaml:"overloaded_above"` // 0.95 unless set
 }
 
 // DefaultHealthConfig returns a HealthConfig with every default filled in.
@@ -69,24 +63,6 @@ func validShare(key string, share float64) error {
 		return fmt.Errorf("pool: health.%s: %v must be above 0 and at most 1", key, share)
 	}
 	return nil
-}
-
-// judge returns the health of a pool that was old and uses the share given of its limit.
-func (c HealthConfig) judge(old Health, share float64) Health {
-	above := func(threshold float64, state Health) bool {
-		if state <= old && old != Unavailable {
-			threshold = max(threshold-recovery, 0) + rounding
-		}
-		return share > threshold
-	}
-	switch {
-	case above(c.OverloadedAbove, Overloaded):
-		return Overloaded
-	case above(c.DegradedAbove, Degraded):
-		return Degraded
-	default:
-		return Healthy
-	}
 }
 
 // HealthStatus is the health of one pool and the figures behind it.
@@ -135,10 +111,23 @@ func statusOf(health Health, active, limit int) HealthStatus {
 
 // judge returns the health of a pool that was in the health old.
 func (r *rules) judge(old Health, active, limit int) Health {
-	if r.unavailable {
-		return Unavailable
+	share := statusOf(old, active, limit).Ratio
+	above := func(threshold float64, state Health) bool {
+		if state <= old && old != Unavailable {
+			threshold = max(threshold-recovery, 0) + rounding
+		}
+		return share > threshold
 	}
-	return r.Health.judge(old, statusOf(old, active, limit).Ratio)
+	switch {
+	case r.unavailable:
+		return Unavailable
+	case above(r.Health.OverloadedAbove, Overloaded):
+		return Overloaded
+	case above(r.Health.DegradedAbove, Degraded):
+		return Degraded
+	default:
+		return Healthy
+	}
 }
 
 // judged returns the health that a pool has, and the health that it should have. It is

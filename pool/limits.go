@@ -131,19 +131,16 @@ func (s *Set) counted() int { return len(s.conns) - s.exempt }
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, live := s.conns[c]; live {
-		s.exemptConn(c)
-	}
+	s.exemptConn(c)
 }
 
-// exemptConn is Exempt for a caller that holds mu, and a live connection.
+// exemptConn is Exempt for a caller that holds mu.
 func (s *Set) exemptConn(c *Conn) {
-	if c.status.Or(exemptBit)&exemptBit != 0 {
-		return
+	if _, live := s.conns[c]; live && c.status.Or(exemptBit)&exemptBit == 0 {
+		s.exempt++
+		s.forget(c)
+		s.wakeAll()
 	}
-	s.exempt++
-	s.forget(c)
-	s.wakeAll()
 }
 
 // Identify names the client of a connection where Add could not know it, such as behind a
@@ -157,20 +154,17 @@ func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 	var events step
 	s.mu.Lock()
 	defer s.unlock(&events)
-	if _, live := s.conns[c]; live {
-		return s.identify(c, client, &events)
-	}
-	return ""
+	return s.identify(c, client, &events)
 }
 
-// identify is Identify for a caller that holds mu, and a live connection.
+// identify is Identify for a caller that holds mu.
 func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 	most := s.ruled().PerAddress
 	if most <= 0 {
 		return ""
 	}
 	address, ok := clientOf(client)
-	if !ok {
+	if _, live := s.conns[c]; !live || !ok {
 		return ""
 	}
 	if s.clients == nil {
@@ -217,11 +211,17 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 // about to move there. It reports false where the pool is full. A place that is not used
 // must be given back by [Set.Release].
 func (s *Set) Reserve(c *Conn, tag Tag) bool {
-	if s.account(tag).takePlace(s.ruled().PerTag[tag]) {
-		return true
+	places, limit := &s.account(tag).places, int64(s.ruled().PerTag[tag])
+	for {
+		taken := places.Load()
+		if limit > 0 && taken >= limit {
+			s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
+			return false
+		}
+		if places.CompareAndSwap(taken, taken+1) {
+			return true
+		}
 	}
-	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
-	return false
 }
 
 // Release gives back a place that Reserve has taken.

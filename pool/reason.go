@@ -37,13 +37,11 @@ func (c *Conn) SetCloseReason(reason string) {
 	if reason == "" || c.closeReason.Load() != nil {
 		return
 	}
-	var timeouts []string
 	if a := c.account.Load(); a != nil {
-		timeouts = a.set.timeouts
-	}
-	if i := slices.Index(timeouts, reason); i >= 0 { // Without an allocation.
-		c.closeReason.CompareAndSwap(nil, &timeouts[i])
-		return
+		if i := slices.Index(a.set.timeouts, reason); i >= 0 { // Without an allocation.
+			c.closeReason.CompareAndSwap(nil, &a.set.timeouts[i])
+			return
+		}
 	}
 	given := reason
 	c.closeReason.CompareAndSwap(nil, &given)
@@ -94,7 +92,7 @@ func (c *Conn) noteReadError(err error) {
 	}
 }
 
-// noteWriteError is noteReadError for a write. The end of a copy's source says nothing of c.
+// noteWriteError is noteReadError for a write. It ignores the end of a copy's source.
 func (c *Conn) noteWriteError(err error) {
 	note := noteOf(err)
 	if note == noteReset || note == noteTimeout && c.status.Load()&writeAborted == 0 {
@@ -110,7 +108,7 @@ func noteOf(err error) uint32 {
 		return noteEOF
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 		return noteTimeout
-	case isReset(err):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return noteReset
 	default:
 		return noNote

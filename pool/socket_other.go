@@ -2,24 +2,16 @@
 
 package pool
 
-import "net"
+import "errors"
 
-// hasSocketReader is false where sockets are read by net alone.
-const hasSocketReader = false
+// hasRecv is false: net alone reads from sockets on this platform, and recv is not called.
+const hasRecv = false
 
-type socketReader struct{ own callerBuffer }
-
-func (*socketReader) init(net.Conn) bool { return false }
-
-func (*socketReader) receive(net.Conn, int, buffers) (*[]byte, int, error) { return nil, 0, nil }
+func recv(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 // HasUnread reports whether the system holds bytes of the peer that were not read yet.
 // On this platform it cannot be asked.
 func (*Conn) HasUnread() bool { return false }
 
-// fileLimit returns a number that is no limit, where the system has none of this kind.
+// fileLimit returns a number that is no limit, because the system has none of this kind.
 func fileLimit() uint64 { return 2 * maxDefaultConnections }
-
-// isReset is never true where the system has no error numbers for it. Such a connection
-// counts as closed by the server.
-func isReset(error) bool { return false }
