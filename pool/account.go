@@ -94,7 +94,7 @@ func (s *Set) openAccount(tag Tag) *account {
 	if s.began.IsZero() {
 		s.began = time.Now()
 	}
-	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
+	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds), reasons: make(map[string]uint64)}
 	l.arrivals.Advance(s.second, 0)
 	closed := account{ledger: l, set: s, tag: tag, began: s.began}
 	a := closed

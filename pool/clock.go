@@ -33,8 +33,8 @@ func (s *Set) tickLater(now int64) {
 	time.AfterFunc(clockStep-time.Duration(now)%clockStep, s.tick)
 }
 
-// tick moves the clock, until there has been no connection for a step. It is the one
-// timer of a Set, so it also counts the seconds of the statistics.
+// tick moves the clock, until there has been no connection for a step. As the one timer
+// of a Set it counts the seconds of the statistics, too.
 func (s *Set) tick() {
 	s.mu.Lock()
 	now := int64(time.Since(s.began))

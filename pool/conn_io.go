@@ -17,23 +17,16 @@ const (
 
 func (c *Conn) countReceived(n uint64) {
 	c.received.Add(n)
-	c.touch()
-	if c.status.Load()&(anyNote<<readNoteShift) != 0 {
-		c.setNote(readNoteShift, noNote)
-	}
+	c.touch(readNoteShift)
 }
 
-func (c *Conn) countSent(n uint64) {
-	c.sent.Add(n)
-	c.touch()
-	if c.status.Load()&(anyNote<<writeNoteShift) != 0 {
-		c.setNote(writeNoteShift, noNote)
-	}
-}
-
-func (c *Conn) touch() {
+// touch notes that bytes have passed in the direction of the note.
+func (c *Conn) touch(noteShift int) {
 	if now := c.account.Load().set.clock.Load(); c.last.Load() != now {
 		c.last.Store(now)
+	}
+	if c.status.Load()&(anyNote<<noteShift) != 0 {
+		c.setNote(noteShift, noNote)
 	}
 }
 
@@ -69,7 +62,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) endWrite(n int, err error) (int, error) {
 	c.writes.Add(writeEnded - writeBegun)
 	if n > 0 {
-		c.countSent(uint64(n))
+		c.sent.Add(uint64(n))
+		c.touch(writeNoteShift)
 	}
 	if err != nil {
 		c.noteWriteError(err)
@@ -96,7 +90,8 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	n, err := rf.ReadFrom(r)
 	c.writes.Add(writeEnded - copyBegun)
 	if n > 0 {
-		c.countSent(uint64(n))
+		c.sent.Add(uint64(n))
+		c.touch(writeNoteShift)
 	}
 	if err != nil && !failedBy(err, "read") {
 		c.noteWriteError(err)
@@ -104,7 +99,7 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// WriteTo implements [io.WriterTo] likewise.
+// WriteTo implements [io.WriterTo] by the wrapped connection's own, as ReadFrom does.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	wt, ok := c.raw.(io.WriterTo)
 	if !ok {
@@ -131,16 +126,8 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 // failedBy reports whether the error of a copy comes from the operation op. If that is
 // the other connection's, it says nothing about this one.
 func failedBy(err error, op string) bool {
-	for {
-		var failed *net.OpError
-		if !errors.As(err, &failed) {
-			return false
-		}
-		if failed.Op == op {
-			return true
-		}
-		err = failed.Err // The copy has wrapped it in an error of its own.
-	}
+	var failed *net.OpError // The copy has wrapped another in one of its own.
+	return errors.As(err, &failed) && (failed.Op == op || failedBy(failed.Err, op))
 }
 
 // CloseWrite sends the end of the stream and leaves the other direction open.
@@ -164,12 +151,11 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return rawConn{raw}, err
 }
 
-// rawConn hides the method by which (*os.File).WriteTo finds the socket behind
-// a connection: it would send past the account, where ReadFrom sends as fast and counts.
+// rawConn hides the method by which (*os.File).WriteTo finds the socket behind a
+// connection. It would send past the account; ReadFrom is as fast and counts.
 type rawConn struct{ syscall.RawConn }
 
-// Close closes the wrapped connection and, the first time, takes the connection out of
-// its pool. See [Conn.CloseReason] for the reason.
+// Close closes the wrapped connection. The first call takes c out of its pool.
 func (c *Conn) Close() error {
 	c.closeReason.CompareAndSwap(nil, reasonOf(c.status.Load()))
 	err := c.raw.Close()

@@ -23,12 +23,7 @@ const (
 	pastDeadline = -1 // It had run out before the Set began. Servers wake reads so.
 )
 
-// longAgo is a Unix time that has passed on every clock. net/http wakes a read by the
-// first second.
-const longAgo = 1000
-
-// errReadDeadline is the error of a Read whose deadline had run out before it began. A
-// socket's own has network and addresses as well.
+// errReadDeadline is the error of a Read whose deadline had run out before it began.
 var errReadDeadline error = &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 
 // SetDeadline implements [net.Conn].
@@ -89,7 +84,7 @@ func (c *Conn) deadline(t time.Time) int64 {
 	switch {
 	case t.IsZero():
 		return noDeadline
-	case t.Unix() <= longAgo: // No clock need be asked.
+	case t.Unix() <= 1000: // Long ago, by any clock: net/http wakes a read by the first second.
 		return pastDeadline
 	case t == t.Round(0): // It has no monotonic reading.
 		t = time.Now().Add(time.Until(t))
@@ -107,16 +102,11 @@ func (c *Conn) deadline(t time.Time) int64 {
 // hasPassed reports whether a deadline has run out. It asks the system's clock only if
 // the Set's coarse one does not tell.
 func (c *Conn) hasPassed(want int64) bool {
-	a := c.account.Load()
-	switch {
-	case want == noDeadline:
-		return false
-	case want == pastDeadline:
-		return true
-	case want > (int64(a.set.clock.Load())+clockLag)*int64(clockStep):
-		return false
+	if want == noDeadline || want == pastDeadline {
+		return want == pastDeadline
 	}
-	return want <= a.now()
+	a := c.account.Load()
+	return want <= (int64(a.set.clock.Load())+clockLag)*int64(clockStep) && want <= a.now()
 }
 
 // isLate reports whether the socket's deadline is later than want, or must not stay.
@@ -132,9 +122,9 @@ func (c *Conn) isLate(want int64) bool {
 	}
 }
 
-// rearm gives the socket the deadline that is wanted, and writes it to armed. A lock,
-// which some connections of the Set share, guards both. A concurrent SetReadDeadline may
-// have found in armed that there is nothing to do, so rearm looks again in the end.
+// rearm gives the socket the deadline that is wanted, and writes it to armed. A lock that
+// some connections share guards both. A concurrent SetReadDeadline may have found in armed
+// that there is nothing to do, so rearm looks again in the end.
 func (c *Conn) rearm() error {
 	a := c.account.Load()
 	lock := &a.set.armLocks[c.id%uint64(len(a.set.armLocks))]

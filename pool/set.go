@@ -224,14 +224,11 @@ func (s *Set) Tag(c *Conn) Tag {
 func (s *Set) Reject(tag Tag, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	count(&s.openAccount(tag).rejected, reason)
-}
-
-func count(counts *map[string]uint64, word string) {
-	if *counts == nil {
-		*counts = make(map[string]uint64)
+	a := s.openAccount(tag)
+	if a.rejected == nil {
+		a.rejected = make(map[string]uint64)
 	}
-	(*counts)[word]++
+	a.rejected[reason]++
 }
 
 // remove takes a closed connection out; the caller calls it once.
@@ -253,7 +250,7 @@ func (s *Set) remove(c *Conn) {
 	a.places.Add(-1)
 	left := a.active.Add(-1)
 	a.closings.Add(1)
-	count(&a.reasons, reason)
+	a.reasons[reason]++
 	a.past.add(c.traffic(), 1)
 	a.lifetimes.Record(time.Duration(a.now() - c.opened))
 	delete(s.conns, c)

@@ -25,14 +25,14 @@ const OtherCode = -1
 // WebSocket sessions. Make one with [New].
 //
 // All methods may be called concurrently. Begin and End take no lock and allocate
-// nothing, except for a processor's counters at its first Begin. A Book takes some 7 KB
-// for each processor that has counted in it, and 26 KB once there was a request.
+// nothing, except for a processor's counters at its first Begin. A Book takes 2 KB, some
+// 7 KB for each processor that has counted in it, and 25 KB once there was a request.
 type Book struct {
 	began  time.Time
 	shards []atomic.Pointer[shard] // by processor; nil where nothing was counted
 	folded atomic.Uint64           // the second of the last fold
 
-	mu     sync.Mutex // guards ledger, which is nil until there is something to count
+	mu     sync.Mutex // guards ledger
 	ledger *ledger
 }
 
@@ -41,13 +41,14 @@ type ledger struct {
 	ended, failed         uint64
 	endedRate, failedRate Rate
 	codes                 map[int]uint64
-	durations             Durations // since the beginning
-	recent                histogram
+	durations             Durations  // since the beginning
+	recent                *histogram // nil until there was a request
 }
 
 // New returns a Book in which nothing has happened. Its seconds are numbered from began.
 func New(began time.Time) *Book {
-	return &Book{began: began, shards: make([]atomic.Pointer[shard], shardCount)}
+	l := &ledger{codes: make(map[int]uint64)}
+	return &Book{began: began, shards: make([]atomic.Pointer[shard], shardCount), ledger: l}
 }
 
 // Started is a request that Begin has counted.
@@ -99,27 +100,13 @@ func (b *Book) Fold() {
 
 // fold is Fold in any case, for a caller that holds mu.
 func (b *Book) fold(second uint64) {
-	l := b.ledger
-	running := b.folded.Load()
+	l, running := b.ledger, b.folded.Load()
 	for i := range b.shards {
-		s := b.shards[i].Load()
-		if s == nil {
-			continue
+		if s := b.shards[i].Load(); s != nil {
+			l.take(s, running)
 		}
-		if l == nil {
-			l = &ledger{codes: make(map[int]uint64)}
-			l.advance(running)
-			b.ledger = l
-		}
-		l.take(s, running)
 	}
 	b.folded.Store(max(second, running))
-	if l != nil {
-		l.advance(second)
-	}
-}
-
-func (l *ledger) advance(second uint64) {
 	l.endedRate.Advance(second, l.ended)
 	l.failedRate.Advance(second, l.failed)
 }
@@ -137,6 +124,9 @@ func (l *ledger) take(s *shard, running uint64) {
 		return
 	}
 	l.durations.addSeconds(time.Duration(s.nanos.Swap(0)).Seconds())
+	if l.recent == nil {
+		l.recent = new(histogram)
+	}
 	slot := l.recent.slot(running)
 	for cell := range s.cells {
 		slot[cell] += swap(&s.cells[cell])
@@ -188,17 +178,13 @@ func (b *Book) Figures() (Stats, Totals) {
 	defer b.mu.Unlock()
 	second := Second(time.Since(b.began))
 	b.fold(second)
-	// The beginnings are read after the ends, so that there are never fewer of them.
-	var begun uint64
+	var begun uint64 // which is read after the ends, so that it is never less
 	for i := range b.shards {
 		if s := b.shards[i].Load(); s != nil {
 			begun += s.begun.Load()
 		}
 	}
 	l := b.ledger
-	if l == nil {
-		return Stats{}, Totals{Codes: make(map[int]uint64), Durations: new(Durations).Totals()}
-	}
 	quantiles := l.recent.quantiles(second, 0.50, 0.95, 0.99)
 	stats := Stats{
 		Total:     l.ended,

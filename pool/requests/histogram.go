@@ -105,8 +105,8 @@ const (
 	minDuration = time.Microsecond // what is shorter counts as this
 	maxDuration = time.Hour        // what is longer counts as this
 
-	// What cellIndex gives for minDuration and maxDuration: the place of the highest bit
-	// times 32, plus the five bits that follow it.
+	// The cells of minDuration and maxDuration, before cellOf subtracts firstCell: the
+	// place of the highest bit times 32, plus the five bits that follow it.
 	firstCell = 9<<subBits | 30
 	lastCell  = 41<<subBits | 20
 	cellCount = lastCell - firstCell + 1
@@ -154,6 +154,10 @@ func (h *histogram) slot(second uint64) *[cellCount]uint32 {
 // quantiles returns for each share the duration, in seconds, that this share of all
 // durations did not exceed: 0 where there is none. The shares rise.
 func (h *histogram) quantiles(second uint64, shares ...float64) []float64 {
+	results := make([]float64, len(shares))
+	if h == nil {
+		return results
+	}
 	var cells [cellCount]uint64
 	var count uint64
 	for i, epoch := range h.epochs {
@@ -165,7 +169,6 @@ func (h *histogram) quantiles(second uint64, shares ...float64) []float64 {
 			count += uint64(n)
 		}
 	}
-	results := make([]float64, len(shares))
 	if count == 0 {
 		return results
 	}

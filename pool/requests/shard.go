@@ -8,8 +8,7 @@ import (
 
 const cacheLine = 128 // in bytes, because Intel's processors fetch lines in pairs
 
-// shard is one processor's part of a Book. What is counted here is moved to the Book's
-// ledger by the next fold, except for begun.
+// shard is one processor's part of a Book. The next fold moves all but begun to the ledger.
 type shard struct {
 	_       [cacheLine]byte
 	begun   atomic.Uint64                // since the shard was made
@@ -26,16 +25,16 @@ type shard struct {
 // because a number that a processor has lost is free only after a garbage collection.
 var shardCount = 2 * max(runtime.NumCPU(), runtime.GOMAXPROCS(0))
 
-// processor is the number of a shard, as localProcessor keeps it. It is too big for the
-// allocator of tiny objects, which would keep it alive together with its neighbours.
+// processor is the number of a shard. It is too big for the allocator of tiny objects,
+// which would keep it alive together with its neighbours.
 type processor struct {
 	n int
 	_ [2]uint64
 }
 
 var (
-	// localProcessor keeps one number for each processor: a sync.Pool stores what is put
-	// back by processor, and the language has no other way to ask which one it is.
+	// localProcessor keeps a number for each processor, because a sync.Pool does so with
+	// what is put back. The language has no other way to ask for the processor.
 	localProcessor = sync.Pool{New: func() any { return newProcessor() }}
 
 	processorsMu sync.Mutex
