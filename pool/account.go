@@ -122,8 +122,8 @@ func (s *Set) Stats() map[string]Stats {
 		a.total = a.past
 	}
 	for c := range s.conns {
-		// The bytes of a live connection without a protocol are booked when its pool is
-		// known, so that no counter runs backwards.
+		// Bytes before the protocol is known are booked later, so that no counter runs
+		// backwards.
 		if a := c.account.Load(); a.tag != Sniffing {
 			a.total.add(c.traffic(), 1)
 		}

@@ -71,24 +71,18 @@ func (s *Set) advance(now int64) {
 func (s *Set) Sweep(ctx context.Context, every time.Duration, visit func(now time.Time, c *Conn)) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	var list []*Conn
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		list = s.appendConns(list[:0], nil)
-		now := time.Now()
-		for _, c := range list {
+		conns, now := s.Conns(), time.Now()
+		for _, c := range conns {
 			if ctx.Err() != nil {
 				return
 			}
 			visit(now, c)
-		}
-		clear(list)                             // What is closed must not be kept from the garbage collector.
-		if cap(list) > max(1024, 4*len(list)) { // It is left from a busier time.
-			list = nil
 		}
 	}
 }

@@ -44,9 +44,6 @@ func nameOf(names []string, n int) string {
 //
 // All methods may be called concurrently. The first call to Close closes the account; a
 // connection that is never closed stays in its pool.
-//
-// What few connections need is kept elsewhere to keep a Conn small: the client's address
-// by the Set, the progress of writes by [StallWatch].
 type Conn struct {
 	raw   net.Conn
 	owner any
@@ -73,8 +70,7 @@ type Conn struct {
 const (
 	stateBits = 1<<3 - 1
 	closedBit = 1 << 3 // Close was called
-	// How the last read and the last write failed, as a note; noNote once one has
-	// succeeded again.
+	// How the last read and the last write failed, as a note.
 	readNoteShift  = 4
 	writeNoteShift = 6
 	// readAborted and writeAborted are set while the deadline in force had run out when
@@ -186,8 +182,7 @@ type Info struct {
 	MessagesReceived uint64 `json:"messages_received"` // as [Conn.CountMessages] was told
 	MessagesSent     uint64 `json:"messages_sent"`
 
-	// Verdict is the reason for which the connection was given its protocol. The figures
-	// say how many bytes and microseconds it took to find it.
+	// Why the connection was given its protocol, and what it took to find that.
 	Verdict       string   `json:"verdict,omitempty"`
 	VerdictBytes  int      `json:"verdict_bytes,omitempty"`
 	VerdictMicros float64  `json:"verdict_micros,omitempty"`

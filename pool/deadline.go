@@ -12,10 +12,8 @@ import (
 // request, mostly to later, and each move costs a timer. So on a bare socket a deadline
 // is noted, and the socket gets it only if a Read is waiting or begins and the socket's
 // own is later. A Read that the socket's deadline ends too early gives the socket the
-// noted one, and goes on.
-//
-// Reads past [Conn.Read] cannot go on like that. Before the first of them the connection
-// becomes eager for good: the socket gets each deadline at once.
+// noted one, and goes on. Reads past [Conn.Read] cannot do that. Before the first of them
+// the connection becomes eager for good: the socket gets each deadline at once.
 
 // The deadlines that are no time. Others are nanoseconds since the Set began, above 0.
 const (

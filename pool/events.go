@@ -21,19 +21,15 @@ const (
 	EventTimeout EventKind = "timeout"
 	// EventError: a connection was reset. Likewise, with Err. Or an observer panicked: Err,
 	// and the Reason "observer_panic".
-	EventError EventKind = "error"
-	// EventLimitReached: a limit refused a connection. Tag, Reason, Conn where there is one.
-	EventLimitReached EventKind = "limit_reached"
-	// EventHealthChanged: the health of a pool changed. Tag, Old, New.
-	EventHealthChanged EventKind = "health_changed"
+	EventError         EventKind = "error"
+	EventLimitReached  EventKind = "limit_reached"  // a connection was refused: Tag, Reason, mostly Conn
+	EventHealthChanged EventKind = "health_changed" // of a pool: Tag, Old, New
 )
 
 // Event is something that happened in a [Set].
 type Event struct {
 	Kind EventKind
-	// Seq numbers the events of a Set in the order in which they happened, while there
-	// are observers. Time is when.
-	Seq  uint64
+	Seq  uint64 // numbers the events of a Set in the order in which they happened
 	Time time.Time
 
 	// Conn is nil where the event is about no single connection. The account of a closed
@@ -42,10 +38,9 @@ type Event struct {
 	// Tag is the pool it happened in, the new one for EventRetagged, where From is the
 	// old one. It is [TotalTag] for the health of all pools together.
 	Tag, From Tag
-	// Reason is a word of the package or of the caller.
-	Reason   string
-	Err      error
-	Old, New Health
+	Reason    string // a word of the package or of the caller
+	Err       error
+	Old, New  Health
 }
 
 type observer func(Event)
@@ -160,12 +155,10 @@ const reasonPanic = "observer_panic"
 
 func (s *Set) call(observe observer, e *Event) {
 	defer func() {
-		v := recover()
-		if v == nil || e.Reason == reasonPanic {
-			return
+		if v := recover(); v != nil && e.Reason != reasonPanic {
+			err := fmt.Errorf("pool: an observer panicked at %s: %v\n%s", e.Kind, v, debug.Stack())
+			s.Report(Event{Kind: EventError, Reason: reasonPanic, Err: err})
 		}
-		s.Report(Event{Kind: EventError, Reason: reasonPanic,
-			Err: fmt.Errorf("pool: an observer panicked at %s: %v\n%s", e.Kind, v, debug.Stack())})
 	}()
 	observe(*e)
 }

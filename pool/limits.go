@@ -10,13 +10,11 @@ import (
 
 // Config is the section of the limits that hold for all protocols together.
 type Config struct {
-	// MaxConnections bounds all connections together. 0: no bound.
-	MaxConnections int `apply:"runtime" yaml:"max_connections"`
+	MaxConnections int `apply:"runtime" yaml:"max_connections"` // all together; 0: no bound
 	// PerAddress bounds the connections of one client address; see [Limits]. It
 	// may be used only where the peer's address is the client's. 0: no bound.
-	PerAddress int `apply:"runtime" yaml:"per_address"`
-	// OnLimit says what happens at MaxConnections: [Refuse] or [Wait].
-	OnLimit string `apply:"runtime" yaml:"on_limit"`
+	PerAddress int    `apply:"runtime" yaml:"per_address"`
+	OnLimit    string `apply:"runtime" yaml:"on_limit"` // what happens at MaxConnections: [Refuse] or [Wait]
 }
 
 // The values of Config.OnLimit.
@@ -67,10 +65,8 @@ func (c Config) Validate() error {
 type Limits struct {
 	Config
 
-	// PerTag bounds single pools.
-	PerTag map[Tag]int
-	// Health says when a pool comes near to its limit; zero is [DefaultHealthConfig].
-	Health HealthConfig
+	PerTag map[Tag]int  // bounds single pools
+	Health HealthConfig // when a pool comes near to its limit; zero is [DefaultHealthConfig]
 }
 
 // The reasons for which a connection is refused because of a limit.
@@ -114,7 +110,6 @@ func (s *Set) change(edit func(*rules)) {
 
 // SetLimits puts new limits in force. Connections that are open above a lowered limit
 // stay. A client's connections are counted from the moment at which PerAddress is set.
-// Each pool's health is judged at once.
 func (s *Set) SetLimits(l Limits) {
 	if l.Health == (HealthConfig{}) {
 		l.Health = DefaultHealthConfig()
@@ -125,9 +120,9 @@ func (s *Set) SetLimits(l Limits) {
 // counted returns how many connections take a place. The caller holds mu.
 func (s *Set) counted() int { return len(s.conns) - s.exempt }
 
-// Exempt has c take no place any more, in the limit of all connections and in that of its
-// client. It is for a connection that is being refused, which must not keep others out. A
-// connection that Add or Identify has refused is exempt already.
+// Exempt has c take no place any more in the limit of all connections and in that of its
+// client, because a connection that is being refused must not keep others out. One that
+// Add or Identify has refused is exempt already.
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,9 +202,8 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	return ip, ip.IsValid()
 }
 
-// Reserve takes a place in the pool named tag, for a connection that [Set.MoveReserved] is
-// about to move there. It reports false where the pool is full. A place that is not used
-// must be given back by [Set.Release].
+// Reserve takes a place in the pool named tag, for [Set.MoveReserved] or [Set.Release]. It
+// reports false where the pool is full.
 func (s *Set) Reserve(c *Conn, tag Tag) bool {
 	places, limit := &s.account(tag).places, int64(s.ruled().PerTag[tag])
 	for {
@@ -224,7 +218,7 @@ func (s *Set) Reserve(c *Conn, tag Tag) bool {
 	}
 }
 
-// Release gives back a place that Reserve has taken.
+// Release gives back a place that Reserve has taken and MoveReserved has not used.
 func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }
 
 // MoveWithin is [Set.Move] within the pool's limit. full is true, and nothing was done,

@@ -21,9 +21,8 @@ var (
 // errReset is what an EventError says of a connection that was reset.
 var errReset = errors.New("pool: the peer reset the connection")
 
-// SetTimeouts names the caller's reasons that say that a connection was too slow. Where
-// one of them is given, an EventTimeout comes before the EventRemoved. It is to be called
-// before the first Add.
+// SetTimeouts names the caller's reasons that say that a connection was too slow, which
+// put an EventTimeout before the EventRemoved. It is to be called before the first Add.
 func (s *Set) SetTimeouts(reasons ...string) { s.timeouts = slices.Clone(reasons) }
 
 // isTimeout reports whether a connection that was closed for reason had been too slow.
@@ -57,7 +56,7 @@ func (c *Conn) CloseReason() string {
 	return ""
 }
 
-// The notes that are kept of how reads and writes have failed.
+// The notes of how the last read or write failed: noNote if it succeeded.
 const (
 	noNote uint32 = iota
 	noteEOF
@@ -83,8 +82,8 @@ func reasonOf(status uint32) *string {
 	}
 }
 
-// noteReadError keeps how a read failed, for the close reason. Errors that say nothing
-// about the peer, and nil, have no effect.
+// noteReadError keeps how a read failed. Errors that say nothing about the peer, and nil,
+// have no effect.
 func (c *Conn) noteReadError(err error) {
 	note := noteOf(err)
 	if note != noNote && (note != noteTimeout || c.status.Load()&readAborted == 0) {

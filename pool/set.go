@@ -41,15 +41,12 @@ type Stats struct {
 	MessagesReceived uint64 `json:"messages_received"`
 	MessagesSent     uint64 `json:"messages_sent"`
 
-	// Connections that came into the pool in the last full second, and those a minute,
-	// over the last 60 full seconds or since the Set was first used.
-	AcceptedPerSecond float64 `json:"accepted_per_second"`
-	AcceptedPerMinute float64 `json:"accepted_per_minute"`
+	AcceptedPerSecond float64 `json:"accepted_per_second"` // in the last full second
+	AcceptedPerMinute float64 `json:"accepted_per_minute"` // over the last 60, or since the Set was first used
 
 	Rejected map[string]uint64 `json:"-"` // refused or given up, by the reason of [Set.Reject]
 	Reasons  map[string]uint64 `json:"-"` // closed in the pool, by [Conn.CloseReason]
-	// Lifetimes is how long the closed connections had been open, in buckets from a second
-	// to a day.
+	// How long the closed connections had been open, in buckets from a second to a day.
 	Lifetimes requests.DurationTotals `json:"-"`
 }
 
@@ -298,18 +295,16 @@ func (s *Set) length(tags []Tag) int {
 
 // Conns returns the live connections in the pools named, or all of them, in no particular
 // order. A connection may be closed by the time the caller looks at it.
-func (s *Set) Conns(tags ...Tag) []*Conn { return s.appendConns([]*Conn{}, tags) }
-
-func (s *Set) appendConns(list []*Conn, tags []Tag) []*Conn {
+func (s *Set) Conns(tags ...Tag) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list = slices.Grow(list, s.length(tags))
+	conns := make([]*Conn, 0, s.length(tags))
 	for c := range s.conns {
 		if len(tags) == 0 || slices.Contains(tags, s.Tag(c)) {
-			list = append(list, c)
+			conns = append(conns, c)
 		}
 	}
-	return list
+	return conns
 }
 
 // WaitEmpty waits until the pools named, or all of them, are empty at one moment. It

@@ -13,8 +13,7 @@ import (
 // On Linux, what the peer's system has acknowledged on a TCP connection is progress, so a
 // slow reader counts as moving even while one big write fills the kernel's buffer. A peer
 // whose receive buffer was full takes more only when a good part of it has been read: 128
-// KiB at a time on the loopback. A reader of 2 KB a second may therefore stand still for
-// a minute, and a limit has to leave that time.
+// KiB at a time on the loopback. A reader of 2 KB a second may stand still for a minute.
 //
 // For Unix sockets, pipes, other systems and Linux before 4.6, progress is the number of
 // bytes sent, which moves when a write ends. There a copy by [Conn.ReadFrom] never counts
@@ -33,8 +32,8 @@ type stallMark struct {
 // Check returns for how long the outstanding writes of c have made no progress: up to one
 // sweep less than the truth. It returns 0 where nothing is outstanding or it moves.
 //
-// now is the time of the sweep, the same for all its connections. A connection that is
-// not asked about in one sweep is forgotten in the next.
+// now is the same for all connections of one sweep. A connection that is not asked about
+// in one sweep is forgotten in the next.
 func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 	if !now.Equal(w.now) {
 		w.begin(now)
