@@ -2,6 +2,7 @@ package pool
 
 import (
 	"maps"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -93,6 +94,9 @@ func (s *Set) openAccount(tag Tag) *account {
 	}
 	if s.began.IsZero() {
 		s.began = time.Now()
+		s.conns = make(map[*Conn]struct{})
+		s.clients = make(map[netip.Addr]int)
+		s.addresses = make(map[*Conn]netip.Addr)
 	}
 	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds), reasons: make(map[string]uint64)}
 	l.arrivals.Advance(s.second, 0)

@@ -162,10 +162,6 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 	if _, live := s.conns[c]; !live || !ok {
 		return ""
 	}
-	if s.clients == nil {
-		s.clients = make(map[netip.Addr]int)
-		s.addresses = make(map[*Conn]netip.Addr)
-	}
 	if s.clients[address] >= most {
 		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: s.Tag(c), Reason: ReasonAddressLimit})
 		s.exemptConn(c)

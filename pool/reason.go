@@ -25,11 +25,6 @@ var errReset = errors.New("pool: the peer reset the connection")
 // put an EventTimeout before the EventRemoved. It is to be called before the first Add.
 func (s *Set) SetTimeouts(reasons ...string) { s.timeouts = slices.Clone(reasons) }
 
-// isTimeout reports whether a connection that was closed for reason had been too slow.
-func (s *Set) isTimeout(reason string) bool {
-	return reason == reasonTimeout || slices.Contains(s.timeouts, reason)
-}
-
 // SetCloseReason records why c is about to be closed, for EventRemoved. The first reason
 // stands, and an empty one has no effect. It does not close c.
 func (c *Conn) SetCloseReason(reason string) {

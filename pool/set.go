@@ -98,9 +98,6 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	var events step
 	s.mu.Lock()
 	defer s.unlock(&events)
-	if s.conns == nil {
-		s.conns = make(map[*Conn]struct{})
-	}
 	a := s.openAccount(Sniffing)
 	c.opened = a.now()
 	s.wind(c.opened)
@@ -238,7 +235,7 @@ func (s *Set) remove(c *Conn) {
 		a = c.account.Load()
 	}
 	reason := c.CloseReason()
-	if s.isTimeout(reason) {
+	if reason == reasonTimeout || slices.Contains(s.timeouts, reason) {
 		s.note(&events, Event{Kind: EventTimeout, Conn: c, Tag: a.tag, Reason: reason})
 	} else if reason == reasonReset {
 		s.note(&events, Event{Kind: EventError, Conn: c, Tag: a.tag, Reason: reason, Err: errReset})
