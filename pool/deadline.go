@@ -121,8 +121,8 @@ func (c *Conn) isLate(want int64) bool {
 }
 
 // rearm gives the socket the deadline that is wanted, and writes it to armed. A lock that
-// some connections share guards both. A concurrent SetReadDeadline may have found in armed
-// that there is nothing to do, so rearm looks again in the end.
+// some connections share guards both. It looks again in the end, because a concurrent
+// SetReadDeadline may have found in armed that there is nothing to do.
 func (c *Conn) rearm() error {
 	a := c.account.Load()
 	lock := &a.set.armLocks[c.id%uint64(len(a.set.armLocks))]

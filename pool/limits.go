@@ -198,8 +198,8 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	return ip, ip.IsValid()
 }
 
-// Reserve takes a place in the pool named tag, for [Set.MoveReserved] or [Set.Release]. It
-// reports false where the pool is full.
+// Reserve takes a place in the pool named tag, for [Set.MoveReserved] or [Set.Release].
+// It reports false where the pool is full.
 func (s *Set) Reserve(c *Conn, tag Tag) bool {
 	places, limit := &s.account(tag).places, int64(s.ruled().PerTag[tag])
 	for {

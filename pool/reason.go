@@ -94,8 +94,8 @@ func (c *Conn) noteWriteError(err error) {
 	}
 }
 
-// noteOf says what an error means: nothing for nil, and for that of a connection which was
-// closed here.
+// noteOf says what an error means. nil means nothing, nor does the error of a connection
+// that was closed here.
 func noteOf(err error) uint32 {
 	switch {
 	case errors.Is(err, io.EOF):

@@ -8,8 +8,8 @@ import (
 )
 
 // recv reads from a socket and never blocks. Go's own Read tells the scheduler of each
-// call, and read(2) looks up what the descriptor is. Both together are a fifth of the time
-// that it takes to learn that there is nothing to read.
+// call, and read(2) looks up what the descriptor is. Both together are a fifth of the
+// time that it takes to learn that there is nothing to read.
 func recv(fd int, p []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd),

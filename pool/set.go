@@ -6,8 +6,8 @@
 // protocol is known, and again when it changes protocol, as HTTP/1.1 does to WebSocket.
 //
 // One goroutine visits all connections, instead of a timer for each ([Set.Sweep]).
-// Observers are told what happens ([Set.Observe]). The package knows no protocol: a tag is
-// a name that the caller chooses.
+// Observers are told what happens ([Set.Observe]). The package knows no protocol: a tag
+// is a name that the caller chooses.
 package pool
 
 import (
@@ -102,8 +102,7 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	c.opened = a.now()
 	s.wind(c.opened)
 	c.last.Store(s.clock.Load())
-	r := s.ruled()
-	if r.OnLimit != Wait && r.MaxConnections > 0 && s.counted() >= r.MaxConnections {
+	if r := s.ruled(); r.OnLimit != Wait && r.MaxConnections > 0 && s.counted() >= r.MaxConnections {
 		refuse = ReasonLimit
 	}
 	s.conns[c] = struct{}{}
@@ -154,8 +153,8 @@ func (a *account) isIn(tag Tag) (moved, settled bool) {
 // MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
 // even if c is not moved.
 //
-// A compare-and-swap decides between several moves and a close. Leaving the pool Sniffing,
-// as each connection does, takes no lock, because its traffic is not booked there.
+// A compare-and-swap decides between several moves and a close. Leaving the pool
+// Sniffing takes no lock, because no traffic is booked there.
 func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
 	to := s.account(tag)
 	to.active.Add(1) // Before the connection leaves its pool, so that it is always in one.

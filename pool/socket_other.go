@@ -4,7 +4,7 @@ package pool
 
 import "errors"
 
-// hasRecv is false: net alone reads from sockets on this platform, and recv is not called.
+// hasRecv is false where only net reads from sockets. recv is never called then.
 const hasRecv = false
 
 func recv(int, []byte) (int, error) { return 0, errors.ErrUnsupported }

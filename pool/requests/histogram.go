@@ -97,8 +97,8 @@ func (c *Durations) Totals() DurationTotals {
 }
 
 // The durations of the last minute are counted in cells. Each power of two nanoseconds is
-// cut into 2^subBits cells of one width, so a cell is at most 1/32 of its lower bound wide,
-// and its middle is at most 1/64 (1.6 %) away from each duration in it.
+// cut into 2^subBits cells of one width. So a cell is at most 1/32 of its lower bound
+// wide, and its middle is at most 1/64 (1.6 %) away from each duration in it.
 const (
 	subBits = 5
 

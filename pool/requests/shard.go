@@ -8,7 +8,7 @@ import (
 
 const cacheLine = 128 // in bytes, because Intel's processors fetch lines in pairs
 
-// shard is one processor's part of a Book. The next fold moves all but begun to the ledger.
+// shard is one processor's part of a Book. A fold moves all but begun to the ledger.
 type shard struct {
 	_       [cacheLine]byte
 	begun   atomic.Uint64                // since the shard was made
