@@ -17,16 +17,16 @@ const (
 
 func (c *Conn) countReceived(n uint64) {
 	c.received.Add(n)
-	c.touch(readNoteShift)
+	c.touch(anyNote << readNoteShift)
 }
 
-// touch notes that bytes have passed in the direction of the note.
-func (c *Conn) touch(noteShift int) {
+// touch notes that bytes have passed, in the direction that has the bits note.
+func (c *Conn) touch(note uint32) {
 	if now := c.account.Load().set.clock.Load(); c.last.Load() != now {
 		c.last.Store(now)
 	}
-	if c.status.Load()&(anyNote<<noteShift) != 0 {
-		c.setNote(noteShift, noNote)
+	if c.status.Load()&note != 0 {
+		c.status.And(^note)
 	}
 }
 
@@ -63,7 +63,7 @@ func (c *Conn) endWrite(n int, err error) (int, error) {
 	c.writes.Add(writeEnded - writeBegun)
 	if n > 0 {
 		c.sent.Add(uint64(n))
-		c.touch(writeNoteShift)
+		c.touch(anyNote << writeNoteShift)
 	}
 	if err != nil {
 		c.noteWriteError(err)
@@ -91,7 +91,7 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	c.writes.Add(writeEnded - copyBegun)
 	if n > 0 {
 		c.sent.Add(uint64(n))
-		c.touch(writeNoteShift)
+		c.touch(anyNote << writeNoteShift)
 	}
 	if err != nil && !failedBy(err, "read") {
 		c.noteWriteError(err)
