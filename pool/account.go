@@ -48,7 +48,7 @@ var lifetimeBounds = []time.Duration{
 	time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour,
 }
 
-// now returns the nanoseconds since the Set began, and at the time that is so many later.
+// now returns the nanoseconds since the Set began; at is the reverse.
 func (a *account) now() int64                     { return int64(time.Since(a.began)) }
 func (a *account) at(nanoseconds int64) time.Time { return a.began.Add(time.Duration(nanoseconds)) }
 

@@ -17,7 +17,7 @@ const readAheadSize = 4 << 10
 // buffers is [google.golang.org/grpc/mem.BufferPool].
 type buffers = interface {
 	Get(length int) *[]byte
-	Put(*[]byte)
+	Put(buf *[]byte)
 }
 
 // A reader is what ReadAhead and ReadReady need. The reading goroutine owns it.
@@ -91,8 +91,7 @@ func (c *Conn) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error)
 // bareReader returns c's reader, or nil where the connection is not bare.
 func (c *Conn) bareReader() *reader {
 	if c.reader == nil && c.IsBare() {
-		if raw, err := c.raw.(syscall.Conn).SyscallConn(); err == nil {
-			c.beEager()
+		if raw, err := c.SyscallConn(); err == nil {
 			c.reader = &reader{raw: raw}
 			c.reader.step = c.reader.tryRead
 		}

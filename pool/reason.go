@@ -18,7 +18,6 @@ var (
 	reasonServer  = "server_closed" // none of these: the server closed it
 )
 
-// errReset is what an EventError says of a connection that was reset.
 var errReset = errors.New("pool: the peer reset the connection")
 
 // SetTimeouts names the caller's reasons that say that a connection was too slow, which
@@ -57,8 +56,9 @@ const (
 	noteEOF
 	noteReset
 	noteTimeout
-	anyNote = noteTimeout // the bits of a note
 )
+
+const anyNote = noteTimeout // the bits of a note
 
 // reasonOf returns the reason that the notes in a status make.
 func reasonOf(status uint32) *string {

@@ -9,10 +9,11 @@ const hasRecv = true
 // HasUnread reports whether the system holds bytes of the peer that were not read yet.
 // It is false where the system cannot be asked, as on a connection that is not bare.
 func (c *Conn) HasUnread() bool {
-	if !c.IsBare() {
+	socket, ok := c.raw.(syscall.Conn)
+	if !ok || !c.IsBare() {
 		return false
 	}
-	raw, err := c.raw.(syscall.Conn).SyscallConn()
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return false
 	}
