@@ -39,8 +39,10 @@ const (
 // HealthConfig are the shares of a limit, from 0 to 1, above which a pool is not
 // healthy. A state is left at five points (0.05) below its threshold, or at 0.
 type HealthConfig struct {
-	DegradedAbove   float64 `apply:"runtime" yaml:"degraded_above"`   // 0.8 unless set
-	OverloadedAbove float64 `apply:"runtime" yaml:"overloaded_above"` // 0.95 unless set
+	// DegradedAbove is 0.8 unless set.
+	DegradedAbove float64 `apply:"runtime" yaml:"degraded_above"`
+	// OverloadedAbove is 0.95 unless set.
+	OverloadedAbove float64 `apply:"runtime" yaml:"overloaded_above"`
 }
 
 // DefaultHealthConfig returns a HealthConfig with every default filled in.

@@ -10,11 +10,13 @@ import (
 
 // Config is the section of the limits that hold for all protocols together.
 type Config struct {
-	MaxConnections int `apply:"runtime" yaml:"max_connections"` // all together; 0: no bound
+	// MaxConnections bounds all connections together. 0: no bound.
+	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// PerAddress bounds the connections of one client address; see [Limits]. It
 	// may be used only where the peer's address is the client's. 0: no bound.
-	PerAddress int    `apply:"runtime" yaml:"per_address"`
-	OnLimit    string `apply:"runtime" yaml:"on_limit"` // what happens at MaxConnections: [Refuse] or [Wait]
+	PerAddress int `apply:"runtime" yaml:"per_address"`
+	// OnLimit says what happens at MaxConnections: [Refuse] or [Wait].
+	OnLimit string `apply:"runtime" yaml:"on_limit"`
 }
 
 // The values of Config.OnLimit.
