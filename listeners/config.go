@@ -75,16 +75,16 @@ func (c Config) Validate() error {
 	var f faults
 	network, _, err := splitAddress(c.Address)
 	if err != nil {
-		f.add("address", "%w", err)
+		f.addf("address", "%w", err)
 	}
 	c.TLS.check(&f)
 	c.ProxyProtocol.check(&f)
 	if p := c.ProxyProtocol; network == "unix" && p.Mode == ProxyRequired && len(p.Trusted) > 0 && !slices.Contains(p.Trusted, TrustUnix) {
-		f.add("proxy_protocol.trusted", "without %s nobody gets in at a Unix socket", TrustUnix)
+		f.addf("proxy_protocol.trusted", "without %s nobody gets in at a Unix socket", TrustUnix)
 	}
 	for _, name := range c.Protocols {
 		if !slices.Contains(protocolNames, name) {
-			f.add("protocols", "unknown %q; want some of %s", name, strings.Join(protocolNames, ", "))
+			f.addf("protocols", "unknown %q; want some of %s", name, strings.Join(protocolNames, ", "))
 		}
 	}
 	c.checkSocket(network == "unix", &f)
@@ -94,7 +94,7 @@ func (c Config) Validate() error {
 // faults collects what is wrong with a configuration.
 type faults []error
 
-func (f *faults) add(key, format string, args ...any) {
+func (f *faults) addf(key, format string, args ...any) {
 	*f = append(*f, fmt.Errorf("listeners: "+key+": "+format, args...))
 }
 
@@ -114,26 +114,26 @@ const (
 func (c Config) checkSocket(isUnix bool, f *faults) {
 	switch {
 	case c.ReusePort < 0:
-		f.add("reuse_port", "%d is below 0", c.ReusePort)
+		f.addf("reuse_port", "%d is below 0", c.ReusePort)
 	case c.ReusePort > maxReusePort:
-		f.add("reuse_port", "%d is above %d", c.ReusePort, maxReusePort)
+		f.addf("reuse_port", "%d is above %d", c.ReusePort, maxReusePort)
 	case c.ReusePort > 1 && isUnix:
-		f.add("reuse_port", "%d: a Unix socket has no port that several could share", c.ReusePort)
+		f.addf("reuse_port", "%d: a Unix socket has no port that several could share", c.ReusePort)
 	}
 	if c.Backlog < 0 {
-		f.add("backlog", "%d is below 0", c.Backlog)
+		f.addf("backlog", "%d is below 0", c.Backlog)
 	}
 	switch k := c.TCPKeepalive; {
 	case k != 0 && (k < minKeepalive || k > maxKeepalive):
-		f.add("tcp_keepalive", "%v is neither 0 nor from %v to %v", k, minKeepalive, maxKeepalive)
+		f.addf("tcp_keepalive", "%v is neither 0 nor from %v to %v", k, minKeepalive, maxKeepalive)
 	case isUnix && k != 0 && k != defaultKeepalive:
-		f.add("tcp_keepalive", "%v: a Unix socket is no TCP socket", k)
+		f.addf("tcp_keepalive", "%v: a Unix socket is no TCP socket", k)
 	}
 	switch u := c.TCPUserTimeout; {
 	case u != 0 && (u < time.Millisecond || u > maxUserTimeout):
-		f.add("tcp_user_timeout", "%v is neither 0 nor from 1ms to %v", u, maxUserTimeout)
+		f.addf("tcp_user_timeout", "%v is neither 0 nor from 1ms to %v", u, maxUserTimeout)
 	case isUnix && u != 0:
-		f.add("tcp_user_timeout", "%v: a Unix socket is no TCP socket", u)
+		f.addf("tcp_user_timeout", "%v: a Unix socket is no TCP socket", u)
 	}
 }
 

@@ -1,6 +1,7 @@
 package listeners
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,9 +31,6 @@ const (
 	envListenNames = "LISTEN_FDNAMES"
 	envListenPidfd = "LISTEN_PIDFDID"
 )
-
-// unnamedSocket is the name of a socket that the service manager has not named.
-const unnamedSocket = "unknown"
 
 // passedSocket is one element of the list in envInherit. Older binaries ignore new
 // fields, so that an upgrade may go back to them.
@@ -92,10 +90,7 @@ func activatedSockets(getenv func(string) string, pid int) ([]passedSocket, erro
 	}
 	passed := make([]passedSocket, n)
 	for i, name := range names {
-		if name == "" {
-			name = unnamedSocket
-		}
-		passed[i] = passedSocket{Address: inheritedPrefix + name, activated: true}
+		passed[i] = passedSocket{Address: inheritedPrefix + cmp.Or(name, "unknown"), activated: true}
 	}
 	return passed, nil
 }

@@ -42,29 +42,22 @@ func (c ProxyConfig) mode() string {
 	return c.Mode
 }
 
-// validate returns every fault, joined.
-func (c ProxyConfig) validate() error {
-	var f faults
-	c.check(&f)
-	return errors.Join(f...)
-}
-
-// check finds the faults. Trusted peers without a mode are one, except in an explicit
-// "off".
-func (c ProxyConfig) check(f *faults) {
+// check finds the faults, and returns the trusted peers. Trusted peers without a mode are
+// a fault, except in an explicit "off".
+func (c ProxyConfig) check(f *faults) trust {
 	switch c.mode() {
 	case ProxyOff:
 		if c.Mode == "" && len(c.Trusted) > 0 {
-			f.add("proxy_protocol.trusted", "has no effect without mode: optional or required")
+			f.addf("proxy_protocol.trusted", "has no effect without mode: optional or required")
 		}
 	case ProxyOptional, ProxyRequired:
 		if len(c.Trusted) == 0 {
-			f.add("proxy_protocol.trusted", "needed in mode %s: the networks of the balancers", c.Mode)
+			f.addf("proxy_protocol.trusted", "needed in mode %s: the networks of the balancers", c.Mode)
 		}
 	default:
-		f.add("proxy_protocol.mode", "unknown %q; want off, optional or required", c.Mode)
+		f.addf("proxy_protocol.mode", "unknown %q; want off, optional or required", c.Mode)
 	}
-	parseTrusted(c.Trusted, f)
+	return parseTrusted(c.Trusted, f)
 }
 
 // NewProxyListener returns a listener whose connections begin with a PROXY protocol
@@ -81,13 +74,15 @@ func (c ProxyConfig) check(f *faults) {
 // too slow or not from a trusted peer. The method HeaderError() error waits and returns
 // that error: [ErrProxySilent] for a peer that has sent nothing.
 func NewProxyListener(l net.Listener, c ProxyConfig) (net.Listener, error) {
-	if err := c.validate(); err != nil {
+	var f faults
+	trusted := c.check(&f)
+	if err := errors.Join(f...); err != nil {
 		return nil, err
 	}
 	if c.mode() == ProxyOff {
 		return l, nil
 	}
-	return &proxyListener{layer{l}, parseTrusted(c.Trusted, new(faults)), c.Mode == ProxyRequired}, nil
+	return &proxyListener{layer{l}, trusted, c.Mode == ProxyRequired}, nil
 }
 
 // proxyHeaderTimeout bounds the wait for a whole header. A balancer sends it at once, so
@@ -102,7 +97,6 @@ type proxyListener struct {
 	required bool
 }
 
-// Accept implements [net.Listener].
 func (l *proxyListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
@@ -124,7 +118,7 @@ func parseTrusted(entries []string, f *faults) (t trust) {
 		} else if network, ok := parseNetwork(entry); ok {
 			t.networks = append(t.networks, network)
 		} else {
-			f.add("proxy_protocol.trusted", "%q is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or %s", entry, TrustUnix)
+			f.addf("proxy_protocol.trusted", "%q is not a network such as 10.0.0.0/8, an address such as 10.0.0.1, or %s", entry, TrustUnix)
 		}
 	}
 	return t

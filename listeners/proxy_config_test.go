@@ -27,7 +27,7 @@ func TestProxyConfigValidate(t *testing.T) {
 		},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { checkError(t, tt.config.validate(), tt.want) })
+		t.Run(tt.name, func(t *testing.T) { checkError(t, Config{Address: ":0", ProxyProtocol: tt.config}.Validate(), tt.want) })
 	}
 }
 

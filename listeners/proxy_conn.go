@@ -128,7 +128,6 @@ func (c *proxyConn) keep(rest []byte) {
 	}
 }
 
-// Read implements [net.Conn].
 func (c *proxyConn) Read(p []byte) (int, error) {
 	if err := c.HeaderError(); err != nil {
 		return 0, err
@@ -141,7 +140,6 @@ func (c *proxyConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write implements [net.Conn].
 func (c *proxyConn) Write(p []byte) (int, error) {
 	if err := c.HeaderError(); err != nil {
 		return 0, err
@@ -222,12 +220,10 @@ func (c *proxyConn) LocalAddr() net.Addr {
 	return c.Conn.LocalAddr()
 }
 
-// SetDeadline implements [net.Conn].
 func (c *proxyConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.Conn.SetWriteDeadline(t))
 }
 
-// SetReadDeadline implements [net.Conn].
 func (c *proxyConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

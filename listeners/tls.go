@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -17,10 +16,8 @@ var defaultNextProtos = []string{"h2", "http/1.1"}
 // TLS is the loaded material of a TLSConfig, made by [NewTLS]. All methods may be called
 // concurrently, also during handshakes.
 type TLS struct {
-	config TLSConfig
-	base   *tls.Config // the settings that no reload changes; never handed out itself
-
-	reload  sync.Mutex // one Reload at a time
+	config  TLSConfig
+	base    *tls.Config // the settings that no reload changes; never handed out itself
 	current atomic.Pointer[material]
 }
 
@@ -28,7 +25,9 @@ type TLS struct {
 // is invalid or off, and for material that cannot be read, decrypted or paired. An
 // expired certificate loads with a warning.
 func NewTLS(c TLSConfig) (*TLS, error) {
-	if err := c.validate(); err != nil {
+	var f faults
+	c.check(&f)
+	if err := errors.Join(f...); err != nil {
 		return nil, err
 	}
 	if !c.Enabled() {
@@ -63,8 +62,8 @@ func baseConfig(c TLSConfig) *tls.Config {
 }
 
 // Config returns a new configuration for a server. Its certificate, client CA and ticket
-// keys follow every later Reload. ALPN offers nextProtos, or h2 and http/1.1 where none
-// is given.
+// keys follow what Prepare puts in use. ALPN offers nextProtos, or h2 and http/1.1 where
+// none is given.
 //
 // Call it once for a listener, not for each connection: without a ticket_keys file, the
 // session ticket keys live in the configuration that the listener gives to crypto/tls.
@@ -74,64 +73,45 @@ func (t *TLS) Config(nextProtos ...string) *tls.Config {
 		nextProtos = defaultNextProtos
 	}
 	outer := t.base.Clone()
-	outer.NextProtos = slices.Clone(nextProtos)
-	outer.GetConfigForClient = (&follower{tls: t, nextProtos: outer.NextProtos}).config
+	nextProtos = slices.Clone(nextProtos)
+	outer.NextProtos = nextProtos
+	// One configuration is made for each material, so that a handshake costs two loads.
+	type made struct {
+		from   *material
+		config *tls.Config
+	}
+	var last atomic.Pointer[made]
+	outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		current := t.current.Load()
+		if m := last.Load(); m != nil && m.from == current {
+			return m.config, nil
+		}
+		c := t.base.Clone()
+		c.NextProtos = nextProtos
+		c.Certificates = []tls.Certificate{current.cert}
+		c.ClientCAs = current.clientCA
+		if len(current.tickets) > 0 {
+			// Without keys of its own, crypto/tls takes the outer configuration's, which
+			// outlives reloads and rotates them.
+			c.SetSessionTicketKeys(current.tickets)
+		}
+		last.Store(&made{from: current, config: c})
+		return c, nil
+	}
 	return outer
 }
 
-// follower gives each handshake the configuration of the current material. It makes one
-// for each material, so that a handshake costs two loads.
-type follower struct {
-	tls        *TLS
-	nextProtos []string
-	made       atomic.Pointer[madeConfig]
-}
-
-type madeConfig struct {
-	from   *material
-	config *tls.Config
-}
-
-func (f *follower) config(*tls.ClientHelloInfo) (*tls.Config, error) {
-	current := f.tls.current.Load()
-	if made := f.made.Load(); made != nil && made.from == current {
-		return made.config, nil
-	}
-	c := f.tls.base.Clone()
-	c.NextProtos = f.nextProtos
-	c.Certificates = []tls.Certificate{current.cert}
-	c.ClientCAs = current.clientCA
-	if len(current.tickets) > 0 {
-		// Without keys of its own, crypto/tls takes the outer configuration's, which
-		// outlives reloads and rotates them.
-		c.SetSessionTicketKeys(current.tickets)
-	}
-	f.made.Store(&madeConfig{from: current, config: c})
-	return c, nil
-}
-
-// Reload reads the files again and reports whether anything differs. New
-// handshakes get the new material as a whole; established connections keep
-// theirs, and tickets stay good as far as their key, and the client CA of a
-// verified client, are still there. On an error the old material stays in use,
-// also where only one file is bad or the two of a pair do not match yet.
-func (t *TLS) Reload() (changed bool, err error) {
-	t.reload.Lock()
-	defer t.reload.Unlock()
-	use, err := t.Prepare()
-	if use == nil {
-		return false, err
-	}
-	use()
-	return true, nil
-}
-
-// Prepare reads the files again as Reload does, and returns a function that puts the new
-// material in use. The function is nil where nothing differs or Prepare has failed.
+// Prepare reads the files again and returns a function that puts the new material in use.
+// It is nil where nothing differs or Prepare has failed, also where only one file is bad
+// or the two of a pair do not match yet.
+//
+// After use, new handshakes get the new material as a whole. Established connections keep
+// theirs. Tickets stay good while their key, and the client CA of a verified client, are
+// still there. Of two calls at a time, the later use wins.
 func (t *TLS) Prepare() (use func(), err error) {
 	old := t.current.Load()
 	m, err := load(t.config)
-	if err != nil || m.sameAs(old) {
+	if err != nil || m.digest == old.digest {
 		return nil, err
 	}
 	if t.config.mode() == ModeSelfSigned {

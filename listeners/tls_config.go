@@ -2,9 +2,9 @@ package listeners
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 )
 
@@ -75,103 +75,87 @@ func (c TLSConfig) mode() string {
 // Enabled reports whether the listener speaks TLS.
 func (c TLSConfig) Enabled() bool { return c.mode() != ModeOff }
 
-// validate returns every fault that shows without reading a file, joined.
-func (c TLSConfig) validate() error {
-	var f faults
-	c.check(&f)
-	return errors.Join(f...)
-}
-
 // check finds the faults that show without reading a file. A key that the mode would
 // ignore is a fault, except in an explicit "off".
 func (c TLSConfig) check(f *faults) {
 	switch mode := c.mode(); mode {
 	case ModeOff:
 		if c.Mode == "" {
-			c.refuse(f, "has no effect without a certificate; set cert and key, or mode")
+			c.refuse(f, "has no effect without a certificate; set cert and key, or mode", func(string) bool { return true })
 		}
 		return
 	case ModeSelfSigned:
-		c.refuse(f, "not allowed in mode self-signed, which makes its own certificate", "cert", "key", "key_passphrase")
+		c.refuse(f, "not allowed in mode self-signed, which makes its own certificate", func(name string) bool {
+			return name == "cert" || name == "key" || name == "key_passphrase"
+		})
 	case ModeAuto:
 		c.requirePair(f)
-		c.refuse(f, "not allowed in mode auto; set mode: manual or mode: mutual", "key_passphrase", "client_ca",
-			"min_version", "max_version", "cipher_suites", "client_auth", "optional", "ticket_keys")
+		c.refuse(f, "not allowed in mode auto; set mode: manual or mode: mutual", func(name string) bool {
+			return name != "cert" && name != "key"
+		})
 	case ModeManual, ModeMutual:
 		c.requirePair(f)
 	default:
-		f.add("tls.mode", "unknown %q; want off, self-signed, auto, manual or mutual", mode)
+		f.addf("tls.mode", "unknown %q; want off, self-signed, auto, manual or mutual", mode)
 	}
 	c.checkVersions(f)
 	c.checkClientAuth(f)
 	if holdsTicketKeys(c.TicketKeys) {
-		f.add("tls.ticket_keys", "want the path of a file, not the keys")
+		f.addf("tls.ticket_keys", "want the path of a file, not the keys")
 	}
 }
 
-// refuse makes a fault of each of the named keys that is set, or of any key but mode
-// where none is named.
-func (c TLSConfig) refuse(f *faults, reason string, names ...string) {
-	for _, key := range []struct {
-		name string
-		set  bool
-	}{
-		{"cert", c.Cert != ""},
-		{"key", c.Key != ""},
-		{"key_passphrase", c.KeyPassphrase != ""},
-		{"client_ca", c.ClientCA != ""},
-		{"min_version", c.MinVersion != ""},
-		{"max_version", c.MaxVersion != ""},
-		{"cipher_suites", len(c.CipherSuites) > 0},
-		{"client_auth", c.ClientAuth != ""},
-		{"optional", c.Optional},
-		{"ticket_keys", c.TicketKeys != ""},
-	} {
-		if key.set && (len(names) == 0 || slices.Contains(names, key.name)) {
-			f.add("tls."+key.name, "%s", reason)
+// refuse makes a fault of each key but mode that is set and unwanted. An empty list of
+// suites counts as not set.
+func (c TLSConfig) refuse(f *faults, reason string, unwanted func(name string) bool) {
+	for field, value := range reflect.ValueOf(c).Fields() {
+		name := field.Tag.Get("yaml")
+		isSet := !value.IsZero() && (name != "cipher_suites" || len(c.CipherSuites) > 0)
+		if name != "mode" && isSet && unwanted(name) {
+			f.addf("tls."+name, "%s", reason)
 		}
 	}
 }
 
 func (c TLSConfig) requirePair(f *faults) {
 	if c.Cert == "" {
-		f.add("tls.cert", "needed in mode %s", c.mode())
+		f.addf("tls.cert", "needed in mode %s", c.mode())
 	}
 	if c.Key == "" {
-		f.add("tls.key", "needed in mode %s", c.mode())
+		f.addf("tls.key", "needed in mode %s", c.mode())
 	}
 }
 
 func (c TLSConfig) checkVersions(f *faults) {
 	minimum, err := parseVersion(c.MinVersion, tls.VersionTLS12)
 	if err != nil {
-		f.add("tls.min_version", "%w", err)
+		f.addf("tls.min_version", "%w", err)
 	}
 	maximum, maxErr := parseVersion(c.MaxVersion, tls.VersionTLS13)
 	if maxErr != nil {
-		f.add("tls.max_version", "%w", maxErr)
+		f.addf("tls.max_version", "%w", maxErr)
 	}
 	if err == nil && maxErr == nil && minimum > maximum {
-		f.add("tls.min_version", "%q is above max_version %q", c.MinVersion, c.MaxVersion)
+		f.addf("tls.min_version", "%q is above max_version %q", c.MinVersion, c.MaxVersion)
 	}
 	suites, errs := parseCipherSuites(c.CipherSuites)
 	for _, err := range errs {
-		f.add("tls.cipher_suites", "%w", err)
+		f.addf("tls.cipher_suites", "%w", err)
 	}
 	forTLS12 := func(s *tls.CipherSuite) bool { return slices.Contains(s.SupportedVersions, tls.VersionTLS12) }
 	switch {
 	case len(c.CipherSuites) == 0 || len(errs) > 0:
 	case minimum >= tls.VersionTLS13:
-		f.add("tls.cipher_suites", "no effect with min_version 1.3, whose suites cannot be chosen")
+		f.addf("tls.cipher_suites", "no effect with min_version 1.3, whose suites cannot be chosen")
 	case !slices.ContainsFunc(suites, forTLS12):
-		f.add("tls.cipher_suites", "none of these serves TLS 1.2; add one, or set min_version 1.3 and leave them out")
+		f.addf("tls.cipher_suites", "none of these serves TLS 1.2; add one, or set min_version 1.3 and leave them out")
 	}
 }
 
 func (c TLSConfig) checkClientAuth(f *faults) {
 	auth, err := c.clientAuth()
 	if err != nil {
-		f.add("tls.client_auth", "%w", err)
+		f.addf("tls.client_auth", "%w", err)
 		return
 	}
 	mode := c.mode()
@@ -179,15 +163,15 @@ func (c TLSConfig) checkClientAuth(f *faults) {
 	switch {
 	case mode == ModeAuto: // Both keys are refused as a whole.
 	case mode == ModeMutual && auth == tls.NoClientCert:
-		f.add("tls.client_auth", "none asks for no certificate, so mode mutual would not be mutual; set mode: manual")
+		f.addf("tls.client_auth", "none asks for no certificate, so mode mutual would not be mutual; set mode: manual")
 	case mode == ModeMutual && c.ClientCA == "":
-		f.add("tls.client_ca", "needed in mode mutual")
+		f.addf("tls.client_ca", "needed in mode mutual")
 	case verifies && c.ClientCA == "":
 		// crypto/tls would fall back to the system's roots, and so admit every client with a
 		// certificate of a public authority.
-		f.add("tls.client_ca", "needed with client_auth %s", c.ClientAuth)
+		f.addf("tls.client_ca", "needed with client_auth %s", c.ClientAuth)
 	case auth == tls.NoClientCert && c.ClientCA != "":
-		f.add("tls.client_ca", "no effect while client_auth is none")
+		f.addf("tls.client_ca", "no effect while client_auth is none")
 	}
 }
 

@@ -86,7 +86,7 @@ func TestTLSConfigValidate(t *testing.T) {
 		{name: "ticket key for a path", config: TLSConfig{Mode: ModeSelfSigned, TicketKeys: strings.Repeat("ab", 32)}, want: []string{"tls.ticket_keys: want the path"}},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { checkError(t, tt.config.validate(), tt.want) })
+		t.Run(tt.name, func(t *testing.T) { checkError(t, Config{Address: ":0", TLS: tt.config}.Validate(), tt.want) })
 	}
 }
 
@@ -104,7 +104,7 @@ func TestTLSConfigHidesSecrets(t *testing.T) {
 		"%+v":      fmt.Sprintf("%+v", Config{TLS: c}),
 		"%#v":      fmt.Sprintf("%#v", Config{TLS: c}),
 		"pointer":  fmt.Sprint(&c),
-		"validate": fmt.Sprint(c.validate()),
+		"validate": fmt.Sprint(Config{TLS: c}.Validate()),
 		"slog":     logged.String(),
 	}
 	for name, out := range outputs {

@@ -31,7 +31,7 @@ func TestSelfSigned(t *testing.T) {
 	if d := time.Until(leaf.NotAfter); d < 364*24*time.Hour || d > 366*24*time.Hour {
 		t.Errorf("lifetime %v, want a year", d)
 	}
-	if changed, err := material.Reload(); changed || err != nil {
+	if changed, err := reload(material); changed || err != nil {
 		t.Errorf("Reload = %v, %v; want no change", changed, err)
 	}
 }

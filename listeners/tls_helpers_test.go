@@ -172,3 +172,14 @@ func dialTLS(t *testing.T, address string, config *tls.Config) (tls.ConnectionSt
 func clientConfig(ca *authority) *tls.Config {
 	return &tls.Config{RootCAs: ca.pool(), ServerName: "localhost"}
 }
+
+// reload puts the files' new content in use, as a server's reload does, and reports
+// whether anything differs.
+func reload(material *TLS) (changed bool, err error) {
+	use, err := material.Prepare()
+	if use == nil {
+		return false, err
+	}
+	use()
+	return true, err
+}

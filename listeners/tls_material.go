@@ -9,14 +9,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/youmark/pkcs8"
 )
 
 // material is what one load has read. It never changes.
@@ -100,11 +103,6 @@ func (m *material) warnValidity(now time.Time) []string {
 	}
 }
 
-// sameAs reports whether both were read from the same bytes.
-func (m *material) sameAs(other *material) bool {
-	return bytes.Equal(m.digest[:], other.digest[:])
-}
-
 // source is a configured value: a file's path or the PEM text itself.
 type source string
 
@@ -162,10 +160,6 @@ const (
 
 	// clockSkew is how far a client's clock may be behind.
 	clockSkew = time.Hour
-
-	// serialBits is the length of a serial number (RFC 5280, section 4.1.2.2): 20 octets, of
-	// which the first bit is a sign.
-	serialBits = 159
 )
 
 // newSelfSigned makes an ECDSA P-256 certificate for this host's loopback names.
@@ -174,19 +168,14 @@ func newSelfSigned(now time.Time) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("self-signed key: %w", err)
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), serialBits))
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("self-signed serial number: %w", err)
-	}
 	template := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "muxserve self-signed"},
-		NotBefore:    now.Add(-clockSkew),
-		NotAfter:     now.Add(selfSignedLifetime),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     []string{"localhost"},
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		Subject:     pkix.Name{CommonName: "muxserve self-signed"},
+		NotBefore:   now.Add(-clockSkew),
+		NotAfter:    now.Add(selfSignedLifetime),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:    []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -197,4 +186,153 @@ func newSelfSigned(now time.Time) (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("self-signed certificate: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// The types of PEM blocks with a private key.
+const (
+	pemEncryptedKey = "ENCRYPTED PRIVATE KEY" // PKCS#8, RFC 7468, section 11
+	pemPlainKey     = "PRIVATE KEY"           // PKCS#8, RFC 7468, section 10
+	pemRSAKey       = "RSA PRIVATE KEY"       // PKCS#1
+	pemECKey        = "EC PRIVATE KEY"        // SEC 1, RFC 5915
+)
+
+var (
+	errNoKey           = errors.New("no private key in PEM form")
+	errNeedPassphrase  = errors.New("the key is encrypted: key_passphrase is needed")
+	errWrongPassphrase = errors.New("cannot decrypt the key: wrong passphrase, or damaged")
+)
+
+// decryptKey returns the first private key of text as unencrypted PEM, and whether it was
+// encrypted. Errors never show key or passphrase.
+func decryptKey(text []byte, passphrase string) (plain []byte, encrypted bool, err error) {
+	block := firstKeyBlock(text)
+	if block == nil {
+		return nil, false, errNoKey
+	}
+	decrypt := decryptPKCS8
+	if x509.IsEncryptedPEMBlock(block) { //nolint:staticcheck // The legacy form is insecure but in use; refusing it would not change the file.
+		decrypt = decryptLegacy
+	} else if block.Type != pemEncryptedKey {
+		return pem.EncodeToMemory(block), false, nil
+	}
+	if passphrase == "" {
+		return nil, true, errNeedPassphrase
+	}
+	plain, err = decrypt(block, passphrase)
+	return plain, true, err
+}
+
+// firstKeyBlock skips certificates and EC parameters, which many tools put in front.
+func firstKeyBlock(text []byte) *pem.Block {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == pemPlainKey || strings.HasSuffix(block.Type, " "+pemPlainKey) {
+			return block
+		}
+	}
+	return nil
+}
+
+// decryptPKCS8 decrypts a PBES2 key (RFC 8018, section 6.2). The parser panics on some
+// damaged files; a file that is being replaced must not end the process.
+func decryptPKCS8(block *pem.Block, passphrase string) (plain []byte, err error) {
+	defer func() {
+		if recover() != nil {
+			plain, err = nil, errWrongPassphrase
+		}
+	}()
+	key, _, err := pkcs8.ParsePrivateKey(block.Bytes, []byte(passphrase))
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", errWrongPassphrase, err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemPlainKey, Bytes: der}), nil
+}
+
+// decryptLegacy decrypts the form of RFC 1421. Its padding is no checksum: one wrong
+// passphrase in 256 passes it, so the result must also parse as a key.
+func decryptLegacy(block *pem.Block, passphrase string) ([]byte, error) {
+	der, err := x509.DecryptPEMBlock(block, []byte(passphrase)) //nolint:staticcheck // See decryptKey.
+	if err != nil || !isKey(block.Type, der) {
+		return nil, errWrongPassphrase
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: der}), nil
+}
+
+func isKey(blockType string, der []byte) bool {
+	var err error
+	switch blockType {
+	case pemRSAKey:
+		_, err = x509.ParsePKCS1PrivateKey(der)
+	case pemECKey:
+		_, err = x509.ParseECPrivateKey(der)
+	default:
+		_, err = x509.ParsePKCS8PrivateKey(der)
+	}
+	return err == nil
+}
+
+// maxTicketKeys bounds the file: crypto/tls tries every key on an unknown ticket, and a
+// rotation needs two or three.
+const maxTicketKeys = 32
+
+// errTicketKey says what a line must be. It does not repeat the line, which is secret
+// even where it is wrong.
+var errTicketKey = errors.New("want 32 bytes in hex or base64")
+
+// parseTicketKeys reads one key a line. It skips empty lines and lines that begin with
+// "#".
+func parseTicketKeys(text []byte) ([][32]byte, error) {
+	var keys [][32]byte
+	number := 0
+	for line := range bytes.Lines(text) {
+		number++
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		if len(keys) == maxTicketKeys {
+			return nil, fmt.Errorf("line %d: more than %d keys", number, maxTicketKeys)
+		}
+		key, err := parseTicketKey(string(line))
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no key")
+	}
+	return keys, nil
+}
+
+// parseTicketKey tells hex from base64 by the length: 32 bytes are 64 hex digits, or 44
+// base64 characters, 43 without padding.
+func parseTicketKey(line string) (key [32]byte, err error) {
+	var decoded []byte
+	switch len(line) {
+	case hex.EncodedLen(len(key)):
+		decoded, err = hex.DecodeString(line)
+	case base64.StdEncoding.EncodedLen(len(key)):
+		decoded, err = base64.StdEncoding.Strict().DecodeString(line)
+	case base64.RawStdEncoding.EncodedLen(len(key)):
+		decoded, err = base64.RawStdEncoding.Strict().DecodeString(line)
+	}
+	if err != nil || len(decoded) != len(key) {
+		return key, errTicketKey
+	}
+	copy(key[:], decoded)
+	if key == [32]byte{} {
+		return key, errors.New("all zeros is no secret")
+	}
+	return key, nil
+}
+
+// holdsTicketKeys reports whether a value that should be a path is the keys themselves,
+// which would otherwise appear in an error about a missing file.
+func holdsTicketKeys(value string) bool {
+	_, err := parseTicketKeys([]byte(value))
+	return err == nil || source(value).inline()
 }

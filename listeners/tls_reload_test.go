@@ -43,14 +43,14 @@ func TestReload(t *testing.T) {
 		}
 		return state.PeerCertificates[0]
 	}
-	if changed, err := material.Reload(); changed || err != nil {
+	if changed, err := reload(material); changed || err != nil {
 		t.Errorf("Reload of the same = %v, %v; want no change", changed, err)
 	}
 	files.write(t, second)
 	if !served().Equal(first.cert) {
 		t.Error("the new certificate is served before a reload")
 	}
-	if changed, err := material.Reload(); !changed || err != nil {
+	if changed, err := reload(material); !changed || err != nil {
 		t.Fatalf("Reload = %v, %v; want a change", changed, err)
 	}
 	if !served().Equal(second.cert) || !material.Certificate().Equal(second.cert) {
@@ -92,7 +92,7 @@ func TestReloadKeepsOld(t *testing.T) {
 			address := serveTLS(t, material.Config())
 
 			tt.spoil(t, files.dir)
-			changed, err := material.Reload()
+			changed, err := reload(material)
 			checkError(t, err, []string{"listeners: ", tt.want})
 			if changed {
 				t.Error("changed beside an error")
@@ -105,7 +105,7 @@ func TestReloadKeepsOld(t *testing.T) {
 			files.write(t, second)
 			writeFile(t, files.dir, "ca.pem", ca.pem)
 			writeFile(t, files.dir, "tickets", hexKey(1))
-			if changed, err := material.Reload(); !changed || err != nil {
+			if changed, err := reload(material); !changed || err != nil {
 				t.Errorf("Reload of good files = %v, %v; want a change", changed, err)
 			}
 		})
@@ -138,7 +138,7 @@ func TestReloadUnderHandshakes(t *testing.T) {
 	}()
 	for i := 1; !isClosed(done); i++ {
 		files.write(t, servers[i%2])
-		if _, err := material.Reload(); err != nil {
+		if _, err := reload(material); err != nil {
 			t.Errorf("Reload: %v", err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestTicketsOwnKeys(t *testing.T) {
 			resumes.check(address, false)
 			resumes.check(address, true)
 			files.write(t, ca.server(t))
-			if changed, err := material.Reload(); !changed || err != nil {
+			if changed, err := reload(material); !changed || err != nil {
 				t.Fatalf("Reload = %v, %v; want a change", changed, err)
 			}
 			resumes.check(address, true)
@@ -175,7 +175,7 @@ func TestReloadSelfSigned(t *testing.T) {
 	material := mustTLS(t, TLSConfig{Mode: ModeSelfSigned, TicketKeys: tickets, Optional: true})
 	before := material.Certificate()
 	writeFile(t, filepath.Dir(tickets), "tickets", hexKey(2))
-	if changed, err := material.Reload(); !changed || err != nil {
+	if changed, err := reload(material); !changed || err != nil {
 		t.Errorf("Reload = %v, %v; want a change", changed, err)
 	}
 	if !material.Certificate().Equal(before) {
@@ -207,12 +207,12 @@ func TestTicketsSharedKeys(t *testing.T) {
 			held := newResumer(t, ca, nil).check(one, false)
 			lost := newResumer(t, ca, nil).check(one, false)
 			writeFile(t, dir, "one", ticketLines(4, 1))
-			if changed, err := material.Reload(); !changed || err != nil {
+			if changed, err := reload(material); !changed || err != nil {
 				t.Fatalf("Reload = %v, %v; want a change", changed, err)
 			}
 			held.check(one, true)
 			writeFile(t, dir, "one", ticketLines(4))
-			if changed, err := material.Reload(); !changed || err != nil {
+			if changed, err := reload(material); !changed || err != nil {
 				t.Fatalf("Reload = %v, %v; want a change", changed, err)
 			}
 			held.check(one, true) // By the ticket of key 4 that it got in between.
@@ -235,7 +235,7 @@ func TestTicketsFollowClientCA(t *testing.T) {
 	client := ca.client(t).tlsCertificate()
 	resumes := newResumer(t, ca, &client).check(address, false).check(address, true)
 	writeFile(t, dir, "ca.pem", stranger.pem)
-	if changed, err := material.Reload(); !changed || err != nil {
+	if changed, err := reload(material); !changed || err != nil {
 		t.Fatalf("Reload = %v, %v; want a change", changed, err)
 	}
 	if state, err := dialTLS(t, address, resumes.config); err == nil {

@@ -1,11 +1,16 @@
 package mux
 
 import (
+	"bytes"
+	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
@@ -145,4 +150,50 @@ func connAge(r *http.Request) time.Duration {
 		return time.Since(c.account.Opened())
 	}
 	return 0
+}
+
+// How long, and for how many bytes, a client whose protocol is not served may go on
+// sending, so that it sees the answer and no reset (RFC 9112 section 9.6).
+const (
+	deniedTime  = time.Second
+	deniedBytes = 256 << 10
+)
+
+// denyConn tells a client in its protocol that the listener does not serve it, and closes
+// the connection.
+func denyConn(c *conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(deniedTime))
+	answer := denialHTTP1(c.root.allow)
+	if p := c.verdict().Protocol; p == protocols.HTTP2 || p == protocols.GRPC {
+		answer = denialHTTP2(c.root.allow)
+	}
+	// c takes out a second SETTINGS, where the sniffer has sent the first.
+	if _, err := c.Write(answer); err != nil {
+		return
+	}
+	if c.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(struct{ io.Reader }{c.NetConn()}, deniedBytes))
+	}
+}
+
+// denialHTTP1 is a response that says which protocols the port serves instead (RFC 9110
+// section 15.6.6).
+func denialHTTP1(a allow) []byte {
+	text := "This port serves " + a.String() + ".\n"
+	return []byte("HTTP/1.1 505 " + http.StatusText(http.StatusHTTPVersionNotSupported) + "\r\n" +
+		"Content-Type: text/plain; charset=utf-8\r\n" +
+		"Content-Length: " + strconv.Itoa(len(text)) + "\r\n" +
+		"Connection: close\r\n\r\n" + text)
+}
+
+// denialHTTP2 is the server's preface, which must come first (RFC 9113 section 3.4), and
+// the error that sends the client to HTTP/1.1 (section 7). No stream was processed.
+func denialHTTP2(a allow) []byte {
+	var out bytes.Buffer
+	framer := http2.NewFramer(&out, nil)
+	// Neither can fail: the buffer takes everything, and the text is short.
+	_ = framer.WriteSettings()
+	_ = framer.WriteGoAway(0, http2.ErrCodeHTTP11Required, []byte("this port serves "+a.String()))
+	return out.Bytes()
 }

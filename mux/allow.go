@@ -48,7 +48,7 @@ func (a allow) String() string {
 // HTTP/2, and WebSockets begin as HTTP/1.1.
 func (a allow) versions() (one, two bool) { return a.http1 || a.webSocket, a.http2 || a.grpc }
 
-// nextProtos returns those of the names for ALPN (RFC 7301) behind which something is served.
+// nextProtos returns the ALPN names (RFC 7301) of what is served.
 func (a allow) nextProtos(names []string) []string {
 	one, two := a.versions()
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
@@ -62,7 +62,7 @@ const (
 	alpnHTTP2 = "h2"
 )
 
-// transport returns how connections are divided between the gRPC server and that of HTTP/2.
+// transport returns how connections are divided between grpc-go and the HTTP/2 server.
 func (a allow) transport(configured protocols.GRPCTransport) protocols.GRPCTransport {
 	switch {
 	case !a.grpc:
@@ -75,7 +75,7 @@ func (a allow) transport(configured protocols.GRPCTransport) protocols.GRPCTrans
 	}
 }
 
-// refuses reports whether a connection is not served because of what it was recognised as.
+// refuses reports whether the listener does not serve what a connection was recognised as.
 func (a allow) refuses(v sniff.Verdict) bool {
 	one, two := a.versions()
 	switch v.Protocol {
@@ -84,8 +84,8 @@ func (a allow) refuses(v sniff.Verdict) bool {
 	case protocols.GRPC:
 		return !a.grpc
 	case protocols.HTTP2:
-		// One that has not shown its first request may still turn out to be a gRPC
-		// client's; the requests themselves are looked at later.
+		// A client that has not sent its first request may be a gRPC client. Its requests
+		// are looked at when they come.
 		return !two || !a.http2 && v.BeginsRequest()
 	default:
 		return false
@@ -100,8 +100,8 @@ func (c *conn) allowed() allow {
 	return c.root.allow
 }
 
-// denial returns what answers a request that c's listener does not serve, or nil
-// for one that it does. Connections that it does not serve at all do not get here.
+// denial returns a handler for a request that c's listener does not serve, nil otherwise.
+// Connections that the listener does not serve at all do not get here.
 func (c *conn) denial(r *http.Request) http.HandlerFunc {
 	a := c.allowed()
 	switch {

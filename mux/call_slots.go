@@ -8,16 +8,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// callSlots bounds the handlers of gRPC calls that run at once on a shared
-// connection. The limit on streams does not: a stream that the client resets is
-// over at once, and grpc-go's ServeHTTP returns, while its handler runs on
-// (CVE-2023-44487). On its own connections grpc-go counts handlers. The zero value is ready.
+// callSlots bounds the handlers of gRPC calls that run at once on a shared connection. The
+// limit on streams does not: a stream that the client resets ends at once, and grpc-go's
+// ServeHTTP returns while the handler runs on (CVE-2023-44487). On native connections
+// grpc-go counts handlers itself. The zero value is ready to use.
 type callSlots struct {
 	once  sync.Once
 	slots chan struct{} // Holds a value for each handler.
 }
 
-// acquire waits for one of n slots, and returns the status of a call that ends before it gets one.
+// acquire waits for one of n slots. Its error is the status of a call that ends first.
 func (c *callSlots) acquire(ctx context.Context, n uint32) error {
 	c.once.Do(func() { c.slots = make(chan struct{}, n) })
 	if ctx.Err() == nil {
@@ -32,8 +32,7 @@ func (c *callSlots) acquire(ctx context.Context, n uint32) error {
 
 func (c *callSlots) release() { <-c.slots }
 
-// sharedConn returns the connection of a call that came through ServeHTTP, whose
-// context is the HTTP request's.
+// sharedConn returns the connection of a call that came through ServeHTTP.
 func sharedConn(ctx context.Context) (*conn, bool) {
 	c, ok := ctx.Value(connKey{}).(*conn)
 	return c, ok

@@ -33,9 +33,11 @@ type conn struct {
 	// due is when the connection reaches its age, counted from clockStart; 0 for never.
 	// It is set before stageServing.
 	due time.Duration
-	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle.
-	idleAt atomic.Uint64
-	life   // Here it takes no room.
+	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle,
+	// by the lower bits.
+	idleAt atomic.Uint32
+	life
+	grown atomic.Bool // the stack of the server's goroutine; see RemoteAddr
 	// refused is why a limit keeps the connection out. It belongs to the goroutines that
 	// accept and recognise, one after the other.
 	refused refusal
@@ -116,8 +118,16 @@ var (
 	_ protocols.TLSConn = (*conn)(nil)
 )
 
-// RemoteAddr returns the peer's address.
+// RemoteAddr returns the peer's address. The goroutine in which a server serves the
+// connection asks for it first, so its stack is grown here. Without nosplit, RemoteAddr
+// would grow it once more, for itself.
+//
+//go:nosplit
 func (c *conn) RemoteAddr() net.Addr {
+	if c.stage() == stageServing && !c.grown.Load() {
+		c.grown.Store(true)
+		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
+	}
 	if known := c.seldom().remote.Load(); known != nil {
 		return *known
 	}
@@ -149,20 +159,6 @@ func (c *conn) remoteAddr() string {
 		return addr.String()
 	}
 	return ""
-}
-
-// identify takes note of the peer's address where the socket is not bare: its listener may
-// have to read a PROXY header to know it. The error is that of the header.
-func (c *conn) identify() error {
-	address := c.account.RemoteAddr()
-	c.rare().remote.Store(&address)
-	if err := headerError(c.account.NetConn()); err != nil {
-		return err
-	}
-	if reason := c.root.books.conns.Identify(&c.account, address); reason != "" {
-		c.refused = refusalOf(reason)
-	}
-	return nil
 }
 
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.
@@ -208,8 +204,8 @@ func (c *conn) Close() error {
 	return err
 }
 
-// noteWhy records why the connection is being closed, where the account cannot know it: it was not recognised, or one
-// of an HTTP/2 server's times has run out.
+// noteWhy records why the connection is being closed, where the account cannot know it: the
+// connection was not recognised, or a timeout of its HTTP/2 server has run out.
 func (c *conn) noteWhy() {
 	if c.stage() < stageServing {
 		switch c.verdict().Failure {
@@ -297,36 +293,6 @@ func (c *conn) decide(v sniff.Verdict) {
 	if c.stage() == stageOpen {
 		c.advance(stageKnown)
 	}
-}
-
-// prepare brings the connection to where its first bytes can be read: behind the PROXY
-// header and the TLS handshake, where there are any. It reports false for a connection
-// that has failed.
-func (c *conn) prepare() bool {
-	if c.stage() == stageAccepted && c.verdict().Failure == "" {
-		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
-		if failure, ok := c.open(); !ok {
-			c.decide(failure)
-			return false
-		}
-		c.advance(stageOpen)
-	}
-	return c.stage() < stageClosed && c.verdict().Failure == ""
-}
-
-// open reads the PROXY header and makes the TLS handshake. It returns the verdict on a
-// connection for which that failed.
-func (c *conn) open() (failure sniff.Verdict, ok bool) {
-	if !c.isBare() {
-		if err := c.identify(); err != nil {
-			return headerVerdict(err), false
-		}
-	}
-	c.SetPeek(&c.root.sniffs.Load().normal)
-	if c.root.tlsConfig != nil || c.seldom().tls != nil {
-		return c.startTLS()
-	}
-	return sniff.Verdict{}, true
 }
 
 // recognise asks the first bytes. Where they ask for TLS, which this listener does not

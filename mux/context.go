@@ -10,7 +10,9 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // Conn describes a connection of a [Server]. Get one from [ConnOf].
@@ -90,13 +92,14 @@ func (c *conn) describe() Conn {
 
 type connKey struct{}
 
-// grpcConns finds the connection of a native gRPC call that came over TLS: its peer's AuthInfo has to be what
-// handlers expect, and besides grpc-go shows the peer's address and nothing else of the connection. So the address, a pointer
-// that no other connection has, stands for it. It is shared by all servers, because a call does
-// not show its server either. An entry lives as long as its connection.
+// grpcConns finds the connection of a native gRPC call over TLS by its peer's address. The
+// AuthInfo has to be what handlers expect, and grpc-go shows nothing else of a connection.
+// So each has an address of its own, a pointer that no other connection has. All servers
+// share the map, because a call does not show its server. An entry lives as long as its
+// connection.
 var grpcConns sync.Map // net.Addr -> *conn
 
-// showByAddr makes the connection one that can be found by its address.
+// showByAddr enters the connection into grpcConns.
 func (c *conn) showByAddr() {
 	address := uniqueAddr(c.RemoteAddr())
 	c.rare().remote.Store(&address)
@@ -152,7 +155,8 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 	return ctx
 }
 
-// connCtx is a context that knows its connection. It is half as long as what [context.WithValue] returns.
+// connCtx is a context that knows its connection. It is half the size of what
+// [context.WithValue] returns.
 type connCtx struct {
 	context.Context //nolint:containedctx // It is one.
 	conn            *conn
@@ -164,4 +168,51 @@ func (c *connCtx) Value(key any) any {
 		return c.conn
 	}
 	return c.Context.Value(key)
+}
+
+// ErrDraining is the cause with which the context of a WebSocket handler, and that of
+// [Conn.Draining], ends when the connection is to leave.
+var ErrDraining = websocket.ErrDraining
+
+// notice is the drain context of a connection, made when it is first asked for. The zero
+// value is ready to use.
+type notice struct {
+	mu     sync.Mutex // guards what follows
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// drainContext returns the drain context of the connection, the same each time.
+func (c *conn) drainContext() context.Context {
+	n := &c.rare().notice
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx != nil {
+		return n.ctx
+	}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	switch {
+	case c.account.State() == pool.StateClosing:
+		n.cancel(net.ErrClosed)
+	case c.isTold() || c.overAge() >= 0:
+		n.cancel(ErrDraining)
+	}
+	return n.ctx
+}
+
+// end ends the context, if there is one. What makes it end, the departure or the close,
+// happens before, so that a context which is made meanwhile sees it.
+func (n *notice) end(cause error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cancel != nil {
+		n.cancel(cause)
+	}
+}
+
+// notify ends the drain context of the connection because it is to leave.
+func (c *conn) notify() {
+	if m := c.more.Load(); m != nil {
+		m.notice.end(ErrDraining)
+	}
 }

@@ -165,7 +165,7 @@ func (cu *custom) mayHave(c *conn) bool {
 		c.verdict().Protocol == protocols.TLS
 }
 
-// matches asks a custom matcher. One that panics has not matched.
+// matches calls a custom matcher. A panic is no match.
 func (c *conn) matches(m Matcher) (matched bool) {
 	defer func() {
 		if v := recover(); v != nil {

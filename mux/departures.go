@@ -185,8 +185,7 @@ func (d *departures) end(c *conn, reason string) {
 	}
 }
 
-// floodGrace is how long a connection whose client has reset too many streams is kept for
-// those that it has not.
+// floodGrace is how long the other streams of a client may go on that has reset too many.
 const floodGrace = 2 * time.Second
 
 // flooded has a connection leave whose client was told to calm down, by a GOAWAY that

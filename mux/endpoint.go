@@ -11,23 +11,24 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// endpoint is an address that the server listens on: its sockets, how they are to be
-// served, and the roots that serve them. A reload replaces an endpoint by another that may have the same sockets.
+// endpoint is an address that the server listens on: its sockets, how they are served, and
+// the roots that serve them. A reload replaces an endpoint by another, which may have the
+// same sockets.
 type endpoint struct {
 	config   listeners.Config // the zero one where brought
 	brought  bool             // by a caller of Serve
 	sockets  []net.Listener
-	kept     int            // of the sockets, those that were open before
+	kept     int            // how many sockets, the first ones, were open before
 	tls      *listeners.TLS // nil: plaintext, or WithTLS
 	optional bool
 	allow    allow
 
 	mu    sync.Mutex // guards what follows
 	roots []*root
-	left  int // of the roots, those that have not ended
+	left  int // roots that have not ended
 	err   error
-	// replaced is set when the end of the roots is not the end of what is served, and
-	// next is what took the place of a brought endpoint.
+	// replaced is set when another endpoint serves the address, or none is to. next is the
+	// successor of a brought endpoint.
 	replaced bool
 	next     *endpoint
 }
@@ -41,7 +42,8 @@ func (e *endpoint) close() error {
 	return err
 }
 
-// abandon ends an endpoint that was not served: the server is closing. Its sockets, those it has taken over among them, are nobody else's.
+// abandon closes all sockets of an endpoint that was not served, because the server is
+// closing.
 func (e *endpoint) abandon() {
 	for _, l := range e.sockets {
 		_ = l.Close()
@@ -73,7 +75,7 @@ func (e *endpoint) end() (ended bool, err error) {
 	return e.roots != nil && e.left == 0, e.err
 }
 
-// successor returns an endpoint that serves the sockets of a brought one further.
+// successor returns an endpoint that goes on serving the sockets of a brought one.
 func (e *endpoint) successor() *endpoint {
 	next := &endpoint{brought: true, sockets: e.sockets, tls: e.tls, optional: e.optional, allow: e.allow}
 	e.mu.Lock()
@@ -82,7 +84,7 @@ func (e *endpoint) successor() *endpoint {
 	return next
 }
 
-// replace marks the endpoint as one whose end is not the end of what is served, and returns its roots.
+// replace marks the endpoint as replaced, and returns its roots.
 func (e *endpoint) replace() []*root {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -90,19 +92,20 @@ func (e *endpoint) replace() []*root {
 	return slices.Clone(e.roots)
 }
 
-// handOver stops accepting and leaves the first n sockets, with what the kernel has queued, to who accepts next. It closes the others
-// behind what they have queued.
+// handOver stops accepting. It leaves the first n sockets to the next endpoint, with what
+// the kernel has queued. It closes the others when their queue has been accepted.
 func (e *endpoint) handOver(n int) {
 	for i, r := range e.replace() {
 		if i >= n {
 			r.listener.Stop()
 			continue
 		}
-		_, _ = r.listener.Detach() // canHandOver has seen that it can; a listener that has failed fails for the next as well.
+		// canHandOver has checked it. A listener that has failed fails for its successor.
+		_, _ = r.listener.Detach()
 	}
 }
 
-// canHandOver reports why handOver would not do.
+// canHandOver returns an error where handOver is not possible.
 func (e *endpoint) canHandOver() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -49,7 +49,8 @@ func (c *conn) doneReason() string {
 	return reasonRequests
 }
 
-// backendOf returns the servers of a request's connection, which is nil for one that came in some other way.
+// backendOf returns the servers of a request's connection. c is nil for a request that came
+// in some other way.
 func (f *front) backendOf(c *conn) *backend {
 	if c == nil {
 		return f.backend()
@@ -88,8 +89,8 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
 }
 
-// serveExtendedConnect serves a WebSocket on a stream as the handshake of
-// HTTP/1.1 that it stands for. The connection stays where it is: other streams share it.
+// serveExtendedConnect serves a WebSocket on a stream as an HTTP/1.1 handshake. The
+// connection stays in its pool, because other streams share it.
 func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	c, _ := connOf(r.Context())
 	if !f.backendOf(c).config.HTTP2.WebSocket {
@@ -99,7 +100,8 @@ func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	websocket.ServeStream(w, r, http.HandlerFunc(f.routeHandshake))
 }
 
-// routeHandshake leaves a WebSocket handshake to the handler for all of them, or to where it is mounted.
+// routeHandshake passes a handshake to the handler of [WithWebSocket], or else routes it as
+// a request.
 func (f *front) routeHandshake(w http.ResponseWriter, r *http.Request) {
 	if f.webSocketHandler != nil {
 		f.webSocketHandler.ServeHTTP(w, r)
@@ -137,8 +139,8 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	f.serveHandshake(c, rec, r)
 }
 
-// mayUpgradeH2C reports whether a connection may go on in HTTP/2: never one with
-// TLS, where ALPN has chosen (RFC 7540 section 3.2), nor one that is told to leave.
+// mayUpgradeH2C reports whether a connection may go on in HTTP/2. With TLS, ALPN has chosen
+// the protocol (RFC 7540 section 3.2). During a drain there is no upgrade.
 func (f *front) mayUpgradeH2C(c *conn) bool {
 	a := c.allowed()
 	return f.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !f.departures.draining.Load()

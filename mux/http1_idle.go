@@ -46,7 +46,7 @@ func (c *conn) reopen() bool {
 
 // isFed reports whether bytes have come since the connection became idle: the beginning of
 // the next request, or under TLS a part of a record.
-func (c *conn) isFed() bool { return c.account.Received() != c.idleAt.Load() }
+func (c *conn) isFed() bool { return uint32(c.account.Received()) != c.idleAt.Load() }
 
 // trackState is the http.Server hook that keeps the account's state.
 func trackState(nc net.Conn, state http.ConnState) {
@@ -67,7 +67,7 @@ func (c *conn) track(state http.ConnState) {
 		if m := c.more.Load(); m != nil {
 			m.body.finish()
 		}
-		c.idleAt.Store(c.account.Received())
+		c.idleAt.Store(uint32(c.account.Received()))
 		c.account.SetState(pool.StateIdle)
 	case http.StateHijacked:
 		c.account.SetState(pool.StateUpgraded)

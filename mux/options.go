@@ -62,16 +62,16 @@ func WithHandler(h http.Handler) Option {
 	}
 }
 
-// WithGRPC sets the function that registers the gRPC services, and further
-// options for grpc-go. The function is called twice, because two servers stand
-// behind it: one for native connections and one for calls on connections that they
-// share with other HTTP/2 requests. It must register the same services both times.
+// WithGRPC sets the function that registers the gRPC services, and further options for
+// grpc-go. The function is called once for each of two servers: one serves native
+// connections, the other serves calls that share a connection with HTTP/2 requests. It
+// must register the same services each time. A reload that needs new servers calls it
+// again.
 //
-// The service grpc.health.v1.Health is added unless the function registers one.
-// Transport credentials among the options have no effect: TLS is the listener's.
-// What clients are told in SETTINGS is the configuration's, so an option that
-// changes a window or lowers a limit there is an error at the start, which names the key to set instead.
-// Default: no service; calls are answered UNIMPLEMENTED.
+// The service grpc.health.v1.Health is added unless the function registers one. Transport
+// credentials have no effect: TLS is the listener's. An option that changes a window or
+// lowers a limit of the SETTINGS is an error at the start, which names the key to set
+// instead. Default: no service; calls are answered UNIMPLEMENTED.
 func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
 	return func(o *options) { o.registerGRPC, o.grpcOptions = register, opts }
 }
@@ -87,9 +87,9 @@ func WithWebSocket(h WebSocketHandler) Option {
 	}
 }
 
-// WithTLS makes every connection that [Server.Serve] accepts start with a TLS
-// handshake, and ListenAndServe likewise for listeners whose configuration does not say how. Where
-// the configuration names no protocols, h2 and http/1.1 are offered by ALPN.
+// WithTLS makes every connection that [Server.Serve] accepts start with a TLS handshake,
+// and connections of ListenAndServe where the listener's configuration has no TLS. If c
+// names no protocols, ALPN offers h2 and http/1.1.
 func WithTLS(c *tls.Config) Option {
 	return func(o *options) {
 		if c == nil {
@@ -103,7 +103,7 @@ func WithTLS(c *tls.Config) Option {
 	}
 }
 
-// WithLogger sets where the server logs. What a peer causes stands at Debug.
+// WithLogger sets where the server logs. What a client causes is logged at Debug.
 // Default: [slog.Default].
 func WithLogger(l *slog.Logger) Option {
 	return func(o *options) { o.logger = l }
@@ -115,8 +115,9 @@ func WithoutHealthPaths() Option {
 	return func(o *options) { o.healthPaths = false }
 }
 
-// WithListen sets what opens the sockets of the configured listeners, by their address: for sockets that
-// the process was given by a service manager or by its predecessor. Default: [listeners.Listen].
+// WithListen sets the function that opens the sockets of the configured listeners, by
+// address. It is for sockets that the process was passed, by a service manager or by its
+// predecessor. Default: [listeners.Listen].
 func WithListen(listen func(ctx context.Context, address string) (net.Listener, error)) Option {
 	return func(o *options) {
 		if listen != nil {

@@ -58,7 +58,7 @@ func (p *planner) compareListeners(from, to []listeners.Config) {
 	for i, c := range to {
 		path := fmt.Sprintf("%s[%d]", listenersKey, i)
 		if old := find(from, c.Address); old >= 0 {
-			p.compare(path, "", reflect.ValueOf(shown(from[old])), reflect.ValueOf(shown(c)))
+			p.compare(path, "", reflect.ValueOf(from[old].Shown()), reflect.ValueOf(c.Shown()))
 			p.compareSecrets(path, from[old], c)
 			continue
 		}
@@ -74,13 +74,7 @@ func (p *planner) compareListeners(from, to []listeners.Config) {
 	}
 }
 
-// shown returns a listener's configuration with its defaults resolved and without
-// secrets.
-func shown(c listeners.Config) listeners.Config {
-	return c.Shown()
-}
-
-// compareSecrets finds changes of the values that shown hides.
+// compareSecrets finds changes of the values that Config.Shown hides.
 func (p *planner) compareSecrets(path string, from, to listeners.Config) {
 	for _, secret := range []struct{ key, from, to string }{
 		{"cert", from.TLS.Cert, to.TLS.Cert},

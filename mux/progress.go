@@ -13,9 +13,9 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// exchange is what the sweep sees of one HTTP/2 request: whether its handler waits
-// for the client at the moment, and whether the client moves. The handler's
-// side costs a few atomic operations and no clock; the time is the sweep's.
+// exchange is what the sweep sees of one HTTP/2 request: whether its handler waits for the
+// client at the moment, and whether the client moves. The handler reads no clock; the
+// sweep counts the time.
 type exchange struct {
 	reading  atomic.Bool   // the handler waits for the request's body
 	received atomic.Int64  // bytes of the body
@@ -39,7 +39,7 @@ type exchanges struct {
 	first *exchange
 }
 
-// begin has the request watched until end. The handler reads the body through the exchange from then on.
+// begin has the request watched until end. The handler reads the body through e.
 func (e *exchange) begin(l *exchanges, w http.ResponseWriter, r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
 		e.declared = r.ContentLength > 0
@@ -55,7 +55,7 @@ func (e *exchange) begin(l *exchanges, w http.ResponseWriter, r *http.Request) {
 	l.first = e
 }
 
-// end takes the request off the list: from then on its writer is not touched.
+// end takes the request off the list. The sweep does not use its writer any more.
 func (e *exchange) end(l *exchanges) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +76,7 @@ type requestBody struct {
 	exchange *exchange
 }
 
-// errSlowBody is what a handler reads when the client has sent its body too slowly.
+// errSlowBody is the handler's read error when the client has sent the body too slowly.
 var errSlowBody = fmt.Errorf("mux: the request body came too slowly: %w", os.ErrDeadlineExceeded)
 
 // Read implements [io.Reader].
@@ -93,7 +93,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 }
 
 // requestBody1 watches the body of the HTTP/1.1 request that a connection has at the
-// moment: whether its bytes are awaited. What has been received is the account's to say.
+// moment: whether the server waits for its bytes. The account counts them.
 type requestBody1 struct {
 	awaited  atomic.Bool // the handler reads, or net/http the rest behind the handler
 	declared atomic.Bool // the body's length is known
@@ -128,8 +128,8 @@ func (b *awaitedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// writeStep is how much of a response goes into its stream at a time, so that a client which takes it slowly is seen to
-// move: a frame.
+// writeStep is how much of a response is written to its stream at a time: a frame, so that
+// the sweep sees a slow client move.
 const writeStep = 16 << 10
 
 // Write implements [http.ResponseWriter].
@@ -183,7 +183,7 @@ type upload struct {
 	received int64
 }
 
-// tick adds a sweep at which the handler was waiting, and reports whether the client is too slow.
+// tick adds a sweep at which the server waits, and reports whether the client is too slow.
 func (u *upload) tick(elapsed time.Duration, received int64, declared bool, c *protocols.ProgressConfig) bool {
 	u.waited += elapsed
 	u.idle += elapsed
@@ -206,7 +206,8 @@ type stall struct {
 	written uint64
 }
 
-// tick adds a sweep at which the handler was in a write, and reports whether the client takes nothing.
+// tick adds a sweep at which the handler is in a write, and reports whether the client
+// takes nothing.
 func (s *stall) tick(elapsed time.Duration, written uint64, c *protocols.ProgressConfig) bool {
 	s.waiting += elapsed
 	if written != s.written {
@@ -215,11 +216,11 @@ func (s *stall) tick(elapsed time.Duration, written uint64, c *protocols.Progres
 	return c.ProgressTimeout > 0 && s.waiting >= c.ProgressTimeout
 }
 
-// sweep ends the requests of the list whose client has stopped moving: their streams, and not the
-// connection, which may be carrying others. It returns how many bodies and how many responses it has ended.
+// sweep ends the streams whose client has stopped moving. The connection goes on, because
+// it may carry others. sweep returns how many bodies and how many responses it has ended.
 //
-// shut says that the client's window for the connection is shut, because handlers have not read what fills it: then no
-// body can move, and that is not the client's fault.
+// shut says that handlers have not read what fills the connection's window. Then no body
+// can move, and the client is not to blame.
 func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.ProgressConfig) (bodies, responses int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

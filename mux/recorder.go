@@ -18,9 +18,8 @@ type recorder struct {
 	handshake *handshake // of a WebSocket in HTTP/1.1; nil for other requests
 }
 
-// recorder1 is the form for HTTP/1.1, recorder2 that for HTTP/2: a handler that asks
-// whether it can hijack or push must get the true answer. HTTP/2 needs to be watched by
-// the stream.
+// recorder1 is for HTTP/1.1 and recorder2 for HTTP/2: a handler that asks whether it can
+// hijack or push must get the true answer. HTTP/2 is watched by the stream.
 type (
 	recorder1 struct{ recorder }
 	recorder2 struct {

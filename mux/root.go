@@ -28,8 +28,8 @@ type root struct {
 	allow       allow
 	sniffs      atomic.Pointer[sniffs]
 
-	// unsettled counts the connections that were accepted and neither
-	// dispatched nor closed yet. Accept alone adds to it.
+	// unsettled counts the connections that are accepted and neither dispatched nor closed.
+	// Only accept adds to it.
 	unsettled sync.WaitGroup
 	// ending is set when nothing more is accepted.
 	ending atomic.Bool
@@ -37,11 +37,13 @@ type root struct {
 	done chan struct{}
 }
 
-// sniffs is how connections are recognised. The refused ones are those that a limit keeps out: nothing is written
-// to one that does not say at once what it wants, so that to its client the attempt to connect has failed.
+// sniffs is how connections are recognised: normal ones, and those that a limit keeps out.
+// The server does not speak first to the latter, so that to an HTTP/2 client without a
+// request the attempt to connect has failed.
 type sniffs struct{ normal, refused sniff.Config }
 
-// refusalPatience is how long a client that is kept out has to show its first request, so that it can be answered.
+// refusalPatience is how long a client that a limit keeps out has to send its first
+// request, so that it can be answered.
 const refusalPatience = 200 * time.Millisecond
 
 // newRoot returns a root that takes l over, which is one of e's sockets.

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -46,7 +47,8 @@ func (b *background) run(f func()) bool {
 	return true
 }
 
-// wait returns a channel that is closed when every goroutine has ended. None begins after the call.
+// wait returns a channel that is closed when every goroutine has ended. No goroutine
+// begins after the call.
 func (b *background) wait() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -57,4 +59,14 @@ func (b *background) wait() <-chan struct{} {
 		close(done)
 	}()
 	return done
+}
+
+// growStack makes room for a T on the stack of the goroutine, which starts with 2 KB. The
+// goroutine needs the room in any case. Growing the stack step by step when it is deep
+// copies every frame each time. KeepAlive keeps the compiler from removing the array.
+//
+//go:noinline
+func growStack[T any]() {
+	var room T
+	runtime.KeepAlive(&room)
 }

@@ -115,7 +115,8 @@ func (s *Server) Listen() error {
 	return s.topology.listenOn(s.live.Load().Listeners)
 }
 
-// Addrs returns the addresses of the configured listeners that are open, in the configuration's order.
+// Addrs returns the addresses of the configured listeners that are open, in the order of
+// the configuration.
 func (s *Server) Addrs() []net.Addr {
 	var addrs []net.Addr
 	for _, e := range s.topology.configured() {

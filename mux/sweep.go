@@ -8,17 +8,17 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// sweep looks after the live connections from tick to tick: one goroutine, and no
-// timer for any of them. It ends what has reached its age, and what has stopped
-// moving where net/http's own timeouts do not look.
+// sweep looks after the live connections, in one goroutine and without a timer for each.
+// It ends connections that have reached their age, and what has stopped moving where
+// net/http's own timeouts do not apply.
 type sweep struct {
 	departures *departures
 	live       *reloader
 	now        time.Time     // of this sweep
 	elapsed    time.Duration // from one to the next
 	writes     pool.StallWatch
-	// What is remembered of the few connections that wait: HTTP/1.1 uploads, and
-	// HTTP/2 connections whose handlers are all done while streams are open.
+	// These remember the few connections that wait: HTTP/1.1 uploads, and HTTP/2
+	// connections whose handlers are all done while streams are open.
 	uploads, seenUploads map[*conn]upload1
 	tails, seenTails     map[*conn]tail
 }
@@ -37,7 +37,8 @@ type tail struct {
 	sent    uint64
 }
 
-// The bounds of the time between two sweeps, which is an eighth of the shortest time that is measured.
+// The time between two sweeps is an eighth of the shortest time that they measure, within
+// bounds.
 const (
 	minSweep = 10 * time.Millisecond
 	maxSweep = time.Second
@@ -72,7 +73,7 @@ func (d *departures) sweep(ctx context.Context, live *reloader) {
 	d.books.conns.Sweep(ctx, w.elapsed, w.visit)
 }
 
-// begin begins a sweep: what was not seen again in the last one is forgotten.
+// begin begins a sweep. It forgets what the last one did not see again.
 func (w *sweep) begin(now time.Time) {
 	w.now = now
 	w.uploads, w.seenUploads = w.seenUploads, w.uploads
@@ -98,7 +99,7 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 	}
 }
 
-// checkWrites closes a connection whose peer takes nothing of what is written to it.
+// checkWrites closes a connection whose client takes nothing of what is written to it.
 func (w *sweep) checkWrites(now time.Time, c *conn, limit time.Duration) (closed bool) {
 	if stalled := w.writes.Check(now, &c.account); limit <= 0 || stalled < limit {
 		return false
@@ -132,7 +133,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 	}
 }
 
-// slowUpload reports whether the body that the handler of an HTTP/1.1 request waits for comes too slowly.
+// slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.
 func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	u, known := w.uploads[c]
 	received, request := c.account.Received(), c.account.Requests()
@@ -186,8 +187,8 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 // grpc-go nor x/net's server, which serves connections upgraded by "Upgrade: h2c", does.
 func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 }
 
-// stuckTail reports whether the last of a connection's responses have been waiting
-// for the client's window for too long, their handlers being gone.
+// stuckTail reports whether responses whose handlers have returned have been waiting for
+// the client's window for too long.
 func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
 	t, sent := w.tails[c], c.SentData()
 	if t.waiting += w.elapsed; t.sent != sent {

@@ -58,7 +58,7 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if session == nil {
 		return
 	}
-	if c.isTold() {
+	if c.isTold() && c.account.CloseReason() != reasonAge { // WebSockets have an age of their own.
 		webSockets.Leave(c) // The connection was told before it was a WebSocket.
 	}
 	if detaches {

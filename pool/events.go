@@ -104,8 +104,7 @@ func (s *Set) number(e *Event) (observed bool) {
 	return true
 }
 
-// step holds the events of one method that holds Set.mu, on its stack. Few methods have
-// more than four.
+// step holds the events of one method that holds Set.mu: seldom more than four.
 type step struct {
 	events [4]Event
 	count  int

@@ -77,9 +77,7 @@ type HealthStatus struct {
 
 // SetUnavailable makes every pool Unavailable, as long as it is true: for a server that
 // drains or has stopped. After that the pools are judged as if they had been healthy.
-func (s *Set) SetUnavailable(unavailable bool) {
-	s.change(func(r *rules) { r.unavailable = unavailable })
-}
+func (s *Set) SetUnavailable(unavailable bool) { s.change(func(r *rules) { r.unavailable = unavailable }) }
 
 // Health returns the health of every pool that was ever used or has a limit, by tag, and
 // under [TotalTag] the health of all together. A pool without a limit is healthy.
@@ -154,8 +152,7 @@ func (s *Set) judge(a *account, events *step) {
 	}
 }
 
-// judgeAlone is judge for a caller that does not hold mu, which it takes only where the
-// health changes.
+// judgeAlone is judge without mu, which it takes only where the health changes.
 func (s *Set) judgeAlone(a *account) {
 	if old, now := s.judged(a); now == old {
 		return

@@ -39,7 +39,8 @@ func mustWrite(tb testing.TB, w io.Writer, p []byte) {
 	}
 }
 
-// TestReadAheadAsNetHTTPReads reads frames as net/http does: the header, then the payload.
+// TestReadAheadAsNetHTTPReads reads frames as net/http does: the header, then the
+// payload.
 func TestReadAheadAsNetHTTPReads(t *testing.T) {
 	client, c := aheadPair(t)
 	const headerLen = 9

@@ -8,9 +8,8 @@ import (
 	"syscall"
 )
 
-// The reasons for which a connection was closed that the package finds out for itself,
-// where the caller has given none by [Conn.SetCloseReason]. They are variables, so that a
-// connection can point to one without an allocation.
+// The close reasons that the package finds out, where the caller has given none. They are
+// variables, so that a connection can point to one without an allocation.
 var (
 	reasonPeer    = "peer_closed"   // the peer ended its side: the last read said io.EOF
 	reasonReset   = "reset"         // the peer broke the connection off

@@ -11,7 +11,8 @@ import (
 
 // SniffLimits bounds what a connection may cost before its protocol is known.
 type SniffLimits struct {
-	// Timeout bounds the time from the accept, or from the end of the TLS handshake, to the verdict. 0: no bound.
+	// Timeout bounds the time from the accept, or from the end of the TLS handshake, to
+	// the verdict. 0: no bound.
 	Timeout time.Duration `apply:"runtime" yaml:"timeout"`
 	// MaxBytes bounds the bytes that are looked at and kept.
 	MaxBytes int `apply:"runtime" yaml:"max_bytes"`
@@ -22,17 +23,22 @@ type SniffLimits struct {
 type HTTP1Config struct {
 	// MaxConnections bounds the connections in the pool. 0: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
-	// HeaderTimeout bounds the time from a request's first byte to the end of its head. 0: no bound.
+	// HeaderTimeout bounds the time from a request's first byte to the end of its head.
+	// 0: no bound.
 	HeaderTimeout time.Duration `apply:"restart" yaml:"header_timeout"`
-	// IdleTimeout is how long a kept-alive connection may wait for its next request. 0: no bound.
+	// IdleTimeout is how long a kept-alive connection may wait for its next request. 0:
+	// no bound.
 	IdleTimeout time.Duration `apply:"restart" yaml:"idle_timeout"`
 	// MaxHeaderBytes bounds a request's head.
 	MaxHeaderBytes int `apply:"restart" yaml:"max_header_bytes"`
-	// MaxAge is how long a connection is kept, give or take a tenth; then its next response closes it. 0: no bound.
+	// MaxAge is how long a connection is kept, give or take a tenth; then its next
+	// response closes it. 0: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
-	// MaxAgeGrace is what a request that is in flight gets after that, before its connection is cut. 0: no bound.
+	// MaxAgeGrace is what a request that is in flight gets after that, before its
+	// connection is cut. 0: no bound.
 	MaxAgeGrace time.Duration `apply:"runtime" yaml:"max_age_grace"`
-	// MaxRequests is how many requests a connection may have; the last response closes it. 0: no bound.
+	// MaxRequests is how many requests a connection may have; the last response closes
+	// it. 0: no bound.
 	MaxRequests uint64 `apply:"runtime" yaml:"max_requests"`
 	// Progress is what a client has to do while a request of its own is in flight.
 	Progress ProgressConfig `yaml:",inline"`
@@ -41,13 +47,14 @@ type HTTP1Config struct {
 // ProgressConfig ends requests whose client has stopped moving. It bounds no
 // stream that moves, however long it takes, and no handler that has nothing to say.
 type ProgressConfig struct {
-	// MinBodyRate is how many bytes a second a request body of declared length has to bring on average, over the
-	// time that the handler waits for it and from BodyGrace on. 0: no bound.
+	// MinBodyRate is how many bytes a second a request body of declared length has to
+	// bring on average, over the time that the handler waits for it and from BodyGrace
+	// on. 0: no bound.
 	MinBodyRate int `apply:"runtime" yaml:"min_body_rate"`
 	// BodyGrace is how long a body may be slower than that at first.
 	BodyGrace time.Duration `apply:"runtime" yaml:"body_grace"`
-	// ProgressTimeout is how long a handler may wait for the next byte of any request body, or for the client to take
-	// any byte of the response. 0: no bound.
+	// ProgressTimeout is how long a handler may wait for the next byte of any request
+	// body, or for the client to take any byte of the response. 0: no bound.
 	ProgressTimeout time.Duration `apply:"runtime" yaml:"progress_timeout"`
 }
 
@@ -57,40 +64,50 @@ type ProgressConfig struct {
 type HTTP2Config struct {
 	// MaxConnections bounds the connections in the pool. 0: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
-	// MaxStreams is the number of concurrent streams on a connection (SETTINGS_MAX_CONCURRENT_STREAMS).
+	// MaxStreams is the number of concurrent streams on a connection
+	// (SETTINGS_MAX_CONCURRENT_STREAMS).
 	MaxStreams uint32 `apply:"restart" yaml:"max_streams"`
-	// MaxHeaderListBytes bounds a request's header list, as RFC 9113 section 6.5.2 counts it (SETTINGS_MAX_HEADER_LIST_SIZE).
+	// MaxHeaderListBytes bounds a request's header list, as RFC 9113 section 6.5.2 counts
+	// it (SETTINGS_MAX_HEADER_LIST_SIZE).
 	MaxHeaderListBytes uint32 `apply:"restart" yaml:"max_header_list_bytes"`
-	// StreamWindow and ConnectionWindow are the initial flow-control windows in bytes, at least 65,535 (RFC 9113 section 6.9.2).
+	// StreamWindow and ConnectionWindow are the initial flow-control windows in bytes, at
+	// least 65,535 (RFC 9113 section 6.9.2).
 	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
 	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
-	// IdleTimeout is how long a connection without streams is kept, one that never had a stream included. 0: no bound.
+	// IdleTimeout is how long a connection without streams is kept, one that never had a
+	// stream included. 0: no bound.
 	IdleTimeout time.Duration `apply:"restart" yaml:"idle_timeout"`
-	// MaxAge is how long a connection is kept, give or take a tenth; then it is told to leave by GOAWAY. 0: no bound.
+	// MaxAge is how long a connection is kept, give or take a tenth; then it is told to
+	// leave by GOAWAY. 0: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
 	// MaxAgeGrace is what its streams get after that. 0: no bound.
 	MaxAgeGrace time.Duration `apply:"runtime" yaml:"max_age_grace"`
 	// MaxRequests is how many requests a connection may have before GOAWAY. 0: no bound.
 	MaxRequests uint64 `apply:"runtime" yaml:"max_requests"`
-	// MaxFrameBytes is the largest frame that is taken (SETTINGS_MAX_FRAME_SIZE), from 16384 to 16777215. grpc-go
-	// takes no more than 16384 on connections that it serves itself, so more needs grpc.transport: shared.
+	// MaxFrameBytes is the largest frame that is taken (SETTINGS_MAX_FRAME_SIZE), from
+	// 16384 to 16777215. grpc-go takes no more than 16384 on connections that it serves
+	// itself, so more needs grpc.transport: shared.
 	MaxFrameBytes uint32 `apply:"restart" yaml:"max_frame_bytes"`
-	// MaxResetsPerMinute is how many streams a client may reset in a minute, on native gRPC connections too; more is
-	// answered by GOAWAY with ENHANCE_YOUR_CALM (CVE-2023-44487). 0: no bound.
+	// MaxResetsPerMinute is how many streams a client may reset in a minute, on native
+	// gRPC connections too; more is answered by GOAWAY with ENHANCE_YOUR_CALM
+	// (CVE-2023-44487). 0: no bound.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
-	// PingInterval is how long a silent peer is left alone before it is pinged (0: for ever), and PingTimeout how
-	// long it may take to answer before the connection is closed.
+	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
+	// ever), and PingTimeout how long it may take to answer before the connection is
+	// closed.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
 	// Progress is what a client has to do while a request of its own is in flight.
 	Progress ProgressConfig `yaml:",inline"`
-	// UpgradeH2C lets a client turn an HTTP/1.1 connection without TLS into an HTTP/2 one by "Upgrade: h2c". It is
-	// off by default: RFC 9113 section 3.1 has given it up, and a proxy in front that forwards the header
-	// unseen no longer knows what passes through it. Where it is off, the request is answered in HTTP/1.1.
+	// UpgradeH2C lets a client turn an HTTP/1.1 connection without TLS into an HTTP/2 one
+	// by "Upgrade: h2c". It is off by default: RFC 9113 section 3.1 has given it up, and
+	// a proxy in front that forwards the header unseen no longer knows what passes
+	// through it. Where it is off, the request is answered in HTTP/1.1.
 	UpgradeH2C bool `apply:"restart" yaml:"upgrade_h2c"`
-	// WebSocket lets a client open WebSockets on streams of an HTTP/2 connection (RFC 8441). It needs a
-	// process that was started with GODEBUG=http2xconnect=1 in its environment; see [ErrNoExtendedConnect].
-	// In such a process net/http announces it even where this is off; the streams are then refused with 501.
+	// WebSocket lets a client open WebSockets on streams of an HTTP/2 connection (RFC
+	// 8441). It needs a process that was started with GODEBUG=http2xconnect=1 in its
+	// environment; see [ErrNoExtendedConnect]. In such a process net/http announces it
+	// even where this is off; the streams are then refused with 501.
 	WebSocket bool `apply:"restart" yaml:"websocket"`
 }
 
@@ -107,13 +124,16 @@ type GRPCConfig struct {
 	MaxSendBytes int `apply:"restart" yaml:"max_send_bytes"`
 	// MaxIdle is how long a connection without calls is kept. 0: no bound.
 	MaxIdle time.Duration `apply:"restart" yaml:"idle_timeout"`
-	// MaxAge is how long a connection is kept, give or take a tenth; MaxAgeGrace is what its calls get after that. 0: no bound.
+	// MaxAge is how long a connection is kept, give or take a tenth; MaxAgeGrace is what
+	// its calls get after that. 0: no bound.
 	MaxAge      time.Duration `apply:"restart" yaml:"max_age"`
 	MaxAgeGrace time.Duration `apply:"restart" yaml:"max_age_grace"`
-	// PingInterval is how long a silent peer is left alone before it is pinged (0: for ever), and PingTimeout how long it may take to answer.
+	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
+	// ever), and PingTimeout how long it may take to answer.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
-	// MinPingInterval is how often a client may ping; one that pings more often is told ENHANCE_YOUR_CALM. 0: as often as it likes.
+	// MinPingInterval is how often a client may ping; one that pings more often is told
+	// ENHANCE_YOUR_CALM. 0: as often as it likes.
 	MinPingInterval time.Duration `apply:"restart" yaml:"min_ping_interval"`
 }
 
@@ -121,19 +141,23 @@ type GRPCConfig struct {
 type WebSocketConfig struct {
 	// MaxConnections bounds the connections in the pool. 0: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
-	// ReadLimit bounds one message in bytes; a longer one closes the connection with 1009. -1: no bound.
+	// ReadLimit bounds one message in bytes; a longer one closes the connection with
+	// 1009. -1: no bound.
 	ReadLimit int64 `apply:"runtime" yaml:"read_limit"`
-	// PingInterval is how long a silent peer is left alone before it is pinged
-	// (0: for ever), and PongTimeout how long it may take to answer before the
-	// connection is closed. Only a peer whose handler is reading can be heard, and is pinged.
+	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
+	// ever), and PongTimeout how long it may take to answer before the connection is
+	// closed. Only a peer whose handler is reading can be heard, and is pinged.
 	PingInterval time.Duration `apply:"runtime" yaml:"ping_interval"`
 	PongTimeout  time.Duration `apply:"runtime" yaml:"pong_timeout"`
-	// MaxAge is how long a WebSocket is kept, give or take a tenth; then it is closed with 1001. 0: no bound.
+	// MaxAge is how long a WebSocket is kept, give or take a tenth; then it is closed
+	// with 1001. 0: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
-	// Compression is whether messages are compressed where the client offers it (RFC 7692): off, takeover (each
-	// message refers to those before it, which costs 1.2 MB a connection) or no-takeover.
+	// Compression is whether messages are compressed where the client offers it (RFC
+	// 7692): off, takeover (each message refers to those before it, which costs 1.2 MB a
+	// connection) or no-takeover.
 	Compression WebSocketCompression `apply:"runtime" yaml:"compression"`
-	// OriginPatterns are the hosts, besides the request's own, whose pages may open a WebSocket, as [path.Match] patterns.
+	// OriginPatterns are the hosts, besides the request's own, whose pages may open a
+	// WebSocket, as [path.Match] patterns.
 	OriginPatterns []string `apply:"runtime" yaml:"origin_patterns"`
 }
 
@@ -151,7 +175,8 @@ const (
 const (
 	// defaultMaxConnections bounds each pool.
 	defaultMaxConnections = 1000
-	// defaultHeaderBytes is for HTTP/1.1 heads and for HTTP/2 and gRPC header lists alike.
+	// defaultHeaderBytes is for HTTP/1.1 heads and for HTTP/2 and gRPC header lists
+	// alike.
 	defaultHeaderBytes = 32 << 10
 	// defaultStreamWindow is HTTP/2's own.
 	defaultStreamWindow = h2.DefaultWindow
@@ -159,9 +184,11 @@ const (
 	minWindow = 65535
 	// largestFrameSize is the largest SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
 	largestFrameSize = 1<<24 - 1
-	// GRPCFrameBytes is the most that HTTP2Config.MaxFrameBytes can be where grpc-go serves connections itself.
+	// GRPCFrameBytes is the most that HTTP2Config.MaxFrameBytes can be where grpc-go
+	// serves connections itself.
 	GRPCFrameBytes uint32 = h2.MaxFrameSize
-	// defaultMaxAgeGrace is what a stream or request gets when its connection has reached its age.
+	// defaultMaxAgeGrace is what a stream or request gets when its connection has reached
+	// its age.
 	defaultMaxAgeGrace = 30 * time.Second
 )
 
@@ -170,12 +197,14 @@ func DefaultSniffLimits() SniffLimits {
 	return SniffLimits{Timeout: 3 * time.Second, MaxBytes: 16 << 10}
 }
 
-// DefaultProgressConfig returns 240 bytes a second after 5 s, as Kestrel has it, and 60 s.
+// DefaultProgressConfig returns 240 bytes a second after 5 s, as Kestrel has it, and 60
+// s.
 func DefaultProgressConfig() ProgressConfig {
 	return ProgressConfig{MinBodyRate: 240, BodyGrace: 5 * time.Second, ProgressTimeout: 60 * time.Second}
 }
 
-// DefaultHTTP1Config returns the defaults. The idle timeout stays under the 350 s after which an AWS NLB forgets a flow.
+// DefaultHTTP1Config returns the defaults. The idle timeout stays under the 350 s after
+// which an AWS NLB forgets a flow.
 func DefaultHTTP1Config() HTTP1Config {
 	return HTTP1Config{
 		MaxConnections: defaultMaxConnections,
@@ -334,9 +363,9 @@ func check(ok bool, key string, value any, want string) error {
 	return fmt.Errorf("protocols: %s: %v must be %s", key, value, want)
 }
 
-// AgeLimit returns when a connection that was opened at some time reaches the age limit: at
-// a random moment within a tenth of it, so that connections which began together do not
-// end together. It is zero for no limit.
+// AgeLimit returns when a connection that was opened at some time reaches the age limit:
+// at a random moment within a tenth of it, so that connections which began together do
+// not end together. It is zero for no limit.
 func AgeLimit(opened time.Time, limit time.Duration) time.Time {
 	if limit <= 0 {
 		return time.Time{}

@@ -12,7 +12,8 @@ import (
 // channelzService is the service that shows connections and their sockets.
 const channelzService = "grpc.channelz.v1.Channelz"
 
-// showsSockets reports whether one of a server's services needs to know the sockets of its connections.
+// showsSockets reports whether one of a server's services needs to know the sockets of
+// its connections.
 func showsSockets(srv *grpc.Server) bool {
 	_, ok := srv.GetServiceInfo()[channelzService]
 	return ok
@@ -24,7 +25,8 @@ type handshaken struct {
 	// It answers for all but ServerHandshake, which asks nothing of it.
 	credentials.TransportCredentials
 	// sockets lets grpc-go see the socket of each connection. It would keep a copy of the
-	// socket's options as they are at the accept, which is some 370 bytes, for channelz alone.
+	// socket's options as they are at the accept, which is some 370 bytes, for channelz
+	// alone.
 	sockets bool
 }
 
@@ -36,11 +38,13 @@ type TLSConn interface {
 	TLSState() *tls.ConnectionState
 }
 
-// Plaintext is the AuthInfo of a native call's peer on a connection without TLS. It says what that of grpc-go's
-// package insecure does, and which connection it is, of which a call shows nothing else that is its alone.
+// Plaintext is the AuthInfo of a native call's peer on a connection without TLS. It says
+// what the AuthInfo of grpc-go's package insecure says, and names the connection, which a
+// call shows nowhere else.
 type Plaintext struct{ conn net.Conn }
 
-// NetConn returns the connection that the server's listener has accepted. Only its addresses are of use: the server reads and writes it.
+// NetConn returns the connection that the server's listener has accepted. Use only its
+// addresses: the server reads and writes it.
 func (p Plaintext) NetConn() net.Conn { return p.conn }
 
 // AuthType implements [credentials.AuthInfo].

@@ -20,14 +20,15 @@ import (
 type GRPCServers struct {
 	Native *grpc.Server
 	Shared *grpc.Server
-	// Health answers grpc.health.v1.Health on both, for the server and for each of its services. It is nil where the
-	// registration brought a health service of its own.
+	// Health answers grpc.health.v1.Health on both, for the server and for each of its
+	// services. It is nil where the registration brought a health service of its own.
 	Health *health.Server
 }
 
-// streamWorkers is how many goroutines the native server keeps for its calls. One that is there has the stack that a call
-// needs; a new one's would grow twice, which is a sixth of what a small call costs. A call that finds them all busy, with long
-// streams as well, gets a goroutine of its own. They end with the server.
+// streamWorkers is how many goroutines the native server keeps for its calls. They have
+// the stack that a call needs already; a new goroutine's would grow twice, which is a
+// sixth of what a small call costs (grpc-unary). A call that finds all of them busy gets
+// a goroutine of its own. They end with the server.
 const streamWorkers = 32
 
 // GRPCRegistrar is what a gRPC service is registered with. It is what the
@@ -37,11 +38,12 @@ type GRPCRegistrar interface {
 	GetServiceInfo() map[string]grpc.ServiceInfo
 }
 
-// NewGRPCServers makes both servers and calls register once for each. The
-// options come after the section's own, so that they win; transport credentials are
-// not among what can be set, because TLS is finished before a connection comes here.
+// NewGRPCServers makes both servers and calls register once for each. The options come
+// after the section's own, so that they win; transport credentials are not among what can
+// be set, because TLS is finished before a connection comes here.
 //
-// A client's socket options are among what channelz shows only if register registers channelz.
+// A client's socket options are among what channelz shows only if register registers
+// channelz.
 func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), options ...grpc.ServerOption) *GRPCServers {
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
 	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(creds)})
@@ -100,8 +102,8 @@ func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
 		}),
 	}
 	if h2.StreamWindow != defaultStreamWindow {
-		// The window that a client was told must be the one that is enforced. At
-		// HTTP/2's own value it is left alone: naming it would switch off grpc-go's estimate.
+		// The window that a client was told must be the one that is enforced. At HTTP/2's
+		// own value it is left alone: naming it would switch off grpc-go's estimate.
 		options = append(options, grpc.InitialWindowSize(h2.StreamWindow))
 	}
 	return options

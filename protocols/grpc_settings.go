@@ -36,7 +36,8 @@ func (s *GRPCServers) CheckSettings(settings []byte) error {
 		exact    bool
 		key      string
 	}{
-		// grpc-go grants more only when its own window, which is not what the client counts by, is used up.
+		// grpc-go grants more only when its own window, which is not what the client
+		// counts by, is used up.
 		{http2.SettingInitialWindowSize, defaultStreamWindow, true, "http2.stream_window"},
 		{http2.SettingMaxConcurrentStreams, math.MaxUint32, false, "http2.max_streams"},
 		{http2.SettingMaxHeaderListSize, math.MaxUint32, false, "http2.max_header_list_bytes"},

@@ -13,21 +13,23 @@ import (
 )
 
 // nextProtoUnencrypted is the key under which net/http keeps the function that serves
-// HTTP/2 on a connection without TLS. golang.org/x/net/http2 uses it as well. The function
-// is called when the client's preface has been read.
+// HTTP/2 on a connection without TLS. golang.org/x/net/http2 uses it as well. The
+// function is called when the client's preface has been read.
 const nextProtoUnencrypted = "unencrypted_http2"
 
-// ServeHTTP2 has srv, a server of [NewHTTP2Server], serve the connections of l, which were
-// recognised as HTTP2 or GRPC. It does what srv.Serve does, but spares each connection the
-// 8 KB of buffers and the context that HTTP/1.1 needs. So [http.Server.Shutdown] tells the
-// connections to leave and does not wait for them, and [http.Server.Close] leaves them open.
+// ServeHTTP2 has srv, a server of [NewHTTP2Server], serve the connections of l, which
+// were recognised as HTTP2 or GRPC. It does what srv.Serve does, but spares each
+// connection the 8 KB of buffers and the context that HTTP/1.1 needs. So
+// [http.Server.Shutdown] tells the connections to leave and does not wait for them, and
+// [http.Server.Close] leaves them open.
 //
 // If net/http has no such way to hand a connection to HTTP/2, ServeHTTP2 is srv.Serve.
 func ServeHTTP2(srv *http.Server, l net.Listener) error {
 	return srv.Serve(&prefacedListener{Listener: l, server: srv})
 }
 
-// A prefacedListener serves the connections that it accepts. Its Accept returns errors only.
+// A prefacedListener serves the connections that it accepts. Its Accept returns errors
+// only.
 type prefacedListener struct {
 	net.Listener
 	server *http.Server
@@ -36,7 +38,8 @@ type prefacedListener struct {
 // A handOver is net/http's function for a connection that speaks another protocol.
 type handOver func(*http.Server, *tls.Conn, http.Handler)
 
-// Accept implements [net.Listener]. The server calls it after it has set up its protocols.
+// Accept implements [net.Listener]. The server calls it after it has set up its
+// protocols.
 func (l *prefacedListener) Accept() (net.Conn, error) {
 	serve, ok := l.server.TLSNextProto[nextProtoUnencrypted]
 	for {
@@ -84,7 +87,8 @@ func readPreface(r io.Reader) error {
 	return nil
 }
 
-// unencrypted passes a connection without TLS as a *tls.Conn. net/http looks for its method.
+// unencrypted passes a connection without TLS as a *tls.Conn. net/http looks for its
+// method.
 type unencrypted struct {
 	net.Conn // Nil: no other method is called.
 	conn     net.Conn

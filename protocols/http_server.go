@@ -112,7 +112,8 @@ var ErrNoExtendedConnect = errors.New("protocols: http2.websocket: net/http has 
 // settingEnableConnectProtocol is SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 section 3).
 const settingEnableConnectProtocol = 0x8
 
-// announcesExtendedConnect reports whether a SETTINGS frame lets the client open streams by extended CONNECT.
+// announcesExtendedConnect reports whether a SETTINGS frame lets the client open streams
+// by extended CONNECT.
 func announcesExtendedConnect(frame []byte) bool {
 	payload := frame[min(h2.HeaderLen, len(frame)):]
 	for ; len(payload) >= h2.SettingLen; payload = payload[h2.SettingLen:] {
@@ -157,7 +158,8 @@ func ServerSettings(c HTTP2Config) ([]byte, error) {
 // firstFrame sends the client's preface and returns the first frame of the
 // answer, which has to be SETTINGS.
 func firstFrame(conn io.ReadWriter) ([]byte, error) {
-	// What fails here fails the read below. On a pipe, a server that speaks first and a client that speaks first would wait for each other.
+	// If this fails, the read below fails. It runs aside because on a pipe a server and a
+	// client that both speak first would wait for each other.
 	go io.WriteString(conn, http2.ClientPreface)
 	var frame bytes.Buffer
 	if _, err := io.CopyN(&frame, conn, h2.HeaderLen); err != nil {

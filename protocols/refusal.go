@@ -13,7 +13,8 @@ import (
 // same connection, instead of opening a new one each time.
 const refusalTime = time.Second
 
-// retryAfter is how long a refused client is told to wait, in seconds (RFC 9110 section 10.2.3).
+// retryAfter is how long a refused client is told to wait, in seconds (RFC 9110 section
+// 10.2.3).
 const retryAfter = "1"
 
 // RefuseHTTP1 answers an HTTP/1.1 client whose connection is one too many, and
@@ -39,11 +40,11 @@ func RefuseHTTP1(c net.Conn) {
 // maxRefusedBytes bounds what is read from a client that was refused.
 const maxRefusedBytes = 256 << 10
 
-// NewRefusingHTTP2Server returns a server for HTTP/2 connections that are too
-// many. It answers gRPC calls UNAVAILABLE and other requests 503, for a second;
-// then it says GOAWAY. A connection that is idle for a second goes as well.
-// The settings are those of the server that would have served it, because the
-// client may have been told them already. The function age says how old a request's connection is.
+// NewRefusingHTTP2Server returns a server for HTTP/2 connections that are too many. It
+// answers gRPC calls UNAVAILABLE and other requests 503, for a second; then it says
+// GOAWAY. A connection that is idle for a second goes as well. The settings are those of
+// the server that would have served it, because the client may have been told them
+// already. The function age says how old a request's connection is.
 func NewRefusingHTTP2Server(c HTTP2Config, h HTTPHooks, age func(*http.Request) time.Duration) *http.Server {
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()

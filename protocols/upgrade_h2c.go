@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/h2c" //nolint:staticcheck // Deprecated with the upgrade itself (RFC 9113 section 3.1), which net/http does not have; who switches it on wants it all the same.
+	"golang.org/x/net/http2/h2c" //nolint:staticcheck // Deprecated with the upgrade itself (RFC 9113 section 3.1), which net/http does not have.
 
 	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
@@ -22,9 +22,9 @@ import (
 // (RFC 9113 section 6.9.2).
 const maxUpgradeBody = 64 << 10
 
-// H2CUpgrades turns HTTP/1.1 connections into HTTP/2 ones at a client's request
-// (RFC 7540 section 3.2; RFC 9113 has given the upgrade up). It is not for
-// connections with TLS, where the protocol is chosen by ALPN. All methods may be called concurrently.
+// H2CUpgrades turns HTTP/1.1 connections into HTTP/2 ones at a client's request (RFC 7540
+// section 3.2; RFC 9113 has given the upgrade up). It is not for connections with TLS,
+// where the protocol is chosen by ALPN. All methods may be called concurrently.
 type H2CUpgrades struct {
 	handler  http.Handler
 	upgrade  http.Handler
@@ -53,11 +53,11 @@ func IsH2CUpgrade(r *http.Request) bool {
 	return err == nil && len(payload)%h2.SettingLen == 0
 }
 
-// NewH2CUpgrades returns an H2CUpgrades whose connections have the limits of c and
-// whose streams, the upgraded request among them, are served by h.Handler as
-// HTTP/2. Of the other hooks only the logger is used: net/http has let go of
-// the connection by then. The function upgraded, which may be nil, is called once for each
-// connection that has become HTTP/2, with its first request.
+// NewH2CUpgrades returns an H2CUpgrades whose connections have the limits of c and whose
+// streams, the upgraded request among them, are served by h.Handler as HTTP/2. Of the
+// other hooks only the logger is used: net/http has let go of the connection by then. The
+// function upgraded, which may be nil, is called once for each connection that has become
+// HTTP/2, with its first request.
 func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request)) (*H2CUpgrades, error) {
 	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded}
 	u.server = NewHTTP2Server(c, h)
@@ -70,8 +70,9 @@ func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request)) (*
 	return u, nil
 }
 
-// ServeHTTP upgrades the connection of a request for which [IsH2CUpgrade] holds
-// and serves it, with this request as its first stream. It returns when the connection has ended.
+// ServeHTTP upgrades the connection of a request for which [IsH2CUpgrade] holds and
+// serves it, with this request as its first stream. It returns when the connection has
+// ended.
 //
 // A request whose body is longer than 64 KiB, or does not come whole, is served in
 // HTTP/1.1 instead, as a server may do with each Upgrade (RFC 9110 section 7.8).
@@ -96,7 +97,7 @@ type resumedBody struct {
 	io.Closer
 }
 
-// readUpgradeBody reads the body of r, or the beginning of one that is not to be had whole.
+// readUpgradeBody reads the body of r, or its beginning if it is too long or breaks off.
 func readUpgradeBody(r *http.Request) (body []byte, whole bool) {
 	if r.ContentLength > maxUpgradeBody {
 		return nil, false

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,12 +86,6 @@ func isHelp(args []string) bool { return args[0] == "-h" || args[0] == "--help" 
 // printHelp writes the help that fits a screen.
 func printHelp(w io.Writer) { _ = program().WriteHelp(w) }
 
-// printProbeHelp explains the flags of probe.
-func printProbeHelp(w io.Writer) {
-	fmt.Fprint(w, "muxserve probe [flags] ADDR asks a server once whether it is healthy.\n\n")
-	_ = cli.WriteFlags(w, probeFlags)
-}
-
 // completion prints the completion script for a shell.
 func completion(_ context.Context, args []string, env environment) int {
 	if len(args) != 1 {
@@ -129,20 +124,16 @@ func version(_ context.Context, args []string, env environment) int {
 
 // printVersion prints "unknown" for what the build has not recorded. info may be nil.
 func printVersion(w io.Writer, info *debug.BuildInfo) {
-	module, revision, when, modified := "unknown", "unknown", "", ""
-	if info != nil && info.Main.Version != "" {
-		module = info.Main.Version
-	}
-	if info != nil {
-		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
-				revision = s.Value
-			case s.Key == "vcs.time":
-				when = " of " + s.Value
-			case s.Key == "vcs.modified" && s.Value == "true":
-				modified = ", modified"
-			}
+	info = cmp.Or(info, new(debug.BuildInfo))
+	module, revision, when, modified := cmp.Or(info.Main.Version, "unknown"), "unknown", "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.time":
+			when = " of " + s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = ", modified"
 		}
 	}
 	if revision == "unknown" {

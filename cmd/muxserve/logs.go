@@ -15,18 +15,22 @@ type logs struct {
 	logger *slog.Logger
 	level  slog.LevelVar
 	access atomic.Bool
-	output output
-	// newHandler returns a handler that writes a format.
-	newHandler func(format string) slog.Handler
+	inJSON atomic.Bool
+	// options returns the options of a format.
+	options func(format string) humanlog.Options
+
+	switchable
 }
 
 func newLogs(env environment, c settings.Log) *logs {
 	l := new(logs)
-	l.newHandler = func(format string) slog.Handler {
-		return humanlog.New(env.stderr, humanlog.OptionsFor(env.stderr, format, &l.level, env.getenv)).Handler()
+	l.options = func(format string) humanlog.Options {
+		return humanlog.OptionsFor(env.stderr, format, &l.level, env.getenv)
 	}
+	handler := func(format string) slog.Handler { return humanlog.New(env.stderr, l.options(format)).Handler() }
+	l.switchable = switchable{text: handler(humanlog.Text), json: handler(humanlog.JSON), inJSON: &l.inJSON}
 	l.apply(c)
-	l.logger = slog.New(newReplaceable(&l.output))
+	l.logger = slog.New(l.switchable)
 	return l
 }
 
@@ -34,78 +38,47 @@ func newLogs(env environment, c settings.Log) *logs {
 func (l *logs) apply(c settings.Log) {
 	l.level.Set(c.Level)
 	l.access.Store(c.Access)
-	l.output.set(l.newHandler(c.Format))
+	l.inJSON.Store(l.options(c.Format).InJSON())
 }
 
 // accessLogger returns the access log. It logs at Info, so a higher level silences it
 // too.
 func (l *logs) accessLogger() *slog.Logger {
-	r := newReplaceable(&l.output)
-	r.on = &l.access
-	return slog.New(r)
+	h := l.switchable
+	h.on = &l.access
+	return slog.New(h)
 }
 
-// output is the last handler of all loggers. It can be replaced while they are in use.
-type output struct {
-	handler atomic.Pointer[slog.Handler]
+// switchable is a handler whose format can be changed while loggers use it.
+type switchable struct {
+	text, json slog.Handler // with the same attributes and groups
+	inJSON     *atomic.Bool
+	on         *atomic.Bool // false switches the handler off; nil is true
 }
 
-func (o *output) set(h slog.Handler) { o.handler.Store(&h) }
+var _ slog.Handler = switchable{}
 
-// replaceable is a handler that passes records on to the current handler of an output. It
-// keeps its own attributes and groups, and adds them to each handler that the output
-// gets.
-type replaceable struct {
-	output *output
-	on     *atomic.Bool // false switches the handler off; nil is true
-	// derive adds the attributes and groups to a handler of the output, and derived is
-	// its last result.
-	derive  func(slog.Handler) slog.Handler
-	derived *atomic.Pointer[derived]
-}
-
-// derived is the result of replaceable.derive for one handler.
-type derived struct {
-	from    *slog.Handler
-	handler slog.Handler
-}
-
-var _ slog.Handler = replaceable{}
-
-func newReplaceable(o *output) replaceable {
-	return replaceable{output: o, derive: func(h slog.Handler) slog.Handler { return h }, derived: new(atomic.Pointer[derived])}
-}
-
-// with returns a handler that also applies more to each handler of the output.
-func (r replaceable) with(more func(slog.Handler) slog.Handler) replaceable {
-	derive := r.derive
-	r.derive = func(h slog.Handler) slog.Handler { return more(derive(h)) }
-	r.derived = new(atomic.Pointer[derived])
-	return r
-}
-
-// Enabled implements [slog.Handler].
-func (r replaceable) Enabled(ctx context.Context, level slog.Level) bool {
-	return (r.on == nil || r.on.Load()) && (*r.output.handler.Load()).Enabled(ctx, level)
-}
-
-// Handle implements [slog.Handler].
-func (r replaceable) Handle(ctx context.Context, record slog.Record) error {
-	from := r.output.handler.Load()
-	d := r.derived.Load()
-	if d == nil || d.from != from {
-		d = &derived{from: from, handler: r.derive(*from)}
-		r.derived.Store(d)
+func (s switchable) current() slog.Handler {
+	if s.inJSON.Load() {
+		return s.json
 	}
-	return d.handler.Handle(ctx, record)
+	return s.text
 }
 
-// WithAttrs implements [slog.Handler].
-func (r replaceable) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return r.with(func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) })
+func (s switchable) Enabled(ctx context.Context, level slog.Level) bool {
+	return (s.on == nil || s.on.Load()) && s.current().Enabled(ctx, level)
 }
 
-// WithGroup implements [slog.Handler].
-func (r replaceable) WithGroup(name string) slog.Handler {
-	return r.with(func(h slog.Handler) slog.Handler { return h.WithGroup(name) })
+func (s switchable) Handle(ctx context.Context, record slog.Record) error {
+	return s.current().Handle(ctx, record)
+}
+
+func (s switchable) WithAttrs(attrs []slog.Attr) slog.Handler {
+	s.text, s.json = s.text.WithAttrs(attrs), s.json.WithAttrs(attrs)
+	return s
+}
+
+func (s switchable) WithGroup(name string) slog.Handler {
+	s.text, s.json = s.text.WithGroup(name), s.json.WithGroup(name)
+	return s
 }

@@ -3,14 +3,15 @@ package main
 import (
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReplaceOutput: older loggers write to the new handler, with their attributes and
+// TestSwitchFormat: older loggers write in the new format, with their attributes and
 // groups.
-func TestReplaceOutput(t *testing.T) {
+func TestSwitchFormat(t *testing.T) {
 	t.Parallel()
 	noTime := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
@@ -19,12 +20,13 @@ func TestReplaceOutput(t *testing.T) {
 		return a
 	}}
 	var text, json strings.Builder
-	var o output
-	o.set(slog.NewTextHandler(&text, noTime))
-	plain := slog.New(newReplaceable(&o))
+	var inJSON atomic.Bool
+	plain := slog.New(switchable{
+		text: slog.NewTextHandler(&text, noTime), json: slog.NewJSONHandler(&json, noTime), inJSON: &inJSON,
+	})
 	derived := plain.With("a", 1).WithGroup("g").With("b", 2)
 	derived.Info("one", "c", 3)
-	o.set(slog.NewJSONHandler(&json, noTime))
+	inJSON.Store(true)
 	derived.Info("two", "c", 3)
 	plain.Debug("silent")
 	plain.Info("three")

@@ -1,38 +1,30 @@
 // Command muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port. It is the
 // demo of package mux, and a tool to try clients, balancers and drains with.
-//
-//	muxserve [serve] [flags]      run (the default)
-//	muxserve check [flags]        validate, and print the effective configuration
-//	muxserve probe [flags] ADDR   ask a server once whether it is healthy
-//	muxserve version              print what this binary was built from
-//	muxserve completion SHELL     print the completion script for bash, zsh or fish
-//	muxserve man                  print the manual page
-//	muxserve help [flags]         print a short help, or explain all flags
-//
-// SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads
-// the configuration and the certificates. The exit code is 0 after a clean end, 1 if the
-// server could not start or serve, 2 for a wrong command line or configuration, 3 if the
-// drain had to cut connections, and 128 plus the signal's number if a second signal
-// forced the end.
+// "muxserve help" lists its commands, and "muxserve man" prints the manual page with the
+// signals and the exit status.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+	"github.com/muxserve/muxserve/listeners"
 )
 
-// The exit codes, besides 128 plus the number of a signal.
+// The exit codes.
 const (
-	exitOK     = 0
-	exitFailed = 1 // could not start or serve; not healthy
-	exitUsage  = 2 // wrong command line or configuration
-	exitCut    = 3 // the drain cut connections
+	exitOK        = 0
+	exitFailed    = 1   // could not start or serve; not healthy
+	exitUsage     = 2   // wrong command line or configuration
+	exitCut       = 3   // the drain cut connections
+	exitSignalled = 128 // plus the number of the second signal, as in shells
 )
 
 // environment is the part of the process that a command may use.
@@ -105,4 +97,66 @@ func usageError(env environment, err error) int {
 func failure(env environment, err error) int {
 	fmt.Fprintln(env.stderr, "muxserve:", err)
 	return exitFailed
+}
+
+// check does everything that serve does before it opens a port, and prints the effective
+// configuration. It loads the certificates too, because they cause most mistakes.
+func check(_ context.Context, args []string, env environment) int {
+	s, code, done := load("check", args, env)
+	if done {
+		return code
+	}
+	warnings, err := checkCertificates(s)
+	if err != nil {
+		return usageError(env, err)
+	}
+	for _, w := range append(warnings, s.Warnings()...) {
+		fmt.Fprintln(env.stderr, "muxserve: warning:", w)
+	}
+	if err := s.Write(env.stdout); err != nil {
+		return failure(env, err)
+	}
+	return exitOK
+}
+
+// checkCertificates loads the TLS files of the listeners. It returns every fault with its
+// place in the configuration, and warnings about files that work but are probably not
+// intended.
+func checkCertificates(s *settings.Settings) (warnings []string, err error) {
+	var faults []error
+	for i, l := range s.Mux.Listeners {
+		if !l.TLS.Enabled() {
+			continue
+		}
+		material, err := listeners.NewTLS(l.TLS)
+		if err != nil {
+			faults = append(faults, s.Locate(fmt.Sprintf("listeners[%d]", i), err))
+			continue
+		}
+		for _, w := range material.Warnings() {
+			if !slices.Contains(warnings, w) { // Listeners may share a certificate.
+				warnings = append(warnings, w)
+			}
+		}
+	}
+	return warnings, errors.Join(faults...)
+}
+
+// load loads the settings of a command that takes the server's flags. Where done is true,
+// the command has ended with code.
+func load(name string, args []string, env environment) (s *settings.Settings, code int, done bool) {
+	parsed, err := cli.Parse(settings.Flags(), args)
+	switch {
+	case err != nil:
+		return nil, usageError(env, err), true
+	case parsed.Help:
+		printHelp(env.stdout)
+		return nil, exitOK, true
+	case len(parsed.Args) > 0:
+		return nil, usageError(env, fmt.Errorf("%s takes flags only, not %q", name, parsed.Args[0])), true
+	}
+	if s, err = settings.Load(parsed, env.getenv); err != nil {
+		return nil, usageError(env, err), true
+	}
+	return s, exitOK, false
 }

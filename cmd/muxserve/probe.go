@@ -43,7 +43,8 @@ type prober struct {
 func probe(ctx context.Context, args []string, env environment) int {
 	parsed, err := cli.Parse(probeFlags, args)
 	if err == nil && parsed.Help {
-		printProbeHelp(env.stdout)
+		fmt.Fprint(env.stdout, "muxserve probe [flags] ADDR asks a server once whether it is healthy.\n\n")
+		_ = cli.WriteFlags(env.stdout, probeFlags) // As in help.go.
 		return exitOK
 	}
 	var p *prober
@@ -135,9 +136,8 @@ const maxProbeAnswer = 1 << 10
 
 // http asks over HTTP. Any status from 200 to 299 is healthy.
 func (p *prober) http(ctx context.Context) (string, error) {
-	transport := &http.Transport{DialContext: p.dial, TLSClientConfig: p.tls, DisableKeepAlives: true}
 	client := &http.Client{
-		Transport: transport,
+		Transport: &http.Transport{DialContext: p.dial, TLSClientConfig: p.tls, DisableKeepAlives: true},
 		// A redirect is not a healthy answer.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

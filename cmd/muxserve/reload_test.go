@@ -7,14 +7,18 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux"
 )
 
 // TestOneChangeAtATime: during a change, others are refused and do not appear in the
@@ -80,8 +84,38 @@ func TestDigests(t *testing.T) {
 	if missing[file] == empty[file] || empty[file] == full[file] || missing[dir] != full[dir] {
 		t.Error("digests that differ where nothing has changed, or do not where something has")
 	}
-	full.add(digests{file: empty[file], "other": {1}})
+	full = full.with(digests{file: empty[file], "other": {1}})
 	if diff := cmp.Diff([]string{dir, file, "other"}, slices.Sorted(maps.Keys(full))); diff != "" || full[file] == empty[file] {
 		t.Errorf("what was known was replaced, or (-want +got):\n%s", diff)
+	}
+}
+
+// TestOwnChanges changes every key that is not in mux.Config. The changes have the apply
+// tags of the fields, and describe their effect.
+func TestOwnChanges(t *testing.T) {
+	t.Parallel()
+	current, next := settings.Default(), settings.Default()
+	next.Admin, next.Static, next.Watch = settings.Admin{Address: "off", Token: "s3cret"}, "/", true
+	next.Log = settings.Log{Level: 8, Format: humanlog.Text, Access: true}
+	inMux := reflect.TypeFor[mux.Config]()
+	want := make(map[string]string)
+	for _, k := range settings.Keys() {
+		section, _, _ := strings.Cut(strings.Replace(k.Path, "[]", "", 1), ".")
+		if !slices.ContainsFunc(reflect.VisibleFields(inMux), func(f reflect.StructField) bool { return f.Tag.Get("yaml") == section }) {
+			want[k.Path] = k.Apply
+		}
+	}
+	got := make(map[string]string)
+	for _, c := range ownChanges(current, next) {
+		got[c.Path] = c.Apply
+		if c.How == "" || c.Old == c.New || strings.Contains(c.New, "s3cret") {
+			t.Errorf("change %+v", c)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if changes := ownChanges(next, next); changes != nil {
+		t.Errorf("changes of nothing: %v", changes)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
@@ -24,38 +23,30 @@ const settleTime = 100 * time.Millisecond
 // file.
 const maxDigested = 2 << 20
 
-// watcher runs while the files are watched.
-type watcher struct {
-	mu   sync.Mutex // guards stop
-	stop context.CancelFunc
-}
-
 // setWatch begins to watch the files, or stops it.
 func (r *reloads) setWatch(on bool) {
-	w := &r.watcher
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	r.watching.Lock()
+	defer r.watching.Unlock()
 	switch {
-	case on && w.stop == nil:
+	case on && r.stopWatch == nil:
 		ctx, stop := context.WithCancel(r.process.running)
-		w.stop = stop
+		r.stopWatch = stop
 		go r.watch(ctx)
-	case !on && w.stop != nil:
-		w.stop()
-		w.stop = nil
+	case !on && r.stopWatch != nil:
+		r.stopWatch()
+		r.stopWatch = nil
 	}
 }
 
 // watch reloads the configuration whenever its files differ from those of the last
 // attempt, by whatever caller, until ctx ends. So a faulty file is reported once.
 func (r *reloads) watch(ctx context.Context) {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
+	tick := time.Tick(watchInterval)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 			r.look(ctx)
 		}
 	}
@@ -116,13 +107,10 @@ func digestsOf(names []string) digests {
 	return d
 }
 
-// add adds the digests of other files. It keeps those that d has.
-func (d digests) add(others digests) {
-	for name, digest := range others {
-		if _, known := d[name]; !known {
-			d[name] = digest
-		}
-	}
+// with adds d to others and returns them. The digests of d win.
+func (d digests) with(others digests) digests {
+	maps.Copy(others, d)
+	return others
 }
 
 // digestOf returns the digest of a file's content, or of the error of reading it.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 )
 
@@ -147,7 +149,7 @@ func (p *process) announce(w io.Writer) {
 		announce(w, addr, p.settings().Mux.Listeners[i])
 	}
 	if site := p.admin.site.Load(); site != nil {
-		announceAdmin(w, site.listener.Addr())
+		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listener.Addr(), listeners.ModeOff))
 	}
 }
 
@@ -185,9 +187,6 @@ func (p *process) exitCode() int {
 	}
 }
 
-// exitSignalled is added to a signal's number, as in shells.
-const exitSignalled = 128
-
 // errForced is why a drain is cut short that a second signal ends.
 var errForced = errors.New("forced")
 
@@ -210,7 +209,12 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 		Reload: func() { p.reloads.onSignal() },
 		// It returns at once, so that a second signal is refused during the upgrade
 		// instead of starting another one after it.
-		Upgrade: func() { go p.handover.upgrade(ctx, func() { p.drainAtOnce(ctx) }) },
+		Upgrade: func() {
+			go p.handover.upgrade(ctx, func() {
+				p.reloads.drainAtOnce()
+				p.drain(ctx)
+			})
+		},
 	}
 }
 
@@ -234,12 +238,6 @@ func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
 	godebug = strings.Join(words, ",")
 	// Where no value will do, a restart must not be tried for ever.
 	return godebug, strings.Contains(godebug, extendedConnect) != wanted
-}
-
-// drainAtOnce is drain without the delay: the new process answers health checks already.
-func (p *process) drainAtOnce(ctx context.Context) {
-	p.reloads.drainAtOnce()
-	p.drain(ctx)
 }
 
 // drain ends the server, once.

@@ -84,17 +84,21 @@ func (a *adminPages) move(p *process, address string, site *adminSite) {
 	if old == nil {
 		return
 	}
-	// Shutdown closes the listener before it checks its context, so the address is free
-	// now.
-	over, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = old.server.Shutdown(over)
+	stopListening(old.server) // The address is free now.
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), adminLeaveTimeout)
 		defer cancel()
 		_ = old.server.Shutdown(ctx)
 		_ = old.server.Close()
 	}()
+}
+
+// stopListening closes a server's listeners and does not wait for its requests: Shutdown
+// closes the listeners before it checks its context.
+func stopListening(server *http.Server) {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = server.Shutdown(over)
 }
 
 // server returns the server of the pages; nil without one.

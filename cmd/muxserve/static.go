@@ -27,12 +27,12 @@ type directory struct {
 
 // openDirectory opens the directory name; none if name is empty.
 func openDirectory(name string) (*directory, error) {
-	var root *os.Root
-	if name != "" {
-		var err error
-		if root, err = os.OpenRoot(name); err != nil {
-			return nil, fmt.Errorf("static: %w", err)
-		}
+	if name == "" {
+		return &directory{handler: demo.Routes(nil)}, nil
+	}
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return nil, fmt.Errorf("static: %w", err)
 	}
 	return &directory{handler: demo.Routes(root), root: root}, nil
 }
@@ -49,7 +49,6 @@ func (r *routes) open(name string) (err error) {
 	return err
 }
 
-// ServeHTTP implements [http.Handler].
 func (r *routes) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.mu.RLock()
 	d := r.current

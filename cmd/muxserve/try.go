@@ -56,11 +56,6 @@ func list(names []string) string {
 	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
-// announceAdmin prints the address of the admin pages.
-func announceAdmin(w io.Writer, addr net.Addr) {
-	fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(addr, listeners.ModeOff))
-}
-
 // shownAddress returns the URL of an address, or unix:PATH.
 func shownAddress(addr net.Addr, mode string) string {
 	if addr.Network() == "unix" {
@@ -152,13 +147,7 @@ func clientFlags(mode string) flags {
 
 // words joins the parts that are not empty.
 func words(parts ...string) string {
-	var kept []string
-	for _, p := range parts {
-		if p != "" {
-			kept = append(kept, p)
-		}
-	}
-	return strings.Join(kept, " ")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
 }
 
 // shellQuote quotes a path for a POSIX shell where it needs quotes.

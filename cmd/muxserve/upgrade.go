@@ -25,8 +25,7 @@ type handover struct {
 	upgrader *upgrade.Upgrader
 	logger   *slog.Logger
 
-	// speak guards the one message to the parent: this process is ready, or never will
-	// be.
+	// speak guards the one message to the parent: this process is ready, or never will be.
 	speak sync.Once
 	// left guards closing the sockets after the next process has taken over.
 	left sync.Once
@@ -114,11 +113,10 @@ func (h *handover) feedWatchdog(ctx context.Context) {
 	if interval < often {
 		return
 	}
-	tick := time.NewTicker(interval / often)
-	defer tick.Stop()
+	tick := time.Tick(interval / often)
 	for {
 		select {
-		case <-tick.C:
+		case <-tick:
 			_, _ = lifecycle.Alive() // The next one makes up for a lost one.
 		case <-ctx.Done():
 			return
@@ -155,9 +153,7 @@ func (h *handover) leave(admin *http.Server) {
 	}
 	h.left.Do(func() {
 		if admin != nil {
-			over, cancel := context.WithCancel(context.Background())
-			cancel()
-			_ = admin.Shutdown(over) // It does not wait for requests.
+			stopListening(admin)
 		}
 		if err := h.sockets.Close(); err != nil {
 			h.logger.Warn("a socket was not left properly", keyErr, err)

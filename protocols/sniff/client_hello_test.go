@@ -69,7 +69,7 @@ func TestReadServerName(t *testing.T) {
 		b[2] = minor
 		return b
 	}
-	const none = errorText("none of it")
+	const none = textError("none of it")
 	tests := []struct {
 		name   string
 		prefix []byte
@@ -115,9 +115,9 @@ func TestReadServerName(t *testing.T) {
 	}
 }
 
-type errorText string
+type textError string
 
-func (e errorText) Error() string { return string(e) }
+func (e textError) Error() string { return string(e) }
 
 // errSeen ends a handshake whose ClientHello was looked at.
 var errSeen = errors.New("seen")

@@ -26,8 +26,8 @@ import (
 	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
-// atOnce is how many tests run in parallel unless -parallel says otherwise. They wait most
-// of the time, so there are more of them than processors.
+// atOnce is how many tests run in parallel unless -parallel says otherwise. They wait
+// most of the time, so there are more of them than processors.
 const atOnce = "8"
 
 func TestMain(m *testing.M) {
@@ -39,9 +39,6 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m)
 }
-
-// wireTime bounds every wait for the peer. No test is about this bound.
-const wireTime = 20 * time.Second
 
 // tcpPair returns two ends of a loopback connection, closed with the test.
 func tcpPair(tb testing.TB) (client, server *net.TCPConn) {
@@ -70,7 +67,8 @@ func newConn(inner net.Conn) *Conn {
 	return c
 }
 
-// openGate lets reads pass, as the server's ACK does; see TestServerAcknowledgesBeforeItReadsOn.
+// openGate lets reads pass, as the server's ACK does; see
+// TestServerAcknowledgesBeforeItReadsOn.
 func openGate(c *Conn) {
 	if t := c.h2.Load(); t != nil {
 		t.OpenGate()

@@ -161,8 +161,8 @@ func (s *frameScanner) checkPayload(h h2.Header, payload []byte) string {
 			return reasonNotSettings
 		}
 	case http2.FrameWindowUpdate:
-		// RFC 9113, sections 6.9 and 6.9.1: an increment of 0 is an error, and so is a window
-		// that grows too large.
+		// RFC 9113, sections 6.9 and 6.9.1: an increment of 0 is an error, and so is a
+		// window that grows too large.
 		increment := h2.Uint31(payload)
 		s.granted += uint64(increment)
 		if increment != 0 && s.granted <= maxGranted {

@@ -108,7 +108,8 @@ func TestReadOnReadyWithoutSocket(t *testing.T) {
 	}
 }
 
-// TestHTTP2ReadsAndWritesAllocateNothing has a connection in use: a frame in two reads, and one write.
+// TestHTTP2ReadsAndWritesAllocateNothing has a connection in use: a frame in two reads,
+// and one write.
 func TestHTTP2ReadsAndWritesAllocateNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector makes pools drop what they are given")
@@ -147,8 +148,8 @@ func newHTTP2(inner net.Conn) *Conn {
 	return c
 }
 
-// maxWriteStack is what Write may take of the 2 KB of a new goroutine's stack. net/http's flush and the layers below leave some 130 bytes,
-// of which the account takes 48.
+// maxWriteStack is what Write may take of the 2 KB of a new goroutine's stack. net/http's
+// flush and the layers below leave some 130 bytes, of which the account takes 48.
 const maxWriteStack = 80
 
 // depthConn tells where the stack is when it is written to.
@@ -164,7 +165,8 @@ func (c *depthConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestWriteStack has the stack that a goroutine begins with be enough for a flush of net/http's HTTP/2.
+// TestWriteStack has the stack that a goroutine begins with be enough for a flush of
+// net/http's HTTP/2.
 func TestWriteStack(t *testing.T) {
 	if raceEnabled || testing.CoverMode() != "" {
 		t.Skip("instrumented code needs more")

@@ -64,7 +64,8 @@ type framerClient struct {
 	*http2.Framer
 }
 
-// dialFramer connects and sends the preface and SETTINGS. With wait, it waits for the server's.
+// dialFramer connects and sends the preface and SETTINGS. With wait, it waits for the
+// server's.
 func dialFramer(t *testing.T, l net.Listener, wait bool) *framerClient {
 	t.Helper()
 	conn, err := net.Dial("tcp", l.Addr().String())
@@ -253,8 +254,8 @@ func (s *rpcStream) finish() {
 	}
 }
 
-// TestGoAwayOfGRPCServer: with grpc-go on both sides the call goes on, the next one has a new
-// connection, and the server's own way to leave does not disturb either.
+// TestGoAwayOfGRPCServer: with grpc-go on both sides the call goes on, the next one has a
+// new connection, and the server's own way to leave does not disturb either.
 func TestGoAwayOfGRPCServer(t *testing.T) {
 	l := listenSniffing(t, testConfig())
 	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {

@@ -41,23 +41,3 @@ type aheadConn struct{ *net.TCPConn }
 func (aheadConn) IsBare() bool { return true }
 
 func (c aheadConn) ReadAhead(p []byte) (int, error) { return c.Read(p) }
-
-// tcpPair returns two ends of a loopback connection, closed with the test.
-func tcpPair(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
-}

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -20,12 +21,6 @@ import (
 // maxRepeat bounds the responses to one request.
 const maxRepeat = 10_000
 
-// The values of EchoResponse.transport.
-const (
-	transportNative = "native"
-	transportShared = "shared"
-)
-
 // RegisterGRPC registers the gRPC services of the demo: the echo service, and reflection
 // (v1 and v1alpha), which grpcurl needs.
 func RegisterGRPC(r mux.GRPCRegistrar) {
@@ -38,7 +33,6 @@ type echoService struct {
 	demov1.UnimplementedEchoServer
 }
 
-// Unary implements [demov1.EchoServer].
 func (echoService) Unary(ctx context.Context, req *demov1.EchoRequest) (*demov1.EchoResponse, error) {
 	p, err := planOf(req)
 	if err != nil {
@@ -50,13 +44,11 @@ func (echoService) Unary(ctx context.Context, req *demov1.EchoRequest) (*demov1.
 	return response(ctx, req, 1), nil
 }
 
-// ServerStream implements [demov1.EchoServer].
 func (echoService) ServerStream(req *demov1.EchoRequest, stream grpc.ServerStreamingServer[demov1.EchoResponse]) error {
 	_, err := answer(stream.Context(), req, 0, stream.Send)
 	return err
 }
 
-// ClientStream implements [demov1.EchoServer].
 func (echoService) ClientStream(stream grpc.ClientStreamingServer[demov1.EchoRequest, demov1.EchoResponse]) error {
 	last := new(demov1.EchoRequest)
 	for count := uint64(0); ; count++ {
@@ -78,7 +70,6 @@ func (echoService) ClientStream(stream grpc.ClientStreamingServer[demov1.EchoReq
 	}
 }
 
-// BidiStream implements [demov1.EchoServer].
 func (echoService) BidiStream(stream grpc.BidiStreamingServer[demov1.EchoRequest, demov1.EchoResponse]) error {
 	var sent uint64
 	for {
@@ -129,10 +120,7 @@ func planOf(req *demov1.EchoRequest) (plan, error) {
 	if p.repeat > maxRepeat {
 		return p, status.Errorf(codes.InvalidArgument, "repeat: %d is more than %d", p.repeat, maxRepeat)
 	}
-	if delayErr != nil {
-		return p, delayErr
-	}
-	return p, intervalErr
+	return p, cmp.Or(delayErr, intervalErr)
 }
 
 func waitOf(field string, d *durationpb.Duration) (time.Duration, error) {
@@ -157,9 +145,9 @@ func response(ctx context.Context, req *demov1.EchoRequest, sequence uint64) *de
 	resp := &demov1.EchoResponse{Message: req.GetMessage(), Sequence: sequence}
 	if c, ok := mux.ConnOf(ctx); ok {
 		resp.ConnId, resp.Protocol = c.ID, c.Protocol
-		resp.Transport = transportShared
+		resp.Transport = "shared"
 		if c.Protocol == string(protocols.GRPC) {
-			resp.Transport = transportNative
+			resp.Transport = "native"
 		}
 	}
 	return resp

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
+// Lengths, sizes and numbers that RFC 9113 defines.
 const (
 	HeaderLen       = 9 // RFC 9113, section 4.1.
 	SettingLen      = 6 // RFC 9113, section 6.5.1.

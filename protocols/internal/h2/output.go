@@ -59,8 +59,8 @@ func (o *output) mayInsert() bool {
 // a request takes two fifths less processor time (h2c-streams in testdata/bench).
 const smallWrite = 1000
 
-// Begin returns what is to be written in place of p, the server's next bytes. [Track.Finish]
-// must follow, with the result of writing it.
+// Begin returns what is to be written in place of p, the server's next bytes.
+// [Track.Finish] must follow, with the result of writing it.
 //
 // The two are no method Write, and are not inlined, so that little is on the stack while
 // the bytes are written; see Write of the type Conn in the package sniff.

@@ -9,8 +9,8 @@ const (
 	// resetWindow is the minute of MaxResetsPerMinute.
 	resetWindow = time.Minute
 	// endedStreams is for how many of the latest streams a resetBound knows whether the
-	// server has ended them. More than that are seldom open at once, since the usual limit
-	// is 100. The reset of an older stream is counted.
+	// server has ended them. More than that are seldom open at once, since the usual
+	// limit is 100. The reset of an older stream is counted.
 	endedStreams = 256
 	wordBits     = 64
 )

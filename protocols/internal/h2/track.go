@@ -14,7 +14,7 @@ import (
 // net/http nor grpc-go looks at the answer to a PING that is not its own.
 var goAwayPing = [PingLen]byte{'m', 'u', 'x', 's', 'e', 'r', 'v', 'e'}
 
-// The frames that an Track can be asked for. Each makes those before it needless.
+// The frames that a Track can be asked for. Each makes those before it needless.
 const (
 	askGoAway uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
 	askFinal                     // GOAWAY for the highest stream that the client has opened.
@@ -94,10 +94,10 @@ type Track struct {
 	resets atomic.Pointer[resetBound]
 
 	// acked keeps what follows the client's first SETTINGS from the server until the
-	// server has acknowledged it; nil without a gate. net/http answers
-	// two SETTINGS frames by one ACK when the second comes before the first ACK is
-	// written. The track takes that ACK out, and the client's second SETTINGS would get
-	// none (RFC 9113, section 6.5.3).
+	// server has acknowledged it; nil without a gate. net/http answers two SETTINGS
+	// frames by one ACK when the second comes before the first ACK is written. The Track
+	// takes that ACK out, and the client's second SETTINGS would get none (RFC 9113,
+	// section 6.5.3).
 	acked  chan struct{}
 	opened atomic.Bool // acked is closed.
 

@@ -35,7 +35,8 @@ func received(t *testing.T, conn io.Reader, n int) []byte {
 	return b
 }
 
-// pipeTracked returns a recognised HTTP/2 connection over a pipe, whose every byte waits for its reader.
+// pipeTracked returns a recognised HTTP/2 connection over a pipe, whose every byte waits
+// for its reader.
 func pipeTracked(t *testing.T) (client net.Conn, c *trackedConn) {
 	t.Helper()
 	client, server := net.Pipe()

@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
@@ -49,8 +47,7 @@ type Options struct {
 	// that name its host, besides those that [Pages.guard] always lets in. See
 	// [Pages.SetAddress].
 	Address string
-	// Configuration shows and changes the configuration. Without it there are no such
-	// pages.
+	// Configuration shows and changes the configuration. Without it there are no such pages.
 	Configuration Configuration
 }
 
@@ -59,7 +56,6 @@ type Pages struct {
 	server        Server
 	configuration Configuration // may be nil
 	crossOrigin   *http.CrossOriginProtection
-	registry      *prometheus.Registry
 	history       *history
 	routes        http.Handler
 	host          atomic.Pointer[string] // of the configured address
@@ -73,7 +69,6 @@ func New(s Server, o Options) *Pages {
 		server:        s,
 		configuration: o.Configuration,
 		crossOrigin:   http.NewCrossOriginProtection(),
-		registry:      newRegistry(s),
 		history:       new(history),
 	}
 	p.SetAddress(o.Address)
@@ -102,15 +97,13 @@ func (p *Pages) SetAddress(address string) {
 // Run takes a sample of the server's statistics every [SampleInterval] until ctx ends,
 // and keeps those of the last [HistoryLength]. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
-	p.history.begin(time.Now(), p.server.Stats())
-	tick := time.NewTicker(SampleInterval)
-	defer tick.Stop()
+	tick := time.Tick(SampleInterval)
 	for {
+		p.history.add(time.Now(), p.server.Stats())
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			p.history.add(time.Now(), p.server.Stats())
+		case <-tick:
 		}
 	}
 }

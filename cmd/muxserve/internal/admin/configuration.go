@@ -88,21 +88,18 @@ func wantsJSON(r *http.Request) bool {
 func (p *Pages) changing(change func(*http.Request) (mux.Version, error)) http.Handler {
 	return p.authorized(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		version, err := change(r)
-		var parameter parameterError
-		switch {
-		case errors.As(err, &parameter):
+		if parameter, ok := errors.AsType[parameterError](err); ok {
 			page.Error(w, http.StatusBadRequest, parameter)
-		case errors.Is(err, ErrBusy):
-			writeFaults(w, http.StatusConflict, err)
-		case err != nil:
-			writeFaults(w, http.StatusUnprocessableEntity, err)
-		default:
-			page.JSON(w, http.StatusOK, version)
+			return
 		}
+		if err == nil {
+			page.JSON(w, http.StatusOK, version)
+			return
+		}
+		status := http.StatusUnprocessableEntity
+		if errors.Is(err, ErrBusy) {
+			status = http.StatusConflict
+		}
+		page.JSON(w, status, map[string]any{"error": "the configuration is as it was", "faults": strings.Split(err.Error(), "\n")})
 	}))
-}
-
-// writeFaults says why nothing has changed. Each line of the error is one fault.
-func writeFaults(w http.ResponseWriter, status int, err error) {
-	page.JSON(w, status, map[string]any{"error": "the configuration is as it was", "faults": strings.Split(err.Error(), "\n")})
 }

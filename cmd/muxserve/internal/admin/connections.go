@@ -66,17 +66,14 @@ type query struct {
 func (p *Pages) parseQuery(values url.Values) (query, error) {
 	q := query{protocol: values.Get("protocol"), order: orders["id"], limit: defaultLimit}
 	if q.protocol != "" {
-		known := p.protocols()
-		if !slices.Contains(known, q.protocol) {
+		if known := p.protocols(); !slices.Contains(known, q.protocol) {
 			return q, badParameter("protocol", q.protocol, "one of "+strings.Join(known, ", "))
 		}
 	}
 	if name := values.Get("sort"); name != "" {
-		order, ok := orders[name]
-		if !ok {
+		if q.order = orders[name]; q.order == nil {
 			return q, badParameter("sort", name, "one of "+strings.Join(slices.Sorted(maps.Keys(orders)), ", "))
 		}
-		q.order = order
 	}
 	if text := values.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -90,10 +87,7 @@ func (p *Pages) parseQuery(values url.Values) (query, error) {
 
 // protocols returns the names of all pools.
 func (p *Pages) protocols() []string {
-	pools := p.server.Stats().Pools
-	known := map[string]struct{}{string(pool.Sniffing): {}}
-	for name := range pools {
-		known[name] = struct{}{}
-	}
-	return slices.Sorted(maps.Keys(known))
+	known := slices.AppendSeq([]string{string(pool.Sniffing)}, maps.Keys(p.server.Stats().Pools))
+	slices.Sort(known)
+	return slices.Compact(known)
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -101,16 +102,11 @@ var proxyHeaders = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip"}
 // isLocal reports whether a request was made on this machine: over the loopback interface
 // or a Unix socket, and without a proxy.
 func isLocal(r *http.Request) bool {
-	for _, name := range proxyHeaders {
-		if r.Header.Get(name) != "" {
-			return false
-		}
-	}
-	if isUnix(r) {
-		return true
+	if slices.ContainsFunc(proxyHeaders, func(name string) bool { return r.Header.Get(name) != "" }) {
+		return false
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+	return isUnix(r) || err == nil && peer.Addr().Unmap().IsLoopback()
 }
 
 // isUnix reports whether a request came over a Unix socket. The permissions of the

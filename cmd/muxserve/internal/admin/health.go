@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"maps"
 	"net/http"
 	"time"
 
@@ -92,17 +93,9 @@ func (p *Pages) health() health {
 			InFlight:         requests.InFlight,
 			ErrorRate:        requests.ErrorRate,
 			P99:              requests.P99,
-			RejectedRecently: notNil(recently[tag]),
+			RejectedRecently: maps.Collect(maps.All(recently[tag])), // It is {} in JSON and not null.
 		}
 	}
 	answer.Status = worst.String()
 	return answer
-}
-
-// notNil makes no counts {} in JSON and not null.
-func notNil(counts map[string]uint64) map[string]uint64 {
-	if counts == nil {
-		return map[string]uint64{}
-	}
-	return counts
 }

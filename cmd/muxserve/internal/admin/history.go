@@ -2,6 +2,7 @@ package admin
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,8 +43,7 @@ type ProtocolSample struct {
 	// Requests are requests, calls and WebSocket sessions.
 	RequestsPerSecond float64 `json:"requests_per_second"` // that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
-	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see
-	// [requests.Stats].
+	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see [requests.Stats].
 	ErrorRate float64 `json:"error_rate"`
 	P50       float64 `json:"p50_seconds"`
 	P95       float64 `json:"p95_seconds"`
@@ -59,58 +59,43 @@ type moment struct {
 // rejections counts connections by pool and reason.
 type rejections map[string]map[string]uint64
 
-// history is a ring of the last samples. The zero value is empty. All methods may be
-// called concurrently.
+// history has the last samples. The zero value is empty. All methods may be called
+// concurrently.
 type history struct {
 	mu      sync.Mutex // guards all that follows
 	last    moment
-	samples [sampleCount]Sample
-	before  [sampleCount]rejections // the totals when the sample at the same index began
-	next    int                     // the index of the next sample
-	filled  int                     // the number of samples
+	samples []Sample     // the oldest first
+	before  []rejections // the totals when the sample at the same index began
 }
 
-// begin sets the totals that the first sample is compared with.
-func (h *history) begin(now time.Time, stats mux.Stats) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.last = moment{now, stats}
-}
-
-// add adds a sample of the time since the last call. It replaces the oldest in a full
-// history.
+// add adds a sample of the time since the last call, and drops the oldest of a full
+// history. The first call only sets the totals that the first sample is compared with.
 func (h *history) add(now time.Time, stats mux.Stats) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	current := moment{now, stats}
-	h.samples[h.next] = newSample(h.last, current)
-	h.before[h.next] = h.last.stats.Rejected
+	if !h.last.at.IsZero() {
+		full := max(0, len(h.samples)+1-sampleCount)
+		h.samples = append(slices.Delete(h.samples, 0, full), newSample(h.last, current))
+		h.before = append(slices.Delete(h.before, 0, full), h.last.stats.Rejected)
+	}
 	h.last = current
-	h.next = (h.next + 1) % sampleCount
-	h.filled = min(h.filled+1, sampleCount)
 }
 
 // list returns the samples, the oldest first. They must not be changed.
 func (h *history) list() []Sample {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	samples := make([]Sample, 0, h.filled)
-	for i := range h.filled {
-		samples = append(samples, h.samples[h.place(i)])
-	}
-	return samples
+	return append([]Sample{}, h.samples...)
 }
-
-// place returns the index of the i-th oldest sample. The caller holds mu.
-func (h *history) place(i int) int { return (h.next - h.filled + i + sampleCount) % sampleCount }
 
 // recent returns the part of all rejections that is newer than the beginning of the
 // oldest sample, without zeros. While there is no sample, that is all of them.
 func (h *history) recent(all rejections) rejections {
 	h.mu.Lock()
 	var before rejections
-	if h.filled > 0 {
-		before = h.before[h.place(0)]
+	if len(h.before) > 0 {
+		before = h.before[0]
 	}
 	h.mu.Unlock()
 	since := make(rejections)

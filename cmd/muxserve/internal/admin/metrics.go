@@ -17,36 +17,8 @@ import (
 	"github.com/muxserve/muxserve/mux/muxprom"
 )
 
-// metricsView is the answer of /metrics in JSON. This example shows one protocol of
-// several and one sample of up to sixty:
-//
-//	{
-//	  "time": "2026-01-01T12:00:00Z",
-//	  "totals": {
-//	    "phase": "serving",
-//	    "started": "2026-01-01T08:00:00Z",
-//	    "pools": {"http1": {"active": 12, "accepted": 9000, "closed": 8988, "bytes_received": 1200000, …}},
-//	    "rejected": {"http1": {"limit": 3}},
-//	    "requests": {"http1": {"total": 90000, "failed": 2, "in_flight": 4, "p99_seconds": 0.012, …}},
-//	    "codes": {"http1": {"200": 89998, "500": 2}},
-//	    "health": {"http1": {"status": "healthy", "active": 12, "limit": 1000, "ratio": 0.012}}
-//	  },
-//	  "drain": null,
-//	  "interval_seconds": 5,
-//	  "history": [{
-//	    "time": "2026-01-01T11:59:58Z",
-//	    "phase": "serving",
-//	    "protocols": {"http1": {
-//	      "active": 12, "accepted_per_second": 0.4, "rejected_per_second": 0,
-//	      "bytes_received_per_second": 4000, "bytes_sent_per_second": 90000,
-//	      "requests_per_second": 31.2, "in_flight": 4, "error_rate": 0,
-//	      "p50_seconds": 0.001, "p95_seconds": 0.004, "p99_seconds": 0.012
-//	    }},
-//	    "health": {"http1": "healthy", "total": "healthy"}
-//	  }]
-//	}
-//
-// Fields may be added. No field changes its meaning.
+// metricsView is the answer of /metrics in JSON. Fields may be added. No field changes its
+// meaning.
 type metricsView struct {
 	Time time.Time `json:"time"`
 	// Totals are the statistics of this moment.
@@ -101,43 +73,25 @@ func newDrainView(r *lifecycle.Report) *drainView {
 	return view
 }
 
-var (
-	reloadSuccessful = prometheus.NewDesc("mux_config_last_reload_successful",
-		"1 if the last reload of the configuration succeeded, 0 if it failed and an older one is still in force.", nil, nil)
-	reloadTime = prometheus.NewDesc("mux_config_last_reload_success_timestamp_seconds",
-		"When a configuration was last put in force, in seconds since 1970.", nil, nil)
-)
-
-// reloadCollector shows Prometheus how the last reload went. The start counts as a
-// reload.
-type reloadCollector struct{ server Server }
-
-var _ prometheus.Collector = reloadCollector{}
-
-// Describe implements [prometheus.Collector].
-func (reloadCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- reloadSuccessful
-	ch <- reloadTime
-}
-
-// Collect implements [prometheus.Collector].
-func (c reloadCollector) Collect(ch chan<- prometheus.Metric) {
-	h := c.server.History()
-	successful := 1.0
-	if h.Failing {
-		successful = 0
-	}
-	const millis = 1e3
-	ch <- prometheus.MustNewConstMetric(reloadSuccessful, prometheus.GaugeValue, successful)
-	ch <- prometheus.MustNewConstMetric(reloadTime, prometheus.GaugeValue, float64(h.Succeeded.UnixMilli())/millis)
-}
-
 // newRegistry returns the metrics of the server, of its configuration and of the process.
+// The start counts as a reload.
 func newRegistry(s Server) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		muxprom.New(s),
-		reloadCollector{s},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mux_config_last_reload_successful",
+			Help: "1 if the last reload of the configuration succeeded, 0 if it failed and an older one is still in force.",
+		}, func() float64 {
+			if s.History().Failing {
+				return 0
+			}
+			return 1
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mux_config_last_reload_success_timestamp_seconds",
+			Help: "When a configuration was last put in force, in seconds since 1970.",
+		}, func() float64 { return float64(s.History().Succeeded.UnixMilli()) / 1e3 }),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -154,7 +108,8 @@ const (
 // client asks for ?format=json or prefers application/json by Accept, and otherwise in a
 // format of Prometheus.
 func (p *Pages) serveMetrics() http.HandlerFunc {
-	forPrometheus := promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{Registry: p.registry})
+	registry := newRegistry(p.server)
+	forPrometheus := promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
 	return func(w http.ResponseWriter, r *http.Request) {
 		format := r.URL.Query().Get("format")
 		switch format {

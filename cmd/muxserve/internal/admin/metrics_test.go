@@ -85,7 +85,7 @@ func TestMetricsJSON(t *testing.T) {
 		},
 	}
 	p := New(scripted{stats: func() mux.Stats { return stats }}, Options{})
-	p.history.begin(at, stats)
+	p.history.add(at, stats)
 	p.history.add(at.Add(SampleInterval), busy(lifecycle.PhaseServing, 0))
 	got, err := json.MarshalIndent(p.metrics(at), "", " ")
 	if err != nil {
@@ -184,7 +184,8 @@ mux_config_last_reload_success_timestamp_seconds ` + at + `
 # HELP mux_config_last_reload_successful 1 if the last reload of the configuration succeeded, 0 if it failed and an older one is still in force.
 # TYPE mux_config_last_reload_successful gauge
 mux_config_last_reload_successful ` + successful + "\n"
-			if err := testutil.CollectAndCompare(reloadCollector{fakeServer{history: tt.history}}, strings.NewReader(want)); err != nil {
+			if err := testutil.GatherAndCompare(newRegistry(fakeServer{history: tt.history}), strings.NewReader(want),
+				"mux_config_last_reload_success_timestamp_seconds", "mux_config_last_reload_successful"); err != nil {
 				t.Error(err)
 			}
 		})

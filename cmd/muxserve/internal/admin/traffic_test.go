@@ -70,7 +70,7 @@ func serveAll(t *testing.T) *prometheus.Registry {
 	}
 	defer ws.CloseNow()
 	_ = s.Shutdown(t.Context()) // It says that the WebSocket was cut.
-	return New(s, Options{}).registry
+	return newRegistry(s)
 }
 
 // anyCertificate accepts the server's self-signed certificate.

@@ -66,11 +66,10 @@ type Parsed struct {
 
 // Last returns the last value of a flag, and whether the flag was given.
 func (p Parsed) Last(name string) (value string, given bool) {
-	values := p.Values[name]
-	if len(values) == 0 {
-		return "", false
+	if values := p.Values[name]; len(values) > 0 {
+		return values[len(values)-1], true
 	}
-	return values[len(values)-1], true
+	return "", false
 }
 
 // On reports whether a switch is on.
@@ -95,11 +94,10 @@ func Parse(flags []Flag, args []string) (Parsed, error) {
 		case arg == "-" || !strings.HasPrefix(arg, "-"):
 			p.Args = append(p.Args, arg)
 		default:
-			rest, err := p.take(flags, arg, args)
-			if err != nil {
+			var err error
+			if args, err = p.take(flags, arg, args); err != nil {
 				return p, err
 			}
-			args = rest
 		}
 	}
 	return p, nil

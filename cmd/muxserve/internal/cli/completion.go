@@ -74,16 +74,10 @@ _%[1]s() {
 `, p.Name, p.Default)
 	fmt.Fprintf(out, "\t%s) command=${COMP_WORDS[1]} ;;\n\tesac\n\tcase $prev in\n", strings.Join(p.commandNames(), " | "))
 	for _, f := range p.allFlags() {
-		switch {
-		case f.Value == "":
-		case len(f.Choices) > 0:
-			fmt.Fprintf(out, "\t--%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", f.Name, strings.Join(f.Choices, " "))
-		case f.Files == AnyFile:
-			fmt.Fprintf(out, "\t--%s) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n", f.Name)
-		case f.Files == Directory:
-			fmt.Fprintf(out, "\t--%s) compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\")); return ;;\n", f.Name)
-		default:
-			fmt.Fprintf(out, "\t--%s) return ;;\n", f.Name)
+		if f.Value != "" {
+			fmt.Fprintf(out, "\t--%s) %sreturn ;;\n", f.Name, f.value(`COMPREPLY=($(compgen -W '%s' -- "$cur")); `,
+				`compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")); `,
+				`compopt -o filenames; COMPREPLY=($(compgen -d -- "$cur")); `, ""))
 		}
 	}
 	fmt.Fprint(out, "\tesac\n\tlocal words\n\tcase $command in\n")
@@ -147,16 +141,7 @@ func zshFlag(f Flag) string {
 	if f.Value == "" {
 		return fmt.Sprintf("'*--%s[%s]'", f.Name, help)
 	}
-	action := ""
-	switch {
-	case len(f.Choices) > 0:
-		action = "(" + strings.Join(f.Choices, " ") + ")"
-	case f.Files == AnyFile:
-		action = "_files"
-	case f.Files == Directory:
-		action = "_files -/"
-	}
-	return fmt.Sprintf("'*--%s=[%s]:%s:%s'", f.Name, help, f.Value, action)
+	return fmt.Sprintf("'*--%s=[%s]:%s:%s'", f.Name, help, f.Value, f.value("(%s)", "_files", "_files -/", ""))
 }
 
 // fish writes one line for each command and flag.
@@ -171,7 +156,11 @@ func (p Program) fish(out io.Writer) {
 			condition = "not __fish_seen_subcommand_from " + strings.Join(slices.DeleteFunc(p.commandNames(), func(n string) bool { return n == c.Name }), " ")
 		}
 		for _, f := range c.Flags {
-			fmt.Fprintf(out, "complete -c %s -n '%s' -l %s%s -d '%s'\n", p.Name, condition, f.Name, fishValue(f), fishQuote(f.Help))
+			value := ""
+			if f.Value != "" {
+				value = f.value(" -x -a '%s'", " -r -F", " -x -a '(__fish_complete_directories)'", " -x")
+			}
+			fmt.Fprintf(out, "complete -c %s -n '%s' -l %s%s -d '%s'\n", p.Name, condition, f.Name, value, fishQuote(f.Help))
 		}
 		if len(c.Args) > 0 {
 			fmt.Fprintf(out, "complete -c %s -n '%s' -a '%s'\n", p.Name, condition, strings.Join(c.Args, " "))
@@ -179,19 +168,18 @@ func (p Program) fish(out io.Writer) {
 	}
 }
 
-// fishValue returns the options that describe a flag's value.
-func fishValue(f Flag) string {
+// value returns what suits the values of a flag: choices with the possible ones in it,
+// or the text for any file, for a directory or for any other value.
+func (f Flag) value(choices, file, directory, other string) string {
 	switch {
-	case f.Value == "":
-		return ""
 	case len(f.Choices) > 0:
-		return " -x -a '" + strings.Join(f.Choices, " ") + "'"
+		return strings.ReplaceAll(choices, "%s", strings.Join(f.Choices, " "))
 	case f.Files == AnyFile:
-		return " -r -F"
+		return file
 	case f.Files == Directory:
-		return " -x -a '(__fish_complete_directories)'"
+		return directory
 	default:
-		return " -x"
+		return other
 	}
 }
 

@@ -4,6 +4,7 @@ package humanlog
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -36,16 +37,19 @@ type Options struct {
 // OptionsFor returns the options of a logger that writes to w. It uses colours on a
 // terminal, unless NO_COLOR is set (no-color.org) or TERM is dumb.
 func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(string) string) Options {
-	terminal := IsTerminal(w)
+	terminal := isTerminal(w)
 	return Options{
 		Format: format, Level: level, Terminal: terminal,
 		Color: terminal && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb",
 	}
 }
 
-// IsTerminal reports whether w is a character device. It is true for /dev/null too, where
+// InJSON reports whether the logger writes JSON.
+func (o Options) InJSON() bool { return o.Format == JSON || o.Format != Text && !o.Terminal }
+
+// isTerminal reports whether w is a character device. It is true for /dev/null too, where
 // it does not matter.
-func IsTerminal(w io.Writer) bool {
+func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
@@ -58,7 +62,7 @@ func IsTerminal(w io.Writer) bool {
 func New(w io.Writer, o Options) *slog.Logger {
 	options := &slog.HandlerOptions{Level: o.Level}
 	switch {
-	case o.Format == JSON, o.Format != Text && !o.Terminal:
+	case o.InJSON():
 		return slog.New(slog.NewJSONHandler(w, options))
 	case !o.Terminal:
 		return slog.New(slog.NewTextHandler(w, options))
@@ -88,9 +92,8 @@ func newHandler(w io.Writer, o Options) *handler {
 	out := &output{color: o.Color, w: w}
 	return &handler{output: out, attrs: slog.NewTextHandler(&out.buf, &slog.HandlerOptions{
 		Level: o.Level,
-		// The columns have the level and the message already. The caller's own attribute
-		// called level stays unless its value is a slog.Level too. One called msg is
-		// dropped.
+		// The columns have the level and the message already. The caller's own attribute called
+		// level stays unless its value is a slog.Level too. One called msg is dropped.
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			_, isLevel := a.Value.Any().(slog.Level)
 			if len(groups) == 0 && (a.Key == slog.MessageKey || a.Key == slog.LevelKey && isLevel) {
@@ -103,17 +106,14 @@ func newHandler(w io.Writer, o Options) *handler {
 
 var _ slog.Handler = (*handler)(nil)
 
-// Enabled reports whether a record of the level is written.
 func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
 	return h.attrs.Enabled(ctx, level)
 }
 
-// WithAttrs returns a handler that writes attrs in every line.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &handler{output: h.output, attrs: h.attrs.WithAttrs(attrs)}
 }
 
-// WithGroup returns a handler that puts name before the keys that follow.
 func (h *handler) WithGroup(name string) slog.Handler {
 	return &handler{output: h.output, attrs: h.attrs.WithGroup(name)}
 }
@@ -127,10 +127,9 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		h.paint(dim, r.Time.Format("15:04:05.000"))
 		h.buf.WriteByte(' ')
 	}
-	h.paint(levelColor(r.Level), pad(r.Level.String(), levelWidth))
+	h.paint(levelColor(r.Level), fmt.Sprintf("%-5v", r.Level))
 	h.buf.WriteByte(' ')
-	message := printable(r.Message)
-	h.paint(bold, message)
+	h.paint(bold, printable(r.Message))
 	r.Time = time.Time{} // Its column has it.
 	at := h.buf.Len() + 1
 	h.buf.WriteByte(' ')
@@ -147,18 +146,11 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 
 // printable returns a message on one line and without control sequences of terminals.
 func printable(message string) string {
-	for _, r := range message {
-		if !strconv.IsPrint(r) {
-			return strconv.Quote(message)
-		}
+	if strings.ContainsFunc(message, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(message)
 	}
 	return message
 }
-
-// levelWidth is the width of the longest level.
-const levelWidth = len("ERROR")
-
-func pad(s string, width int) string { return s + strings.Repeat(" ", max(0, width-len(s))) }
 
 // The colours are parameters of ECMA-48's SGR.
 const (
@@ -185,9 +177,8 @@ func levelColor(l slog.Level) string {
 
 // paint adds a text to the line, in a colour where colours are on.
 func (o *output) paint(color, text string) {
-	if !o.color {
-		o.buf.WriteString(text)
-		return
+	if o.color {
+		text = "\x1b[" + color + "m" + text + "\x1b[0m"
 	}
-	o.buf.WriteString("\x1b[" + color + "m" + text + "\x1b[0m")
+	o.buf.WriteString(text)
 }

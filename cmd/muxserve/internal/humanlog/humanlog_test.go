@@ -163,7 +163,7 @@ func TestOptionsFor(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
-	if IsTerminal(&bytes.Buffer{}) {
+	if isTerminal(&bytes.Buffer{}) {
 		t.Error("a buffer is no terminal")
 	}
 }

@@ -12,12 +12,6 @@ import (
 	"strings"
 )
 
-// The comments in a document's head that its style and script replace.
-const (
-	styleMark  = "<!-- style -->"
-	scriptMark = "<!-- script -->"
-)
-
 // New returns a handler that answers GET and HEAD with the document html. The style and
 // the script replace the comments <!-- style --> and <!-- script --> in it.
 //
@@ -25,8 +19,8 @@ const (
 // requests to the page's own origin, and nothing else.
 func New(html, style, script string) http.Handler {
 	document := strings.NewReplacer(
-		styleMark, "<style>"+style+"</style>",
-		scriptMark, "<script type=\"module\">"+script+"</script>",
+		"<!-- style -->", "<style>"+style+"</style>",
+		"<!-- script -->", "<script type=\"module\">"+script+"</script>",
 	).Replace(html)
 	policy := fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; style-src %s; script-src %s; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'", digest(style), digest(script))

@@ -10,10 +10,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -26,9 +24,7 @@ import (
 const modulePath = "github.com/muxserve/muxserve/"
 
 // Docs are the comments of all sections and their fields.
-type Docs struct {
-	packages map[string]*source // by import path
-}
+type Docs map[string]*source // by import path
 
 // source has the relevant declarations of a package.
 type source struct {
@@ -46,38 +42,37 @@ type typeDoc struct {
 // ReadDocs reads the sources of all packages that own a section. root is the directory of
 // the module.
 func ReadDocs(root string) (Docs, error) {
-	d := Docs{packages: make(map[string]*source)}
+	d := make(Docs)
 	for _, k := range append(settings.Keys(), settings.Sections()...) {
 		path := k.Struct.PkgPath()
-		if d.packages[path] != nil {
+		if d[path] != nil {
 			continue
 		}
 		directory, ok := strings.CutPrefix(path, modulePath)
 		if !ok {
-			return Docs{}, fmt.Errorf("schema: %s is of package %s, which is not of this module", k.Path, path)
+			return nil, fmt.Errorf("schema: %s is of package %s, which is not of this module", k.Path, path)
 		}
 		s, err := readSource(filepath.Join(root, filepath.FromSlash(directory)))
 		if err != nil {
-			return Docs{}, err
+			return nil, err
 		}
-		d.packages[path] = s
+		d[path] = s
 	}
 	return d, nil
 }
 
 func readSource(directory string) (*source, error) {
-	entries, err := os.ReadDir(directory)
+	names, err := filepath.Glob(filepath.Join(directory, "*.go"))
 	if err != nil {
 		return nil, fmt.Errorf("schema: %w", err)
 	}
 	s := &source{types: make(map[string]*typeDoc), values: make(map[string]string)}
-	for _, entry := range entries {
-		name := entry.Name()
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
 		files := token.NewFileSet()
-		file, err := parser.ParseFile(files, filepath.Join(directory, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+		file, err := parser.ParseFile(files, name, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return nil, fmt.Errorf("schema: %w", err)
 		}
@@ -138,20 +133,21 @@ var yamlTag = regexp.MustCompile(`yaml:"([a-z0-9_]+)`)
 // Of returns the comment of a key or section as one paragraph. It replaces the names of
 // fields by those of keys, and passes each through name.
 func (d Docs) Of(k settings.Key, name func(string) string) string {
-	s := d.packages[k.Struct.PkgPath()]
-	if s == nil || s.types[k.Struct.Name()] == nil {
-		return ""
-	}
+	s := d[k.Struct.PkgPath()]
 	t := s.types[k.Struct.Name()]
 	text := t.fields[k.Field]
 	if isSection(k) && !strings.Contains(text, k.Field+" ") {
-		// The comment is missing or belongs to the section above, so the type's is used.
-		text = d.ofType(k)
+		// The comment is missing or belongs to the section above, so the type's is used, with
+		// the field's name instead of the type's.
+		text = ""
+		if own := d[k.Type.PkgPath()]; own != nil && own.types[k.Type.Name()] != nil {
+			text = strings.ReplaceAll(own.types[k.Type.Name()].text, k.Type.Name(), k.Field)
+		}
 	}
 	text = seeForm.ReplaceAllString(text, "")
 	text = strings.Join(strings.Fields(text), " ")
 	text = constantsForm.ReplaceAllStringFunc(text, func(string) string {
-		return "one of " + strings.Join(slices.DeleteFunc(slices.Clone(constraintsOf(k).values), func(v string) bool { return v == "" }), ", ")
+		return "one of " + strings.Join(named(constraintsOf(k).values), ", ")
 	})
 	text = linkForm.ReplaceAllStringFunc(text, func(link string) string {
 		link = strings.Trim(link, "[]")
@@ -168,21 +164,10 @@ func (d Docs) Of(k settings.Key, name func(string) string) string {
 	})
 }
 
-// ofType returns the comment of a section's type, with the field's name instead of the
-// type's.
-func (d Docs) ofType(k settings.Key) string {
-	s := d.packages[k.Type.PkgPath()]
-	if s == nil || s.types[k.Type.Name()] == nil {
-		return ""
-	}
-	return strings.ReplaceAll(s.types[k.Type.Name()].text, k.Type.Name(), k.Field)
-}
-
 var (
 	// seeForm is a reference into the sources.
 	seeForm = regexp.MustCompile(`; see\s+\[[A-Za-z.]+\]`)
-	// constantsForm refers to constants. The values that replace it are those of the
-	// file.
+	// constantsForm refers to constants. The values that replace it are those of the file.
 	constantsForm = regexp.MustCompile(`one of the \w+ constants`)
 	// linkForm is a link to a declaration, as in [Refuse] or [path.Match].
 	linkForm = regexp.MustCompile(`\[[A-Za-z][A-Za-z0-9.]*\]`)

@@ -1,10 +1,13 @@
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
@@ -31,22 +34,18 @@ func Reference(docs Docs) []byte {
 	var out strings.Builder
 	out.WriteString(referenceHead)
 	keys := settings.Keys()
-	top := tableOf(keys, "")
-	if len(top) > 0 {
-		out.WriteString("\n## At the top\n")
-		writeKeys(&out, docs, top)
-	}
+	out.WriteString("\n## At the top\n")
+	writeKeys(&out, docs, tableOf(keys, ""))
 	for _, s := range settings.Sections() {
 		path := s.Path
 		if s.Type.Kind() == reflect.Slice {
 			path += "[]"
 		}
-		below := tableOf(keys, path)
 		fmt.Fprintf(&out, "\n## `%s`\n", path)
 		if text := docs.Of(s, code); text != "" {
 			fmt.Fprintf(&out, "\n%s\n", markdown(text))
 		}
-		writeKeys(&out, docs, below)
+		writeKeys(&out, docs, tableOf(keys, path))
 	}
 	out.WriteString("\n## Flags\n\n| flag | environment | key | meaning |\n|---|---|---|---|\n")
 	for _, f := range settings.Flags() {
@@ -64,27 +63,23 @@ func Reference(docs Docs) []byte {
 
 // tableOf returns the keys directly below the section at path.
 func tableOf(keys []settings.Key, path string) []settings.Key {
-	var below []settings.Key
-	for _, k := range keys {
-		if k.Path[:max(0, strings.LastIndexByte(k.Path, '.'))] == path {
-			below = append(below, k)
-		}
-	}
-	return below
+	return slices.DeleteFunc(slices.Clone(keys), func(k settings.Key) bool {
+		return k.Path[:max(0, strings.LastIndexByte(k.Path, '.'))] != path
+	})
 }
 
 func writeKeys(out *strings.Builder, docs Docs, keys []settings.Key) {
 	out.WriteString("\n| key | values | default | applies | meaning |\n|---|---|---|---|---|\n")
 	for _, k := range keys {
 		value := code(k.Default)
-		if dynamic, ok := dynamicDefaults[k.Path]; ok {
-			value = dynamic
-		}
-		if k.Default == `""` || k.Default == "[]" {
+		switch k.Default {
+		case "":
+			value = dynamicDefault
+		case `""`, "[]":
 			value = ""
 		}
 		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n",
-			code(k.Path[strings.LastIndexByte(k.Path, '.')+1:]), typeName(k), value, k.Apply, markdown(docs.Of(k, code)))
+			code(lastOf(k.Path)), typeName(k), value, k.Apply, markdown(docs.Of(k, code)))
 	}
 }
 
@@ -93,3 +88,76 @@ func code(name string) string { return "`" + name + "`" }
 
 // markdown escapes the end of a table's cell.
 func markdown(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
+
+// exampleHead is the beginning of the example.
+const exampleHead = `# yaml-language-server: $schema=muxserve.schema.json
+
+## Every key of muxserve's configuration file, with its default. To set a key, remove the first
+## "# " of its line and of the section above it. Comments stay comments then.
+## "muxserve check --config FILE" prints the effective configuration. CONFIGURATION.md explains
+## all keys.
+`
+
+// exampleWidth is the width of the comments in the example.
+const exampleWidth = 100
+
+// Example returns a configuration file with every key commented out. Without the first "#
+// " of each line, it sets every key to its default.
+func Example(docs Docs) []byte {
+	var out strings.Builder
+	out.WriteString(exampleHead)
+	sections := settings.Sections()
+	written := make(map[string]bool)
+	before := ""
+	for _, k := range settings.Keys() {
+		first := false
+		for _, s := range sections {
+			if within(k.Path, s.Path) && !written[s.Path] {
+				written[s.Path] = true
+				if !strings.Contains(s.Path, ".") {
+					out.WriteByte('\n')
+				}
+				writeExample(&out, indentOf(s.Path), docs.Of(s, plain), lastOf(s.Path)+":")
+				first = strings.Contains(k.Path, s.Path+"[]")
+			}
+		}
+		indent, label := indentOf(k.Path), lastOf(k.Path)+": "
+		if first {
+			indent, label = strings.TrimSuffix(indent, "  "), "- "+label
+		}
+		value := cmp.Or(k.Default, "null")
+		if !strings.Contains(k.Path, ".") {
+			out.WriteByte('\n')
+		}
+		text := docs.Of(k, plain)
+		shared := text == before // by both keys
+		if before = text; shared {
+			text = ""
+		}
+		writeExample(&out, indent, text, label+value)
+	}
+	return []byte(out.String())
+}
+
+// within reports whether a section contains the key at path.
+func within(path, section string) bool {
+	return strings.HasPrefix(path, section+".") || strings.HasPrefix(path, section+"[].")
+}
+
+// indentOf returns the indentation of a key: two blanks for each section and each list
+// around it.
+func indentOf(path string) string {
+	return strings.Repeat("  ", strings.Count(path, ".")+strings.Count(path, "[]"))
+}
+
+func lastOf(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
+
+// writeExample writes a key below its description.
+func writeExample(out *strings.Builder, indent, text, key string) {
+	if text != "" {
+		for _, line := range cli.Wrap(text, exampleWidth-len(indent)-len("# # ")) {
+			out.WriteString("# " + indent + "# " + line + "\n")
+		}
+	}
+	out.WriteString("# " + indent + key + "\n")
+}

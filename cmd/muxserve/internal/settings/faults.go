@@ -42,12 +42,10 @@ func (s *Settings) source(path string) string {
 // in the order of the lines.
 func (s *Settings) report(faults []fault) error {
 	slices.SortStableFunc(faults, func(a, b fault) int {
-		switch {
-		case a.line == 0 || b.line == 0:
+		if a.line == 0 || b.line == 0 {
 			return cmp.Compare(b.line, a.line)
-		default:
-			return cmp.Compare(a.line, b.line)
 		}
+		return cmp.Compare(a.line, b.line)
 	})
 	var all []error
 	for _, f := range faults {
@@ -70,7 +68,7 @@ func (s *Settings) format(f fault) string {
 		return where + f.text
 	}
 	key := withoutIndexes(f.path)
-	at := slices.IndexFunc(options, func(o option) bool { return o.key == key })
+	at := slices.IndexFunc(options, func(o option) bool { return o.Key == key })
 	switch {
 	case f.whence != "":
 		return f.whence + ": " + f.text
@@ -85,17 +83,18 @@ func (s *Settings) format(f fault) string {
 	return fmt.Sprintf("%s: %s (%s or %s)", key, f.text, options[at].flag(), options[at].env())
 }
 
-// locate sets the line of a fault. For a key that is not in the file it is the line of
-// the section where the key is missing.
-func (s *Settings) locate(f fault) fault {
-	if o, ok := s.origins[f.path]; ok {
+// locate sets the lines of faults. For a key that is not in the file it is the line of the
+// section where the key is missing.
+func (s *Settings) locate(faults []fault) []fault {
+	for i := range faults {
+		f := &faults[i]
+		o, ok := s.origins[f.path]
 		f.line = o.line
-		return f
+		for path := f.path; !ok && path != "" && f.line == 0; path = parent(path) {
+			f.line = s.places[path]
+		}
 	}
-	for path := f.path; path != "" && f.line == 0; path = parent(path) {
-		f.line = s.places[path]
-	}
-	return f
+	return faults
 }
 
 // parent returns the path of the section or list that contains a key or element.
@@ -108,11 +107,7 @@ func (s *Settings) Locate(path string, err error) error {
 	if path != "" {
 		path += ": "
 	}
-	var faults []fault
-	for _, f := range faultsOf(path, err) {
-		faults = append(faults, s.locate(f))
-	}
-	return s.report(faults)
+	return s.report(s.locate(faultsOf(path, err)))
 }
 
 // faultForm matches the faults that the packages report: package names, the key and the

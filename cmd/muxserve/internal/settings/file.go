@@ -95,16 +95,17 @@ func syntaxFault(err error, data []byte) *fault {
 	line = min(max(line, 1), len(lines))
 	// The line is the beginning of the element that contains the tab, so the tab is there
 	// or below.
-	if at := slices.IndexFunc(lines[line-1:], func(l string) bool { return strings.Contains(leadingSpace(l), "\t") }); at >= 0 && tabForm.MatchString(text) {
+	if at := slices.IndexFunc(lines[line-1:], indentForm.MatchString); at >= 0 && tabForm.MatchString(text) {
 		return &fault{line: line + at, text: "not YAML: the line begins with a tab; indent with spaces"}
 	}
 	return &fault{line: line, text: "not YAML: " + text}
 }
 
-// tabForm matches the errors for a line that begins with a tab.
-var tabForm = regexp.MustCompile(`tab character|cannot start any token`)
-
-func leadingSpace(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
+// tabForm matches the errors for a line that begins with a tab, and indentForm such lines.
+var (
+	tabForm    = regexp.MustCompile(`tab character|cannot start any token`)
+	indentForm = regexp.MustCompile(`^ *\t`)
+)
 
 // checkText refuses text that is not UTF-8, and control characters, which binary files
 // have. The parser would accept UTF-16, but other programs that read the file may not.

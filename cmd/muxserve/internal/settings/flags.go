@@ -29,18 +29,14 @@ const (
 )
 
 // option is a flag with its environment variable. Its key in the file decides what the
-// flag sets and how its value is read. --config has no key.
+// flag sets and how its value is read; a key of listeners[] is set in every listener.
+// --config has no key.
 type option struct {
-	name        string
-	group       string
-	placeholder string
-	key         string // as [Key.Path]; a flag with a key of listeners[] sets it in every listener
-	help        string
-	// choices are the possible values; nil where there are too many to list. With lenient
-	// they only complete the command line, and validation judges the value.
-	choices []string
+	cli.Flag
+
+	// lenient says that Choices only complete the command line, and validation judges the
+	// value.
 	lenient bool
-	files   cli.Files // for completion
 	// list is true for a flag that may be given more than once. Its environment variable
 	// separates the values by commas.
 	list bool
@@ -48,106 +44,106 @@ type option struct {
 	check func(values []string) error
 }
 
-var configOption = option{
-	name: "config", group: groupFiles, placeholder: "FILE", files: cli.AnyFile,
-	help: "read the configuration from a YAML or JSON file; flags and their variables win over it",
-}
+var configOption = option{Flag: cli.Flag{
+	Name: "config", Group: groupFiles, Value: "FILE", Files: cli.AnyFile,
+	Help: "read the configuration from a YAML or JSON file; flags and their variables win over it",
+}}
 
 // listenOption wins over the variables of hosting platforms.
-var listenOption = option{
-	name: "listen", group: groupListen, placeholder: "ADDR", key: listenersKey + ".address", list: true,
-	help: "listen on HOST:PORT, unix:PATH, or fd:NAME for a socket of the service manager; may be given more than once. The first address replaces that of the file's first listener, and so on",
-}
+var listenOption = option{Flag: cli.Flag{
+	Name: "listen", Group: groupListen, Value: "ADDR", Key: listenersKey + ".address",
+	Help: "listen on HOST:PORT, unix:PATH, or fd:NAME for a socket of the service manager; may be given more than once. The first address replaces that of the file's first listener, and so on",
+}, list: true}
 
 // profileOption chooses the defaults of the other keys of the drain.
-var profileOption = option{
-	name: "drain-profile", group: groupDrain, placeholder: "NAME", key: "drain.profile", choices: lifecycle.Profiles(),
-	help: "k8s, haproxy or nlb: the balancer whose numbers are the drain's defaults",
-}
+var profileOption = option{Flag: cli.Flag{
+	Name: "drain-profile", Group: groupDrain, Value: "NAME", Key: "drain.profile", Choices: lifecycle.Profiles(),
+	Help: "k8s, haproxy or nlb: the balancer whose numbers are the drain's defaults",
+}}
 
 // options are all flags. They are applied in this order, so that the flags of listeners
 // set every listener that --listen has made.
 var options = []option{
 	configOption,
 	listenOption,
-	{name: "protocols", group: groupListen, placeholder: "LIST", key: listenersKey + ".protocols", list: true, check: checkProtocols,
-		help: "serve only these, separated by commas: http1, http2, grpc, websocket"},
-	{name: "proxy-protocol", group: groupListen, placeholder: "MODE", key: listenersKey + ".proxy_protocol.mode",
-		choices: []string{listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired},
-		help:    "off, optional or required: whether balancers begin connections with a PROXY header, version 1 or 2"},
-	{name: "proxy-trusted", group: groupListen, placeholder: "CIDR", key: listenersKey + ".proxy_protocol.trusted", list: true,
-		help: "network or address of balancers that may send a PROXY header, or unix; may be given more than once"},
-	{name: "admin", group: groupListen, placeholder: "ADDR", key: "admin.address", check: func(v []string) error { return checkAdmin(v[0]) },
-		help: "serve the admin pages on HOST:PORT or unix:PATH; off for none"},
-	{name: "admin-token", group: groupListen, placeholder: "TEXT", key: "admin.token",
-		help: "bearer token of requests to the admin listener that change something and do not come from the loopback interface; better given by its environment variable"},
-	{name: "tls", group: groupTLS, placeholder: "MODE", key: listenersKey + ".tls.mode",
-		choices: []string{listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual},
-		help:    "off, self-signed, auto, manual or mutual; auto where a certificate is given"},
-	{name: "tls-cert", group: groupTLS, placeholder: "PEM", key: listenersKey + ".tls.cert", files: cli.AnyFile,
-		help: "certificate chain, a file or the PEM text itself"},
-	{name: "tls-key", group: groupTLS, placeholder: "PEM", key: listenersKey + ".tls.key", files: cli.AnyFile,
-		help: "private key of the certificate, a file or the PEM text itself"},
-	{name: "tls-client-ca", group: groupTLS, placeholder: "PEM", key: listenersKey + ".tls.client_ca", files: cli.AnyFile,
-		help: "certificates that client certificates must lead to, a file or the PEM text itself; for --tls mutual"},
-	{name: "tls-key-passphrase", group: groupTLS, placeholder: "TEXT", key: listenersKey + ".tls.key_passphrase",
-		help: "passphrase of an encrypted key; better given by its environment variable; for --tls manual and mutual"},
-	{name: "tls-min-version", group: groupTLS, placeholder: "VERSION", key: listenersKey + ".tls.min_version", lenient: true,
-		choices: []string{"1.2", "1.3"},
-		help:    "1.2 or 1.3; for --tls manual and mutual"},
-	{name: "tls-client-auth", group: groupTLS, placeholder: "POLICY", key: listenersKey + ".tls.client_auth", lenient: true,
-		choices: []string{"none", "request", "require", "verify-if-given", "require-and-verify"},
-		help:    "none, request, require, verify-if-given or require-and-verify; for --tls manual and mutual"},
-	{name: "tls-ticket-keys", group: groupTLS, placeholder: "FILE", key: listenersKey + ".tls.ticket_keys", files: cli.AnyFile,
-		help: "session ticket keys that all replicas share, one a line, the first encrypts; for --tls manual and mutual"},
-	{name: "tls-optional", group: groupTLS, key: listenersKey + ".tls.optional",
-		help: "serve plaintext on the same port as well; for --tls self-signed, manual and mutual"},
-	{name: "watch", group: groupFiles, key: "watch",
-		help: "check every second whether the configuration file, certificates, keys or ticket keys have changed, and reload them"},
-	{name: "http2-upgrade-h2c", group: groupServing, key: "http2.upgrade_h2c",
-		help: "let clients turn HTTP/1.1 connections without TLS into HTTP/2 ones by Upgrade: h2c, which RFC 9113 has removed"},
-	{name: "http2-websocket", group: groupServing, key: "http2.websocket",
-		help: "let clients open WebSockets on streams of an HTTP/2 connection (RFC 8441); restarts the process with GODEBUG set for it"},
-	{name: "ws-read-limit", group: groupServing, placeholder: "BYTES", key: "websocket.read_limit", check: checkReadLimit,
-		help: "close a WebSocket with 1009 when a message is longer; -1 for no limit"},
-	{name: "grpc-transport", group: groupServing, placeholder: "NAME", key: "grpc.transport",
-		choices: []string{string(protocols.TransportAuto), string(protocols.TransportNative), string(protocols.TransportShared)},
-		help:    "auto, native or shared: which connections grpc-go serves by its own HTTP/2"},
-	{name: "static", group: groupServing, placeholder: "DIR", key: "static", files: cli.Directory, check: func(v []string) error { return checkDirectory(v[0]) },
-		help: "serve the files of a directory under /static/"},
+	{Flag: cli.Flag{Name: "protocols", Group: groupListen, Value: "LIST", Key: listenersKey + ".protocols",
+		Help: "serve only these, separated by commas: http1, http2, grpc, websocket"}, list: true, check: checkProtocols},
+	{Flag: cli.Flag{Name: "proxy-protocol", Group: groupListen, Value: "MODE", Key: listenersKey + ".proxy_protocol.mode",
+		Choices: []string{listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired},
+		Help:    "off, optional or required: whether balancers begin connections with a PROXY header, version 1 or 2"}},
+	{Flag: cli.Flag{Name: "proxy-trusted", Group: groupListen, Value: "CIDR", Key: listenersKey + ".proxy_protocol.trusted",
+		Help: "network or address of balancers that may send a PROXY header, or unix; may be given more than once"}, list: true},
+	{Flag: cli.Flag{Name: "admin", Group: groupListen, Value: "ADDR", Key: "admin.address",
+		Help: "serve the admin pages on HOST:PORT or unix:PATH; off for none"}, check: func(v []string) error { return checkAdmin(v[0]) }},
+	{Flag: cli.Flag{Name: "admin-token", Group: groupListen, Value: "TEXT", Key: "admin.token",
+		Help: "bearer token of requests to the admin listener that change something and do not come from the loopback interface; better given by its environment variable"}},
+	{Flag: cli.Flag{Name: "tls", Group: groupTLS, Value: "MODE", Key: listenersKey + ".tls.mode",
+		Choices: []string{listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual},
+		Help:    "off, self-signed, auto, manual or mutual; auto where a certificate is given"}},
+	{Flag: cli.Flag{Name: "tls-cert", Group: groupTLS, Value: "PEM", Key: listenersKey + ".tls.cert", Files: cli.AnyFile,
+		Help: "certificate chain, a file or the PEM text itself"}},
+	{Flag: cli.Flag{Name: "tls-key", Group: groupTLS, Value: "PEM", Key: listenersKey + ".tls.key", Files: cli.AnyFile,
+		Help: "private key of the certificate, a file or the PEM text itself"}},
+	{Flag: cli.Flag{Name: "tls-client-ca", Group: groupTLS, Value: "PEM", Key: listenersKey + ".tls.client_ca", Files: cli.AnyFile,
+		Help: "certificates that client certificates must lead to, a file or the PEM text itself; for --tls mutual"}},
+	{Flag: cli.Flag{Name: "tls-key-passphrase", Group: groupTLS, Value: "TEXT", Key: listenersKey + ".tls.key_passphrase",
+		Help: "passphrase of an encrypted key; better given by its environment variable; for --tls manual and mutual"}},
+	{Flag: cli.Flag{Name: "tls-min-version", Group: groupTLS, Value: "VERSION", Key: listenersKey + ".tls.min_version",
+		Choices: []string{"1.2", "1.3"},
+		Help:    "1.2 or 1.3; for --tls manual and mutual"}, lenient: true},
+	{Flag: cli.Flag{Name: "tls-client-auth", Group: groupTLS, Value: "POLICY", Key: listenersKey + ".tls.client_auth",
+		Choices: []string{"none", "request", "require", "verify-if-given", "require-and-verify"},
+		Help:    "none, request, require, verify-if-given or require-and-verify; for --tls manual and mutual"}, lenient: true},
+	{Flag: cli.Flag{Name: "tls-ticket-keys", Group: groupTLS, Value: "FILE", Key: listenersKey + ".tls.ticket_keys", Files: cli.AnyFile,
+		Help: "session ticket keys that all replicas share, one a line, the first encrypts; for --tls manual and mutual"}},
+	{Flag: cli.Flag{Name: "tls-optional", Group: groupTLS, Key: listenersKey + ".tls.optional",
+		Help: "serve plaintext on the same port as well; for --tls self-signed, manual and mutual"}},
+	{Flag: cli.Flag{Name: "watch", Group: groupFiles, Key: "watch",
+		Help: "check every second whether the configuration file, certificates, keys or ticket keys have changed, and reload them"}},
+	{Flag: cli.Flag{Name: "http2-upgrade-h2c", Group: groupServing, Key: "http2.upgrade_h2c",
+		Help: "let clients turn HTTP/1.1 connections without TLS into HTTP/2 ones by Upgrade: h2c, which RFC 9113 has removed"}},
+	{Flag: cli.Flag{Name: "http2-websocket", Group: groupServing, Key: "http2.websocket",
+		Help: "let clients open WebSockets on streams of an HTTP/2 connection (RFC 8441); restarts the process with GODEBUG set for it"}},
+	{Flag: cli.Flag{Name: "ws-read-limit", Group: groupServing, Value: "BYTES", Key: "websocket.read_limit",
+		Help: "close a WebSocket with 1009 when a message is longer; -1 for no limit"}, check: checkReadLimit},
+	{Flag: cli.Flag{Name: "grpc-transport", Group: groupServing, Value: "NAME", Key: "grpc.transport",
+		Choices: []string{string(protocols.TransportAuto), string(protocols.TransportNative), string(protocols.TransportShared)},
+		Help:    "auto, native or shared: which connections grpc-go serves by its own HTTP/2"}},
+	{Flag: cli.Flag{Name: "static", Group: groupServing, Value: "DIR", Key: "static", Files: cli.Directory,
+		Help: "serve the files of a directory under /static/"}, check: func(v []string) error { return checkDirectory(v[0]) }},
 	profileOption,
-	{name: "drain-delay", group: groupDrain, placeholder: "TIME", key: "drain.delay",
-		help: "how long a balancer gets to notice a drain; new connections are served meanwhile"},
-	{name: "drain-timeout", group: groupDrain, placeholder: "TIME", key: "drain.timeout",
-		help: "how long after its start a drain begins to cut connections"},
-	{name: "drain-spread", group: groupDrain, placeholder: "TIME", key: "drain.spread",
-		help: "time over which clients are told to leave, so that they do not all reconnect at once"},
-	{name: "log-format", group: groupLog, placeholder: "FORMAT", key: "log.format", choices: formats,
-		help: "auto, text or json; auto is text on a terminal, and json elsewhere"},
-	{name: "log-level", group: groupLog, placeholder: "LEVEL", key: "log.level", choices: levels,
-		help: "debug, info, warn or error"},
-	{name: "access-log", group: groupLog, key: "log.access",
-		help: "log every request, call and WebSocket when it has ended"},
+	{Flag: cli.Flag{Name: "drain-delay", Group: groupDrain, Value: "TIME", Key: "drain.delay",
+		Help: "how long a balancer gets to notice a drain; new connections are served meanwhile"}},
+	{Flag: cli.Flag{Name: "drain-timeout", Group: groupDrain, Value: "TIME", Key: "drain.timeout",
+		Help: "how long after its start a drain begins to cut connections"}},
+	{Flag: cli.Flag{Name: "drain-spread", Group: groupDrain, Value: "TIME", Key: "drain.spread",
+		Help: "time over which clients are told to leave, so that they do not all reconnect at once"}},
+	{Flag: cli.Flag{Name: "log-format", Group: groupLog, Value: "FORMAT", Key: "log.format", Choices: formats,
+		Help: "auto, text or json; auto is text on a terminal, and json elsewhere"}},
+	{Flag: cli.Flag{Name: "log-level", Group: groupLog, Value: "LEVEL", Key: "log.level", Choices: levels,
+		Help: "debug, info, warn or error"}},
+	{Flag: cli.Flag{Name: "access-log", Group: groupLog, Key: "log.access",
+		Help: "log every request, call and WebSocket when it has ended"}},
 }
 
 // flag returns the option's flag as a user writes it.
-func (o option) flag() string { return "--" + o.name }
+func (o option) flag() string { return "--" + o.Name }
 
 // env returns the name of the option's environment variable.
 func (o option) env() string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(o.Name, "-", "_"))
 }
 
 // apply stores the values of a flag. Its error reads well after the flag's name; what is
 // wrong is stored as a zero.
 func (o option) apply(s *Settings, values []string) error {
-	if o.name == listenOption.name {
+	if o.Name == listenOption.Name {
 		return setListeners(s, values)
 	}
-	at := slices.IndexFunc(allKeys(), func(k Key) bool { return k.Path == o.key })
+	at := slices.IndexFunc(allKeys(), func(k Key) bool { return k.Path == o.Key })
 	parsed := reflect.New(allKeys()[at].Type).Elem()
 	err := o.parse(parsed, values)
-	for _, path := range s.paths(o.key) {
+	for _, path := range s.paths(o.Key) {
 		s.field(path).Set(parsed)
 	}
 	if err == nil && o.check != nil {
@@ -158,7 +154,7 @@ func (o option) apply(s *Settings, values []string) error {
 
 // parse stores values in v.
 func (o option) parse(v reflect.Value, values []string) error {
-	text, choices := values[0], o.choices
+	text, choices := values[0], o.Choices
 	switch kindOf(v.Type()) {
 	case kindTexts:
 		v.Set(reflect.ValueOf(splitList(values)))
@@ -229,15 +225,12 @@ func oneOf(value string, allowed []string) error {
 
 // Flags returns the declarations of all flags, with their defaults.
 func Flags() []cli.Flag {
-	defaults := make(map[string]string)
-	for _, k := range allKeys() {
-		defaults[k.Path] = k.Default
-	}
 	flags := make([]cli.Flag, len(options))
 	for i, o := range options {
-		f := cli.Flag{
-			Name: o.name, Group: o.group, Value: o.placeholder, Help: o.help, Key: o.key,
-			Default: defaults[o.key], Env: o.env(), Choices: o.choices, Files: o.files,
+		f := o.Flag
+		f.Env = o.env()
+		if at := slices.IndexFunc(allKeys(), func(k Key) bool { return k.Path == o.Key }); at >= 0 {
+			f.Default = allKeys()[at].Default
 		}
 		if f.Default == quote("") {
 			f.Default = ""

@@ -84,7 +84,7 @@ func FuzzFile(f *testing.F) {
 // loadBytes loads settings from a file with this content.
 func loadBytes(data []byte) (*Settings, error) {
 	return load(inputs{
-		flags:  cli.Parsed{Values: map[string][]string{configOption.name: {"f.yaml"}}},
+		flags:  cli.Parsed{Values: map[string][]string{configOption.Name: {"f.yaml"}}},
 		getenv: func(string) string { return "" },
 		read:   func(string) ([]byte, error) { return data, nil },
 	})

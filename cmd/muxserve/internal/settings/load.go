@@ -18,17 +18,9 @@ type inputs struct {
 	read func(name string) ([]byte, error)
 }
 
-// Load returns the settings that the flags, the environment and the file make. A flag
-// wins over its variable, the variable over the file, and the file over the default. An
-// empty variable counts as not set. Load does not check a flag or variable that loses; it
+// Load returns the settings that the flags, the environment and the file make, in the
+// order that the manual page gives. Load does not check a flag or variable that loses; it
 // checks the whole file.
-//
-// The flags of listeners set every listener, those of the file included. --listen only
-// replaces addresses: the first that of the file's first listener, and so on. Further
-// addresses get listeners with the settings of the file's last one.
-//
-// Without --listen, IP replaces the host of the first TCP address, and PORT or APP_PORT
-// its port, as hosting platforms expect.
 //
 // The error has every fault on a line of its own, with the line of the file and the key,
 // or with the flag or the variable.
@@ -105,23 +97,23 @@ func (s *Settings) loadFile(root *yaml.Node) []fault {
 func (s *Settings) loadOptions() []fault {
 	var faults []fault
 	for _, o := range options {
-		if o.key == "" {
+		if o.Key == "" {
 			continue
 		}
 		whence, source, values := s.inputs.lookUp(o)
-		if len(values) == 0 && o.name == listenOption.name {
+		if len(values) == 0 && o.Name == listenOption.Name {
 			faults = append(faults, s.loadPlatform()...)
 		}
 		if len(values) == 0 {
 			continue
 		}
 		err := o.apply(s, values)
-		for _, path := range s.paths(o.key) {
+		for _, path := range s.paths(o.Key) {
 			s.origins[path] = origin{name: source}
 		}
 		if err != nil {
 			for text := range strings.SplitSeq(err.Error(), "\n") {
-				faults = append(faults, fault{path: o.key, whence: whence, text: text})
+				faults = append(faults, fault{path: o.Key, whence: whence, text: text})
 			}
 		}
 	}
@@ -132,7 +124,7 @@ func (s *Settings) loadOptions() []fault {
 // variable, and source the same with its kind, for people. Without a flag and a variable
 // it returns none.
 func (in inputs) lookUp(o option) (whence, source string, values []string) {
-	if given := in.flags.Values[o.name]; len(given) > 0 {
+	if given := in.flags.Values[o.Name]; len(given) > 0 {
 		if !o.list {
 			given = given[len(given)-1:]
 		}

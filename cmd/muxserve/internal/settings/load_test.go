@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/protocols"
 )
@@ -95,7 +96,7 @@ func TestLoadEverything(t *testing.T) {
 	want.Mux.GRPC.Transport = protocols.TransportShared
 	want.Static = dir
 	want.Mux.Drain.Delay, want.Mux.Drain.Timeout, want.Mux.Drain.Spread = time.Second, time.Minute, 2*time.Second
-	want.Log = Log{Level: slog.LevelDebug, Format: FormatJSON, Access: true}
+	want.Log = Log{Level: slog.LevelDebug, Format: humanlog.JSON, Access: true}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Settings{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

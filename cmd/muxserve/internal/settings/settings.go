@@ -3,7 +3,13 @@
 package settings
 
 import (
+	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/mux"
@@ -37,8 +43,7 @@ type Settings struct {
 	file string
 	// places has the line of each key, section and list element of the file.
 	places map[string]int
-	// origins has the source of each key by its path. A key that is missing has its
-	// default.
+	// origins has the source of each key by its path. A key that is missing has its default.
 	origins map[string]origin
 }
 
@@ -46,9 +51,8 @@ type Settings struct {
 type Admin struct {
 	// Address is HOST:PORT, unix:PATH, or off for no admin listener.
 	Address string `apply:"restart" yaml:"address"`
-	// Token is the bearer token that a request needs in order to change something, unless
-	// it comes from the loopback interface. Where it is empty, only requests from there
-	// may.
+	// Token is the bearer token that a request needs in order to change something, unless it
+	// comes from the loopback interface. Where it is empty, only requests from there may.
 	Token string `apply:"runtime" yaml:"token"`
 }
 
@@ -63,21 +67,15 @@ type Log struct {
 	Access bool `apply:"runtime" yaml:"access"`
 }
 
-// The values of Log.Format.
-const (
-	FormatAuto = humanlog.Auto
-	FormatText = humanlog.Text
-	FormatJSON = humanlog.JSON
-)
-
-var formats = []string{FormatAuto, FormatText, FormatJSON}
+// formats are the values of Log.Format.
+var formats = []string{humanlog.Auto, humanlog.Text, humanlog.JSON}
 
 // Default returns the defaults.
 func Default() *Settings {
 	return &Settings{
 		Mux:     mux.DefaultConfig(),
 		Admin:   Admin{Address: DefaultAdmin},
-		Log:     Log{Level: slog.LevelInfo, Format: FormatAuto},
+		Log:     Log{Level: slog.LevelInfo, Format: humanlog.Auto},
 		places:  make(map[string]int),
 		origins: make(map[string]origin),
 	}
@@ -93,3 +91,178 @@ func (s *Settings) ConfigFile() string { return s.file }
 // Reload calls [Load] again with the same flags, environment and file. It does not change
 // s.
 func (s *Settings) Reload() (*Settings, error) { return load(s.inputs) }
+
+// Key is one key of the configuration file.
+type Key struct {
+	// Path is the path of the key, such as listeners[].tls.mode.
+	Path string
+	// Type is the Go type of its values.
+	Type reflect.Type
+	// Apply is the apply tag of its field: "runtime" or "restart".
+	Apply string
+	// Struct and Field are its field in Go.
+	Struct reflect.Type
+	Field  string
+	// Default is its default in the syntax of the file; empty where it depends on the
+	// machine.
+	Default string
+}
+
+// secretKeys are the keys whose values appear neither in errors nor in the printed
+// settings. A private key may be inline PEM text.
+var secretKeys = []string{"admin.token", "listeners[].tls.key", "listeners[].tls.key_passphrase"}
+
+// Keys returns all keys that have a value, in the order of the printed settings.
+func Keys() []Key { return slices.Clone(allKeys()) }
+
+// Sections returns the keys that have keys below them, in the order of the printed
+// settings. The path of the TLS section of a listener is listeners[].tls.
+func Sections() []Key {
+	var sections []Key
+	walk(reflect.TypeFor[Settings](), "", func(f field, path string) {
+		if isSection(f.Type) {
+			sections = append(sections, f.key(path))
+		}
+	})
+	return sections
+}
+
+var allKeys = sync.OnceValue(func() []Key {
+	defaults := Default().values()
+	var keys []Key
+	walk(reflect.TypeFor[Settings](), "", func(f field, path string) {
+		if isSection(f.Type) {
+			return
+		}
+		k := f.key(path)
+		if path != "limits.max_connections" { // Its default depends on the machine.
+			k.Default = defaults[strings.ReplaceAll(path, "[]", "[0]")]
+		}
+		keys = append(keys, k)
+	})
+	return keys
+})
+
+// walk visits every key below the section at path, each section before its keys.
+func walk(t reflect.Type, path string, visit func(f field, path string)) {
+	for _, f := range fieldsOf(t) {
+		key := join(path, f.name)
+		visit(f, key)
+		switch kindOf(f.Type) {
+		case kindSection:
+			walk(f.Type, key, visit)
+		case kindSections:
+			walk(f.Type.Elem(), key+"[]", visit)
+		}
+	}
+}
+
+// isSection reports whether keys of type t have keys below them.
+func isSection(t reflect.Type) bool { return kindOf(t) == kindSection || kindOf(t) == kindSections }
+
+// key describes the key of a field.
+func (f field) key(path string) Key {
+	return Key{Path: path, Type: f.Type, Apply: f.Tag.Get("apply"), Struct: f.owner, Field: f.Name}
+}
+
+// join returns the path of a key of the section at path.
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// element returns the path of an element of a list.
+func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+// withoutIndexes turns the path of a key in the settings into a [Key.Path].
+func withoutIndexes(path string) string {
+	var key strings.Builder
+	for {
+		before, rest, found := strings.Cut(path, "[")
+		key.WriteString(before)
+		if !found {
+			return key.String()
+		}
+		key.WriteString("[]")
+		_, path, _ = strings.Cut(rest, "]")
+	}
+}
+
+// field is a field of a struct with its name in the file.
+type field struct {
+	reflect.StructField
+
+	name string
+	// owner is the struct that declares it: the inlined struct for a field of one.
+	owner reflect.Type
+	// path is its index for [reflect.Value.FieldByIndex].
+	path []int
+}
+
+// fieldsOf returns the fields of a struct that have a name in the file, with those of
+// inlined structs.
+func fieldsOf(t reflect.Type) []field {
+	var fields []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			for _, inner := range fieldsOf(f.Type) {
+				inner.path = append([]int{i}, inner.path...)
+				fields = append(fields, inner)
+			}
+		case name != "" && name != "-":
+			fields = append(fields, field{StructField: f, name: name, owner: t, path: []int{i}})
+		}
+	}
+	return fields
+}
+
+// The kinds of values in the file.
+type kind int
+
+const (
+	kindText     kind = iota // any string type
+	kindBool                 // true or false
+	kindWhole                // an integer, signed or not
+	kindNumber               // a floating-point number
+	kindDuration             // a length of time such as 30s
+	kindLevel                // a log level
+	kindTexts                // a list of strings
+	kindSection              // keys below it
+	kindSections             // a list of elements with keys
+)
+
+// kindOf returns the kind of values of type t. It panics for a type that no key has yet,
+// so that every test fails where such a key is added.
+func kindOf(t reflect.Type) kind {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return kindDuration
+	case reflect.TypeFor[slog.Level]():
+		return kindLevel
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return kindText
+	case reflect.Bool:
+		return kindBool
+	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint32, reflect.Uint64:
+		return kindWhole
+	case reflect.Float32, reflect.Float64:
+		return kindNumber
+	case reflect.Struct:
+		return kindSection
+	case reflect.Slice:
+		switch t.Elem().Kind() {
+		case reflect.String:
+			return kindTexts
+		case reflect.Struct:
+			return kindSections
+		}
+	}
+	panic(fmt.Sprintf("settings: no key can be of type %v", t))
+}

@@ -3,19 +3,30 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/muxserve/muxserve/listeners"
 )
 
 // validate reports the faults of the settings as a whole. It leaves out what is among the
 // faults before already, and what may only be a consequence of them.
 func (s *Settings) validate(before []fault) []fault {
-	own := s.validateOwn()
+	own := s.validateAddresses()
+	check := func(path string, err error) {
+		if err != nil {
+			own = append(own, fault{path: path, text: err.Error()})
+		}
+	}
+	check("static", checkDirectory(s.Static))
+	check("log.format", oneOf(s.Log.Format, formats))
 	faults := slices.Clone(own)
 	for _, f := range faultsOf("", s.Mux.Validate()) {
-		// Both check addresses; validateOwn says more.
+		// Both check addresses; validateAddresses says more.
 		if f.path == "" || !slices.ContainsFunc(own, func(o fault) bool { return o.path == f.path }) {
 			faults = append(faults, f)
 		}
@@ -23,23 +34,7 @@ func (s *Settings) validate(before []fault) []fault {
 	faults = slices.DeleteFunc(faults, func(f fault) bool {
 		return f.path != "" && slices.ContainsFunc(before, func(b fault) bool { return s.mayFollow(f.path, b.path) })
 	})
-	for i, f := range faults {
-		faults[i] = s.locate(f)
-	}
-	return faults
-}
-
-// validateOwn reports the faults of keys that are not in [mux.Config], and of addresses.
-func (s *Settings) validateOwn() []fault {
-	faults := s.validateAddresses()
-	check := func(path string, err error) {
-		if err != nil {
-			faults = append(faults, fault{path: path, text: err.Error()})
-		}
-	}
-	check("static", checkDirectory(s.Static))
-	check("log.format", oneOf(s.Log.Format, formats))
-	return faults
+	return s.locate(faults)
 }
 
 // mayFollow reports whether a fault at path may be a consequence of one at earlier. It
@@ -94,4 +89,154 @@ func checkReadLimit(values []string) error {
 		return fmt.Errorf("%q is not a number of bytes such as 32768, nor -1", values[0])
 	}
 	return nil
+}
+
+// unixPrefix begins the address of a Unix-domain socket.
+const unixPrefix = "unix:"
+
+// listenersKey begins the path of every key of a listener.
+const listenersKey = "listeners[]"
+
+// The environment variables by which hosting platforms set the address of a process.
+const (
+	envIP      = "IP"
+	envPort    = "PORT"
+	envAppPort = "APP_PORT"
+)
+
+// isTCP reports whether an address names neither a Unix-domain socket nor an inherited
+// socket.
+func isTCP(address string) bool {
+	return !strings.HasPrefix(address, unixPrefix) && !strings.HasPrefix(address, "fd:")
+}
+
+// checkAddress accepts HOST:PORT, unix:PATH and fd:NAME. It refuses other forms that the
+// listener would accept, such as the name of a service, because they are mistakes here.
+func checkAddress(address string) error {
+	if _, name, _ := strings.Cut(address, ":"); !isTCP(address) && name != "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err == nil && !strings.ContainsAny(host, " \t/") {
+		err = checkPort(port)
+	}
+	if err != nil || strings.ContainsAny(host, " \t/") {
+		return fmt.Errorf("%q is not HOST:PORT, such as 127.0.0.1:8080 or :8080, nor unix:PATH", address)
+	}
+	return nil
+}
+
+// checkAdmin accepts what checkAddress accepts, and [Off].
+func checkAdmin(address string) error {
+	if address == Off {
+		return nil
+	}
+	if err := checkAddress(address); err != nil {
+		return fmt.Errorf("%w, nor %s", err, Off)
+	}
+	return nil
+}
+
+// checkPort accepts the decimal number of a TCP port. The system chooses a port for 0.
+func checkPort(port string) error {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q is not a port from 0 to 65535", port)
+	}
+	return nil
+}
+
+// setListeners replaces the listeners by one for each address. Each has the settings of
+// the listener at its position, or of the last one where there are fewer.
+func setListeners(s *Settings, addresses []string) error {
+	before := s.Mux.Listeners
+	s.Mux.Listeners = nil
+	var faults []error
+	for i, address := range addresses {
+		address = strings.TrimSpace(address)
+		faults = append(faults, checkAddress(address))
+		l := listeners.DefaultConfig()
+		if len(before) > 0 {
+			from := min(i, len(before)-1)
+			l = before[from]
+			s.copyOrigins(element("listeners", from), element("listeners", i))
+		}
+		l.Address = address
+		s.Mux.Listeners = append(s.Mux.Listeners, l)
+	}
+	return errors.Join(faults...)
+}
+
+// copyOrigins copies the origins of a listener's keys to another listener.
+func (s *Settings) copyOrigins(from, to string) {
+	if from == to {
+		return
+	}
+	s.places[to] = s.places[from]
+	for _, k := range allKeys() {
+		rest, ok := strings.CutPrefix(k.Path, listenersKey)
+		if o, set := s.origins[from+rest]; ok && set {
+			s.origins[to+rest] = o
+		}
+	}
+}
+
+// loadPlatform replaces the host of the first TCP address by IP, and its port by PORT or,
+// where that is not set, APP_PORT. Without a TCP address it does nothing.
+func (s *Settings) loadPlatform() []fault {
+	getenv := s.inputs.getenv
+	at := slices.IndexFunc(s.Mux.Listeners, func(l listeners.Config) bool { return isTCP(l.Address) })
+	if at < 0 {
+		return nil
+	}
+	path := element("listeners", at) + ".address"
+	host, port, err := net.SplitHostPort(s.Mux.Listeners[at].Address)
+	if err != nil {
+		return nil // The file has a wrong address, which validation reports.
+	}
+	var names []string
+	if ip := getenv(envIP); ip != "" {
+		if _, err := netip.ParseAddr(ip); err != nil && ip != "localhost" {
+			return []fault{{path: path, whence: envIP, text: fmt.Sprintf("%q is not an IP address such as 0.0.0.0 or ::1", ip)}}
+		}
+		host, names = ip, append(names, envIP)
+	}
+	name, value := envPort, getenv(envPort)
+	if value == "" {
+		name, value = envAppPort, getenv(envAppPort)
+	}
+	if value != "" {
+		if err := checkPort(value); err != nil {
+			return []fault{{path: path, whence: name, text: err.Error()}}
+		}
+		port, names = value, append(names, name)
+	}
+	if len(names) > 0 {
+		s.Mux.Listeners[at].Address = net.JoinHostPort(host, port)
+		s.origins[path] = origin{name: "environment " + strings.Join(names, " and ")}
+	}
+	return nil
+}
+
+// validateAddresses reports addresses that are wrong or given twice.
+func (s *Settings) validateAddresses() []fault {
+	var faults []fault
+	if len(s.Mux.Listeners) == 0 {
+		faults = append(faults, fault{path: "listeners", text: "empty; leave it out to listen on the default address"})
+	}
+	seen := make(map[string]string)
+	check := func(path, address string, err error) {
+		other, twice := seen[address]
+		seen[address] = path
+		switch {
+		case err != nil:
+			faults = append(faults, fault{path: path, text: err.Error()})
+		case twice && address != Off && !strings.HasSuffix(address, ":0"):
+			faults = append(faults, fault{path: path, text: fmt.Sprintf("%s is that of %s already", address, other)})
+		}
+	}
+	for i, l := range s.Mux.Listeners {
+		check(element("listeners", i)+".address", l.Address, checkAddress(l.Address))
+	}
+	check("admin.address", s.Admin.Address, checkAdmin(s.Admin.Address))
+	return faults
 }

@@ -58,9 +58,6 @@ func (s *Settings) lines() []line {
 // redacted replaces secrets.
 const redacted = "[redacted]"
 
-// indentStep is one level of nesting.
-const indentStep = "  "
-
 func structLines(v reflect.Value, indent, path string) []line {
 	if c, ok := reflect.TypeAssert[listeners.Config](v); ok {
 		v = reflect.ValueOf(c.Shown())
@@ -76,24 +73,24 @@ func fieldLines(v reflect.Value, name, indent, path string) []line {
 	key, label := join(path, name), name+":"
 	switch kindOf(v.Type()) {
 	case kindSection:
-		return append([]line{{indent, label, "", key}}, structLines(v, indent+indentStep, key)...)
+		return append([]line{{indent, label, "", key}}, structLines(v, indent+"  ", key)...)
 	case kindSections:
 		if v.Len() == 0 {
 			return []line{{indent, label, "[]", key}}
 		}
 		lines := []line{{indent, label, "", key}}
 		for i := range v.Len() {
-			below := structLines(v.Index(i), indent+indentStep+indentStep, element(key, i))
+			below := structLines(v.Index(i), indent+"    ", element(key, i))
 			if len(below) > 0 {
-				below[0].indent, below[0].label = indent+indentStep, "- "+below[0].label
+				below[0].indent, below[0].label = indent+"  ", "- "+below[0].label
 			}
 			lines = append(lines, below...)
 		}
 		return lines
 	case kindTexts:
-		texts := make([]string, v.Len())
-		for i := range texts {
-			texts[i] = scalar(v.Index(i))
+		var texts []string
+		for _, text := range v.Seq2() {
+			texts = append(texts, scalar(text))
 		}
 		return []line{{indent, label, "[" + strings.Join(texts, ", ") + "]", key}}
 	default:

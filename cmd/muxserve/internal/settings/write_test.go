@@ -50,8 +50,8 @@ func TestWrite(t *testing.T) {
 func TestEveryOptionHasASetting(t *testing.T) {
 	t.Parallel()
 	for _, o := range options {
-		if o.name != configOption.name && !slices.ContainsFunc(Keys(), func(k Key) bool { return k.Path == o.key }) {
-			t.Errorf("%s sets %s, which is not among the settings", o.flag(), o.key)
+		if o.Name != configOption.Name && !slices.ContainsFunc(Keys(), func(k Key) bool { return k.Path == o.Key }) {
+			t.Errorf("%s sets %s, which is not among the settings", o.flag(), o.Key)
 		}
 	}
 }

@@ -60,10 +60,8 @@ func Current() (Program, error) {
 // calledBy resolves a program's name to a path, if that leads to the same file as path.
 func calledBy(name, path string) (called string, ok bool) {
 	called, err := exec.LookPath(name)
-	if err != nil {
-		return "", false
-	}
-	if called, err = filepath.Abs(called); err != nil {
+	called, absErr := filepath.Abs(called)
+	if err != nil || absErr != nil {
 		return "", false
 	}
 	a, aerr := os.Stat(called)
@@ -80,8 +78,7 @@ type child struct {
 	// silent is closed at the end of the pipe: after ready the service manager knows, and
 	// without ready the process will not be ready.
 	silent chan struct{}
-	// exited is closed when the process has ended. outcome describes how, and is set
-	// before.
+	// exited is closed when the process has ended. outcome describes how, and is set before.
 	exited  chan struct{}
 	outcome string
 }
@@ -133,8 +130,7 @@ func (c *child) listen() {
 	said := make([]byte, 1)
 	n, err := c.pipe.Read(said)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// A read after its deadline does not read available data, so there is one more
-		// read.
+		// A read after its deadline does not read available data, so there is one more read.
 		_ = c.pipe.SetReadDeadline(time.Now().Add(lastLook))
 		n, _ = c.pipe.Read(said)
 	}
@@ -158,13 +154,12 @@ func (c *child) isReady() bool {
 	case <-c.ready:
 	case <-c.silent:
 	}
+	return isClosed(c.ready) && !isClosed(c.exited)
+}
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-c.exited:
-		return false
-	default:
-	}
-	select {
-	case <-c.ready:
+	case <-c:
 		return true
 	default:
 		return false
@@ -187,33 +182,27 @@ func (c *child) pid() int { return c.process.Pid }
 
 // waitReady waits until the process is ready.
 func (c *child) waitReady(ctx context.Context, timeout time.Duration) error {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
 	select {
 	case <-c.ready:
 	case <-c.exited:
-	case <-timer.C:
+	case <-time.After(timeout):
 		return errorf("the new process (%d) is not ready after %v", c.pid(), timeout)
 	case <-ctx.Done():
 		return fmt.Errorf("%w; the new process was %d", context.Cause(ctx), c.pid())
 	}
-	select {
-	case <-c.exited:
+	if isClosed(c.exited) {
 		return errorf("the new process (%d) ended: %s", c.pid(), c.outcome)
-	default:
-		return nil
 	}
+	return nil
 }
 
 // end ends the process and waits for its end.
 func (c *child) end() {
 	_ = c.pipe.Close() // A child of the process may keep the other end open.
-	grace := time.NewTimer(endGrace)
-	defer grace.Stop()
 	_ = c.process.Signal(syscall.SIGTERM)
 	select {
 	case <-c.exited:
-	case <-grace.C:
+	case <-time.After(endGrace):
 		_ = c.process.Kill()
 		<-c.exited
 	}

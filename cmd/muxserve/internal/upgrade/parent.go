@@ -7,16 +7,12 @@
 // sockets, and the old one serves as before. Then the old one stops accepting and drains.
 // If the new process ends or is silent for too long, nothing changes.
 //
-// github.com/cloudflare/tableflip does much of this. It is not used because:
-//   - it does not return the id of the new process, which the service manager must learn
-//     before the old process ends (MAINPID=, see [Parent.Tell]);
-//   - it refuses an upgrade until the process before the last has ended, which takes as
-//     long as the longest connection;
-//   - it starts os.Args[0] as given, which is another program where the name was looked
-//     up in PATH or has been moved;
+// github.com/cloudflare/tableflip is not used, because:
+//   - it hides the new process's id, which the service manager needs (see [Parent.Tell]);
+//   - it refuses an upgrade until the process before the last has ended;
+//   - it starts os.Args[0] as given, which may be another program by now;
 //   - it allows one Upgrader in a process, so tests cannot run side by side;
-//   - a service manager's sockets (LISTEN_FDS) need the receiving half anyway. Package
-//     listeners has it for both.
+//   - it has no receiving half for a service manager's sockets (LISTEN_FDS).
 package upgrade
 
 import (

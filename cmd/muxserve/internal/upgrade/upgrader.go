@@ -45,6 +45,9 @@ const (
 	stopped        // there are no more upgrades
 )
 
+// refusals are why an upgrade cannot begin in each state.
+var refusals = map[state]error{running: ErrRunning, upgraded: ErrUpgraded, stopped: ErrStopped}
+
 // Upgrader starts the process that takes over. Get one from [New]. All methods may be
 // called concurrently.
 type Upgrader struct {
@@ -71,9 +74,8 @@ func New(program Program, sockets Sockets, timeout time.Duration) *Upgrader {
 
 // Upgrade starts the new process and waits until it is ready. It returns the id of that
 // process, which serves from then on. The caller has to stop accepting and drain, and to
-// call [Upgrader.WaitTold] before it ends. Upgrade never ends a process that has said
-// that it is ready: that process has taken over, even where Stop was called or ctx ended
-// before Upgrade had read that.
+// call [Upgrader.WaitTold] before it ends. A process that has said that it is ready has
+// taken over, even where Stop was called or ctx ended before Upgrade had read that.
 //
 // After an error nothing has changed: the new process has been ended, by force after a
 // second, and Upgrade may be called again.
@@ -106,13 +108,8 @@ func (u *Upgrader) Upgrade(ctx context.Context) (pid int, err error) {
 func (u *Upgrader) begin(ctx context.Context) (attempt context.Context, ended chan struct{}, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	switch u.state {
-	case running:
-		return nil, nil, ErrRunning
-	case upgraded:
-		return nil, nil, ErrUpgraded
-	case stopped:
-		return nil, nil, ErrStopped
+	if err := refusals[u.state]; err != nil {
+		return nil, nil, err
 	}
 	u.state, u.ended = running, make(chan struct{})
 	attempt, u.cancel = context.WithCancelCause(ctx)
@@ -127,17 +124,14 @@ func (u *Upgrader) decide(c *child, err error) error {
 	u.cancel(nil)
 	switch {
 	case err == nil:
-	case u.state == stopped && errors.Is(err, ErrStopped):
-		return err
-	case u.state == stopped:
-		return errors.Join(ErrStopped, err)
-	default:
+		u.state, u.next = upgraded, c
+		u.sockets.KeepFiles()
+	case u.state != stopped:
 		u.state = idle
-		return err
+	case !errors.Is(err, ErrStopped):
+		err = errors.Join(ErrStopped, err)
 	}
-	u.state, u.next = upgraded, c
-	u.sockets.KeepFiles()
-	return nil
+	return err
 }
 
 // Stop refuses further upgrades, and ends the one under way with its process unless that
@@ -174,12 +168,10 @@ func (u *Upgrader) WaitTold() {
 	if next == nil {
 		return
 	}
-	timer := time.NewTimer(tellTimeout)
-	defer timer.Stop()
 	select {
 	case <-next.silent:
 	case <-next.exited:
-	case <-timer.C:
+	case <-time.After(tellTimeout):
 	}
 }
 

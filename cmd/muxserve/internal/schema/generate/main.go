@@ -3,7 +3,7 @@
 package main
 
 import (
-	"fmt"
+	"log"
 	"os"
 	"path/filepath"
 
@@ -14,21 +14,13 @@ import (
 const root = "../../../.."
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func run() error {
 	files, err := schema.Files(root)
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(root, name), text, 0o644); err != nil { //nolint:gosec // Sources are readable.
-			return err
+			log.Fatal(err)
 		}
 	}
-	return nil
 }

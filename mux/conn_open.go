@@ -1,0 +1,194 @@
+package mux
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/protocols/sniff"
+)
+
+// prepare brings the connection to where its first bytes can be read: behind the PROXY
+// header and the TLS handshake, where there are any. It reports false for a connection
+// that has failed.
+func (c *conn) prepare() bool {
+	if c.stage() == stageAccepted && c.verdict().Failure == "" {
+		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
+		if failure, ok := c.open(); !ok {
+			c.decide(failure)
+			return false
+		}
+		c.advance(stageOpen)
+	}
+	return c.stage() < stageClosed && c.verdict().Failure == ""
+}
+
+// open reads the PROXY header and makes the TLS handshake. It returns the verdict on a
+// connection for which that failed.
+func (c *conn) open() (failure sniff.Verdict, ok bool) {
+	if !c.isBare() {
+		if err := c.identify(); err != nil {
+			return headerVerdict(err), false
+		}
+	}
+	c.SetPeek(&c.root.sniffs.Load().normal)
+	if c.root.tlsConfig != nil || c.seldom().tls != nil {
+		return c.startTLS()
+	}
+	return sniff.Verdict{}, true
+}
+
+// identify takes note of the peer's address where the socket is not bare: its listener may
+// have to read a PROXY header to know it. The error is that of the header.
+func (c *conn) identify() error {
+	address := c.account.RemoteAddr()
+	c.rare().remote.Store(&address)
+	if err := headerError(c.account.NetConn()); err != nil {
+		return err
+	}
+	if reason := c.root.books.conns.Identify(&c.account, address); reason != "" {
+		c.refused = refusalOf(reason)
+	}
+	return nil
+}
+
+// headerError waits for the PROXY header of a connection that begins with one, and returns
+// its fault. TLS that the caller of Serve brought stands above it.
+func headerError(raw net.Conn) error {
+	for {
+		switch layer := raw.(type) {
+		case interface{ HeaderError() error }:
+			return layer.HeaderError()
+		case interface{ NetConn() net.Conn }:
+			raw = layer.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// headerVerdict is the verdict on a bad header. A connection that sent nothing is a probe.
+func headerVerdict(err error) sniff.Verdict {
+	v := sniff.Verdict{Failure: failureProxyHeader, Reason: err.Error()}
+	if errors.Is(err, listeners.ErrProxySilent) {
+		v.Failure = sniff.FailureSilent
+	}
+	return v
+}
+
+// tlsHandshakeTimeout bounds a TLS handshake.
+const tlsHandshakeTimeout = 10 * time.Second
+
+// The reasons under which failures are counted that are not the recogniser's.
+const (
+	failureProxyHeader = "proxy_header"  // missing, broken, too slow or not trusted
+	failureTLS         = "tls_handshake" // failed
+	failureDraining    = "draining"      // cut by a drain
+)
+
+// startTLS makes the TLS handshake, if the listener is for TLS alone or the client's first
+// byte asks for it. It returns the verdict on a handshake that failed.
+func (c *conn) startTLS() (sniff.Verdict, bool) {
+	var below net.Conn = &c.account
+	if c.root.tlsOptional {
+		first, v := c.firstBytes()
+		if v.Failure != "" || first[0] != recordTypeHandshake {
+			return v, v.Failure == ""
+		}
+		read := make([]byte, c.root.sniffs.Load().normal.MaxBytes)
+		n, err := c.Read(read) // From the peek buffer, which it empties.
+		if err != nil {
+			return sniff.Verdict{Failure: failureTLS, Reason: err.Error()}, false
+		}
+		below = &replayConn{Conn: &c.account, rest: read[:n]}
+	}
+	layer := c.rare()
+	brought := layer.tls != nil
+	if !brought {
+		layer.tls = tls.Server(below, c.root.tlsConfig)
+	}
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), tlsHandshakeTimeout)
+	defer cancel()
+	if err := layer.tls.HandshakeContext(ctx); err != nil {
+		return sniff.Verdict{
+			Reason:   c.explainTLS(err),
+			Failure:  c.tlsFailure(err),
+			Bytes:    int(c.account.Received()),
+			Duration: time.Since(started),
+		}, false
+	}
+	c.root.books.tlsTimes.Record(time.Since(started))
+	state := layer.tls.ConnectionState()
+	layer.state = &state
+	if !brought {
+		c.Init(layer.tls)
+		c.SetPeek(&c.root.sniffs.Load().normal)
+	}
+	return sniff.Verdict{}, true
+}
+
+// replayConn first reads the bytes that showed that the client asks for TLS.
+type replayConn struct {
+	net.Conn
+	rest []byte
+}
+
+// Read implements [net.Conn].
+func (c *replayConn) Read(p []byte) (int, error) {
+	if len(c.rest) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+// tlsFailure tells a probe that sent nothing from a handshake that failed.
+func (c *conn) tlsFailure(err error) string {
+	if c.account.Received() == 0 && (c.root.tlsConfig != nil || errors.Is(err, io.EOF)) {
+		return sniff.FailureSilent
+	}
+	return failureTLS
+}
+
+// recordTypeHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
+const recordTypeHandshake = 22
+
+// firstBytes peeks at the first byte. A verdict with a failure means that none came.
+func (c *conn) firstBytes() (first [1]byte, v sniff.Verdict) {
+	started := time.Now()
+	if _, err := io.ReadFull(c.PeekReader(), first[:]); err != nil {
+		v = sniff.Verdict{Failure: sniff.FailureSilent, Reason: "nothing was sent", Duration: time.Since(started)}
+	}
+	return first, v
+}
+
+// plaintextAnswer is the answer to HTTP in plaintext on a TLS port.
+const plaintextAnswer = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\nThis port speaks TLS only.\n"
+
+// explainTLS returns why a handshake failed. It answers a client that speaks plaintext HTTP.
+func (c *conn) explainTLS(err error) string {
+	var notTLS tls.RecordHeaderError
+	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader) {
+		_, _ = io.WriteString(notTLS.Conn, plaintextAnswer)
+		return "plaintext HTTP on a TLS port"
+	}
+	return err.Error()
+}
+
+// looksLikeHTTP reports whether what was taken for the header of a TLS record begins an
+// HTTP/1 request: upper-case letters, and perhaps the space behind a short method.
+func looksLikeHTTP(header [5]byte) bool {
+	method, _, _ := strings.Cut(string(header[:]), " ")
+	return method != "" && strings.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+}
+
+// handshakeFailure is the fatal alert handshake_failure (RFC 8446 section 6), in a record
+// that every version of TLS understands.
+var handshakeFailure = []byte{21, 3, 1, 0, 2, 2, 40}
