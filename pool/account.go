@@ -10,8 +10,7 @@ import (
 )
 
 // account says which pool a connection is in. It never changes. A connection that is
-// moved or closed gets another one by a compare-and-swap, so that each happens at one
-// moment.
+// moved or closed gets another one, by a compare-and-swap.
 type account struct {
 	*ledger
 

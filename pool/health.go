@@ -77,7 +77,9 @@ type HealthStatus struct {
 
 // SetUnavailable makes every pool Unavailable, as long as it is true: for a server that
 // drains or has stopped. After that the pools are judged as if they had been healthy.
-func (s *Set) SetUnavailable(unavailable bool) { s.change(func(r *rules) { r.unavailable = unavailable }) }
+func (s *Set) SetUnavailable(unavailable bool) {
+	s.change(func(r *rules) { r.unavailable = unavailable })
+}
 
 // Health returns the health of every pool that was ever used or has a limit, by tag, and
 // under [TotalTag] the health of all together. A pool without a limit is healthy.

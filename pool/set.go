@@ -46,7 +46,7 @@ type Stats struct {
 
 	Rejected map[string]uint64 `json:"-"` // refused or given up, by the reason of [Set.Reject]
 	Reasons  map[string]uint64 `json:"-"` // closed in the pool, by [Conn.CloseReason]
-	// How long the closed connections had been open, in buckets from a second to a day.
+	// Lifetimes of the closed connections, in buckets from a second to a day.
 	Lifetimes requests.DurationTotals `json:"-"`
 }
 
@@ -276,8 +276,8 @@ func (s *Set) length(tags []Tag) int {
 	if len(tags) == 0 {
 		return len(s.conns)
 	}
-	// A connection that leaves the pool Sniffing is in two pools for a moment. Looking at
-	// that one first makes sure that no connection is missed.
+	// A connection that leaves the pool Sniffing is in two pools for a moment. That one
+	// is looked at first, so that no connection is missed.
 	n := 0
 	for _, sniffing := range []bool{true, false} {
 		for _, tag := range tags {
