@@ -2,6 +2,7 @@ package pool
 
 import (
 	"maps"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -9,15 +10,14 @@ import (
 )
 
 // account says which pool a connection is in. It never changes. A connection that is
-// moved or closed gets another one by a compare-and-swap, so that each happens at one
-// moment, whatever else is done to the connection at the same time.
+// moved or closed gets another one, by a compare-and-swap.
 type account struct {
 	*ledger
 
 	set    *Set
 	tag    Tag
-	began  time.Time // Set.began, near at hand for each read and write
-	closed *account  // what a connection has instead that was closed in this pool; nil for that one
+	began  time.Time // Set.began, without its lock
+	closed *account  // replaces this one when a connection is closed in the pool; nil if this is it
 }
 
 // ledger is what a Set knows of one pool.
@@ -30,50 +30,29 @@ type ledger struct {
 	// Set.mu guards what follows.
 	arrivals requests.Rate
 	// past is what the pool has moved, without the counters of its live connections. A
-	// connection that leaves with r bytes adds r here and subtracts r from the pool that
-	// it goes to. So bytes count in the pool that moved them, and no connection has to
-	// remember what it brought. past alone may be below zero, as an unsigned number that
-	// wraps around; past and the live connections together never are.
+	// connection that leaves with r bytes adds r here and subtracts r from its next pool,
+	// so bytes count in the pool that moved them. past alone may be below zero (it wraps
+	// around); past and the live connections together never are.
 	past      traffic
-	live      traffic // while Stats adds up
+	total     traffic // past and live connections, while Stats adds up
 	lifetimes *requests.Durations
 	rejected  map[string]uint64
 	reasons   map[string]uint64 // of the closes
 }
 
-// lifetimeBounds are the upper bounds of the buckets for lifetimes: from one request's
-// worth to the usual idle timeouts, ages and days of a WebSocket.
+// lifetimeBounds are the upper bounds of the buckets for lifetimes.
 var lifetimeBounds = []time.Duration{
 	time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second,
 	time.Minute, 2 * time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 	time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour,
 }
 
-// now returns the nanoseconds since the Set began.
-func (a *account) now() int64 { return int64(time.Since(a.began)) }
-
-// at returns the time that lies so many nanoseconds after the Set's beginning.
+// now returns the nanoseconds since the Set began; at is the reverse.
+func (a *account) now() int64                     { return int64(time.Since(a.began)) }
 func (a *account) at(nanoseconds int64) time.Time { return a.began.Add(time.Duration(nanoseconds)) }
-
-// isClosed reports whether a connection with this account was closed.
-func (a *account) isClosed() bool { return a.closed == nil }
 
 // isUsed reports whether anything has happened in the pool. The caller holds Set.mu.
 func (a *account) isUsed() bool { return a.accepted.Load() > 0 || len(a.rejected) > 0 }
-
-// takePlace takes a place in a pool that has so many; 0 is no limit. It reports false
-// where none is left.
-func (l *ledger) takePlace(limit int) bool {
-	for {
-		taken := l.places.Load()
-		if limit > 0 && taken >= int64(limit) {
-			return false
-		}
-		if l.places.CompareAndSwap(taken, taken+1) {
-			return true
-		}
-	}
-}
 
 // traffic is what was moved, by one connection or by many.
 type traffic struct {
@@ -81,31 +60,17 @@ type traffic struct {
 	messagesReceived, messagesSent uint64
 }
 
-func (t *traffic) add(more traffic) {
-	t.bytesReceived += more.bytesReceived
-	t.bytesSent += more.bytesSent
-	t.messagesReceived += more.messagesReceived
-	t.messagesSent += more.messagesSent
+// add adds more, or subtracts it where sign is -1.
+func (t *traffic) add(more traffic, sign int) {
+	t.bytesReceived += uint64(sign) * more.bytesReceived
+	t.bytesSent += uint64(sign) * more.bytesSent
+	t.messagesReceived += uint64(sign) * more.messagesReceived
+	t.messagesSent += uint64(sign) * more.messagesSent
 }
 
-func (t *traffic) subtract(less traffic) {
-	t.bytesReceived -= less.bytesReceived
-	t.bytesSent -= less.bytesSent
-	t.messagesReceived -= less.messagesReceived
-	t.messagesSent -= less.messagesSent
-}
-
-// begin sets the time from which the Set counts. The caller holds mu.
-func (s *Set) begin() {
-	if s.began.IsZero() {
-		s.began = time.Now()
-	}
-}
-
-// account returns the account of tag. The first time, it opens the account, for which it
-// takes mu.
+// account returns the account of tag. It takes mu to open the account the first time.
 func (s *Set) account(tag Tag) *account {
-	if a := s.lookUp(tag); a != nil {
+	if a := s.allAccounts()[tag]; a != nil {
 		return a
 	}
 	s.mu.Lock()
@@ -113,10 +78,6 @@ func (s *Set) account(tag Tag) *account {
 	return s.openAccount(tag)
 }
 
-// lookUp returns the account of tag, or nil.
-func (s *Set) lookUp(tag Tag) *account { return s.allAccounts()[tag] }
-
-// allAccounts returns the accounts. The map must not be changed.
 func (s *Set) allAccounts() map[Tag]*account {
 	if all := s.accounts.Load(); all != nil {
 		return *all
@@ -130,53 +91,61 @@ func (s *Set) openAccount(tag Tag) *account {
 	if a := all[tag]; a != nil {
 		return a
 	}
-	s.begin()
-	closed := &account{set: s, tag: tag, began: s.began}
-	closed.ledger = &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
-	closed.arrivals.Advance(s.second, 0)
-	a := new(account)
-	*a = *closed
-	a.closed = closed
-	more := make(map[Tag]*account, len(all)+1)
-	maps.Copy(more, all)
-	more[tag] = a
+	if s.began.IsZero() {
+		s.began = time.Now()
+		s.conns = make(map[*Conn]struct{})
+		s.clients = make(map[netip.Addr]int)
+		s.addresses = make(map[*Conn]netip.Addr)
+	}
+	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds), reasons: make(map[string]uint64)}
+	l.arrivals.Advance(s.second, 0)
+	closed := account{ledger: l, set: s, tag: tag, began: s.began}
+	a := closed
+	a.closed = &closed
+	more := with(all, tag, &a)
 	s.accounts.Store(&more)
-	return a
+	return &a
+}
+
+// with returns a copy of m that has one more entry.
+func with[V any](m map[Tag]V, tag Tag, value V) map[Tag]V {
+	more := make(map[Tag]V, len(m)+1)
+	maps.Copy(more, m)
+	more[tag] = value
+	return more
 }
 
 // Stats returns the totals of every pool that was ever used, by tag.
 func (s *Set) Stats() map[string]Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.begin()
+	s.openAccount(Sniffing) // which begins the Set
 	accounts := s.allAccounts()
 	for _, a := range accounts {
-		a.live = traffic{}
+		a.total = a.past
 	}
 	for c := range s.conns {
-		// The bytes of a live connection without a protocol are booked nowhere
-		// until its pool is known, so that no counter ever runs backwards.
+		// Bytes before the protocol is known are booked later, so that no counter runs
+		// backwards.
 		if a := c.account.Load(); a.tag != Sniffing {
-			a.live.add(c.traffic())
+			a.total.add(c.traffic(), 1)
 		}
 	}
-	s.countSecond(int64(time.Since(s.began)))
+	s.advance(int64(time.Since(s.began)))
 	all := make(map[string]Stats, len(accounts))
 	for tag, a := range accounts {
 		if !a.isUsed() {
 			continue
 		}
-		moved := a.past
-		moved.add(a.live)
 		all[string(tag)] = Stats{
 			Active:            a.active.Load(),
 			Accepted:          a.accepted.Load(),
 			Closed:            a.closings.Load(),
 			Moved:             a.moved.Load(),
-			BytesReceived:     moved.bytesReceived,
-			BytesSent:         moved.bytesSent,
-			MessagesReceived:  moved.messagesReceived,
-			MessagesSent:      moved.messagesSent,
+			BytesReceived:     a.total.bytesReceived,
+			BytesSent:         a.total.bytesSent,
+			MessagesReceived:  a.total.messagesReceived,
+			MessagesSent:      a.total.messagesSent,
 			AcceptedPerSecond: a.arrivals.PerSecond(),
 			AcceptedPerMinute: a.arrivals.PerMinute(),
 			Rejected:          maps.Clone(a.rejected),
@@ -187,20 +156,14 @@ func (s *Set) Stats() map[string]Stats {
 	return all
 }
 
-// Requests returns the statistics of the requests that the pool named tag carries, and
-// the same each time. The Set folds them once a second while there are connections.
+// Requests returns the statistics of the requests that the pool named tag carries: the
+// same Book each time. The Set folds it once a second while there are connections.
 func (s *Set) Requests(tag Tag) *requests.Book {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if book := s.books[tag]; book != nil {
 		return book
 	}
-	s.begin()
-	if s.books == nil {
-		s.books = make(map[Tag]*requests.Book)
-	}
-	book := requests.New(s.began)
-	s.books[tag] = book
-	s.bookList = append(s.bookList, book)
-	return book
+	s.books = with(s.books, tag, requests.New(s.openAccount(tag).began))
+	return s.books[tag]
 }

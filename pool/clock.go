@@ -1,76 +1,88 @@
 package pool
 
 import (
+	"context"
 	"time"
 
 	"github.com/muxserve/muxserve/pool/requests"
 )
 
-// clockStep is how often a Set's clock moves. Reads and writes take their time from it:
-// asking the system's clock costs some 30 ns, which is more than all else that is done to
-// account for one of them.
-const clockStep = 100 * time.Millisecond
-
-// clockLag is how many steps the clock may be behind: it is rounded down, and its last
-// move may have been a step ago.
-const clockLag = 2
+const (
+	// clockStep is how often a Set's clock moves. Reads and writes take their time from
+	// it: asking the system's clock costs more than the rest of their accounting.
+	clockStep = 100 * time.Millisecond
+	// clockLag is how many steps the clock may be behind: it is rounded down, and its last
+	// move may have been a step ago.
+	clockLag = 2
+)
 
 // wind sets the clock, and has it move while there are connections. The caller holds mu.
 func (s *Set) wind(now int64) {
-	s.setClock(now)
-	s.countSecond(now)
-	if s.ticking {
-		return
+	s.advance(now)
+	if !s.ticking {
+		for _, book := range s.books {
+			book.Fold()
+		}
+		s.tickLater(now)
 	}
+}
+
+// tickLater has the next tick come with the next step, so that seconds end on time.
+func (s *Set) tickLater(now int64) {
 	s.ticking = true
-	for _, book := range s.bookList {
-		book.Fold()
-	}
-	s.startTicker(now)
+	time.AfterFunc(clockStep-time.Duration(now)%clockStep, s.tick)
 }
 
-// startTicker has the next tick come with the next step, so that seconds end on time.
-func (s *Set) startTicker(now int64) {
-	left := clockStep - time.Duration(now)%clockStep
-	if s.ticker == nil {
-		s.ticker = time.AfterFunc(left, s.tick)
-	} else {
-		s.ticker.Reset(left)
-	}
-}
-
-func (s *Set) setClock(now int64) { s.clock.Store(uint32(now / int64(clockStep))) }
-
-// tick moves the clock, until there has been no connection for a step. It is the one
-// timer of a Set, so it also counts the seconds of the statistics.
+// tick moves the clock, until there has been no connection for a step. As the one timer
+// of a Set it counts the seconds of the statistics, too.
 func (s *Set) tick() {
-	for _, book := range s.step() {
+	s.mu.Lock()
+	now := int64(time.Since(s.began))
+	s.advance(now)
+	if s.ticking = len(s.conns) > 0; s.ticking {
+		s.tickLater(now)
+	}
+	books := s.books
+	s.mu.Unlock()
+	for _, book := range books { // Without the lock: a fold reads thousands of counters.
 		book.Fold()
 	}
 }
 
-// step moves the clock, and returns the statistics to fold.
-func (s *Set) step() []*requests.Book {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := int64(time.Since(s.began))
-	s.setClock(now)
-	s.countSecond(now)
-	if s.ticking = len(s.conns) > 0; s.ticking {
-		s.startTicker(now)
+// advance moves the clock, and notes when a second begins what was accepted until then.
+// The caller holds mu.
+func (s *Set) advance(now int64) {
+	s.clock.Store(uint32(now / int64(clockStep)))
+	if second := requests.Second(time.Duration(now)); second != s.second {
+		s.second = second
+		for _, a := range s.allAccounts() {
+			a.arrivals.Advance(second, a.accepted.Load())
+		}
 	}
-	return s.bookList // which is only ever appended to
 }
 
-// countSecond notes, when a new second has begun, what was accepted until then. The
-// caller holds mu.
-func (s *Set) countSecond(now int64) {
-	second := requests.Second(time.Duration(now))
-	if second == s.second {
-		return
-	}
-	s.second = second
-	for _, a := range s.allAccounts() {
-		a.arrivals.Advance(second, a.accepted.Load())
+// Sweep calls visit for each live connection, once in every period, until ctx ends; every
+// must be above 0. It runs in the caller's goroutine.
+//
+// visit is called without any lock, for one connection after the other in no particular
+// order. now is the time at which the sweep began. visit may close the connection, which
+// may have been closed already. A sweep that takes longer than its period makes the next
+// one late.
+func (s *Set) Sweep(ctx context.Context, every time.Duration, visit func(now time.Time, c *Conn)) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		conns, now := s.Conns(), time.Now()
+		for _, c := range conns {
+			if ctx.Err() != nil {
+				return
+			}
+			visit(now, c)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"sync/atomic"
@@ -11,8 +12,8 @@ import (
 // State says what a connection is doing.
 type State uint32
 
-// The states of a connection. A server moves a connection between
-// StateActive and StateIdle as often as it likes; the others are entered once.
+// The states of a connection. A server moves a connection between StateActive and
+// StateIdle as often as it likes; the others are entered once.
 const (
 	stateSniffing State = iota // its protocol is not known yet
 	StateActive                // a request, stream or call is in flight
@@ -24,9 +25,11 @@ const (
 var stateNames = [...]string{"sniffing", "active", "idle", "upgraded", "closing"}
 
 // String returns the state's name in lower case.
-func (s State) String() string {
-	if int(s) < len(stateNames) {
-		return stateNames[s]
+func (s State) String() string { return nameOf(stateNames[:], int(s)) }
+
+func nameOf(names []string, n int) string {
+	if n < len(names) {
+		return names[n]
 	}
 	return "unknown"
 }
@@ -35,37 +38,30 @@ func (s State) String() string {
 // state. [Set.Add] makes it. It may be embedded by value in a bigger struct; it must not
 // be copied after Add.
 //
-// Reads and writes go straight to the wrapped connection: nothing is buffered, locked or
+// Read and Write go straight to the wrapped connection: nothing is buffered, locked or
 // allocated. ReadFrom, CloseWrite and SyscallConn pass through as well, so that sendfile
 // and splice work.
 //
 // All methods may be called concurrently. The first call to Close closes the account; a
 // connection that is never closed stays in its pool.
-//
-// There may be tens of thousands of them, so what few connections need is kept elsewhere:
-// the client's address by the Set, the progress of writes by [StallWatch].
 type Conn struct {
 	raw   net.Conn
 	owner any
 	id    uint64
-	// account is the pool that it is in, or was closed in.
-	account atomic.Pointer[account]
-	// opened is the time of the accept, in nanoseconds since the Set began, so that it
-	// needs no wall clock.
-	opened int64
-	// want is the read deadline and armed the one that a bare socket has; see
-	// deadline.go.
-	want, armed atomic.Int64
+
+	account     atomic.Pointer[account] // the pool that it is in, or was closed in
+	opened      int64                   // the accept, in nanoseconds since the Set began
+	want, armed atomic.Int64            // the read deadline, and the socket's; see deadline.go
 
 	reader         *reader       // of ReadAhead and ReadReady; nil before the first of them
 	received, sent atomic.Uint64 // bytes
 	messagesIn     atomic.Uint64
 	messagesOut    atomic.Uint64
 	requests       atomic.Uint64          // requests, calls or WebSocket sessions
-	ended          atomic.Uint32          // of those, the ones that are over, by their lower bits
+	ended          atomic.Uint32          // how many of those are over: the lower bits
 	readers        atomic.Int32           // the calls of Read
-	status         atomic.Uint32          // the State, and the bits that follow it
-	last           atomic.Uint32          // when the last byte passed in either direction, by the Set's clock
+	status         atomic.Uint32          // the State, and the bits below
+	last           atomic.Uint32          // when the last byte passed, by the Set's clock
 	writes         atomic.Uint64          // see writeBegun
 	closeReason    atomic.Pointer[string] // nil before it is settled
 }
@@ -74,21 +70,18 @@ type Conn struct {
 const (
 	stateBits = 1<<3 - 1
 	closedBit = 1 << 3 // Close was called
-	// How the last read and the last write failed, as a note; noNote once one has
-	// succeeded again.
+	// How the last read and the last write failed, as a note.
 	readNoteShift  = 4
 	writeNoteShift = 6
 	// readAborted and writeAborted are set while the deadline in force had run out when
 	// it was set: a server wakes its own goroutines so, and the peer was not too slow.
-	readAborted  = 1 << 8
-	writeAborted = 1 << 9
-	exemptBit    = 1 << 10 // it takes no place; changed with Set.mu held
-	lazyBit      = 1 << 11 // raw is a bare socket
-	eagerBit     = 1 << 12 // and its read deadline is set at once
-	directBit    = 1 << 14 // which it has been, so that reads need not look at it
-	// writeDeadlineBit is set for good by the first write deadline: without one there is
-	// none to take back.
-	writeDeadlineBit = 1 << 13
+	readAborted      = 1 << 8
+	writeAborted     = 1 << 9
+	exemptBit        = 1 << 10 // it takes no place; changed with Set.mu held
+	lazyBit          = 1 << 11 // raw is a bare socket
+	eagerBit         = 1 << 12 // and its read deadline is set at once
+	directBit        = 1 << 14 // which it has been, so that reads need not look at it
+	writeDeadlineBit = 1 << 13 // there was a write deadline, which has to be taken back
 )
 
 var (
@@ -123,9 +116,7 @@ func (c *Conn) SetState(s State) {
 
 // BeginRequest counts a request, call or WebSocket session that is in flight from now on,
 // and returns its number on the connection; the first is 1. Each needs an EndRequest.
-func (c *Conn) BeginRequest() (number uint64) {
-	return c.requests.Add(1)
-}
+func (c *Conn) BeginRequest() (number uint64) { return c.requests.Add(1) }
 
 // EndRequest ends what BeginRequest began.
 func (c *Conn) EndRequest() { c.ended.Add(1) }
@@ -139,15 +130,15 @@ func (c *Conn) InFlight() int {
 	return int(uint32(c.requests.Load()) - ended)
 }
 
-// Opened returns the time at which the connection was accepted, by the clock as it was
-// when the Set began: a clock that was set since then does not move it.
+// Opened returns the time of the accept, by the clock as it was when the Set began: a
+// clock that was set since then does not move it.
 func (c *Conn) Opened() time.Time { return c.account.Load().at(c.opened) }
 
 // Received returns the number of bytes read from the peer so far.
 func (c *Conn) Received() uint64 { return c.received.Load() }
 
-// LastActivity returns the time of the last byte in either direction, or the time of the
-// accept if there was none. It is up to a fifth of a second late, and never early.
+// LastActivity returns the time of the last byte in either direction, or of the accept if
+// there was none. It is up to a fifth of a second late, and never early.
 func (c *Conn) LastActivity() time.Time {
 	a := c.account.Load()
 	last := c.opened
@@ -157,8 +148,8 @@ func (c *Conn) LastActivity() time.Time {
 	return a.at(max(c.opened, last))
 }
 
-// CountMessages books messages that were received and sent: of a stream of calls,
-// or of a WebSocket. What a message is, the protocol says.
+// CountMessages books messages, as the protocol defines them, of gRPC streams or a
+// WebSocket.
 func (c *Conn) CountMessages(received, sent int) {
 	if received > 0 {
 		c.messagesIn.Add(uint64(received))
@@ -170,10 +161,75 @@ func (c *Conn) CountMessages(received, sent int) {
 
 // traffic returns all that the connection has moved so far.
 func (c *Conn) traffic() traffic {
-	return traffic{
-		bytesReceived:    c.received.Load(),
-		bytesSent:        c.sent.Load(),
-		messagesReceived: c.messagesIn.Load(),
-		messagesSent:     c.messagesOut.Load(),
+	return traffic{c.received.Load(), c.sent.Load(), c.messagesIn.Load(), c.messagesOut.Load()}
+}
+
+// Info is a connection's account at one moment, in a form that can be shown. The caller
+// adds RemoteAddr, Verdict with its figures, and TLS.
+type Info struct {
+	ID            uint64    `json:"id"`
+	Protocol      string    `json:"protocol"`
+	State         string    `json:"state"`
+	RemoteAddr    string    `json:"remote_addr"` // empty until it is known
+	LocalAddr     string    `json:"local_addr"`
+	Opened        time.Time `json:"opened"`
+	LastActivity  time.Time `json:"last_activity"`
+	BytesReceived uint64    `json:"bytes_received"`
+	BytesSent     uint64    `json:"bytes_sent"`
+	Requests      uint64    `json:"requests"`  // requests, calls and WebSocket sessions so far
+	InFlight      int       `json:"in_flight"` // of those, the ones that are not over
+
+	MessagesReceived uint64 `json:"messages_received"` // as [Conn.CountMessages] was told
+	MessagesSent     uint64 `json:"messages_sent"`
+
+	// Why the connection was given its protocol, and what it took to find that.
+	Verdict       string   `json:"verdict,omitempty"`
+	VerdictBytes  int      `json:"verdict_bytes,omitempty"`
+	VerdictMicros float64  `json:"verdict_micros,omitempty"`
+	TLS           *TLSInfo `json:"tls,omitempty"`
+}
+
+// TLSInfo are the facts of a TLS handshake.
+type TLSInfo struct {
+	Version       string `json:"version"`
+	Cipher        string `json:"cipher"`
+	ALPN          string `json:"alpn"`
+	ServerName    string `json:"server_name"`
+	ClientSubject string `json:"client_subject"`
+}
+
+// NewTLSInfo returns the facts of a handshake, or nil where there was none.
+func NewTLSInfo(state *tls.ConnectionState) *TLSInfo {
+	if state == nil {
+		return nil
+	}
+	info := &TLSInfo{
+		Version:    tls.VersionName(state.Version),
+		Cipher:     tls.CipherSuiteName(state.CipherSuite),
+		ALPN:       state.NegotiatedProtocol,
+		ServerName: state.ServerName,
+	}
+	if len(state.PeerCertificates) > 0 {
+		info.ClientSubject = state.PeerCertificates[0].Subject.String()
+	}
+	return info
+}
+
+// Info returns c's account at this moment.
+func (s *Set) Info(c *Conn) Info {
+	moved := c.traffic()
+	return Info{
+		ID:               c.id,
+		Protocol:         string(s.Tag(c)),
+		State:            c.State().String(),
+		LocalAddr:        c.LocalAddr().String(),
+		Opened:           c.Opened(),
+		LastActivity:     c.LastActivity(),
+		BytesReceived:    moved.bytesReceived,
+		BytesSent:        moved.bytesSent,
+		Requests:         c.Requests(),
+		InFlight:         c.InFlight(),
+		MessagesReceived: moved.messagesReceived,
+		MessagesSent:     moved.messagesSent,
 	}
 }

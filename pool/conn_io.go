@@ -5,12 +5,10 @@ import (
 	"io"
 	"net"
 	"syscall"
-	"time"
 )
 
-// The parts of Conn.writes: the outstanding writes, of which there may be several, the
-// outstanding copies by ReadFrom, and how many of both have ended. A begin and an end
-// cost one atomic addition each and no clock; [StallWatch] finds out what they mean.
+// The parts of Conn.writes: the outstanding writes, the outstanding copies by ReadFrom,
+// and how many of both have ended. [StallWatch] reads them.
 const (
 	writeBegun = 1
 	copyBegun  = 1 << 16
@@ -19,23 +17,16 @@ const (
 
 func (c *Conn) countReceived(n uint64) {
 	c.received.Add(n)
-	c.touch()
-	if c.status.Load()&(anyNote<<readNoteShift) != 0 {
-		c.setNote(readNoteShift, noNote)
-	}
+	c.touch(anyNote << readNoteShift)
 }
 
-func (c *Conn) countSent(n uint64) {
-	c.sent.Add(n)
-	c.touch()
-	if c.status.Load()&(anyNote<<writeNoteShift) != 0 {
-		c.setNote(writeNoteShift, noNote)
-	}
-}
-
-func (c *Conn) touch() {
+// touch notes that bytes have passed, in the direction that has the bits note.
+func (c *Conn) touch(note uint32) {
 	if now := c.account.Load().set.clock.Load(); c.last.Load() != now {
 		c.last.Store(now)
+	}
+	if c.status.Load()&note != 0 {
+		c.status.And(^note)
 	}
 }
 
@@ -59,8 +50,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 }
 
 // Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written:
-// net/http's HTTP/2 server writes from goroutines whose stack would else be grown each
-// time.
+// net/http's HTTP/2 server writes from goroutines whose stack would have to grow.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writes.Add(writeBegun)
 	return c.endWrite(c.raw.Write(p))
@@ -72,7 +62,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) endWrite(n int, err error) (int, error) {
 	c.writes.Add(writeEnded - writeBegun)
 	if n > 0 {
-		c.countSent(uint64(n))
+		c.sent.Add(uint64(n))
+		c.touch(anyNote << writeNoteShift)
 	}
 	if err != nil {
 		c.noteWriteError(err)
@@ -80,11 +71,12 @@ func (c *Conn) endWrite(n int, err error) (int, error) {
 	return n, err
 }
 
-// writerOnly hides every method but Write, so that io.Copy does not come back
-// to the ReadFrom or WriteTo that called it.
-type writerOnly struct{ io.Writer }
-
-type readerOnly struct{ io.Reader }
+// writerOnly and readerOnly hide the methods by which io.Copy would come back to the
+// ReadFrom or WriteTo that called it.
+type (
+	writerOnly struct{ io.Writer }
+	readerOnly struct{ io.Reader }
+)
 
 // ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, so that a file or
 // a socket is sent without passing through user space. The bytes are booked when the copy
@@ -98,7 +90,8 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	n, err := rf.ReadFrom(r)
 	c.writes.Add(writeEnded - copyBegun)
 	if n > 0 {
-		c.countSent(uint64(n))
+		c.sent.Add(uint64(n))
+		c.touch(anyNote << writeNoteShift)
 	}
 	if err != nil && !failedBy(err, "read") {
 		c.noteWriteError(err)
@@ -106,8 +99,7 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// WriteTo implements [io.WriterTo] by the wrapped connection's own. The bytes are
-// booked when the copy ends.
+// WriteTo implements [io.WriterTo] by the wrapped connection's own, as ReadFrom does.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	wt, ok := c.raw.(io.WriterTo)
 	if !ok {
@@ -134,16 +126,8 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 // failedBy reports whether the error of a copy comes from the operation op. If that is
 // the other connection's, it says nothing about this one.
 func failedBy(err error, op string) bool {
-	for {
-		var failed *net.OpError
-		if !errors.As(err, &failed) {
-			return false
-		}
-		if failed.Op == op {
-			return true
-		}
-		err = failed.Err // The copy has wrapped it in an error of its own.
-	}
+	var failed *net.OpError // The copy has wrapped another in one of its own.
+	return errors.As(err, &failed) && (failed.Op == op || failedBy(failed.Err, op))
 }
 
 // CloseWrite sends the end of the stream and leaves the other direction open.
@@ -167,14 +151,13 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return rawConn{raw}, err
 }
 
-// rawConn hides the method by which (*os.File).WriteTo finds the socket behind
-// a connection: it would send past the account, where ReadFrom sends as fast and counts.
+// rawConn hides the method by which (*os.File).WriteTo finds the socket behind a
+// connection. It would send past the account; ReadFrom is as fast and counts.
 type rawConn struct{ syscall.RawConn }
 
-// Close closes the wrapped connection and, the first time, takes the connection out of
-// its pool. See [Conn.CloseReason] for the reason.
+// Close closes the wrapped connection. The first call takes c out of its pool.
 func (c *Conn) Close() error {
-	c.settleReason()
+	c.closeReason.CompareAndSwap(nil, reasonOf(c.status.Load()))
 	err := c.raw.Close()
 	if c.status.Or(closedBit)&closedBit == 0 {
 		c.SetState(StateClosing)
@@ -188,47 +171,3 @@ func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
 
 // RemoteAddr implements [net.Conn].
 func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
-
-// SetDeadline implements [net.Conn].
-func (c *Conn) SetDeadline(t time.Time) error {
-	if c.status.Load()&lazyBit == 0 {
-		return c.setDeadline(t, readAborted|writeAborted, c.raw.SetDeadline)
-	}
-	if err := c.setReadDeadline(t); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(t)
-}
-
-// SetReadDeadline implements [net.Conn].
-func (c *Conn) SetReadDeadline(t time.Time) error {
-	if c.status.Load()&lazyBit == 0 {
-		return c.setDeadline(t, readAborted, c.raw.SetReadDeadline)
-	}
-	return c.setReadDeadline(t)
-}
-
-// SetWriteDeadline implements [net.Conn].
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	if t.IsZero() && c.status.Load()&(writeDeadlineBit|closedBit) == 0 {
-		return nil
-	}
-	return c.setDeadline(t, writeAborted, c.raw.SetWriteDeadline)
-}
-
-// setDeadline sets a deadline and remembers whether it had run out already. The bits
-// are set before an operation can fail by it, and cleared when none does any more.
-func (c *Conn) setDeadline(t time.Time, aborted uint32, set func(time.Time) error) error {
-	if aborted&writeAborted != 0 {
-		c.status.Or(writeDeadlineBit)
-	}
-	if !t.IsZero() && time.Until(t) <= 0 {
-		c.status.Or(aborted)
-		return set(t)
-	}
-	err := set(t)
-	if c.status.Load()&aborted != 0 {
-		c.status.And(^aborted)
-	}
-	return err
-}

@@ -5,7 +5,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"sync"
 	"time"
 )
 
@@ -13,10 +12,8 @@ import (
 // request, mostly to later, and each move costs a timer. So on a bare socket a deadline
 // is noted, and the socket gets it only if a Read is waiting or begins and the socket's
 // own is later. A Read that the socket's deadline ends too early gives the socket the
-// noted one, and goes on.
-//
-// Reads past [Conn.Read] cannot go on like that. Before the first of them the connection
-// becomes eager for good: the socket gets each deadline at once.
+// noted one, and goes on. Reads past [Conn.Read] cannot do that. Before the first of them
+// the connection becomes eager for good: the socket gets each deadline at once.
 
 // The deadlines that are no time. Others are nanoseconds since the Set began, above 0.
 const (
@@ -24,65 +21,45 @@ const (
 	pastDeadline = -1 // It had run out before the Set began. Servers wake reads so.
 )
 
-// errReadDeadline is the error of a Read whose deadline had run out before it began. A
-// socket's own has network and addresses as well.
+// errReadDeadline is the error of a Read whose deadline had run out before it began.
 var errReadDeadline error = &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 
-// armLocks is how many locks the connections of a Set share; see armLock.
-const armLocks = 64
-
-// armLock returns the lock that guards the socket's SetReadDeadline and the writing of
-// Conn.armed.
-func (c *Conn) armLock() *sync.Mutex { return &c.account.Load().set.armLocks[c.id%armLocks] }
-
-// deadline converts a time. One that is centuries ahead is none.
-func (c *Conn) deadline(t time.Time) int64 {
-	if t.IsZero() {
-		return noDeadline
+// SetDeadline implements [net.Conn].
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
 	}
-	since := c.account.Load().since(t)
-	switch {
-	case since <= 0:
-		return pastDeadline
-	case since == math.MaxInt64:
-		return noDeadline
-	}
-	return int64(since)
+	return c.SetWriteDeadline(t)
 }
 
-// since returns the time from the Set's beginning to t: negative for an earlier one, and
-// at most [math.MaxInt64].
-func (a *account) since(t time.Time) time.Duration {
-	switch {
-	case t.Unix() <= longAgo: // No clock need be asked.
-		return pastDeadline
-	case isWall(t):
-		if until := time.Until(t); until < math.MaxInt64/2 {
-			return time.Duration(a.now()) + until
-		}
-		return math.MaxInt64
-	default:
-		return t.Sub(a.began)
+// SetWriteDeadline implements [net.Conn].
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() && c.status.Load()&(writeDeadlineBit|closedBit) == 0 {
+		return nil
 	}
+	c.status.Or(writeDeadlineBit)
+	return c.setDeadline(t, writeAborted, c.raw.SetWriteDeadline)
 }
 
-// longAgo is a Unix time that has passed on every clock. net/http wakes a read by the
-// first second.
-const longAgo = 1000
-
-// isWall reports whether t has no monotonic reading.
-func isWall(t time.Time) bool { return t == t.Round(0) }
-
-// deadlineTime converts it back.
-func (c *Conn) deadlineTime(d int64) time.Time {
-	if d == noDeadline {
-		return time.Time{}
+// setDeadline sets a deadline and remembers whether it had run out already. The bit is
+// set before an operation can fail by it, and cleared when none does any more.
+func (c *Conn) setDeadline(t time.Time, aborted uint32, set func(time.Time) error) error {
+	if !t.IsZero() && time.Until(t) <= 0 {
+		c.status.Or(aborted)
+		return set(t)
 	}
-	return c.account.Load().at(d)
+	err := set(t)
+	if c.status.Load()&aborted != 0 {
+		c.status.And(^aborted)
+	}
+	return err
 }
 
-// setReadDeadline sets the read deadline of a bare socket.
-func (c *Conn) setReadDeadline(t time.Time) error {
+// SetReadDeadline implements [net.Conn].
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.status.Load()&lazyBit == 0 {
+		return c.setDeadline(t, readAborted, c.raw.SetReadDeadline)
+	}
 	want := c.deadline(t)
 	aborts := c.hasPassed(want)
 	if aborts {
@@ -90,11 +67,8 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 	}
 	c.want.Store(want)
 	var err error
-	switch {
-	case c.status.Load()&(eagerBit|closedBit) != 0:
+	if c.status.Load()&(eagerBit|closedBit) != 0 || c.readers.Load() > 0 && c.isLate(want) {
 		err = c.rearm()
-	case c.readers.Load() > 0:
-		err = c.arm()
 	}
 	if !aborts && c.status.Load()&readAborted != 0 {
 		c.status.And(^uint32(readAborted))
@@ -102,19 +76,35 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 	return err
 }
 
+// deadline converts a time. One that is centuries ahead is none.
+func (c *Conn) deadline(t time.Time) int64 {
+	a := c.account.Load()
+	switch {
+	case t.IsZero():
+		return noDeadline
+	case t.Unix() <= 1000: // Long ago, by any clock: net/http wakes a read by the first second.
+		return pastDeadline
+	case t == t.Round(0): // It has no monotonic reading.
+		t = time.Now().Add(time.Until(t))
+	}
+	switch since := t.Sub(a.began); {
+	case since <= 0:
+		return pastDeadline
+	case since == math.MaxInt64:
+		return noDeadline
+	default:
+		return int64(since)
+	}
+}
+
 // hasPassed reports whether a deadline has run out. It asks the system's clock only if
 // the Set's coarse one does not tell.
 func (c *Conn) hasPassed(want int64) bool {
-	a := c.account.Load()
-	switch {
-	case want == noDeadline:
-		return false
-	case want == pastDeadline:
-		return true
-	case want > (int64(a.set.clock.Load())+clockLag)*int64(clockStep):
-		return false
+	if want == noDeadline || want == pastDeadline {
+		return want == pastDeadline
 	}
-	return want <= a.now()
+	a := c.account.Load()
+	return want <= (int64(a.set.clock.Load())+clockLag)*int64(clockStep) && want <= a.now()
 }
 
 // isLate reports whether the socket's deadline is later than want, or must not stay.
@@ -130,24 +120,22 @@ func (c *Conn) isLate(want int64) bool {
 	}
 }
 
-// arm gives the socket the deadline that is wanted, if its own is later.
-func (c *Conn) arm() error {
-	if !c.isLate(c.want.Load()) {
-		return nil
-	}
-	return c.rearm()
-}
-
-// rearm gives the socket the deadline that is wanted. A concurrent setReadDeadline may
-// have found in armed that there is nothing to do, so rearm looks again in the end.
+// rearm gives the socket the deadline that is wanted, and writes it to armed. A lock that
+// some connections share guards both. It looks again in the end, because a concurrent
+// SetReadDeadline may have found in armed that there is nothing to do.
 func (c *Conn) rearm() error {
-	lock := c.armLock()
+	a := c.account.Load()
+	lock := &a.set.armLocks[c.id%uint64(len(a.set.armLocks))]
 	lock.Lock()
 	defer lock.Unlock()
 	for {
 		want := c.want.Load()
 		c.armed.Store(want)
-		if err := c.raw.SetReadDeadline(c.deadlineTime(want)); err != nil || c.want.Load() == want {
+		var t time.Time
+		if want != noDeadline {
+			t = a.at(want)
+		}
+		if err := c.raw.SetReadDeadline(t); err != nil || c.want.Load() == want {
 			return err
 		}
 	}
@@ -155,12 +143,11 @@ func (c *Conn) rearm() error {
 
 // beEager has the socket get each deadline at once from now on.
 func (c *Conn) beEager() {
-	if status := c.status.Load(); status&lazyBit == 0 || status&eagerBit != 0 {
-		return
+	if c.status.Load()&(lazyBit|eagerBit) == lazyBit {
+		c.status.Or(eagerBit)
+		_ = c.rearm() // It fails only on a closed connection.
+		c.status.Or(directBit)
 	}
-	c.status.Or(eagerBit)
-	_ = c.rearm() // It fails only on a closed connection.
-	c.status.Or(directBit)
 }
 
 // read reads from a bare socket.
@@ -186,9 +173,5 @@ func (c *Conn) read(p []byte) (n int, err error) {
 // isEarly reports whether err is the timeout of a deadline that is not the wanted one any
 // more. If so, it has given the socket the wanted one.
 func (c *Conn) isEarly(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return false
-	}
-	want := c.want.Load()
-	return !c.hasPassed(want) && c.rearm() == nil
+	return errors.Is(err, os.ErrDeadlineExceeded) && !c.hasPassed(c.want.Load()) && c.rearm() == nil
 }

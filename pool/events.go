@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -15,52 +13,37 @@ type EventKind string
 // The kinds of events, and the fields of Event that each fills besides Kind, Seq and
 // Time.
 const (
-	// EventAdded: a connection was accepted. Conn, Tag.
-	EventAdded EventKind = "added"
-	// EventRemoved: a connection was closed. Conn, Tag, Reason; see [Conn.CloseReason].
-	EventRemoved EventKind = "removed"
-	// EventRetagged: a connection changed its pool. Conn, Tag, From.
-	EventRetagged EventKind = "retagged"
+	EventAdded    EventKind = "added"    // a connection was accepted: Conn, Tag
+	EventRemoved  EventKind = "removed"  // and closed: Conn, Tag, Reason (see [Conn.CloseReason])
+	EventRetagged EventKind = "retagged" // or changed its pool: Conn, Tag, From
 	// EventTimeout: a connection was too slow. Conn, Tag, Reason, before its EventRemoved;
 	// or what [Set.Report] was given.
 	EventTimeout EventKind = "timeout"
 	// EventError: a connection was reset. Likewise, with Err. Or an observer panicked: Err,
 	// and the Reason "observer_panic".
-	EventError EventKind = "error"
-	// EventLimitReached: a limit refused a connection. Tag, Reason, Conn where there is one.
-	EventLimitReached EventKind = "limit_reached"
-	// EventHealthChanged: the health of a pool changed. Tag, Old, New.
-	EventHealthChanged EventKind = "health_changed"
+	EventError         EventKind = "error"
+	EventLimitReached  EventKind = "limit_reached"  // a connection was refused: Tag, Reason, mostly Conn
+	EventHealthChanged EventKind = "health_changed" // of a pool: Tag, Old, New
 )
 
 // Event is something that happened in a [Set].
 type Event struct {
 	Kind EventKind
-	// Seq numbers the events of a Set in the order in which they happened, while there
-	// are observers. Time is when.
-	Seq  uint64
+	Seq  uint64 // numbers the events of a Set in the order in which they happened
 	Time time.Time
 
-	// Conn is nil where the event is about no single connection. It may be closed
-	// by the time the observer looks at it; its account can still be read.
+	// Conn is nil where the event is about no single connection. The account of a closed
+	// one can still be read.
 	Conn *Conn
 	// Tag is the pool it happened in, the new one for EventRetagged, where From is the
 	// old one. It is [TotalTag] for the health of all pools together.
 	Tag, From Tag
-	// Reason is a word that says why: one of the package's constants, or the caller's
-	// own.
-	Reason   string
-	Err      error
-	Old, New Health
+	Reason    string // a word of the package or of the caller
+	Err       error
+	Old, New  Health
 }
 
-// observers are the functions that are told. The zero value has none.
-type observers struct {
-	list atomic.Pointer[[]*observer] // nil while there are none; never changed in place
-	mu   sync.Mutex                  // held to change list
-}
-
-type observer struct{ observe func(Event) }
+type observer func(Event)
 
 // Observe has f called for each event from now on, until cancel is called. A call that
 // has begun may end after that. Without observers, an event costs one atomic load.
@@ -71,41 +54,37 @@ type observer struct{ observe func(Event) }
 // that were added later see them before the event that f was called for.
 //
 // What one goroutine does to a connection is told in order, so EventAdded comes first.
-// What two goroutines do at once may be told in either order: where one moves a
-// connection while the other closes it, EventRemoved may come before EventRetagged. Seq
-// has the true order, so an observer that keeps a state ignores an event that is older
-// than the last one.
+// What two goroutines do at once may be told in either order: EventRemoved may come
+// before EventRetagged. Seq has the true order, so an observer that keeps a state ignores
+// an event that is older than the last one.
 //
 // A panic of f does not reach the server. The observers are told of it by an EventError,
-// once for each call that panicked, and not for a call with such an event.
+// except where the call that panicked was with such an event.
 func (s *Set) Observe(f func(Event)) (cancel func()) {
-	o := &observer{observe: f}
-	s.observers.change(func(list []*observer) []*observer { return append(list, o) })
-	return func() {
-		s.observers.change(func(list []*observer) []*observer {
-			return slices.DeleteFunc(list, func(other *observer) bool { return other == o })
-		})
-	}
+	o := observer(f)
+	s.replaceObserver(nil, &o)
+	return func() { s.replaceObserver(&o, nil) }
 }
 
-// change replaces the list by what edit makes of a copy.
-func (o *observers) change(edit func([]*observer) []*observer) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+// replaceObserver takes out gone and appends added; either may be nil.
+func (s *Set) replaceObserver(gone, added *observer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var list []*observer
-	if old := o.list.Load(); old != nil {
+	if old := s.observers.Load(); old != nil {
 		list = slices.Clone(*old)
 	}
-	if list = edit(list); len(list) == 0 {
-		o.list.Store(nil)
+	list = slices.DeleteFunc(append(list, added), func(o *observer) bool { return o == nil || o == gone })
+	if len(list) == 0 {
+		s.observers.Store(nil)
 		return
 	}
-	o.list.Store(&list)
+	s.observers.Store(&list)
 }
 
-// Report tells the observers of something that the Set cannot see for itself. The caller
-// fills in Kind and what it knows of Conn, Tag, Reason and Err. An empty Tag stands for
-// the connection's own.
+// Report tells the observers of something that the Set cannot see. The caller fills in
+// Kind and what it knows of Conn, Tag, Reason and Err. An empty Tag stands for the
+// connection's own.
 func (s *Set) Report(e Event) {
 	if !s.number(&e) {
 		return
@@ -118,26 +97,23 @@ func (s *Set) Report(e Event) {
 
 // number gives an event its number and time, and reports whether there are observers.
 func (s *Set) number(e *Event) (observed bool) {
-	if s.observers.list.Load() == nil {
+	if s.observers.Load() == nil {
 		return false
 	}
 	e.Seq, e.Time = s.lastSeq.Add(1), time.Now()
 	return true
 }
 
-// step holds the events of one method that holds Set.mu, on its stack. Few methods have
-// more than stepEvents.
+// step holds the events of one method that holds Set.mu: seldom more than four.
 type step struct {
-	events [stepEvents]Event
+	events [4]Event
 	count  int
 	more   []Event
 }
 
-const stepEvents = 4
-
 // note keeps an event for unlock to tell. The caller holds mu.
 func (s *Set) note(events *step, e Event) {
-	if s.observers.list.Load() == nil {
+	if s.observers.Load() == nil {
 		return
 	}
 	if e.Seq = s.lastSeq.Add(1); events.count == 0 {
@@ -145,7 +121,7 @@ func (s *Set) note(events *step, e Event) {
 	} else {
 		e.Time = events.events[0].Time // What one method does happens at one time.
 	}
-	if events.count < stepEvents {
+	if events.count < len(events.events) {
 		events.events[events.count] = e
 		events.count++
 		return
@@ -153,7 +129,7 @@ func (s *Set) note(events *step, e Event) {
 	events.more = append(events.more, e)
 }
 
-// unlock unlocks mu, and then tells the observers what has happened while it was held.
+// unlock unlocks mu, and then tells the observers what happened while it was held.
 func (s *Set) unlock(events *step) {
 	s.mu.Unlock()
 	for i := range events.count {
@@ -166,26 +142,22 @@ func (s *Set) unlock(events *step) {
 
 // tell calls the observers.
 func (s *Set) tell(e *Event) {
-	list := s.observers.list.Load()
-	if list == nil {
-		return
-	}
-	for _, o := range *list {
-		s.call(o, e)
+	if list := s.observers.Load(); list != nil {
+		for _, o := range *list {
+			s.call(*o, e)
+		}
 	}
 }
 
 // reasonPanic is the reason of an EventError that tells of an observer's panic.
 const reasonPanic = "observer_panic"
 
-func (s *Set) call(o *observer, e *Event) {
+func (s *Set) call(observe observer, e *Event) {
 	defer func() {
-		v := recover()
-		if v == nil || e.Reason == reasonPanic {
-			return
+		if v := recover(); v != nil && e.Reason != reasonPanic {
+			err := fmt.Errorf("pool: an observer panicked at %s: %v\n%s", e.Kind, v, debug.Stack())
+			s.Report(Event{Kind: EventError, Reason: reasonPanic, Err: err})
 		}
-		s.Report(Event{Kind: EventError, Reason: reasonPanic,
-			Err: fmt.Errorf("pool: an observer panicked at %s: %v\n%s", e.Kind, v, debug.Stack())})
 	}()
-	o.observe(*e)
+	observe(*e)
 }

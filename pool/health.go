@@ -20,12 +20,7 @@ const (
 var healthNames = [...]string{"healthy", "degraded", "overloaded", "unavailable"}
 
 // String returns the state's name in lower case.
-func (h Health) String() string {
-	if int(h) < len(healthNames) {
-		return healthNames[h]
-	}
-	return "unknown"
-}
+func (h Health) String() string { return nameOf(healthNames[:], int(h)) }
 
 // MarshalText implements [encoding.TextMarshaler].
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
@@ -34,9 +29,12 @@ func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 // this name.
 const TotalTag Tag = "total"
 
-// recovery is how far below a threshold a pool has to come to count as recovered, so that
-// one connection that comes and goes does not raise an alarm each time.
-const recovery = 0.05
+const (
+	// recovery is how far below a threshold a state is left, so that one connection that
+	// comes and goes does not raise an alarm each time.
+	recovery = 0.05
+	rounding = 1e-9 // In binary, 0.95 - 0.05 is below 0.9.
+)
 
 // HealthConfig are the shares of a limit, from 0 to 1, above which a pool is not
 // healthy. A state is left at five points (0.05) below its threshold, or at 0.
@@ -69,31 +67,6 @@ func validShare(key string, share float64) error {
 	return nil
 }
 
-// judge returns the health of a pool that was old and uses the share given of its limit.
-func (c HealthConfig) judge(old Health, share float64) Health {
-	above := func(threshold float64, within bool) bool {
-		if within {
-			threshold = recoverAt(threshold)
-		}
-		return share > threshold
-	}
-	switch {
-	case above(c.OverloadedAbove, old == Overloaded):
-		return Overloaded
-	case above(c.DegradedAbove, old == Overloaded || old == Degraded):
-		return Degraded
-	default:
-		return Healthy
-	}
-}
-
-// recoverAt returns the share at which a state ends. The sum of two decimal fractions is
-// a hair off in binary (0.95 - 0.05 < 0.9), and the hair must not decide.
-func recoverAt(threshold float64) float64 {
-	const hair = 1e-9
-	return max(threshold-recovery, 0) + hair
-}
-
 // HealthStatus is the health of one pool and the figures behind it.
 type HealthStatus struct {
 	Status Health  `json:"status"`
@@ -114,9 +87,9 @@ func (s *Set) Health() map[string]HealthStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.ruled()
-	all := map[string]HealthStatus{string(TotalTag): statusOf(s.health, len(s.conns), r.limits.MaxConnections)}
+	all := map[string]HealthStatus{string(TotalTag): statusOf(s.health, len(s.conns), r.MaxConnections)}
 	for tag, a := range s.allAccounts() {
-		limit, limited := r.limits.PerTag[tag]
+		limit, limited := r.PerTag[tag]
 		if !limited && !a.isUsed() {
 			continue
 		}
@@ -140,21 +113,34 @@ func statusOf(health Health, active, limit int) HealthStatus {
 
 // judge returns the health of a pool that was in the health old.
 func (r *rules) judge(old Health, active, limit int) Health {
-	if r.unavailable {
-		return Unavailable
+	share := statusOf(old, active, limit).Ratio
+	above := func(threshold float64, state Health) bool {
+		if state <= old && old != Unavailable {
+			threshold = max(threshold-recovery, 0) + rounding
+		}
+		return share > threshold
 	}
-	return r.limits.Health.judge(old, statusOf(old, active, limit).Ratio)
+	switch {
+	case r.unavailable:
+		return Unavailable
+	case above(r.Health.OverloadedAbove, Overloaded):
+		return Overloaded
+	case above(r.Health.DegradedAbove, Degraded):
+		return Degraded
+	default:
+		return Healthy
+	}
 }
 
-// judged returns the health that a pool has, and the health that it should have.
+// judged returns the health that a pool has, and the health that it should have. It is
+// called after a change of what the pool is judged by.
 func (s *Set) judged(a *account) (old, now Health) {
-	old = Health(a.health.Load()) // After the caller has changed what it is judged by.
+	old = Health(a.health.Load())
 	r := s.ruled()
-	return old, r.judge(old, int(a.active.Load()), r.limits.PerTag[a.tag])
+	return old, r.judge(old, int(a.active.Load()), r.PerTag[a.tag])
 }
 
-// judge finds out what the health of a pool is now, and notes where it has changed. The
-// caller holds mu.
+// judge brings the health of a pool up to date, and notes a change. The caller holds mu.
 func (s *Set) judge(a *account, events *step) {
 	for {
 		old, now := s.judged(a)
@@ -168,8 +154,7 @@ func (s *Set) judge(a *account, events *step) {
 	}
 }
 
-// judgeAlone is judge for a caller that does not hold mu, which it takes only where the
-// health changes.
+// judgeAlone is judge without mu, which it takes only where the health changes.
 func (s *Set) judgeAlone(a *account) {
 	if old, now := s.judged(a); now == old {
 		return
@@ -183,7 +168,7 @@ func (s *Set) judgeAlone(a *account) {
 // judgeTotal is judge for all pools together.
 func (s *Set) judgeTotal(events *step) {
 	r, old := s.ruled(), s.health
-	if s.health = r.judge(old, len(s.conns), r.limits.MaxConnections); s.health != old {
+	if s.health = r.judge(old, len(s.conns), r.MaxConnections); s.health != old {
 		s.note(events, Event{Kind: EventHealthChanged, Tag: TotalTag, Old: old, New: s.health})
 	}
 }

@@ -2,22 +2,73 @@ package pool
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 )
 
+// Config is the section of the limits that hold for all protocols together.
+type Config struct {
+	// MaxConnections bounds all connections together. 0: no bound.
+	MaxConnections int `apply:"runtime" yaml:"max_connections"`
+	// PerAddress bounds the connections of one client address; see [Limits]. It
+	// may be used only where the peer's address is the client's. 0: no bound.
+	PerAddress int `apply:"runtime" yaml:"per_address"`
+	// OnLimit says what happens at MaxConnections: [Refuse] or [Wait].
+	OnLimit string `apply:"runtime" yaml:"on_limit"`
+}
+
+// The values of Config.OnLimit.
+const (
+	Refuse = "refuse" // A connection too many is accepted and refused in the words of its protocol.
+	Wait   = "wait"   // It is left in the kernel's queue until there is room.
+)
+
+const (
+	maxDefaultConnections = 50_000 // bounds the default of MaxConnections
+	reservedFiles         = 64     // descriptors that the process needs for other things
+	usableFiles           = 9      // the part of the rest, in tenths, for connections
+)
+
+// DefaultConfig returns the defaults. MaxConnections is nine tenths of the
+// descriptors that the process may open, less 64, and at most 50,000.
+func DefaultConfig() Config {
+	return Config{MaxConnections: defaultConnections(fileLimit()), OnLimit: Refuse}
+}
+
+func defaultConnections(files uint64) int {
+	if files <= reservedFiles {
+		return 1
+	}
+	return int(min((files-reservedFiles)/10*usableFiles, maxDefaultConnections))
+}
+
+// Validate reports every field that is out of range, each by its name in the file.
+func (c Config) Validate() error {
+	var faults []error
+	if c.MaxConnections < 0 {
+		faults = append(faults, fmt.Errorf("pool: limits.max_connections: %d must not be negative", c.MaxConnections))
+	}
+	if c.PerAddress < 0 {
+		faults = append(faults, fmt.Errorf("pool: limits.per_address: %d must not be negative", c.PerAddress))
+	}
+	if c.OnLimit != Refuse && c.OnLimit != Wait {
+		faults = append(faults, fmt.Errorf("pool: limits.on_limit: %q is not one of %s, %s", c.OnLimit, Refuse, Wait))
+	}
+	return errors.Join(faults...)
+}
+
 // Limits bounds how many connections may be open at a time. Zero means no bound. Where
 // Config.OnLimit is [Wait], the caller waits by [Set.WaitRoom] before it accepts.
 //
-// For Config.PerAddress a client is an IPv4 address, or an IPv6 network of 64 bits, which is
-// what one customer is given (RFC 6177). Peers without an IP address are not counted.
+// For Config.PerAddress a client is an IPv4 address, or an IPv6 network of 64 bits, which
+// is what one customer is given (RFC 6177). Peers without an IP address are not counted.
 type Limits struct {
 	Config
 
-	// PerTag bounds single pools.
-	PerTag map[Tag]int
-	// Health says when a pool comes near to its limit; zero is [DefaultHealthConfig].
-	Health HealthConfig
+	PerTag map[Tag]int  // bounds single pools
+	Health HealthConfig // when a pool comes near to its limit; zero is [DefaultHealthConfig]
 }
 
 // The reasons for which a connection is refused because of a limit.
@@ -26,9 +77,10 @@ const (
 	ReasonAddressLimit = "per_ip_limit" // of its client
 )
 
-// rules are what the pools are judged by. They never change.
+// rules are what the pools are judged by.
 type rules struct {
-	limits      Limits
+	Limits
+
 	unavailable bool
 }
 
@@ -37,13 +89,10 @@ func (s *Set) ruled() rules {
 	if r := s.rules.Load(); r != nil {
 		return *r
 	}
-	return rules{limits: Limits{Health: DefaultHealthConfig()}}
+	return rules{Limits: Limits{Health: DefaultHealthConfig()}}
 }
 
-// limits returns the limits in force. The map must not be changed.
-func (s *Set) limits() Limits { return s.ruled().limits }
-
-// change puts new rules in force, and judges every pool by them.
+// change puts new rules in force and judges every pool by them.
 func (s *Set) change(edit func(*rules)) {
 	var events step
 	s.mu.Lock()
@@ -51,7 +100,7 @@ func (s *Set) change(edit func(*rules)) {
 	r := s.ruled()
 	edit(&r)
 	s.rules.Store(&r)
-	for tag := range r.limits.PerTag {
+	for tag := range r.PerTag {
 		s.openAccount(tag)
 	}
 	s.judgeTotal(&events)
@@ -63,77 +112,57 @@ func (s *Set) change(edit func(*rules)) {
 
 // SetLimits puts new limits in force. Connections that are open above a lowered limit
 // stay. A client's connections are counted from the moment at which PerAddress is set.
-// Each pool's health is judged at once.
 func (s *Set) SetLimits(l Limits) {
 	if l.Health == (HealthConfig{}) {
 		l.Health = DefaultHealthConfig()
 	}
-	s.change(func(r *rules) { r.limits = l })
-}
-
-// admit returns the reason to refuse a connection that is being added, if there is one.
-// The caller holds mu.
-func (s *Set) admit() string {
-	if l := s.limits(); l.OnLimit != Wait && l.MaxConnections > 0 && s.counted() >= l.MaxConnections {
-		return ReasonLimit
-	}
-	return ""
+	s.change(func(r *rules) { r.Limits = l })
 }
 
 // counted returns how many connections take a place. The caller holds mu.
 func (s *Set) counted() int { return len(s.conns) - s.exempt }
 
-// Exempt has c take no place any more, in the limit of all connections and in that of its
-// client. It is for a connection that is being refused, which takes a moment and must not
-// keep others out. A connection that Add or Identify has refused is exempt already.
+// Exempt has c take no place any more in the limit of all connections and in that of its
+// client, because a connection that is being refused must not keep others out. One that
+// Add or Identify has refused is exempt already.
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, live := s.conns[c]; live {
-		s.exemptConn(c)
-	}
+	s.exemptConn(c)
 }
 
-// exemptConn is Exempt for a caller that holds mu, and a live connection.
+// exemptConn is Exempt for a caller that holds mu.
 func (s *Set) exemptConn(c *Conn) {
-	if c.status.Or(exemptBit)&exemptBit != 0 {
-		return
+	if _, live := s.conns[c]; live && c.status.Or(exemptBit)&exemptBit == 0 {
+		s.exempt++
+		s.forget(c)
+		s.wakeAll()
 	}
-	s.exempt++
-	s.forget(c)
-	s.wakeAll()
 }
 
-// Identify names the client of a connection where Add could not know it: behind a PROXY
-// header, when that has been read. It counts the connection for that client. The result
-// is empty, or the reason for which the connection is to be refused. It is called at most
-// once for a connection.
+// Identify names the client of a connection where Add could not know it, such as behind a
+// PROXY header, and counts the connection for that client. The result is empty, or the
+// reason for which the connection is to be refused. It is called at most once for a
+// connection.
 func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
-	if s.limits().PerAddress <= 0 {
+	if s.ruled().PerAddress <= 0 {
 		return ""
 	}
 	var events step
 	s.mu.Lock()
 	defer s.unlock(&events)
-	if _, live := s.conns[c]; !live {
-		return ""
-	}
 	return s.identify(c, client, &events)
 }
 
-// identify is Identify for a caller that holds mu, and a live connection.
+// identify is Identify for a caller that holds mu.
 func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
-	most := s.limits().PerAddress
+	most := s.ruled().PerAddress
 	if most <= 0 {
 		return ""
 	}
 	address, ok := clientOf(client)
-	if !ok {
+	if _, live := s.conns[c]; !live || !ok {
 		return ""
-	}
-	if s.clients == nil {
-		s.clients = make(map[netip.Addr]int)
-		s.addresses = make(map[*Conn]netip.Addr)
 	}
 	if s.clients[address] >= most {
 		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: s.Tag(c), Reason: ReasonAddressLimit})
@@ -149,18 +178,13 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 
 // forget is the other half of Identify. The caller holds mu.
 func (s *Set) forget(c *Conn) {
-	address, counted := s.addresses[c]
-	if !counted {
-		return
-	}
-	delete(s.addresses, c)
-	if s.clients[address]--; s.clients[address] == 0 {
-		delete(s.clients, address)
+	if address, counted := s.addresses[c]; counted {
+		delete(s.addresses, c)
+		if s.clients[address]--; s.clients[address] == 0 {
+			delete(s.clients, address)
+		}
 	}
 }
-
-// clientBits is the part of an IPv6 address that tells clients apart.
-const clientBits = 64
 
 // clientOf returns what PerAddress counts by.
 func clientOf(a net.Addr) (netip.Addr, bool) {
@@ -170,37 +194,35 @@ func clientOf(a net.Addr) (netip.Addr, bool) {
 	}
 	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
 	if ip.Is6() {
-		network, err := ip.Prefix(clientBits)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		return network.Addr(), true
+		network, err := ip.Prefix(64)
+		return network.Addr(), err == nil
 	}
 	return ip, ip.IsValid()
 }
 
-// Reserve takes a place in the pool named tag, for a connection that [Set.MoveReserved] is
-// about to move there. It reports false where the pool is full. A place that is not used
-// must be given back by [Set.Release].
+// Reserve takes a place in the pool named tag, for [Set.MoveReserved] or [Set.Release].
+// It reports false where the pool is full.
 func (s *Set) Reserve(c *Conn, tag Tag) bool {
-	if s.account(tag).takePlace(s.limits().PerTag[tag]) {
-		return true
+	places, limit := &s.account(tag).places, int64(s.ruled().PerTag[tag])
+	for {
+		taken := places.Load()
+		if limit > 0 && taken >= limit {
+			s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
+			return false
+		}
+		if places.CompareAndSwap(taken, taken+1) {
+			return true
+		}
 	}
-	s.Report(Event{Kind: EventLimitReached, Conn: c, Tag: tag, Reason: ReasonLimit})
-	return false
 }
 
-// Release gives back a place that Reserve has taken.
+// Release gives back a place that Reserve has taken and MoveReserved has not used.
 func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }
-
-// MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
-// even if c is not moved.
-func (s *Set) MoveReserved(c *Conn, tag Tag) bool { return s.move(c, s.account(tag)) }
 
 // MoveWithin is [Set.Move] within the pool's limit. full is true, and nothing was done,
 // where the pool is full.
 func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
-	if moved, settled := c.isIn(tag); settled {
+	if moved, settled := c.account.Load().isIn(tag); settled {
 		return moved, false
 	}
 	if !s.Reserve(c, tag) {
@@ -209,11 +231,11 @@ func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 	return s.MoveReserved(c, tag), false
 }
 
-// WaitRoom waits until fewer connections are open than Config.MaxConnections. It returns nil then,
-// or ctx's error when that ends first.
+// WaitRoom waits until fewer connections are open than Config.MaxConnections. It returns
+// nil then, or ctx's error when that ends first.
 func (s *Set) WaitRoom(ctx context.Context) error {
 	return s.wait(ctx, func() bool {
-		total := s.limits().MaxConnections
+		total := s.ruled().MaxConnections
 		return total <= 0 || s.counted() < total
 	})
 }

@@ -1,8 +1,12 @@
 package pool
 
 import (
+	"errors"
 	"io"
+	"net"
+	"os"
 	"sync"
+	"syscall"
 )
 
 // readAheadSize is how much ReadAhead asks the system for at a time. It holds some
@@ -18,28 +22,36 @@ type buffers = interface {
 
 // A reader is what ReadAhead and ReadReady need. The reading goroutine owns it.
 type reader struct {
-	socketReader
+	raw syscall.RawConn
 
 	ahead    *[]byte // What was read ahead; nil for nothing.
 	off, end int32   // What is unread of it.
 	filled   bool    // The last read of ReadAhead has filled its buffer.
+
+	// The rest belongs to one read. It stands here, and step is made once, so that a
+	// read allocates nothing.
+	step func(fd uintptr) bool // tryRead
+	size int
+	pool buffers
+	own  callerBuffer
+	buf  *[]byte
+	n    int32
+	err  syscall.Errno // 0 for none.
 }
 
 // IsBare reports whether c wraps a bare TCP or Unix socket that can be read in other
 // ways than by its Read. Elsewhere ReadAhead and ReadReady do no more than Read.
-func (c *Conn) IsBare() bool { return hasSocketReader && c.status.Load()&lazyBit != 0 }
+func (c *Conn) IsBare() bool { return hasRecv && c.status.Load()&lazyBit != 0 }
 
-// ReadAhead is Read for callers that read in small pieces, as net/http does with
-// HTTP/2: a read for each frame header, and another for its payload. It takes as much
-// as is there into a buffer and serves small reads from that. The buffer is taken when
-// there is something to read and given back when it is drained, so that an idle
-// connection holds none. It is not taken where the last read has not filled p, because
+// ReadAhead is Read for callers that read in small pieces, as net/http does with HTTP/2.
+// It takes as much as is there into a buffer and serves small reads from that. An idle
+// connection holds no buffer. None is taken where the last read has not filled p, because
 // then there was no more.
 //
 // What was read ahead is read regardless of deadlines and Close, by Read, ReadReady and
 // WriteTo as well.
 func (c *Conn) ReadAhead(p []byte) (int, error) {
-	r := c.socketReader()
+	r := c.bareReader()
 	switch {
 	case r == nil || r.ahead != nil || len(p) == 0:
 		return c.Read(p)
@@ -65,7 +77,7 @@ func (c *Conn) ReadAhead(p []byte) (int, error) {
 // gives the buffer back; it is nil where n is 0. On a connection that is not bare the
 // buffer is taken first.
 func (c *Conn) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error) {
-	if r := c.socketReader(); r != nil && r.ahead == nil && size > 0 {
+	if r := c.bareReader(); r != nil && r.ahead == nil && size > 0 {
 		return c.receive(r, size, pool)
 	}
 	buf = pool.Get(size)
@@ -76,30 +88,66 @@ func (c *Conn) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error)
 	return buf, n, err
 }
 
-// socketReader returns c's reader, or nil where the connection is not bare.
-func (c *Conn) socketReader() *reader {
+// bareReader returns c's reader, or nil where the connection is not bare.
+func (c *Conn) bareReader() *reader {
 	if c.reader == nil && c.IsBare() {
-		r := new(reader)
-		if !r.init(c.raw) {
-			return nil
+		if raw, err := c.SyscallConn(); err == nil {
+			c.reader = &reader{raw: raw}
+			c.reader.step = c.reader.tryRead
 		}
-		c.beEager()
-		c.reader = r
 	}
 	return c.reader
 }
 
 // receive is ReadReady on a bare socket. It books what it has read, and how it failed.
 func (c *Conn) receive(r *reader, size int, pool buffers) (*[]byte, int, error) {
-	buf, n, err := r.receive(size, pool)
+	r.size, r.pool, r.n, r.err = size, pool, 0, 0
+	err := r.raw.Read(r.step)
+	buf, n := r.buf, int(r.n)
+	r.pool, r.buf = nil, nil
 	if n > 0 {
 		c.countReceived(uint64(n))
 		return buf, n, nil
 	}
-	if err = readError(c.raw, err); err != nil {
-		c.noteReadError(err)
-	}
+	err = c.readError(err, r.err)
+	c.noteReadError(err)
 	return nil, 0, err
+}
+
+// tryRead reports false where the socket has nothing to read yet.
+func (r *reader) tryRead(fd uintptr) bool {
+	r.buf = r.pool.Get(r.size)
+	n, err := recv(int(fd), *r.buf)
+	if n > 0 {
+		r.n, r.err = int32(n), 0
+		return true
+	}
+	r.n = 0
+	r.err, _ = err.(syscall.Errno) //nolint:errorlint // It is never anything else, and never wrapped.
+	r.pool.Put(r.buf)
+	r.buf = nil
+	return r.err != syscall.EAGAIN
+}
+
+// readError returns why a reader got nothing, in the form that Read gives it: by waiting,
+// by the read itself or, where neither failed, at the end of the stream.
+func (c *Conn) readError(waiting error, reading syscall.Errno) error {
+	var failed *net.OpError
+	switch {
+	case errors.As(waiting, &failed):
+		failed.Op = "read" // A raw socket's has another name. Nothing else holds this error.
+		return failed
+	case waiting != nil:
+		return waiting
+	case reading == 0:
+		return io.EOF
+	}
+	addr := c.RemoteAddr()
+	failed = &net.OpError{Op: "read", Source: c.LocalAddr(), Addr: addr, Err: os.NewSyscallError("read", reading)}
+	if addr != nil {
+		failed.Net = addr.Network()
+	}
+	return failed
 }
 
 // writeBuffered writes what was read ahead to w.
@@ -134,16 +182,12 @@ var readAheadBuffers = &bufferPool{sync.Pool{New: func() any {
 	return &b
 }}}
 
-// A bufferPool has buffers of readAheadSize.
-type bufferPool struct{ pool sync.Pool }
+type (
+	bufferPool   struct{ pool sync.Pool }
+	callerBuffer []byte // the one buffer of the caller of ReadAhead
+)
 
-func (p *bufferPool) Get(int) *[]byte { return p.pool.Get().(*[]byte) }
-
-func (p *bufferPool) Put(b *[]byte) { p.pool.Put(b) }
-
-// callerBuffer is the one buffer of the caller of ReadAhead.
-type callerBuffer []byte
-
+func (p *bufferPool) Get(int) *[]byte   { return p.pool.Get().(*[]byte) }
+func (p *bufferPool) Put(b *[]byte)     { p.pool.Put(b) }
 func (b *callerBuffer) Get(int) *[]byte { return (*[]byte)(b) }
-
-func (*callerBuffer) Put(*[]byte) {}
+func (*callerBuffer) Put(*[]byte)       {}

@@ -8,38 +8,20 @@ import (
 	"syscall"
 )
 
-// The reasons for which a connection was closed that the package finds out for itself,
-// where the caller has given none by [Conn.SetCloseReason].
-const (
+// The close reasons that the package finds out, where the caller has given none. They are
+// variables, so that a connection can point to one without an allocation.
+var (
 	reasonPeer    = "peer_closed"   // the peer ended its side: the last read said io.EOF
 	reasonReset   = "reset"         // the peer broke the connection off
 	reasonTimeout = "timeout"       // a deadline ran out on the last read or write
 	reasonServer  = "server_closed" // none of these: the server closed it
 )
 
-// errReset is what an EventError says of a connection that was reset.
 var errReset = errors.New("pool: the peer reset the connection")
 
-// ownReasons are the reasons above, to which a connection points without an allocation.
-var ownReasons = pointTo([]string{reasonPeer, reasonReset, reasonTimeout, reasonServer})
-
-func pointTo(reasons []string) map[string]*string {
-	all := make(map[string]*string, len(reasons))
-	for i, reason := range reasons {
-		all[reason] = &reasons[i]
-	}
-	return all
-}
-
-// SetTimeouts names the caller's reasons that say that a connection was too slow. Where
-// one of them is given, an EventTimeout comes before the EventRemoved. It is to be called
-// before the first Add.
-func (s *Set) SetTimeouts(reasons ...string) { s.timeouts = pointTo(slices.Clone(reasons)) }
-
-// isTimeout reports whether a connection that was closed for reason had been too slow.
-func (s *Set) isTimeout(reason string) bool {
-	return reason == reasonTimeout || s.timeouts[reason] != nil
-}
+// SetTimeouts names the caller's reasons that say that a connection was too slow, which
+// put an EventTimeout before the EventRemoved. It is to be called before the first Add.
+func (s *Set) SetTimeouts(reasons ...string) { s.timeouts = slices.Clone(reasons) }
 
 // SetCloseReason records why c is about to be closed, for EventRemoved. The first reason
 // stands, and an empty one has no effect. It does not close c.
@@ -47,15 +29,14 @@ func (c *Conn) SetCloseReason(reason string) {
 	if reason == "" || c.closeReason.Load() != nil {
 		return
 	}
-	known := ownReasons[reason]
-	if a := c.account.Load(); known == nil && a != nil {
-		known = a.set.timeouts[reason]
+	if a := c.account.Load(); a != nil {
+		if i := slices.Index(a.set.timeouts, reason); i >= 0 { // Without an allocation.
+			c.closeReason.CompareAndSwap(nil, &a.set.timeouts[i])
+			return
+		}
 	}
-	if known == nil {
-		known = new(string)
-		*known = reason
-	}
-	c.closeReason.CompareAndSwap(nil, known)
+	given := reason
+	c.closeReason.CompareAndSwap(nil, &given)
 }
 
 // CloseReason returns what SetCloseReason recorded. Without that it is "" until Close is
@@ -68,14 +49,7 @@ func (c *Conn) CloseReason() string {
 	return ""
 }
 
-// settleReason fixes the reason when the connection is closed.
-func (c *Conn) settleReason() {
-	if c.closeReason.Load() == nil {
-		c.SetCloseReason(reasonOf(c.status.Load()))
-	}
-}
-
-// The notes that are kept of how reads and writes have failed.
+// The notes of how the last read or write failed: noNote if it succeeded.
 const (
 	noNote uint32 = iota
 	noteEOF
@@ -83,56 +57,51 @@ const (
 	noteTimeout
 )
 
-// anyNote are the bits of a note.
-const anyNote = noteTimeout
+const anyNote = noteTimeout // the bits of a note
 
 // reasonOf returns the reason that the notes in a status make.
-func reasonOf(status uint32) string {
+func reasonOf(status uint32) *string {
 	read, write := status>>readNoteShift&anyNote, status>>writeNoteShift&anyNote
 	switch {
 	case write == noteTimeout && read != noteReset:
-		return reasonTimeout
+		return &reasonTimeout
 	case read == noteEOF: // A write that breaks after that is what comes of it.
-		return reasonPeer
+		return &reasonPeer
 	case read == noteReset || write == noteReset:
-		return reasonReset
+		return &reasonReset
 	case read == noteTimeout:
-		return reasonTimeout
+		return &reasonTimeout
 	default:
-		return reasonServer
+		return &reasonServer
 	}
 }
 
-// noteReadError keeps how a read failed, for the close reason. Errors that say nothing
-// about the peer, and nil, have no effect.
+// noteReadError keeps how a read failed. Errors that say nothing about the peer, and nil,
+// have no effect.
 func (c *Conn) noteReadError(err error) {
 	note := noteOf(err)
-	if note == noNote || note == noteTimeout && c.status.Load()&readAborted != 0 {
-		return
+	if note != noNote && (note != noteTimeout || c.status.Load()&readAborted == 0) {
+		c.setNote(readNoteShift, note)
 	}
-	c.setNote(readNoteShift, note)
 }
 
-// noteWriteError is noteReadError for a write. The end of a copy's source says nothing of c.
+// noteWriteError is noteReadError for a write. It ignores the end of a copy's source.
 func (c *Conn) noteWriteError(err error) {
 	note := noteOf(err)
-	if note == noNote || note == noteEOF || note == noteTimeout && c.status.Load()&writeAborted != 0 {
-		return
+	if note == noteReset || note == noteTimeout && c.status.Load()&writeAborted == 0 {
+		c.setNote(writeNoteShift, note)
 	}
-	c.setNote(writeNoteShift, note)
 }
 
-// noteOf says what an error means. An error without a meaning, such as that of a
-// connection which was closed here, leaves the note before it.
+// noteOf says what an error means. nil means nothing, nor does the error of a connection
+// that was closed here.
 func noteOf(err error) uint32 {
 	switch {
-	case err == nil:
-		return noNote
 	case errors.Is(err, io.EOF):
 		return noteEOF
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 		return noteTimeout
-	case isReset(err):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return noteReset
 	default:
 		return noNote

@@ -4,8 +4,8 @@ package pool
 
 import "syscall"
 
-// recv reads from a socket and does not block. It uses the package syscall, as net does:
-// the race detector would not see the reads of another.
+// recv reads from a socket and does not block. It uses the package syscall, as net does,
+// so that the race detector sees the reads.
 func recv(fd int, p []byte) (int, error) {
 	for {
 		n, err := syscall.Read(fd, p)

@@ -8,10 +8,8 @@ import (
 )
 
 // recv reads from a socket and never blocks. Go's own Read tells the scheduler of each
-// call, which may take long where it reads a file, and read(2) looks up what the
-// descriptor is before recv(2) does the work. Both together are a fifth of the time
-// that it takes to learn that there is nothing to read, as every other read of a
-// connection that waits does.
+// call, and read(2) looks up what the descriptor is. Both together are a fifth of the
+// time that it takes to learn that there is nothing to read.
 func recv(fd int, p []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd),

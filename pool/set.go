@@ -1,3 +1,13 @@
+// Package pool accounts for live connections.
+//
+// A [Set] knows every connection that a server has accepted and not yet closed. Each is
+// wrapped in a [Conn] that counts its bytes, and is in exactly one pool at a time: the
+// one its [Tag] names. A connection starts in the pool [Sniffing]. It is moved when its
+// protocol is known, and again when it changes protocol, as HTTP/1.1 does to WebSocket.
+//
+// One goroutine visits all connections, instead of a timer for each ([Set.Sweep]).
+// Observers are told what happens ([Set.Observe]). The package knows no protocol: a tag
+// is a name that the caller chooses.
 package pool
 
 import (
@@ -15,8 +25,7 @@ import (
 // Tag names the pool that a connection is in: by convention the name of its protocol.
 type Tag string
 
-// Sniffing is the tag of a connection whose protocol is not known yet. Each
-// connection starts there.
+// Sniffing is the tag of a connection whose protocol is not known yet.
 const Sniffing Tag = "sniffing"
 
 // Stats are the totals of one pool since its Set was made.
@@ -32,61 +41,51 @@ type Stats struct {
 	MessagesReceived uint64 `json:"messages_received"`
 	MessagesSent     uint64 `json:"messages_sent"`
 
-	// AcceptedPerSecond is how many came into the pool in the last full second, and
-	// AcceptedPerMinute how many a minute, over the last 60 full seconds or since the Set
-	// was first used.
-	AcceptedPerSecond float64 `json:"accepted_per_second"`
-	AcceptedPerMinute float64 `json:"accepted_per_minute"`
+	AcceptedPerSecond float64 `json:"accepted_per_second"` // in the last full second
+	AcceptedPerMinute float64 `json:"accepted_per_minute"` // over the last 60, or since the Set was first used
 
-	// Rejected is how many connections were refused or given up, by reason; see
-	// [Set.Reject].
-	Rejected map[string]uint64 `json:"-"`
-	// Reasons is how many connections were closed in the pool, by [Conn.CloseReason].
-	Reasons map[string]uint64 `json:"-"`
-	// Lifetimes is how long the connections had been open that were closed in the pool,
-	// in buckets from a second to a day.
+	Rejected map[string]uint64 `json:"-"` // refused or given up, by the reason of [Set.Reject]
+	Reasons  map[string]uint64 `json:"-"` // closed in the pool, by [Conn.CloseReason]
+	// Lifetimes of the closed connections, in buckets from a second to a day.
 	Lifetimes requests.DurationTotals `json:"-"`
 }
 
-// Set is the set of all live connections, divided into pools by tag. The zero
-// value is ready to use. All methods may be called concurrently.
+// Set is the set of all live connections, divided into pools by tag. The zero value is
+// ready to use. All methods may be called concurrently.
 //
-// The Set's lock is taken twice in the life of a connection that is moved once: by Add
-// and by Close. It is also taken by methods that return figures; never by a read or a
-// write.
+// A connection that is moved once takes the Set's lock twice: in Add and in Close. A read
+// or a write never takes it. Methods that return figures do.
 type Set struct {
-	// What reads, writes and moves look at, which seldom changes.
-	clock     atomic.Uint32                    // steps of clockStep since began
-	waiters   atomic.Int32                     // calls of wait
-	accounts  atomic.Pointer[map[Tag]*account] // copied to be changed, with mu held
-	rules     atomic.Pointer[rules]            // copied to be changed, with mu held
-	observers observers
-	timeouts  map[string]*string // see SetTimeouts
-	armLocks  [armLocks]sync.Mutex
+	// What reads, writes and moves look at, which seldom changes. What a pointer points to
+	// is never changed: it is replaced by a copy, with mu held.
+	clock     atomic.Uint32 // steps of clockStep since began
+	waiters   atomic.Int32  // calls of wait
+	accounts  atomic.Pointer[map[Tag]*account]
+	rules     atomic.Pointer[rules]
+	observers atomic.Pointer[[]*observer] // nil while there are none
+	timeouts  []string                    // see SetTimeouts
+	armLocks  [64]sync.Mutex              // see Conn.rearm
 
 	nextID  atomic.Uint64
 	lastSeq atomic.Uint64 // of the events
 
 	// mu guards all that follows, and the fields of Conn and ledger that say so.
-	mu       sync.Mutex
-	conns    map[*Conn]struct{}
-	began    time.Time // when the Set was first used
-	second   uint64    // since then, of the last countSecond
-	books    map[Tag]*requests.Book
-	bookList []*requests.Book
-	health   Health      // of all pools together
-	ticker   *time.Timer // of the clock
-	ticking  bool        // it runs
-	exempt   int         // live connections that take no place
+	mu      sync.Mutex
+	conns   map[*Conn]struct{}
+	began   time.Time              // when the Set was first used
+	second  uint64                 // since then, of the last advance
+	books   map[Tag]*requests.Book // never changed, but replaced by a copy
+	health  Health                 // of all pools together
+	ticking bool                   // the clock runs
+	exempt  int                    // live connections that take no place
 	// While clients are limited: how many connections each has, and the client of each.
 	clients   map[netip.Addr]int
 	addresses map[*Conn]netip.Addr
-	// wake is closed to have the calls of wait look again; nil while there is none.
-	wake chan struct{}
+	wake      chan struct{} // closed to have the calls of wait look again; nil while there is none
 }
 
-// Add wraps raw in c and puts c into the pool Sniffing. The Set owns neither: the caller
-// closes c. The owner is what [Conn.Owner] returns.
+// Add wraps raw in c and puts c into the pool Sniffing. The caller closes c. The owner is
+// what [Conn.Owner] returns.
 //
 // The client of a bare TCP or Unix socket is its peer. For any other connection the
 // caller names the client by [Set.Identify].
@@ -99,14 +98,13 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	var events step
 	s.mu.Lock()
 	defer s.unlock(&events)
-	if s.conns == nil {
-		s.conns = make(map[*Conn]struct{})
-	}
 	a := s.openAccount(Sniffing)
 	c.opened = a.now()
 	s.wind(c.opened)
 	c.last.Store(s.clock.Load())
-	refuse = s.admit()
+	if r := s.ruled(); r.OnLimit != Wait && r.MaxConnections > 0 && s.counted() >= r.MaxConnections {
+		refuse = ReasonLimit
+	}
 	s.conns[c] = struct{}{}
 	s.note(&events, Event{Kind: EventAdded, Conn: c, Tag: Sniffing})
 	a.places.Add(1)
@@ -132,17 +130,18 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 // Move puts c into the pool named tag. It reports false, and does nothing, for a closed
 // connection and for the pool Sniffing, which no connection comes back to.
 func (s *Set) Move(c *Conn, tag Tag) bool {
-	if moved, settled := c.isIn(tag); settled {
+	if moved, settled := c.account.Load().isIn(tag); settled {
 		return moved
 	}
 	s.account(tag).places.Add(1)
 	return s.MoveReserved(c, tag)
 }
 
-// isIn reports whether there is nothing to move, and what Move returns then.
-func (c *Conn) isIn(tag Tag) (moved, settled bool) {
-	switch a := c.account.Load(); {
-	case a == nil || a.isClosed():
+// isIn reports whether a connection with this account cannot move to tag, and what Move
+// returns then.
+func (a *account) isIn(tag Tag) (moved, settled bool) {
+	switch {
+	case a == nil || a.closed == nil:
 		return false, true
 	case a.tag == tag:
 		return true, true
@@ -151,63 +150,52 @@ func (c *Conn) isIn(tag Tag) (moved, settled bool) {
 	}
 }
 
-// move moves c to a pool in which it has a place. The place is given back where nothing
-// is moved.
+// MoveReserved is [Set.Move] into a place that Reserve has taken. The place is used up
+// even if c is not moved.
 //
-// Each connection leaves the pool Sniffing, and takes no lock for that: a
-// compare-and-swap decides between several moves and a close.
-func (s *Set) move(c *Conn, to *account) bool {
+// A compare-and-swap decides between several moves and a close. Leaving the pool
+// Sniffing takes no lock, because no traffic is booked there.
+func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
+	to := s.account(tag)
 	to.active.Add(1) // Before the connection leaves its pool, so that it is always in one.
 	for {
-		moved, settled := c.isIn(to.tag)
-		if settled {
+		from := c.account.Load()
+		if moved, settled := from.isIn(tag); settled {
 			s.leave(to)
 			s.judgeAlone(to)
 			return moved
 		}
-		if from := c.account.Load(); !from.isClosed() && from.tag != to.tag && s.moveFrom(c, from, to) {
-			return true
+		e := Event{Kind: EventRetagged, Conn: c, Tag: tag, From: from.tag}
+		observed := s.number(&e) // What happens to c after the swap gets a higher number.
+		booked := from.tag != Sniffing
+		if booked {
+			s.mu.Lock()
 		}
-	}
-}
-
-// moveFrom is one attempt of move. It reports false where c has left from meanwhile.
-func (s *Set) moveFrom(c *Conn, from, to *account) bool {
-	e := Event{Kind: EventRetagged, Conn: c, Tag: to.tag, From: from.tag}
-	// What happens to c after the swap gets a higher number.
-	observed := s.number(&e)
-	if from.tag == Sniffing {
-		if !c.account.CompareAndSwap(from, to) {
-			return false
+		swapped := c.account.CompareAndSwap(from, to)
+		if booked {
+			if swapped {
+				moved := c.traffic()
+				from.past.add(moved, 1)
+				to.past.add(moved, -1)
+			}
+			s.mu.Unlock()
 		}
-	} else if !s.swapBooked(c, from, to) {
-		return false
+		if !swapped {
+			continue // It has left from meanwhile.
+		}
+		to.accepted.Add(1)
+		from.moved.Add(1)
+		s.leave(from)
+		if observed {
+			s.tell(&e)
+		}
+		s.judgeAlone(from)
+		s.judgeAlone(to)
+		return true
 	}
-	to.accepted.Add(1)
-	from.moved.Add(1)
-	s.leave(from)
-	if observed {
-		s.tell(&e)
-	}
-	s.judgeAlone(from)
-	s.judgeAlone(to)
-	return true
 }
 
-// swapBooked has c leave a pool that has booked its traffic.
-func (s *Set) swapBooked(c *Conn, from, to *account) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !c.account.CompareAndSwap(from, to) {
-		return false
-	}
-	moved := c.traffic()
-	from.past.add(moved)
-	to.past.subtract(moved)
-	return true
-}
-
-// leave takes a connection out of the pool of a.
+// leave takes a connection out of a pool.
 func (s *Set) leave(a *account) {
 	a.places.Add(-1)
 	if a.active.Add(-1) == 0 && s.waiters.Load() > 0 {
@@ -230,14 +218,10 @@ func (s *Set) Reject(tag Tag, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.openAccount(tag)
-	count(&a.rejected, reason)
-}
-
-func count(counts *map[string]uint64, word string) {
-	if *counts == nil {
-		*counts = make(map[string]uint64)
+	if a.rejected == nil {
+		a.rejected = make(map[string]uint64)
 	}
-	(*counts)[word]++
+	a.rejected[reason]++
 }
 
 // remove takes a closed connection out; the caller calls it once.
@@ -250,7 +234,7 @@ func (s *Set) remove(c *Conn) {
 		a = c.account.Load()
 	}
 	reason := c.CloseReason()
-	if s.isTimeout(reason) {
+	if reason == reasonTimeout || slices.Contains(s.timeouts, reason) {
 		s.note(&events, Event{Kind: EventTimeout, Conn: c, Tag: a.tag, Reason: reason})
 	} else if reason == reasonReset {
 		s.note(&events, Event{Kind: EventError, Conn: c, Tag: a.tag, Reason: reason, Err: errReset})
@@ -259,8 +243,8 @@ func (s *Set) remove(c *Conn) {
 	a.places.Add(-1)
 	left := a.active.Add(-1)
 	a.closings.Add(1)
-	count(&a.reasons, reason)
-	a.past.add(c.traffic())
+	a.reasons[reason]++
+	a.past.add(c.traffic(), 1)
 	a.lifetimes.Record(time.Duration(a.now() - c.opened))
 	delete(s.conns, c)
 	if c.status.Load()&exemptBit != 0 {
@@ -269,7 +253,7 @@ func (s *Set) remove(c *Conn) {
 	s.judge(a, &events)
 	s.judgeTotal(&events)
 	s.forget(c)
-	if left == 0 || len(s.conns) == 0 || s.counted() == s.limits().MaxConnections-1 {
+	if left == 0 || len(s.conns) == 0 || s.counted() == s.ruled().MaxConnections-1 {
 		s.wakeAll()
 	}
 }
@@ -292,12 +276,12 @@ func (s *Set) length(tags []Tag) int {
 	if len(tags) == 0 {
 		return len(s.conns)
 	}
-	// A connection that leaves the pool Sniffing is for a moment in two pools. Where that
-	// one is looked at first, each connection is seen.
+	// A connection that leaves the pool Sniffing is in two pools for a moment. That one
+	// is looked at first, so that no connection is missed.
 	n := 0
 	for _, sniffing := range []bool{true, false} {
 		for _, tag := range tags {
-			if a := s.lookUp(tag); a != nil && (tag == Sniffing) == sniffing {
+			if a := s.allAccounts()[tag]; a != nil && (tag == Sniffing) == sniffing {
 				n += int(a.active.Load())
 			}
 		}

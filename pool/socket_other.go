@@ -2,20 +2,16 @@
 
 package pool
 
-import "net"
+import "errors"
 
-// hasSocketReader is false where sockets are read by net alone.
-const hasSocketReader = false
+// hasRecv is false where only net reads from sockets. recv is never called then.
+const hasRecv = false
 
-// A socketReader is never used on this platform.
-type socketReader struct{ own callerBuffer }
-
-func (*socketReader) init(net.Conn) bool { return false }
-
-func (*socketReader) receive(int, buffers) (*[]byte, int, error) { return nil, 0, nil }
-
-func readError(_ net.Conn, err error) error { return err }
+func recv(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 // HasUnread reports whether the system holds bytes of the peer that were not read yet.
 // On this platform it cannot be asked.
 func (*Conn) HasUnread() bool { return false }
+
+// fileLimit returns a number that is no limit, because the system has none of this kind.
+func fileLimit() uint64 { return 2 * maxDefaultConnections }

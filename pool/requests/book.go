@@ -2,10 +2,9 @@
 // took, and how they ended.
 //
 // A [Book] holds the counts of one protocol. A request adds to the counters of the
-// processor that runs it, which no other processor touches. The owner of the Book calls
-// [Book.Fold] once a second, which moves these counts to a ledger and knows from that
-// what happened in which second. Each method that returns figures folds first, so that
-// what it returns is exact.
+// processor that runs it. The owner of the Book calls [Book.Fold] once a second, which
+// moves these counts to a ledger by second. [Book.Figures] folds first, so that what it
+// returns is exact.
 package requests
 
 import (
@@ -15,27 +14,25 @@ import (
 	"time"
 )
 
-// The codes that a Book tells apart: 0 to 599, which holds the status codes of both HTTP
-// (RFC 9110 section 15) and gRPC. All others count as OtherCode.
-const (
-	codeCount = 600
-	// OtherCode stands for every code below 0 and above 599.
-	OtherCode = -1
-)
+// codeCount is how many codes a Book tells apart: 0 to 599, among which are the status
+// codes of both HTTP (RFC 9110 section 15) and gRPC.
+const codeCount = 600
+
+// OtherCode stands for every code below 0 and above 599.
+const OtherCode = -1
 
 // Book holds the statistics of one protocol's requests: HTTP requests, gRPC calls,
 // WebSocket sessions. Make one with [New].
 //
 // All methods may be called concurrently. Begin and End take no lock and allocate
-// nothing, except that each processor's first Begin makes that processor's counters. A
-// Book takes some 7 KB for each processor that has counted in it, and 26 KB once there
-// was a request.
+// nothing, except for a processor's counters at its first Begin. A Book takes 2 KB, some
+// 7 KB for each processor that has counted in it, and 25 KB once there was a request.
 type Book struct {
 	began  time.Time
 	shards []atomic.Pointer[shard] // by processor; nil where nothing was counted
 	folded atomic.Uint64           // the second of the last fold
 
-	mu     sync.Mutex // guards ledger, which is nil until there is something to count
+	mu     sync.Mutex // guards ledger
 	ledger *ledger
 }
 
@@ -44,13 +41,14 @@ type ledger struct {
 	ended, failed         uint64
 	endedRate, failedRate Rate
 	codes                 map[int]uint64
-	durations             Durations // since the beginning
-	recent                histogram
+	durations             Durations  // since the beginning
+	recent                *histogram // nil until there was a request
 }
 
 // New returns a Book in which nothing has happened. Its seconds are numbered from began.
 func New(began time.Time) *Book {
-	return &Book{began: began, shards: make([]atomic.Pointer[shard], shardCount)}
+	l := &ledger{codes: make(map[int]uint64)}
+	return &Book{began: began, shards: make([]atomic.Pointer[shard], shardCount), ledger: l}
 }
 
 // Started is a request that Begin has counted.
@@ -68,12 +66,9 @@ func (b *Book) Begin() Started {
 
 // End counts that a request is over, and returns how long it took. The caller says
 // whether it failed; code is what the client was answered.
-//
-// It counts where Begin did, because most requests end on the processor that they began
-// on.
 func (b *Book) End(started Started, failed bool, code int) time.Duration {
 	took := time.Since(b.began) - started.at
-	started.shard.end(took, failed, code)
+	started.shard.end(took, failed, code) // Most requests end on the processor that they began on.
 	return took
 }
 
@@ -92,7 +87,7 @@ func (s *shard) end(took time.Duration, failed bool, code int) {
 
 // Fold moves what the processors have counted to the ledger, if a new second has begun
 // since the last fold. It is to be called once a second while there are requests. What
-// was counted since the last fold belongs to the second that was running then.
+// was counted since the last fold belongs to the second of that fold.
 func (b *Book) Fold() {
 	second := Second(time.Since(b.began))
 	if b.folded.Load() >= second {
@@ -105,28 +100,15 @@ func (b *Book) Fold() {
 
 // fold is Fold in any case, for a caller that holds mu.
 func (b *Book) fold(second uint64) {
-	l := b.ledger
-	running := b.folded.Load()
+	l, running := b.ledger, b.folded.Load()
 	for i := range b.shards {
-		s := b.shards[i].Load()
-		if s == nil {
-			continue
+		if s := b.shards[i].Load(); s != nil {
+			l.take(s, running)
 		}
-		if l == nil {
-			l = &ledger{codes: make(map[int]uint64)}
-			l.endedRate.Advance(running, 0)
-			l.failedRate.Advance(running, 0)
-			b.ledger = l
-		}
-		l.take(s, running)
 	}
-	if second > running {
-		b.folded.Store(second)
-	}
-	if l != nil {
-		l.endedRate.Advance(second, l.ended)
-		l.failedRate.Advance(second, l.failed)
-	}
+	b.folded.Store(max(second, running))
+	l.endedRate.Advance(second, l.ended)
+	l.failedRate.Advance(second, l.failed)
 }
 
 // take moves the counts of a shard, which belong to the second running.
@@ -142,6 +124,9 @@ func (l *ledger) take(s *shard, running uint64) {
 		return
 	}
 	l.durations.addSeconds(time.Duration(s.nanos.Swap(0)).Seconds())
+	if l.recent == nil {
+		l.recent = new(histogram)
+	}
 	slot := l.recent.slot(running)
 	for cell := range s.cells {
 		slot[cell] += swap(&s.cells[cell])
@@ -170,17 +155,12 @@ type Stats struct {
 	Failed   uint64 `json:"failed"`    // of those, the ones that failed
 	InFlight int64  `json:"in_flight"` // requests that have begun and not ended
 
-	// PerSecond is how many ended in the last full second; PerMinute how many
-	// ended a minute, over the last 60 full seconds or since the beginning.
-	PerSecond float64 `json:"per_second"`
-	PerMinute float64 `json:"per_minute"`
+	PerSecond float64 `json:"per_second"` // that ended in the last full second
+	PerMinute float64 `json:"per_minute"` // and over the last 60, or since the beginning
+	ErrorRate float64 `json:"error_rate"` // the share, from 0 to 1, that failed in the last minute
 
-	// ErrorRate is the share, from 0 to 1, that failed of those that ended in the last
-	// minute.
-	ErrorRate float64 `json:"error_rate"`
-
-	// The time that half, 95 % and 99 % of the requests of the last 50 to 60 seconds did
-	// not exceed, within 2.5 %; 0 when there were none.
+	// What half, 95 % and 99 % of the requests of the last 50 to 60 seconds did not
+	// exceed, within 2.5 %; 0 when there were none.
 	P50 float64 `json:"p50_seconds"`
 	P95 float64 `json:"p95_seconds"`
 	P99 float64 `json:"p99_seconds"`
@@ -188,11 +168,8 @@ type Stats struct {
 
 // Totals is what a [Book] has counted since its beginning.
 type Totals struct {
-	// Codes is how many requests ended with each code, without those that none ended
-	// with.
-	Codes map[int]uint64
-	// Durations is how long the requests took, in buckets from 1 ms to 30 s.
-	Durations DurationTotals
+	Codes     map[int]uint64 // how many requests ended with each code; none is 0
+	Durations DurationTotals // how long the requests took, in buckets from 1 ms to 30 s
 }
 
 // Figures returns the statistics of this moment.
@@ -201,28 +178,26 @@ func (b *Book) Figures() (Stats, Totals) {
 	defer b.mu.Unlock()
 	second := Second(time.Since(b.began))
 	b.fold(second)
-	// The beginnings are read after the ends, so that there are never fewer of them.
-	var begun uint64
+	var begun uint64 // which is read after the ends, so that it is never less
 	for i := range b.shards {
 		if s := b.shards[i].Load(); s != nil {
 			begun += s.begun.Load()
 		}
 	}
 	l := b.ledger
-	if l == nil {
-		return Stats{}, Totals{Codes: make(map[int]uint64), Durations: new(Durations).Totals()}
-	}
+	quantiles := l.recent.quantiles(second, 0.50, 0.95, 0.99)
 	stats := Stats{
 		Total:     l.ended,
 		Failed:    l.failed,
 		InFlight:  int64(begun - l.ended),
 		PerSecond: l.endedRate.PerSecond(),
 		PerMinute: l.endedRate.PerMinute(),
+		P50:       quantiles[0],
+		P95:       quantiles[1],
+		P99:       quantiles[2],
 	}
 	if ended := l.endedRate.lastMinute(l.ended); ended > 0 {
 		stats.ErrorRate = min(1, float64(l.failedRate.lastMinute(l.failed))/float64(ended))
 	}
-	quantiles := l.recent.quantiles(second, 0.50, 0.95, 0.99)
-	stats.P50, stats.P95, stats.P99 = quantiles[0], quantiles[1], quantiles[2]
 	return stats, Totals{Codes: maps.Clone(l.codes), Durations: l.durations.Totals()}
 }

@@ -234,7 +234,8 @@ func TestMemory(t *testing.T) {
 	}{
 		{"a Book without a request", unsafe.Sizeof(Book{}), 128},
 		{"a shard", unsafe.Sizeof(shard{}), 7 << 10},
-		{"a ledger", unsafe.Sizeof(ledger{}), 26 << 10},
+		{"a ledger", unsafe.Sizeof(ledger{}), 2 << 10},
+		{"a histogram", unsafe.Sizeof(histogram{}), 25 << 10},
 	} {
 		if tt.size > tt.limit {
 			t.Errorf("%s takes %d bytes, want at most %d", tt.what, tt.size, tt.limit)

@@ -5,26 +5,20 @@ import "time"
 // rateWindow is how many seconds a Rate looks back.
 const rateWindow = 60
 
-// Rate tells how fast a counter has risen in the last minute. It remembers what the
-// counter stood at when each of these seconds began. The seconds are numbered from a
-// beginning that its owner chooses.
-//
-// The zero value is ready to use. The owner guards it: no two methods may be called at
-// the same time.
+// Rate tells how fast a counter has risen in the last minute. The seconds are numbered
+// from a beginning that its owner chooses. The zero value is ready to use. No two methods
+// may be called at the same time.
 type Rate struct {
 	second uint64                 // the one that is running
-	marks  [rateWindow + 1]uint64 // the total when second s began, at s % len(marks)
+	marks  [rateWindow + 1]uint64 // what the counter stood at when second s began; see mark
 }
 
 // Second returns the number of the second that is running so long after the beginning.
 func Second(sinceBegin time.Duration) uint64 { return uint64(max(sinceBegin, 0) / time.Second) }
 
-// Running returns the second that was running at the last Advance.
-func (r *Rate) Running() uint64 { return r.second }
-
 // Advance says that a second is running and what the counter stands at. What was counted
-// since the last call belongs to the second that was running then. An Advance in the same
-// second has no effect.
+// since the last call belongs to the second of that call. An Advance in the same second,
+// or to an older one, has no effect.
 func (r *Rate) Advance(second, total uint64) {
 	if second <= r.second {
 		return

@@ -33,8 +33,8 @@ func TestRateAgainstList(t *testing.T) {
 			all = append(all, now)
 		}
 		r.Advance(now, uint64(len(all)))
-		if r.Running() != now {
-			t.Fatalf("second %d is running, want %d", r.Running(), now)
+		if r.second != now {
+			t.Fatalf("second %d is running, want %d", r.second, now)
 		}
 		if now == 0 {
 			continue

@@ -6,12 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// cacheLine keeps shards apart: 128 bytes, because Intel's processors fetch lines in
-// pairs.
-const cacheLine = 128
+const cacheLine = 128 // in bytes, because Intel's processors fetch lines in pairs
 
-// shard is one processor's part of a Book. What is counted here is moved to the Book's
-// ledger by the next fold, except for begun.
+// shard is one processor's part of a Book. A fold moves all but begun to the ledger.
 type shard struct {
 	_       [cacheLine]byte
 	begun   atomic.Uint64                // since the shard was made
@@ -25,19 +22,19 @@ type shard struct {
 
 // shardCount is how many shards a Book may have. Each processor counts in its own, so
 // that no two of them send a cache line back and forth. There are numbers to spare,
-// because it takes a while until a number that a processor has lost is known to be free.
+// because a number that a processor has lost is free only after a garbage collection.
 var shardCount = 2 * max(runtime.NumCPU(), runtime.GOMAXPROCS(0))
 
-// processor is the number of a shard, as localProcessor keeps it. It is too big for the
-// allocator of tiny objects, which would keep it alive together with its neighbours.
+// processor is the number of a shard. It is too big for the allocator of tiny objects,
+// which would keep it alive together with its neighbours.
 type processor struct {
 	n int
 	_ [2]uint64
 }
 
 var (
-	// localProcessor keeps one number for each processor: a sync.Pool stores what is put
-	// back by processor, and the language has no other way to ask which one it is.
+	// localProcessor keeps a number for each processor, because a sync.Pool does so with
+	// what is put back. The language has no other way to ask for the processor.
 	localProcessor = sync.Pool{New: func() any { return newProcessor() }}
 
 	processorsMu sync.Mutex
@@ -45,8 +42,8 @@ var (
 )
 
 // newProcessor returns the number that the fewest hold. The pool forgets the number of a
-// processor that is idle for long, and the cleanup takes it back. Without that, two
-// processors could end up with one number for good.
+// processor that is idle for long, and the cleanup takes it back, so that two processors
+// do not share a number for good.
 func newProcessor() *processor {
 	processorsMu.Lock()
 	defer processorsMu.Unlock()

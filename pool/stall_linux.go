@@ -35,7 +35,6 @@ func tcpSendQueue(c *net.TCPConn) (acked uint64, waiting, known bool) {
 	if err != nil || errno != 0 || size < tcpInfoSize {
 		return 0, false, false
 	}
-	unacked := binary.NativeEndian.Uint32(info[tcpInfoUnacked:])
-	unsent := binary.NativeEndian.Uint32(info[tcpInfoNotSentBytes:])
-	return binary.NativeEndian.Uint64(info[tcpInfoBytesAcked:]), unacked > 0 || unsent > 0, true
+	left := binary.NativeEndian.Uint32(info[tcpInfoUnacked:]) | binary.NativeEndian.Uint32(info[tcpInfoNotSentBytes:])
+	return binary.NativeEndian.Uint64(info[tcpInfoBytesAcked:]), left != 0, true
 }
