@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// defaultStepTimeout is more than the 5 s that a mute WebSocket peer is given to answer
-// a close frame.
+// defaultStepTimeout leaves connections time to show what they are: in stop-accepting they
+// have three quarters of it, and 3 s by default.
 const defaultStepTimeout = 6 * time.Second
 
 // maxDuration bounds each duration of a Config, so that sums of them do not overflow.

@@ -38,7 +38,7 @@ type conn struct {
 	life
 	grown atomic.Bool // the stack of the server's goroutine; see RemoteAddr
 	// refused is why a limit keeps the connection out. It belongs to the goroutines that
-	// accept and recognise, one after the other.
+	// accept, recognise and dispatch, one after the other.
 	refused refusal
 	// closingIdle is set while closeIdle's read deadline is. Guarded by departures.idle.
 	closingIdle bool

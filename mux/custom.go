@@ -173,11 +173,11 @@ func (c *conn) matches(m Matcher) (matched bool) {
 			c.root.books.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
 		}
 	}()
-	return m(&firstBytes{c.PeekReader(), c.seldom().state})
+	return m(&matcherReader{c.PeekReader(), c.seldom().state})
 }
 
-// firstBytes is what a custom matcher reads.
-type firstBytes struct {
+// matcherReader is what a custom matcher reads.
+type matcherReader struct {
 	io.Reader
 	tls *tls.ConnectionState // nil where TLS did not end here
 }
@@ -190,7 +190,7 @@ func Any() Matcher { return func(io.Reader) bool { return true } }
 // text ([path.Match]), and case does not count.
 func SNI(patterns ...string) Matcher {
 	return func(r io.Reader) bool {
-		b, ok := r.(*firstBytes)
+		b, ok := r.(*matcherReader)
 		return ok && b.tls != nil && matchesName(patterns, b.tls.ServerName)
 	}
 }
@@ -200,7 +200,7 @@ func SNI(patterns ...string) Matcher {
 // the connection reads the ClientHello again: it ends TLS itself or passes the bytes on.
 func ClientHelloSNI(patterns ...string) Matcher {
 	return func(r io.Reader) bool {
-		if b, ok := r.(*firstBytes); ok && b.tls != nil {
+		if b, ok := r.(*matcherReader); ok && b.tls != nil {
 			return false
 		}
 		name, err := sniff.ReadServerName(r)
@@ -220,7 +220,7 @@ func matchesName(patterns []string, name string) bool {
 // protocols. The TLS configuration must offer them (see [WithTLS]).
 func ALPN(protocols ...string) Matcher {
 	return func(r io.Reader) bool {
-		b, ok := r.(*firstBytes)
+		b, ok := r.(*matcherReader)
 		return ok && b.tls != nil && slices.Contains(protocols, b.tls.NegotiatedProtocol)
 	}
 }

@@ -72,7 +72,7 @@ func (d *departures) leave(c *conn, reason string, patience time.Duration) {
 	switch {
 	case c.stage() != stageServing:
 	case !d.depart(c, reason, patience):
-		d.closeIdle(c)
+		d.closeIfIdle(c)
 	case c.isHTTP2():
 		// A client that reads nothing takes a second.
 		d.background.run(func() { d.goAway(c) })
@@ -135,11 +135,11 @@ func (d *departures) sayHTTP1(c *conn) {
 		d.webSockets.Leave(c)
 		return
 	}
-	d.closeIdle(c)
+	d.closeIfIdle(c)
 }
 
-// closeIdle closes an HTTP/1.1 connection that is idle, and not fresh.
-func (d *departures) closeIdle(c *conn) {
+// closeIfIdle closes an HTTP/1.1 connection that is idle, and not fresh.
+func (d *departures) closeIfIdle(c *conn) {
 	if !c.isHTTP2() {
 		c.closeIdle(time.Duration(d.fresh.Load()))
 	}
@@ -166,7 +166,8 @@ func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn
 	}
 }
 
-// finalGoAway tells the client of an HTTP/2 connection its last stream.
+// finalGoAway tells the client of an HTTP/2 connection its last stream, once it is idle. To
+// a busy one net/http and grpc-go say it, when a drain shuts them down.
 func (c *conn) finalGoAway() {
 	if c.depart(departFinal) {
 		c.FinalGoAway(http2.ErrCodeNo)

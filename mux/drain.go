@@ -12,8 +12,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// drain has the actions of the steps by which a server ends.
-type drain struct {
+// drainActions has the actions of the steps by which a server ends.
+type drainActions struct {
 	books      *books
 	running    *running
 	topology   *topology
@@ -25,7 +25,7 @@ type drain struct {
 }
 
 // actions returns what the machine calls in each step.
-func (d *drain) actions() lifecycle.Actions {
+func (d *drainActions) actions() lifecycle.Actions {
 	return lifecycle.Actions{
 		Announce:        d.announce,
 		StopAccepting:   d.stopAccepting,
@@ -39,7 +39,7 @@ func (d *drain) actions() lifecycle.Actions {
 
 // announce turns readiness off, for gRPC's health service too. /readyz and the phase have
 // turned with the machine.
-func (d *drain) announce(context.Context) error {
+func (d *drainActions) announce(context.Context) error {
 	d.books.conns.SetUnavailable(true)
 	for _, b := range d.topology.allBackends() {
 		if b.grpc.Health != nil {
@@ -51,7 +51,7 @@ func (d *drain) announce(context.Context) error {
 
 // stopAccepting takes in what the kernel has queued, closes the listeners, waits until
 // every connection has been recognised, and then tells all of them to leave.
-func (d *drain) stopAccepting(ctx context.Context) error {
+func (d *drainActions) stopAccepting(ctx context.Context) error {
 	roots := d.topology.stop()
 	if len(roots) == 0 {
 		return nil
@@ -76,7 +76,7 @@ func (d *drain) stopAccepting(ctx context.Context) error {
 
 // sniffTime is how long a connection may take to say what it is, but no more than leaves
 // the step some time to tell the others.
-func (d *drain) sniffTime() time.Duration {
+func (d *drainActions) sniffTime() time.Duration {
 	most := d.config().StepTimeout * 3 / 4
 	if t := d.live.Load().Sniff.Timeout; t > 0 {
 		return min(t, most)
@@ -85,7 +85,7 @@ func (d *drain) sniffTime() time.Duration {
 }
 
 // cutUnrecognised closes the connections that have not said what they are.
-func (d *drain) cutUnrecognised() {
+func (d *drainActions) cutUnrecognised() {
 	for _, a := range d.books.conns.Conns(pool.Sniffing) {
 		a.SetCloseReason(reasonDrain)
 		_ = a.Close()
@@ -94,7 +94,7 @@ func (d *drain) cutUnrecognised() {
 
 // tell tells every client to leave, each at a random moment of the configured spread. It
 // returns when all have been told; the next step waits until they have left.
-func (d *drain) tell(ctx context.Context) {
+func (d *drainActions) tell(ctx context.Context) {
 	over := d.config().Spread
 	if end, ok := ctx.Deadline(); ok {
 		// A client that is not told within the time of the step would be cut without a word.
@@ -133,7 +133,7 @@ const answerTime = time.Second
 // GOAWAY. By then its server has taken on every stream that was on its way, among them a
 // first request that came with the first bytes. The server's own GOAWAY, which comes next,
 // would refuse them.
-func (d *drain) waitAnswered(ctx context.Context) {
+func (d *drainActions) waitAnswered(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
@@ -157,7 +157,7 @@ func (c *conn) owesAnswer() bool {
 }
 
 // waitGone waits for t, or until no connection is left.
-func (d *drain) waitGone(ctx context.Context, t time.Duration) {
+func (d *drainActions) waitGone(ctx context.Context, t time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, t)
 	defer cancel()
 	_ = d.books.conns.WaitEmpty(ctx)
@@ -165,7 +165,7 @@ func (d *drain) waitGone(ctx context.Context, t time.Duration) {
 
 // waitConnections waits until nothing is left. Connections that are not recognised, and
 // idle ones, have had their time.
-func (d *drain) waitConnections(ctx context.Context) error {
+func (d *drainActions) waitConnections(ctx context.Context) error {
 	d.cutUnrecognised()
 	if d.departures.endSpread() {
 		for _, c := range d.books.all((*conn).isServing) {
@@ -182,7 +182,7 @@ func (d *drain) waitConnections(ctx context.Context) error {
 const lingerTime = 100 * time.Millisecond
 
 // forceClose cuts every connection: the end of the stream, a short read, close.
-func (d *drain) forceClose(ctx context.Context) error {
+func (d *drainActions) forceClose(ctx context.Context) error {
 	roots := d.topology.stop()
 	forced := d.books.activeConns()
 	d.forced.Store(&forced)
@@ -217,7 +217,7 @@ func (d *drain) forceClose(ctx context.Context) error {
 // bookTime bounds the wait for the last closes.
 const bookTime = time.Second
 
-func (d *drain) forcedCounts() map[string]int {
+func (d *drainActions) forcedCounts() map[string]int {
 	if forced := d.forced.Load(); forced != nil {
 		return *forced
 	}
@@ -225,7 +225,7 @@ func (d *drain) forcedCounts() map[string]int {
 }
 
 // cleanup gives back what the servers hold.
-func (d *drain) cleanup(ctx context.Context) error {
+func (d *drainActions) cleanup(ctx context.Context) error {
 	roots := d.topology.stop()
 	d.running.stopHanding()
 	d.topology.closeCustoms()

@@ -61,7 +61,7 @@ func (c *conn) track(state http.ConnState) {
 	case http.StateActive:
 		c.account.SetState(pool.StateActive)
 		if c.isTold() {
-			c.stay()
+			c.undoCloseIdle()
 		}
 	case http.StateIdle:
 		if m := c.more.Load(); m != nil {
@@ -75,8 +75,8 @@ func (c *conn) track(state http.ConnState) {
 	}
 }
 
-// stay takes back what closeIdle has done, because a request has come.
-func (c *conn) stay() {
+// undoCloseIdle takes back what closeIdle has done, because a request has come.
+func (c *conn) undoCloseIdle() {
 	d := c.root.departures
 	d.idle.Lock()
 	defer d.idle.Unlock()

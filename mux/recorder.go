@@ -43,9 +43,9 @@ func (r *recorder) status() int {
 	return r.code
 }
 
-// decide fixes the status. The client of an HTTP/1.1 connection that is to leave is told
+// setStatus fixes the status. The client of an HTTP/1.1 connection that is to leave is told
 // now, because that may have been decided since the request came.
-func (r *recorder) decide(code int) {
+func (r *recorder) setStatus(code int) {
 	if r.code != 0 {
 		return
 	}
@@ -66,14 +66,14 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // yet (RFC 9110 section 15.2).
 func (r *recorder) WriteHeader(code int) {
 	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
-		r.decide(code)
+		r.setStatus(code)
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
-	r.decide(http.StatusOK)
+	r.setStatus(http.StatusOK)
 	n, err := r.ResponseWriter.Write(p)
 	r.sent += int64(n)
 	return n, err
@@ -81,7 +81,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
-	r.decide(http.StatusOK)
+	r.setStatus(http.StatusOK)
 	n, err := io.WriteString(r.ResponseWriter, s)
 	r.sent += int64(n)
 	return n, err
@@ -89,7 +89,7 @@ func (r *recorder) WriteString(s string) (int, error) {
 
 // ReadFrom implements [io.ReaderFrom].
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	r.decide(http.StatusOK)
+	r.setStatus(http.StatusOK)
 	n, err := io.Copy(r.ResponseWriter, src)
 	r.sent += n
 	return n, err
@@ -100,7 +100,7 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 
 // FlushError is what [http.ResponseController] flushes by.
 func (r *recorder) FlushError() error {
-	r.decide(http.StatusOK)
+	r.setStatus(http.StatusOK)
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 

@@ -65,7 +65,7 @@ func (b *books) countHTTP(to *book, c *conn, rec *recorder, w http.ResponseWrite
 	finished := false
 	defer func() { b.endHTTP(r.Context(), &e, rec, finished) }()
 	serve(w, r)
-	rec.decide(http.StatusOK)
+	rec.setStatus(http.StatusOK)
 	finished = true
 }
 

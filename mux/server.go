@@ -59,7 +59,7 @@ func New(opts ...Option) *Server {
 	s.topology = new(topology)
 	s.live = newReloader(c, s.topology.isServing, s.prepareReload)
 	s.departures = newDepartures(s.books, websocket.New(c.WebSocket, s.logger), &s.running.background)
-	d := &drain{books: s.books, running: s.running, topology: s.topology, departures: s.departures, live: s.live}
+	d := &drainActions{books: s.books, running: s.running, topology: s.topology, departures: s.departures, live: s.live}
 	s.machine = lifecycle.New(c.Drain, d.actions(), s.logger)
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
@@ -191,7 +191,7 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 //
 // When ctx ends before the drain does, what is left is cut at once.
 func (s *Server) Drain(ctx context.Context) (*Report, error) {
-	s.topology.close()
+	s.topology.noteClosing()
 	report, err := s.machine.Drain(ctx)
 	if report != nil {
 		s.report.Store(report)

@@ -14,8 +14,8 @@ const (
 	stageAccepted stage = iota // it is accounted for
 	stageOpen                  // its PROXY header and its TLS handshake are over
 	stageKnown                 // its verdict stands
-	stageServing               // it is in its pool, with its server
-	stageClosed                // its socket is closed
+	stageServing               // it is dispatched: to its server, or to be refused
+	stageClosed                // it is closed, or being closed
 )
 
 var stageNames = [...]string{"accepted", "open", "known", "serving", "closed"}
@@ -30,7 +30,7 @@ type departure uint32
 const (
 	staying     departure = iota
 	departTold            // the client was told to leave, and requests under way go on
-	departFinal           // the client of an HTTP/2 connection was told its last stream
+	departFinal           // the client of an idle HTTP/2 connection is told its last stream
 )
 
 const departureMask = 3

@@ -124,7 +124,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	case c.isTold():
-		d.closeIdle(c) // Its last response was on its way when it was told.
+		d.closeIfIdle(c) // Its last response was on its way when it was told.
 		if _, over := c.toldFor(); over {
 			w.departures.background.run(func() { _ = c.Close() }) // TLS may take its time to say goodbye.
 		}
@@ -172,7 +172,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	idle := state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
 	switch {
 	case over, idle && c.departure() == departFinal:
-		d.end(c, reasonAge)
+		d.end(c, reasonAge) // The reason for which it was told stands.
 	case idle && !c.isHTTP2(): // Upgraded by "Upgrade: h2c": only its next response can say it.
 		if ago > freshTime {
 			c.closeFor(reasonAge)

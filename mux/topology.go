@@ -55,8 +55,8 @@ func (t *topology) isClosing() bool {
 	return t.closing
 }
 
-// close notes that the drain begins: nothing that comes is served any more.
-func (t *topology) close() {
+// noteClosing notes that the drain begins: nothing that comes is served any more.
+func (t *topology) noteClosing() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closing = true

@@ -33,7 +33,7 @@ func WebSocket(h WebSocketHandler) http.Handler {
 	})}
 }
 
-// webSocketHandler is what [WebSocket] returns. isBare looks for the type.
+// webSocketHandler is what [WebSocket] returns. canDetach looks for the type.
 type webSocketHandler struct {
 	serve     WebSocketHandler
 	elsewhere func() *websocket.Server // for requests of another server
@@ -99,12 +99,12 @@ type handshake struct {
 //
 // Where no middleware runs code after the handler, the session is served by a goroutine of
 // its own. Then net/http lets go of its connection, buffers and stack, and an idle
-// WebSocket takes 9 KB instead of 22; see TestWebSocketMemory.
+// WebSocket takes half of the memory; see TestWebSocketMemory.
 func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 	e := f.books.beginHTTP(&f.books.requests.webSocket, c, r)
 	h := new(handshake)
 	rec.handshake = h
-	if f.isBare(r) {
+	if f.canDetach(r) {
 		h.detached = context.WithoutCancel(r.Context())
 	}
 	finished := false
@@ -123,7 +123,7 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 	} else {
 		websocket.Refuse(rec)
 	}
-	rec.decide(http.StatusOK)
+	rec.setStatus(http.StatusOK)
 	finished = true
 	if h.session != nil {
 		rec.ResponseWriter = nil // It would keep net/http's connection.
@@ -149,8 +149,8 @@ func logPanic(c *conn) {
 	}
 }
 
-// isBare reports whether no middleware stands between s and a handler of [WebSocket].
-func (f *front) isBare(r *http.Request) bool {
+// canDetach reports whether no middleware stands between s and a handler of [WebSocket].
+func (f *front) canDetach(r *http.Request) bool {
 	h := f.webSocketHandler
 	if h == nil {
 		h = f.handler
@@ -166,7 +166,7 @@ func (f *front) isBare(r *http.Request) bool {
 	return false
 }
 
-// maxNestedRoutes is how many ServeMuxes may be mounted in each other for isBare to look
+// maxNestedRoutes is how many ServeMuxes may be mounted in each other for canDetach to look
 // through them.
 const maxNestedRoutes = 8
 
