@@ -63,7 +63,9 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 		}
 	} else {
 		c.reads.Add(1)
-		n, err = c.in.read(p)
+		if err = net.ErrClosed; !c.closed.Load() {
+			n, err = c.in.read(p)
+		}
 		c.reads.Add(1)
 	}
 	if n > 0 {
@@ -110,11 +112,25 @@ func (c *watchedConn) Close() error {
 	c.session.closing()
 	c.closed.Store(true)
 	linger := !c.abrupt.Load() && !c.ended.Load()
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && linger && half.CloseWrite() == nil {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && linger && half.CloseWrite() == nil && c.endReading() {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger))
 		_, _ = io.CopyN(io.Discard, struct{ io.Reader }{c.Conn}, closeLingerBytes)
 	}
 	return c.Conn.Close()
+}
+
+// endReading ends the Read of another goroutine, because a connection that reads ahead has
+// one reader at a time. It reports false where that Read does not end. Close has set
+// closed, so no other Read begins.
+func (c *watchedConn) endReading() bool {
+	for end := time.Now().Add(closeLinger); ; time.Sleep(time.Millisecond) {
+		if reading, _ := c.isReading(); !reading {
+			return true
+		}
+		if c.Conn.SetReadDeadline(time.Unix(1, 0)) != nil || time.Now().After(end) {
+			return false
+		}
+	}
 }
 
 // input reads a connection. This type is all that knows how the layers below read ahead.

@@ -1,11 +1,16 @@
 package websocket
 
 import (
+	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,3 +46,62 @@ type aheadConn struct{ *net.TCPConn }
 func (aheadConn) IsBare() bool { return true }
 
 func (c aheadConn) ReadAhead(p []byte) (int, error) { return c.Read(p) }
+
+// oneReader is a connection that reads ahead, and fails t where two goroutines read it.
+type oneReader struct {
+	aheadConn
+
+	t       *testing.T
+	readers atomic.Int32
+}
+
+func (c *oneReader) ReadAhead(p []byte) (int, error) { return c.Read(p) }
+
+func (c *oneReader) Read(p []byte) (int, error) {
+	if c.readers.Add(1) > 1 {
+		c.t.Error("two goroutines read at the same time")
+	}
+	defer c.readers.Add(-1)
+	return c.aheadConn.Read(p)
+}
+
+// TestCloseWhileReading: Close, which reads what the client still sends, waits for the
+// Read of another goroutine to end. A connection that reads ahead has one reader.
+func TestCloseWhileReading(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newTestConn(&oneReader{aheadConn: aheadConn{server.(*net.TCPConn)}, t: t}, nil)
+	c.session.server = New(protocols.DefaultWebSocketConfig(), slog.New(slog.DiscardHandler))
+	read := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		read <- err
+	}()
+	for reading, _ := c.isReading(); !reading; reading, _ = c.isReading() {
+		time.Sleep(time.Millisecond)
+	}
+	go func() {
+		time.Sleep(closeLinger / 4)
+		_ = client.Close()
+	}()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-read; err == nil {
+		t.Error("the Read has not failed")
+	}
+	if n, err := c.Read(make([]byte, 1)); err == nil {
+		t.Errorf("%d bytes read behind Close", n)
+	}
+}
