@@ -67,11 +67,13 @@ type farewell struct {
 
 // leave has the client of c told that it is to leave, for a reason that becomes the close
 // reason. Requests under way go on, but no longer than patience; 0 is no bound. Only the
-// first call tells. A later one closes an HTTP/1.1 connection that has become idle.
+// first call tells. A later one closes an HTTP/1.1 connection that has become idle, and
+// tells WebSockets that have been opened since.
 func (d *departures) leave(c *conn, reason string, patience time.Duration) {
 	switch {
 	case c.stage() != stageServing:
 	case !d.depart(c, reason, patience):
+		d.webSockets.Leave(c)
 		d.closeIfIdle(c)
 	case c.isHTTP2():
 		// A client that reads nothing takes a second.

@@ -71,6 +71,30 @@ func TestWebSocketBehindTold(t *testing.T) {
 	}
 }
 
+// TestDrainOfAgedWebSocket: a drain tells a WebSocket with 1001 whose connection had
+// reached http1.max_age, and so was told, before the handshake was answered.
+func TestDrainOfAgedWebSocket(t *testing.T) {
+	ws := mux.WebSocket(echoWebSocket)
+	s := start(t, false, aged(50*time.Millisecond, time.Hour), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := mux.ConnOf(r.Context())
+		<-c.Draining().Done() // It has reached its age.
+		ws.ServeHTTP(w, r)
+	})))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	if resp := roundTrip(t, conn, r, handshake); resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("status %s", resp.Status)
+	}
+	done := s.drain(t.Context())
+	if frame, err := r.Peek(4); err != nil || string(frame[2:]) != "\x03\xe9" {
+		t.Errorf("%x, %v: want a close frame with 1001", frame, err)
+	}
+	_ = conn.Close()
+	if got := within(t, "the drain", done); got.err != nil || got.report.ForcedTotal() != 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+	}
+}
+
 // TestWebSocketAsSecondRequest: any request of a connection can be a handshake. A refused
 // handshake leaves the connection open.
 func TestWebSocketAsSecondRequest(t *testing.T) {
