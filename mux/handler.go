@@ -123,9 +123,12 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c != nil && r.ContentLength != 0 {
-		body := &c.rare().body
-		body.begin(r)
-		defer body.handled()
+		body, own := &c.rare().body, r
+		r = body.begin(r)
+		defer func() {
+			own.MultipartForm = r.MultipartForm // net/http removes its files.
+			body.handled()
+		}()
 	}
 	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if deny := c.denial(r); deny != nil {

@@ -99,10 +99,14 @@ type requestBody1 struct {
 	declared atomic.Bool // the body's length is known
 }
 
-// begin has the handler read the body of r through b.
-func (b *requestBody1) begin(r *http.Request) {
+// begin returns a copy of r whose body is read through b. What net/http does with the rest
+// of a body it decides by the type of r.Body: without that it would take the rest of a
+// body that the handler has closed for the next request.
+func (b *requestBody1) begin(r *http.Request) *http.Request {
 	b.declared.Store(r.ContentLength > 0)
+	r = r.WithContext(r.Context())
 	r.Body = &awaitedBody{r.Body, b}
+	return r
 }
 
 // handled notes that the handler has returned. net/http reads what it has left, up to

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -223,4 +225,36 @@ func TestUnreadBody(t *testing.T) {
 		t.Fatalf("after 4 s: %v; connections: %+v", err, s.Connections())
 	}
 	t.Log(resp.Status)
+}
+
+// TestBodyIsNetHTTPs: what net/http does with a body that the handler has not read, it does
+// behind the mux too. It neither waits for a client that waits for the answer, nor takes
+// the rest of a body that was closed for another request.
+func TestBodyIsNetHTTPs(t *testing.T) {
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/closed" {
+			_ = r.Body.Close()
+		}
+		w.WriteHeader(http.StatusForbidden)
+	})))
+	const head = "POST /%s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s"
+	long := strings.Repeat("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 40_000)
+	for name, request := range map[string]string{
+		"Expect": fmt.Sprintf(head, "", "Expect: 100-continue\r\n", 100, ""),
+		"closed": fmt.Sprintf(head, "closed", "", len(long), long),
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := s.dial(t)
+			_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+			go io.WriteString(conn, request)
+			r := bufio.NewReader(conn)
+			if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusForbidden {
+				t.Fatalf("%v, %v", resp, err)
+			}
+			_ = conn.(*net.TCPConn).CloseWrite()
+			if more, _ := io.ReadAll(r); len(more) > 0 {
+				t.Errorf("another answer: %.300q", more)
+			}
+		})
+	}
 }
