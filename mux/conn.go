@@ -56,6 +56,7 @@ type rarely struct {
 
 	byAddr atomic.Bool // grpcConns has the connection
 	denied atomic.Bool // a request was refused because of its protocol
+	h2c    atomic.Bool // a request is asking for, or has got, an upgrade to h2c
 	h2     http2State
 	body   requestBody1
 	leave  farewell

@@ -119,6 +119,9 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
+		upgrading := &c.rare().h2c
+		upgrading.Store(true)
+		defer upgrading.Store(false)
 		f.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
 		return
 	}

@@ -88,7 +88,7 @@ func (c *conn) undoCloseIdle() {
 // awaitsRequest reports whether net/http waits for a request, the first or the next. While
 // one is served, net/http reads as well, and wakes that read by a deadline.
 func (c *conn) awaitsRequest() bool {
-	return c.account.State() == pool.StateIdle || c.account.Requests() == 0
+	return c.account.State() == pool.StateIdle || c.account.Requests() == 0 && !c.seldom().h2c.Load()
 }
 
 // noteTimeout records which of net/http's times has run out while it was waiting for a

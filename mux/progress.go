@@ -104,9 +104,9 @@ type requestBody1 struct {
 // body that the handler has closed for the next request.
 func (b *requestBody1) begin(r *http.Request) *http.Request {
 	b.declared.Store(r.ContentLength > 0)
-	r = r.WithContext(r.Context())
-	r.Body = &awaitedBody{r.Body, b}
-	return r
+	handlers := r.WithContext(r.Context())
+	handlers.Body = &awaitedBody{r.Body, b, r, handlers}
+	return handlers
 }
 
 // handled notes that the handler has returned. net/http reads what it has left, up to
@@ -118,10 +118,12 @@ func (b *requestBody1) finish() { b.awaited.Store(false) }
 
 func (b *requestBody1) isAwaited() bool { return b.awaited.Load() }
 
-// awaitedBody is a request's body whose reads the sweep sees.
+// awaitedBody is a request's body whose reads the sweep sees. net/http sets the trailer of
+// its own request at the end of the body.
 type awaitedBody struct {
 	io.ReadCloser
-	watch *requestBody1
+	watch         *requestBody1
+	own, handlers *http.Request
 }
 
 // Read implements [io.Reader].
@@ -129,6 +131,9 @@ func (b *awaitedBody) Read(p []byte) (int, error) {
 	b.watch.awaited.Store(true)
 	n, err := b.ReadCloser.Read(p)
 	b.watch.awaited.Store(false)
+	if err != nil {
+		b.handlers.Trailer = b.own.Trailer
+	}
 	return n, err
 }
 

@@ -227,6 +227,23 @@ func TestUnreadBody(t *testing.T) {
 	t.Log(resp.Status)
 }
 
+// TestUndeclaredTrailer: the handler sees a trailer that the head did not announce.
+func TestUndeclaredTrailer(t *testing.T) {
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, r.Trailer.Get("X-Sum"))
+	})))
+	conn := s.dial(t)
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 7\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, _ := io.ReadAll(resp.Body); string(body) != "7" {
+		t.Errorf("the trailer is %q, want 7", body)
+	}
+}
+
 // TestBodyIsNetHTTPs: what net/http does with a body that the handler has not read, it does
 // behind the mux too. It neither waits for a client that waits for the answer, nor takes
 // the rest of a body that was closed for another request.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
 )
 
 func upgradesOn(c *mux.Config) { c.HTTP2.UpgradeH2C = true }
@@ -38,6 +39,18 @@ func upgradeConn(t *testing.T, conn net.Conn, r *bufio.Reader, request string) (
 		t.Fatalf("answer (-want +got):\n%s", diff)
 	}
 	return newH2Client(t, conn, r), r
+}
+
+// TestUpgradedH2CReason: an upgraded connection that its client closes has no timeout,
+// although net/http ends a read of its own by a deadline when it is hijacked.
+func TestUpgradedH2CReason(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn))
+	events := observe(t, s.Server)
+	conn := s.dial(t)
+	c, _ := upgradeConn(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	_ = c.header(1)
+	_ = conn.Close()
+	eventually(t, "closed by its peer", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "peer_closed") == 1 })
 }
 
 func TestUpgradeH2C(t *testing.T) {
