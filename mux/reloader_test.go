@@ -297,3 +297,18 @@ func TestReloadMeetsClose(t *testing.T) {
 	}
 	goleak.VerifyNone(t, before)
 }
+
+// TestCloseEndsSpread: Close does not wait for the moments at which a reload was to tell
+// the clients of the servers that it has replaced.
+func TestCloseEndsSpread(t *testing.T) {
+	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithHandler(routes()), mux.WithLogger(discard)), listen(t))
+	for range 8 {
+		conn := s.hold(t)
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	s.reload(t, func(c *mux.Config) { c.HTTP1.MaxHeaderBytes, c.Drain.Spread = 5000, time.Hour })
+	if err := within(t, "Close", s.closing()); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	s.noStepLate(t)
+}
