@@ -312,3 +312,19 @@ func TestCloseEndsSpread(t *testing.T) {
 	}
 	s.noStepLate(t)
 }
+
+// TestReloadCopies: a configuration belongs to its caller again after the reload.
+func TestReloadCopies(t *testing.T) {
+	s := configured(t, func(*mux.Config) {})
+	c := s.Config()
+	c.Listeners[0].Protocols = []string{"http1", "http2"}
+	if _, err := s.Reload(c, "test"); err != nil {
+		t.Fatal(err)
+	}
+	c.Listeners[0].Protocols[1] = "grpc"
+	c.Listeners[0].Address = "127.0.0.1:1"
+	in := s.Config().Listeners[0]
+	if diff := cmp.Diff([]string{s.addr, "http1", "http2"}, append([]string{in.Address}, in.Protocols...)); diff != "" {
+		t.Errorf("in force (-want +got):\n%s", diff)
+	}
+}
