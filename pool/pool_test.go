@@ -319,6 +319,37 @@ func TestWaitEmpty(t *testing.T) {
 	}
 }
 
+// TestWaitEmptyWakes: a wait that has begun ends when the last connection of its pool is
+// moved to another one, or closed.
+func TestWaitEmptyWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var set pool.Set
+		c := add(&set, bench{})
+		for _, tt := range []struct {
+			tag   pool.Tag
+			leave func()
+		}{
+			{pool.Sniffing, func() { set.Move(c, "http1") }},
+			{"http1", func() { set.Move(c, "websocket") }},
+			{"websocket", func() { _ = c.Close() }},
+		} {
+			done := make(chan error, 1)
+			go func() { done <- set.WaitEmpty(t.Context(), tt.tag) }()
+			synctest.Wait()
+			tt.leave()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Errorf("%s: %v", tt.tag, err)
+				}
+			default:
+				t.Errorf("%s is empty, and the wait goes on", tt.tag)
+			}
+		}
+	})
+}
+
 // TestReadWriteAllocations: the account costs no allocation, on whatever way the bytes
 // go.
 func TestReadWriteAllocations(t *testing.T) {
