@@ -350,6 +350,34 @@ func TestWaitEmptyWakes(t *testing.T) {
 	})
 }
 
+// TestLenOfMoved: a connection that leaves the pool Sniffing is counted all the time.
+func TestLenOfMoved(t *testing.T) {
+	for range 50 {
+		var set pool.Set
+		conns := make([]*pool.Conn, 2000)
+		for i := range conns {
+			conns[i] = add(&set, bench{})
+		}
+		var mover sync.WaitGroup
+		mover.Go(func() {
+			for _, c := range conns {
+				set.Move(c, "http1")
+			}
+		})
+		least := len(conns)
+		for set.Len(pool.Sniffing) > 0 {
+			least = min(least, set.Len("http1", pool.Sniffing))
+		}
+		mover.Wait()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		if least < len(conns) {
+			t.Fatalf("%d connections, want %d", least, len(conns))
+		}
+	}
+}
+
 // TestReadWriteAllocations: the account costs no allocation, on whatever way the bytes
 // go.
 func TestReadWriteAllocations(t *testing.T) {
