@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -290,4 +292,49 @@ func acceptedOptions(t *testing.T, l net.Listener) tcpOptions {
 	}
 	defer conn.Close()
 	return optionsOf(t, conn)
+}
+
+// onDeadline is a context that calls a function the first time it is asked for its
+// deadline, as a dial does before it connects.
+type onDeadline struct {
+	context.Context
+	once *sync.Once
+	call func()
+}
+
+func (c onDeadline) Deadline() (time.Time, bool) {
+	c.once.Do(c.call)
+	return c.Context.Deadline()
+}
+
+// TestListenUnixReplaced: a stale file that another process replaces meanwhile is that
+// process's, also if it does not listen yet.
+func TestListenUnixReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.sock")
+	// bind leaves a socket that does not listen, and keeps its descriptor.
+	bind := func() {
+		fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Close(fd) })
+		if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bind()
+	stale, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := onDeadline{t.Context(), new(sync.Once), func() {
+		_ = os.Rename(path, path+".old") // Its inode is not used again.
+		bind()
+	}}
+	if err := removeStale(ctx, path); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.Lstat(path); err != nil || os.SameFile(now, stale) {
+		t.Errorf("the other process's file: %v, %v", now, err)
+	}
 }

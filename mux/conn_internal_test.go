@@ -1,8 +1,17 @@
 package mux
 
 import (
+	"bufio"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
 	"testing"
+	"time"
 	"unsafe"
+
+	"github.com/muxserve/muxserve/pool"
 )
 
 // TestConnSize: one allocation holds a connection, its account and its recogniser. The
@@ -16,4 +25,57 @@ func TestConnSize(t *testing.T) {
 	if got := unsafe.Sizeof(conn{}); got > most {
 		t.Errorf("%d bytes, want at most %d", got, most)
 	}
+}
+
+// TestRequestAgainstCloseIdle: a request that arrives when net/http's wait for it has been
+// ended, and the connection is not closed yet, is served.
+func TestRequestAgainstCloseIdle(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the system cannot be asked for bytes that are unread")
+	}
+	s := New(WithLogger(slog.New(slog.DiscardHandler)), WithHandler(http.NotFoundHandler()))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		_ = s.Close()
+		<-served
+	})
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	r := bufio.NewReader(client)
+	send := func() { _, _ = io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }
+	answer := func() {
+		t.Helper()
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	send()
+	answer()
+	c := s.books.all((*conn).isServing)[0]
+	for c.account.State() != pool.StateIdle {
+		time.Sleep(time.Millisecond)
+	}
+	received := c.account.Received()
+	d := c.root.departures
+	d.idle.Lock()
+	c.closingIdle = true // As closeIdle does.
+	_ = c.SetReadDeadline(aLongTimeAgo)
+	time.Sleep(10 * time.Millisecond) // The read has failed, and waits for the lock.
+	send()
+	for !c.account.HasUnread() && c.account.Received() == received {
+		time.Sleep(time.Millisecond)
+	}
+	d.idle.Unlock()
+	answer()
 }

@@ -134,10 +134,18 @@ func (d *departures) goAway(c *conn) {
 // or by closing the connection if it is idle.
 func (d *departures) sayHTTP1(c *conn) {
 	if c.account.State() == pool.StateUpgraded {
-		d.webSockets.Leave(c)
+		d.tellWebSocket(c)
 		return
 	}
 	d.closeIfIdle(c)
+}
+
+// tellWebSocket tells the WebSocket on an HTTP/1.1 connection that was told, if there is
+// one. It does not for the age of the connection, because a WebSocket has its own.
+func (d *departures) tellWebSocket(c *conn) {
+	if c.account.CloseReason() != reasonAge || d.draining.Load() {
+		d.webSockets.Leave(c)
+	}
 }
 
 // closeIfIdle closes an HTTP/1.1 connection that is idle, and not fresh.

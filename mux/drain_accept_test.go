@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
 
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
@@ -144,6 +145,42 @@ func TestDrainServesBurst(t *testing.T) {
 				<-s.served
 			}
 		})
+	}
+}
+
+// TestDrainDecidesBesideAccept: a drain hands an undecided HTTP/2 connection to its server,
+// which sends GOAWAY, although its listener still has an Accept under way.
+func TestDrainDecidesBesideAccept(t *testing.T) {
+	port := listen(t)
+	defer port.Close()
+	conn, err := net.Dial("tcp", port.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	l := &lateListener{release: make(chan struct{})}
+	if l.first, err = port.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	l.late, _ = net.Pipe()
+	_ = l.late.Close()
+	release := sync.OnceFunc(func() { close(l.release) })
+	defer release()
+	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithLogger(discard)), l)
+	c := newH2Client(t, conn, conn)
+	eventually(t, "undecided", func() bool {
+		conns := s.Connections()
+		return len(conns) == 1 && conns[0].BytesSent > 0 // The server's SETTINGS.
+	})
+	done := s.drain(t.Context())
+	eventually(t, "with its server", func() bool { return s.active("http2") == 1 })
+	release()
+	if code := c.goneAway(); code != http2.ErrCodeNo {
+		t.Errorf("GOAWAY with %v", code)
+	}
+	_ = conn.Close()
+	if got := within(t, "the drain", done); got.err != nil {
+		t.Errorf("drain: %v", got.err)
 	}
 }
 

@@ -318,12 +318,19 @@ func TestReloadCertificates(t *testing.T) {
 	if len(v.Changes) != 2 || v.Changes[1].Path != "certificates" || second.Equal(first) {
 		t.Errorf("%+v", v)
 	}
+	// Where the socket is served another way, the new listener has read the files.
+	write()
+	v = s.reload(t, func(c *mux.Config) { c.Listeners[0].Protocols = []string{"http1"} })
+	third := s.Certificates()[s.addr]
+	if len(v.Changes) != 2 || v.Changes[1].Path != "certificates" || third.Equal(second) {
+		t.Errorf("%+v", v)
+	}
 	if err := os.WriteFile(key, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c := s.Config()
 	c.HTTP1.MaxRequests = 8
-	if v, err := s.Reload(c, "test"); err == nil || s.Config().HTTP1.MaxRequests != 7 || !s.Certificates()[s.addr].Equal(second) {
+	if v, err := s.Reload(c, "test"); err == nil || s.Config().HTTP1.MaxRequests != 7 || !s.Certificates()[s.addr].Equal(third) {
 		t.Errorf("%+v, %v", v, err)
 	}
 }

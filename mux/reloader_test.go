@@ -297,3 +297,34 @@ func TestReloadMeetsClose(t *testing.T) {
 	}
 	goleak.VerifyNone(t, before)
 }
+
+// TestCloseEndsSpread: Close does not wait for the moments at which a reload was to tell
+// the clients of the servers that it has replaced.
+func TestCloseEndsSpread(t *testing.T) {
+	s := serveOn(t, mux.New(mux.Configure(patient), mux.WithHandler(routes()), mux.WithLogger(discard)), listen(t))
+	for range 8 {
+		conn := s.hold(t)
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	s.reload(t, func(c *mux.Config) { c.HTTP1.MaxHeaderBytes, c.Drain.Spread = 5000, time.Hour })
+	if err := within(t, "Close", s.closing()); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	s.noStepLate(t)
+}
+
+// TestReloadCopies: a configuration belongs to its caller again after the reload.
+func TestReloadCopies(t *testing.T) {
+	s := configured(t, func(*mux.Config) {})
+	c := s.Config()
+	c.Listeners[0].Protocols = []string{"http1", "http2"}
+	if _, err := s.Reload(c, "test"); err != nil {
+		t.Fatal(err)
+	}
+	c.Listeners[0].Protocols[1] = "grpc"
+	c.Listeners[0].Address = "127.0.0.1:1"
+	in := s.Config().Listeners[0]
+	if diff := cmp.Diff([]string{s.addr, "http1", "http2"}, append([]string{in.Address}, in.Protocols...)); diff != "" {
+		t.Errorf("in force (-want +got):\n%s", diff)
+	}
+}

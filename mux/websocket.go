@@ -58,9 +58,8 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if session == nil {
 		return
 	}
-	// WebSockets have an age of their own.
-	if c.isTold() && (c.account.CloseReason() != reasonAge || c.root.departures.draining.Load()) {
-		webSockets.Leave(c) // The connection was told before it was a WebSocket.
+	if c.isTold() {
+		c.root.departures.tellWebSocket(c) // The connection was told before it was a WebSocket.
 	}
 	if detaches {
 		rec.handshake.session, rec.handshake.serve = session, h.serve

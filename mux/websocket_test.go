@@ -95,6 +95,32 @@ func TestDrainOfAgedWebSocket(t *testing.T) {
 	}
 }
 
+// TestWebSocketBehindAge: a WebSocket whose handshake is answered after its connection has
+// reached the age of HTTP/1.1 stays open. WebSockets have an age of their own.
+func TestWebSocketBehindAge(t *testing.T) {
+	ws := mux.WebSocket(echoWebSocket)
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.HTTP1.MaxAge, c.HTTP1.MaxAgeGrace = 20*time.Millisecond, time.Hour }),
+		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, _ := mux.ConnOf(r.Context())
+			<-c.Draining().Done()
+			ws.ServeHTTP(w, r)
+		})))
+	conn := s.dial(t)
+	send(t, conn, handshake)
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("handshake: %v, %v", resp, err)
+	}
+	send(t, conn, "\x81\x82\x00\x00\x00\x00hi"+"\x88\x82\x00\x00\x00\x00\x03\xe8")
+	const want = "\x81\x02hi" + "\x88\x02\x03\xe8" // The echo, and an answer to the client's close.
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(r, got); err != nil || string(got) != want {
+		t.Errorf("%q, %v: want %q", got, err, want)
+	}
+	_ = conn.Close()
+}
+
 // TestWebSocketAsSecondRequest: any request of a connection can be a handshake. A refused
 // handshake leaves the connection open.
 func TestWebSocketAsSecondRequest(t *testing.T) {

@@ -319,6 +319,65 @@ func TestWaitEmpty(t *testing.T) {
 	}
 }
 
+// TestWaitEmptyWakes: a wait that has begun ends when the last connection of its pool is
+// moved to another one, or closed.
+func TestWaitEmptyWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var set pool.Set
+		c := add(&set, bench{})
+		for _, tt := range []struct {
+			tag   pool.Tag
+			leave func()
+		}{
+			{pool.Sniffing, func() { set.Move(c, "http1") }},
+			{"http1", func() { set.Move(c, "websocket") }},
+			{"websocket", func() { _ = c.Close() }},
+		} {
+			done := make(chan error, 1)
+			go func() { done <- set.WaitEmpty(t.Context(), tt.tag) }()
+			synctest.Wait()
+			tt.leave()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Errorf("%s: %v", tt.tag, err)
+				}
+			default:
+				t.Errorf("%s is empty, and the wait goes on", tt.tag)
+			}
+		}
+	})
+}
+
+// TestLenOfMoved: a connection that leaves the pool Sniffing is counted all the time.
+func TestLenOfMoved(t *testing.T) {
+	for range 50 {
+		var set pool.Set
+		conns := make([]*pool.Conn, 2000)
+		for i := range conns {
+			conns[i] = add(&set, bench{})
+		}
+		var mover sync.WaitGroup
+		mover.Go(func() {
+			for _, c := range conns {
+				set.Move(c, "http1")
+			}
+		})
+		least := len(conns)
+		for set.Len(pool.Sniffing) > 0 {
+			least = min(least, set.Len("http1", pool.Sniffing))
+		}
+		mover.Wait()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		if least < len(conns) {
+			t.Fatalf("%d connections, want %d", least, len(conns))
+		}
+	}
+}
+
 // TestReadWriteAllocations: the account costs no allocation, on whatever way the bytes
 // go.
 func TestReadWriteAllocations(t *testing.T) {

@@ -83,6 +83,20 @@ func TestGoAwayIsWrittenOnce(t *testing.T) {
 	}
 }
 
+// TestEarlyAnswer: an answer to our PING that comes before the PING says nothing.
+func TestEarlyAnswer(t *testing.T) {
+	c, track := newTracked(&wireConn{}, Options{})
+	answer := pingFrame(http2.FlagPingAck, string(goAwayPing[:]))
+	track.Follow(slices.Concat([]byte(http2.ClientPreface), answer))
+	if _, err := c.Write(serverSettings()); err != nil {
+		t.Fatal(err)
+	}
+	c.GoAway()
+	told(t, c, true, false)
+	track.Follow(answer)
+	told(t, c, true, true)
+}
+
 // TestServerGoAway: the server's own is the last word where it comes first, and is heard
 // behind ours where it has something to say.
 func TestServerGoAway(t *testing.T) {
