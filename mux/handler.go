@@ -118,13 +118,6 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	if c.isTold() {
 		w.Header().Set("Connection", "close")
 	}
-	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
-		upgrading := &c.rare().h2c
-		upgrading.Store(true)
-		defer upgrading.Store(false)
-		f.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
-		return
-	}
 	if c != nil && r.ContentLength != 0 {
 		body, own := &c.rare().body, r
 		r = body.begin(r)
@@ -132,6 +125,13 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 			own.MultipartForm = r.MultipartForm // net/http removes its files.
 			body.handled()
 		}()
+	}
+	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
+		upgrading := &c.rare().h2c
+		upgrading.Store(true)
+		defer upgrading.Store(false)
+		f.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
+		return
 	}
 	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if deny := c.denial(r); deny != nil {

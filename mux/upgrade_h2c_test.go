@@ -53,6 +53,18 @@ func TestUpgradedH2CReason(t *testing.T) {
 	eventually(t, "closed by its peer", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "peer_closed") == 1 })
 }
 
+// TestUpgradeH2CSlowBody: the body of a request that asks for the upgrade has to come like
+// any other.
+func TestUpgradeH2CSlowBody(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn), impatient(protocols.ProgressConfig{ProgressTimeout: 100 * time.Millisecond}))
+	conn := s.dial(t)
+	send(t, conn, "POST /echo HTTP/1.1\r\n"+upgradeFields+"Content-Length: 5\r\n\r\nhel")
+	_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if got, err := io.ReadAll(conn); err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestUpgradeH2C(t *testing.T) {
 	chunked := fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", 5000, strings.Repeat("c", 5000))
 	tests := []struct{ name, before, request, method, body string }{
