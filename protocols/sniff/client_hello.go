@@ -2,6 +2,7 @@ package sniff
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func ReadServerName(r io.Reader) (name string, err error) {
 		return nil, errors.New("enough")
 	}
 	conn := helloConn{Reader: io.MultiReader(bytes.NewReader(first[:]), r)}
-	if err := tls.Server(conn, &tls.Config{GetConfigForClient: stop}).Handshake(); !found {
+	if err := tls.Server(conn, &tls.Config{GetConfigForClient: stop}).HandshakeContext(context.Background()); !found {
 		return "", fmt.Errorf("sniff: read a TLS ClientHello: %w", err)
 	}
 	return name, nil
