@@ -99,7 +99,8 @@ func startProcess(ctx context.Context, form, dir string, procs int) (*process, e
 	return p, nil
 }
 
-// startPinned starts a process on the servers' processors: it inherits them from the thread that starts it.
+// startPinned starts a process on the servers' processors: it inherits them from the
+// thread that starts it.
 func startPinned(cmd *exec.Cmd, procs int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
