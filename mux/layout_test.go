@@ -32,7 +32,6 @@ var leaves = map[string][]string{
 	"pool": {},
 	"protocols": {
 		"github.com/coder/websocket",
-		"github.com/soheilhy/cmux",
 		"golang.org/x/net",
 		"google.golang.org/grpc",
 	},
@@ -41,6 +40,8 @@ var leaves = map[string][]string{
 // goPackage is what these tests read of `go list -json`.
 type goPackage struct {
 	ImportPath string
+	Dir        string
+	GoFiles    []string
 	Imports    []string
 	Deps       []string
 	Standard   bool
@@ -91,6 +92,30 @@ func TestLeavesImportOnlyTheirModules(t *testing.T) {
 	}
 }
 
+// TestOneFileKnowsCmux: all that knows cmux stands in mux/cmux.go. cmux's own matchers
+// fit a [mux.Matcher], so tests may import it.
+func TestOneFileKnowsCmux(t *testing.T) {
+	t.Parallel()
+	var importers []string
+	for _, pkg := range listDeps(t, "./...") {
+		if _, ours := topDirectory(pkg.ImportPath); !ours || !slices.Contains(pkg.Imports, "github.com/soheilhy/cmux") {
+			continue
+		}
+		for _, name := range pkg.GoFiles {
+			source, err := os.ReadFile(filepath.Join(pkg.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(source), `"github.com/soheilhy/cmux"`) {
+				importers = append(importers, name)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"cmux.go"}, importers); diff != "" {
+		t.Errorf("files that import cmux (-want +got):\n%s", diff)
+	}
+}
+
 // TestMuxLinksNoPrometheus keeps the metrics library out of the binary of an embedder
 // that does not use it.
 func TestMuxLinksNoPrometheus(t *testing.T) {
@@ -129,7 +154,7 @@ func TestTopLevelEntries(t *testing.T) {
 // aside, by import path.
 func listDeps(t *testing.T, pattern string) map[string]goPackage {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,Deps,Standard,Module", pattern)
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,Imports,Deps,Standard,Module", pattern)
 	cmd.Dir = moduleRoot
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

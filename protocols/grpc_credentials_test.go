@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
+
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // A stateConn has had this TLS handshake.
@@ -25,7 +27,7 @@ func (c stateConn) TLSState() *tls.ConnectionState { return c.state }
 
 // TestHandshaken: grpc-go learns of a connection what its own credentials would say, and the way back to it.
 func TestHandshaken(t *testing.T) {
-	_, socket := tcpPair(t)
+	_, socket := wiretest.TCPPair(t)
 	plain := stateConn{socket, nil}
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
 	_, theirs, err := creds.TransportCredentials.ServerHandshake(plain)
@@ -60,7 +62,7 @@ func TestHandshaken(t *testing.T) {
 
 // TestChannelzSeesSockets: where channelz is served, grpc-go gets at what it shows.
 func TestChannelzSeesSockets(t *testing.T) {
-	_, socket := tcpPair(t)
+	_, socket := wiretest.TCPPair(t)
 	for _, registered := range []bool{false, true} {
 		creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
 		srv := grpc.NewServer()

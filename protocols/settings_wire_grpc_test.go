@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // The methods of serveGRPC's service.
@@ -52,7 +54,7 @@ func endlessGRPC() GRPCConfig {
 // begin opens a stream for a call and leaves it open.
 func (c *frameClient) begin(stream uint32, method string) {
 	c.t.Helper()
-	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true, BlockFragment: headerBlock(
+	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true, BlockFragment: wiretest.HeaderBlock(
 		":method", "POST", ":scheme", "http", ":path", method, ":authority", "x", "content-type", "application/grpc", "te", "trailers",
 	)}))
 }

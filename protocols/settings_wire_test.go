@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // listenAnywhere returns a listener on a loopback port.
@@ -124,7 +126,7 @@ func (c *frameClient) expectEnd() {
 // request opens a stream that ends with its head.
 func (c *frameClient) request(stream uint32, fields ...string) {
 	c.t.Helper()
-	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndStream: true, EndHeaders: true, BlockFragment: headerBlock(fields...)}))
+	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndStream: true, EndHeaders: true, BlockFragment: wiretest.HeaderBlock(fields...)}))
 }
 
 // status reads a stream's status.
@@ -201,7 +203,7 @@ func TestHTTP2SettingsAreEnforced(t *testing.T) {
 	}{
 		{"max_streams", func(t *testing.T, c *frameClient) {
 			for stream := uint32(1); stream <= 5; stream += 2 {
-				c.request(stream, getFields()...)
+				c.request(stream, wiretest.GetFields()...)
 			}
 			f := awaitFrame[*http2.RSTStreamFrame](c, nil)
 			// Either is right (RFC 9113 section 5.1.2): the client has acknowledged the limit, or not yet.
@@ -210,19 +212,19 @@ func TestHTTP2SettingsAreEnforced(t *testing.T) {
 			}
 		}},
 		{"max_header_list_bytes", func(t *testing.T, c *frameClient) {
-			c.request(1, getFields("x-long", strings.Repeat("x", int(config.MaxHeaderListBytes)))...)
+			c.request(1, wiretest.GetFields("x-long", strings.Repeat("x", int(config.MaxHeaderListBytes)))...)
 			if got := c.status(1); got != "431" {
 				t.Errorf("status %s", got)
 			}
 		}},
 		{"max_frame_bytes, as long", func(_ *testing.T, c *frameClient) {
-			c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: headerBlock(post...)}))
+			c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: wiretest.HeaderBlock(post...)}))
 			c.must(c.WriteData(1, false, make([]byte, big)))
 			c.must(c.WritePing(false, [8]byte{1}))
 			awaitFrame(c, func(f *http2.PingFrame) bool { return f.IsAck() })
 		}},
 		{"max_frame_bytes, longer", func(t *testing.T, c *frameClient) {
-			c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: headerBlock(post...)}))
+			c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: wiretest.HeaderBlock(post...)}))
 			c.must(c.WriteData(1, false, make([]byte, big+1)))
 			if _, code, _ := c.goneAway(); code != http2.ErrCodeFrameSize {
 				t.Errorf("GOAWAY %v", code)
@@ -262,7 +264,7 @@ func TestHTTP2Pings(t *testing.T) {
 		if at := time.Since(began); at < pings*config.PingInterval {
 			t.Errorf("%d pings in %v", pings, at)
 		}
-		c.request(1, getFields()...)
+		c.request(1, wiretest.GetFields()...)
 		if got := c.status(1); got != "404" {
 			t.Errorf("status %s", got)
 		}
@@ -309,7 +311,7 @@ func TestHTTP2IdleTimeout(t *testing.T) {
 	})
 	began := time.Now()
 	c := newFrameClient(t, addr)
-	c.request(1, getFields()...)
+	c.request(1, wiretest.GetFields()...)
 	if got := c.status(1); got != "204" {
 		t.Errorf("status %s", got)
 	}

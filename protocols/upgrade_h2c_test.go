@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // TestUpgradeAfterShutdown: a connection that is upgraded when the others have
@@ -34,7 +36,7 @@ func TestUpgradeAfterShutdown(t *testing.T) {
 	const request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:\r\n\r\n"
 	// The preface comes with the request, so net/http has read a part of it by
 	// the time it gives the connection away.
-	if _, err := conn.Write(append([]byte(request), clientBytes(func(fr *http2.Framer) { _ = fr.WriteSettings() })...)); err != nil {
+	if _, err := conn.Write(append([]byte(request), wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteSettings() })...)); err != nil {
 		t.Fatal(err)
 	}
 	r := bufio.NewReader(conn)

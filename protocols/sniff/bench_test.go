@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // A memoryConn gives its bytes to the first Read and then io.EOF.
@@ -89,9 +90,9 @@ func BenchmarkSniff(b *testing.B) {
 		{"HTTP1", browserHead},
 		{"WebSocket", []byte(webSocketHead)},
 		{"GRPC", grpcOpening()},
-		{"HTTP2", clientBytes(func(fr *http2.Framer) {
+		{"HTTP2", wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
-			_ = fr.WriteHeaders(headersFrame(getFields("user-agent", "curl/8.14.1", "accept", "*/*")...))
+			_ = fr.WriteHeaders(headersFrame(wiretest.GetFields("user-agent", "curl/8.14.1", "accept", "*/*")...))
 		})},
 	}
 	config := testConfig()

@@ -14,25 +14,15 @@ const (
 	tlsMaxMinorVersion = 0x04
 )
 
-// Classify says what the connection that begins with prefix speaks. It is pure
-// and safe for concurrent use: it does no I/O and keeps nothing of prefix.
+// A scanner recognises a protocol in a prefix that grows from call to call.
+// It remembers how far it came, so that a peer that sends byte by byte costs
+// no more than one that sends all at once.
 //
 // An HTTP/1 request matches as soon as its request line is complete. It is
 // WebSocket only where the whole head is there, too; an upgrade that comes
 // later is found by the HTTP server's root handler. An HTTP/2 connection
 // matches at the end of its first header block, or earlier where only the
-// shared HTTP/2 server can give the right answer. Classify knows no cap on the
-// length of prefix; [Conn.Sniff] does.
-func Classify(prefix []byte, t protocols.GRPCTransport) (Answer, Verdict) {
-	s := newScanner(t, defaultMaxBytes)
-	answer, v := s.scan(prefix)
-	v.Bytes = len(prefix)
-	return answer, v
-}
-
-// A scanner recognises a protocol in a prefix that grows from call to call.
-// It remembers how far it came, so that a peer that sends byte by byte costs
-// no more than one that sends all at once.
+// shared HTTP/2 server can give the right answer.
 type scanner struct {
 	notHTTP2 bool // The bytes deviate from the HTTP/2 preface.
 	isHTTP2  bool // The preface is complete.

@@ -1,38 +1,17 @@
 package sniff
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 const webSocketHead = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-
-// clientBytes returns an HTTP/2 client's preface and what write adds to it.
-func clientBytes(write func(*http2.Framer)) []byte {
-	buf := bytes.NewBufferString(http2.ClientPreface)
-	fr := http2.NewFramer(buf, nil)
-	fr.AllowIllegalWrites = true
-	write(fr)
-	return buf.Bytes()
-}
-
-// headerBlock encodes name, value, name, value and so on.
-func headerBlock(fields ...string) []byte {
-	var buf bytes.Buffer
-	enc := hpack.NewEncoder(&buf)
-	for i := 0; i < len(fields); i += 2 {
-		// A bytes.Buffer takes every write.
-		_ = enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
-	}
-	return buf.Bytes()
-}
 
 // grpcFields are the header fields that grpc-go's client sends, and more.
 func grpcFields(more ...string) []string {
@@ -42,8 +21,12 @@ func grpcFields(more ...string) []string {
 	}, more...)
 }
 
-func getFields(more ...string) []string {
-	return append([]string{":method", "GET", ":scheme", "http", ":path", "/", ":authority", "localhost"}, more...)
+// classify says what the connection that begins with prefix speaks.
+func classify(prefix []byte, t protocols.GRPCTransport) (Answer, Verdict) {
+	s := newScanner(t, defaultMaxBytes)
+	answer, v := s.scan(prefix)
+	v.Bytes = len(prefix)
+	return answer, v
 }
 
 // without returns fields but the named one.
@@ -58,12 +41,12 @@ func without(name string, fields []string) []string {
 }
 
 func headersFrame(fields ...string) http2.HeadersFrameParam {
-	return http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: headerBlock(fields...)}
+	return http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: wiretest.HeaderBlock(fields...)}
 }
 
 // grpcOpening is what an eager gRPC client sends first.
 func grpcOpening(more ...string) []byte {
-	return clientBytes(func(fr *http2.Framer) {
+	return wiretest.ClientBytes(func(fr *http2.Framer) {
 		_ = fr.WriteSettings()
 		_ = fr.WriteHeaders(headersFrame(grpcFields(more...)...))
 	})
@@ -80,7 +63,7 @@ func testClassify(t *testing.T, transport protocols.GRPCTransport, tests []class
 	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			answer, got := Classify([]byte(tt.prefix), transport)
+			answer, got := classify([]byte(tt.prefix), transport)
 			if answer != tt.answer {
 				t.Errorf("answer = %v, want %v", answer, tt.answer)
 			}
@@ -176,7 +159,7 @@ func TestClassifyFirstStream(t *testing.T) {
 	shared := Verdict{Protocol: protocols.HTTP2, Reason: reasonFirstStream}
 	bad := Verdict{Protocol: protocols.HTTP2, Reason: reasonBadBlock}
 	opening := func(fields ...string) string {
-		return string(clientBytes(func(fr *http2.Framer) {
+		return string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
 			_ = fr.WriteHeaders(headersFrame(fields...))
 		}))
@@ -199,7 +182,7 @@ func TestClassifyFirstStream(t *testing.T) {
 		{"json", contentType("application/json"), Match, shared},
 		{"two content types", opening(grpcFields("content-type", "application/grpc")...), Match, shared},
 		{"no content type", opening(without("content-type", grpcFields())...), Match, shared},
-		{"GET", opening(getFields("content-type", "application/grpc", "user-agent", "grpc-go/1")...), Match, shared},
+		{"GET", opening(wiretest.GetFields("content-type", "application/grpc", "user-agent", "grpc-go/1")...), Match, shared},
 		{"another client", opening(append(without("user-agent", grpcFields()), "user-agent", "Mozilla")...), Match, shared},
 		{"a program's own name before the library's", opening(append(without("user-agent", grpcFields()), "user-agent", "grpcurl/v1.9.3 grpc-go/1.61.0")...), Match, grpc},
 		{"grpc- within a name", opening(append(without("user-agent", grpcFields()), "user-agent", "my-grpc-tool/1")...), Match, shared},
@@ -212,13 +195,13 @@ func TestClassifyFirstStream(t *testing.T) {
 		{"pseudo-header behind others", opening(grpcFields(":scheme", "http")...), Match, shared},
 		{"unknown pseudo-header", opening(append([]string{":x", "y"}, grpcFields()...)...), Match, shared},
 		{"bad value", opening(grpcFields("x", "a\x00b")...), Match, shared},
-		{"bad HPACK", string(clientBytes(func(fr *http2.Framer) {
+		{"bad HPACK", string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
 			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0xff, 0xff, 0xff}})
 		})), Match, bad},
-		{"truncated HPACK", string(clientBytes(func(fr *http2.Framer) {
+		{"truncated HPACK", string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
-			b := headerBlock(grpcFields()...)
+			b := wiretest.HeaderBlock(grpcFields()...)
 			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: b[:len(b)-cut]})
 		})), Match, bad},
 	})
@@ -239,7 +222,7 @@ func TestClassifyTransport(t *testing.T) {
 		{protocols.TransportShared, []byte(http2.ClientPreface), protocols.HTTP2},
 	}
 	for _, tt := range tests {
-		answer, v := Classify(tt.prefix, tt.transport)
+		answer, v := classify(tt.prefix, tt.transport)
 		if answer != Match || v.Protocol != tt.want {
 			t.Errorf("transport %q: %v %q, want match %q", tt.transport, answer, v.Protocol, tt.want)
 		}
@@ -252,11 +235,11 @@ func TestHeaderListIsBounded(t *testing.T) {
 	for range 1000 {
 		fields = append(fields, "x-bomb", strings.Repeat("b", 1000))
 	}
-	prefix := clientBytes(func(fr *http2.Framer) {
+	prefix := wiretest.ClientBytes(func(fr *http2.Framer) {
 		_ = fr.WriteSettings()
 		_ = fr.WriteHeaders(headersFrame(fields...))
 	})
-	answer, v := Classify(prefix, protocols.TransportAuto)
+	answer, v := classify(prefix, protocols.TransportAuto)
 	if answer != Match || v.Protocol != protocols.HTTP2 {
 		t.Errorf("%v %q, want the shared server", answer, v.Protocol)
 	}

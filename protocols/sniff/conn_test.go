@@ -2,15 +2,10 @@ package sniff
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"flag"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"slices"
@@ -24,6 +19,7 @@ import (
 
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // atOnce is how many tests run in parallel unless -parallel says otherwise. They wait
@@ -38,26 +34,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// tcpPair returns two ends of a loopback connection, closed with the test.
-func tcpPair(tb testing.TB) (client, server *net.TCPConn) {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
 // newConn returns a Conn over inner.
@@ -77,7 +53,7 @@ func openGate(c *Conn) {
 
 func TestConnIsANetConn(t *testing.T) {
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
-		client, server := tcpPair(t)
+		client, server := wiretest.TCPPair(t)
 		c1, c2 = newConn(client), newConn(server)
 		return c1, c2, func() { c1.Close(); c2.Close() }, nil
 	})
@@ -94,7 +70,7 @@ func TestConnHidesTLS(t *testing.T) {
 // TestConnPassesThrough is point 13: what the wrapped connection can do, and
 // what there is to say where it cannot.
 func TestConnPassesThrough(t *testing.T) {
-	client, server := tcpPair(t)
+	client, server := wiretest.TCPPair(t)
 	c := newConn(server)
 	if _, err := c.SyscallConn(); err != nil {
 		t.Errorf("SyscallConn: %v", err)
@@ -145,7 +121,7 @@ func (c *copyCounter) Write(p []byte) (int, error) {
 // TestSendfileIsKept is point 13: the wrapped connection does the copying,
 // unless frames are to be taken out.
 func TestSendfileIsKept(t *testing.T) {
-	client, server := tcpPair(t)
+	client, server := wiretest.TCPPair(t)
 	inner := &copyCounter{TCPConn: server}
 	c := newConn(inner)
 	want := pingFrame(0, "12345678")
@@ -176,7 +152,7 @@ func TestSendfileIsKept(t *testing.T) {
 }
 
 func TestWriteTo(t *testing.T) {
-	client, server := tcpPair(t)
+	client, server := wiretest.TCPPair(t)
 	inner := &copyCounter{TCPConn: server}
 	c := newConn(inner)
 	const head = "GET / HTTP/1.1\r\n"
@@ -202,7 +178,7 @@ func TestWriteTo(t *testing.T) {
 
 // TestReadErrors: they are the wrapped connection's own.
 func TestReadErrors(t *testing.T) {
-	_, server := tcpPair(t)
+	_, server := wiretest.TCPPair(t)
 	c := newConn(server)
 	if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
@@ -216,21 +192,6 @@ func TestReadErrors(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("read: %v, want %v", err, net.ErrClosed)
 	}
-}
-
-// testCertificate returns a self-signed certificate.
-func testCertificate(tb testing.TB) tls.Certificate {
-	tb.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // A corkedConn holds its writes back while it is corked.
@@ -251,7 +212,7 @@ func (c *corkedConn) Write(p []byte) (int, error) {
 // TestDataWithCloseNotify is point 12: with TLS 1.2, the first Read returns
 // the data together with io.EOF.
 func TestDataWithCloseNotify(t *testing.T) {
-	client, server := tcpPair(t)
+	client, server := wiretest.TCPPair(t)
 	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 	sent := make(chan error, 1)
 	go func() {
@@ -265,7 +226,7 @@ func TestDataWithCloseNotify(t *testing.T) {
 		_, err4 := client.Write(cork.held)
 		sent <- errors.Join(err, err1, err2, err3, err4)
 	}()
-	c := newConn(tls.Server(server, &tls.Config{Certificates: []tls.Certificate{testCertificate(t)}}))
+	c := newConn(tls.Server(server, &tls.Config{Certificates: []tls.Certificate{wiretest.Certificate(t)}}))
 	v := c.Sniff(nil)
 	if err := <-sent; err != nil {
 		t.Fatal(err)

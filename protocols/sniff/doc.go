@@ -1,8 +1,7 @@
 // Package sniff recognises what a connection speaks by its first bytes.
 //
 // [Conn] wraps an accepted connection, reads its first bytes once into a peek buffer,
-// and gives a [Verdict]. The server that follows reads every byte again. [Classify] is
-// the same decision as a pure function over a prefix.
+// and gives a [Verdict]. The server that follows reads every byte again.
 //
 // A gRPC or HTTP/2 client may wait for the server's SETTINGS before it sends the
 // headers that decide. [Conn.Sniff] then plays the server's half of the handshake, and

@@ -19,6 +19,7 @@ import (
 
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // http1Seeds are request heads with something to stumble over.
@@ -39,13 +40,13 @@ var http1Seeds = []string{
 // http2Seeds are openings of clients.
 func http2Seeds() [][]byte {
 	ping := pingFrame(0, "12345678")
-	block := headerBlock(grpcFields()...)
+	block := wiretest.HeaderBlock(grpcFields()...)
 	return [][]byte{
 		grpcOpening(),
 		grpcOpening("via", "2 proxy"),
 		opening(),
 		slices.Concat(opening(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 14}), ping, firstRequest()),
-		clientBytes(func(fr *http2.Framer) {
+		wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
 			_ = fr.WriteSettingsAck()
 			_ = fr.WriteWindowUpdate(0, 1)
@@ -55,11 +56,11 @@ func http2Seeds() [][]byte {
 			})
 			_ = fr.WriteContinuation(1, true, block[7:])
 		}),
-		clientBytes(func(fr *http2.Framer) {
+		wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
-			_ = fr.WriteHeaders(headersFrame(getFields()...))
+			_ = fr.WriteHeaders(headersFrame(wiretest.GetFields()...))
 		}),
-		clientBytes(func(fr *http2.Framer) {
+		wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
 			_ = fr.WriteData(1, true, []byte("data"))
 		}),
@@ -77,7 +78,7 @@ func FuzzClassifyHTTP1(f *testing.F) {
 		if err != nil || len(req.Method) > maxMethod {
 			return
 		}
-		answer, v := Classify(b, protocols.TransportAuto)
+		answer, v := classify(b, protocols.TransportAuto)
 		if bytes.HasPrefix([]byte(http2.ClientPreface), b) {
 			return // A request line that a preface begins with.
 		}
@@ -226,7 +227,7 @@ func FuzzClassifySplit(f *testing.F) {
 		if len(b) > defaultMaxBytes || step == 0 {
 			return
 		}
-		wantAnswer, want := Classify(b, protocols.TransportAuto)
+		wantAnswer, want := classify(b, protocols.TransportAuto)
 		s := newScanner(protocols.TransportAuto, defaultMaxBytes)
 		answer, v, n := NeedMore, Verdict{}, 0
 		for n < len(b) && answer == NeedMore {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // TestClassifyFrames has the frames before the first header block: what is
@@ -25,7 +26,7 @@ func TestClassifyFrames(t *testing.T) {
 	headers := func(fr *http2.Framer) { _ = fr.WriteHeaders(headersFrame(grpcFields()...)) }
 	// then returns the bytes of preface, SETTINGS, the frames and a gRPC request.
 	then := func(frames ...func(*http2.Framer)) string {
-		return string(clientBytes(func(fr *http2.Framer) {
+		return string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			settings(fr)
 			for _, f := range frames {
 				f(fr)
@@ -33,8 +34,8 @@ func TestClassifyFrames(t *testing.T) {
 			headers(fr)
 		}))
 	}
-	first := func(f func(*http2.Framer)) string { return string(clientBytes(f)) }
-	block := string(headerBlock(grpcFields()...))
+	first := func(f func(*http2.Framer)) string { return string(wiretest.ClientBytes(f)) }
+	block := string(wiretest.HeaderBlock(grpcFields()...))
 	const endHeaders, padded, priority = http2.FlagHeadersEndHeaders, http2.FlagHeadersPadded, http2.FlagHeadersPriority
 
 	testClassify(t, protocols.TransportAuto, []classifyTest{
@@ -47,18 +48,18 @@ func TestClassifyFrames(t *testing.T) {
 		{"SETTINGS ACK", then(raw(http2.FrameSettings, http2.FlagSettingsAck, 0, "")), Match, grpc},
 		{"unknown type", then(raw(0xfa, 0xff, 7, "anything")), Match, grpc},
 		{"reserved bit of the stream", then(raw(http2.FramePing, 0, 1<<31, "12345678")), Match, grpc},
-		{"CONTINUATION", string(clientBytes(func(fr *http2.Framer) {
+		{"CONTINUATION", string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			settings(fr)
 			raw(http2.FrameHeaders, 0, 1, block[:5])(fr)
 			raw(http2.FrameContinuation, 0, 1, "")(fr)
 			raw(http2.FrameContinuation, 0, 1, block[5:9])(fr)
 			raw(http2.FrameContinuation, endHeaders, 1, block[9:])(fr)
 		})), Match, grpc},
-		{"CONTINUATION is missing", string(clientBytes(func(fr *http2.Framer) {
+		{"CONTINUATION is missing", string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			settings(fr)
 			raw(http2.FrameHeaders, 0, 1, block)(fr)
 		})), NeedMore, Verdict{}},
-		{"padding and priority", string(clientBytes(func(fr *http2.Framer) {
+		{"padding and priority", string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			settings(fr)
 			raw(http2.FrameHeaders, endHeaders|padded|priority, 1, "\x02\x00\x00\x00\x00\x10"+block+"\x00\x00")(fr)
 		})), Match, grpc},
@@ -106,12 +107,12 @@ func TestClassifyFrames(t *testing.T) {
 // TestFrameOutOfPlaceIsNotAwaited shows that 9 bytes of a long DATA frame are
 // enough.
 func TestFrameOutOfPlaceIsNotAwaited(t *testing.T) {
-	prefix := clientBytes(func(fr *http2.Framer) {
+	prefix := wiretest.ClientBytes(func(fr *http2.Framer) {
 		_ = fr.WriteSettings()
 		_ = fr.WriteData(1, false, make([]byte, h2.MaxFrameSize))
 	})
 	prefix = prefix[:len(http2.ClientPreface)+2*h2.HeaderLen]
-	answer, v := Classify(prefix, protocols.TransportAuto)
+	answer, v := classify(prefix, protocols.TransportAuto)
 	if answer != Match || v.Reason != reasonData {
 		t.Errorf("%v %q, want %q", answer, v.Reason, reasonData)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // testSettings is the frame that testConfig's servers would send.
@@ -118,7 +119,7 @@ func pingFrame(flags http2.Flags, data string) []byte {
 
 // opening is what a patient client sends first.
 func opening(settings ...http2.Setting) []byte {
-	return clientBytes(func(fr *http2.Framer) { _ = fr.WriteSettings(settings...) })
+	return wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteSettings(settings...) })
 }
 
 // firstRequest is a gRPC client's HEADERS frame.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"github.com/muxserve/muxserve/protocols/internal/h2"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // This is the shape that grpc-go looks for.
@@ -49,7 +50,7 @@ func (p *countingPool) Put(*[]byte) { *p-- }
 
 // TestReadOnReady has what was peeked come first, and then waits without a buffer.
 func TestReadOnReady(t *testing.T) {
-	client, server := tcpPair(t)
+	client, server := wiretest.TCPPair(t)
 	inner := &bareTCP{TCPConn: server}
 	c := newConn(inner)
 	var pool countingPool
@@ -114,7 +115,7 @@ func TestHTTP2ReadsAndWritesAllocateNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector makes pools drop what they are given")
 	}
-	client, server := tcpPair(t)
+	client, server := wiretest.TCPPair(t)
 	c := newHTTP2(&bareTCP{TCPConn: server})
 	mustWrite(t, client, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 	p := make([]byte, 24)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // A sniffListener recognises each connection in Accept, and shows it.
@@ -111,7 +112,7 @@ func (c *framerClient) must(err error) {
 // get makes a request that has ended.
 func (c *framerClient) get(stream uint32) {
 	c.t.Helper()
-	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndStream: true, EndHeaders: true, BlockFragment: headerBlock(getFields()...)}))
+	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndStream: true, EndHeaders: true, BlockFragment: wiretest.HeaderBlock(wiretest.GetFields()...)}))
 }
 
 // served reads up to the end of the response on stream.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // TestSniffFailures has what ends without a protocol, and how long it takes.
@@ -226,7 +227,7 @@ func TestSettingsAreReplayedAsOne(t *testing.T) {
 	const table, window, size = http2.SettingHeaderTableSize, http2.SettingInitialWindowSize, http2.SettingMaxFrameSize
 	synctest.Test(t, func(t *testing.T) {
 		s := startSniff(t, testConfig())
-		update := clientBytes(func(fr *http2.Framer) { _ = fr.WriteWindowUpdate(0, 7) })[len(http2.ClientPreface):]
+		update := wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteWindowUpdate(0, 7) })[len(http2.ClientPreface):]
 		s.send(slices.Concat(opening(set(table, 100), set(window, 1)), update, frame(set(window, 2))))
 		s.expect(slices.Concat(testSettings, ackFrame(), ackFrame()))
 		second := frame(set(table, 0), set(size, 1<<15), set(table, 4096))
@@ -280,7 +281,7 @@ func TestUndecidedEnds(t *testing.T) {
 		s.decided(Verdict{Protocol: protocols.HTTP2, Reason: reasonClosedUndecided})
 	})
 	run("too many bytes", func(t *testing.T, s *sniffed) {
-		update := clientBytes(func(fr *http2.Framer) { _ = fr.WriteWindowUpdate(0, 1) })[len(http2.ClientPreface):]
+		update := wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteWindowUpdate(0, 1) })[len(http2.ClientPreface):]
 		go s.client.Write(bytes.Repeat(update, defaultMaxBytes/len(update)+1))
 		v := s.decided(Verdict{Protocol: protocols.HTTP2, Reason: reasonLongBlock})
 		if v.Bytes != defaultMaxBytes {
@@ -309,7 +310,7 @@ func TestUndecidedEnds(t *testing.T) {
 // what was sent is read.
 func TestEndWaitAtAnyTime(t *testing.T) {
 	for range 200 {
-		client, server := tcpPair(t)
+		client, server := wiretest.TCPPair(t)
 		c := newConn(server)
 		ended := make(chan struct{})
 		go func() {

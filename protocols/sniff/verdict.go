@@ -70,8 +70,7 @@ type Verdict struct {
 	// Bytes counts what was read from the peer until the verdict. It includes
 	// bytes that came along with the deciding ones.
 	Bytes int
-	// Duration is the time from the first wait for bytes to the verdict. It is
-	// zero in a verdict of [Classify], which does not wait.
+	// Duration is the time from the first wait for bytes to the verdict.
 	Duration time.Duration
 }
 

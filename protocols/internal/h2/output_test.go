@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // A wireConn keeps what is written to it. One of its writes times out half-way.
@@ -367,7 +369,7 @@ func checkOrder(t *testing.T, b []byte) {
 
 // TestTrackerFollowsTheClient splits a client's bytes anywhere.
 func TestTrackerFollowsTheClient(t *testing.T) {
-	sent := clientBytes(func(fr *http2.Framer) {
+	sent := wiretest.ClientBytes(func(fr *http2.Framer) {
 		_ = fr.WriteSettings()
 		for _, stream := range []uint32{1, 3, 9, 5} {
 			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true, BlockFragment: []byte("block")})

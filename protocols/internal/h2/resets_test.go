@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // A flooder resets streams on a tracked connection.
@@ -30,7 +32,7 @@ func newFlooder(most int) *flooder {
 }
 
 func (f *flooder) client(write func(*http2.Framer)) {
-	f.track.Follow(clientBytes(write)[len(http2.ClientPreface):])
+	f.track.Follow(wiretest.ClientBytes(write)[len(http2.ClientPreface):])
 }
 
 // open opens the next stream.
@@ -43,7 +45,7 @@ func (f *flooder) open() {
 
 // end ends a stream from the server's side.
 func (f *flooder) end(stream uint32) {
-	_, _ = f.conn.Write(clientBytes(func(fr *http2.Framer) { _ = fr.WriteData(stream, true, nil) })[len(http2.ClientPreface):])
+	_, _ = f.conn.Write(wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteData(stream, true, nil) })[len(http2.ClientPreface):])
 }
 
 func (f *flooder) reset(stream uint32) {

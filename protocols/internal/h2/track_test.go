@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // serverSettings is the first thing that a server writes.
@@ -66,7 +68,7 @@ func TestGoAwayIsWrittenOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	told(t, c, true, false)
-	track.Follow(clientBytes(func(fr *http2.Framer) {
+	track.Follow(wiretest.ClientBytes(func(fr *http2.Framer) {
 		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, EndHeaders: true})
 		_ = fr.WritePing(true, [8]byte{1})
 	}))
@@ -278,7 +280,7 @@ func TestGoAwayOverTLS(t *testing.T) {
 }
 
 func testGoAwayOverTLS(t *testing.T, end func(*trackedConn)) {
-	certificate := testCertificate(t)
+	certificate := wiretest.Certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		defer client.Close()
@@ -313,7 +315,7 @@ func testGoAwayOverTLS(t *testing.T, end func(*trackedConn)) {
 
 // TestGoAwayTogether lets everything run at once, for the race detector.
 func TestGoAwayTogether(t *testing.T) {
-	client, server := tcpPair(t)
+	client, server := wiretest.TCPPair(t)
 	c, _ := newTracked(server, Options{MaxResetsPerMinute: 1})
 	var writers, others sync.WaitGroup
 	writers.Go(func() {
@@ -332,7 +334,7 @@ func TestGoAwayTogether(t *testing.T) {
 			}
 		})
 	}
-	sent := clientBytes(func(fr *http2.Framer) {
+	sent := wiretest.ClientBytes(func(fr *http2.Framer) {
 		for stream := uint32(1); stream < 9; stream += 2 {
 			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true})
 			_ = fr.WriteRSTStream(stream, http2.ErrCodeCancel)
