@@ -82,7 +82,7 @@ func (c *h2Client) goAways(next func(seen int)) (last []uint32, codes []http2.Er
 		switch f := f.(type) {
 		case *http2.SettingsFrame:
 			if !f.IsAck() {
-				c.must(c.WriteSettingsAck())
+				_ = c.WriteSettingsAck()
 			}
 		case *http2.GoAwayFrame:
 			last, codes = append(last, f.LastStreamID), append(codes, f.ErrCode)
