@@ -21,6 +21,9 @@ type Counts struct {
 	Settings       int // SETTINGS frames of the server, without acknowledgements.
 	Acks           int // Acknowledgements of SETTINGS by the server.
 	GoAwayErrors   int // GOAWAY frames of the server with an error.
+	// Opening is what the client sent up to the end of its first header block; nil
+	// where that did not come.
+	Opening []byte
 }
 
 // A Proxy passes connections on to a server. Close must be called.
@@ -97,6 +100,9 @@ func (p *Proxy) serve(client net.Conn) {
 	if counts.HTTP2 {
 		counts.Requests, counts.ClientSettings = up.frames.headers, up.frames.settings
 		counts.Settings, counts.Acks, counts.GoAwayErrors = down.settings, down.acks, down.goAwayErrors
+		if up.opening.whole {
+			counts.Opening = up.opening.bytes
+		}
 	}
 	p.leave(counts, client, server)
 }
@@ -138,11 +144,13 @@ func pass(dst, src net.Conn, seen io.Writer) {
 type upstream struct {
 	preface []byte // What there is of the preface's bytes.
 	frames  frames
+	opening opening
 }
 
 // Write implements [io.Writer]; it never fails.
 func (u *upstream) Write(p []byte) (int, error) {
 	n := len(p)
+	_, _ = u.opening.Write(p)
 	k := min(len(p), len(http2.ClientPreface)-len(u.preface))
 	u.preface = append(u.preface, p[:k]...)
 	if u.isHTTP2() {

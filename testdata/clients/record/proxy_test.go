@@ -35,6 +35,10 @@ func TestProxyCounts(t *testing.T) {
 	headers := written(t, func(f *http2.Framer) error {
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0x88}})
 	})
+	begun := written(t, func(f *http2.Framer) error {
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x88}})
+	})
+	ended := written(t, func(f *http2.Framer) error { return f.WriteContinuation(1, true, []byte{0x88}) })
 	goAway := func(code http2.ErrCode) string {
 		return written(t, func(f *http2.Framer) error { return f.WriteGoAway(1, code, []byte("why")) })
 	}
@@ -47,7 +51,17 @@ func TestProxyCounts(t *testing.T) {
 		{"nothing", "", "", record.Counts{}},
 		{
 			"one of each", http2.ClientPreface + settings + headers + ack, settings + ack + headers + data,
-			record.Counts{HTTP2: true, Requests: 1, ClientSettings: 1, Settings: 1, Acks: 1},
+			record.Counts{
+				HTTP2: true, Requests: 1, ClientSettings: 1, Settings: 1, Acks: 1,
+				Opening: []byte(http2.ClientPreface + settings + headers),
+			},
+		},
+		{
+			"a header block in two frames", http2.ClientPreface + settings + begun + ended + ack, settings,
+			record.Counts{
+				HTTP2: true, Requests: 1, ClientSettings: 1, Settings: 1,
+				Opening: []byte(http2.ClientPreface + settings + begun + ended),
+			},
 		},
 		{
 			"too many", http2.ClientPreface + settings + settings, settings + ack + ack + settings + goAway(http2.ErrCodeProtocol),
