@@ -23,7 +23,7 @@ type h2Client struct {
 	// the connection's window.
 	noCredit bool
 
-	settings map[http2.SettingID]uint32
+	settings map[http2.SettingID]uint32 // nil before the server's first.
 	goAway   *http2.GoAwayFrame // The first.
 	window   int                // What may be sent on the connection.
 	streams  map[uint32]*h2Stream
@@ -156,7 +156,9 @@ func (c *h2Client) readSettings(f *http2.SettingsFrame) {
 	if f.IsAck() {
 		return
 	}
-	c.settings = make(map[http2.SettingID]uint32)
+	if c.settings == nil {
+		c.settings = map[http2.SettingID]uint32{http2.SettingInitialWindowSize: 65535}
+	}
 	c.must(f.ForeachSetting(func(s http2.Setting) error {
 		c.settings[s.ID] = s.Val
 		return nil

@@ -51,7 +51,8 @@ func BareOf(conn net.Conn) BareConn {
 
 // Options describe the connection of a [Track].
 type Options struct {
-	// Played is set if SETTINGS and one ACK were sent in the server's place.
+	// Played is set if SETTINGS and one ACK were sent in the server's place. The ACK of
+	// the server is taken out then, and so is the client's first.
 	Played bool
 	// GateAfter is where reads wait for the server's ACK, in bytes of what the client
 	// sends; 0 for nowhere.
@@ -102,8 +103,9 @@ type Track struct {
 	opened atomic.Bool // acked is closed.
 
 	// The reading goroutine owns these.
-	before int // How many bytes may pass before acked is closed; -1 once it was.
-	in     walk
+	before   int       // How many bytes may pass before acked is closed; -1 once it was.
+	firstACK *firstACK // Nil unless the client's first ACK is to be taken out.
+	in       walk
 
 	mu  sync.Mutex // Guards out, and makes writers take turns.
 	out output
@@ -122,7 +124,8 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	t.out.lastTold = noGoAway
 	if o.Played {
-		t.out.begun, t.out.dropSettings, t.out.dropACKs = true, true, 1
+		t.out.begun, t.out.dropACKs = true, 1
+		t.firstACK = &firstACK{left: len(http2.ClientPreface)}
 	}
 	if o.GateAfter > 0 {
 		t.acked, t.before = make(chan struct{}), o.GateAfter
