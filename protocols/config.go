@@ -58,8 +58,8 @@ type ProgressConfig struct {
 	ProgressTimeout time.Duration `apply:"runtime" yaml:"progress_timeout"`
 }
 
-// HTTP2Config is the section of the HTTP/2 server. MaxHeaderListBytes and
-// MaxResetsPerMinute hold for native gRPC connections too.
+// HTTP2Config is the section of the HTTP/2 server. Its bounds of the header list and of
+// resets hold for native gRPC connections too.
 type HTTP2Config struct {
 	// MaxConnections bounds the connections in the pool. 0: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
@@ -121,7 +121,7 @@ type GRPCConfig struct {
 	// served by its slower ServeHTTP, stream by stream.
 	Transport GRPCTransport `apply:"restart" yaml:"transport"`
 	// MaxStreams is the number of concurrent streams on a connection that grpc-go serves
-	// itself (SETTINGS_MAX_CONCURRENT_STREAMS). On others that of the HTTP/2 section holds.
+	// itself (SETTINGS_MAX_CONCURRENT_STREAMS). On the others http2.max_streams holds.
 	MaxStreams uint32 `apply:"restart" yaml:"max_streams"`
 	// StreamWindow and ConnectionWindow are the flow-control windows in bytes, at least
 	// 65,535, of connections that grpc-go serves itself. 0: grpc-go estimates what the
