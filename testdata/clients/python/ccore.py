@@ -35,8 +35,9 @@ def connection(task):
             if task["pause_ms"]:
                 grpc.channel_ready_future(opened).result(TIMEOUT)
                 time.sleep(task["pause_ms"] / 1000)
-            call = opened.unary_unary(PATH)
-            for future in [call.future(HELLO, timeout=TIMEOUT) for _ in range(task["each"])]:
+            call = opened.unary_unary(task.get("path") or PATH)
+            request = bytes.fromhex(task.get("request", "")) or HELLO  # It begins with HELLO.
+            for future in [call.future(request, timeout=TIMEOUT) for _ in range(task["each"])]:
                 answer = future.result()
                 if not answer.startswith(HELLO) or task["transport"].encode() not in answer:
                     raise ValueError(f"answered {answer!r}, want the {task['transport']} transport")
