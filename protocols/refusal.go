@@ -69,7 +69,7 @@ func NewRefusingHTTP2Server(c HTTP2Config, h HTTPHooks, age func(*http.Request) 
 // parameter. application/grpc-web is another protocol.
 func IsGRPCContentType(v string) bool {
 	const base = "application/grpc"
-	if len(v) < len(base) || !strings.EqualFold(v[:len(base)], base) {
+	if !strings.HasPrefix(v, base) { // As grpc-go reads it, with case.
 		return false
 	}
 	return len(v) == len(base) || v[len(base)] == '+' || v[len(base)] == ';'

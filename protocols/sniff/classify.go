@@ -26,6 +26,7 @@ const (
 type scanner struct {
 	notHTTP2 bool // The bytes deviate from the HTTP/2 preface.
 	isHTTP2  bool // The preface is complete.
+	alpn     string
 	http1    requestLineScanner
 	http2    frameScanner
 }
@@ -50,8 +51,13 @@ func (s *scanner) scan(b []byte) (Answer, Verdict) {
 		switch {
 		case s.notHTTP2:
 			// PRI is a token, so HTTP/1 rules say what becomes of the line.
+			if s.alpn == alpnHTTP2 {
+				return noMatch(reasonALPN)
+			}
 		case n < len(http2.ClientPreface):
 			return NeedMore, Verdict{}
+		case s.alpn == alpnHTTP1:
+			return noMatch(reasonALPN)
 		default:
 			s.isHTTP2 = true
 			return s.http2.scan(b)
@@ -59,6 +65,12 @@ func (s *scanner) scan(b []byte) (Answer, Verdict) {
 	}
 	return s.http1.scan(b)
 }
+
+// The names under which ALPN knows the versions of HTTP (RFC 7301, section 6).
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
 
 func scanTLS(b []byte) (Answer, Verdict) {
 	switch {

@@ -44,10 +44,11 @@ func headersFrame(fields ...string) http2.HeadersFrameParam {
 	return http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: wiretest.HeaderBlock(fields...)}
 }
 
-// grpcOpening is what an eager gRPC client sends first.
+// grpcOpening is what a gRPC client sends first, if the server's SETTINGS are there at once.
 func grpcOpening(more ...string) []byte {
 	return wiretest.ClientBytes(func(fr *http2.Framer) {
 		_ = fr.WriteSettings()
+		_ = fr.WriteSettingsAck()
 		_ = fr.WriteHeaders(headersFrame(grpcFields(more...)...))
 	})
 }
@@ -158,9 +159,11 @@ func TestClassifyFirstStream(t *testing.T) {
 	grpc := Verdict{Protocol: protocols.GRPC, Reason: reasonGRPC}
 	shared := Verdict{Protocol: protocols.HTTP2, Reason: reasonFirstStream}
 	bad := Verdict{Protocol: protocols.HTTP2, Reason: reasonBadBlock}
+	sharedCall := Verdict{Protocol: protocols.HTTP2, Reason: reasonSharedCall}
 	opening := func(fields ...string) string {
 		return string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
+			_ = fr.WriteSettingsAck()
 			_ = fr.WriteHeaders(headersFrame(fields...))
 		}))
 	}
@@ -176,21 +179,21 @@ func TestClassifyFirstStream(t *testing.T) {
 		{"gRPC client, cut", whole[:len(whole)-cut], NeedMore, Verdict{}},
 		{"subtype", contentType("application/grpc+proto"), Match, grpc},
 		{"parameter", contentType("application/grpc;x=y"), Match, grpc},
-		{"capitals", contentType("Application/gRPC"), Match, grpc},
+		{"capitals, which grpc-go refuses", contentType("Application/gRPC"), Match, shared},
 		{"grpc-web", contentType("application/grpc-web"), Match, shared},
 		{"grpcx", contentType("application/grpcx"), Match, shared},
 		{"json", contentType("application/json"), Match, shared},
 		{"two content types", opening(grpcFields("content-type", "application/grpc")...), Match, shared},
 		{"no content type", opening(without("content-type", grpcFields())...), Match, shared},
 		{"GET", opening(wiretest.GetFields("content-type", "application/grpc", "user-agent", "grpc-go/1")...), Match, shared},
-		{"another client", opening(append(without("user-agent", grpcFields()), "user-agent", "Mozilla")...), Match, shared},
+		{"another client", opening(append(without("user-agent", grpcFields()), "user-agent", "Mozilla")...), Match, sharedCall},
 		{"a program's own name before the library's", opening(append(without("user-agent", grpcFields()), "user-agent", "grpcurl/v1.9.3 grpc-go/1.61.0")...), Match, grpc},
-		{"grpc- within a name", opening(append(without("user-agent", grpcFields()), "user-agent", "my-grpc-tool/1")...), Match, shared},
-		{"no user agent", opening(without("user-agent", grpcFields())...), Match, shared},
-		{"via", opening(grpcFields("via", "2 proxy")...), Match, shared},
-		{"forwarded", opening(grpcFields("forwarded", "for=x")...), Match, shared},
-		{"x-forwarded-for", opening(grpcFields("x-forwarded-for", "10.0.0.1")...), Match, shared},
-		{"x-envoy-attempt-count", opening(grpcFields("x-envoy-attempt-count", "1")...), Match, shared},
+		{"grpc- within a name", opening(append(without("user-agent", grpcFields()), "user-agent", "my-grpc-tool/1")...), Match, sharedCall},
+		{"no user agent", opening(without("user-agent", grpcFields())...), Match, sharedCall},
+		{"via", opening(grpcFields("via", "2 proxy")...), Match, sharedCall},
+		{"forwarded", opening(grpcFields("forwarded", "for=x")...), Match, sharedCall},
+		{"x-forwarded-for", opening(grpcFields("x-forwarded-for", "10.0.0.1")...), Match, sharedCall},
+		{"x-envoy-attempt-count", opening(grpcFields("x-envoy-attempt-count", "1")...), Match, sharedCall},
 		{"capitals in a name", opening(grpcFields("X-Up", "1")...), Match, shared},
 		{"pseudo-header behind others", opening(grpcFields(":scheme", "http")...), Match, shared},
 		{"unknown pseudo-header", opening(append([]string{":x", "y"}, grpcFields()...)...), Match, shared},

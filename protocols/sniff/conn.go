@@ -104,17 +104,24 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		return c.inner.Read(p)
 	}
-	p = t.Admit(p)
-	n, ok, err := c.readPeeked(p)
-	if !ok {
-		if bare := t.Bare(); bare != nil {
-			n, err = bare.ReadAhead(p)
-		} else {
-			n, err = c.inner.Read(p)
+	for {
+		if n := t.Ready(p); n > 0 {
+			return n, nil
+		}
+		p = t.Admit(p)
+		n, ok, err := c.readPeeked(p)
+		if !ok {
+			if bare := t.Bare(); bare != nil {
+				n, err = bare.ReadAhead(p)
+			} else {
+				n, err = c.inner.Read(p)
+			}
+		}
+		read := n
+		if n = t.Follow(p[:n]); n > 0 || read == 0 || err != nil {
+			return n, err
 		}
 	}
-	t.Follow(p[:n])
-	return n, err
 }
 
 // readPeeked reads from the peek buffer, and then returns the error that ended the
@@ -143,14 +150,21 @@ func (c *Conn) readPeeked(p []byte) (n int, ok bool, err error) {
 // connections.
 func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
 	t := c.h2.Load()
-	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || t.IsGated() || t.Bare() == nil {
+	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || t.IsGated() || t.HasReady() || t.Bare() == nil {
 		return readInto(c, bufSize, pool)
 	}
 	buf, n, err := t.Bare().ReadReady(bufSize, pool)
-	if n > 0 {
-		t.Follow((*buf)[:n])
+	if n == 0 {
+		return buf, n, err
 	}
-	return buf, n, err
+	if n = t.Follow((*buf)[:n]); n > 0 {
+		return buf, n, err
+	}
+	pool.Put(buf)
+	if err != nil {
+		return nil, 0, err
+	}
+	return readInto(c, bufSize, pool)
 }
 
 // readInto reads from r into a buffer of pool.

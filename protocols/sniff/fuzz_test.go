@@ -151,6 +151,8 @@ func oracleHTTP2(b []byte) (bool, error) {
 	fr.SetMaxReadFrameSize(h2.MaxFrameSize)
 	fr.ReadMetaHeaders = hpack.NewDecoder(headerTableSize, nil)
 	fr.MaxHeaderListSize = 2 * maxHeaderList
+	var settings []http2.Setting
+	acked := false
 	for first := true; ; first = false {
 		frame, err := fr.ReadFrame()
 		if err != nil {
@@ -161,10 +163,18 @@ func oracleHTTP2(b []byte) (bool, error) {
 		}
 		if h, ok := frame.(*http2.MetaHeadersFrame); ok {
 			self := h.HasPriority() && h.Priority.StreamDep == h.StreamID
-			return h.StreamID%2 == 1 && !self && oracleIsGRPC(h), nil
+			return h.StreamID%2 == 1 && !self && acked && oracleIsGRPC(h, settings), nil
 		}
 		if !oracleIsHarmless(frame) {
 			return false, errNotHarmless
+		}
+		if f, ok := frame.(*http2.SettingsFrame); ok {
+			acked = acked || f.IsAck()
+			for i := range f.NumSettings() {
+				if first {
+					settings = append(settings, f.Setting(i))
+				}
+			}
 		}
 	}
 }
@@ -190,7 +200,7 @@ func oracleIsHarmless(frame http2.Frame) bool {
 }
 
 // oracleIsGRPC applies the rules of TransportAuto to decoded fields.
-func oracleIsGRPC(h *http2.MetaHeadersFrame) bool {
+func oracleIsGRPC(h *http2.MetaHeadersFrame, settings []http2.Setting) bool {
 	var size uint32
 	values := map[string][]string{}
 	for _, f := range h.Fields {
@@ -208,9 +218,25 @@ func oracleIsGRPC(h *http2.MetaHeadersFrame) bool {
 	if h.Truncated || size > maxHeaderList || len(types) != 1 || len(agents) != 1 {
 		return false
 	}
-	rest, isGRPC := strings.CutPrefix(strings.ToLower(types[0]), "application/grpc")
+	rest, isGRPC := strings.CutPrefix(types[0], "application/grpc")
 	return isGRPC && (rest == "" || rest[0] == '+' || rest[0] == ';') &&
-		strings.Contains(" "+agents[0], " grpc-") && slices.Equal(values[":method"], []string{"POST"})
+		oracleIsLibrary(agents[0], settings) && slices.Equal(values[":method"], []string{"POST"})
+}
+
+// oracleIsLibrary has the table of the openings' README.
+func oracleIsLibrary(agent string, settings []http2.Setting) bool {
+	isPlain := !slices.ContainsFunc(settings, func(s http2.Setting) bool { return s.ID < 4 || s.ID > 6 })
+	for _, product := range strings.Fields(agent) {
+		switch strings.Split(product, "/")[0] {
+		case "grpc-go", "grpc-node-js", "grpc-java-okhttp":
+			return isPlain
+		case "grpc-java-netty":
+			return slices.Contains(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams})
+		case "grpc-c":
+			return slices.Contains(settings, http2.Setting{ID: 0xfe03, Val: 1})
+		}
+	}
+	return false
 }
 
 // FuzzClassifySplit gives the same bytes to one scanner piece by piece: that

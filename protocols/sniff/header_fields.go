@@ -36,12 +36,10 @@ var blockDecoders = sync.Pool{New: func() any {
 type blockDecoder struct {
 	hpack  *hpack.Decoder
 	fields headerFields
-	native bool
 }
 
-func (d *blockDecoder) begin(t protocols.GRPCTransport, maxString int) {
+func (d *blockDecoder) begin(maxString int) {
 	d.fields = headerFields{}
-	d.native = t == protocols.TransportNative
 	d.hpack.SetEmitEnabled(true)
 	d.hpack.SetMaxStringLength(maxString)
 }
@@ -53,22 +51,14 @@ func (d *blockDecoder) end() {
 	d.hpack.SetMaxDynamicTableSize(headerTableSize)
 }
 
-// isGRPC gives the verdict on the block that was decoded.
-func (d *blockDecoder) isGRPC() bool {
-	f := &d.fields
-	if f.other || !f.post || !f.contentType {
-		return false
-	}
-	return d.native || f.userAgent && !f.proxied
-}
-
 // headerFields keeps what the verdict needs of a request's header fields.
 type headerFields struct {
 	other       bool // Malformed, too long, or of no gRPC client: nothing more counts.
 	post        bool // The method is POST.
 	contentType bool // The content type is gRPC.
-	userAgent   bool // The user agent is a gRPC client.
 	proxied     bool // A proxy left its trace.
+	path        string
+	userAgent   string
 
 	regular bool  // A field that is not a pseudo-header was seen.
 	seen    uint8 // Bits of the fields that may stand only once.
@@ -85,6 +75,9 @@ const (
 	seenContentType
 	seenUserAgent
 )
+
+// isCall reports a gRPC call.
+func (h *headerFields) isCall() bool { return !h.other && h.post && h.contentType }
 
 // add looks at one field and reports whether the following ones matter.
 func (h *headerFields) add(f hpack.HeaderField) bool {
@@ -117,6 +110,7 @@ func (h *headerFields) addPseudo(f hpack.HeaderField) {
 		bit = seenAuthority
 	case ":path":
 		bit = seenPath
+		h.path = f.Value
 	case ":protocol":
 		bit = seenProtocol // RFC 8441, section 4.
 	}
@@ -134,7 +128,7 @@ func (h *headerFields) addRegular(f hpack.HeaderField) {
 		h.other = h.other || !h.contentType
 	case "user-agent":
 		h.once(seenUserAgent)
-		h.userAgent = isGRPCUserAgent(f.Value)
+		h.userAgent = f.Value
 	case "via", "forwarded":
 		h.proxied = true
 	default:
@@ -153,14 +147,6 @@ func (h *headerFields) once(bit uint8) {
 		h.other = true
 	}
 	h.seen |= bit
-}
-
-// isGRPCUserAgent reports whether one of the products in v is a gRPC library. Programs
-// put their own names before it, as "grpcurl/v1.9.3 grpc-go/1.61.0" shows (gRPC
-// over HTTP/2, "User Agents").
-func isGRPCUserAgent(v string) bool {
-	const library = "grpc-"
-	return strings.HasPrefix(v, library) || strings.Contains(v, " "+library)
 }
 
 // validFieldName applies RFC 9113, section 8.2.1: a token without capitals.

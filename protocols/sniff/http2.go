@@ -32,6 +32,11 @@ type frameScanner struct {
 	done int
 	// block is the stream of the incomplete header block, 0 outside of one.
 	block uint32
+	// acked is set when the client has acknowledged the server's SETTINGS.
+	acked bool
+	calls *Calls // Nil: the native server has every call.
+
+	conn *Conn // The connection, where calls is set.
 	// granted is by how much the client has opened the connection's window.
 	granted uint64
 }
@@ -59,9 +64,10 @@ func (s *frameScanner) scan(b []byte) (Answer, Verdict) {
 		switch {
 		case h.Type == http2.FrameSettings:
 			s.ready = true
+			s.acked = s.acked || h.IsAck()
 		case h.Type != http2.FrameHeaders && h.Type != http2.FrameContinuation:
 		case h.Flags.Has(http2.FlagHeadersEndHeaders):
-			return s.decide(b[s.off:end])
+			return s.decide(b[s.off:end], clientOpening{firstSettings(b), s.acked})
 		default:
 			s.block = h.Stream
 			continue
@@ -149,7 +155,7 @@ func badLength(h h2.Header) bool {
 func (s *frameScanner) checkPayload(h h2.Header, payload []byte) string {
 	switch h.Type {
 	case http2.FrameHeaders:
-		if _, ok := headersFragment(h, payload); !ok {
+		if _, priority, ok := h2.HeadersFragment(h, payload); !ok || priority != nil && dependsOnItself(h.Stream, priority) {
 			return reasonBadBlock
 		}
 		return ""
@@ -212,39 +218,22 @@ func dependsOnItself(stream uint32, priority []byte) bool {
 	return h2.Uint31(priority) == stream
 }
 
-// headersFragment takes padding and priority off a HEADERS frame's payload
-// (RFC 9113, section 6.2). It reports false where they are in error.
-func headersFragment(h h2.Header, payload []byte) ([]byte, bool) {
-	padding := 0
-	if h.Flags.Has(http2.FlagHeadersPadded) {
-		if len(payload) < 1 {
-			return nil, false
-		}
-		padding, payload = int(payload[0]), payload[1:]
-	}
-	if h.Flags.Has(http2.FlagHeadersPriority) {
-		const priorityLen = 5
-		if len(payload) < priorityLen || dependsOnItself(h.Stream, payload) {
-			return nil, false
-		}
-		payload = payload[priorityLen:]
-	}
-	if padding > len(payload) {
-		return nil, false
-	}
-	return payload[:len(payload)-padding], true
+// firstSettings returns the payload of the SETTINGS behind the preface.
+func firstSettings(b []byte) []byte {
+	b = b[len(http2.ClientPreface):]
+	return b[h2.HeaderLen:][:h2.ParseHeader(b).Length]
 }
 
 // decide gives the verdict on frames, which hold one whole header block.
-func (s *frameScanner) decide(frames []byte) (Answer, Verdict) {
+func (s *frameScanner) decide(frames []byte, o clientOpening) (Answer, Verdict) {
 	d := blockDecoders.Get().(*blockDecoder)
-	d.begin(s.transport, s.maxString)
+	d.begin(s.maxString)
 	for len(frames) > 0 {
 		h := h2.ParseHeader(frames)
 		fragment := frames[h2.HeaderLen : h2.HeaderLen+h.Length]
 		frames = frames[h2.HeaderLen+h.Length:]
 		if h.Type == http2.FrameHeaders {
-			fragment, _ = headersFragment(h, fragment) // checkPayload found it sound.
+			fragment, _, _ = h2.HeadersFragment(h, fragment) // checkPayload found it sound.
 		}
 		if _, err := d.hpack.Write(fragment); err != nil {
 			return match(protocols.HTTP2, reasonBadBlock) // The decoder's state is lost.
@@ -253,11 +242,22 @@ func (s *frameScanner) decide(frames []byte) (Answer, Verdict) {
 	if err := d.hpack.Close(); err != nil {
 		return match(protocols.HTTP2, reasonBadBlock)
 	}
-	isGRPC := d.isGRPC()
+	fields := d.fields
 	d.end()
 	blockDecoders.Put(d)
-	if isGRPC {
+	switch {
+	case !fields.isCall():
+		return match(protocols.HTTP2, reasonFirstStream)
+	case s.transport == protocols.TransportNative, s.isNative(&fields, o):
 		return match(protocols.GRPC, reasonGRPC)
+	default:
+		return match(protocols.HTTP2, reasonSharedCall)
 	}
-	return match(protocols.HTTP2, reasonFirstStream)
+}
+
+// isNative reports whether a connection with the first call f is one of a gRPC library
+// itself, on which nothing but calls to the native server are to be expected.
+func (s *frameScanner) isNative(f *headerFields, o clientOpening) bool {
+	return !f.proxied && o.isGRPCLibrary(f.userAgent) &&
+		(s.calls == nil || s.calls.watch.HasService(f.path) && !s.calls.mixed.has(mixedClient{hostOf(s.conn.RemoteAddr()), settingsHash(o.settings)}))
 }

@@ -22,7 +22,10 @@ func TestClassifyFrames(t *testing.T) {
 	raw := func(typ http2.FrameType, flags http2.Flags, stream uint32, payload string) func(*http2.Framer) {
 		return func(fr *http2.Framer) { _ = fr.WriteRawFrame(typ, flags, stream, []byte(payload)) }
 	}
-	settings := raw(http2.FrameSettings, 0, 0, "")
+	settings := func(fr *http2.Framer) {
+		_ = fr.WriteSettings()
+		_ = fr.WriteSettingsAck()
+	}
 	headers := func(fr *http2.Framer) { _ = fr.WriteHeaders(headersFrame(grpcFields()...)) }
 	// then returns the bytes of preface, SETTINGS, the frames and a gRPC request.
 	then := func(frames ...func(*http2.Framer)) string {

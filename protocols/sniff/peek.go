@@ -122,6 +122,14 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 	if onFlood := r.config.OnFlood; onFlood != nil {
 		o.OnFlood = func() { onFlood(c) }
 	}
+	if calls := r.config.Calls; calls != nil && v.Protocol == protocols.GRPC && r.config.Transport != protocols.TransportNative {
+		settings := settingsHash(firstSettings(r.peek.unread()))
+		o.Calls = &calls.watch
+		o.OnRefused = func(request h2.Request) {
+			calls.mixed.add(mixedClient{hostOf(c.RemoteAddr()), settings})
+			calls.onMixed(c, request.IsCall())
+		}
+	}
 	return o
 }
 

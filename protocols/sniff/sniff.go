@@ -47,6 +47,12 @@ type Config struct {
 	Patience time.Duration
 	// Transport says which server gets gRPC connections.
 	Transport protocols.GRPCTransport
+	// Calls is what the native gRPC server serves where Transport is
+	// [protocols.TransportAuto]. Nil means that its connections are not watched.
+	Calls *Calls
+	// ALPN is the protocol that the TLS handshake agreed on, or empty. What is not "h2"
+	// is not HTTP/2, and what is not "http/1.1" is not HTTP/1.1.
+	ALPN string
 	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection
 	// may reset in a minute before the server has ended them. One more is
 	// answered by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
@@ -94,6 +100,8 @@ func (c *Conn) Sniff(config *Config) Verdict {
 	r.config = config.withDefaults()
 	r.begin()
 	s := sniffer{recognition: r, scanner: newScanner(r.config.Transport, r.config.MaxBytes)}
+	s.scanner.alpn = r.config.ALPN
+	s.scanner.http2.calls, s.scanner.http2.conn = r.config.Calls, c
 	v := s.run()
 	v.Bytes = r.peek.total
 	v.Duration = time.Since(r.started)

@@ -35,6 +35,7 @@ const (
 	reasonPreface         = "http/2 preface"
 	reasonGRPC            = "grpc client's first stream"
 	reasonFirstStream     = "http/2 first stream"
+	reasonSharedCall      = "grpc call that is not a native connection's"
 	reasonBadBlock        = "http/2 malformed header block"
 	reasonBadFrame        = "http/2 frame in error before the first stream"
 	reasonData            = "http/2 data before the first stream"
@@ -46,6 +47,7 @@ const (
 	reasonClosedUndecided = "http/2 closed before the first stream"
 	reasonDrain           = "drain"
 
+	reasonALPN           = "not the protocol that alpn has chosen"
 	reasonNotTLS         = "not a tls record"
 	reasonNotHTTP        = "not an http request line"
 	reasonNothing        = "nothing was sent"
@@ -77,7 +79,7 @@ type Verdict struct {
 // BeginsRequest reports whether the connection's first request was among the bytes that
 // were looked at.
 func (v Verdict) BeginsRequest() bool {
-	return v.Reason == reasonFirstStream || v.Reason == reasonGRPC
+	return v.Reason == reasonFirstStream || v.Reason == reasonSharedCall || v.Reason == reasonGRPC
 }
 
 // IsIdle reports whether the connection was given up because it stayed idle

@@ -71,6 +71,29 @@ func (h Header) kept() int {
 	}
 }
 
+// HeadersFragment takes padding and priority off a HEADERS frame's payload
+// (RFC 9113, section 6.2). It reports false where they do not fit.
+func HeadersFragment(h Header, payload []byte) (fragment, priority []byte, ok bool) {
+	padding := 0
+	if h.Flags.Has(http2.FlagHeadersPadded) {
+		if len(payload) < 1 {
+			return nil, nil, false
+		}
+		padding, payload = int(payload[0]), payload[1:]
+	}
+	if h.Flags.Has(http2.FlagHeadersPriority) {
+		const priorityLen = 5
+		if len(payload) < priorityLen {
+			return nil, nil, false
+		}
+		priority, payload = payload[:priorityLen], payload[priorityLen:]
+	}
+	if padding > len(payload) {
+		return nil, nil, false
+	}
+	return payload[:len(payload)-padding], priority, true
+}
+
 // Uint31 reads a number whose highest bit is reserved.
 func Uint31(b []byte) uint32 { return binary.BigEndian.Uint32(b) &^ (1 << 31) }
 
@@ -79,6 +102,14 @@ func AppendFrame(b []byte, typ http2.FrameType, flags http2.Flags, payload []byt
 	n := len(payload)
 	b = append(b, byte(n>>16), byte(n>>8), byte(n), byte(typ), byte(flags), 0, 0, 0, 0)
 	return append(b, payload...)
+}
+
+// appendStreamFrame appends a frame of a stream.
+func appendStreamFrame(b []byte, typ http2.FrameType, flags http2.Flags, stream uint32, payload []byte) []byte {
+	at := len(b)
+	b = AppendFrame(b, typ, flags, payload)
+	binary.BigEndian.PutUint32(b[at+HeaderLen-4:], stream)
+	return b
 }
 
 // AppendGoAway appends a GOAWAY frame.

@@ -24,9 +24,11 @@ type trackedConn struct {
 }
 
 func (c *trackedConn) Read(p []byte) (int, error) {
+	if n := c.Ready(p); n > 0 {
+		return n, nil
+	}
 	n, err := c.Conn.Read(c.Admit(p))
-	c.Follow(p[:n])
-	return n, err
+	return c.Follow(p[:n]), err
 }
 
 func (c *trackedConn) Write(p []byte) (n int, err error) {

@@ -2,6 +2,7 @@ package h2
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"runtime"
 	"time"
 
@@ -312,14 +313,16 @@ func (t *Track) noteGoAway(payload []byte) {
 // pendingFrames returns the frames that are asked for, as written now.
 func (t *Track) pendingFrames() []byte {
 	o, asked, highest := &t.out, t.pending.Swap(0), t.highest.Load()
-	var frames []byte
+	frames := t.owedFrames(asked)
 	switch {
+	case asked&^askOwed == 0:
+		return frames
 	case asked&askCalm != 0:
 		o.lastTold = min(o.lastTold, highest)
-		frames = AppendGoAway(nil, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)
+		frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)
 		asked |= askFinal
 	case o.final:
-		return nil
+		return frames
 	default:
 		if asked&askGoAway != 0 {
 			o.lastTold = maxStreamID
@@ -337,6 +340,22 @@ func (t *Track) pendingFrames() []byte {
 	if asked&askFinal != 0 {
 		o.final = true
 		o.marks |= markSettled
+	}
+	return frames
+}
+
+// owedFrames returns what a stream needs that was refused.
+func (t *Track) owedFrames(asked uint32) []byte {
+	if asked&askOwed == 0 {
+		return nil
+	}
+	var frames []byte
+	if stream := t.calls.refused.Swap(0); stream != 0 {
+		code := binary.BigEndian.AppendUint32(nil, uint32(http2.ErrCodeRefusedStream))
+		frames = appendStreamFrame(frames, http2.FrameRSTStream, 0, stream, code)
+	}
+	if refund := t.calls.refund.Swap(0); refund != 0 {
+		frames = AppendFrame(frames, http2.FrameWindowUpdate, 0, binary.BigEndian.AppendUint32(nil, refund))
 	}
 	return frames
 }

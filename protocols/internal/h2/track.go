@@ -19,6 +19,7 @@ const (
 	askGoAway uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
 	askFinal                     // GOAWAY for the highest stream that the client has opened.
 	askCalm                      // The same with ENHANCE_YOUR_CALM, for a flood of resets.
+	askOwed                      // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
 )
 
 // What is known about the end of the connection.
@@ -63,6 +64,10 @@ type Options struct {
 	// OnFlood is called, which may be nil. 0: no bound.
 	MaxResetsPerMinute int
 	OnFlood            func()
+	// Calls has everything refused that is not a call to the server, which is a native
+	// gRPC server; nil for other servers. OnRefused is called at the first refusal.
+	Calls     *Calls
+	OnRefused func(Request)
 }
 
 // A Track stands between a server and an HTTP/2 connection and follows the frames of
@@ -92,6 +97,7 @@ type Track struct {
 	// for none.
 	pinged atomic.Int64
 	resets atomic.Pointer[resetBound]
+	calls  *callFilter // Nil: all streams pass.
 
 	// acked keeps what follows the client's first SETTINGS from the server until the
 	// server has acknowledged it; nil without a gate. net/http answers two SETTINGS
@@ -102,7 +108,7 @@ type Track struct {
 	opened atomic.Bool // acked is closed.
 
 	// The reading goroutine owns these.
-	before int // How many bytes may pass before acked is closed; -1 once it was.
+	before int32 // How many bytes may pass before acked is closed; -1 once it was.
 	in     walk
 
 	mu  sync.Mutex // Guards out, and makes writers take turns.
@@ -124,8 +130,16 @@ func New(inner net.Conn, o Options) *Track {
 	if o.Played {
 		t.out.begun, t.out.dropSettings, t.out.dropACKs = true, true, 1
 	}
+	if o.Calls != nil {
+		t.calls = &callFilter{
+			calls:     o.Calls,
+			onRefused: o.OnRefused,
+			table:     headerTable{limit: defaultTable},
+			left:      uint32(len(http2.ClientPreface)),
+		}
+	}
 	if o.GateAfter > 0 {
-		t.acked, t.before = make(chan struct{}), o.GateAfter
+		t.acked, t.before = make(chan struct{}), int32(o.GateAfter)
 	}
 	return t
 }
@@ -150,18 +164,52 @@ func (t *Track) Admit(p []byte) []byte {
 	case t.acked == nil || t.before < 0 || len(p) == 0:
 		return p
 	case t.before > 0:
-		return p[:min(len(p), t.before)]
+		return p[:min(len(p), int(t.before))]
 	}
 	<-t.acked
 	t.before = -1
 	return p
 }
 
-// Follow looks at what the server has read.
-func (t *Track) Follow(p []byte) {
-	if t.before > 0 {
-		t.before -= len(p)
+// Ready moves bytes to p that were held back by Follow and that the server reads next. It
+// returns 0 where there are none.
+func (t *Track) Ready(p []byte) int {
+	if t.calls == nil {
+		return 0
 	}
+	return t.calls.ready(p)
+}
+
+// HasReady reports whether Ready has something. The reading goroutine asks.
+func (t *Track) HasReady() bool {
+	return t.calls != nil && t.calls.split != nil && len(t.calls.split.ready) > 0
+}
+
+// Follow looks at p, which was read for the server. It returns how much of p the server
+// gets, which may have been moved in p.
+func (t *Track) Follow(p []byte) int {
+	if t.before > 0 {
+		t.before -= int32(len(p))
+	}
+	if t.calls == nil {
+		t.follow(p)
+		return len(p)
+	}
+	var r refusal
+	passed := t.calls.filter(p, &r)
+	t.follow(passed)
+	n := copy(p, passed)
+	if n < len(passed) {
+		t.calls.keep(passed[n:])
+	}
+	if r != (refusal{}) {
+		t.refuse(&r)
+	}
+	return n
+}
+
+// follow looks at what the server gets.
+func (t *Track) follow(p []byte) {
 	for len(p) > 0 {
 		n, complete := t.in.advance(p)
 		p = p[n:]
@@ -169,6 +217,21 @@ func (t *Track) Follow(p []byte) {
 			t.received(t.in.frame())
 		}
 	}
+}
+
+// refuse tells the client of a refusal, behind the streams that the server has got.
+func (t *Track) refuse(r *refusal) {
+	f := t.calls
+	f.refund.Add(r.refund)
+	if r.stream != 0 {
+		f.refused.Store(r.stream)
+	}
+	t.pending.Or(askOwed)
+	if r.stream != 0 {
+		t.ask(askFinal)
+		f.onRefused(r.request)
+	}
+	go t.settle() // In another goroutine, since the client may read nothing.
 }
 
 // received takes note of a frame of the client's.

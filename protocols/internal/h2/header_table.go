@@ -1,0 +1,290 @@
+package h2
+
+import (
+	"errors"
+	"math"
+	"sync"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// A field is what matters of a header field: which one it is, and whether its value is one
+// that a gRPC call has.
+type field uint8
+
+// The fields that a call is known by. fits stands beside one of them.
+const (
+	fieldMethod field = 1 << iota
+	fieldPath
+	fieldContentType
+	fits
+
+	noField field = 0
+	aCall         = fieldMethod | fieldPath | fieldContentType
+)
+
+// fieldOf returns which field has the name.
+func fieldOf(name string) field {
+	switch name {
+	case ":method":
+		return fieldMethod
+	case ":path":
+		return fieldPath
+	case "content-type":
+		return fieldContentType
+	default:
+		return noField
+	}
+}
+
+// A Request is what a header block asks for.
+type Request struct {
+	has  field // the fields that fit
+	miss field // those that do not
+}
+
+// IsCall reports a gRPC call, whoever has its service.
+func (r Request) IsCall() bool {
+	const marks = fieldMethod | fieldContentType
+	return r.has&marks == marks && r.miss&marks == 0
+}
+
+// IsServed reports a call to a service that the native server has.
+func (r Request) IsServed() bool { return r.has == aCall && r.miss == 0 }
+
+func (r *Request) add(f field) {
+	if f&fits != 0 {
+		r.has |= f &^ fits
+	} else {
+		r.miss |= f
+	}
+}
+
+// Calls says what a gRPC call to the native server looks like.
+type Calls struct {
+	IsContentType func(string) bool
+	HasService    func(path string) bool // of the call to path
+}
+
+func (c *Calls) fits(f field, value string) field {
+	switch {
+	case f == fieldMethod && value == "POST",
+		f == fieldPath && c.HasService(value),
+		f == fieldContentType && c.IsContentType(value):
+		return f | fits
+	default:
+		return f
+	}
+}
+
+// tableLimit bounds the dynamic table that a headerTable follows. Servers announce 4,096.
+const tableLimit = math.MaxUint16
+
+// A headerTable follows the dynamic table of one direction of a connection (RFC 7541) and
+// keeps of each entry only its lengths and its field, since hpack's decoder would keep 2 KB
+// for each idle connection.
+type headerTable struct {
+	entries []tableEntry // the oldest first
+	size    uint32
+	limit   uint32
+}
+
+type tableEntry struct {
+	name, value uint16 // lengths
+	field       field
+}
+
+// entryOverhead is added to the lengths of an entry (RFC 7541, section 4.1).
+const entryOverhead = 32
+
+func (e tableEntry) size() uint32 { return uint32(e.name) + uint32(e.value) + entryOverhead }
+
+// defaultTable is the size of a new table (RFC 9113, section 6.5.2).
+const defaultTable = 4096
+
+// staticTable has the entries of RFC 7541, appendix A; the first is none. The calls that
+// it can name are none of a native server's, since "/" is no method.
+var staticTable = sync.OnceValue(func() []tableEntry {
+	const entries = 61
+	table := make([]tableEntry, 1, 1+entries)
+	d := hpack.NewDecoder(defaultTable, func(f hpack.HeaderField) {
+		calls := Calls{func(string) bool { return false }, func(string) bool { return false }}
+		table = append(table, tableEntry{uint16(len(f.Name)), uint16(len(f.Value)), calls.fits(fieldOf(f.Name), f.Value)})
+	})
+	for i := range entries {
+		_, _ = d.Write([]byte{indexed | byte(i+1)})
+	}
+	return table
+})
+
+// The first bits of a field's representation (RFC 7541, section 6).
+const (
+	indexed     = 0x80
+	incremental = 0x40
+	sizeUpdate  = 0x20
+)
+
+var errHPACK = errors.New("h2: malformed header block")
+
+// read takes in a header block and returns what it asks for. After an error, the table is
+// out of step with the client's.
+func (t *headerTable) read(block []byte, calls *Calls) (Request, error) {
+	r := blockReader{rest: block, table: t, calls: calls}
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	r.scratch = s
+	for len(r.rest) > 0 && !r.failed {
+		switch b := r.rest[0]; {
+		case b&indexed != 0:
+			r.request.add(t.entry(r.integer(7), &r.failed).field)
+		case b&incremental != 0:
+			r.literal(6, true)
+		case b&sizeUpdate != 0:
+			size := r.integer(5)
+			if size > tableLimit {
+				return Request{}, errHPACK
+			}
+			t.limit = uint32(size)
+			t.evict()
+		default:
+			r.literal(4, false)
+		}
+	}
+	if r.failed {
+		return Request{}, errHPACK
+	}
+	return r.request, nil
+}
+
+// entry returns an entry of the static or the dynamic table.
+func (t *headerTable) entry(index uint64, failed *bool) tableEntry {
+	static := staticTable()
+	switch dynamic := index - uint64(len(static)); {
+	case index == 0 || index >= uint64(len(static)+len(t.entries)):
+		*failed = true
+		return tableEntry{}
+	case index < uint64(len(static)):
+		return static[index]
+	default:
+		return t.entries[len(t.entries)-1-int(dynamic)]
+	}
+}
+
+func (t *headerTable) add(e tableEntry) {
+	t.entries = append(t.entries, e)
+	t.size += e.size()
+	t.evict()
+}
+
+// evict drops the oldest entries until the rest fits (RFC 7541, section 4.3).
+func (t *headerTable) evict() {
+	n := 0
+	for ; t.size > t.limit; n++ {
+		t.size -= t.entries[n].size()
+	}
+	if n > 0 {
+		t.entries = t.entries[:copy(t.entries, t.entries[n:])]
+	}
+}
+
+// A blockReader reads one header block.
+type blockReader struct {
+	rest    []byte
+	table   *headerTable
+	calls   *Calls
+	scratch *scratch
+	request Request
+	failed  bool
+}
+
+// literal reads a field with a value of its own (RFC 7541, section 6.2), whose index has
+// so many bits.
+func (r *blockReader) literal(bits uint, add bool) {
+	var e tableEntry
+	if index := r.integer(bits); index != 0 {
+		e = r.table.entry(index, &r.failed)
+		e.field &^= fits
+	} else {
+		name := r.string(true)
+		e.name, e.field = uint16(min(len(name), tableLimit)), fieldOf(string(name))
+	}
+	value := r.string(add || e.field != noField)
+	if r.failed {
+		return
+	}
+	if e.field != noField {
+		e.field = r.calls.fits(e.field, string(value))
+		r.request.add(e.field)
+	}
+	if !add {
+		return
+	}
+	// A longer field empties the table (RFC 7541, section 4.4), with its length or without.
+	e.value = uint16(min(len(value), tableLimit))
+	r.table.add(e)
+}
+
+// integer reads an integer with a prefix of so many bits (RFC 7541, section 5.1).
+func (r *blockReader) integer(bits uint) uint64 {
+	if len(r.rest) == 0 {
+		r.failed = true
+		return 0
+	}
+	mask := uint64(1)<<bits - 1
+	n := uint64(r.rest[0]) & mask
+	r.rest = r.rest[1:]
+	if n < mask {
+		return n
+	}
+	const maxShift = 63
+	for shift := uint(0); shift < maxShift && len(r.rest) > 0; shift += 7 {
+		b := r.rest[0]
+		r.rest = r.rest[1:]
+		n += uint64(b&0x7f) << shift
+		if b&0x80 == 0 {
+			return n
+		}
+	}
+	r.failed = true
+	return 0
+}
+
+// string reads a string (RFC 7541, section 5.2). It is valid until the next one is read,
+// and nil if it is not needed.
+func (r *blockReader) string(needed bool) []byte {
+	if len(r.rest) == 0 {
+		r.failed = true
+		return nil
+	}
+	const huffman = 0x80
+	isHuffman := r.rest[0]&huffman != 0
+	n := r.integer(7)
+	if n > uint64(len(r.rest)) {
+		r.failed = true
+		return nil
+	}
+	s := r.rest[:n]
+	r.rest = r.rest[n:]
+	switch {
+	case !needed:
+		return nil
+	case !isHuffman:
+		return s
+	}
+	r.scratch.b = r.scratch.b[:0]
+	if _, err := hpack.HuffmanDecode(r.scratch, s); err != nil {
+		r.failed = true
+	}
+	return r.scratch.b
+}
+
+// A scratch holds a decoded string.
+type scratch struct{ b []byte }
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// Write implements [io.Writer].
+func (s *scratch) Write(p []byte) (int, error) {
+	s.b = append(s.b, p...)
+	return len(p), nil
+}

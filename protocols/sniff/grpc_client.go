@@ -1,0 +1,144 @@
+package sniff
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/internal/h2"
+)
+
+// A clientOpening is what an HTTP/2 client sends before its first HEADERS.
+type clientOpening struct {
+	settings []byte // The payload of its first SETTINGS.
+	acked    bool   // It has acknowledged the server's SETTINGS.
+}
+
+// isGRPCLibrary reports whether the opening is that of one of the gRPC libraries that
+// userAgent names. A proxy passes a client's user agent on, but opens its connections with
+// SETTINGS of its own. The libraries wait for the server's SETTINGS before they make a call;
+// proxies and transports that look like them otherwise do not. The directory
+// testdata/openings has what both send.
+//
+// Where the library and a proxy have the same HTTP/2 below them, as grpc-dotnet and YARP
+// or tonic and linkerd, there is no telling, and the answer is no.
+func (o clientOpening) isGRPCLibrary(userAgent string) bool {
+	if !o.acked {
+		return false
+	}
+	for product := range strings.FieldsSeq(userAgent) {
+		name, _, _ := strings.Cut(product, "/")
+		switch name {
+		case "grpc-go", "grpc-node-js", "grpc-java-okhttp":
+			return o.only(http2.SettingInitialWindowSize, http2.SettingMaxFrameSize, http2.SettingMaxHeaderListSize)
+		case "grpc-java-netty":
+			// A client that allows the server no streams at all, though it takes no push.
+			return o.has(http2.SettingMaxConcurrentStreams, 0)
+		case "grpc-c":
+			return o.has(settingTrueBinaryMetadata, 1)
+		}
+	}
+	return false
+}
+
+// settingTrueBinaryMetadata is GRPC_ALLOW_TRUE_BINARY_METADATA of gRPC's C-core.
+const settingTrueBinaryMetadata http2.SettingID = 0xfe03
+
+// each calls f for each setting until that returns false, and reports whether it never did.
+func (o clientOpening) each(f func(http2.SettingID, uint32) bool) bool {
+	for p := o.settings; len(p) >= h2.SettingLen; p = p[h2.SettingLen:] {
+		if !f(http2.SettingID(binary.BigEndian.Uint16(p)), binary.BigEndian.Uint32(p[2:])) {
+			return false
+		}
+	}
+	return true
+}
+
+// only reports whether the client sends no other settings than ids.
+func (o clientOpening) only(ids ...http2.SettingID) bool {
+	return o.each(func(id http2.SettingID, _ uint32) bool { return slices.Contains(ids, id) })
+}
+
+// has reports whether the client sends the setting with the value.
+func (o clientOpening) has(id http2.SettingID, value uint32) bool {
+	return !o.each(func(i http2.SettingID, v uint32) bool { return i != id || v != value })
+}
+
+// Calls is which calls a native gRPC server serves. A connection on which a client asks it
+// for something else is refused further streams, and the client's next connections go to
+// the shared server. All methods may be called concurrently.
+type Calls struct {
+	watch   h2.Calls
+	mixed   mixedClients
+	onMixed func(c *Conn, isCall bool)
+}
+
+// NewCalls returns the calls to the services that the function has reports by a call's
+// path. The function onMixed is called once for each connection on which a stream was
+// refused, by the goroutine that reads it: the client has been told to leave. isCall is
+// whether the stream was a call.
+func NewCalls(has func(path string) bool, onMixed func(c *Conn, isCall bool)) *Calls {
+	return &Calls{watch: h2.Calls{IsContentType: protocols.IsGRPCContentType, HasService: has}, onMixed: onMixed}
+}
+
+// mixedClients remembers clients, up to maxMixedClients. The oldest is forgotten first. The
+// zero value is empty.
+type mixedClients struct {
+	mu    sync.Mutex
+	known map[mixedClient]struct{}
+	order []mixedClient // A ring of what is in known.
+	next  int
+}
+
+const maxMixedClients = 1024
+
+// mixedClient is a client by its address, without the port, and the SETTINGS with which it
+// opens its connections.
+type mixedClient struct {
+	host     string
+	settings uint64
+}
+
+var settingsSeed = maphash.MakeSeed()
+
+func settingsHash(settings []byte) uint64 { return maphash.Bytes(settingsSeed, settings) }
+
+func hostOf(addr net.Addr) string {
+	host := addr.String()
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return host
+}
+
+func (m *mixedClients) add(c mixedClient) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.known[c]; ok {
+		return
+	}
+	if m.known == nil {
+		m.known = make(map[mixedClient]struct{})
+	}
+	m.known[c] = struct{}{}
+	if len(m.order) < maxMixedClients {
+		m.order = append(m.order, c)
+		return
+	}
+	delete(m.known, m.order[m.next])
+	m.order[m.next] = c
+	m.next = (m.next + 1) % maxMixedClients
+}
+
+func (m *mixedClients) has(c mixedClient) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.known[c]
+	return ok
+}
