@@ -8,11 +8,14 @@ import (
 	"time"
 )
 
+// unlogged stands for the lines of an access log that the row does not count.
+const unlogged = -1
+
 // result is what came of a row.
 type result struct {
 	sent        int
 	connections int // How many the backends were given.
-	logged      int // How many lines the access log has.
+	logged      int // How many lines the access log has, or unlogged.
 	duration    time.Duration
 	log         string // What the proxy has printed.
 
@@ -49,7 +52,9 @@ func (r *result) fail(err error) {
 }
 
 // ok reports whether nothing was lost and each request was logged once.
-func (r *result) ok() bool { return len(r.faults) == 0 && r.answered == r.sent && r.logged == r.sent }
+func (r *result) ok() bool {
+	return len(r.faults) == 0 && r.answered == r.sent && (r.logged == r.sent || r.logged == unlogged)
+}
 
 // unsupported counts the faults that tell of status 415.
 func (r *result) unsupported() int {
@@ -77,10 +82,14 @@ func printHeader(w io.Writer) {
 
 // print prints the row, and below it what went wrong, if not all of it.
 func (r *result) print(w io.Writer, name string) {
+	logged := "-"
+	if r.logged != unlogged {
+		logged = fmt.Sprint(r.logged)
+	}
 	fmt.Fprint(w, name)
 	fmt.Fprintf(w, layout, fmt.Sprint(r.sent), fmt.Sprint(r.answered), fmt.Sprint(r.unsupported()),
 		fmt.Sprint(r.by[byNative]), fmt.Sprint(r.by[byShared]), fmt.Sprint(r.by[byHandler]),
-		fmt.Sprint(r.logged), fmt.Sprint(r.connections), r.duration.Round(100*time.Millisecond))
+		logged, fmt.Sprint(r.connections), r.duration.Round(100*time.Millisecond))
 	seen := make(map[string]bool)
 	for _, fault := range r.faults {
 		if seen[fault] {

@@ -124,6 +124,7 @@ func (r row) String() string {
 
 // setup is what all rows share.
 type setup struct {
+	dir       string // For files.
 	cert, key string // Files.
 	requests  int
 	seed      uint64
