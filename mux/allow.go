@@ -68,8 +68,8 @@ func (a allow) transport(configured protocols.GRPCTransport) protocols.GRPCTrans
 	case !a.grpc:
 		// The preface decides, and nothing is written to find out more.
 		return protocols.TransportShared
-	case !a.http2:
-		return protocols.TransportNative
+	case !a.http2 && configured == protocols.TransportShared:
+		return protocols.TransportAuto // There is nothing to share a connection with.
 	default:
 		return configured
 	}
@@ -86,7 +86,7 @@ func (a allow) refuses(v sniff.Verdict) bool {
 	case protocols.HTTP2:
 		// A client that has not sent its first request may be a gRPC client. Its requests
 		// are looked at when they come.
-		return !two || !a.http2 && v.BeginsRequest()
+		return !two || !a.http2 && v.BeginsRequest() && !v.IsCall()
 	default:
 		return false
 	}

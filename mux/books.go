@@ -2,6 +2,7 @@ package mux
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
@@ -17,6 +18,26 @@ type books struct {
 	tlsTimes   requests.Durations // of handshakes that succeeded
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
+
+	// reclassified counts native gRPC connections that brought something else: a request,
+	// or a call to a service of the HTTP handler.
+	reclassified [len(reclassifications)]atomic.Uint64
+}
+
+// reclassifications are what a native gRPC connection may bring that is not the native
+// server's.
+var reclassifications = [...]string{"request", "call"}
+
+// countReclassified counts such a connection. The first of each kind is logged.
+func (b *books) countReclassified(c *conn, isCall bool) {
+	kind := 0
+	if isCall {
+		kind = 1
+	}
+	if b.reclassified[kind].Add(1) == 1 {
+		b.logger.Info("native grpc connection brought something else, and its client's next connections are shared",
+			keyKind, reclassifications[kind], keyConnID, c.account.ID(), keyRemoteAddr, c.remoteAddr())
+	}
 }
 
 // newBooks returns empty books.

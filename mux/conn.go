@@ -272,8 +272,12 @@ func (c *conn) reject(reason string) {
 // cmux has for the connection calls it.
 func (c *conn) classify() protocols.Protocol {
 	if c.prepare() && c.stage() == stageOpen {
-		c.recognise()
-		c.advance(stageKnown)
+		if p := c.alpn(); p != "" && p != alpnHTTP1 && p != alpnHTTP2 {
+			c.decide(sniff.FailureALPN()) // It is a custom protocol's, or nobody's.
+		} else {
+			c.recognise()
+			c.advance(stageKnown)
+		}
 	}
 	return c.verdict().Protocol
 }
@@ -306,7 +310,20 @@ func (c *conn) recognise() {
 	if c.refused != notRefused {
 		config = &sniffs.refused
 	}
+	if p := c.alpn(); p != "" {
+		bound := *config
+		bound.ALPN = p
+		config = &bound
+	}
 	c.root.books.sniffTimes.Record(c.Sniff(config).Duration)
+}
+
+// alpn returns the protocol that the TLS handshake has agreed on, empty for none.
+func (c *conn) alpn() string {
+	if state := c.seldom().state; state != nil {
+		return state.NegotiatedProtocol
+	}
+	return ""
 }
 
 // info returns the connection's account with what is known of its verdict and TLS.

@@ -155,7 +155,7 @@ func TestConnThatBuffers(t *testing.T) {
 	// More than the recogniser reads and less than bufferedConn does: the rest stays in
 	// its buffer.
 	conn := s.dial(t)
-	send(t, conn, firstCall(t, "grpc-test/1", buffer/2))
+	send(t, conn, firstCall(t, "grpc-go/1.85.0", buffer/2))
 	if err := answered(conn); err != nil {
 		t.Errorf("a call in the first bytes: %v", err)
 	}

@@ -209,6 +209,17 @@ func (d *departures) flooded(pc *sniff.Conn) {
 	}
 }
 
+// mixed has a native gRPC connection leave on which a stream was refused that is not for
+// the native server. The client was told, by a GOAWAY that names its last stream, and its
+// next connection goes to the shared server. It is rare, like flooded.
+func (d *departures) mixed(pc *sniff.Conn, isCall bool) {
+	for _, c := range d.books.all(func(c *conn) bool { return &c.Conn == pc }) {
+		d.depart(c, reasonReclassified, 0)
+		c.depart(departFinal)
+		d.books.countReclassified(c, isCall)
+	}
+}
+
 // clockStart is what connections count their own times from.
 var clockStart = time.Now()
 

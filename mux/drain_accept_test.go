@@ -72,7 +72,7 @@ func (c *heldConn) LocalAddr() net.Addr {
 // request of a connection has reached its server. GOAWAY would refuse it earlier.
 func TestDrainWaitsForFirstRequest(t *testing.T) {
 	for name, request := range map[string]string{
-		"native gRPC": firstCall(t, "grpc-test/1", 10),
+		"native gRPC": firstCall(t, "grpc-go/1.85.0", 10),
 		"HTTP/2":      firstCall(t, "other", 10),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestDrainServesBurst(t *testing.T) {
 		burst  = 40
 	)
 	for name, request := range map[string]string{
-		"native gRPC": firstCall(t, "grpc-test/1", 10),
+		"native gRPC": firstCall(t, "grpc-go/1.85.0", 10),
 		"HTTP/2":      firstCall(t, "other", 10),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -77,6 +77,8 @@ const (
 	reasonForced   = "forced"          // the server leaves, and the time for it was up
 	reasonRefused  = "refused"         // a limit kept the connection out
 	reasonFlood    = "too_many_resets" // the client reset streams faster than is allowed
+
+	reasonReclassified = "reclassified" // a native gRPC connection brought something else
 )
 
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.

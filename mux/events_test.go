@@ -148,6 +148,7 @@ func TestTimersAreObservable(t *testing.T) {
 			conn := s.dial(t)
 			c := newH2Client(t, conn, conn)
 			if p == protocols.GRPC {
+				c.ready()
 				c.request(1, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", "/grpc.testing.TestService/FullDuplexCall",
 					"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0")
 			} else {

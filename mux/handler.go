@@ -16,6 +16,7 @@ type front struct {
 	live             *reloader
 	backend          func() *backend // in use, for requests that came in some other way
 	handler          http.Handler
+	takesCalls       bool         // the handler gets the calls that grpc-go does not have
 	webSocketHandler http.Handler // of handshakes on every path; nil: they are requests like any other
 	livez, readyz    http.Handler // nil where the handler has these paths
 }
@@ -70,8 +71,9 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	if c.isTold() && !c.isHTTP2() {
 		w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
 	}
-	if isGRPC(r) && c.allowed().grpc {
-		f.backendOf(c).grpc.Shared.ServeHTTP(w, r) // Its interceptors book the call.
+	isCall := isGRPC(r) && c.allowed().grpc
+	if servers := f.backendOf(c).grpc; isCall && (!f.takesCalls || servers.Serves(r.URL.Path)) {
+		servers.Shared.ServeHTTP(w, r) // Its interceptors book the call.
 		return
 	}
 	book, serve := &f.books.requests.http2, f.route
@@ -85,6 +87,10 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	if c != nil && book.protocol == protocols.HTTP2 { // A WebSocket has its own pings.
 		rec.begin(&c.http2().exchanges, w, r)
 		defer rec.end(&c.http2().exchanges)
+	}
+	if isCall {
+		f.serveHandledCall(c, rec, r)
+		return
 	}
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -314,7 +315,11 @@ func firstCall(t *testing.T, userAgent string, size int) string {
 	}
 	out.WriteString(http2.ClientPreface)
 	f := http2.NewFramer(&out, nil)
-	err = errors.Join(f.WriteSettings(),
+	err = f.WriteSettings()
+	if strings.HasPrefix(userAgent, "grpc-") { // The libraries wait for the server's, and acknowledge them.
+		err = errors.Join(err, f.WriteSettingsAck())
+	}
+	err = errors.Join(err,
 		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}))
 	const frame = 16384 // The largest that every server takes.
 	for ; len(body) > frame; body = body[frame:] {

@@ -53,6 +53,15 @@ func newH2Client(t *testing.T, conn net.Conn, r io.Reader) *h2Client {
 	return c
 }
 
+// ready waits for the server's SETTINGS and acknowledges them, as gRPC's libraries do before
+// they make a call.
+func (c *h2Client) ready() {
+	c.t.Helper()
+	for c.settings == nil {
+		c.step()
+	}
+}
+
 func (c *h2Client) must(err error) {
 	c.t.Helper()
 	if err != nil {

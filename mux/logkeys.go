@@ -14,6 +14,7 @@ const (
 	keyErr          = "err"
 	keyFrom         = "from" // what a state was before
 	keyTo           = "to"   // what it is now
+	keyKind         = "kind" // of what a native gRPC connection brought
 
 	// Of the access log alone.
 	keyRequestID       = "request_id"

@@ -103,6 +103,9 @@ func askHTTP1(t *testing.T, conn net.Conn) {
 // askHTTP2 makes a request with these fields, and reads its answer.
 func askHTTP2(t *testing.T, conn net.Conn, fields ...string) {
 	c := newH2Client(t, conn, conn)
+	if len(fields) > 0 && fields[1] == "POST" {
+		c.ready()
+	}
 	c.request(1, true, fields...)
 	for ended := false; !ended; {
 		f, err := c.ReadFrame()

@@ -22,7 +22,7 @@ type options struct {
 	initial          Config // in force at the start
 	logger           *slog.Logger
 	accessLog        *slog.Logger // nil: none
-	handler          http.Handler
+	handler          http.Handler // nil: none
 	webSocketHandler http.Handler
 	registerGRPC     func(GRPCRegistrar)
 	grpcOptions      []grpc.ServerOption
@@ -32,7 +32,7 @@ type options struct {
 }
 
 func defaultOptions() options {
-	return options{initial: DefaultConfig(), handler: http.NotFoundHandler(), healthPaths: true, listen: listeners.Listen}
+	return options{initial: DefaultConfig(), healthPaths: true, listen: listeners.Listen}
 }
 
 // GRPCRegistrar is what gRPC services are registered with. It is enough for
@@ -52,8 +52,11 @@ func Configure(edit func(*Config)) Option {
 	return func(o *options) { edit(&o.initial) }
 }
 
-// WithHandler sets the handler of HTTP requests that are neither gRPC nor a
-// health probe. Default, and for nil: 404 for everything.
+// WithHandler sets the handler of HTTP requests that are not health probes. A gRPC call
+// goes to it as well, as an HTTP/2 request, if its service is not registered by [WithGRPC]:
+// so a Connect handler, a transcoder or a reverse proxy for gRPC may stand there. If the
+// handler answers such a call with 404, 405 or 501 and not in gRPC's words, the call is
+// answered UNIMPLEMENTED. Default, and for nil: 404 for everything.
 func WithHandler(h http.Handler) Option {
 	return func(o *options) {
 		if h != nil {
@@ -71,7 +74,9 @@ func WithHandler(h http.Handler) Option {
 // The service grpc.health.v1.Health is added unless the function registers one. Transport
 // credentials have no effect: TLS is the listener's. An option that changes a window or
 // lowers a limit of the SETTINGS is an error at the start, which names the key to set
-// instead. Default: no service; calls are answered UNIMPLEMENTED.
+// instead. A call to a service that is not registered goes
+// to the handler of [WithHandler]; without one, and by default, calls are answered
+// UNIMPLEMENTED.
 func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
 	return func(o *options) { o.registerGRPC, o.grpcOptions = register, opts }
 }

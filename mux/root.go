@@ -26,6 +26,7 @@ type root struct {
 	tlsConfig   *tls.Config // nil: plaintext
 	tlsOptional bool
 	allow       allow
+	calls       *sniff.Calls
 	sniffs      atomic.Pointer[sniffs]
 
 	// unsettled counts the connections that are accepted and neither dispatched nor closed.
@@ -59,6 +60,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 		tlsConfig:   e.tlsConfigFor(t.tlsConfig),
 		tlsOptional: e.optional,
 		allow:       e.allow,
+		calls:       t.calls,
 		done:        make(chan struct{}),
 	}
 	r.configure(t.live.Load())
@@ -73,6 +75,8 @@ func (r *root) configure(c *Config) {
 		UndecidedTimeout:   r.backend.config.HTTP2.IdleTimeout,
 		Settings:           r.backend.settings,
 		Transport:          r.allow.transport(r.backend.config.GRPC.Transport),
+		Calls:              r.calls,
+		CallsOnly:          !r.allow.http2,
 		MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
 		OnFlood:            r.departures.flooded,
 	}

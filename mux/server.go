@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
@@ -65,6 +66,9 @@ func New(opts ...Option) *Server {
 	s.topology.books, s.topology.running = s.books, s.running
 	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live}
 	s.topology.departures, s.topology.live = s.departures, s.live
+	s.topology.calls = sniff.NewCalls(func(path string) bool {
+		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)
+	}, s.departures.mixed)
 	s.topology.listen, s.topology.tlsConfig = s.listen, s.tlsConfig
 	s.topology.serving, s.topology.changed = s.machine.SetServing, make(chan struct{})
 	s.services = services{s.newFront(), s.books, s.registerGRPC, s.grpcOptions}
@@ -79,7 +83,11 @@ func (s *Server) newFront() *front {
 		live:             s.live,
 		backend:          s.topology.backend.Load,
 		handler:          s.handler,
+		takesCalls:       s.handler != nil,
 		webSocketHandler: s.webSocketHandler,
+	}
+	if f.handler == nil {
+		f.handler = http.NotFoundHandler()
 	}
 	if s.healthPaths {
 		f.livez, f.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)

@@ -25,6 +25,10 @@ type Stats struct {
 	Codes    map[string]map[int]uint64 `json:"codes"`
 	// Durations are the requests' durations since the start.
 	Durations map[string]requests.DurationTotals `json:"-"`
+	// Reclassified counts native gRPC connections that brought something else, after which
+	// the client's connections are shared: a "request", or a "call" to a service that is not
+	// registered.
+	Reclassified map[string]uint64 `json:"reclassified"`
 	// Closed counts closed connections by tag and close reason, as events have it.
 	Closed map[string]map[string]uint64 `json:"closed"`
 	// ConnDurations are how long closed connections were open, by tag.
@@ -53,12 +57,16 @@ func (s *Server) Stats() Stats {
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
 		Durations:     make(map[string]requests.DurationTotals),
+		Reclassified:  make(map[string]uint64),
 		Closed:        make(map[string]map[string]uint64),
 		Sniffs:        s.books.sniffTimes.Totals(),
 		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.books.tlsTimes.Totals(),
 		Drain:         s.report.Load(),
 		Health:        s.books.conns.Health(),
+	}
+	for i, kind := range reclassifications {
+		stats.Reclassified[kind] = s.books.reclassified[i].Load()
 	}
 	for tag, p := range pools {
 		stats.ConnDurations[tag] = p.Lifetimes

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // topology is what a server listens on and serves by: endpoints, the roots of their
@@ -23,8 +24,9 @@ type topology struct {
 	departures *departures
 	live       *reloader
 	listen     func(context.Context, string) (net.Listener, error)
-	tlsConfig  *tls.Config // of listeners whose configuration has none; nil for plaintext
-	serving    func()      // called when endpoints are served
+	tlsConfig  *tls.Config  // of listeners whose configuration has none; nil for plaintext
+	calls      *sniff.Calls // that native gRPC connections may bring
+	serving    func()       // called when endpoints are served
 
 	// backend is the servers that new connections go to; a reload replaces it.
 	backend atomic.Pointer[backend]

@@ -3,7 +3,9 @@ package protocols
 import (
 	"context"
 	"math"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,8 +20,11 @@ import (
 // of connections that net/http serves, through its ServeHTTP. They are two because a
 // server that is stopped gracefully cuts the streams of its ServeHTTP.
 type GRPCServers struct {
-	Native *grpc.Server
-	Shared *grpc.Server
+	Native   *grpc.Server
+	Shared   *grpc.Server
+	services map[string]struct{} // The names of all services.
+	unknown  bool                // An option has set a handler of unknown services.
+
 	// Health answers grpc.health.v1.Health on both, for the server and for each of its
 	// services. It is nil where the registration brought a health service of its own.
 	Health *health.Server
@@ -62,6 +67,11 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), 
 		}
 	}
 	creds.sockets = showsSockets(s.Native)
+	s.services = make(map[string]struct{})
+	for service := range s.Native.GetServiceInfo() {
+		s.services[service] = struct{}{}
+	}
+	s.unknown = handlesUnknown(s.Native)
 	if own {
 		s.Health = nil
 		return s
@@ -70,6 +80,33 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), 
 		s.Health.SetServingStatus(service, healthpb.HealthCheckResponse_SERVING)
 	}
 	return s
+}
+
+// Serves reports whether the servers have the service of the call to path: it is
+// registered, or [grpc.UnknownServiceHandler] takes all that are not. Of a service that is
+// registered the servers have every method, since they know best which there are not.
+func (s *GRPCServers) Serves(path string) bool {
+	if s.unknown {
+		return true
+	}
+	path = strings.TrimPrefix(path, "/")
+	i := strings.LastIndexByte(path, '/') // As grpc-go splits it.
+	if i < 0 {
+		return false
+	}
+	_, ok := s.services[path[:i]]
+	return ok
+}
+
+// handlesUnknown reports whether the server was made with [grpc.UnknownServiceHandler].
+// grpc-go has no other way to tell; where it has changed, the answer is no.
+func handlesUnknown(srv *grpc.Server) bool {
+	options := reflect.ValueOf(srv).Elem().FieldByName("opts")
+	if options.Kind() != reflect.Struct {
+		return false
+	}
+	desc := options.FieldByName("unknownStreamDesc")
+	return desc.Kind() == reflect.Pointer && !desc.IsNil()
 }
 
 // Stop ends both servers at once, and what they serve.

@@ -26,6 +26,7 @@ type Source interface {
 const (
 	labelProtocol = "protocol"
 	labelReason   = "reason"
+	labelKind     = "kind"
 	labelPhase    = "phase"
 	labelAddress  = "address"
 	labelCode     = "code"
@@ -59,6 +60,8 @@ var (
 		"Connections that came into the protocol's pool.", labelProtocol)
 	rejected = describe("mux_connections_rejected_total",
 		"Connections that were refused or given up.", labelProtocol, labelReason)
+	reclassified = describe("mux_connections_reclassified_total",
+		"Native gRPC connections that brought something else, after which the client's connections are shared.", labelKind)
 	received = describe("mux_received_bytes_total",
 		"Bytes received, below TLS.", labelProtocol)
 	sent = describe("mux_sent_bytes_total",
@@ -92,7 +95,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		active, accepted, rejected, received, sent, phase, notAfter, build, requestCount, requestDuration, inFlight,
+		active, accepted, rejected, reclassified, received, sent, phase, notAfter, build, requestCount, requestDuration, inFlight,
 		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration,
 	} {
 		ch <- d
@@ -132,6 +135,9 @@ func collectConnections(
 	counter func(*prometheus.Desc, uint64, ...string),
 	ch chan<- prometheus.Metric,
 ) {
+	for kind, n := range stats.Reclassified {
+		counter(reclassified, n, kind)
+	}
 	for protocol, p := range stats.Pools {
 		gauge(active, float64(p.Active), protocol)
 		counter(accepted, p.Accepted, protocol)

@@ -137,6 +137,7 @@ func TestServerWithTraffic(t *testing.T) {
 		"mux_connection_duration_seconds",
 		"mux_connections_accepted_total",
 		"mux_connections_active",
+		"mux_connections_reclassified_total",
 		"mux_connections_rejected_total",
 		"mux_drain_duration_seconds",
 		"mux_drain_forced_connections_total",

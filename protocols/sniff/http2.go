@@ -37,6 +37,8 @@ type frameScanner struct {
 	calls *Calls // Nil: the native server has every call.
 
 	conn *Conn // The connection, where calls is set.
+	// callsOnly is that of the configuration.
+	callsOnly bool
 	// granted is by how much the client has opened the connection's window.
 	granted uint64
 }
@@ -258,6 +260,6 @@ func (s *frameScanner) decide(frames []byte, o clientOpening) (Answer, Verdict) 
 // isNative reports whether a connection with the first call f is one of a gRPC library
 // itself, on which nothing but calls to the native server are to be expected.
 func (s *frameScanner) isNative(f *headerFields, o clientOpening) bool {
-	return !f.proxied && o.isGRPCLibrary(f.userAgent) &&
+	return (s.callsOnly || !f.proxied && o.isGRPCLibrary(f.userAgent)) &&
 		(s.calls == nil || s.calls.watch.HasService(f.path) && !s.calls.mixed.has(mixedClient{hostOf(s.conn.RemoteAddr()), settingsHash(o.settings)}))
 }

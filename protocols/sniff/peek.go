@@ -115,7 +115,7 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		Yields:             v.Protocol == protocols.HTTP2, // grpc-go does so itself.
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
 	}
-	if r.played && v.Failure == "" {
+	if r.played && v.Failure == "" && v.Protocol != protocols.GRPC { // grpc-go acknowledges each SETTINGS.
 		first := h2.ParseHeader(r.peek.unread()[len(http2.ClientPreface):])
 		o.GateAfter = len(http2.ClientPreface) + h2.HeaderLen + first.Length
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	// Calls is what the native gRPC server serves where Transport is
 	// [protocols.TransportAuto]. Nil means that its connections are not watched.
 	Calls *Calls
+	// CallsOnly is set where nothing but gRPC is served. Then the native server gets the
+	// calls of every client, and not only those of gRPC's libraries.
+	CallsOnly bool
 	// ALPN is the protocol that the TLS handshake agreed on, or empty. What is not "h2"
 	// is not HTTP/2, and what is not "http/1.1" is not HTTP/1.1.
 	ALPN string
@@ -102,6 +105,7 @@ func (c *Conn) Sniff(config *Config) Verdict {
 	s := sniffer{recognition: r, scanner: newScanner(r.config.Transport, r.config.MaxBytes)}
 	s.scanner.alpn = r.config.ALPN
 	s.scanner.http2.calls, s.scanner.http2.conn = r.config.Calls, c
+	s.scanner.http2.callsOnly = r.config.CallsOnly
 	v := s.run()
 	v.Bytes = r.peek.total
 	v.Duration = time.Since(r.started)

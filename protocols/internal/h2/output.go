@@ -34,6 +34,8 @@ type output struct {
 	walk walk
 	err  error // Of the Write that failed; returned by all later ones.
 
+	yields bool // Small writes yield first; never changed.
+
 	begun bool // The first SETTINGS is written, which comes first (RFC 9113, section 3.4).
 	block bool // A header block is open, which nothing may interrupt (section 4.3).
 	drop  bool // The rest of the current payload is taken out.
@@ -68,7 +70,7 @@ const smallWrite = 1000
 //
 //go:noinline
 func (t *Track) Begin(p []byte) []byte {
-	if t.yields && len(p) < smallWrite {
+	if t.out.yields && len(p) < smallWrite {
 		runtime.Gosched()
 	}
 	t.mu.Lock()

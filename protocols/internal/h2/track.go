@@ -81,7 +81,6 @@ type Track struct {
 	bare      BareConn // inner, or nil.
 	onFlood   func()
 	maxResets int32
-	yields    bool
 
 	asked   atomic.Uint32 // The ask bits of all that was ever asked for.
 	pending atomic.Uint32 // The ask bits of what is still to be written.
@@ -123,10 +122,9 @@ func New(inner net.Conn, o Options) *Track {
 		bare:      BareOf(inner),
 		onFlood:   o.OnFlood,
 		maxResets: int32(min(o.MaxResetsPerMinute, math.MaxInt32)),
-		yields:    o.Yields,
 		in:        walk{left: uint32(len(http2.ClientPreface))},
 	}
-	t.out.lastTold = noGoAway
+	t.out.lastTold, t.out.yields = noGoAway, o.Yields
 	if o.Played {
 		t.out.begun, t.out.dropSettings, t.out.dropACKs = true, true, 1
 	}
