@@ -224,11 +224,14 @@ func (t *Track) refuse(r *refusal) {
 	if r.stream != 0 {
 		f.refused.Store(r.stream)
 	}
-	t.pending.Or(askOwed)
+	owed := uint32(askOwed)
 	if r.stream != 0 {
-		t.ask(askFinal)
-		f.onRefused(r.request)
+		f.onRefused(r.request) // Before the client can know.
+		if t.asked.Or(askFinal) < askFinal {
+			owed |= askFinal
+		}
 	}
+	t.pending.Or(owed)
 	go t.settle() // In another goroutine, since the client may read nothing.
 }
 
