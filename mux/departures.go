@@ -202,8 +202,8 @@ const floodGrace = 2 * time.Second
 // flooded has a connection leave whose client was told to calm down, by a GOAWAY that
 // names its last stream. The sweep closes it when nothing is in flight, or after the grace.
 // It is rare, so that a search costs less than a way back for each connection.
-func (d *departures) flooded(pc *sniff.Conn) {
-	for _, c := range d.books.all(func(c *conn) bool { return &c.Conn == pc }) {
+func (d *departures) flooded(is func(*sniff.Conn) bool) {
+	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
 		d.depart(c, reasonFlood, floodGrace)
 		c.depart(departFinal)
 	}
@@ -212,8 +212,8 @@ func (d *departures) flooded(pc *sniff.Conn) {
 // mixed has a native gRPC connection leave on which a stream was refused that is not for
 // the native server. The client was told, by a GOAWAY that names its last stream, and its
 // next connection goes to the shared server. It is rare, like flooded.
-func (d *departures) mixed(pc *sniff.Conn, isCall bool) {
-	for _, c := range d.books.all(func(c *conn) bool { return &c.Conn == pc }) {
+func (d *departures) mixed(is func(*sniff.Conn) bool, isCall bool) {
+	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
 		d.depart(c, reasonReclassified, 0)
 		c.depart(departFinal)
 		d.books.countReclassified(c, isCall)

@@ -26,7 +26,7 @@ type root struct {
 	tlsConfig   *tls.Config // nil: plaintext
 	tlsOptional bool
 	allow       allow
-	calls       *sniff.Calls
+	watch       *sniff.Watch
 	sniffs      atomic.Pointer[sniffs]
 
 	// unsettled counts the connections that are accepted and neither dispatched nor closed.
@@ -60,7 +60,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 		tlsConfig:   e.tlsConfigFor(t.tlsConfig),
 		tlsOptional: e.optional,
 		allow:       e.allow,
-		calls:       t.calls,
+		watch:       t.watch,
 		done:        make(chan struct{}),
 	}
 	r.configure(t.live.Load())
@@ -75,10 +75,9 @@ func (r *root) configure(c *Config) {
 		UndecidedTimeout:   r.backend.config.HTTP2.IdleTimeout,
 		Settings:           r.backend.settings,
 		Transport:          r.allow.transport(r.backend.config.GRPC.Transport),
-		Calls:              r.calls,
+		Watch:              r.watch,
 		CallsOnly:          !r.allow.http2,
 		MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
-		OnFlood:            r.departures.flooded,
 	}
 	refused := normal
 	refused.Settings = nil

@@ -66,9 +66,9 @@ func New(opts ...Option) *Server {
 	s.topology.books, s.topology.running = s.books, s.running
 	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live}
 	s.topology.departures, s.topology.live = s.departures, s.live
-	s.topology.calls = sniff.NewCalls(func(path string) bool {
+	s.topology.watch = sniff.NewWatch(func(path string) bool {
 		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)
-	}, s.departures.mixed)
+	}, s.departures.mixed, s.departures.flooded)
 	s.topology.listen, s.topology.tlsConfig = s.listen, s.tlsConfig
 	s.topology.serving, s.topology.changed = s.machine.SetServing, make(chan struct{})
 	s.services = services{s.newFront(), s.books, s.registerGRPC, s.grpcOptions}

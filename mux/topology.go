@@ -25,7 +25,7 @@ type topology struct {
 	live       *reloader
 	listen     func(context.Context, string) (net.Listener, error)
 	tlsConfig  *tls.Config  // of listeners whose configuration has none; nil for plaintext
-	calls      *sniff.Calls // that native gRPC connections may bring
+	watch      *sniff.Watch // over HTTP/2 connections
 	serving    func()       // called when endpoints are served
 
 	// backend is the servers that new connections go to; a reload replaces it.

@@ -70,21 +70,33 @@ func (o clientOpening) has(id http2.SettingID, value uint32) bool {
 	return !o.each(func(i http2.SettingID, v uint32) bool { return i != id || v != value })
 }
 
-// Calls is which calls a native gRPC server serves. A connection on which a client asks it
-// for something else is refused further streams, and the client's next connections go to
-// the shared server. All methods may be called concurrently.
-type Calls struct {
-	watch   h2.Calls
-	mixed   mixedClients
-	onMixed func(c *Conn, isCall bool)
+// A Watch says which calls the native gRPC server serves, and hears of clients that ask it
+// for something else, or reset too many streams. All methods may be called concurrently.
+type Watch struct {
+	frames h2.Watch
+	mixed  mixedClients
 }
 
-// NewCalls returns the calls to the services that the function has reports by a call's
-// path. The function onMixed is called once for each connection on which a stream was
-// refused, by the goroutine that reads it: the client has been told to leave. isCall is
-// whether the stream was a call.
-func NewCalls(has func(path string) bool, onMixed func(c *Conn, isCall bool)) *Calls {
-	return &Calls{watch: h2.Calls{IsContentType: protocols.IsGRPCContentType, HasService: has}, onMixed: onMixed}
+// NewWatch returns a Watch. The function has reports by a call's path whether the native
+// server has its service. Each of the others is called once for a connection, by the
+// goroutine that reads it, when its client was told by a GOAWAY to leave; with is one that
+// tells the connection.
+//
+//   - mixed: on a connection of the native server, a stream was refused that was not for it:
+//     a call to another service, or no call. The client's next connections go to the shared
+//     server.
+//   - flood: the client has reset more streams than [Config].MaxResetsPerMinute.
+func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall bool), flood func(is func(*Conn) bool)) *Watch {
+	w := &Watch{frames: h2.Watch{IsContentType: protocols.IsGRPCContentType, HasService: has}}
+	tells := func(t *h2.Track) func(*Conn) bool {
+		return func(c *Conn) bool { return c.h2.Load() == t }
+	}
+	w.frames.OnRefused = func(t *h2.Track, settings uint32, r h2.Request) {
+		w.mixed.add(mixedClient{hostOf(t.RemoteAddr()), settings})
+		mixed(tells(t), r.IsCall())
+	}
+	w.frames.OnFlood = func(t *h2.Track) { flood(tells(t)) }
+	return w
 }
 
 // mixedClients remembers clients, up to maxMixedClients. The oldest is forgotten first. The
@@ -102,12 +114,12 @@ const maxMixedClients = 1024
 // opens its connections.
 type mixedClient struct {
 	host     string
-	settings uint64
+	settings uint32
 }
 
 var settingsSeed = maphash.MakeSeed()
 
-func settingsHash(settings []byte) uint64 { return maphash.Bytes(settingsSeed, settings) }
+func settingsHash(settings []byte) uint32 { return uint32(maphash.Bytes(settingsSeed, settings)) }
 
 func hostOf(addr net.Addr) string {
 	host := addr.String()

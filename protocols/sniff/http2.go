@@ -34,9 +34,9 @@ type frameScanner struct {
 	block uint32
 	// acked is set when the client has acknowledged the server's SETTINGS.
 	acked bool
-	calls *Calls // Nil: the native server has every call.
+	watch *Watch // Nil: the native server has every call.
 
-	conn *Conn // The connection, where calls is set.
+	conn *Conn // The connection, where watch is set.
 	// callsOnly is that of the configuration.
 	callsOnly bool
 	// granted is by how much the client has opened the connection's window.
@@ -261,5 +261,5 @@ func (s *frameScanner) decide(frames []byte, o clientOpening) (Answer, Verdict) 
 // itself, on which nothing but calls to the native server are to be expected.
 func (s *frameScanner) isNative(f *headerFields, o clientOpening) bool {
 	return (s.callsOnly || !f.proxied && o.isGRPCLibrary(f.userAgent)) &&
-		(s.calls == nil || s.calls.watch.HasService(f.path) && !s.calls.mixed.has(mixedClient{hostOf(s.conn.RemoteAddr()), settingsHash(o.settings)}))
+		(s.watch == nil || s.watch.frames.HasService(f.path) && !s.watch.mixed.has(mixedClient{hostOf(s.conn.RemoteAddr()), settingsHash(o.settings)}))
 }

@@ -119,15 +119,10 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		first := h2.ParseHeader(r.peek.unread()[len(http2.ClientPreface):])
 		o.GateAfter = len(http2.ClientPreface) + h2.HeaderLen + first.Length
 	}
-	if onFlood := r.config.OnFlood; onFlood != nil {
-		o.OnFlood = func() { onFlood(c) }
-	}
-	if calls := r.config.Calls; calls != nil && v.Protocol == protocols.GRPC && r.config.Transport != protocols.TransportNative {
-		settings := settingsHash(firstSettings(r.peek.unread()))
-		o.Calls = &calls.watch
-		o.OnRefused = func(request h2.Request) {
-			calls.mixed.add(mixedClient{hostOf(c.RemoteAddr()), settings})
-			calls.onMixed(c, request.IsCall())
+	if w := r.config.Watch; w != nil {
+		o.Watch = &w.frames
+		if v.Protocol == protocols.GRPC && r.config.Transport != protocols.TransportNative {
+			o.IsNative, o.Client = true, settingsHash(firstSettings(r.peek.unread()))
 		}
 	}
 	return o

@@ -194,8 +194,8 @@ func TestGoAwayOfHTTP2Server(t *testing.T) {
 func TestFloodOfResets(t *testing.T) {
 	config := testConfig()
 	config.MaxResetsPerMinute = 20
-	flooded := make(chan *Conn, 1)
-	config.OnFlood = func(c *Conn) { flooded <- c }
+	flooded := make(chan func(*Conn) bool, 1)
+	config.Watch = NewWatch(func(string) bool { return true }, nil, func(is func(*Conn) bool) { flooded <- is })
 	_, l := serveSniffed(t, config, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	c := dialFramer(t, l, true)
 	var last uint32
@@ -205,9 +205,9 @@ func TestFloodOfResets(t *testing.T) {
 		c.must(c.WriteRSTStream(last, http2.ErrCodeCancel))
 	}
 	c.wantGoAway(goAwaySeen{last, http2.ErrCodeEnhanceYourCalm, "too many streams were reset"})
-	conn := <-flooded
-	if conn != <-l.conns {
-		t.Error("OnFlood got another connection")
+	conn := <-l.conns
+	if is := <-flooded; !is(conn) || is(new(Conn)) {
+		t.Error("another connection is said to have flooded")
 	}
 	conn.Close()
 }

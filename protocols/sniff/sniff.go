@@ -47,9 +47,9 @@ type Config struct {
 	Patience time.Duration
 	// Transport says which server gets gRPC connections.
 	Transport protocols.GRPCTransport
-	// Calls is what the native gRPC server serves where Transport is
-	// [protocols.TransportAuto]. Nil means that its connections are not watched.
-	Calls *Calls
+	// Watch says which calls the native gRPC server serves, and hears what clients do that
+	// they should not. Nil: the server serves them all, and nobody hears.
+	Watch *Watch
 	// CallsOnly is set where nothing but gRPC is served. Then the native server gets the
 	// calls of every client, and not only those of gRPC's libraries.
 	CallsOnly bool
@@ -60,11 +60,6 @@ type Config struct {
 	// may reset in a minute before the server has ended them. One more is
 	// answered by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
 	MaxResetsPerMinute int
-	// OnFlood is called when that GOAWAY has been written, or left for the
-	// server's next write, once for a connection. It is to end the connection,
-	// which is served on otherwise. It is called by the goroutine that reads the
-	// connection, which must not be kept waiting.
-	OnFlood func(*Conn)
 }
 
 func (c *Config) withDefaults() Config {
@@ -104,7 +99,7 @@ func (c *Conn) Sniff(config *Config) Verdict {
 	r.begin()
 	s := sniffer{recognition: r, scanner: newScanner(r.config.Transport, r.config.MaxBytes)}
 	s.scanner.alpn = r.config.ALPN
-	s.scanner.http2.calls, s.scanner.http2.conn = r.config.Calls, c
+	s.scanner.http2.watch, s.scanner.http2.conn = r.config.Watch, c
 	s.scanner.http2.callsOnly = r.config.CallsOnly
 	v := s.run()
 	v.Bytes = r.peek.total

@@ -15,16 +15,15 @@ import (
 //
 // The reading goroutine owns a callFilter, but for what is atomic.
 type callFilter struct {
-	calls     *Calls
-	onRefused func(Request)
-	table     headerTable
-	split     *splitFrames // Of what came in pieces; nil if none did.
+	table headerTable
+	split *splitFrames // Of what came in pieces; nil if none did.
 
 	left     uint32 // What is to come of a frame that is no HEADERS.
 	dropping bool   // That frame is dropped.
 	off      bool   // The client's HPACK is in error, and the server will say so.
 	refusing bool   // A stream was refused; last is the one before.
 	last     uint32 // The highest stream that the server has got.
+	client   uint32 // The Options' Client.
 
 	// What the writing goroutine owes the client: the RST_STREAM of this stream, 0 for
 	// none, and so much of the connection's window.
@@ -39,12 +38,26 @@ type splitFrames struct {
 	ready []byte // What was held and did not fit into the server's buffer.
 }
 
+// A Watch is what all HTTP/2 connections of a listener are watched by.
+type Watch struct {
+	// IsContentType and HasService say what a call to the native gRPC server is: one with
+	// such a content type to such a path. Nil: its connections are not watched.
+	IsContentType func(string) bool
+	HasService    func(path string) bool
+	// OnRefused is called when a stream was refused on a native connection, once, with
+	// the Options' Client.
+	OnRefused func(t *Track, client uint32, r Request)
+	// OnFlood is called when a client has reset too many streams, once; nil for nothing.
+	OnFlood func(t *Track)
+}
+
 // maxBlock bounds a header block that has come in part, in bytes. grpc-go's bound is on the
 // decoded fields.
 const maxBlock = 128 << 10
 
-// A refusal is a stream that the filter has refused.
+// A refusal is a stream that the filter has refused, as watch says.
 type refusal struct {
+	watch   *Watch
 	stream  uint32
 	request Request
 	refund  uint32 // Length of the DATA that was dropped.
@@ -200,7 +213,7 @@ func (f *callFilter) admit(frames []byte, r *refusal) (instead []byte, ok bool) 
 		f.off = true
 		return nil, true
 	}
-	request, err := f.table.read(block, f.calls)
+	request, err := f.table.read(block, r.watch)
 	switch {
 	case err != nil:
 		f.off = true

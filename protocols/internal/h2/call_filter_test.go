@@ -16,9 +16,9 @@ import (
 	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
-// testCalls are the calls of a server that has the services whose names begin with "s".
-func testCalls() *Calls {
-	return &Calls{
+// testWatch has the calls of a server whose services' names begin with "s".
+func testWatch() *Watch {
+	return &Watch{
 		IsContentType: func(v string) bool { return v == "application/grpc" },
 		HasService:    func(path string) bool { return strings.HasPrefix(path, "/s") },
 	}
@@ -36,9 +36,9 @@ type filtered struct {
 func filterBytes(b []byte, step int) (filtered, *callFilter) {
 	var out filtered
 	var passed []byte
-	f := &callFilter{calls: testCalls(), table: headerTable{limit: defaultTable}}
+	f := &callFilter{table: headerTable{limit: tableLimit}}
 	for piece := range slices.Chunk(bytes.Clone(b), step) {
-		var r refusal
+		r := refusal{watch: testWatch()}
 		passed = append(passed, f.filter(piece, &r)...)
 		out.Refund += r.refund
 		if r.stream != 0 {
@@ -171,9 +171,9 @@ func TestCallFilterRequests(t *testing.T) {
 		{"nothing", nil, false, false},
 	} {
 		c := newTestClient()
-		table := headerTable{limit: defaultTable}
+		table := headerTable{limit: tableLimit}
 		for range 2 { // Literals first, then indices.
-			r, err := table.read(c.encode(tt.fields...), testCalls())
+			r, err := table.read(c.encode(tt.fields...), testWatch())
 			if err != nil || r.IsServed() != tt.isServed || r.IsCall() != tt.isCall {
 				t.Errorf("%s: %v; served %t, call %t", tt.name, err, r.IsServed(), r.IsCall())
 			}
@@ -186,7 +186,13 @@ func TestCallFilterRequests(t *testing.T) {
 func TestRefusedStream(t *testing.T) {
 	wire := new(wireConn)
 	refused := make(chan Request, 1)
-	conn, track := newTracked(wire, Options{Calls: testCalls(), OnRefused: func(r Request) { refused <- r }})
+	watch := testWatch()
+	watch.OnRefused = func(_ *Track, client uint32, r Request) {
+		if client == 7 {
+			refused <- r
+		}
+	}
+	conn, track := newTracked(wire, Options{Watch: watch, IsNative: true, Client: 7})
 	c := newTestClient()
 	c.open(1, callFields("/s/Call")...)
 	c.open(3, wiretest.GetFields()...)
@@ -247,7 +253,7 @@ func TestHeldFramesAreReadLater(t *testing.T) {
 	_ = c.WritePing(false, [8]byte{1})
 	sent := http2.ClientPreface + c.take()
 	for step := 1; step < 300; step++ {
-		conn, _ := newTracked(&readConn{r: strings.NewReader(sent)}, Options{Calls: testCalls()})
+		conn, _ := newTracked(&readConn{r: strings.NewReader(sent)}, Options{Watch: testWatch(), IsNative: true})
 		got, err := io.ReadAll(&smallReads{conn, step})
 		if err != nil || string(got) != sent {
 			t.Fatalf("in reads of %d: %v, %d of %d bytes", step, err, len(got), len(sent))
@@ -258,8 +264,8 @@ func TestHeldFramesAreReadLater(t *testing.T) {
 // TestCallFilterAllocations: a call whose fields are indexed costs none.
 func TestCallFilterAllocations(t *testing.T) {
 	c := newTestClient()
-	f := &callFilter{calls: testCalls(), table: headerTable{limit: defaultTable}}
-	var r refusal
+	f := &callFilter{table: headerTable{limit: tableLimit}}
+	r := refusal{watch: testWatch()}
 	c.open(1, callFields("/s/Call")...)
 	f.filter([]byte(c.take()), &r)
 	c.open(3, callFields("/s/Call")...)
@@ -274,8 +280,8 @@ func TestCallFilterAllocations(t *testing.T) {
 
 func BenchmarkCallFilter(b *testing.B) {
 	c := newTestClient()
-	f := &callFilter{calls: testCalls(), table: headerTable{limit: defaultTable}}
-	var r refusal
+	f := &callFilter{table: headerTable{limit: tableLimit}}
+	r := refusal{watch: testWatch()}
 	c.open(1, callFields("/s/Call")...)
 	f.filter([]byte(c.take()), &r)
 	c.open(3, callFields("/s/Call")...)
@@ -337,7 +343,7 @@ func FuzzCallFilter(f *testing.F) {
 func oracleRefused(b []byte) (stream, last uint32, sound bool) {
 	fr := http2.NewFramer(nil, bytes.NewReader(b))
 	fr.SetMaxReadFrameSize(MaxFrameSize)
-	decoder := hpack.NewDecoder(defaultTable, nil)
+	decoder := hpack.NewDecoder(tableLimit, nil)
 	var block []byte
 	for {
 		frame, err := fr.ReadFrame()

@@ -60,56 +60,57 @@ func (r *Request) add(f field) {
 	}
 }
 
-// Calls says what a gRPC call to the native server looks like.
-type Calls struct {
-	IsContentType func(string) bool
-	HasService    func(path string) bool // of the call to path
-}
-
-func (c *Calls) fits(f field, value string) field {
+// fits returns f, and whether the value is one of a call's.
+func (w *Watch) fits(f field, value string) field {
 	switch {
 	case f == fieldMethod && value == "POST",
-		f == fieldPath && c.HasService(value),
-		f == fieldContentType && c.IsContentType(value):
+		f == fieldPath && w.HasService(value),
+		f == fieldContentType && w.IsContentType(value):
 		return f | fits
 	default:
 		return f
 	}
 }
 
-// tableLimit bounds the dynamic table that a headerTable follows. Servers announce 4,096.
-const tableLimit = math.MaxUint16
+// tableLimit bounds the dynamic table. It is the size of a new one (RFC 9113, section
+// 6.5.2), and grpc-go's decoder takes no bigger one.
+const tableLimit = 4096
 
 // A headerTable follows the dynamic table of one direction of a connection (RFC 7541) and
 // keeps of each entry only its lengths and its field, since hpack's decoder would keep 2 KB
 // for each idle connection.
 type headerTable struct {
 	entries []tableEntry // the oldest first
-	size    uint32
-	limit   uint32
+	size    uint16
+	limit   uint16
 }
 
 type tableEntry struct {
-	name, value uint16 // lengths
-	field       field
+	size  uint16 // as RFC 7541, section 4.1, counts it
+	name  uint8  // the length of the name, or longName
+	field field
 }
 
 // entryOverhead is added to the lengths of an entry (RFC 7541, section 4.1).
 const entryOverhead = 32
 
-func (e tableEntry) size() uint32 { return uint32(e.name) + uint32(e.value) + entryOverhead }
+// longName is the length of a name whose length is not kept. No field that gRPC or a
+// browser sends has one so long; a later entry that refers to it is an error.
+const longName = math.MaxUint8
 
-// defaultTable is the size of a new table (RFC 9113, section 6.5.2).
-const defaultTable = 4096
+func newEntry(name, value int, f field) tableEntry {
+	return tableEntry{uint16(min(name+value+entryOverhead, tableLimit+1)), uint8(min(name, longName)), f}
+}
 
 // staticTable has the entries of RFC 7541, appendix A; the first is none. The calls that
 // it can name are none of a native server's, since "/" is no method.
 var staticTable = sync.OnceValue(func() []tableEntry {
 	const entries = 61
 	table := make([]tableEntry, 1, 1+entries)
-	d := hpack.NewDecoder(defaultTable, func(f hpack.HeaderField) {
-		calls := Calls{func(string) bool { return false }, func(string) bool { return false }}
-		table = append(table, tableEntry{uint16(len(f.Name)), uint16(len(f.Value)), calls.fits(fieldOf(f.Name), f.Value)})
+	d := hpack.NewDecoder(tableLimit, func(f hpack.HeaderField) {
+		none := func(string) bool { return false }
+		watch := Watch{IsContentType: none, HasService: none}
+		table = append(table, newEntry(len(f.Name), len(f.Value), watch.fits(fieldOf(f.Name), f.Value)))
 	})
 	for i := range entries {
 		_, _ = d.Write([]byte{indexed | byte(i+1)})
@@ -128,8 +129,8 @@ var errHPACK = errors.New("h2: malformed header block")
 
 // read takes in a header block and returns what it asks for. After an error, the table is
 // out of step with the client's.
-func (t *headerTable) read(block []byte, calls *Calls) (Request, error) {
-	r := blockReader{rest: block, table: t, calls: calls}
+func (t *headerTable) read(block []byte, watch *Watch) (Request, error) {
+	r := blockReader{rest: block, table: t, watch: watch}
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	r.scratch = s
@@ -144,7 +145,7 @@ func (t *headerTable) read(block []byte, calls *Calls) (Request, error) {
 			if size > tableLimit {
 				return Request{}, errHPACK
 			}
-			t.limit = uint32(size)
+			t.limit = uint16(size)
 			t.evict()
 		default:
 			r.literal(4, false)
@@ -172,7 +173,7 @@ func (t *headerTable) entry(index uint64, failed *bool) tableEntry {
 
 func (t *headerTable) add(e tableEntry) {
 	t.entries = append(t.entries, e)
-	t.size += e.size()
+	t.size += e.size
 	t.evict()
 }
 
@@ -180,7 +181,7 @@ func (t *headerTable) add(e tableEntry) {
 func (t *headerTable) evict() {
 	n := 0
 	for ; t.size > t.limit; n++ {
-		t.size -= t.entries[n].size()
+		t.size -= t.entries[n].size
 	}
 	if n > 0 {
 		t.entries = t.entries[:copy(t.entries, t.entries[n:])]
@@ -191,7 +192,7 @@ func (t *headerTable) evict() {
 type blockReader struct {
 	rest    []byte
 	table   *headerTable
-	calls   *Calls
+	watch   *Watch
 	scratch *scratch
 	request Request
 	failed  bool
@@ -200,28 +201,27 @@ type blockReader struct {
 // literal reads a field with a value of its own (RFC 7541, section 6.2), whose index has
 // so many bits.
 func (r *blockReader) literal(bits uint, add bool) {
-	var e tableEntry
+	var name int
+	var f field
 	if index := r.integer(bits); index != 0 {
-		e = r.table.entry(index, &r.failed)
-		e.field &^= fits
+		e := r.table.entry(index, &r.failed)
+		name, f = int(e.name), e.field&^fits
+		r.failed = r.failed || add && name == longName
 	} else {
-		name := r.string(true)
-		e.name, e.field = uint16(min(len(name), tableLimit)), fieldOf(string(name))
+		s := r.string(true)
+		name, f = len(s), fieldOf(string(s))
 	}
-	value := r.string(add || e.field != noField)
+	value := r.string(add || f != noField)
 	if r.failed {
 		return
 	}
-	if e.field != noField {
-		e.field = r.calls.fits(e.field, string(value))
-		r.request.add(e.field)
+	if f != noField {
+		f = r.watch.fits(f, string(value))
+		r.request.add(f)
 	}
-	if !add {
-		return
+	if add {
+		r.table.add(newEntry(name, len(value), f))
 	}
-	// A longer field empties the table (RFC 7541, section 4.4), with its length or without.
-	e.value = uint16(min(len(value), tableLimit))
-	r.table.add(e)
 }
 
 // integer reads an integer with a prefix of so many bits (RFC 7541, section 5.1).

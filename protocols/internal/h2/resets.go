@@ -44,8 +44,8 @@ func (t *Track) reset(stream uint32) {
 	}
 	r.exceeded = true
 	t.ask(askCalm)
-	if t.onFlood != nil {
-		t.onFlood()
+	if t.watch != nil && t.watch.OnFlood != nil {
+		t.watch.OnFlood(t)
 	}
 }
 

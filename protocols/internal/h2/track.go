@@ -61,13 +61,14 @@ type Options struct {
 	Yields bool
 	// MaxResetsPerMinute is how many streams the client may reset before the server has
 	// ended them, in a minute. One more is answered by GOAWAY with ENHANCE_YOUR_CALM, and
-	// OnFlood is called, which may be nil. 0: no bound.
+	// the Watch's OnFlood is called. 0: no bound.
 	MaxResetsPerMinute int
-	OnFlood            func()
-	// Calls has everything refused that is not a call to the server, which is a native
-	// gRPC server; nil for other servers. OnRefused is called at the first refusal.
-	Calls     *Calls
-	OnRefused func(Request)
+	// Watch may be nil.
+	Watch *Watch
+	// IsNative has everything refused that is not a call to the native gRPC server, which
+	// this connection is for. Client is for OnRefused.
+	IsNative bool
+	Client   uint32
 }
 
 // A Track stands between a server and an HTTP/2 connection and follows the frames of
@@ -79,7 +80,7 @@ type Options struct {
 type Track struct {
 	inner     net.Conn
 	bare      BareConn // inner, or nil.
-	onFlood   func()
+	watch     *Watch   // or nil.
 	maxResets int32
 
 	asked   atomic.Uint32 // The ask bits of all that was ever asked for.
@@ -120,7 +121,7 @@ func New(inner net.Conn, o Options) *Track {
 	t := &Track{
 		inner:     inner,
 		bare:      BareOf(inner),
-		onFlood:   o.OnFlood,
+		watch:     o.Watch,
 		maxResets: int32(min(o.MaxResetsPerMinute, math.MaxInt32)),
 		in:        walk{left: uint32(len(http2.ClientPreface))},
 	}
@@ -128,12 +129,11 @@ func New(inner net.Conn, o Options) *Track {
 	if o.Played {
 		t.out.begun, t.out.dropSettings, t.out.dropACKs = true, true, 1
 	}
-	if o.Calls != nil {
+	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
 		t.calls = &callFilter{
-			calls:     o.Calls,
-			onRefused: o.OnRefused,
-			table:     headerTable{limit: defaultTable},
-			left:      uint32(len(http2.ClientPreface)),
+			table:  headerTable{limit: tableLimit},
+			left:   uint32(len(http2.ClientPreface)),
+			client: o.Client,
 		}
 	}
 	if o.GateAfter > 0 {
@@ -144,6 +144,9 @@ func New(inner net.Conn, o Options) *Track {
 
 // Bare returns the connection if it stands over a bare socket, and nil otherwise.
 func (t *Track) Bare() BareConn { return t.bare }
+
+// RemoteAddr returns the client's address.
+func (t *Track) RemoteAddr() net.Addr { return t.inner.RemoteAddr() }
 
 // OpenGate ends the wait for the server's ACK.
 func (t *Track) OpenGate() {
@@ -193,14 +196,14 @@ func (t *Track) Follow(p []byte) int {
 		t.follow(p)
 		return len(p)
 	}
-	var r refusal
+	r := refusal{watch: t.watch}
 	passed := t.calls.filter(p, &r)
 	t.follow(passed)
 	n := copy(p, passed)
 	if n < len(passed) {
 		t.calls.keep(passed[n:])
 	}
-	if r != (refusal{}) {
+	if r.stream != 0 || r.refund != 0 {
 		t.refuse(&r)
 	}
 	return n
@@ -221,15 +224,13 @@ func (t *Track) follow(p []byte) {
 func (t *Track) refuse(r *refusal) {
 	f := t.calls
 	f.refund.Add(r.refund)
-	if r.stream != 0 {
-		f.refused.Store(r.stream)
-	}
 	owed := uint32(askOwed)
 	if r.stream != 0 {
-		f.onRefused(r.request) // Before the client can know.
+		f.refused.Store(r.stream)
 		if t.asked.Or(askFinal) < askFinal {
 			owed |= askFinal
 		}
+		t.watch.OnRefused(t, f.client, r.request) // Before the client can know.
 	}
 	t.pending.Or(owed)
 	go t.settle() // In another goroutine, since the client may read nothing.
