@@ -168,7 +168,6 @@ func denyConn(c *conn) {
 	if p := c.verdict().Protocol; p == protocols.HTTP2 || p == protocols.GRPC {
 		answer = denialHTTP2(c.root.allow)
 	}
-	// c takes out a second SETTINGS, where the sniffer has sent the first.
 	if _, err := c.Write(answer); err != nil {
 		return
 	}

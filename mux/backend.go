@@ -16,7 +16,7 @@ import (
 // to that one, and the old one lives as long as its connections.
 type backend struct {
 	config   *Config // what it was made from
-	settings []byte  // the SETTINGS with which its HTTP/2 servers begin
+	settings []byte  // the SETTINGS for clients that wait for them, which both HTTP/2 servers keep
 	http1    *http.Server
 	http2    *http.Server
 	h2c      *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
@@ -47,9 +47,6 @@ type services struct {
 func (s services) newBackend(c *Config) (*backend, error) {
 	b := &backend{config: c}
 	var err error
-	if b.settings, err = protocols.ServerSettings(c.HTTP2); err != nil {
-		return nil, fmt.Errorf("mux: %w", err)
-	}
 	hooks := protocols.HTTPHooks{
 		Handler:     s.front,
 		ConnContext: connContext,
@@ -67,9 +64,9 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	}
 	b.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.register,
 		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.options)...)
-	if err := b.grpc.CheckSettings(b.settings); err != nil {
+	if b.settings, err = protocols.CommonSettings(c.HTTP2, b.grpc); err != nil {
 		b.grpc.Stop()
-		return nil, err
+		return nil, fmt.Errorf("mux: %w", err)
 	}
 	return b, nil
 }

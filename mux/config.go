@@ -74,10 +74,6 @@ func (c Config) Validate() error {
 		c.Health.Validate(),
 		c.Drain.Validate(),
 	)
-	if most := protocols.GRPCFrameBytes; c.HTTP2.MaxFrameBytes > most && c.GRPC.Transport != protocols.TransportShared {
-		faults = append(faults, fmt.Errorf("mux: http2.max_frame_bytes: %d needs grpc.transport: shared, because native gRPC connections take no more than %d",
-			c.HTTP2.MaxFrameBytes, most))
-	}
 	return errors.Join(faults...)
 }
 

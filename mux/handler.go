@@ -93,6 +93,7 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
+	rec.discard()
 }
 
 // serveExtendedConnect serves a WebSocket on a stream as an HTTP/1.1 handshake. The

@@ -3,6 +3,7 @@ package mux_test
 import (
 	"bytes"
 	"io"
+	"maps"
 	"net"
 	"testing"
 
@@ -23,10 +24,13 @@ type h2Client struct {
 	// the connection's window.
 	noCredit bool
 
-	settings map[http2.SettingID]uint32
-	goAway   *http2.GoAwayFrame // The first.
-	window   int                // What may be sent on the connection.
-	streams  map[uint32]*h2Stream
+	settings  map[http2.SettingID]uint32   // What holds; nil before the server's first.
+	announced []map[http2.SettingID]uint32 // What each SETTINGS frame says.
+	goAway    *http2.GoAwayFrame           // The first.
+	syncs     byte                         // How many PINGs sync has sent.
+	answered  [8]byte                      // The last PING that the server has answered.
+	window    int                          // What may be sent on the connection.
+	streams   map[uint32]*h2Stream
 }
 
 // h2Stream is what the server has sent on a stream.
@@ -34,7 +38,8 @@ type h2Stream struct {
 	header map[string]string // nil before the response.
 	body   bytes.Buffer
 	ended  bool
-	window int // What may be sent beyond the initial window.
+	reset  bool // With NO_ERROR, behind the end.
+	window int  // What may be sent beyond the initial window.
 }
 
 // newH2Client opens HTTP/2 on a connection whose next bytes come from r.
@@ -127,7 +132,9 @@ func (c *h2Client) step() {
 			c.stream(f.StreamID).window += int(f.Increment)
 		}
 	case *http2.PingFrame:
-		if !f.IsAck() {
+		if f.IsAck() {
+			c.answered = f.Data
+		} else {
 			_ = c.WritePing(true, f.Data)
 		}
 	case *http2.MetaHeadersFrame:
@@ -152,6 +159,8 @@ func (c *h2Client) step() {
 		// over.
 		if s := c.stream(f.StreamID); f.ErrCode != http2.ErrCodeNo || !s.ended {
 			c.t.Fatalf("stream %d was reset: %v, after %d bytes", f.StreamID, f.ErrCode, s.body.Len())
+		} else {
+			s.reset = true
 		}
 	case *http2.GoAwayFrame:
 		if c.goAway == nil {
@@ -165,11 +174,16 @@ func (c *h2Client) readSettings(f *http2.SettingsFrame) {
 	if f.IsAck() {
 		return
 	}
-	c.settings = make(map[http2.SettingID]uint32)
+	if c.settings == nil {
+		c.settings = map[http2.SettingID]uint32{http2.SettingInitialWindowSize: 65535}
+	}
+	announced := make(map[http2.SettingID]uint32)
 	c.must(f.ForeachSetting(func(s http2.Setting) error {
-		c.settings[s.ID] = s.Val
+		announced[s.ID] = s.Val
 		return nil
 	}))
+	maps.Copy(c.settings, announced)
+	c.announced = append(c.announced, announced)
 	_ = c.WriteSettingsAck()
 }
 
@@ -201,6 +215,17 @@ func (c *h2Client) rest(stream uint32) string {
 		c.step()
 	}
 	return string(s.body.Next(s.body.Len()))
+}
+
+// sync waits for the answer to a PING, before which all comes that the server has sent.
+func (c *h2Client) sync() {
+	c.t.Helper()
+	data := [8]byte{'s', 'y', 'n', 'c', c.syncs}
+	c.syncs++
+	c.must(c.WritePing(false, data))
+	for c.answered != data {
+		c.step()
+	}
 }
 
 // goneAway returns the code of the GOAWAY frame.

@@ -72,11 +72,10 @@ func WithHandler(h http.Handler) Option {
 // again.
 //
 // The service grpc.health.v1.Health is added unless the function registers one. Transport
-// credentials have no effect: TLS is the listener's. An option that changes a window or
-// lowers a limit of the SETTINGS is an error at the start, which names the key to set
-// instead. A call to a service that is not registered goes
-// to the handler of [WithHandler]; without one, and by default, calls are answered
-// UNIMPLEMENTED.
+// credentials have no effect: TLS is the listener's. Options win over the configuration.
+// Those for windows and limits of HTTP/2 hold on native connections. A call to a service
+// that is not registered goes to the handler of [WithHandler]; without one, and by default,
+// calls are answered UNIMPLEMENTED.
 func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
 	return func(o *options) { o.registerGRPC, o.grpcOptions = register, opts }
 }

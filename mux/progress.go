@@ -22,8 +22,10 @@ type exchange struct {
 	writing  atomic.Bool   // the handler waits for room in the stream's window
 	written  atomic.Uint64 // parts of the response that have gone through
 
-	declared bool        // the body's length is known
+	length   int64       // of the body; 0 or less: it is not known, or there is none
 	body     requestBody // what the handler reads
+	closed   atomic.Bool // the handler has closed the body
+	expected bool        // the client sends the body only when it is asked for it
 
 	// The list of a connection, and what the sweep remembers. Guarded by exchanges.mu.
 	prev, next *exchange
@@ -42,7 +44,8 @@ type exchanges struct {
 // begin has the request watched until end. The handler reads the body through e.
 func (e *exchange) begin(l *exchanges, w http.ResponseWriter, r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
-		e.declared = r.ContentLength > 0
+		e.length = r.ContentLength
+		e.expected = r.Header.Get("Expect") != ""
 		e.body = requestBody{ReadCloser: r.Body, exchange: e}
 		r.Body = &e.body
 	}
@@ -83,6 +86,10 @@ var errSlowBody = fmt.Errorf("mux: the request body came too slowly: %w", os.Err
 func (b *requestBody) Read(p []byte) (int, error) {
 	e := b.exchange
 	e.reading.Store(true)
+	if e.closed.Load() {
+		e.reading.Store(false)
+		return 0, http.ErrBodyReadAfterClose
+	}
 	n, err := b.ReadCloser.Read(p)
 	e.reading.Store(false)
 	e.received.Add(int64(n))
@@ -236,7 +243,7 @@ func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.Progres
 	for e := l.first; e != nil; e = e.next {
 		if !e.reading.Load() || shut {
 			e.upload.idle = 0
-		} else if e.upload.tick(elapsed, e.received.Load(), e.declared, c) {
+		} else if e.upload.tick(elapsed, e.received.Load(), e.length > 0, c) {
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			bodies++
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -295,24 +296,25 @@ func TestUploadBehindSlowHandlers(t *testing.T) {
 		mux.WithHandler(readers(outcomes)))
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn)
+	part := int(mux.DefaultConfig().HTTP2.ConnectionWindow) / 16
 	post := func(stream uint32, path string) {
-		c.request(stream, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", path, "content-length", "65535")
+		c.request(stream, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", path, "content-length", strconv.Itoa(part))
 	}
 	post(1, "/busy")
 	for c.settings == nil || c.window == 65535 { // The server widens the connection's window behind its SETTINGS.
 		c.step()
 	}
-	c.send(1, make([]byte, 65535), 16<<10)
+	c.send(1, make([]byte, part), 16<<10)
 	stream := uint32(3)
-	for c.window >= 65535 {
+	for c.window >= part {
 		post(stream, "/busy")
-		c.send(stream, make([]byte, 65535), 16<<10)
+		c.send(stream, make([]byte, part), 16<<10)
 		stream += 2
 	}
-	rest := c.window
+	rest := min(c.window, part-1)
 	post(stream, "/read")
 	c.send(stream, make([]byte, rest), 16<<10) // All that the window allows.
-	t.Logf("%d streams are open, of 100; the last has sent %d bytes", (stream+1)/2, rest)
+	t.Logf("%d streams are open; the last has sent %d bytes, and %d are left of the connection's window", (stream+1)/2, rest, c.window)
 	select {
 	case err := <-outcomes:
 		t.Errorf("an upload whose client has no window: %v", err)

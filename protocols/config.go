@@ -58,9 +58,8 @@ type ProgressConfig struct {
 	ProgressTimeout time.Duration `apply:"runtime" yaml:"progress_timeout"`
 }
 
-// HTTP2Config is the section of the HTTP/2 server. What a client is told in
-// SETTINGS holds for a native gRPC connection too, because the SETTINGS may have
-// to be sent before it is known which server will serve it.
+// HTTP2Config is the section of the HTTP/2 server. Its bounds of the header list and of
+// resets hold for native gRPC connections too.
 type HTTP2Config struct {
 	// MaxConnections bounds the connections in the pool. 0: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
@@ -71,7 +70,9 @@ type HTTP2Config struct {
 	// it (SETTINGS_MAX_HEADER_LIST_SIZE).
 	MaxHeaderListBytes uint32 `apply:"restart" yaml:"max_header_list_bytes"`
 	// StreamWindow and ConnectionWindow are the initial flow-control windows in bytes, at
-	// least 65,535 (RFC 9113 section 6.9.2).
+	// least 65,535 (RFC 9113 section 6.9.2). The server keeps up to ConnectionWindow of
+	// what handlers have not read. Where that is no larger than StreamWindow, one upload
+	// that is not read stops all others of its connection.
 	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
 	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
 	// IdleTimeout is how long a connection without streams is kept, one that never had a
@@ -86,7 +87,7 @@ type HTTP2Config struct {
 	MaxRequests uint64 `apply:"runtime" yaml:"max_requests"`
 	// MaxFrameBytes is the largest frame that is taken (SETTINGS_MAX_FRAME_SIZE), from
 	// 16384 to 16777215. grpc-go takes no more than 16384 on connections that it serves
-	// itself, so more needs grpc.transport: shared.
+	// itself.
 	MaxFrameBytes uint32 `apply:"restart" yaml:"max_frame_bytes"`
 	// MaxResetsPerMinute is how many streams a client may reset in a minute, on native
 	// gRPC connections too; more is answered by GOAWAY with ENHANCE_YOUR_CALM
@@ -119,6 +120,14 @@ type GRPCConfig struct {
 	// Transport says which connections grpc-go serves itself; the others are
 	// served by its slower ServeHTTP, stream by stream.
 	Transport GRPCTransport `apply:"restart" yaml:"transport"`
+	// MaxStreams is the number of concurrent streams on a connection that grpc-go serves
+	// itself (SETTINGS_MAX_CONCURRENT_STREAMS). On the others http2.max_streams holds.
+	MaxStreams uint32 `apply:"restart" yaml:"max_streams"`
+	// StreamWindow and ConnectionWindow are the flow-control windows in bytes, at least
+	// 65,535, of connections that grpc-go serves itself. 0: grpc-go estimates what the
+	// network needs, and begins with 65,535. Where only one is set, the other is the same.
+	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
+	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
 	// MaxRecvBytes and MaxSendBytes bound one message.
 	MaxRecvBytes int `apply:"restart" yaml:"max_recv_bytes"`
 	MaxSendBytes int `apply:"restart" yaml:"max_send_bytes"`
@@ -178,15 +187,16 @@ const (
 	// defaultHeaderBytes is for HTTP/1.1 heads and for HTTP/2 and gRPC header lists
 	// alike.
 	defaultHeaderBytes = 32 << 10
-	// defaultStreamWindow is HTTP/2's own.
-	defaultStreamWindow = h2.DefaultWindow
-	// minWindow and maxWindow are the bounds that the servers take for a window.
-	minWindow = 65535
+	// defaultMaxStreams and defaultStreamWindow are net/http's.
+	defaultMaxStreams   = 250
+	defaultStreamWindow = 1 << 20
+	// defaultConnectionWindow is four times net/http's, so that an upload that its handler
+	// does not read leaves room for others.
+	defaultConnectionWindow = 4 * defaultStreamWindow
+	// minWindow is the least that the servers take for a window.
+	minWindow = h2.DefaultWindow
 	// largestFrameSize is the largest SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
 	largestFrameSize = 1<<24 - 1
-	// GRPCFrameBytes is the most that HTTP2Config.MaxFrameBytes can be where grpc-go
-	// serves connections itself.
-	GRPCFrameBytes uint32 = h2.MaxFrameSize
 	// defaultMaxAgeGrace is what a stream or request gets when its connection has reached
 	// its age.
 	defaultMaxAgeGrace = 30 * time.Second
@@ -220,10 +230,10 @@ func DefaultHTTP1Config() HTTP1Config {
 func DefaultHTTP2Config() HTTP2Config {
 	return HTTP2Config{
 		MaxConnections:     defaultMaxConnections,
-		MaxStreams:         100,
+		MaxStreams:         defaultMaxStreams,
 		MaxHeaderListBytes: defaultHeaderBytes,
 		StreamWindow:       defaultStreamWindow,
-		ConnectionWindow:   1 << 20,
+		ConnectionWindow:   defaultConnectionWindow,
 		IdleTimeout:        120 * time.Second,
 		MaxAgeGrace:        defaultMaxAgeGrace,
 		MaxFrameBytes:      h2.MaxFrameSize,
@@ -239,6 +249,7 @@ func DefaultGRPCConfig() GRPCConfig {
 	return GRPCConfig{
 		MaxConnections:  defaultMaxConnections,
 		Transport:       TransportAuto,
+		MaxStreams:      defaultMaxStreams,
 		MaxRecvBytes:    4 << 20,
 		MaxSendBytes:    4 << 20,
 		MaxIdle:         5 * time.Minute,
@@ -320,6 +331,9 @@ func (c GRPCConfig) Validate() error {
 	return errors.Join(
 		transport,
 		check(c.MaxConnections >= 0, "grpc.max_connections", c.MaxConnections, "not negative"),
+		check(c.MaxStreams >= 1, "grpc.max_streams", c.MaxStreams, "at least 1"),
+		check(c.StreamWindow == 0 || c.StreamWindow >= minWindow, "grpc.stream_window", c.StreamWindow, "0 or at least 65535"),
+		check(c.ConnectionWindow == 0 || c.ConnectionWindow >= minWindow, "grpc.connection_window", c.ConnectionWindow, "0 or at least 65535"),
 		check(c.MaxRecvBytes >= 0, "grpc.max_recv_bytes", c.MaxRecvBytes, "not negative"),
 		check(c.MaxSendBytes >= 0, "grpc.max_send_bytes", c.MaxSendBytes, "not negative"),
 		notNegative("grpc.idle_timeout", c.MaxIdle),

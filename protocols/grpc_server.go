@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"reflect"
@@ -124,7 +125,9 @@ func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(c.MaxRecvBytes),
 		grpc.MaxSendMsgSize(c.MaxSendBytes),
-		grpc.MaxConcurrentStreams(h2.MaxStreams),
+		// grpc-go does not announce the largest number, which means no bound to it. The
+		// client may have been told less before, so it has to be announced.
+		grpc.MaxConcurrentStreams(min(c.MaxStreams, math.MaxUint32-1)),
 		grpc.MaxHeaderListSize(h2.MaxHeaderListBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle:     c.MaxIdle,
@@ -138,12 +141,16 @@ func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
 			PermitWithoutStream: true,
 		}),
 	}
-	if h2.StreamWindow != defaultStreamWindow {
-		// The window that a client was told must be the one that is enforced. At HTTP/2's
-		// own value it is left alone: naming it would switch off grpc-go's estimate.
-		options = append(options, grpc.InitialWindowSize(h2.StreamWindow))
+	if stream, connection := c.windows(); stream != 0 {
+		options = append(options, grpc.InitialWindowSize(stream), grpc.InitialConnWindowSize(connection))
 	}
 	return options
+}
+
+// windows returns the windows that are set, or 0 for grpc-go's estimate. Each of its options
+// ends the estimate of both.
+func (c GRPCConfig) windows() (stream, connection int32) {
+	return cmp.Or(c.StreamWindow, c.ConnectionWindow), cmp.Or(c.ConnectionWindow, c.StreamWindow)
 }
 
 // orForever translates "0: never" to grpc-go, where a ping interval of 0 means two hours.

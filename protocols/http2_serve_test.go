@@ -15,8 +15,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
-
-	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
 // A stateLog is what a server's ConnState is told, of all connections.
@@ -164,35 +162,6 @@ func TestServeHTTP2ClosesOthers(t *testing.T) {
 		}
 		if first, _, _ := strings.Cut(logged.String(), "\n"); first != test.logs {
 			t.Errorf("%s: logged %q, want %q", test.name, first, test.logs)
-		}
-	}
-}
-
-// TestServerSettingsOfferWebSockets: the SETTINGS offer what was asked for, or nothing is served.
-func TestServerSettingsOfferWebSockets(t *testing.T) {
-	c := DefaultHTTP2Config()
-	plain, err := ServerSettings(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	offered := announcesExtendedConnect(plain)
-	c.WebSocket = true
-	if _, err := ServerSettings(c); errors.Is(err, ErrNoExtendedConnect) == offered {
-		t.Errorf("offered is %v, error %v", offered, err)
-	}
-	for _, test := range []struct {
-		payload string
-		want    bool
-	}{
-		{"", false},
-		{"\x00\x08\x00\x00\x00\x01", true},
-		{"\x00\x08\x00\x00\x00\x00", false},
-		{"\x00\x05\x00\x00\x40\x00\x00\x08\x00\x00\x00\x01", true},
-		{"\x00\x08\x00\x00", false},
-	} {
-		frame := append(make([]byte, h2.HeaderLen), test.payload...)
-		if got := announcesExtendedConnect(frame); got != test.want {
-			t.Errorf("%q: %v, want %v", test.payload, got, test.want)
 		}
 	}
 }

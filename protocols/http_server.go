@@ -1,24 +1,15 @@
 package protocols
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/net/http2"
-
-	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
 // HTTPHooks is what an HTTP server here is built around: live code, as opposed
@@ -108,93 +99,3 @@ func (w errorLogWriter) Write(p []byte) (int, error) {
 // when the process starts, so that neither a program nor a //go:debug line can set it:
 // the environment must have it before.
 var ErrNoExtendedConnect = errors.New("protocols: http2.websocket: net/http has extended CONNECT (RFC 8441) switched off; start the process with GODEBUG=http2xconnect=1 in its environment")
-
-// settingEnableConnectProtocol is SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 section 3).
-const settingEnableConnectProtocol = 0x8
-
-// announcesExtendedConnect reports whether a SETTINGS frame lets the client open streams
-// by extended CONNECT.
-func announcesExtendedConnect(frame []byte) bool {
-	payload := frame[min(h2.HeaderLen, len(frame)):]
-	for ; len(payload) >= h2.SettingLen; payload = payload[h2.SettingLen:] {
-		if binary.BigEndian.Uint16(payload) == settingEnableConnectProtocol {
-			return binary.BigEndian.Uint32(payload[2:]) == 1
-		}
-	}
-	return false
-}
-
-// settingsTimeout bounds ServerSettings, which talks to a server in this process.
-const settingsTimeout = 5 * time.Second
-
-// ServerSettings returns the SETTINGS frame with which a server that
-// [NewHTTP2Server] makes from c opens every connection. It asks
-// such a server over a pipe, so that the answer is right for each version of net/http and
-// each of its debug settings. The error is [ErrNoExtendedConnect] where c asks for
-// WebSockets and the answer does not offer them.
-func ServerSettings(c HTTP2Config) ([]byte, error) {
-	client, server := net.Pipe()
-	defer client.Close()
-	srv := NewHTTP2Server(c, HTTPHooks{
-		Handler: http.NotFoundHandler(),
-		Logger:  slog.New(slog.DiscardHandler),
-	})
-	l := &onceListener{conn: server, done: make(chan struct{})}
-	defer srv.Close()
-	go srv.Serve(l) //nolint:errcheck // It ends when the server is closed; what it says then is of no use.
-	if err := client.SetDeadline(time.Now().Add(settingsTimeout)); err != nil {
-		return nil, fmt.Errorf("protocols: settings of the HTTP/2 server: %w", err)
-	}
-	frame, err := firstFrame(client)
-	if err != nil {
-		return nil, fmt.Errorf("protocols: settings of the HTTP/2 server: %w", err)
-	}
-	if c.WebSocket && !announcesExtendedConnect(frame) {
-		return nil, ErrNoExtendedConnect
-	}
-	return frame, nil
-}
-
-// firstFrame sends the client's preface and returns the first frame of the
-// answer, which has to be SETTINGS.
-func firstFrame(conn io.ReadWriter) ([]byte, error) {
-	// If this fails, the read below fails. It runs aside because on a pipe a server and a
-	// client that both speak first would wait for each other.
-	go io.WriteString(conn, http2.ClientPreface)
-	var frame bytes.Buffer
-	if _, err := io.CopyN(&frame, conn, h2.HeaderLen); err != nil {
-		return nil, err
-	}
-	h := h2.ParseHeader(frame.Bytes())
-	if h.Type != http2.FrameSettings {
-		return nil, fmt.Errorf("its first frame is of type %v", h.Type)
-	}
-	if _, err := io.CopyN(&frame, conn, int64(h.Length)); err != nil {
-		return nil, err
-	}
-	return frame.Bytes(), nil
-}
-
-// onceListener accepts one connection, and then waits to be closed.
-type onceListener struct {
-	conn   net.Conn
-	done   chan struct{}
-	used   bool
-	closed sync.Once
-}
-
-func (l *onceListener) Accept() (net.Conn, error) {
-	if l.used {
-		<-l.done
-		return nil, net.ErrClosed
-	}
-	l.used = true
-	return l.conn, nil
-}
-
-func (l *onceListener) Close() error {
-	l.closed.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *onceListener) Addr() net.Addr { return l.conn.LocalAddr() }

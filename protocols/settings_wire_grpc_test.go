@@ -2,6 +2,8 @@ package protocols
 
 import (
 	"encoding/binary"
+	"maps"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,19 +76,52 @@ func (c *frameClient) grpcStatus(stream uint32) (code, message string) {
 	return code, message
 }
 
-// TestGRPCSettingsOnTheWire is what of http2's settings a client of the native server is told.
+// TestGRPCSettingsOnTheWire is grpc.max_streams, stream_window and connection_window, and
+// http2.max_header_list_bytes, as a client of the native server is told of them. The other
+// settings of http2 do not act on it.
 func TestGRPCSettingsOnTheWire(t *testing.T) {
-	h2 := DefaultHTTP2Config()
-	h2.MaxStreams, h2.MaxHeaderListBytes, h2.StreamWindow = 7, 9000, 100_000
-	c := newFrameClient(t, serveGRPC(t, endlessGRPC(), h2))
-	want := map[http2.SettingID]uint32{
-		http2.SettingMaxConcurrentStreams: 7,
-		http2.SettingMaxHeaderListSize:    9000,
-		http2.SettingInitialWindowSize:    100_000,
-		http2.SettingMaxFrameSize:         GRPCFrameBytes,
+	const streams, window = http2.SettingMaxConcurrentStreams, http2.SettingInitialWindowSize
+	defaults := map[http2.SettingID]uint32{
+		streams:                        250,
+		http2.SettingMaxHeaderListSize: 9000,
+		http2.SettingMaxFrameSize:      1 << 14,
 	}
-	if diff := cmp.Diff(want, c.announced()); diff != "" {
-		t.Errorf("SETTINGS (-want +got):\n%s", diff)
+	for _, test := range []struct {
+		name       string
+		edit       func(*GRPCConfig)
+		want       map[http2.SettingID]uint32 // Beside the defaults.
+		connection uint32                     // The connection's window.
+	}{
+		{"defaults", func(*GRPCConfig) {}, nil, minWindow},
+		{"max_streams", func(c *GRPCConfig) { c.MaxStreams = 7 }, map[http2.SettingID]uint32{streams: 7}, minWindow},
+		{"most streams", func(c *GRPCConfig) { c.MaxStreams = math.MaxUint32 }, map[http2.SettingID]uint32{streams: math.MaxUint32 - 1}, minWindow},
+		{"both windows", func(c *GRPCConfig) { c.StreamWindow, c.ConnectionWindow = 100_000, 300_000 }, map[http2.SettingID]uint32{window: 100_000}, 300_000},
+		{"stream_window", func(c *GRPCConfig) { c.StreamWindow = 100_000 }, map[http2.SettingID]uint32{window: 100_000}, 100_000},
+		{"connection_window", func(c *GRPCConfig) { c.ConnectionWindow = 300_000 }, map[http2.SettingID]uint32{window: 300_000}, 300_000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h2, config := DefaultHTTP2Config(), endlessGRPC()
+			h2.MaxHeaderListBytes = 9000
+			h2.MaxStreams, h2.StreamWindow, h2.ConnectionWindow, h2.MaxFrameBytes = 3, 1<<18, 1<<19, 1<<15
+			test.edit(&config)
+			c := newFrameClient(t, serveGRPC(t, config, h2))
+			want := maps.Clone(defaults)
+			maps.Copy(want, test.want)
+			if diff := cmp.Diff(want, c.announced()); diff != "" {
+				t.Errorf("SETTINGS (-want +got):\n%s", diff)
+			}
+			c.must(c.WritePing(false, [8]byte{1}))
+			got := uint32(minWindow)
+			awaitFrame(c, func(f http2.Frame) bool {
+				if grant, ok := f.(*http2.WindowUpdateFrame); ok && grant.StreamID == 0 {
+					got += grant.Increment
+				}
+				return f.Header().Type == http2.FramePing
+			})
+			if got != test.connection {
+				t.Errorf("the connection's window is %d, want %d", got, test.connection)
+			}
+		})
 	}
 }
 

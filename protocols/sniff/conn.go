@@ -95,7 +95,8 @@ func (c *Conn) EndWait() {
 }
 
 // Read reads from the peek buffer first and then from the wrapped connection,
-// whose errors it returns as they are.
+// whose errors it returns as they are. Where Sniff has sent SETTINGS, the client's ACK of
+// them is left out.
 func (c *Conn) Read(p []byte) (int, error) {
 	t := c.h2.Load()
 	if t == nil {
@@ -109,19 +110,33 @@ func (c *Conn) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		p = t.Admit(p)
-		n, ok, err := c.readPeeked(p)
-		if !ok {
-			if bare := t.Bare(); bare != nil {
-				n, err = bare.ReadAhead(p)
-			} else {
-				n, err = c.inner.Read(p)
-			}
+		var n int
+		var err error
+		if t.AwaitsACK() {
+			n, err = t.ReadToACK((*arriving)(c), p)
+		} else {
+			n, err = (*arriving)(c).Read(p)
 		}
 		read := n
 		if n = t.Follow(p[:n]); n > 0 || read == 0 || err != nil {
 			return n, err
 		}
 	}
+}
+
+// An arriving is an HTTP/2 connection whose Read returns what the client has sent.
+type arriving Conn
+
+// Read implements io.Reader.
+func (a *arriving) Read(p []byte) (int, error) {
+	c := (*Conn)(a)
+	if n, ok, err := c.readPeeked(p); ok {
+		return n, err
+	}
+	if bare := c.h2.Load().Bare(); bare != nil {
+		return bare.ReadAhead(p)
+	}
+	return c.inner.Read(p)
 }
 
 // readPeeked reads from the peek buffer, and then returns the error that ended the
@@ -150,7 +165,7 @@ func (c *Conn) readPeeked(p []byte) (n int, ok bool, err error) {
 // connections.
 func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
 	t := c.h2.Load()
-	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || t.IsGated() || t.HasReady() || t.Bare() == nil {
+	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || !t.IsPlain() || t.Bare() == nil {
 		return readInto(c, bufSize, pool)
 	}
 	buf, n, err := t.Bare().ReadReady(bufSize, pool)
@@ -179,7 +194,7 @@ func readInto(r io.Reader, bufSize int, pool mem.BufferPool) (*[]byte, int, erro
 }
 
 // Write writes to the wrapped connection. On an HTTP/2 connection it takes out the
-// frames of the server that Sniff has sent in its place, and may write frames of
+// server's ACK where Sniff has sent one in its place, and may write frames of
 // [Conn.GoAway] and its kin between the server's. There a Write that fails reports 0
 // bytes, and so do all that follow.
 //

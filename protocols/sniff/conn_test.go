@@ -146,7 +146,7 @@ func TestSendfileIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(append(want, "more"...), got); diff != "" {
+	if diff := cmp.Diff(append(slices.Concat(testSettings, want), "more"...), got); diff != "" {
 		t.Errorf("sent (-want +got):\n%s", diff)
 	}
 }

@@ -45,7 +45,7 @@ func http2Seeds() [][]byte {
 		grpcOpening(),
 		grpcOpening("via", "2 proxy"),
 		opening(),
-		slices.Concat(opening(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 14}), ping, firstRequest()),
+		slices.Concat(opening(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 14}), ping, ackFrame(), firstRequest()),
 		wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
 			_ = fr.WriteSettingsAck()

@@ -36,7 +36,7 @@ type recognition struct {
 	peek    peekBuffer
 	config  Config
 	started time.Time // When the first wait for bytes began.
-	played  bool      // Sniff has sent the server's SETTINGS and an ACK.
+	played  bool      // Sniff has sent SETTINGS and an ACK.
 
 	// mu guards the next field, the writing of wait, and the read deadline while wait
 	// is undecided.

@@ -77,12 +77,13 @@ func TestLateEndWait(t *testing.T) {
 		s.expect(append(append([]byte(nil), testSettings...), ackFrame()...))
 		synctest.Wait()
 		early := s.conn.recognition.Load()
-		s.send(firstRequest())
+		s.send(append(ackFrame(), firstRequest()...))
 		s.decided(grpcVerdict)
 		s.replays(append(opening(), firstRequest()...))
 		early.endWait()
-		time.AfterFunc(time.Second, func() { s.send([]byte("more")) })
-		if _, err := io.ReadFull(s.conn, make([]byte, 4)); err != nil {
+		more := pingFrame(0, "12345678")
+		time.AfterFunc(time.Second, func() { s.send(more) })
+		if _, err := io.ReadFull(s.conn, make([]byte, len(more))); err != nil {
 			t.Errorf("read: %v", err)
 		}
 	})

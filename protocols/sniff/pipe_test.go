@@ -123,6 +123,6 @@ func opening(settings ...http2.Setting) []byte {
 }
 
 // firstRequest is a gRPC client's HEADERS frame.
-func firstRequest() []byte { return grpcOpening()[len(opening()):] }
+func firstRequest() []byte { return grpcOpening()[len(opening())+len(ackFrame()):] }
 
 var grpcVerdict = Verdict{Protocol: protocols.GRPC, Reason: reasonGRPC}

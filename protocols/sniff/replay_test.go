@@ -72,9 +72,25 @@ func countFrames(b []byte, acks bool) (c frameCount) {
 	return c
 }
 
+// withoutFirstACK returns b without the ACK of the sniffer's SETTINGS. Before it, an
+// incomplete header is held back.
+func withoutFirstACK(b []byte) []byte {
+	var left []byte
+	for h, frame := range frames(b) {
+		if h.Type == http2.FrameSettings && h.Flags.Has(http2.FlagSettingsAck) && len(frame) == h2.HeaderLen {
+			return append(left, b[len(left)+h2.HeaderLen:]...)
+		}
+		if len(frame) < h2.HeaderLen {
+			break
+		}
+		left = append(left, frame...)
+	}
+	return left
+}
+
 // FuzzSniffReplay lets Sniff play the handshake with a client that sends b:
-// each of its frames is either answered or replayed, and all but PING and
-// SETTINGS are replayed as they were.
+// each of its frames is either answered or replayed, and all but PING, SETTINGS and
+// its first ACK are replayed as they were.
 func FuzzSniffReplay(f *testing.F) {
 	ping, settings := pingFrame(0, "12345678"), opening(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 14})
 	settings = settings[len(http2.ClientPreface):]
@@ -122,7 +138,7 @@ func FuzzSniffReplay(f *testing.F) {
 		if answers.Rest != "" {
 			t.Errorf("wrote %q as well", answers.Rest)
 		}
-		want, got := countFrames(b, false), countFrames(replay[len(http2.ClientPreface):], false)
+		want, got := countFrames(withoutFirstACK(b), false), countFrames(replay[len(http2.ClientPreface):], false)
 		got.Pings += answers.Pings
 		got.Settings += answers.Settings - 1 // The first one is answered and replayed.
 		if diff := cmp.Diff(want, got); diff != "" {

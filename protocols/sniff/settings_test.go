@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
 
 // A handOff is a listener that gives one connection and then blocks until it
@@ -102,11 +103,14 @@ func servePort(t *testing.T, config *Config) string {
 
 // A patientClient is an HTTP/2 client that counts what it is sent.
 type patientClient struct {
-	conn           net.Conn
-	fr             *http2.Framer
-	step           int // Bytes in one write; 0 for all.
-	settings, acks int
-	pings          int // PING ACKs.
+	conn     net.Conn
+	fr       *http2.Framer
+	step     int               // Bytes in one write; 0 for all.
+	late     bool              // Acknowledges SETTINGS only when it is told to.
+	owed     int               // ACKs that are not sent yet.
+	settings [][]http2.Setting // What each SETTINGS frame says.
+	acks     int
+	pings    int // PING ACKs.
 }
 
 // Write implements io.Writer for the framer, in pieces.
@@ -135,8 +139,13 @@ func (c *patientClient) readUntil(enough func(http2.Frame) bool) error {
 				c.acks++
 				break
 			}
-			c.settings++
-			if err := c.fr.WriteSettingsAck(); err != nil {
+			var settings []http2.Setting
+			_ = f.ForeachSetting(func(s http2.Setting) error { settings = append(settings, s); return nil })
+			c.settings = append(c.settings, settings)
+			if c.owed++; c.late {
+				break
+			}
+			if err := c.acknowledge(); err != nil {
 				return err
 			}
 		case *http2.PingFrame:
@@ -154,6 +163,16 @@ func (c *patientClient) readUntil(enough func(http2.Frame) bool) error {
 	}
 }
 
+// acknowledge sends the ACKs that are owed.
+func (c *patientClient) acknowledge() error {
+	for ; c.owed > 0; c.owed-- {
+		if err := c.fr.WriteSettingsAck(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A script is how a client opens its connection.
 type script struct {
 	name  string
@@ -162,6 +181,7 @@ type script struct {
 	pings int           // PINGs before the first request.
 	more  int           // Further SETTINGS before the first request.
 	pause time.Duration // Before the first request.
+	late  bool          // Acknowledges SETTINGS only behind the response.
 }
 
 // talk opens the connection, makes one request, and then waits until all that
@@ -182,7 +202,7 @@ func (c *patientClient) talk(s script, fields []string) error {
 		}
 	}
 	if s.wait {
-		handshaken := func(http2.Frame) bool { return c.settings == 1 && c.acks == 1+s.more && c.pings == s.pings }
+		handshaken := func(http2.Frame) bool { return len(c.settings) == 1 && c.acks == 1+s.more && c.pings == s.pings }
 		if err := c.readUntil(handshaken); err != nil {
 			return fmt.Errorf("waiting for the handshake: %w", err)
 		}
@@ -191,8 +211,7 @@ func (c *patientClient) talk(s script, fields []string) error {
 	return c.request(fields)
 }
 
-// request makes a request, reads its answer, and sends a last PING: whatever
-// the server sends on its own account comes before the answer to it.
+// request makes a request and reads its answer.
 func (c *patientClient) request(fields []string) error {
 	if err := c.fr.WriteHeaders(headersFrame(fields...)); err != nil {
 		return err
@@ -200,6 +219,12 @@ func (c *patientClient) request(fields []string) error {
 	if err := c.fr.WriteData(1, true, make([]byte, 5)); err != nil {
 		return err
 	}
+	return c.respond()
+}
+
+// respond reads the answer to the first request, and makes sure by a PING that nothing more comes
+// and that the server takes the ACKs.
+func (c *patientClient) respond() error {
 	ended := func(f http2.Frame) bool {
 		switch f := f.(type) {
 		case *http2.HeadersFrame:
@@ -212,6 +237,9 @@ func (c *patientClient) request(fields []string) error {
 	if err := c.readUntil(ended); err != nil {
 		return fmt.Errorf("waiting for the response: %w", err)
 	}
+	if err := c.acknowledge(); err != nil {
+		return err
+	}
 	last := [8]byte{'l', 'a', 's', 't'}
 	if err := c.fr.WritePing(false, last); err != nil {
 		return err
@@ -222,18 +250,58 @@ func (c *patientClient) request(fields []string) error {
 	})
 }
 
-// TestSettingsSeenOnce is point 3: whatever the client waits for and however
-// its bytes are split, it sees one SETTINGS, one ACK for each of its own, and
-// its response, by either server.
-func TestSettingsSeenOnce(t *testing.T) {
-	addr := servePort(t, testConfig())
-	requests := []struct {
-		name   string
-		fields []string
-	}{
-		{"grpc-go", grpcFields()},
-		{"net/http", []string{":method", "POST", ":scheme", "http", ":path", "/", ":authority", "localhost"}},
+// requestsByServer are the fields of a request for each of the two servers.
+var requestsByServer = []struct {
+	name   string
+	fields []string
+}{
+	{"grpc-go", grpcFields()},
+	{"net/http", []string{":method", "POST", ":scheme", "http", ":path", "/", ":authority", "localhost"}},
+}
+
+// dialPatient connects to addr.
+func dialPatient(t *testing.T, addr string) *patientClient {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	c := &patientClient{conn: conn}
+	c.fr = http2.NewFramer(c, conn)
+	return c
+}
+
+// wholeRequest is what a client sends behind its opening.
+func wholeRequest(fields []string) []byte {
+	return wiretest.ClientBytes(func(fr *http2.Framer) {
+		_ = fr.WriteHeaders(headersFrame(fields...))
+		_ = fr.WriteData(1, true, make([]byte, 5))
+	})[len(http2.ClientPreface):]
+}
+
+// own returns the SETTINGS of the server that gets a connection that begins with these
+// bytes: what an eager client sees.
+func own(t *testing.T, addr string, begin ...[]byte) []http2.Setting {
+	t.Helper()
+	c := dialPatient(t, addr)
+	if _, err := c.Write(slices.Concat(begin...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.readUntil(func(http2.Frame) bool { return c.acks == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	return c.settings[0]
+}
+
+// TestSettingsByServer: whatever the client waits for and however its bytes are split, it sees
+// the SETTINGS of its server, before them at most the sniffer's, one ACK for each of its
+// own, and its response. The server does not see the ACK of the sniffer's, which net/http
+// would close the connection for.
+func TestSettingsByServer(t *testing.T) {
+	addr := servePort(t, testConfig())
+	sniffers := []http2.Setting{{ID: http2.SettingMaxFrameSize, Val: 1 << 20}}
 	scripts := []script{
 		{name: "eager"},
 		{name: "eager, split", step: 3},
@@ -245,28 +313,80 @@ func TestSettingsSeenOnce(t *testing.T) {
 		{name: "waiting, pings", wait: true, pings: 3},
 		{name: "waiting, pings byte by byte", wait: true, pings: 3, step: 1},
 		{name: "waiting, three SETTINGS", wait: true, more: 2},
+		{name: "late ACKs", late: true},
+		{name: "waiting, late ACKs", wait: true, late: true},
+		{name: "waiting, late ACKs byte by byte", wait: true, late: true, pings: 1, step: 1},
 		{name: "a pause", pause: 200 * time.Millisecond},
 		{name: "waiting, a pause", wait: true, pings: 1, pause: 200 * time.Millisecond},
 	}
-	type seen struct{ Settings, ACKs, Pings int }
-	for _, r := range requests {
+	type seen struct{ ACKs, Pings int }
+	native := own(t, addr, opening(), ackFrame(), wholeRequest(grpcFields()))
+	shared := own(t, addr, opening(), wholeRequest(wiretest.GetFields()))
+	if cmp.Equal(native, shared) {
+		t.Fatalf("both servers have the SETTINGS %v", native)
+	}
+	for _, r := range requestsByServer {
 		for _, s := range scripts {
+			servers := shared
+			if r.name == "grpc-go" && s.wait && !s.late { // A call behind the ACK is a gRPC library's.
+				servers = native
+			}
 			t.Run(r.name+"/"+s.name, func(t *testing.T) {
 				t.Parallel()
-				conn, err := net.Dial("tcp", addr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-				c := &patientClient{conn: conn, step: s.step}
-				c.fr = http2.NewFramer(c, conn)
+				c := dialPatient(t, addr)
+				c.step, c.late = s.step, s.late
 				if err := c.talk(s, r.fields); err != nil {
 					t.Fatal(err)
 				}
-				want := seen{Settings: 1, ACKs: 1 + s.more, Pings: s.pings + 1}
-				if diff := cmp.Diff(want, seen{c.settings, c.acks, c.pings}); diff != "" {
+				if diff := cmp.Diff(seen{ACKs: 1 + s.more, Pings: s.pings + 1}, seen{c.acks, c.pings}); diff != "" {
 					t.Errorf("frames (-want +got):\n%s", diff)
+				}
+				want := [][]http2.Setting{servers}
+				if s.wait || len(c.settings) > 1 {
+					want = [][]http2.Setting{sniffers, servers}
+				}
+				if diff := cmp.Diff(want, c.settings); diff != "" {
+					t.Errorf("SETTINGS (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// TestEverySplit sends the same bytes in two pieces, split at each byte, with a pause in
+// which the sniffer may answer: the client sees the same ACKs and the same response, and
+// the server's SETTINGS in the end.
+func TestEverySplit(t *testing.T) {
+	t.Parallel()
+	addr := servePort(t, testConfig())
+	for _, r := range requestsByServer {
+		var ack []byte
+		if r.name == "grpc-go" {
+			ack = ackFrame() // As a library that has seen the SETTINGS. grpc-go minds none too many.
+		}
+		servers := own(t, addr, opening(), ack, wholeRequest(r.fields))
+		sent := slices.Concat(opening(), pingFrame(0, "12345678"), ack, wholeRequest(r.fields))
+		slots := make(chan struct{}, 16)
+		for at := range len(sent) {
+			t.Run(fmt.Sprintf("%s/%d", r.name, at), func(t *testing.T) {
+				t.Parallel()
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				c := dialPatient(t, addr)
+				for _, piece := range [][]byte{sent[:at], sent[at:]} {
+					if _, err := c.Write(piece); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(2 * time.Millisecond)
+				}
+				if err := c.respond(); err != nil {
+					t.Fatal(err)
+				}
+				if c.acks != 1 || c.pings != 2 || len(c.settings) > 2 {
+					t.Errorf("%d ACKs, %d PINGs and %d SETTINGS", c.acks, c.pings, len(c.settings))
+				}
+				if diff := cmp.Diff(servers, c.settings[len(c.settings)-1]); diff != "" {
+					t.Errorf("the last SETTINGS (-want +got):\n%s", diff)
 				}
 			})
 		}

@@ -36,9 +36,9 @@ type Config struct {
 	// and SETTINGS may wait before its first request, from the moment it has
 	// sent them. Zero means no bound.
 	UndecidedTimeout time.Duration
-	// Settings is the complete SETTINGS frame, header included, that the servers
-	// behind the sniffer would send first. Where it is empty, Sniff never
-	// writes: an HTTP/2 connection that its first bytes do not decide goes to
+	// Settings is the complete SETTINGS frame, header included, for clients that wait
+	// for one. It must not allow more than the servers behind the sniffer do, which send
+	// their own. Where it is empty, Sniff never writes: an HTTP/2 connection that its first bytes do not decide goes to
 	// the shared server.
 	Settings []byte
 	// Patience is how long Sniff waits for such a connection's first request where

@@ -119,8 +119,9 @@ func TestSniffHTTP1(t *testing.T) {
 	}
 }
 
-// TestHandshakeIsPlayed is the main line of point 3: the sniffer answers a
-// client that waits, and the server's own half is taken out.
+// TestHandshakeIsPlayed: the sniffer answers a client that waits. The server's own SETTINGS
+// follow. The ACK that the client has is taken out of what the server sends, and the ACK
+// of the sniffer's SETTINGS out of what the client does.
 func TestHandshakeIsPlayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startSniff(t, testConfig())
@@ -132,7 +133,7 @@ func TestHandshakeIsPlayed(t *testing.T) {
 		s.send(ackFrame())
 		s.send(firstRequest())
 		s.decided(grpcVerdict)
-		s.replays(slices.Concat(opening(), ackFrame(), firstRequest()))
+		s.replays(slices.Concat(opening(), firstRequest()))
 
 		go func() {
 			defer s.conn.Close()
@@ -146,7 +147,7 @@ func TestHandshakeIsPlayed(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		if diff := cmp.Diff(ackFrame(), got); diff != "" {
+		if diff := cmp.Diff(slices.Concat(testSettings, ackFrame()), got); diff != "" {
 			t.Errorf("the client got (-want +got):\n%s", diff)
 		}
 	})
@@ -160,11 +161,12 @@ func TestServerAcknowledgesBeforeItReadsOn(t *testing.T) {
 		s := startSniff(t, testConfig())
 		s.send(opening())
 		s.expect(slices.Concat(testSettings, ackFrame()))
-		s.send(firstRequest())
-		s.decided(grpcVerdict)
+		request := wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteHeaders(headersFrame(wiretest.GetFields()...)) })[len(http2.ClientPreface):]
+		s.send(request)
+		s.decided(Verdict{Protocol: protocols.HTTP2, Reason: reasonFirstStream})
 		got := make(chan []byte, 1)
 		go func() {
-			b := make([]byte, len(opening())+len(firstRequest()))
+			b := make([]byte, len(opening())+len(request))
 			n, _ := io.ReadFull(s.conn, b)
 			got <- b[:n]
 		}()
@@ -175,12 +177,13 @@ func TestServerAcknowledgesBeforeItReadsOn(t *testing.T) {
 			}
 			synctest.Wait()
 		}
+		go io.Copy(io.Discard, s.client)
 		write(testSettings)
 		if len(got) != 0 {
 			t.Error("the server read on before its ACK")
 		}
 		write(ackFrame())
-		if diff := cmp.Diff(slices.Concat(opening(), firstRequest()), <-got); diff != "" {
+		if diff := cmp.Diff(slices.Concat(opening(), request), <-got); diff != "" {
 			t.Errorf("the server read (-want +got):\n%s", diff)
 		}
 	})
@@ -192,7 +195,7 @@ func TestCloseOpensTheGate(t *testing.T) {
 		s := startSniff(t, testConfig())
 		s.send(opening())
 		s.expect(slices.Concat(testSettings, ackFrame()))
-		s.send(firstRequest())
+		s.send(append(ackFrame(), firstRequest()...))
 		s.decided(grpcVerdict)
 		done := make(chan error, 1)
 		go func() {
@@ -211,7 +214,7 @@ func TestCloseOpensTheGate(t *testing.T) {
 func TestNothingIsWrittenToEagerClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startSniff(t, testConfig())
-		sent := slices.Concat(opening(), pingFrame(0, "12345678"), firstRequest())
+		sent := slices.Concat(opening(), pingFrame(0, "12345678"), ackFrame(), firstRequest())
 		s.send(sent) // A pipe's client would block on a write to it.
 		s.decided(grpcVerdict)
 		s.replays(sent)

@@ -26,8 +26,7 @@ const (
 	// the only value that grpc-go takes.
 	MaxFrameSize = 16384
 	// DefaultWindow is the initial window of a connection and of a stream (RFC 9113,
-	// section 6.9.2). grpc-go estimates a better one for each connection as long as the
-	// stream's is left there.
+	// section 6.9.2).
 	DefaultWindow = 65535
 
 	// maxStreamID is the largest stream ID (RFC 9113, section 5.1.1). A GOAWAY that

@@ -40,8 +40,7 @@ type output struct {
 	block bool // A header block is open, which nothing may interrupt (section 4.3).
 	drop  bool // The rest of the current payload is taken out.
 
-	dropSettings bool  // The server's first SETTINGS is still to be taken out.
-	dropACKs     uint8 // How many of its ACKs are.
+	dropACKs uint8 // How many ACKs of the server are still to be taken out.
 
 	lastTold uint32 // The lowest stream that a GOAWAY has named, or noGoAway.
 	ours     bool   // One of the GOAWAYs was ours.
@@ -238,15 +237,11 @@ func (t *Track) compose(p []byte) []byte {
 }
 
 // isNeedless reports whether the frame whose head is complete is to be taken out: the
-// SETTINGS and the ACKs that were sent in its place, and a GOAWAY that lowers nothing
-// behind one of ours. A client must not see a GOAWAY's last stream grow
+// ACKs that were sent in its place, and a GOAWAY that lowers nothing behind one of ours. A client must not see a GOAWAY's last stream grow
 // (RFC 9113, section 6.8), and grpc-go's closes the connection if it does.
 func (t *Track) isNeedless() bool {
 	o := &t.out
 	switch h := o.walk.frame(); {
-	case h.Type == http2.FrameSettings && !h.IsAck() && o.dropSettings:
-		o.dropSettings = false
-		return true
 	case h.Type == http2.FrameSettings && h.IsAck() && o.dropACKs > 0:
 		if o.dropACKs--; o.dropACKs == 0 {
 			t.OpenGate()

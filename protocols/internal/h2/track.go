@@ -52,7 +52,8 @@ func BareOf(conn net.Conn) BareConn {
 
 // Options describe the connection of a [Track].
 type Options struct {
-	// Played is set if SETTINGS and one ACK were sent in the server's place.
+	// Played is set if SETTINGS and one ACK were sent in the server's place. The ACK of
+	// the server is taken out then, and so is the client's first.
 	Played bool
 	// GateAfter is where reads wait for the server's ACK, in bytes of what the client
 	// sends; 0 for nowhere.
@@ -108,8 +109,9 @@ type Track struct {
 	opened atomic.Bool // acked is closed.
 
 	// The reading goroutine owns these.
-	before int32 // How many bytes may pass before acked is closed; -1 once it was.
-	in     walk
+	before   int32     // How many bytes may pass before acked is closed; -1 once it was.
+	firstACK *firstACK // Nil unless the client's first ACK is to be taken out.
+	in       walk
 
 	mu  sync.Mutex // Guards out, and makes writers take turns.
 	out output
@@ -127,7 +129,8 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	t.out.lastTold, t.out.yields = noGoAway, o.Yields
 	if o.Played {
-		t.out.begun, t.out.dropSettings, t.out.dropACKs = true, true, 1
+		t.out.begun, t.out.dropACKs = true, 1
+		t.firstACK = &firstACK{left: len(http2.ClientPreface)}
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
 		t.calls = &callFilter{
@@ -181,9 +184,12 @@ func (t *Track) Ready(p []byte) int {
 	return t.calls.ready(p)
 }
 
-// HasReady reports whether Ready has something. The reading goroutine asks.
-func (t *Track) HasReady() bool {
-	return t.calls != nil && t.calls.split != nil && len(t.calls.split.ready) > 0
+// IsPlain reports whether the server's next bytes can come right from the connection: no
+// read waits for an ACK or takes one out, and nothing was held back. The reading goroutine
+// asks.
+func (t *Track) IsPlain() bool {
+	hasReady := t.calls != nil && t.calls.split != nil && len(t.calls.split.ready) > 0
+	return !t.IsGated() && !t.AwaitsACK() && !hasReady
 }
 
 // Follow looks at p, which was read for the server. It returns how much of p the server

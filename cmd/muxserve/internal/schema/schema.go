@@ -196,6 +196,7 @@ var known = map[string]constraints{
 	"http2.stream_window":             atLeast(minWindow),
 	"http2.connection_window":         atLeast(minWindow),
 	"http2.max_frame_bytes":           between(minFrame, maxFrame),
+	"grpc.max_streams":                atLeast(1),
 	"grpc.transport":                  oneOf("", string(protocols.TransportAuto), string(protocols.TransportNative), string(protocols.TransportShared)),
 	"websocket.read_limit":            atLeast(-1),
 	"websocket.compression": oneOf("", string(protocols.CompressionOff),

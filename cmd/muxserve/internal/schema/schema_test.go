@@ -154,6 +154,9 @@ var beside = []struct{ path, keys string }{
 	{"health.overloaded_above", "degraded_above: 0.1"},
 }
 
+// windows are too small for windows. Only 0, which the schema allows as well, is smaller.
+var windows = []string{"1", "2", "1023", "1024", "16383", "16384", "65534"}
+
 // laxer are the values that the schema accepts and Load refuses. The schema checks
 // neither addresses, directories and names of cipher suites nor whether keys fit each
 // other.
@@ -170,7 +173,8 @@ var laxer = map[string][]string{
 	"http2.ping_timeout":                 {"0", "0s"},
 	"websocket.pong_timeout":             {"0", "0s"},
 	"drain.step_timeout":                 {"0", "0s"},
-	"http2.max_frame_bytes":              {"65534", "65535", "1048576", "1048577", "16777215"},
+	"grpc.stream_window":                 windows,
+	"grpc.connection_window":             windows,
 }
 
 // exponent is a whole number in JSON. Load refuses it, because few people read it as one.

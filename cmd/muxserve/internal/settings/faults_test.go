@@ -89,7 +89,6 @@ var badValues = []badFile{
 	{"certificate without a key", "listeners:\n  - {}\n  - address: :1\n    tls:\n      cert: c.pem\n", []string{"4: listeners[1].tls.key: needed in mode auto"}},
 	{"directory that is not there", "log: {}\nstatic: /missing/directory\n", []string{"2: static: not a directory that can be read: open /missing/directory"}},
 	{"step", "drain:\n  skip_steps: [annuonce]\n", []string{`2: drain.skip_steps: unknown step "annuonce"`}},
-	{"two keys that disagree", "grpc: {transport: auto}\nhttp2:\n  max_frame_bytes: 1048576\n", []string{"3: http2.max_frame_bytes: 1048576 needs grpc.transport: shared"}},
 	{
 		"what may follow is not told", "listeners:\n  - tls:\n      mode: [manual]\n      cert: c.pem\n      min_version: \"1.3\"\n",
 		[]string{"3: listeners[0].tls.mode: want a text, not a list"},

@@ -1,0 +1,43 @@
+package mux
+
+import "io"
+
+// Close implements [io.Closer]. What [exchange.discard] will read stays open, unless a Read
+// has to end.
+func (b *requestBody) Close() error {
+	b.exchange.closed.Store(true)
+	if b.exchange.isDiscarded() && !b.exchange.reading.Load() {
+		return nil
+	}
+	return b.ReadCloser.Close()
+}
+
+// The bounds of what is read of a body that its handler has left. A client may always send
+// minDiscard without waiting for the server to read (RFC 9113 section 6.9.2).
+const (
+	minDiscard = 64 << 10
+	maxDiscard = 16 << 20
+)
+
+// isDiscarded reports whether discard reads the rest of the body. Of a body of undeclared
+// length it reads nothing, since the client may wait for the end of the response before it
+// ends the body.
+func (e *exchange) isDiscarded() bool {
+	left := e.length - e.received.Load()
+	return e.length > 0 && left > minDiscard && left <= maxDiscard && !e.expected
+}
+
+// discard sends the response and reads the rest of the body before the handler's return
+// ends the stream. net/http resets a stream whose body is not read (RFC 9113 section 8.1).
+// A client that sends the whole body before it looks at the response would wait for room
+// for ever, as httpx does, or lose the response, as curl 7.88 does.
+func (r *recorder2) discard() {
+	if !r.isDiscarded() {
+		return
+	}
+	if err := r.FlushError(); err != nil {
+		return
+	}
+	r.closed.Store(false)
+	_, _ = io.CopyN(io.Discard, &r.body, maxDiscard)
+}

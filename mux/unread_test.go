@@ -1,0 +1,111 @@
+package mux_test
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"testing"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+// posting are the fields of a POST to path. A negative length is not declared.
+func posting(path string, length int, more ...string) []string {
+	fields := []string{":method", "POST", ":scheme", "http", ":authority", "x", ":path", path}
+	if length >= 0 {
+		fields = append(fields, "content-length", strconv.Itoa(length))
+	}
+	return append(fields, more...)
+}
+
+// leavers returns a handler that answers without reading the body to its end.
+func leavers() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
+	m.HandleFunc("/some", func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 10))
+	})
+	m.HandleFunc("/close", func(w http.ResponseWriter, r *http.Request) {
+		_ = r.Body.Close()
+		if n, err := r.Body.Read(make([]byte, 1)); n > 0 || err == nil {
+			http.Error(w, "read from a closed body", http.StatusInternalServerError)
+		}
+	})
+	return m
+}
+
+// TestLeftBody: a client that sends the whole body before it looks at the response gets
+// the response, where net/http would reset the stream. The response does not wait for the
+// body.
+func TestLeftBody(t *testing.T) {
+	t.Parallel()
+	const size = 3 << 20
+	s := start(t, false, mux.WithHandler(leavers()))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	for i, path := range []string{"/", "/some", "/close"} {
+		stream := uint32(2*i + 1)
+		c.request(stream, false, posting(path, size)...)
+		c.send(stream, make([]byte, 10), 10)
+		if got := c.header(stream)[":status"]; got != "200" {
+			t.Errorf("%s: status %s", path, got)
+		}
+		c.send(stream, make([]byte, size-10), 16<<10)
+		if c.stream(stream).ended {
+			t.Errorf("%s: the stream has ended before the body", path)
+		}
+		c.must(c.WriteData(stream, true, nil))
+		c.rest(stream)
+		c.sync()
+		if c.stream(stream).reset {
+			t.Errorf("%s: reset", path)
+		}
+	}
+}
+
+// TestLeftBodyIsRefused: net/http resets the stream where the client cannot be
+// waiting for room, where it may be waiting for the end of the response, and where the
+// rest is too long.
+func TestLeftBodyIsRefused(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.WithHandler(leavers()))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	for i, fields := range [][]string{
+		posting("/", 60<<10),
+		posting("/", -1),
+		posting("/", 17<<20),
+		posting("/", 3<<20, "expect", "100-continue"),
+		posting("/close", 17<<20),
+	} {
+		stream := uint32(2*i + 1)
+		c.request(stream, false, fields...)
+		c.rest(stream)
+		for !c.stream(stream).reset {
+			c.step()
+		}
+	}
+}
+
+// TestUnreadBesideRead: an upload that its handler does not read, and that has filled its
+// window, does not stop another upload of its connection.
+func TestUnreadBesideRead(t *testing.T) {
+	t.Parallel()
+	outcomes := make(chan error, 1)
+	s := start(t, false, mux.WithHandler(readers(outcomes)))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.request(1, false, posting("/busy", 64<<20)...)
+	c.sync()
+	window := int(mux.DefaultConfig().HTTP2.StreamWindow)
+	c.send(1, make([]byte, window), 16<<10)
+	c.request(3, false, posting("/read", 4*window)...)
+	c.send(3, make([]byte, 4*window), 16<<10)
+	c.must(c.WriteData(3, true, nil))
+	if got := c.header(3)[":status"]; got != "200" {
+		t.Errorf("status %s", got)
+	}
+	if err := within(t, "the handler", outcomes); err != nil {
+		t.Error(err)
+	}
+}
