@@ -14,8 +14,10 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
 )
@@ -212,6 +214,13 @@ func (c *client) request(ctx context.Context, method, query, body, want string) 
 		return "", fmt.Errorf("%s: status %d with %.80q, want 200 with %.80q", method, resp.StatusCode, answer, want)
 	}
 	return resp.Header.Get(servedBy), nil
+}
+
+// unprocessed reports whether grpc-go's error says that no server has taken up the
+// call: it was above the stream that GOAWAY named, or was refused.
+func unprocessed(err error) bool {
+	return status.Code(err) == codes.Unavailable &&
+		(strings.HasSuffix(err.Error(), "the connection is draining") || strings.HasSuffix(err.Error(), "REFUSED_STREAM"))
 }
 
 // fits reports whether an op may be answered by that server.

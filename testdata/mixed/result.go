@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,8 @@ type result struct {
 	logged      int // How many lines the access log has, or unlogged.
 	duration    time.Duration
 	log         string // What the proxy has printed.
+
+	again atomic.Int64 // How many calls the clients had to make again.
 
 	mu       sync.Mutex // guards all below
 	by       map[string]int
@@ -67,7 +70,7 @@ func (r *result) unsupported() int {
 	return n
 }
 
-const layout = "%7s %8s %5s %7s %7s %7s %7s %6s %7s\n"
+const layout = "%7s %8s %5s %5s %7s %7s %7s %7s %6s %7s\n"
 
 // maxLog bounds what is printed of a proxy's log, in bytes.
 const maxLog = 2000
@@ -77,7 +80,7 @@ const maxFaults = 5
 
 func printHeader(w io.Writer) {
 	fmt.Fprintf(w, "%-26s %-13s %-10s %-10s", "client or proxy", "handler", "server", "clients")
-	fmt.Fprintf(w, layout, "sent", "answered", "415", byNative, byShared, byHandler, "logged", "conns", "time")
+	fmt.Fprintf(w, layout, "sent", "answered", "again", "415", byNative, byShared, byHandler, "logged", "conns", "time")
 }
 
 // print prints the row, and below it what went wrong, if not all of it.
@@ -87,7 +90,7 @@ func (r *result) print(w io.Writer, name string) {
 		logged = fmt.Sprint(r.logged)
 	}
 	fmt.Fprint(w, name)
-	fmt.Fprintf(w, layout, fmt.Sprint(r.sent), fmt.Sprint(r.answered), fmt.Sprint(r.unsupported()),
+	fmt.Fprintf(w, layout, fmt.Sprint(r.sent), fmt.Sprint(r.answered), fmt.Sprint(r.again.Load()), fmt.Sprint(r.unsupported()),
 		fmt.Sprint(r.by[byNative]), fmt.Sprint(r.by[byShared]), fmt.Sprint(r.by[byHandler]),
 		logged, fmt.Sprint(r.connections), r.duration.Round(100*time.Millisecond))
 	seen := make(map[string]bool)

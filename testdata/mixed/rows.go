@@ -217,6 +217,9 @@ func (r row) finish(ctx context.Context, backends []*backend, balancer *record.P
 // ask makes the requests in a random order, shared out among the clients. The first
 // client begins with a call, the next ones with the other kinds. Where the row has a
 // drain, that begins in the middle, and the last quarter waits for its end.
+//
+// grpc-go makes a call again that no server has taken up (RFC 9113, section 8.7), but
+// once. A drain and then a refusal by the next server may take up two attempts.
 func (r row) ask(ctx context.Context, s setup, f *front, res *result, drain func()) {
 	clients, err := r.open(f)
 	if err != nil {
@@ -241,6 +244,10 @@ func (r row) ask(ctx context.Context, s setup, f *front, res *result, drain func
 			<-drained
 		}
 		by, err := c.do(ctx, todo[i], i)
+		if r.drains && unprocessed(err) {
+			res.again.Add(1)
+			by, err = c.do(ctx, todo[i], i)
+		}
 		res.count(todo[i], by, err)
 		return true
 	}
@@ -260,6 +267,9 @@ func (r row) ask(ctx context.Context, s setup, f *front, res *result, drain func
 	wg.Wait()
 	for _, c := range clients {
 		c.close()
+	}
+	if n := res.again.Load(); n > int64(atOnce*len(clients)) {
+		res.fail(fmt.Errorf("%d calls had to be made again, more than are in flight at a time", n))
 	}
 }
 
