@@ -21,6 +21,7 @@ import (
 
 	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/testdata/clients/selfsigned"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -178,7 +179,7 @@ func (f fullServer) test(t *testing.T, newCaller func(*testing.T, string) caller
 
 // TestBrowserAtLimit: a client of HTTP/2 that is not gRPC's is told 503 and when to come back, as one of HTTP/1.1 is.
 func TestBrowserAtLimit(t *testing.T) {
-	cert, key, err := writeCertificate(t.TempDir())
+	cert, key, err := selfsigned.Write(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

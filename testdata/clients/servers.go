@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/muxserve/muxserve/testdata/clients/process"
+	"github.com/muxserve/muxserve/testdata/clients/selfsigned"
 )
 
 // serverName names one of the servers that are asked.
@@ -28,7 +29,7 @@ func startServers(ctx context.Context, dir string) (_ *servers, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cert, key, err := writeCertificate(dir)
+	cert, key, err := selfsigned.Write(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -225,7 +225,7 @@ func TestRefusedStream(t *testing.T) {
 			got = append(got, "SETTINGS")
 		}
 	}
-	if diff := cmp.Diff([]string{"SETTINGS", "REFUSED_STREAM", "5", "NO_ERROR", "1"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"SETTINGS", "NO_ERROR", "1", "REFUSED_STREAM", "5"}, got); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
 	}
 }

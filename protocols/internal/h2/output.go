@@ -307,19 +307,22 @@ func (t *Track) noteGoAway(payload []byte) {
 	}
 }
 
-// pendingFrames returns the frames that are asked for, as written now.
+// pendingFrames returns the frames that are asked for, as written now. GOAWAY comes before
+// the RST_STREAM of a refused stream: grpc-js and C-core ask once more as soon as they have
+// that, on the same connection if they do not know better.
 func (t *Track) pendingFrames() []byte {
 	o, asked, highest := &t.out, t.pending.Swap(0), t.highest.Load()
-	frames := t.owedFrames(asked)
+	owed := t.owedFrames(asked)
+	var frames []byte
 	switch {
 	case asked&^askOwed == 0:
-		return frames
+		return owed
 	case asked&askCalm != 0:
 		o.lastTold = min(o.lastTold, highest)
 		frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)
 		asked |= askFinal
 	case o.final:
-		return frames
+		return owed
 	default:
 		if asked&askGoAway != 0 {
 			o.lastTold = maxStreamID
@@ -338,7 +341,7 @@ func (t *Track) pendingFrames() []byte {
 		o.final = true
 		o.marks |= markSettled
 	}
-	return frames
+	return append(frames, owed...)
 }
 
 // owedFrames returns what a stream needs that was refused.

@@ -230,14 +230,15 @@ func (t *Track) follow(p []byte) {
 func (t *Track) refuse(r *refusal) {
 	f := t.calls
 	f.refund.Add(r.refund)
+	owed := uint32(askOwed)
 	if r.stream != 0 {
 		f.refused.Store(r.stream)
+		if t.asked.Or(askFinal) < askFinal {
+			owed |= askFinal
+		}
+		t.watch.OnRefused(t, f.client, r.request) // Before the client can know.
 	}
-	t.pending.Or(askOwed)
-	if r.stream != 0 {
-		t.ask(askFinal)
-		t.watch.OnRefused(t, f.client, r.request)
-	}
+	t.pending.Or(owed)
 	go t.settle() // In another goroutine, since the client may read nothing.
 }
 

@@ -5,6 +5,10 @@ import grpc from '@grpc/grpc-js';
 import { askAll, ca, pause, task } from './task.mjs';
 
 const hello = Buffer.from('\x0a\x05hello'); // An EchoRequest with that message; the answer begins in the same way.
+const request = task.request ? Buffer.from(task.request, 'hex') : hello; // It begins with hello.
+// The calls take turns; each has a path and what must stand in the answer: the transport, or another server's word.
+const calls = task.calls || [['/muxserve.demo.v1.Echo/Unary', task.transport]];
+let made = 0;
 const bytes = (message) => message;
 const timeout = 60_000;
 
@@ -28,11 +32,11 @@ await askAll(async (ask) => {
 
 function echo(client, deadline) {
   return new Promise((resolve, reject) => {
-    const path = '/muxserve.demo.v1.Echo/Unary';
-    client.makeUnaryRequest(path, bytes, bytes, hello, new grpc.Metadata(), { deadline }, (err, answer) => {
+    const [path, by] = calls[made++ % calls.length];
+    client.makeUnaryRequest(path, bytes, bytes, request, new grpc.Metadata(), { deadline }, (err, answer) => {
       if (err) return reject(err);
       if (!answer.subarray(0, hello.length).equals(hello)) return reject(new Error(`answered ${answer.toString('hex')}`));
-      if (!answer.includes(task.transport)) return reject(new Error(`not answered by the ${task.transport} transport`));
+      if (!answer.includes(by)) return reject(new Error(`${path} was not answered by ${by}`));
       return resolve();
     });
   });

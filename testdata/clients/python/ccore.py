@@ -35,11 +35,15 @@ def connection(task):
             if task["pause_ms"]:
                 grpc.channel_ready_future(opened).result(TIMEOUT)
                 time.sleep(task["pause_ms"] / 1000)
-            call = opened.unary_unary(PATH)
-            for future in [call.future(HELLO, timeout=TIMEOUT) for _ in range(task["each"])]:
+            # The calls take turns; each has a path and what must stand in the answer: the transport, or another server's word.
+            calls = task.get("calls") or [(PATH, task["transport"])]
+            turns = [calls[i % len(calls)] for i in range(task["each"])]
+            request = bytes.fromhex(task.get("request", "")) or HELLO  # It begins with HELLO.
+            futures = [opened.unary_unary(path).future(request, timeout=TIMEOUT) for path, _ in turns]
+            for (path, by), future in zip(turns, futures):
                 answer = future.result()
-                if not answer.startswith(HELLO) or task["transport"].encode() not in answer:
-                    raise ValueError(f"answered {answer!r}, want the {task['transport']} transport")
+                if not answer.startswith(HELLO) or by.encode() not in answer:
+                    raise ValueError(f"{path} was answered {answer!r}, not by {by}")
                 answered += 1
     except Exception as err:  # pylint: disable=broad-except; whatever it is, it goes into the table.
         return answered, str(err)

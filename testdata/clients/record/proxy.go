@@ -30,10 +30,10 @@ type Counts struct {
 // A Proxy passes connections on to a server. Close must be called.
 type Proxy struct {
 	listener net.Listener
-	target   string
 	wg       sync.WaitGroup
 
 	mu     sync.Mutex // guards all below
+	target string
 	closed bool
 	open   map[net.Conn]struct{}
 	counts []Counts
@@ -52,6 +52,14 @@ func Listen(target string) (*Proxy, error) {
 
 // Addr returns the proxy's host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// MoveTo passes later connections on to another server, as a load balancer does
+// when the first one leaves.
+func (p *Proxy) MoveTo(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
 
 // Close cuts what is still open, waits for the end of it, and returns what was
 // seen on each connection. Later calls return the same.
@@ -82,7 +90,10 @@ func (p *Proxy) accept() {
 // serve passes one connection on until both directions are over.
 func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
-	server, err := net.Dial("tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}

@@ -1,4 +1,5 @@
-package main
+// Package selfsigned makes certificates for servers of tests.
+package selfsigned
 
 import (
 	"crypto/ecdsa"
@@ -15,12 +16,12 @@ import (
 	"time"
 )
 
-// writeCertificate writes a certificate for localhost and 127.0.0.1, which every
+// Write writes a certificate for localhost and 127.0.0.1, which every
 // client can trust as its own authority, and returns the files in PEM.
-func writeCertificate(dir string) (cert, key string, err error) {
+func Write(dir string) (cert, key string, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return "", "", fmt.Errorf("clients: certificate: %w", err)
+		return "", "", fmt.Errorf("selfsigned: %w", err)
 	}
 	now := time.Now()
 	template := &x509.Certificate{
@@ -37,11 +38,11 @@ func writeCertificate(dir string) (cert, key string, err error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
-		return "", "", fmt.Errorf("clients: certificate: %w", err)
+		return "", "", fmt.Errorf("selfsigned: %w", err)
 	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
-		return "", "", fmt.Errorf("clients: certificate: %w", err)
+		return "", "", fmt.Errorf("selfsigned: %w", err)
 	}
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	for file, block := range map[string]*pem.Block{
@@ -49,7 +50,7 @@ func writeCertificate(dir string) (cert, key string, err error) {
 		key:  {Type: "PRIVATE KEY", Bytes: pkcs8},
 	} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			return "", "", fmt.Errorf("clients: certificate: %w", err)
+			return "", "", fmt.Errorf("selfsigned: %w", err)
 		}
 	}
 	return cert, key, nil
