@@ -147,8 +147,8 @@ func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
 	return options
 }
 
-// windows returns the windows that are set, or 0 for grpc-go's estimate. Each of its options
-// ends the estimate of both.
+// windows returns the windows that are set, or 0 for grpc-go's estimate. Each of its
+// options ends the estimate of both.
 func (c GRPCConfig) windows() (stream, connection int32) {
 	return cmp.Or(c.StreamWindow, c.ConnectionWindow), cmp.Or(c.ConnectionWindow, c.StreamWindow)
 }

@@ -23,14 +23,14 @@ const settingsTimeout = 5 * time.Second
 const settingEnableConnectProtocol http2.SettingID = 0x8
 
 // CommonSettings returns the SETTINGS frame for a client that waits for SETTINGS before
-// it is known which server gets its connection: a server that [NewHTTP2Server] makes from c,
-// or s.Native. The frame allows the client what both servers allow. The chosen server's own
-// SETTINGS, which follow, can only allow more.
+// it is known which server gets its connection: one that [NewHTTP2Server] makes from c,
+// or s.Native. The frame allows the client what both servers allow. The chosen server's
+// own SETTINGS, which follow, can only allow more.
 //
-// CommonSettings asks both servers over a pipe, so that the answer is right for each version
-// of net/http and grpc-go, for their debug settings, and for the options that s was made
-// with. The error is [ErrNoExtendedConnect] where c asks for WebSockets and net/http does not
-// offer them.
+// CommonSettings asks both servers over a pipe, so that the answer is right for each
+// version of net/http and grpc-go, for their debug settings, and for the options that s
+// was made with. The error is [ErrNoExtendedConnect] where c asks for WebSockets and
+// net/http does not offer them.
 func CommonSettings(c HTTP2Config, s *GRPCServers) ([]byte, error) {
 	srv := NewHTTP2Server(c, HTTPHooks{
 		Handler: http.NotFoundHandler(),

@@ -26,8 +26,8 @@ func values(t *testing.T, frame []byte) map[http2.SettingID]uint32 {
 	return got
 }
 
-// TestCommonSettings: a client is told the least that both servers allow, and no server's own
-// SETTINGS allow less.
+// TestCommonSettings: a client is told the least that both servers allow, and no server's
+// own SETTINGS allow less.
 func TestCommonSettings(t *testing.T) {
 	const (
 		table   = http2.SettingHeaderTableSize

@@ -222,8 +222,8 @@ func (c *patientClient) request(fields []string) error {
 	return c.respond()
 }
 
-// respond reads the answer to the first request, and makes sure by a PING that nothing more comes
-// and that the server takes the ACKs.
+// respond reads the answer to the first request, and makes sure by a PING that nothing
+// more comes and that the server takes the ACKs.
 func (c *patientClient) respond() error {
 	ended := func(f http2.Frame) bool {
 		switch f := f.(type) {
@@ -295,10 +295,10 @@ func own(t *testing.T, addr string, begin ...[]byte) []http2.Setting {
 	return c.settings[0]
 }
 
-// TestSettingsByServer: whatever the client waits for and however its bytes are split, it sees
-// the SETTINGS of its server, before them at most the sniffer's, one ACK for each of its
-// own, and its response. The server does not see the ACK of the sniffer's, which net/http
-// would close the connection for.
+// TestSettingsByServer: whatever the client waits for and however its bytes are split, it
+// sees the SETTINGS of its server, before them at most the sniffer's, one ACK for each of
+// its own, and its response. The server does not see the ACK of the sniffer's, for which
+// net/http would close the connection.
 func TestSettingsByServer(t *testing.T) {
 	addr := servePort(t, testConfig())
 	sniffers := []http2.Setting{{ID: http2.SettingMaxFrameSize, Val: 1 << 20}}

@@ -38,8 +38,8 @@ type Config struct {
 	UndecidedTimeout time.Duration
 	// Settings is the complete SETTINGS frame, header included, for clients that wait
 	// for one. It must not allow more than the servers behind the sniffer do, which send
-	// their own. Where it is empty, Sniff never writes: an HTTP/2 connection that its first bytes do not decide goes to
-	// the shared server.
+	// their own. Where it is empty, Sniff never writes: an HTTP/2 connection that its
+	// first bytes do not decide goes to the shared server.
 	Settings []byte
 	// Patience is how long Sniff waits for such a connection's first request where
 	// Settings is empty, and writes nothing. A client that does not wait for our SETTINGS

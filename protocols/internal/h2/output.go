@@ -237,8 +237,9 @@ func (t *Track) compose(p []byte) []byte {
 }
 
 // isNeedless reports whether the frame whose head is complete is to be taken out: the
-// ACKs that were sent in its place, and a GOAWAY that lowers nothing behind one of ours. A client must not see a GOAWAY's last stream grow
-// (RFC 9113, section 6.8), and grpc-go's closes the connection if it does.
+// ACKs that were sent in its place, and a GOAWAY that lowers nothing behind one of ours.
+// A client must not see a GOAWAY's last stream grow (RFC 9113, section 6.8), and
+// grpc-go's closes the connection if it does.
 func (t *Track) isNeedless() bool {
 	o := &t.out
 	switch h := o.walk.frame(); {

@@ -58,10 +58,10 @@ func (n *tally) String() string {
 	return fmt.Sprintf("%d passed, %d failed, %d skipped of %d", n.passed, n.failed, n.skipped, n.passed+n.failed+n.skipped)
 }
 
-// oneSettings is a case that waits for the server's SETTINGS, makes a request, and then takes
-// any SETTINGS frame for the ACK of its own. The mux sends those of the chosen server there,
-// as RFC 9113 section 6.5 allows. So the case asks a mux that need not wait for the
-// request to choose.
+// oneSettings is a case that waits for the server's SETTINGS, makes a request, and then
+// takes any SETTINGS frame for the ACK of its own. The mux sends those of the chosen
+// server there, as RFC 9113 section 6.5 allows. So the case asks a mux that need not wait
+// for the request to choose.
 const oneSettings = "http2/6.9.2/1"
 
 // compare runs every case against both servers.
