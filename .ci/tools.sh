@@ -23,17 +23,18 @@ need() {
 	}
 }
 
-# python_grpc installs gRPC's C-core with its Python binding, where Debian's Python does not have it.
-python_grpc() {
-	if ! /usr/bin/python3 -c 'import grpc' 2>/dev/null; then
+# python_modules installs gRPC's C-core with its Python binding, and httpx, where Debian's Python does not have them.
+python_modules() {
+	if ! /usr/bin/python3 -c 'import grpc, httpx, h2' 2>/dev/null; then
 		local as_root=()
 		if [ "$(id -u)" -ne 0 ]; then
 			as_root=(sudo)
 		fi
-		echo "installing python3-grpcio"
+		echo "installing python3-grpcio, python3-httpx and python3-h2"
 		"${as_root[@]}" apt-get -qq update
-		"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3-grpcio >/dev/null
-		/usr/bin/python3 -c 'import grpc'
+		"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+			python3-grpcio python3-httpx python3-h2 >/dev/null
+		/usr/bin/python3 -c 'import grpc, httpx, h2'
 	fi
 }
 

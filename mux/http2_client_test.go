@@ -43,7 +43,7 @@ type h2Stream struct {
 }
 
 // newH2Client opens HTTP/2 on a connection whose next bytes come from r.
-func newH2Client(t *testing.T, conn net.Conn, r io.Reader) *h2Client {
+func newH2Client(t *testing.T, conn net.Conn, r io.Reader, settings ...http2.Setting) *h2Client {
 	t.Helper()
 	c := &h2Client{
 		Framer:  http2.NewFramer(conn, r),
@@ -54,7 +54,7 @@ func newH2Client(t *testing.T, conn net.Conn, r io.Reader) *h2Client {
 	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.encoder = hpack.NewEncoder(&c.block)
 	send(t, conn, http2.ClientPreface)
-	c.must(c.WriteSettings())
+	c.must(c.WriteSettings(settings...))
 	return c
 }
 

@@ -189,6 +189,7 @@ func (r *recorder2) FlushError() error {
 	r.writing.Store(true)
 	defer r.writing.Store(false)
 	defer r.written.Add(1)
+	r.flushed = true
 	return r.recorder.FlushError()
 }
 

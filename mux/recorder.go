@@ -25,6 +25,7 @@ type (
 	recorder2 struct {
 		recorder
 		exchange
+		flushed bool // by the handler
 	}
 )
 

@@ -1,6 +1,9 @@
 package mux
 
-import "io"
+import (
+	"io"
+	"net/http"
+)
 
 // Close implements [io.Closer]. What [exchange.discard] will read stays open, unless a Read
 // has to end.
@@ -19,6 +22,9 @@ const (
 	maxDiscard = 16 << 20
 )
 
+// responseBuffer is how much of a response net/http keeps until the handler returns.
+const responseBuffer = 4 << 10
+
 // isDiscarded reports whether discard reads the rest of the body. Of a body of undeclared
 // length it reads nothing, since the client may wait for the end of the response before it
 // ends the body.
@@ -27,15 +33,16 @@ func (e *exchange) isDiscarded() bool {
 	return e.length > 0 && left > minDiscard && left <= maxDiscard && !e.expected
 }
 
-// discard sends the response and reads the rest of the body before the handler's return
-// ends the stream. net/http resets a stream whose body is not read (RFC 9113 section 8.1).
-// A client that sends the whole body before it looks at the response would wait for room
-// for ever, as httpx does, or lose the response, as curl 7.88 does.
+// discard reads the rest of the body before the handler's return ends the stream. net/http
+// resets a stream whose body is not read (RFC 9113 section 8.1). A client that sends the
+// whole body before it looks at the response would wait for room for ever, as httpx does,
+// or lose the response, as curl 7.88 does.
+//
+// A client that has an error already may send no more of the body and wait for the end of
+// the response, as net/http's does. So the response stays where it is until the body is
+// read, and nothing is read behind an error that the handler has flushed.
 func (r *recorder2) discard() {
-	if !r.isDiscarded() {
-		return
-	}
-	if err := r.FlushError(); err != nil {
+	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
 	r.closed.Store(false)

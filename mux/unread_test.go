@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/muxserve/muxserve/mux"
@@ -31,31 +32,43 @@ func leavers() http.Handler {
 			http.Error(w, "read from a closed body", http.StatusInternalServerError)
 		}
 	})
+	m.HandleFunc("/flush", func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() })
+	m.HandleFunc("/error", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	m.HandleFunc("/error/flush", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		w.(http.Flusher).Flush()
+	})
+	m.HandleFunc("/error/long", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, strings.Repeat("no", 3000), http.StatusForbidden)
+	})
 	return m
 }
 
 // TestLeftBody: a client that sends the whole body before it looks at the response gets
-// the response, where net/http would reset the stream. The response does not wait for the
-// body.
+// the response, where net/http would reset the stream.
 func TestLeftBody(t *testing.T) {
 	t.Parallel()
 	const size = 3 << 20
 	s := start(t, false, mux.WithHandler(leavers()))
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn)
-	for i, path := range []string{"/", "/some", "/close"} {
+	for i, path := range []string{"/", "/some", "/close", "/flush", "/error"} {
 		stream := uint32(2*i + 1)
 		c.request(stream, false, posting(path, size)...)
-		c.send(stream, make([]byte, 10), 10)
-		if got := c.header(stream)[":status"]; got != "200" {
-			t.Errorf("%s: status %s", path, got)
-		}
-		c.send(stream, make([]byte, size-10), 16<<10)
+		c.send(stream, make([]byte, size), 16<<10)
+		c.sync()
 		if c.stream(stream).ended {
-			t.Errorf("%s: the stream has ended before the body", path)
+			t.Errorf("%s: the response has ended before the body", path)
 		}
 		c.must(c.WriteData(stream, true, nil))
 		c.rest(stream)
+		want := "200"
+		if path == "/error" {
+			want = "403"
+		}
+		if got := c.header(stream)[":status"]; got != want {
+			t.Errorf("%s: status %s", path, got)
+		}
 		c.sync()
 		if c.stream(stream).reset {
 			t.Errorf("%s: reset", path)
@@ -64,8 +77,8 @@ func TestLeftBody(t *testing.T) {
 }
 
 // TestLeftBodyIsRefused: net/http resets the stream where the client cannot be
-// waiting for room, where it may be waiting for the end of the response, and where the
-// rest is too long.
+// waiting for room, where it may be waiting for the end of the response, where it is told
+// of an error, and where the rest is too long.
 func TestLeftBodyIsRefused(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.WithHandler(leavers()))
@@ -77,6 +90,8 @@ func TestLeftBodyIsRefused(t *testing.T) {
 		posting("/", 17<<20),
 		posting("/", 3<<20, "expect", "100-continue"),
 		posting("/close", 17<<20),
+		posting("/error/flush", 3<<20),
+		posting("/error/long", 3<<20),
 	} {
 		stream := uint32(2*i + 1)
 		c.request(stream, false, fields...)

@@ -69,7 +69,7 @@ func launchAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...strin
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	const maxLines = 100 // Far more than the binary ever prints.
+	const maxLines = 1000 // Far more than the binary ever prints.
 	lines := make(chan string, maxLines)
 	go func() {
 		defer close(p.exited)

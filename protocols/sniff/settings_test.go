@@ -367,7 +367,7 @@ func TestEverySplit(t *testing.T) {
 		servers := own(t, addr, opening(), ack, wholeRequest(r.fields))
 		sent := slices.Concat(opening(), pingFrame(0, "12345678"), ack, wholeRequest(r.fields))
 		slots := make(chan struct{}, 16)
-		for at := range len(sent) {
+		for at := range sent {
 			t.Run(fmt.Sprintf("%s/%d", r.name, at), func(t *testing.T) {
 				t.Parallel()
 				slots <- struct{}{}

@@ -10,7 +10,8 @@ need h2load nghttp2-client
 need node nodejs
 need npm npm
 newer_node
-python_grpc
+need javac default-jdk-headless
+python_modules
 
 cd testdata/clients
 (cd node && npm ci --ignore-scripts --engine-strict --loglevel=error)

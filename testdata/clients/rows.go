@@ -41,6 +41,7 @@ type row struct {
 	server       serverName
 	pause        time.Duration
 	ask          client
+	load         load // What the client asks for, where it is not what all do.
 	// connections is set where connections are counted in place of requests.
 	connections bool
 	// partial is set where the client's HTTP/2 is not meant to get anywhere.
@@ -57,6 +58,7 @@ func rows(late time.Duration) []row {
 	for _, s := range []serverName{plaintext, overTLS} {
 		all = append(all, httpRows(s)...)
 		all = append(all, grpcRows(s)...)
+		all = append(all, postRows(s)...)
 	}
 	all = append(all, grpcRows(sharedTransport)...)
 	return append(all, openingRows(late)...)
@@ -116,6 +118,9 @@ const rowTimeout = 3 * time.Minute
 func (r row) run(ctx context.Context, s *servers, l load) result {
 	ctx, cancel := context.WithTimeout(ctx, rowTimeout+r.pause)
 	defer cancel()
+	if r.load != (load{}) {
+		l = r.load
+	}
 	result := result{row: r, sent: l.requests()}
 	if r.connections {
 		result.sent = l.connections

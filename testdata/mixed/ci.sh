@@ -9,7 +9,7 @@ need nginx nginx
 need node nodejs
 need npm npm
 newer_node
-python_grpc
+python_modules
 
 (cd testdata/clients/node && npm ci --ignore-scripts --engine-strict --loglevel=error)
 cd testdata/mixed

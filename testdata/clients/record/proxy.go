@@ -16,11 +16,12 @@ import (
 // client did not begin with the HTTP/2 preface.
 type Counts struct {
 	HTTP2          bool
-	Requests       int // HEADERS frames of the client; trailers count as well.
-	ClientSettings int // SETTINGS frames of the client, without acknowledgements.
-	Settings       int // SETTINGS frames of the server, without acknowledgements.
-	Acks           int // Acknowledgements of SETTINGS by the server.
-	GoAwayErrors   int // GOAWAY frames of the server with an error.
+	Eager          bool // The client's first HEADERS came with its preface.
+	Requests       int  // HEADERS frames of the client; trailers count as well.
+	ClientSettings int  // SETTINGS frames of the client, without acknowledgements.
+	Settings       int  // SETTINGS frames of the server, without acknowledgements.
+	Acks           int  // Acknowledgements of SETTINGS by the server.
+	GoAwayErrors   int  // GOAWAY frames of the server with an error.
 	// Opening is what the client sent up to the end of its first header block; nil
 	// where that did not come.
 	Opening []byte
@@ -109,6 +110,7 @@ func (p *Proxy) serve(client net.Conn) {
 
 	counts := Counts{HTTP2: up.isHTTP2()}
 	if counts.HTTP2 {
+		counts.Eager = up.eager
 		counts.Requests, counts.ClientSettings = up.frames.headers, up.frames.settings
 		counts.Settings, counts.Acks, counts.GoAwayErrors = down.settings, down.acks, down.goAwayErrors
 		if up.opening.whole {
@@ -156,6 +158,8 @@ type upstream struct {
 	preface []byte // What there is of the preface's bytes.
 	frames  frames
 	opening opening
+	pieces  int  // How many pieces there were.
+	eager   bool // HEADERS came in the first.
 }
 
 // Write implements [io.Writer]; it never fails.
@@ -166,6 +170,9 @@ func (u *upstream) Write(p []byte) (int, error) {
 	u.preface = append(u.preface, p[:k]...)
 	if u.isHTTP2() {
 		_, _ = u.frames.Write(p[k:])
+	}
+	if u.pieces++; u.pieces == 1 {
+		u.eager = u.frames.headers > 0
 	}
 	return n, nil
 }
