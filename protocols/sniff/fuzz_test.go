@@ -226,7 +226,7 @@ func oracleIsGRPC(h *http2.MetaHeadersFrame, settings []http2.Setting) bool {
 // oracleIsLibrary has the table of the openings' README.
 func oracleIsLibrary(agent string, settings []http2.Setting) bool {
 	isPlain := !slices.ContainsFunc(settings, func(s http2.Setting) bool { return s.ID < 4 || s.ID > 6 })
-	for _, product := range strings.Fields(agent) {
+	for product := range strings.FieldsSeq(agent) {
 		switch strings.Split(product, "/")[0] {
 		case "grpc-go", "grpc-node-js", "grpc-java-okhttp":
 			return isPlain

@@ -136,10 +136,10 @@ func TestCallFilter(t *testing.T) {
 	_ = c.WriteContinuation(29, true, []byte("at all"))
 	_ = c.WriteDataPadded(29, true, []byte("refused"), make([]byte, 5))
 	drop()
-	sent.WriteString(string(AppendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, []byte("trailers"))))
+	sent.Write(AppendFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, []byte("trailers")))
 	frames := []byte(sent.String())
 	frames[len(frames)-len("trailers")-1] = 1 // The stream.
-	want.WriteString(string(appendStreamFrame(nil, http2.FrameData, http2.FlagDataEndStream, 1, nil)))
+	want.Write(appendStreamFrame(nil, http2.FrameData, http2.FlagDataEndStream, 1, nil))
 
 	refund := uint32(len("refused") + len("refused") + 1 + 5)
 	for step := 1; step <= len(frames); step++ {

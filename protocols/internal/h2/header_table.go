@@ -52,12 +52,14 @@ func (r Request) IsCall() bool {
 // IsServed reports a call to a service that the native server has.
 func (r Request) IsServed() bool { return r.has == aCall && r.miss == 0 }
 
-func (r *Request) add(f field) {
+// with returns r with another field.
+func (r Request) with(f field) Request {
 	if f&fits != 0 {
 		r.has |= f &^ fits
 	} else {
 		r.miss |= f
 	}
+	return r
 }
 
 // fits returns f, and whether the value is one of a call's.
@@ -137,7 +139,7 @@ func (t *headerTable) read(block []byte, watch *Watch) (Request, error) {
 	for len(r.rest) > 0 && !r.failed {
 		switch b := r.rest[0]; {
 		case b&indexed != 0:
-			r.request.add(t.entry(r.integer(7), &r.failed).field)
+			r.request = r.request.with(t.entry(r.integer(7), &r.failed).field)
 		case b&incremental != 0:
 			r.literal(6, true)
 		case b&sizeUpdate != 0:
@@ -217,7 +219,7 @@ func (r *blockReader) literal(bits uint, add bool) {
 	}
 	if f != noField {
 		f = r.watch.fits(f, string(value))
-		r.request.add(f)
+		r.request = r.request.with(f)
 	}
 	if add {
 		r.table.add(newEntry(name, len(value), f))

@@ -230,7 +230,7 @@ func (t *Track) follow(p []byte) {
 func (t *Track) refuse(r *refusal) {
 	f := t.calls
 	f.refund.Add(r.refund)
-	owed := uint32(askOwed)
+	owed := askOwed
 	if r.stream != 0 {
 		f.refused.Store(r.stream)
 		if t.asked.Or(askFinal) < askFinal {
