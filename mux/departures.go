@@ -211,11 +211,12 @@ func (d *departures) flooded(is func(*sniff.Conn) bool) {
 
 // mixed has a native gRPC connection leave on which a stream was refused that is not for
 // the native server. The client was told, by a GOAWAY that names its last stream, and its
-// next connection goes to the shared server. It is rare, like flooded.
+// next connection goes to the shared server. The sweep closes the connection like any that
+// was told to leave: not before calls that have just arrived or ended can have their
+// answers. It is rare, like flooded.
 func (d *departures) mixed(is func(*sniff.Conn) bool, isCall bool) {
 	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
 		d.depart(c, reasonReclassified, 0)
-		c.depart(departFinal)
 		d.books.countReclassified(c, isCall)
 	}
 }
