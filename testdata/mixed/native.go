@@ -28,7 +28,7 @@ func startProcess(ctx context.Context, s setup, streams int) (*process.Process, 
 		}
 	}
 	file := filepath.Join(s.dir, "muxserve.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, "http2: {max_streams: %d}\n", streams), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, "http2: {max_streams: %[1]d}\ngrpc: {max_streams: %[1]d}\n", streams), 0o600); err != nil {
 		return nil, fmt.Errorf("mixed: %w", err)
 	}
 	return process.Start(ctx, process.Options{Binary: binary, Args: []string{"--config=" + file}})
