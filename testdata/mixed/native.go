@@ -128,7 +128,8 @@ func connections(ctx context.Context, admin string) ([]connection, error) {
 		return nil, err
 	}
 	var answer struct{ Connections []connection }
-	return answer.Connections, errors.Join(json.Unmarshal(body, &answer), nil)
+	err = json.Unmarshal(body, &answer)
+	return answer.Connections, err
 }
 
 func get(ctx context.Context, url string) ([]byte, error) {
