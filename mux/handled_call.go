@@ -59,6 +59,9 @@ func (r *callRecorder) WriteHeader(code int) {
 		code = http.StatusOK
 	}
 	r.recorder2.WriteHeader(code)
+	if r.unknown {
+		_ = r.recorder2.FlushError() // Else net/http adds Content-Length, and proxies drop the trailers.
+	}
 }
 
 // Write implements [http.ResponseWriter].
