@@ -36,7 +36,9 @@ func (f *front) serveHandledCall(c *conn, rec *recorder2, r *http.Request) {
 }
 
 // callRecorder is the ResponseWriter of a call that the HTTP handler serves. It turns the
-// words of a handler that does not have the service either into gRPC's.
+// words of a handler that does not have the service either into gRPC's. They stand in
+// trailers, as grpc-go's: httputil.ReverseProxy may send a response's header before its end,
+// and then they must not be in that.
 type callRecorder struct {
 	*recorder2
 	path    string
@@ -51,12 +53,15 @@ func (r *callRecorder) WriteHeader(code int) {
 		r.unknown = true
 		clear(h)
 		h.Set("Content-Type", "application/grpc")
-		h.Set(grpcStatus, strconv.Itoa(int(codes.Unimplemented)))
+		h.Set(http.TrailerPrefix+grpcStatus, strconv.Itoa(int(codes.Unimplemented)))
 		service, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/"), "/")
-		h.Set("Grpc-Message", "unknown service "+url.PathEscape(service))
+		h.Set(http.TrailerPrefix+"Grpc-Message", "unknown service "+url.PathEscape(service))
 		code = http.StatusOK
 	}
 	r.recorder2.WriteHeader(code)
+	if r.unknown {
+		_ = r.recorder2.FlushError() // Else net/http adds Content-Length, and proxies drop the trailers.
+	}
 }
 
 // Write implements [http.ResponseWriter].
@@ -87,7 +92,7 @@ func (r *callRecorder) ReadFrom(src io.Reader) (int64, error) {
 func (r *callRecorder) Flush() { _ = r.FlushError() }
 
 // FlushError is what [http.ResponseController] flushes by. The answer UNIMPLEMENTED has no
-// message, so it is one frame at the end of the handler.
+// message, so it goes out at the end of the handler.
 func (r *callRecorder) FlushError() error {
 	if r.unknown {
 		return nil

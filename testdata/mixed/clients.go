@@ -64,6 +64,7 @@ func newConnect(addr string, c *tls.Config) (*client, error) {
 	callers := map[string]*connect.Client[demov1.EchoRequest, demov1.EchoResponse]{
 		demov1.Echo_Unary_FullMethodName: newCaller(demov1.Echo_Unary_FullMethodName),
 		handledUnary:                     newCaller(handledUnary),
+		unknownUnary:                     newCaller(unknownUnary),
 	}
 	streams := newCaller(demov1.Echo_ServerStream_FullMethodName)
 	return &client{
@@ -150,13 +151,14 @@ const (
 	opUnary op = iota // Served by grpc-go.
 	opStream
 	opHandled // A call that the handler serves.
+	opUnknown // A call that has no server. The handler answers 404 early.
 	opGet
 	opPost
 	ops
 )
 
 // rpcs are the ops of a client of gRPC alone.
-const rpcs = opHandled + 1
+const rpcs = opUnknown + 1
 
 // postBytes is more than a frame holds.
 const postBytes = 20_000
@@ -179,6 +181,12 @@ func (c *client) do(ctx context.Context, o op, n int) (by string, err error) {
 			return "", fmt.Errorf("%s: answered %v, want %s", method, resp, message)
 		}
 		return resp.GetTransport(), nil
+	case opUnknown:
+		resp, err := c.unary(ctx, unknownUnary, &demov1.EchoRequest{Message: message})
+		if status.Code(err) != codes.Unimplemented && connect.CodeOf(err) != connect.CodeUnimplemented {
+			return "", fmt.Errorf("%s: answered %v, %w; want UNIMPLEMENTED", unknownUnary, resp, err)
+		}
+		return byHandler, nil
 	case opStream:
 		all, err := c.stream(ctx, &demov1.EchoRequest{Message: message, Repeat: streamed})
 		if err != nil {

@@ -28,7 +28,7 @@ func startProcess(ctx context.Context, s setup, streams int) (*process.Process, 
 		}
 	}
 	file := filepath.Join(s.dir, "muxserve.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, "http2: {max_streams: %d}\n", streams), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, "http2: {max_streams: %[1]d}\ngrpc: {max_streams: %[1]d}\n", streams), 0o600); err != nil {
 		return nil, fmt.Errorf("mixed: %w", err)
 	}
 	return process.Start(ctx, process.Options{Binary: binary, Args: []string{"--config=" + file}})
@@ -128,7 +128,8 @@ func connections(ctx context.Context, admin string) ([]connection, error) {
 		return nil, err
 	}
 	var answer struct{ Connections []connection }
-	return answer.Connections, errors.Join(json.Unmarshal(body, &answer), nil)
+	err = json.Unmarshal(body, &answer)
+	return answer.Connections, err
 }
 
 func get(ctx context.Context, url string) ([]byte, error) {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -24,7 +26,7 @@ type newClient func(addr string, c *tls.Config) (*client, error)
 type way struct {
 	name string
 	// open starts what stands between the clients and the backend's address.
-	open func(ctx context.Context, addr, ca string) (*front, error)
+	open func(ctx context.Context, addr, ca string, drains bool) (*front, error)
 	// client opens one client at the front.
 	client newClient
 	// ops is how many of the ops its clients make.
@@ -41,14 +43,14 @@ type front struct {
 
 // direct is a client without a proxy.
 func direct(name string, c newClient, n op) way {
-	return way{name: name, client: c, ops: n, open: func(_ context.Context, addr, ca string) (*front, error) {
+	return way{name: name, client: c, ops: n, open: func(_ context.Context, addr, ca string, _ bool) (*front, error) {
 		return &front{addr: addr, ca: ca, end: func() {}}, nil
 	}}
 }
 
 // through is a proxy of another program. The clients reach it in plaintext.
 func through(k proxies.Kind) way {
-	return way{name: k.String(), client: newPair, ops: ops, open: func(ctx context.Context, addr, ca string) (*front, error) {
+	return way{name: k.String(), client: newPair, ops: ops, open: func(ctx context.Context, addr, ca string, _ bool) (*front, error) {
 		p, err := proxies.Start(ctx, k, proxies.Backend{Addr: addr, CA: ca})
 		if err != nil {
 			return nil, err
@@ -57,8 +59,27 @@ func through(k proxies.Kind) way {
 	}}
 }
 
-// throughGo is net/http/httputil's proxy.
-var throughGo = way{name: "ReverseProxy", client: newPair, ops: ops, open: func(_ context.Context, addr, ca string) (*front, error) {
+// A replayer lets net/http send a request again that no server has taken up, also where
+// some of its body is gone.
+type replayer struct{ http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (r replayer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body == nil {
+		return r.RoundTripper.RoundTrip(req)
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	req.Body, _ = req.GetBody()
+	return r.RoundTripper.RoundTrip(req)
+}
+
+// throughGo is net/http/httputil's proxy. Where servers leave, it keeps bodies to send them
+// again.
+var throughGo = way{name: "ReverseProxy", client: newPair, ops: ops, open: func(_ context.Context, addr, ca string, drains bool) (*front, error) {
 	c, err := clientTLS(ca)
 	if err != nil {
 		return nil, err
@@ -72,7 +93,11 @@ var throughGo = way{name: "ReverseProxy", client: newPair, ops: ops, open: func(
 		return nil, err
 	}
 	transport := newTransport(c)
-	server := &http.Server{Handler: reverseProxy(transport, target), Protocols: new(http.Protocols)}
+	var replaying http.RoundTripper = transport
+	if drains {
+		replaying = replayer{transport}
+	}
+	server := &http.Server{Handler: reverseProxy(replaying, target), Protocols: new(http.Protocols)}
 	server.Protocols.SetUnencryptedHTTP2(true)
 	go func() { _ = server.Serve(l) }() // It ends with Close.
 	return &front{addr: l.Addr().String(), end: func() {
@@ -159,7 +184,7 @@ func (r row) run(ctx context.Context, s setup) *result {
 	if r.form == overTLS {
 		ca = s.cert
 	}
-	f, err := r.way.open(ctx, balancer.Addr(), ca)
+	f, err := r.way.open(ctx, balancer.Addr(), ca, r.drains)
 	if err != nil {
 		res.fail(err)
 	} else {

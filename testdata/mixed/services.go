@@ -36,6 +36,7 @@ const (
 const (
 	handledService = "muxserve.mixed.v1.Handled"
 	handledUnary   = "/" + handledService + "/Unary"
+	unknownUnary   = "/muxserve.mixed.v1.Unknown/Unary" // Of no service.
 )
 
 // handled is the method's implementation.

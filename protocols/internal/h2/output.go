@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -40,12 +41,30 @@ type output struct {
 	block bool // A header block is open, which nothing may interrupt (section 4.3).
 	drop  bool // The rest of the current payload is taken out.
 
+	reset *resetStreams // What the server has reset; nil before the first.
+
 	dropACKs uint8 // How many ACKs of the server are still to be taken out.
 
 	lastTold uint32 // The lowest stream that a GOAWAY has named, or noGoAway.
 	ours     bool   // One of the GOAWAYs was ours.
 	final    bool   // So that no GOAWAY of ours follows.
 	marks    uint32 // What is true when the Write under way succeeds.
+}
+
+// resetStreams are the last streams that the server has reset.
+type resetStreams struct {
+	ids  [16]uint32 // A ring.
+	next int
+}
+
+// note reports whether the server has reset the stream before, and keeps it.
+func (r *resetStreams) note(stream uint32) bool {
+	if slices.Contains(r.ids[:], stream) {
+		return true
+	}
+	r.ids[r.next] = stream
+	r.next = (r.next + 1) % len(r.ids)
+	return false
 }
 
 // mayInsert reports whether a frame of ours may come next.
@@ -237,9 +256,15 @@ func (t *Track) compose(p []byte) []byte {
 }
 
 // isNeedless reports whether the frame whose head is complete is to be taken out: the
-// ACKs that were sent in its place, and a GOAWAY that lowers nothing behind one of ours.
-// A client must not see a GOAWAY's last stream grow (RFC 9113, section 6.8), and
-// grpc-go's closes the connection if it does.
+// ACKs that were sent in its place, a second RST_STREAM of a stream, and a GOAWAY that
+// lowers nothing behind one of ours.
+//
+// net/http resets a stream that it has answered early, and then once more for each DATA
+// frame that was under way (RFC 9113, sections 5.1 and 5.4.2, have it ignore those). nginx
+// fails its next request on the connection for that.
+//
+// A client must not see a GOAWAY's last stream grow (section 6.8), and grpc-go's closes the
+// connection if it does.
 func (t *Track) isNeedless() bool {
 	o := &t.out
 	switch h := o.walk.frame(); {
@@ -248,6 +273,11 @@ func (t *Track) isNeedless() bool {
 			t.OpenGate()
 		}
 		return true
+	case h.Type == http2.FrameRSTStream:
+		if o.reset == nil {
+			o.reset = new(resetStreams)
+		}
+		return o.reset.note(h.Stream)
 	case h.Type == http2.FrameGoAway && h.Length >= goAwayLen && o.ours:
 		last, code := goAwayFields(o.walk.payload())
 		return code == http2.ErrCodeNo && last >= o.lastTold

@@ -466,3 +466,31 @@ func oracleFilter(b []byte, acks int) []byte {
 	}
 	return left
 }
+
+// TestSecondResetIsTakenOut: a stream is reset once, however the frames are split. The reset
+// of another stream stays.
+func TestSecondResetIsTakenOut(t *testing.T) {
+	var all, left bytes.Buffer
+	kept := http2.NewFramer(&multiWriter{&all, &left}, nil)
+	removed := http2.NewFramer(&all, nil)
+	_ = kept.WriteSettings()
+	_ = kept.WriteData(1, true, []byte("early"))
+	_ = kept.WriteRSTStream(1, http2.ErrCodeNo)
+	_ = removed.WriteRSTStream(1, http2.ErrCodeStreamClosed)
+	_ = kept.WriteRSTStream(3, http2.ErrCodeStreamClosed)
+	_ = kept.WriteData(5, true, []byte("late"))
+	_ = removed.WriteRSTStream(1, http2.ErrCodeStreamClosed)
+	_ = removed.WriteRSTStream(3, http2.ErrCodeStreamClosed)
+	for step := 1; step <= all.Len(); step++ {
+		inner := &wireConn{}
+		c, _ := newTracked(inner, Options{})
+		for piece := range slices.Chunk(all.Bytes(), step) {
+			if n, err := c.Write(piece); n != len(piece) || err != nil {
+				t.Fatalf("write = %d, %v; want %d", n, err, len(piece))
+			}
+		}
+		if diff := cmp.Diff(left.Bytes(), inner.wrote.Bytes()); diff != "" {
+			t.Fatalf("writes of %d bytes (-want +got):\n%s", step, diff)
+		}
+	}
+}
