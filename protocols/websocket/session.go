@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -19,14 +18,15 @@ type Session struct {
 	request *http.Request
 	cancel  context.CancelCauseFunc // of the request's context, which is the handler's
 	ends    time.Time               // when it reaches its age; zero for never
-	pinged  atomic.Pointer[ping]    // the ping that is not answered yet
 	leaving atomic.Bool             // it is being closed, so the sweep ignores it
 
 	// These are guarded by Server.mu. The sweep notes in seen how many reads there have
-	// been, and in heard when it first saw that many.
-	next  *Session // of the same owner
-	seen  uint32
-	heard time.Time
+	// been, and in heard when it first saw that many; in exchanges and exchanged likewise
+	// for what has moved parts of messages.
+	next             *Session // of the same owner
+	ping             *ping    // that is not answered yet
+	seen, exchanges  uint32
+	heard, exchanged time.Time
 }
 
 // key is what Server.sessions knows the session by.
@@ -58,13 +58,13 @@ const (
 
 // finish closes the WebSocket after its handler has returned err.
 func (s *Session) finish(err error) {
-	s.leaving.Store(true)
+	told := s.leaving.Swap(true)
 	switch {
-	case err == nil:
-		err = s.close(coder.StatusNormalClosure, "", closeWait)
+	case err == nil, told && s.request.Context().Err() == nil:
+		err = s.close(coder.StatusNormalClosure, "", closeWait, true)
 	case coder.CloseStatus(err) == -1 && s.request.Context().Err() == nil:
 		s.server.logger.Debug("websocket handler failed", "err", err)
-		err = s.close(coder.StatusInternalError, "", failedWait)
+		err = s.close(coder.StatusInternalError, "", failedWait, true)
 	}
 	if err != nil {
 		s.server.logger.Debug("websocket closed", "err", err)
@@ -72,61 +72,108 @@ func (s *Session) finish(err error) {
 }
 
 func (s *Session) end() {
-	if !s.raw.closed.Load() {
+	if !s.raw.out.closed.Load() {
 		_ = s.conn.CloseNow()
 	}
 	s.server.remove(s)
 	s.cancel(nil)
 }
 
-func (s *Session) close(code coder.StatusCode, reason string, wait time.Duration) error {
+// close sends a close frame behind the message under way, or with now behind the last
+// write, unless one was sent. It waits for the client's answer and closes the connection.
+// The time for the answer begins when the frame has left.
+func (s *Session) close(code coder.StatusCode, reason string, wait time.Duration, now bool) error {
+	b := s.raw.out.setBye(code, reason)
+	s.raw.out.close(b, now)
+	s.waitSent()
 	_ = s.raw.SetReadDeadline(time.Now().Add(wait))
-	return s.conn.Close(code, reason)
+	return s.conn.Close(b.code, b.reason) // It writes the frame where out.close could not.
+}
+
+// queueTick is how often waitSent looks.
+const queueTick = 50 * time.Millisecond
+
+// waitSent waits until the kernel has sent what was written, for as long as it moves. It
+// does not wait on a stream of HTTP/2, which shares its connection's queue.
+func (s *Session) waitSent() {
+	if s.request.ProtoMajor != 1 {
+		return
+	}
+	moved, last := time.Now(), uint64(0)
+	for !s.raw.out.closed.Load() && !s.raw.ended.Load() {
+		taken, waiting := s.raw.queue()
+		if !waiting {
+			return
+		}
+		if taken != last {
+			moved, last = time.Now(), taken
+		}
+		if limit := s.server.config.Load().stall; limit > 0 && time.Since(moved) >= limit {
+			return
+		}
+		time.Sleep(queueTick)
+	}
 }
 
 // beginLeave has the client told to leave, in the background, unless the WebSocket is
-// being closed already.
-func (s *Session) beginLeave(code coder.StatusCode) {
-	if s.leaving.CompareAndSwap(false, true) {
-		go s.leave(code)
+// being closed already. The owner is told what has ended it, if that is not empty.
+func (s *Session) beginLeave(code coder.StatusCode, ended string) {
+	if !s.leaving.CompareAndSwap(false, true) {
+		return
 	}
+	text, cause := "server is going away", ErrDraining
+	if code == coder.StatusTryAgainLater {
+		text, cause = "too many WebSockets", ErrTooMany
+	}
+	s.raw.out.setBye(code, text)
+	go func() {
+		if ended != "" {
+			s.tell(ended)
+		}
+		s.leave(code, text, cause)
+	}()
 }
 
 // leave closes the WebSocket, waits for the client's answer, and then ends the handler's
 // context. In the other order the connection would be cut without a close frame.
-func (s *Session) leave(code coder.StatusCode) {
-	reason, cause := "server is going away", ErrDraining
-	if code == coder.StatusTryAgainLater {
-		reason, cause = "too many WebSockets", ErrTooMany
-	}
-	_ = s.close(code, reason, closeWait)
+func (s *Session) leave(code coder.StatusCode, text string, cause error) {
+	_ = s.close(code, text, closeWait, false)
 	s.cancel(cause)
 }
 
-// check ends the session if it is too old, and pings a client that has been silent for
-// too long. A client is heard only while the handler reads. The caller holds Server.mu.
+// check ends the session if it is too old or idle, and pings a client that has been silent
+// for too long. A client is heard only while the handler reads. The caller holds Server.mu.
 func (s *Session) check(now time.Time) {
 	reading, before := s.raw.isReading()
 	if before != s.seen {
-		s.seen, s.heard = before, now
+		s.seen, s.heard, s.ping = before, now, nil
 	}
 	if s.leaving.Load() {
 		return
 	}
-	interval := s.server.config.Load().PingInterval
+	c := s.server.config.Load()
 	switch {
 	case !s.ends.IsZero() && now.After(s.ends):
-		if s.leaving.CompareAndSwap(false, true) {
-			go func() {
-				s.tell(EndedMaxAge)
-				s.leave(coder.StatusGoingAway)
-			}()
-		}
-	case interval > 0 && reading && now.Sub(s.heard) >= interval:
-		if p := (&ping{now, s.heard, before}); s.pinged.CompareAndSwap(nil, p) {
-			go s.ping(p)
-		}
+		s.beginLeave(coder.StatusGoingAway, EndedMaxAge)
+	case c.IdleTimeout > 0 && s.idle(now) >= c.IdleTimeout:
+		s.beginLeave(coder.StatusGoingAway, EndedIdle)
+	case !reading:
+		s.ping = nil // An answer could not be heard.
+	case s.ping != nil:
+		s.checkPing(now, c)
+	case c.PingInterval > 0 && now.Sub(s.heard) >= c.PingInterval:
+		s.ping = &ping{since: now}
+		go s.raw.out.want(wantPing)
 	}
+}
+
+// idle returns for how long no part of a message has passed, as seen from sweep to sweep.
+func (s *Session) idle(now time.Time) time.Duration {
+	n := s.raw.exchanges.Load() + s.raw.writes.Load()
+	if n != s.exchanges || s.raw.isWriting() {
+		s.exchanges, s.exchanged = n, now
+	}
+	return now.Sub(s.exchanged)
 }
 
 // tell tells the owner why the WebSocket is about to be closed.
@@ -138,48 +185,31 @@ func (s *Session) tell(reason string) {
 
 // ping is a ping that has no answer yet.
 type ping struct {
-	since  time.Time
-	heard  time.Time // when the client was heard last
-	before uint32    // how many reads there had been
+	since   time.Time // when the client has begun to be too slow
+	waiting bool      // the ping, or bytes in front of it, have not left at the last sweep
+	taken   uint64
 }
 
-// isAnswered reports whether the client was heard since.
-func (p *ping) isAnswered(s *Session) bool {
-	_, before := s.raw.isReading()
-	return before != p.before
-}
-
-// ping pings the client, and closes the connection if no answer comes. It does not close
-// where the handler does not read, because then an answer cannot be heard.
-func (s *Session) ping(p *ping) {
-	defer s.pinged.Store(nil)
-	ctx, cancel := context.WithTimeout(context.Background(), s.server.config.Load().PongTimeout)
-	defer cancel()
-	err := s.conn.Ping(ctx)
-	if reading, _ := s.raw.isReading(); err == nil || !reading || p.isAnswered(s) || !s.leaving.CompareAndSwap(false, true) {
+// checkPing ends the session if its client does not answer. The time for the answer begins
+// when the ping has left the socket. Until then the client has to take bytes, as any client
+// that a response is written to.
+func (s *Session) checkPing(now time.Time, c *config) {
+	p, patience := s.ping, c.PongTimeout
+	taken, waiting := s.raw.queue()
+	if waiting != p.waiting || waiting && taken != p.taken {
+		p.since = now
+	}
+	p.waiting, p.taken = waiting, taken
+	if waiting {
+		patience = c.stall
+	}
+	if patience <= 0 || now.Sub(p.since) < patience || !s.leaving.CompareAndSwap(false, true) {
 		return
 	}
-	s.server.logger.Debug("websocket peer does not answer", "err", err)
-	if errors.Is(err, context.DeadlineExceeded) {
-		s.tell(EndedPingTimeout) // Any other error means that it has already ended for another reason.
-	}
-	s.raw.abrupt.Store(true)
-	_ = s.conn.CloseNow()
-}
-
-// pingWriteTime is how long coder/websocket tries to write a ping before it closes the
-// connection.
-const pingWriteTime = 5 * time.Second
-
-// closing is called when the connection is about to be closed, by any goroutine. It tells
-// the owner of a ping timeout that ping sees too late: the ping itself could not be
-// written.
-func (s *Session) closing() {
-	p, patience := s.pinged.Load(), s.server.config.Load().PongTimeout
-	if p == nil || p.isAnswered(s) || time.Since(p.since) < min(patience, pingWriteTime) || time.Since(p.heard) < patience {
-		return
-	}
-	if s.leaving.CompareAndSwap(false, true) {
+	s.server.logger.Debug("websocket peer does not answer")
+	go func() {
 		s.tell(EndedPingTimeout)
-	}
+		s.raw.abrupt.Store(true)
+		_ = s.conn.CloseNow()
+	}()
 }

@@ -108,7 +108,7 @@ func TestPeerWithoutPong(t *testing.T) {
 	c := protocols.DefaultWebSocketConfig()
 	t.Run("hears", func(t *testing.T) {
 		inBubble(t, c, readOn, func(_ *testing.T, s *timedSession) {
-			s.expect(pingFrameHead)
+			s.expect(pingFrame)
 			if at := time.Since(s.opened); at < c.PingInterval || at > c.PingInterval+2*maxSweep {
 				t.Errorf("pinged after %v", at)
 			}
@@ -140,7 +140,7 @@ func TestQuietPeerIsKeptForLong(t *testing.T) {
 	c := protocols.DefaultWebSocketConfig()
 	inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
 		for range intervals {
-			s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrameHead)))
+			s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrame)))
 		}
 		if at := time.Since(s.opened); at < intervals*c.PingInterval {
 			t.Errorf("%d pings in %v", intervals, at)

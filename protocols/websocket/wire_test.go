@@ -144,7 +144,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // newService returns a service without an owner.
 func newService(c protocols.WebSocketConfig, h Handler) *service {
-	return &service{Server: New(c, slog.New(slog.DiscardHandler)), handler: h}
+	return &service{Server: New(c, time.Minute, slog.New(slog.DiscardHandler)), handler: h}
 }
 
 // A wire opens a WebSocket to a service and returns the client's end.
