@@ -344,3 +344,82 @@ func TestDrainCutsLongMessage(t *testing.T) {
 		t.Errorf("the client got %+v", seen)
 	}
 }
+
+// TestWebSocketIdle is websocket.idle_timeout: a WebSocket that exchanges no message is
+// closed with 1001, though its client answers pings. One that does, or is in a long
+// message, stays. The timeout is reloaded live.
+func TestWebSocketIdle(t *testing.T) {
+	t.Parallel()
+	idle := func(c *mux.Config) {
+		c.WebSocket.IdleTimeout = 500 * time.Millisecond
+		c.WebSocket.PingInterval = 50 * time.Millisecond
+	}
+	t.Run("silent", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, false)
+		c := dialSlowly(t, s.addr, nil, 0)
+		eventually(t, "open", func() bool { return s.active("websocket") == 1 })
+		reloaded := s.Config()
+		idle(&reloaded)
+		if _, err := s.Reload(reloaded, "test"); err != nil {
+			t.Fatal(err)
+		}
+		c.expectWhole(t, 0, websocket.StatusGoingAway)
+		eventually(t, "closed", func() bool { return s.Stats().Closed["websocket"]["idle_timeout"] == 1 })
+	})
+	t.Run("talking", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, false, mux.Configure(idle)).webSocket(t)
+		for range 20 {
+			time.Sleep(50 * time.Millisecond)
+			if err := c.Write(t.Context(), websocket.MessageText, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := c.Read(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("in a message", func(t *testing.T) {
+		t.Parallel()
+		s := startShallow(t, false, mux.Configure(idle), mux.WithWebSocket(closeReader(longMessage)))
+		dialSlowly(t, s.addr, nil, 25*time.Millisecond).expectWhole(t, longMessage, websocket.StatusNormalClosure)
+	})
+}
+
+// TestWebSocketDrainReason: the close reason of a WebSocket that a drain has told is
+// "drain", however the client takes it.
+func TestWebSocketDrainReason(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*slowClient){
+		"answers": func(c *slowClient) { c.take() },
+		"closes":  func(c *slowClient) { _ = c.conn.Close() },
+		"is mute": func(c *slowClient) { _, _ = io.Copy(io.Discard, c.r) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for first, request := range map[string]string{"first": "", "second": "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"} {
+				if request != "" && name == "is mute" {
+					continue // It takes coder/websocket's 5 s.
+				}
+				s := start(t, false)
+				conn := s.dial(t)
+				c := &slowClient{conn: conn, r: bufio.NewReader(conn)}
+				if request != "" {
+					_, _ = io.Copy(io.Discard, roundTrip(t, conn, c.r, request).Body)
+				}
+				roundTrip(t, conn, c.r, handshake)
+				eventually(t, "open", func() bool { return s.active("websocket") == 1 })
+				done := s.drain(t.Context())
+				if _, err := c.r.Peek(1); err != nil {
+					t.Error(err)
+				}
+				leave(c)
+				<-done
+				if diff := cmp.Diff(map[string]uint64{"drain": 1}, s.Stats().Closed["websocket"]); diff != "" {
+					t.Errorf("%s: closed (-want +got):\n%s", first, diff)
+				}
+			}
+		})
+	}
+}
