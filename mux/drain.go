@@ -79,7 +79,7 @@ func (d *drainActions) stopAccepting(ctx context.Context) error {
 func (d *drainActions) settle(ctx context.Context, roots []*root) error {
 	patience, cancel := context.WithTimeout(ctx, d.sniffTime())
 	defer cancel()
-	if waitRoots(patience, roots) != nil {
+	if waitRoots(patience, roots) != nil && ctx.Err() == nil {
 		// They have had their time; the others must not wait for them.
 		d.cutUnrecognised()
 		d.running.stopHanding()

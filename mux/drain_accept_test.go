@@ -252,6 +252,23 @@ func TestDrainCountsBegun(t *testing.T) {
 	}
 }
 
+// TestDrainRemainsBegun: it is among those that remain where the drain's time ends first.
+func TestDrainRemainsBegun(t *testing.T) {
+	t.Parallel()
+	s := waiting(t, "GET /ec", false, func(c *mux.Config) { c.Drain.Timeout = 300 * time.Millisecond })
+	got := within(t, "the drain", s.drain(t.Context()))
+	remaining := make(map[string]int)
+	for _, step := range got.report.Steps {
+		if step.Name == mux.StepStopAccepting {
+			remaining = step.Remaining
+		}
+	}
+	want := map[string]int{"sniffing": 1}
+	if diff := cmp.Diff([]map[string]int{want, want}, []map[string]int{remaining, got.report.Forced}); diff != "" {
+		t.Errorf("%v; remaining and forced (-want +got):\n%s", got.err, diff)
+	}
+}
+
 // TestDrainCutsStalledHandshake: a client that stalls in its TLS handshake has the sniff
 // timeout. Cutting it then does not fail the drain.
 func TestDrainCutsStalledHandshake(t *testing.T) {
