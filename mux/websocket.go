@@ -79,7 +79,7 @@ func (c *conn) WebSocketEnds(r *http.Request, reason string) {
 	switch {
 	case r.ProtoMajor == 1:
 		c.account.SetCloseReason(reason)
-	case reason == websocket.EndedPingTimeout:
+	case reason == websocket.EndedPingTimeout, reason == websocket.EndedStalled:
 		c.root.books.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Tag: webSocketTag, Reason: reason})
 	}
 }

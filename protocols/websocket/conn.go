@@ -31,8 +31,7 @@ type watchedConn struct {
 	// reads is odd while a goroutine reads and waits, and each read adds 2. It stands in for
 	// a clock: the sweep remembers when it has seen which number.
 	reads     atomic.Uint32
-	exchanges atomic.Uint32 // how many reads have brought a part of a message
-	writes    atomic.Uint32 // odd while a part of a message is being written, and counts like reads
+	exchanges atomic.Uint32 // how many reads and writes have moved a part of a message
 
 	out    output
 	ended  atomic.Bool // the client has sent its close frame, its last
@@ -101,12 +100,11 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 
 // Write implements [net.Conn]. It may keep a part of a message until the rest comes.
 func (c *watchedConn) Write(p []byte) (int, error) {
-	c.writes.Add(1)
 	messages, err := c.out.write(p)
-	c.writes.Add(1)
 	if err != nil {
 		return 0, err
 	}
+	c.exchanges.Add(1)
 	if c.owner != nil && messages > 0 {
 		c.owner.CountMessages(0, messages)
 	}
@@ -120,14 +118,11 @@ func (c *watchedConn) isReading() (reading bool, before uint32) {
 	return n%2 == 1, n / 2
 }
 
-// isWriting reports whether a goroutine writes a part of a message.
-func (c *watchedConn) isWriting() bool { return c.writes.Load()%2 == 1 }
-
-// queue returns what moves while the client takes bytes, and whether bytes wait for it to
-// do so.
+// queue returns what changes while the client takes bytes, and whether bytes wait for it
+// to do so.
 func (c *watchedConn) queue() (taken uint64, waiting bool) {
-	waiting = c.isWriting() || c.out.wants.Load()&wantPing != 0
-	taken = uint64(c.out.below.taken.Load())
+	waiting, before := c.out.below.isWriting()
+	taken = uint64(before)
 	if c.owner != nil {
 		if acked, unsent, known := c.owner.SendQueue(); known {
 			taken += acked

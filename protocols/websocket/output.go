@@ -53,8 +53,8 @@ func (b *bye) finish() { b.once.Do(func() { close(b.done) }) }
 type steps struct {
 	net.Conn
 
-	size  int // of a part; 0 where the kernel says what the client takes
-	taken atomic.Uint32
+	size  int           // of a part; 0 where the kernel says what the client takes
+	calls atomic.Uint32 // odd while a part is being written; each adds 2
 }
 
 // stepSize is how much is written at a time.
@@ -67,13 +67,20 @@ func (s *steps) Write(p []byte) (written int, err error) {
 		if s.size > 0 {
 			part = p[:min(len(p), s.size)]
 		}
+		s.calls.Add(1)
 		n, err := s.Conn.Write(part)
-		s.taken.Add(1)
+		s.calls.Add(1)
 		written += n
 		if p = p[len(part):]; err != nil || len(p) == 0 {
 			return written, err
 		}
 	}
+}
+
+// isWriting reports whether a write is under way, and how many have ended.
+func (s *steps) isWriting() (writing bool, before uint32) {
+	n := s.calls.Load()
+	return n%2 == 1, n / 2
 }
 
 // write writes a part of coder/websocket's frames, as frameWriter does. Behind a close

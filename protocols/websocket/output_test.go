@@ -33,14 +33,20 @@ func inMessage() Handler {
 	}
 }
 
-// expectBegun waits for the first byte of a frame.
+// expectBegun waits for the first byte of a message, and answers pings in front of it.
 func (p *webSocketPeer) expectBegun() {
 	p.t.Helper()
 	r := bufio.NewReader(p.r)
-	if _, err := r.Peek(1); err != nil {
-		p.t.Fatal(err)
-	}
 	p.r = r
+	for {
+		switch first, err := r.Peek(1); {
+		case err != nil:
+			p.t.Fatal(err)
+		case first[0] != pingFrame:
+			return
+		}
+		p.send(appendWebSocketFrame(nil, pongFrame, true, p.expect(pingFrame)))
+	}
 }
 
 // coderPatience is how long coder/websocket waits with a pong or a close frame of its own.
@@ -127,7 +133,9 @@ func TestOutputOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	frame := func(first byte, payload string) []byte { return appendWebSocketFrame(nil, first, false, []byte(payload)) }
+	frame := func(first byte, payload string) []byte {
+		return appendWebSocketFrame(nil, first, false, []byte(payload))
+	}
 
 	begin := frame(textBegins, "one")
 	write(begin[:4])

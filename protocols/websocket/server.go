@@ -52,7 +52,8 @@ type Owner interface {
 const (
 	EndedPingTimeout = "ping_timeout" // the client did not answer a ping in time
 	EndedMaxAge      = "max_age"
-	EndedIdle        = "idle_timeout" // no message has passed for too long
+	EndedStalled     = "write_stalled" // the client took nothing of what was sent to it
+	EndedIdle        = "idle_timeout"  // no message has passed for too long
 )
 
 // Server accepts WebSockets and looks after them: it pings, ends what is too old, and
@@ -93,8 +94,7 @@ func New(c protocols.WebSocketConfig, stall time.Duration, logger *slog.Logger) 
 
 // Configure puts other settings in force: pings and the idle timeout for open WebSockets
 // too, all others for new ones. MaxConnections has no effect here. stall is how long a
-// client may take no byte of what waits for it before a ping or a close frame; 0 is no
-// bound.
+// client may take no byte of what is sent to it; 0 is no bound.
 func (ws *Server) Configure(c protocols.WebSocketConfig, stall time.Duration) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -275,7 +275,7 @@ func (c *config) shortest() time.Duration {
 	if shortest > 0 {
 		shortest = min(shortest, c.PongTimeout)
 	}
-	for _, d := range []time.Duration{c.IdleTimeout, c.MaxAge} {
+	for _, d := range []time.Duration{c.IdleTimeout, c.MaxAge, c.stall} {
 		if d > 0 && (shortest == 0 || d < shortest) {
 			shortest = d
 		}

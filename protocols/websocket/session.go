@@ -23,8 +23,10 @@ type Session struct {
 	// These are guarded by Server.mu. The sweep notes in seen how many reads there have
 	// been, and in heard when it first saw that many; in exchanges and exchanged likewise
 	// for what has moved parts of messages.
-	next             *Session // of the same owner
-	ping             *ping    // that is not answered yet
+	next             *Session  // of the same owner
+	stalled          *stall    // nil while no bytes wait for the client
+	pinged           bool      // a ping is not answered yet
+	since            time.Time // when it has left
 	seen, exchanges  uint32
 	heard, exchanged time.Time
 }
@@ -141,36 +143,89 @@ func (s *Session) leave(code coder.StatusCode, text string, cause error) {
 	s.cancel(cause)
 }
 
-// check ends the session if it is too old or idle, and pings a client that has been silent
-// for too long. A client is heard only while the handler reads. The caller holds Server.mu.
+// check ends the session if it is too old or idle, if its client takes nothing, or does not
+// answer a ping. It pings a client that has been silent for too long. A client is heard only
+// while the handler reads. The caller holds Server.mu.
 func (s *Session) check(now time.Time) {
+	c := s.server.config.Load()
 	reading, before := s.raw.isReading()
 	if before != s.seen {
-		s.seen, s.heard, s.ping = before, now, nil
+		s.seen, s.heard, s.pinged = before, now, false
+	}
+	waited := s.waited(now)
+	if c.stall > 0 && waited >= c.stall {
+		s.cut(EndedStalled)
+		return
 	}
 	if s.leaving.Load() {
 		return
 	}
-	c := s.server.config.Load()
 	switch {
 	case !s.ends.IsZero() && now.After(s.ends):
 		s.beginLeave(coder.StatusGoingAway, EndedMaxAge)
 	case c.IdleTimeout > 0 && s.idle(now) >= c.IdleTimeout:
 		s.beginLeave(coder.StatusGoingAway, EndedIdle)
 	case !reading:
-		s.ping = nil // An answer could not be heard.
-	case s.ping != nil:
-		s.checkPing(now, c)
-	case c.PingInterval > 0 && now.Sub(s.heard) >= c.PingInterval:
-		s.ping = &ping{since: now}
-		go s.raw.out.want(wantPing)
+		s.pinged = false // An answer could not be heard.
+	case !s.pinged:
+		if c.PingInterval > 0 && now.Sub(s.heard) >= c.PingInterval {
+			s.pinged, s.since = true, now
+			go s.raw.out.want(wantPing)
+		}
+	case s.stalled != nil || s.raw.out.wants.Load()&wantPing != 0:
+		s.since = now // It has not left.
+	case now.Sub(s.since) >= c.PongTimeout:
+		s.cut(EndedPingTimeout)
 	}
+}
+
+// stall is what the sweep remembers while bytes wait for the client.
+type stall struct {
+	since time.Time // when it has taken some, or was heard
+	taken uint64
+}
+
+// waited returns for how long bytes have waited and the client has not moved, as seen from
+// sweep to sweep. It asks the kernel only where bytes may wait.
+func (s *Session) waited(now time.Time) time.Duration {
+	if writing, _ := s.raw.out.below.isWriting(); !writing && s.stalled == nil && !s.pinged {
+		return 0
+	}
+	taken, waiting := s.raw.queue()
+	switch {
+	case !waiting:
+		s.stalled = nil
+		return 0
+	case s.stalled == nil:
+		s.stalled = new(stall)
+		fallthrough
+	case s.stalled.taken != taken, s.heard.Equal(now):
+		*s.stalled = stall{now, taken}
+	}
+	return now.Sub(s.stalled.since)
+}
+
+// cut closes the connection without a close frame, in the background. A session that is
+// leaving keeps the reason for that.
+func (s *Session) cut(reason string) {
+	if s.raw.abrupt.Swap(true) {
+		return
+	}
+	leaving := s.leaving.Swap(true)
+	s.server.logger.Debug("websocket peer does not move", "reason", reason)
+	go func() {
+		if !leaving {
+			s.tell(reason)
+		}
+		_ = s.raw.Close() // coder/websocket's CloseNow waits for a Close that is under way.
+		_ = s.conn.CloseNow()
+	}()
 }
 
 // idle returns for how long no part of a message has passed, as seen from sweep to sweep.
 func (s *Session) idle(now time.Time) time.Duration {
-	n := s.raw.exchanges.Load() + s.raw.writes.Load()
-	if n != s.exchanges || s.raw.isWriting() {
+	n := s.raw.exchanges.Load()
+	if writing, _ := s.raw.out.below.isWriting(); writing || n != s.exchanges {
 		s.exchanges, s.exchanged = n, now
 	}
 	return now.Sub(s.exchanged)
@@ -181,35 +236,4 @@ func (s *Session) tell(reason string) {
 	if s.owner != nil {
 		s.owner.WebSocketEnds(s.request, reason)
 	}
-}
-
-// ping is a ping that has no answer yet.
-type ping struct {
-	since   time.Time // when the client has begun to be too slow
-	waiting bool      // the ping, or bytes in front of it, have not left at the last sweep
-	taken   uint64
-}
-
-// checkPing ends the session if its client does not answer. The time for the answer begins
-// when the ping has left the socket. Until then the client has to take bytes, as any client
-// that a response is written to.
-func (s *Session) checkPing(now time.Time, c *config) {
-	p, patience := s.ping, c.PongTimeout
-	taken, waiting := s.raw.queue()
-	if waiting != p.waiting || waiting && taken != p.taken {
-		p.since = now
-	}
-	p.waiting, p.taken = waiting, taken
-	if waiting {
-		patience = c.stall
-	}
-	if patience <= 0 || now.Sub(p.since) < patience || !s.leaving.CompareAndSwap(false, true) {
-		return
-	}
-	s.server.logger.Debug("websocket peer does not answer")
-	go func() {
-		s.tell(EndedPingTimeout)
-		s.raw.abrupt.Store(true)
-		_ = s.conn.CloseNow()
-	}()
 }
