@@ -43,7 +43,7 @@ const (
 const manyConfig = `http1: {max_connections: 10000}
 http2: {max_connections: 10000}
 grpc: {max_connections: 10000}
-websocket: {max_connections: 10000, read_limit: 1000000}
+websocket: {max_connections: 10000, read_limit: 5000000}
 `
 
 // many lets a process with thousands of streams drain. Its clients go to a second

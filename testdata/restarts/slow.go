@@ -10,12 +10,13 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // Slow readers: WebSockets whose server is in a long message when the drain tells it to
-// leave, because the client takes its time. slowMessage is more than their sockets take
+// leave, because the client takes its time. The messages are more than their sockets take
 // in, which have room for little.
 const (
 	slowMessage = 512 << 10
@@ -23,14 +24,15 @@ const (
 	slowSegment = 1448            // maximum segment size, by which the server's kernel sizes its buffer
 	slowRead    = 4 << 10         // read at a time
 	slowTime    = 8 * time.Second // for the whole message
-	// tooSlow is how many times as long some take, which are in their message at the
-	// deadline.
-	tooSlow = 5
+	// tooLong is how many times as long the messages and the times of some are, which are
+	// in their message at the deadline.
+	tooLong = 8
 )
 
 // slow is a WebSocket client that reads one long message.
 type slow struct {
 	conn  net.Conn
+	size  int           // of the message
 	ended chan struct{} // closed when the connection has ended; what follows is set before
 	bytes int           // of the message
 	code  uint16        // of the close frame; 0 without one
@@ -38,7 +40,7 @@ type slow struct {
 }
 
 // newSlow opens a WebSocket, and returns when the message comes back.
-func newSlow(ctx context.Context, address string) (*slow, error) {
+func newSlow(ctx context.Context, address string, size int) (*slow, error) {
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		var room, segment error
 		err := raw.Control(func(fd uintptr) {
@@ -53,7 +55,7 @@ func newSlow(ctx context.Context, address string) (*slow, error) {
 	}
 	r := bufio.NewReaderSize(c, slowRead)
 	if err = handshake(c, r); err == nil {
-		_, err = c.Write(maskedMessage(slowMessage))
+		_, err = c.Write(maskedMessage(size))
 	}
 	if err == nil {
 		_, err = r.Peek(1)
@@ -61,7 +63,7 @@ func newSlow(ctx context.Context, address string) (*slow, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &slow{conn: &bufferedConn{c, r}, ended: make(chan struct{})}, nil
+	return &slow{conn: &bufferedConn{c, r}, size: size, ended: make(chan struct{})}, nil
 }
 
 // bufferedConn reads through a buffer.
@@ -81,8 +83,8 @@ func maskedMessage(size int) []byte {
 	return append(b, make([]byte, 4+size)...)
 }
 
-// take reads the message within a time, and answers the close frame behind it.
-func (s *slow) take(within time.Duration) {
+// take reads the message slowly, until hurry is set, and answers the close frame behind it.
+func (s *slow) take(hurry *atomic.Bool) {
 	defer close(s.ended)
 	defer func() { s.at = time.Now() }()
 	var head [10]byte // The message has a length of 64 bits.
@@ -90,12 +92,14 @@ func (s *slow) take(within time.Duration) {
 		return
 	}
 	began := time.Now()
-	for buf := make([]byte, slowRead); s.bytes < slowMessage; {
-		n, err := s.conn.Read(buf[:min(slowRead, slowMessage-s.bytes)])
+	for buf := make([]byte, slowRead); s.bytes < s.size; {
+		n, err := s.conn.Read(buf[:min(slowRead, s.size-s.bytes)])
 		if s.bytes += n; err != nil {
 			return
 		}
-		time.Sleep(time.Until(began.Add(within * time.Duration(s.bytes) / slowMessage)))
+		if !hurry.Load() {
+			time.Sleep(time.Until(began.Add(slowTime * time.Duration(s.bytes) / slowMessage)))
+		}
 	}
 	if _, err := io.ReadFull(s.conn, head[:4]); err != nil || head[0] != closeFrame {
 		return
@@ -111,8 +115,8 @@ func (s *slow) verdict(cut bool, deadline time.Time) error {
 	<-s.ended
 	const goingAway = 1001
 	switch {
-	case !cut && (s.bytes != slowMessage || s.code != goingAway):
-		return fmt.Errorf("a slow WebSocket has got %d of %d bytes and the code %d, want all and %d", s.bytes, slowMessage, s.code, goingAway)
+	case !cut && (s.bytes != s.size || s.code != goingAway):
+		return fmt.Errorf("a slow WebSocket has got %d of %d bytes and the code %d, want all and %d", s.bytes, s.size, s.code, goingAway)
 	case cut && s.code != 0:
 		return fmt.Errorf("a WebSocket that was cut within a message has got the code %d", s.code)
 	case cut && s.at.Before(deadline):
@@ -122,10 +126,11 @@ func (s *slow) verdict(cut bool, deadline time.Time) error {
 	}
 }
 
-// slows are slow readers, of which the first few are too slow.
+// slows are slow readers, of which the first few have messages that are too long.
 type slows struct {
-	all []*slow
-	cut int
+	all   []*slow
+	cut   int
+	hurry atomic.Bool // what is left of messages that were cut is read at once
 }
 
 // newSlows opens n of them.
@@ -134,25 +139,26 @@ func newSlows(ctx context.Context, n, cut int, address string) (*slows, error) {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for i := range all {
-		wg.Go(func() { all[i], errs[i] = newSlow(ctx, address) })
+		size := slowMessage
+		if i < cut {
+			size *= tooLong
+		}
+		wg.Go(func() { all[i], errs[i] = newSlow(ctx, address, size) })
 	}
 	wg.Wait()
-	return &slows{all, cut}, errors.Join(errs...)
+	return &slows{all: all, cut: cut}, errors.Join(errs...)
 }
 
 // begin has them read.
 func (s *slows) begin() {
-	for i, one := range s.all {
-		within := slowTime
-		if i < s.cut {
-			within *= tooSlow
-		}
-		go one.take(within)
+	for _, one := range s.all {
+		go one.take(&s.hurry)
 	}
 }
 
-// verdict waits for their end.
+// verdict waits for their end, after that of the server.
 func (s *slows) verdict(deadline time.Time) error {
+	s.hurry.Store(true)
 	var faults []error
 	for i, one := range s.all {
 		faults = append(faults, one.verdict(i < s.cut, deadline))
