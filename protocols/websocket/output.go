@@ -136,10 +136,10 @@ func (o *output) writeWanted() {
 		o.writeControl(append(frame[:0], pingFrame, 0))
 	}
 	b, wants := o.bye.Load(), o.wants.Load()
-	if b == nil || wants == 0 || wants&wantCloseNow == 0 && !o.isAtEnd() && o.writer.frames.open {
+	inMessage := o.writer.frames.open && !o.isAtEnd() && wants&wantCloseNow == 0
+	if b == nil || inMessage || !o.take(wantClose|wantCloseNow) {
 		return
 	}
-	o.take(wantClose | wantCloseNow)
 	text := binary.BigEndian.AppendUint16(append(frame[:0], closeFrame, byte(2+len(b.reason))), uint16(b.code))
 	o.writeControl(append(text, b.reason...))
 	b.finish()

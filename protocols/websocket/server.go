@@ -22,9 +22,9 @@ import (
 // 1000 after nil, and with 1011 after an error, unless it was closed before.
 //
 // The context ends when the server tells the client to leave, after it has closed the
-// WebSocket with 1001 (going away). A client that disappears shows in the next Read or
-// Write; a handler that only writes can use CloseRead. Text is not checked for UTF-8,
-// unless the handler reads by [ReadMessage].
+// WebSocket with 1001 (going away) behind the message that is being written. A client that
+// disappears shows in the next Read or Write; a handler that only writes can use
+// CloseRead. Text is not checked for UTF-8, unless the handler reads by [ReadMessage].
 type Handler func(ctx context.Context, c *coder.Conn, r *http.Request) error
 
 // The causes with which a handler's context ends.

@@ -18,7 +18,7 @@ type Session struct {
 	request *http.Request
 	cancel  context.CancelCauseFunc // of the request's context, which is the handler's
 	ends    time.Time               // when it reaches its age; zero for never
-	leaving atomic.Bool             // it is being closed, so the sweep ignores it
+	leaving atomic.Bool             // it is being closed, or told to leave behind a message
 
 	// These are guarded by Server.mu. The sweep notes in seen how many reads there have
 	// been, and in heard when it first saw that many; in exchanges and exchanged likewise
@@ -26,7 +26,7 @@ type Session struct {
 	next             *Session  // of the same owner
 	stalled          *stall    // nil while no bytes wait for the client
 	pinged           bool      // a ping is not answered yet
-	since            time.Time // when it has left
+	since            time.Time // when that has left, as far as the sweep has seen
 	seen, exchanges  uint32
 	heard, exchanged time.Time
 }
