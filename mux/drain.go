@@ -22,8 +22,9 @@ type drainActions struct {
 	live       *reloader
 	config     func() lifecycle.Config // in force for this drain
 
-	forced atomic.Pointer[map[string]int] // the recognised connections that were cut, by tag
-	begun  atomic.Int64                   // those that were cut within their first bytes
+	stopped atomic.Bool                    // stopAccepting has begun
+	forced  atomic.Pointer[map[string]int] // the connections that were cut at the end, by tag
+	begun   atomic.Int64                   // those that were cut within their first bytes
 }
 
 // actions returns what the machine calls in each step.
@@ -59,6 +60,7 @@ func (d *drainActions) stopAccepting(ctx context.Context) error {
 	if len(roots) == 0 {
 		return nil
 	}
+	d.stopped.Store(true)
 	// An HTTP/2 client may wait undecided with good reason. Its server can tell it better
 	// than the sniffer could.
 	for _, r := range roots {
@@ -221,9 +223,11 @@ const lingerTime = 100 * time.Millisecond
 func (d *drainActions) forceClose(ctx context.Context) error {
 	roots := d.topology.stop()
 	forced := d.books.activeConns()
-	delete(forced, string(pool.Sniffing))
+	if d.stopped.Load() { // A client that had time to speak, and did not, loses nothing.
+		delete(forced, string(pool.Sniffing))
+		d.countBegun()
+	}
 	d.forced.Store(&forced)
-	d.countBegun()
 	for _, a := range d.books.conns.Conns() {
 		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
 			_ = a.CloseWrite()
