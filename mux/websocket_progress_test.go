@@ -270,7 +270,9 @@ func untilTold(size int, reading bool) mux.WebSocketHandler {
 // 5 s for each.
 func TestLeaveBehindMessage(t *testing.T) {
 	t.Parallel()
-	const pause = 110 * time.Millisecond // 3 MB take 5 s, and what the kernel takes in does, too.
+	// 3 MB take 5 s, and so does each half of a deep message: the one that is written when
+	// it is told, and the one that the kernel has taken in.
+	const pause, deepPause = 110 * time.Millisecond, 80 * time.Millisecond
 	drain := func(t *testing.T, s *server) {
 		done := s.drain(context.WithoutCancel(t.Context()))
 		t.Cleanup(func() {
@@ -309,7 +311,7 @@ func TestLeaveBehindMessage(t *testing.T) {
 				mux.Configure(func(c *mux.Config) { c.WebSocket.MaxAge = test.age }))
 			seen := make(chan outcome, 2)
 			for range test.clients {
-				c := dialSlowly(t, s.addr, nil, pause)
+				c := dialSlowly(t, s.addr, nil, map[bool]time.Duration{false: pause, true: deepPause}[test.size == deepMessage])
 				if _, err := c.r.Peek(1); err != nil { // The message has begun.
 					t.Fatal(err)
 				}
