@@ -60,7 +60,9 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 				c.showByAddr()
 			}
 			c.setDue(protocols.AgeLimit(c.account.Opened(), a.maxAge(tag)))
-			return c.advance(stageServing)
+			served := c.advance(stageServing)
+			c.root.departures.greet(c)
+			return served
 		}
 		c.refused = refusedLimit
 	}

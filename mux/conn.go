@@ -32,8 +32,8 @@ type conn struct {
 	// due is when the connection reaches its age, counted from clockStart; 0 for never.
 	// An upgrade to h2c sets it again, while the sweep reads it.
 	due atomic.Int64
-	// idleAt is how many bytes had been received when an HTTP/1.1 connection became idle,
-	// by the lower bits.
+	// idleAt is how many bytes had been received when the TLS handshake was over, or the
+	// HTTP/1.1 connection became idle, by the lower bits.
 	idleAt atomic.Uint32
 	life
 	grown atomic.Bool // the stack of the server's goroutine; see RemoteAddr

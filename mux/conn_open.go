@@ -126,6 +126,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 	c.root.books.tlsTimes.Record(time.Since(started))
 	state := layer.tls.ConnectionState()
 	layer.state = &state
+	c.idleAt.Store(uint32(c.account.Received()))
 	if !brought {
 		c.Init(layer.tls)
 		c.SetPeek(&c.root.sniffs.Load().normal)

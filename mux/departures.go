@@ -44,6 +44,14 @@ func (d *departures) beginDrain(over time.Duration) {
 	d.fresh.Store(int64(min(over/4, freshTime)))
 }
 
+// greet tells a client whose connection comes to its server while the drain tells the
+// others.
+func (d *departures) greet(c *conn) {
+	if d.draining.Load() {
+		d.leave(c, reasonDrain, 0)
+	}
+}
+
 // endSpread has every idle HTTP/1.1 connection closed from now on, however fresh, if the
 // drain has told the clients. It reports whether it has.
 func (d *departures) endSpread() bool {

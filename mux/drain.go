@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,9 @@ type drainActions struct {
 	live       *reloader
 	config     func() lifecycle.Config // in force for this drain
 
-	forced atomic.Pointer[map[string]int] // the connections that were cut, by tag
+	stopped atomic.Bool                    // stopAccepting has begun
+	forced  atomic.Pointer[map[string]int] // the connections that were cut at the end, by tag
+	begun   atomic.Int64                   // those that were cut within their first bytes
 }
 
 // actions returns what the machine calls in each step.
@@ -49,28 +52,42 @@ func (d *drainActions) announce(context.Context) error {
 	return nil
 }
 
-// stopAccepting takes in what the kernel has queued, closes the listeners, waits until
-// every connection has been recognised, and then tells all of them to leave.
+// stopAccepting takes in what the kernel has queued, closes the listeners, and tells every
+// client to leave. Beside that, connections that are not recognised have their time; they
+// are told when they come to their servers.
 func (d *drainActions) stopAccepting(ctx context.Context) error {
 	roots := d.topology.stop()
 	if len(roots) == 0 {
 		return nil
 	}
+	d.stopped.Store(true)
 	// An HTTP/2 client may wait undecided with good reason. Its server can tell it better
 	// than the sniffer could.
 	for _, r := range roots {
 		r.endWaits()
 	}
+	settled := make(chan error, 1)
+	go func() { settled <- d.settle(ctx, roots) }()
+	d.tell(ctx)
+	d.tellLate()
+	err := <-settled
+	d.waitAnswered(ctx)
+	d.shutdown()
+	return err
+}
+
+// settle waits until every connection has been recognised, and cuts those that take too
+// long.
+func (d *drainActions) settle(ctx context.Context, roots []*root) error {
 	patience, cancel := context.WithTimeout(ctx, d.sniffTime())
 	defer cancel()
-	if waitRoots(patience, roots) != nil {
+	if waitRoots(patience, roots) != nil && ctx.Err() == nil {
 		// They have had their time; the others must not wait for them.
 		d.cutUnrecognised()
 		d.running.stopHanding()
 	}
 	err := waitRoots(ctx, roots)
 	d.topology.finishCustoms()
-	d.tell(ctx)
 	return err
 }
 
@@ -84,8 +101,20 @@ func (d *drainActions) sniffTime() time.Duration {
 	return most
 }
 
-// cutUnrecognised closes the connections that have not said what they are.
+// cutUnrecognised closes the connections that have not said what they are, and counts
+// those that have begun to.
 func (d *drainActions) cutUnrecognised() {
+	d.countBegun()
+	d.closeUnrecognised()
+}
+
+// countBegun counts the connections that are about to be cut within their first bytes.
+// Where nothing was sent, nothing is lost.
+func (d *drainActions) countBegun() {
+	d.begun.Add(int64(len(d.books.all(func(c *conn) bool { return c.stage() == stageOpen && c.isFed() }))))
+}
+
+func (d *drainActions) closeUnrecognised() {
 	for _, a := range d.books.conns.Conns(pool.Sniffing) {
 		a.SetCloseReason(reasonDrain)
 		_ = a.Close()
@@ -111,14 +140,27 @@ func (d *drainActions) tell(ctx context.Context) {
 	}()
 	spread(gone, d.books.all((*conn).isServing), over, func(c *conn) { d.departures.leave(c, reasonDrain, 0) })
 	d.waitGone(ctx, over-time.Since(started))
-	d.waitAnswered(ctx)
-	// Every client knows by now. net/http and grpc-go tell all of their connections at once.
+}
+
+// shutdown has the protocols' servers tell their clients, who know by now: net/http and
+// grpc-go tell all of their connections at once.
+func (d *drainActions) shutdown() {
 	for _, b := range d.topology.allBackends() {
 		d.running.background.run(func() { _ = b.http2.Shutdown(d.running.serving) })
 		if b.h2c != nil {
 			b.h2c.Shutdown()
 		}
 		d.running.background.run(func() { _ = b.grpc.GracefulStop(d.running.serving) })
+	}
+}
+
+// tellLate closes the connections that have become idle since they were told, and tells
+// WebSockets that have been opened since.
+func (d *drainActions) tellLate() {
+	if d.departures.endSpread() {
+		for _, c := range d.books.all((*conn).isServing) {
+			d.departures.leave(c, reasonDrain, 0)
+		}
 	}
 }
 
@@ -167,11 +209,7 @@ func (d *drainActions) waitGone(ctx context.Context, t time.Duration) {
 // idle ones, have had their time.
 func (d *drainActions) waitConnections(ctx context.Context) error {
 	d.cutUnrecognised()
-	if d.departures.endSpread() {
-		for _, c := range d.books.all((*conn).isServing) {
-			d.departures.leave(c, reasonDrain, 0)
-		}
-	}
+	d.tellLate()
 	d.topology.waitTaken(ctx)
 	d.topology.closeCustoms()
 	return d.books.conns.WaitEmpty(ctx)
@@ -185,6 +223,10 @@ const lingerTime = 100 * time.Millisecond
 func (d *drainActions) forceClose(ctx context.Context) error {
 	roots := d.topology.stop()
 	forced := d.books.activeConns()
+	if d.stopped.Load() { // A client that had time to speak, and did not, loses nothing.
+		delete(forced, string(pool.Sniffing))
+		d.countBegun()
+	}
 	d.forced.Store(&forced)
 	for _, a := range d.books.conns.Conns() {
 		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
@@ -200,7 +242,7 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 		}
 	}
 	d.running.stopHanding()
-	d.cutUnrecognised()
+	d.closeUnrecognised()
 	for _, a := range d.books.conns.Conns() {
 		a.SetCloseReason(reasonForced)
 		_ = a.Close()
@@ -218,10 +260,14 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 const bookTime = time.Second
 
 func (d *drainActions) forcedCounts() map[string]int {
+	counts := make(map[string]int)
 	if forced := d.forced.Load(); forced != nil {
-		return *forced
+		maps.Copy(counts, *forced)
 	}
-	return nil
+	if begun := int(d.begun.Load()); begun > 0 {
+		counts[string(pool.Sniffing)] = begun
+	}
+	return counts
 }
 
 // cleanup gives back what the servers hold.

@@ -7,11 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 
@@ -181,6 +184,88 @@ func TestDrainDecidesBesideAccept(t *testing.T) {
 	_ = conn.Close()
 	if got := within(t, "the drain", done); got.err != nil {
 		t.Errorf("drain: %v", got.err)
+	}
+}
+
+// TestDrainTellsBesideUndecided: a drain tells the clients that it knows at once, while
+// another has not said what it is, and keeps its time. The drain has less time than that.
+func TestDrainTellsBesideUndecided(t *testing.T) {
+	t.Parallel()
+	for name, sniff := range map[string]time.Duration{"a long time": time.Hour, "no bound": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, mux.Configure(patient), mux.Configure(func(c *mux.Config) {
+				c.Sniff.Timeout, c.Drain.Timeout = sniff, 3*time.Second
+			}))
+			silent, idle := s.dial(t), s.hold(t)
+			ws := s.webSocket(t)
+			late := s.dial(t)
+			send(t, late, "GET /ec")
+			eventually(t, "all accepted", func() bool { return s.active("sniffing") == 2 && s.active("websocket") == 1 })
+			done := s.drain(t.Context())
+			if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+				t.Errorf("WebSocket ended with %v, want 1001", err)
+			}
+			if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("idle connection: %v", err)
+			}
+			select {
+			case <-done:
+				t.Error("they were told when the time of the others was over")
+			default:
+			}
+			// The one that speaks in time is served and told.
+			r := bufio.NewReader(late)
+			if resp := roundTrip(t, late, r, "ho HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK || !resp.Close {
+				t.Errorf("the late request: %s, close %v", resp.Status, resp.Close)
+			}
+			if got := within(t, "the drain", done); got.report.ForcedTotal() != 0 {
+				t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
+			}
+			_ = silent.Close()
+		})
+	}
+}
+
+// TestDrainCountsBegun: a request that the drain cuts within its first bytes counts as
+// forced. A connection that has sent nothing does not.
+func TestDrainCountsBegun(t *testing.T) {
+	t.Parallel()
+	for name, withTLS := range map[string]bool{"plaintext": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, withTLS, mux.Configure(patient), mux.Configure(func(c *mux.Config) {
+				c.Sniff.Timeout, c.Drain.StepTimeout = time.Hour, 400*time.Millisecond
+			}))
+			silent, begun := s.dial(t), s.dial(t)
+			const length = 8000 // It is more than a handshake takes.
+			send(t, begun, "GET /"+strings.Repeat("e", length))
+			eventually(t, "accepted", func() bool {
+				return slices.ContainsFunc(s.Connections(), func(c mux.ConnInfo) bool { return c.BytesReceived > length })
+			})
+			got := within(t, "the drain", s.drain(t.Context()))
+			if diff := cmp.Diff(map[string]int{"sniffing": 1}, got.report.Forced); diff != "" || !errors.Is(got.err, mux.ErrForced) {
+				t.Errorf("%v, forced (-want +got):\n%s", got.err, diff)
+			}
+			_ = silent.Close()
+		})
+	}
+}
+
+// TestDrainRemainsBegun: it is among those that remain where the drain's time ends first.
+func TestDrainRemainsBegun(t *testing.T) {
+	t.Parallel()
+	s := waiting(t, "GET /ec", false, func(c *mux.Config) { c.Drain.Timeout = 300 * time.Millisecond })
+	got := within(t, "the drain", s.drain(t.Context()))
+	remaining := make(map[string]int)
+	for _, step := range got.report.Steps {
+		if step.Name == mux.StepStopAccepting {
+			remaining = step.Remaining
+		}
+	}
+	want := map[string]int{"sniffing": 1}
+	if diff := cmp.Diff([]map[string]int{want, want}, []map[string]int{remaining, got.report.Forced}); diff != "" {
+		t.Errorf("%v; remaining and forced (-want +got):\n%s", got.err, diff)
 	}
 }
 

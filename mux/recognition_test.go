@@ -3,6 +3,7 @@ package mux_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -231,8 +232,8 @@ func slowAtDrain(t *testing.T, s *server) {
 	conn := s.dial(t)
 	send(t, conn, "G")
 	eventually(t, "sniffing", func() bool { return s.active("sniffing") == 1 })
-	if got := within(t, "the drain", s.drain(t.Context())); got.err != nil {
-		t.Errorf("drain: %v", got.err)
+	if got := within(t, "the drain", s.drain(t.Context())); !errors.Is(got.err, mux.ErrForced) {
+		t.Errorf("drain: %v, want ErrForced", got.err)
 	}
 }
 

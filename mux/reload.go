@@ -119,6 +119,6 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 func (s *Server) setLimits(c *Config) {
 	s.books.conns.SetLimits(c.limits())
 	s.departures.webSockets.CloseExcess(max(0, c.WebSocket.MaxConnections))
-	s.departures.webSockets.Configure(c.WebSocket)
+	s.departures.webSockets.Configure(c.WebSocket, c.HTTP1.Progress.ProgressTimeout)
 	_ = s.machine.Configure(c.Drain) // It fails once a drain has begun, which keeps its own.
 }

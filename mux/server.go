@@ -59,7 +59,7 @@ func New(opts ...Option) *Server {
 	s.running = newRunning()
 	s.topology = new(topology)
 	s.live = newReloader(c, s.topology.isServing, s.prepareReload)
-	s.departures = newDepartures(s.books, websocket.New(c.WebSocket, s.logger), &s.running.background)
+	s.departures = newDepartures(s.books, websocket.New(c.WebSocket, c.HTTP1.Progress.ProgressTimeout, s.logger), &s.running.background)
 	d := &drainActions{books: s.books, running: s.running, topology: s.topology, departures: s.departures, live: s.live}
 	s.machine = lifecycle.New(c.Drain, d.actions(), s.logger)
 	d.config = s.machine.Config

@@ -29,7 +29,7 @@ func WebSocket(h WebSocketHandler) http.Handler {
 		panic("mux: WebSocket without a handler")
 	}
 	return &webSocketHandler{serve: h, elsewhere: sync.OnceValue(func() *websocket.Server {
-		return websocket.New(protocols.DefaultWebSocketConfig(), slog.Default())
+		return websocket.New(protocols.DefaultWebSocketConfig(), protocols.DefaultProgressConfig().ProgressTimeout, slog.Default())
 	})}
 }
 
@@ -71,12 +71,15 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // CountMessages implements [websocket.Owner].
 func (c *conn) CountMessages(received, sent int) { c.account.CountMessages(received, sent) }
 
+// SendQueue implements [websocket.Owner].
+func (c *conn) SendQueue() (acked uint64, unsent, known bool) { return c.account.SendQueue() }
+
 // WebSocketEnds implements [websocket.Owner].
 func (c *conn) WebSocketEnds(r *http.Request, reason string) {
 	switch {
 	case r.ProtoMajor == 1:
 		c.account.SetCloseReason(reason)
-	case reason == websocket.EndedPingTimeout:
+	case reason == websocket.EndedPingTimeout, reason == websocket.EndedStalled:
 		c.root.books.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Tag: webSocketTag, Reason: reason})
 	}
 }

@@ -46,8 +46,9 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 		return 0
 	}
 	mark := stallMark{writes: writes, sent: c.sent.Load(), since: now, seen: now}
-	var waiting, known bool
-	mark.acked, waiting, known = sendQueue(c.raw)
+	queue, known := sendQueueOf(c.raw)
+	mark.acked = queue.acked
+	waiting := queue.unacked|queue.unsent != 0
 	if !known {
 		waiting = writes%copyBegun != 0
 	}
@@ -77,16 +78,30 @@ func (w *StallWatch) begin(now time.Time) {
 	w.now = now
 }
 
-// sendQueue returns how many bytes the peer has acknowledged, and whether some still wait
-// for that or to be sent. It is known for TCP connections, on some systems.
-func sendQueue(c net.Conn) (acked uint64, waiting, known bool) {
+// SendQueue returns how many bytes the peer's system has acknowledged, and whether bytes
+// that were written still wait to be sent. known is false where the system does not say:
+// it does for TCP, on Linux.
+func (c *Conn) SendQueue() (acked uint64, unsent, known bool) {
+	q, known := sendQueueOf(c.raw)
+	return q.acked, q.unsent > 0, known
+}
+
+// sendQueue is what the kernel knows of the bytes that were written to a connection.
+type sendQueue struct {
+	acked   uint64 // bytes that the peer's system has taken
+	unacked uint32 // segments that were sent and not acknowledged
+	unsent  uint32 // bytes that wait to be sent
+}
+
+// sendQueueOf is known for TCP connections, on some systems.
+func sendQueueOf(c net.Conn) (q sendQueue, known bool) {
 	tcp, ok := c.(*net.TCPConn)
 	// A connection with a PROXY header before it shows the socket behind it.
 	if proxied, is := c.(interface{ TCPConn() (*net.TCPConn, bool) }); is {
 		tcp, ok = proxied.TCPConn()
 	}
 	if !ok {
-		return 0, false, false
+		return sendQueue{}, false
 	}
 	return tcpSendQueue(tcp)
 }

@@ -19,11 +19,11 @@ const (
 	tcpInfoSize         = 148 // up to there
 )
 
-// tcpSendQueue is sendQueue for a TCP connection. It disturbs neither reads nor writes.
-func tcpSendQueue(c *net.TCPConn) (acked uint64, waiting, known bool) {
+// tcpSendQueue is sendQueueOf for a TCP connection. It disturbs neither reads nor writes.
+func tcpSendQueue(c *net.TCPConn) (q sendQueue, known bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, false, false
+		return sendQueue{}, false
 	}
 	var info [tcpInfoSize]byte
 	var errno syscall.Errno
@@ -33,8 +33,11 @@ func tcpSendQueue(c *net.TCPConn) (acked uint64, waiting, known bool) {
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	})
 	if err != nil || errno != 0 || size < tcpInfoSize {
-		return 0, false, false
+		return sendQueue{}, false
 	}
-	left := binary.NativeEndian.Uint32(info[tcpInfoUnacked:]) | binary.NativeEndian.Uint32(info[tcpInfoNotSentBytes:])
-	return binary.NativeEndian.Uint64(info[tcpInfoBytesAcked:]), left != 0, true
+	return sendQueue{
+		acked:   binary.NativeEndian.Uint64(info[tcpInfoBytesAcked:]),
+		unacked: binary.NativeEndian.Uint32(info[tcpInfoUnacked:]),
+		unsent:  binary.NativeEndian.Uint32(info[tcpInfoNotSentBytes:]),
+	}, true
 }

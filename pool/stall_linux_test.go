@@ -150,3 +150,43 @@ func TestStallBehindHeader(t *testing.T) {
 	_ = c.Close()
 	wait()
 }
+
+// TestSendQueue: it shows whether bytes wait to be sent, and that the peer takes some. A
+// pipe does not know.
+func TestSendQueue(t *testing.T) {
+	var set pool.Set
+	client, raw := pair(t)
+	c := add(&set, raw)
+	if acked, unsent, known := c.SendQueue(); acked != 0 || unsent || !known {
+		t.Errorf("of a new connection: %d, %v, %v", acked, unsent, known)
+	}
+	wait := writing(c, func(c *pool.Conn) { _, _ = c.Write(make([]byte, 64<<20)) })
+	until := func(what string, ok func(acked uint64, unsent bool) bool) {
+		t.Helper()
+		for giveUp := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			if acked, unsent, known := c.SendQueue(); known && ok(acked, unsent) {
+				return
+			}
+			if time.Now().After(giveUp) {
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
+	until("bytes wait", func(_ uint64, unsent bool) bool { return unsent })
+	const most = 32 << 20 // It is more than both buffers hold.
+	if _, err := io.CopyN(io.Discard, client, most); err != nil {
+		t.Fatal(err)
+	}
+	until("the peer has taken them", func(acked uint64, _ bool) bool { return acked >= most })
+	if _, err := io.CopyN(io.Discard, client, 64<<20-most); err != nil {
+		t.Fatal(err)
+	}
+	wait()
+	until("all is sent", func(acked uint64, unsent bool) bool { return acked >= 64<<20 && !unsent })
+	_ = c.Close()
+
+	pipe, _ := net.Pipe()
+	if _, _, known := add(&set, pipe).SendQueue(); known {
+		t.Error("a pipe knows")
+	}
+}

@@ -5,4 +5,4 @@ package pool
 import "net"
 
 // tcpSendQueue knows nothing where the system does not tell, or tells it by another call.
-func tcpSendQueue(*net.TCPConn) (acked uint64, waiting, known bool) { return 0, false, false }
+func tcpSendQueue(*net.TCPConn) (q sendQueue, known bool) { return sendQueue{}, false }

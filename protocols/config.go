@@ -155,11 +155,17 @@ type WebSocketConfig struct {
 	ReadLimit int64 `apply:"runtime" yaml:"read_limit"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PongTimeout how long it may take to answer before the connection is
-	// closed. Only a peer whose handler is reading can be heard, and is pinged.
+	// closed. Only a peer whose handler is reading can be heard, and is pinged. A ping
+	// waits behind the message that is being sent, and PongTimeout begins when the ping
+	// has left the socket; until then the peer has to take a byte within
+	// http1.progress_timeout.
 	PingInterval time.Duration `apply:"runtime" yaml:"ping_interval"`
 	PongTimeout  time.Duration `apply:"runtime" yaml:"pong_timeout"`
+	// IdleTimeout is how long a WebSocket may exchange no part of a message, pings
+	// aside; then it is closed with 1001. 0: no bound.
+	IdleTimeout time.Duration `apply:"runtime" yaml:"idle_timeout"`
 	// MaxAge is how long a WebSocket is kept, give or take a tenth; then it is closed
-	// with 1001. 0: no bound.
+	// with 1001, behind the message that is being sent. 0: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
 	// Compression is whether messages are compressed where the client offers it (RFC
 	// 7692): off, takeover (each message refers to those before it, which costs 1.2 MB a
@@ -351,6 +357,7 @@ func (c WebSocketConfig) Validate() error {
 		check(c.MaxConnections >= 0, "websocket.max_connections", c.MaxConnections, "not negative"),
 		notNegative("websocket.ping_interval", c.PingInterval),
 		check(c.PongTimeout > 0 || c.PingInterval == 0, "websocket.pong_timeout", c.PongTimeout, "positive where ping_interval is"),
+		notNegative("websocket.idle_timeout", c.IdleTimeout),
 		notNegative("websocket.max_age", c.MaxAge),
 		c.Compression.validate(),
 		check(c.ReadLimit >= -1, "websocket.read_limit", c.ReadLimit, "-1 or more"),

@@ -13,14 +13,15 @@ import (
 
 // watchedConn is the connection under a WebSocket. It notes whether a goroutine waits for
 // the client and how often it was heard, counts messages, reads ahead, and writes a
-// message that comes in pieces as one. So coder/websocket can have small buffers.
+// message that comes in pieces as one. So coder/websocket can have small buffers. Control
+// frames of our own go out between those of coder/websocket.
 //
 // One goroutine at a time may call Read, and one Write: coder/websocket has a lock for
 // each. The other methods may be called at any time.
 type watchedConn struct {
 	net.Conn
 
-	session *Session // set before the first Read, Write or Close
+	owner Owner // nil for none; set before the first Read, Write or Close
 
 	// These belong to the reader.
 	early    *bytes.Reader // what came with the handshake; nil once it is read
@@ -29,10 +30,10 @@ type watchedConn struct {
 
 	// reads is odd while a goroutine reads and waits, and each read adds 2. It stands in for
 	// a clock: the sweep remembers when it has seen which number.
-	reads atomic.Uint32
+	reads     atomic.Uint32
+	exchanges atomic.Uint32 // how many reads and writes have moved a part of a message
 
-	out    frameWriter // belongs to the writer
-	closed atomic.Bool // Close was called
+	out    output
 	ended  atomic.Bool // the client has sent its close frame, its last
 	abrupt atomic.Bool // close without waiting for the client
 }
@@ -51,8 +52,22 @@ func newWatchedConn(c net.Conn, early []byte) *watchedConn {
 	if len(early) > 0 {
 		w.early = bytes.NewReader(early)
 	}
-	w.out.to = below
+	w.out.below.Conn = below
+	w.out.writer.to = &w.out.below
 	return w
+}
+
+// own sets the owner. Only on a socket of its own does that know what the client takes;
+// elsewhere it shows by writes that end.
+func (c *watchedConn) own(owner Owner, isStream bool) {
+	c.owner = owner
+	known := false
+	if owner != nil && !isStream {
+		_, _, known = owner.SendQueue()
+	}
+	if !known {
+		c.out.below.size = stepSize
+	}
 }
 
 // Read implements [net.Conn].
@@ -63,7 +78,7 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 		}
 	} else {
 		c.reads.Add(1)
-		if err = net.ErrClosed; !c.closed.Load() {
+		if err = net.ErrClosed; !c.out.closed.Load() {
 			n, err = c.in.read(p)
 		}
 		c.reads.Add(1)
@@ -73,8 +88,11 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 		if c.received.isEnd() {
 			c.ended.Store(true)
 		}
-		if owner := c.session.owner; owner != nil && messages > 0 {
-			owner.CountMessages(messages, 0)
+		if messages > 0 || c.received.isInMessage() {
+			c.exchanges.Add(1)
+		}
+		if c.owner != nil && messages > 0 {
+			c.owner.CountMessages(messages, 0)
 		}
 	}
 	return n, err
@@ -86,8 +104,9 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if owner := c.session.owner; owner != nil && messages > 0 {
-		owner.CountMessages(0, messages)
+	c.exchanges.Add(1)
+	if c.owner != nil && messages > 0 {
+		c.owner.CountMessages(0, messages)
 	}
 	return len(p), nil
 }
@@ -97,6 +116,29 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 func (c *watchedConn) isReading() (reading bool, before uint32) {
 	n := c.reads.Load()
 	return n%2 == 1, n / 2
+}
+
+// queue returns what changes while the client takes bytes, and whether bytes wait for it
+// to do so.
+func (c *watchedConn) queue() (taken uint64, waiting bool) {
+	waiting, before := c.out.below.isWriting()
+	taken = uint64(before)
+	if c.owner != nil {
+		if acked, unsent, known := c.owner.SendQueue(); known {
+			taken += acked
+			waiting = waiting || unsent
+		}
+	}
+	return taken, waiting
+}
+
+// answerPing is the callback of coder/websocket for a client's ping. It reports false: the
+// pong is not coder/websocket's to send.
+func (c *watchedConn) answerPing(payload []byte) bool {
+	payload = bytes.Clone(payload)
+	c.out.pong.Store(&payload)
+	c.out.want(wantPong)
+	return false
 }
 
 // How long, and for how many bytes, Close goes on reading.
@@ -109,8 +151,7 @@ const (
 // a moment what the client still sends: the kernel answers unread bytes with a reset, and
 // then the client may lose what it has not read either (RFC 6455 section 7.1.1).
 func (c *watchedConn) Close() error {
-	c.session.closing()
-	c.closed.Store(true)
+	c.out.noteClosed()
 	linger := !c.abrupt.Load() && !c.ended.Load()
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && linger && half.CloseWrite() == nil && c.endReading() {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger))

@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"log/slog"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -9,8 +8,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-
-	"github.com/muxserve/muxserve/protocols"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,16 +24,19 @@ func (o *testOwner) CountMessages(received, sent int) {
 	}
 }
 
+// SendQueue knows nothing, as for a connection that is no TCP socket.
+func (*testOwner) SendQueue() (acked uint64, unsent, known bool) { return 0, false, false }
+
 func (o *testOwner) WebSocketEnds(r *http.Request, reason string) {
 	if o.ends != nil {
 		o.ends(r, reason)
 	}
 }
 
-// newTestConn returns a watchedConn of a session without a server. The owner may be nil.
+// newTestConn returns a watchedConn. The owner may be nil.
 func newTestConn(c net.Conn, owner Owner) *watchedConn {
 	w := newWatchedConn(c, nil)
-	w.session = &Session{owner: owner}
+	w.owner = owner
 	return w
 }
 
@@ -82,7 +82,6 @@ func TestCloseWhileReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newTestConn(&oneReader{aheadConn: aheadConn{server.(*net.TCPConn)}, t: t}, nil)
-	c.session.server = New(protocols.DefaultWebSocketConfig(), slog.New(slog.DiscardHandler))
 	read := make(chan error, 1)
 	go func() {
 		_, err := c.Read(make([]byte, 1))

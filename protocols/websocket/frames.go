@@ -13,10 +13,12 @@ const (
 	maskLen      = 4
 
 	closeFrame = finBit | 0x8 // the first byte of a close frame
-	finBit     = 0x80         // in the first byte: the last frame of its message
-	controlBit = 0x08         // in the first byte: close, ping or pong, which are no messages
-	maskBit    = 0x80         // in the second byte
-	lengthBits = 0x7F         // in the second byte
+	pingFrame  = finBit | 0x9
+	pongFrame  = finBit | 0xA
+	finBit     = 0x80 // in the first byte: the last frame of its message
+	controlBit = 0x08 // in the first byte: close, ping or pong, which are no messages
+	maskBit    = 0x80 // in the second byte
+	lengthBits = 0x7F // in the second byte
 
 	length16 = 126 // the length is in the next 2 bytes
 	length64 = 127 // the length is in the next 8 bytes
@@ -30,6 +32,7 @@ const (
 type messageCounter struct {
 	payload uint64 // how much of the current frame's payload is missing
 	have    uint8  // how many bytes of header are there
+	open    bool   // a message has begun, and its last frame has not
 	header  [maxFrameHead]byte
 }
 
@@ -43,9 +46,7 @@ func (c *messageCounter) count(p []byte) (messages int) {
 			break
 		}
 		c.header[0] = p[0]
-		if p[0]&(finBit|controlBit) == finBit {
-			messages++
-		}
+		messages += c.begin()
 		p = p[whole:]
 	}
 	for {
@@ -60,15 +61,32 @@ func (c *messageCounter) count(p []byte) (messages int) {
 		if !complete {
 			return messages
 		}
-		if c.header[0]&(finBit|controlBit) == finBit {
-			messages++
-		}
+		messages += c.begin()
 	}
+}
+
+// begin notes that a frame begins. It returns 1 if that is the last one of a message.
+func (c *messageCounter) begin() (messages int) {
+	if c.header[0]&controlBit != 0 {
+		return 0
+	}
+	if c.open = c.header[0]&finBit == 0; c.open {
+		return 0
+	}
+	return 1
+}
+
+// isBetweenFrames reports whether the bytes end with a frame. The zero value does.
+func (c *messageCounter) isBetweenFrames() bool { return c.payload == 0 && c.have == 0 }
+
+// isInMessage reports whether a message has begun and not ended.
+func (c *messageCounter) isInMessage() bool {
+	return c.open || !c.isBetweenFrames() && (c.have > 0 || c.header[0]&controlBit == 0)
 }
 
 // isBetween reports whether the bytes end with a message or with a control frame.
 func (c *messageCounter) isBetween() bool {
-	return c.payload == 0 && c.have == 0 && c.header[0]&finBit != 0
+	return c.isBetweenFrames() && c.header[0]&finBit != 0
 }
 
 // isEnd reports whether the bytes end with a close frame.

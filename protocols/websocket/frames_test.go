@@ -17,8 +17,6 @@ const (
 	lastFrame     = finBit
 	textBegins    = 0x1
 	textContinues = 0x0
-	pingFrameHead = finBit | 0x9
-	pongFrame     = finBit | 0xA
 
 	compressedBit = 0x40 // RSV1 (RFC 7692 section 6)
 )
@@ -65,9 +63,9 @@ func TestMessageCounter(t *testing.T) {
 		{"empty messages", []frame{{textFrame, 0}, {binaryFrame, 0}, {textFrame, 0}}, 3},
 		{"compressed", []frame{{textFrame | compressedBit, 5}}, 1},
 		{"lengths", []frame{{textFrame, 1}, {textFrame, 125}, {textFrame, 126}, {textFrame, 127}, {binaryFrame, 65535}, {binaryFrame, 65536}, {textFrame, 3}}, 7},
-		{"control frames", []frame{{pingFrameHead, 0}, {pongFrame, 125}, {closeFrame, 2}}, 0},
+		{"control frames", []frame{{pingFrame, 0}, {pongFrame, 125}, {closeFrame, 2}}, 0},
 		{"fragments", []frame{{textBegins, 10}, {textContinues, 0}, {lastFrame, 10}}, 1},
-		{"a ping among fragments", []frame{{textBegins, 10}, {pingFrameHead, 4}, {lastFrame, 0}, {textFrame, 2}}, 2},
+		{"a ping among fragments", []frame{{textBegins, 10}, {pingFrame, 4}, {lastFrame, 0}, {textFrame, 2}}, 2},
 		{"unfinished", []frame{{textFrame, 1}, {textBegins, 200}, {textContinues, 10}}, 1},
 	}
 	for _, test := range tests {
@@ -102,7 +100,7 @@ func countIn(b []byte, step int) (messages int) {
 func FuzzMessageCounter(f *testing.F) {
 	for _, masked := range []bool{false, true} {
 		var b []byte
-		for i, first := range []byte{textFrame, pingFrameHead, textBegins, lastFrame, closeFrame, binaryFrame} {
+		for i, first := range []byte{textFrame, pingFrame, textBegins, lastFrame, closeFrame, binaryFrame} {
 			b = appendWebSocketFrame(b, first, masked, make([]byte, i*60))
 		}
 		f.Add(b, uint8(1))
@@ -204,7 +202,7 @@ func BenchmarkWatchedConnRead(b *testing.B) {
 			b.Run(fmt.Sprintf("messages of %d/counted %v", size, counted), func(b *testing.B) {
 				c, received, _ := countedLoop(size)
 				if !counted {
-					c.session.owner = nil
+					c.owner = nil
 				}
 				buf := make([]byte, 4096) // What net/http's reader has.
 				b.SetBytes(int64(len(buf)))
@@ -223,7 +221,7 @@ func BenchmarkWatchedConnWrite(b *testing.B) {
 		b.Run(fmt.Sprintf("counted %v", counted), func(b *testing.B) {
 			c, _, _ := countedLoop(100)
 			if !counted {
-				c.session.owner = nil
+				c.owner = nil
 			}
 			message := appendWebSocketFrame(nil, textFrame, false, make([]byte, 100))
 			b.ReportAllocs()
@@ -285,7 +283,7 @@ func TestFrameWriterHolds(t *testing.T) {
 		want  int // writes so far
 	}{
 		{appendWebSocketFrame(nil, textBegins, false, []byte("a")), 0},
-		{appendWebSocketFrame(nil, pingFrameHead, false, nil), 1},
+		{appendWebSocketFrame(nil, pingFrame, false, nil), 1},
 		{appendWebSocketFrame(nil, lastFrame, false, []byte("b")), 2},
 		{appendWebSocketFrame(nil, textFrame, false, []byte("c"))[:2], 2},
 		{[]byte("c"), 3},

@@ -22,9 +22,9 @@ import (
 // 1000 after nil, and with 1011 after an error, unless it was closed before.
 //
 // The context ends when the server tells the client to leave, after it has closed the
-// WebSocket with 1001 (going away). A client that disappears shows in the next Read or
-// Write; a handler that only writes can use CloseRead. Text is not checked for UTF-8,
-// unless the handler reads by [ReadMessage].
+// WebSocket with 1001 (going away) behind the message that is being written. A client that
+// disappears shows in the next Read or Write; a handler that only writes can use
+// CloseRead. Text is not checked for UTF-8, unless the handler reads by [ReadMessage].
 type Handler func(ctx context.Context, c *coder.Conn, r *http.Request) error
 
 // The causes with which a handler's context ends.
@@ -39,8 +39,12 @@ type Owner interface {
 	// CountMessages is told how many data messages have passed each way. The goroutines
 	// that read and write call it, two of them at once at times. It must be quick.
 	CountMessages(received, sent int)
-	// WebSocketEnds is called just before a WebSocket is closed for EndedPingTimeout or
-	// EndedMaxAge, at most once for each. It must not use the WebSocket.
+	// SendQueue returns how many bytes the client's system has acknowledged, and whether
+	// bytes that were written to the connection still wait to be sent. known is false
+	// where the system does not say.
+	SendQueue() (acked uint64, unsent, known bool)
+	// WebSocketEnds is called just before a WebSocket is closed for one of the reasons
+	// below, at most once for each. It must not use the WebSocket.
 	WebSocketEnds(r *http.Request, reason string)
 }
 
@@ -48,6 +52,8 @@ type Owner interface {
 const (
 	EndedPingTimeout = "ping_timeout" // the client did not answer a ping in time
 	EndedMaxAge      = "max_age"
+	EndedStalled     = "write_stalled" // the client took nothing of what was sent to it
+	EndedIdle        = "idle_timeout"  // no message has passed for too long
 )
 
 // Server accepts WebSockets and looks after them: it pings, ends what is too old, and
@@ -68,29 +74,31 @@ type config struct {
 	protocols.WebSocketConfig
 
 	accept coder.AcceptOptions // what it says to coder/websocket
+	stall  time.Duration       // see Configure
 }
 
-func newConfig(c protocols.WebSocketConfig) *config {
+func newConfig(c protocols.WebSocketConfig, stall time.Duration) *config {
 	modes := map[protocols.WebSocketCompression]coder.CompressionMode{
 		protocols.CompressionTakeover:   coder.CompressionContextTakeover,
 		protocols.CompressionNoTakeover: coder.CompressionNoContextTakeover,
 	} // Off is 0.
-	return &config{c, coder.AcceptOptions{OriginPatterns: c.OriginPatterns, CompressionMode: modes[c.Compression]}}
+	return &config{c, coder.AcceptOptions{OriginPatterns: c.OriginPatterns, CompressionMode: modes[c.Compression]}, stall}
 }
 
-// New returns a Server.
-func New(c protocols.WebSocketConfig, logger *slog.Logger) *Server {
+// New returns a Server. stall is as in [Server.Configure].
+func New(c protocols.WebSocketConfig, stall time.Duration, logger *slog.Logger) *Server {
 	ws := &Server{logger: logger, sessions: make(map[any]*Session)}
-	ws.config.Store(newConfig(c))
+	ws.config.Store(newConfig(c, stall))
 	return ws
 }
 
-// Configure puts other settings in force: pings for open WebSockets too, all others for
-// new ones. MaxConnections has no effect here.
-func (ws *Server) Configure(c protocols.WebSocketConfig) {
+// Configure puts other settings in force: pings and the idle timeout for open WebSockets
+// too, all others for new ones. MaxConnections has no effect here. stall is how long a
+// client may take no byte of what is sent to it; 0 is no bound.
+func (ws *Server) Configure(c protocols.WebSocketConfig, stall time.Duration) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	ws.config.Store(newConfig(c))
+	ws.config.Store(newConfig(c, stall))
 	ws.endSweep()
 	if len(ws.sessions) > 0 {
 		ws.beginSweep()
@@ -122,7 +130,9 @@ func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 		return nil
 	}
 	hijacked := &hijacker{ResponseWriter: w}
-	conn, err := coder.Accept(hijacked, r, &ws.config.Load().accept)
+	options := ws.config.Load().accept
+	options.OnPingReceived = func(_ context.Context, payload []byte) bool { return hijacked.conn.answerPing(payload) }
+	conn, err := coder.Accept(hijacked, r, &options)
 	if err != nil {
 		ws.logger.Debug("websocket handshake refused", "err", err)
 		return nil
@@ -139,10 +149,10 @@ func (ws *Server) open(ctx context.Context, conn *coder.Conn, raw *watchedConn, 
 	c := ws.config.Load()
 	conn.SetReadLimit(c.ReadLimit)
 	now := time.Now()
-	s := &Session{server: ws, conn: conn, raw: raw, owner: owner, ends: protocols.AgeLimit(now, c.MaxAge), heard: now}
+	s := &Session{server: ws, conn: conn, raw: raw, owner: owner, ends: protocols.AgeLimit(now, c.MaxAge), heard: now, exchanged: now}
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	s.request = r.WithContext(ctx)
-	raw.session = s
+	raw.own(owner, r.ProtoMajor != 1)
 	ws.add(s)
 	return s
 }
@@ -206,7 +216,7 @@ func (ws *Server) Leave(owner Owner) (open int) {
 	defer ws.mu.Unlock()
 	for s := ws.sessions[owner]; s != nil; s = s.next {
 		open++
-		s.beginLeave(coder.StatusGoingAway)
+		s.beginLeave(coder.StatusGoingAway, "")
 	}
 	return open
 }
@@ -230,7 +240,7 @@ func (ws *Server) closeExcess() {
 			continue
 		}
 		if left++; left > ws.limit {
-			s.beginLeave(coder.StatusTryAgainLater)
+			s.beginLeave(coder.StatusTryAgainLater, "")
 		}
 	}
 }
@@ -253,10 +263,24 @@ const (
 
 // beginSweep starts the sweep if there is something to look for. The caller holds mu.
 func (ws *Server) beginSweep() {
-	if c := ws.config.Load(); ws.sweeping == nil && (c.PingInterval > 0 || c.MaxAge > 0) {
+	if ws.sweeping == nil && ws.config.Load().shortest() > 0 {
 		ws.sweeping = make(chan struct{})
 		go ws.sweep(ws.sweeping)
 	}
+}
+
+// shortest returns the shortest time that is measured; 0 for none.
+func (c *config) shortest() time.Duration {
+	shortest := c.PingInterval
+	if shortest > 0 {
+		shortest = min(shortest, c.PongTimeout)
+	}
+	for _, d := range []time.Duration{c.IdleTimeout, c.MaxAge, c.stall} {
+		if d > 0 && (shortest == 0 || d < shortest) {
+			shortest = d
+		}
+	}
+	return shortest
 }
 
 // endSweep ends the sweep. The caller holds mu.
@@ -270,12 +294,7 @@ func (ws *Server) endSweep() {
 // sweep checks all sessions from time to time until done is closed, so that none of them
 // needs a timer.
 func (ws *Server) sweep(done <-chan struct{}) {
-	c := ws.config.Load()
-	shortest := c.PingInterval
-	if shortest == 0 || c.MaxAge > 0 && c.MaxAge < shortest {
-		shortest = c.MaxAge
-	}
-	tick := time.NewTicker(min(max(shortest/10, minSweep), maxSweep))
+	tick := time.NewTicker(min(max(ws.config.Load().shortest()/10, minSweep), maxSweep))
 	defer tick.Stop()
 	for {
 		select {

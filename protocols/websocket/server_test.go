@@ -44,7 +44,7 @@ func TestMessagesAreCounted(t *testing.T) {
 				})
 				s.owner = &testOwner{count: counted.add}
 				frames := text("one")
-				frames = append(frames, appendWebSocketFrame(nil, pingFrameHead, true, []byte("ping"))...)
+				frames = append(frames, appendWebSocketFrame(nil, pingFrame, true, []byte("ping"))...)
 				frames = appendWebSocketFrame(frames, textBegins, true, []byte("t"))
 				frames = appendWebSocketFrame(frames, lastFrame, true, []byte("wo"))
 				frames = append(frames, text("three")...)

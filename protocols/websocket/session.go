@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -19,14 +18,17 @@ type Session struct {
 	request *http.Request
 	cancel  context.CancelCauseFunc // of the request's context, which is the handler's
 	ends    time.Time               // when it reaches its age; zero for never
-	pinged  atomic.Pointer[ping]    // the ping that is not answered yet
-	leaving atomic.Bool             // it is being closed, so the sweep ignores it
+	leaving atomic.Bool             // it is being closed, or told to leave behind a message
 
 	// These are guarded by Server.mu. The sweep notes in seen how many reads there have
-	// been, and in heard when it first saw that many.
-	next  *Session // of the same owner
-	seen  uint32
-	heard time.Time
+	// been, and in heard when it first saw that many; in exchanges and exchanged likewise
+	// for what has moved parts of messages.
+	next             *Session  // of the same owner
+	stalled          *stall    // nil while no bytes wait for the client
+	pinged           bool      // a ping is not answered yet
+	since            time.Time // when that has left, as far as the sweep has seen
+	seen, exchanges  uint32
+	heard, exchanged time.Time
 }
 
 // key is what Server.sessions knows the session by.
@@ -58,13 +60,13 @@ const (
 
 // finish closes the WebSocket after its handler has returned err.
 func (s *Session) finish(err error) {
-	s.leaving.Store(true)
+	told := s.leaving.Swap(true)
 	switch {
-	case err == nil:
-		err = s.close(coder.StatusNormalClosure, "", closeWait)
+	case err == nil, told && s.request.Context().Err() == nil:
+		err = s.close(coder.StatusNormalClosure, "", closeWait, true)
 	case coder.CloseStatus(err) == -1 && s.request.Context().Err() == nil:
 		s.server.logger.Debug("websocket handler failed", "err", err)
-		err = s.close(coder.StatusInternalError, "", failedWait)
+		err = s.close(coder.StatusInternalError, "", failedWait, true)
 	}
 	if err != nil {
 		s.server.logger.Debug("websocket closed", "err", err)
@@ -72,114 +74,166 @@ func (s *Session) finish(err error) {
 }
 
 func (s *Session) end() {
-	if !s.raw.closed.Load() {
+	if !s.raw.out.closed.Load() {
 		_ = s.conn.CloseNow()
 	}
 	s.server.remove(s)
 	s.cancel(nil)
 }
 
-func (s *Session) close(code coder.StatusCode, reason string, wait time.Duration) error {
+// close sends a close frame behind the message under way, or with now behind the last
+// write, unless one was sent. It waits for the client's answer and closes the connection.
+// The time for the answer begins when the frame has left.
+func (s *Session) close(code coder.StatusCode, reason string, wait time.Duration, now bool) error {
+	b := s.raw.out.setBye(code, reason)
+	s.raw.out.close(b, now)
+	s.waitSent()
 	_ = s.raw.SetReadDeadline(time.Now().Add(wait))
-	return s.conn.Close(code, reason)
+	return s.conn.Close(b.code, b.reason) // It writes the frame where out.close could not.
+}
+
+// queueTick is how often waitSent looks.
+const queueTick = 50 * time.Millisecond
+
+// waitSent waits until the kernel has sent what was written, for as long as it moves. It
+// does not wait on a stream of HTTP/2, which shares its connection's queue.
+func (s *Session) waitSent() {
+	if s.request.ProtoMajor != 1 {
+		return
+	}
+	moved, last := time.Now(), uint64(0)
+	for !s.raw.out.closed.Load() && !s.raw.ended.Load() {
+		taken, waiting := s.raw.queue()
+		if !waiting {
+			return
+		}
+		if taken != last {
+			moved, last = time.Now(), taken
+		}
+		if limit := s.server.config.Load().stall; limit > 0 && time.Since(moved) >= limit {
+			return
+		}
+		time.Sleep(queueTick)
+	}
 }
 
 // beginLeave has the client told to leave, in the background, unless the WebSocket is
-// being closed already.
-func (s *Session) beginLeave(code coder.StatusCode) {
-	if s.leaving.CompareAndSwap(false, true) {
-		go s.leave(code)
+// being closed already. The owner is told what has ended it, if that is not empty.
+func (s *Session) beginLeave(code coder.StatusCode, ended string) {
+	if !s.leaving.CompareAndSwap(false, true) {
+		return
 	}
+	text, cause := "server is going away", ErrDraining
+	if code == coder.StatusTryAgainLater {
+		text, cause = "too many WebSockets", ErrTooMany
+	}
+	s.raw.out.setBye(code, text)
+	go func() {
+		if ended != "" {
+			s.tell(ended)
+		}
+		s.leave(code, text, cause)
+	}()
 }
 
 // leave closes the WebSocket, waits for the client's answer, and then ends the handler's
 // context. In the other order the connection would be cut without a close frame.
-func (s *Session) leave(code coder.StatusCode) {
-	reason, cause := "server is going away", ErrDraining
-	if code == coder.StatusTryAgainLater {
-		reason, cause = "too many WebSockets", ErrTooMany
-	}
-	_ = s.close(code, reason, closeWait)
+func (s *Session) leave(code coder.StatusCode, text string, cause error) {
+	_ = s.close(code, text, closeWait, false)
 	s.cancel(cause)
 }
 
-// check ends the session if it is too old, and pings a client that has been silent for
-// too long. A client is heard only while the handler reads. The caller holds Server.mu.
+// check ends the session if it is too old or idle, if its client takes nothing, or does not
+// answer a ping. It pings a client that has been silent for too long. A client is heard only
+// while the handler reads. The caller holds Server.mu.
 func (s *Session) check(now time.Time) {
+	c := s.server.config.Load()
 	reading, before := s.raw.isReading()
 	if before != s.seen {
-		s.seen, s.heard = before, now
+		s.seen, s.heard, s.pinged = before, now, false
+	}
+	waited := s.waited(now)
+	if c.stall > 0 && waited >= c.stall {
+		s.cut(EndedStalled)
+		return
 	}
 	if s.leaving.Load() {
 		return
 	}
-	interval := s.server.config.Load().PingInterval
 	switch {
 	case !s.ends.IsZero() && now.After(s.ends):
-		if s.leaving.CompareAndSwap(false, true) {
-			go func() {
-				s.tell(EndedMaxAge)
-				s.leave(coder.StatusGoingAway)
-			}()
+		s.beginLeave(coder.StatusGoingAway, EndedMaxAge)
+	case c.IdleTimeout > 0 && s.idle(now) >= c.IdleTimeout:
+		s.beginLeave(coder.StatusGoingAway, EndedIdle)
+	case !reading:
+		s.pinged = false // An answer could not be heard.
+	case !s.pinged:
+		if c.PingInterval > 0 && now.Sub(s.heard) >= c.PingInterval {
+			s.pinged, s.since = true, now
+			go s.raw.out.want(wantPing)
 		}
-	case interval > 0 && reading && now.Sub(s.heard) >= interval:
-		if p := (&ping{now, s.heard, before}); s.pinged.CompareAndSwap(nil, p) {
-			go s.ping(p)
-		}
+	case s.stalled != nil || s.raw.out.wants.Load()&wantPing != 0:
+		s.since = now // It has not left.
+	case now.Sub(s.since) >= c.PongTimeout:
+		s.cut(EndedPingTimeout)
 	}
+}
+
+// stall is what the sweep remembers while bytes wait for the client.
+type stall struct {
+	since time.Time // when it has taken some, or was heard
+	taken uint64
+}
+
+// waited returns for how long bytes have waited and the client has not moved, as seen from
+// sweep to sweep. It asks the kernel only where bytes may wait.
+func (s *Session) waited(now time.Time) time.Duration {
+	if writing, _ := s.raw.out.below.isWriting(); !writing && s.stalled == nil && !s.pinged {
+		return 0
+	}
+	taken, waiting := s.raw.queue()
+	switch {
+	case !waiting:
+		s.stalled = nil
+		return 0
+	case s.stalled == nil:
+		s.stalled = new(stall)
+		fallthrough
+	case s.stalled.taken != taken, s.heard.Equal(now):
+		*s.stalled = stall{now, taken}
+	}
+	return now.Sub(s.stalled.since)
+}
+
+// cut closes the connection without a close frame, in the background. A session that is
+// leaving keeps the reason for that.
+func (s *Session) cut(reason string) {
+	if s.raw.abrupt.Swap(true) {
+		return
+	}
+	leaving := s.leaving.Swap(true)
+	s.server.logger.Debug("websocket peer does not move", "reason", reason)
+	go func() {
+		if !leaving {
+			s.tell(reason)
+		}
+		_ = s.raw.Close() // coder/websocket's CloseNow waits for a Close that is under way.
+		_ = s.conn.CloseNow()
+	}()
+}
+
+// idle returns for how long no part of a message has passed, as seen from sweep to sweep.
+func (s *Session) idle(now time.Time) time.Duration {
+	n := s.raw.exchanges.Load()
+	if writing, _ := s.raw.out.below.isWriting(); writing || n != s.exchanges {
+		s.exchanges, s.exchanged = n, now
+	}
+	return now.Sub(s.exchanged)
 }
 
 // tell tells the owner why the WebSocket is about to be closed.
 func (s *Session) tell(reason string) {
 	if s.owner != nil {
 		s.owner.WebSocketEnds(s.request, reason)
-	}
-}
-
-// ping is a ping that has no answer yet.
-type ping struct {
-	since  time.Time
-	heard  time.Time // when the client was heard last
-	before uint32    // how many reads there had been
-}
-
-// isAnswered reports whether the client was heard since.
-func (p *ping) isAnswered(s *Session) bool {
-	_, before := s.raw.isReading()
-	return before != p.before
-}
-
-// ping pings the client, and closes the connection if no answer comes. It does not close
-// where the handler does not read, because then an answer cannot be heard.
-func (s *Session) ping(p *ping) {
-	defer s.pinged.Store(nil)
-	ctx, cancel := context.WithTimeout(context.Background(), s.server.config.Load().PongTimeout)
-	defer cancel()
-	err := s.conn.Ping(ctx)
-	if reading, _ := s.raw.isReading(); err == nil || !reading || p.isAnswered(s) || !s.leaving.CompareAndSwap(false, true) {
-		return
-	}
-	s.server.logger.Debug("websocket peer does not answer", "err", err)
-	if errors.Is(err, context.DeadlineExceeded) {
-		s.tell(EndedPingTimeout) // Any other error means that it has already ended for another reason.
-	}
-	s.raw.abrupt.Store(true)
-	_ = s.conn.CloseNow()
-}
-
-// pingWriteTime is how long coder/websocket tries to write a ping before it closes the
-// connection.
-const pingWriteTime = 5 * time.Second
-
-// closing is called when the connection is about to be closed, by any goroutine. It tells
-// the owner of a ping timeout that ping sees too late: the ping itself could not be
-// written.
-func (s *Session) closing() {
-	p, patience := s.pinged.Load(), s.server.config.Load().PongTimeout
-	if p == nil || p.isAnswered(s) || time.Since(p.since) < min(patience, pingWriteTime) || time.Since(p.heard) < patience {
-		return
-	}
-	if s.leaving.CompareAndSwap(false, true) {
-		s.tell(EndedPingTimeout)
 	}
 }

@@ -108,7 +108,7 @@ func TestPeerWithoutPong(t *testing.T) {
 	c := protocols.DefaultWebSocketConfig()
 	t.Run("hears", func(t *testing.T) {
 		inBubble(t, c, readOn, func(_ *testing.T, s *timedSession) {
-			s.expect(pingFrameHead)
+			s.expect(pingFrame)
 			if at := time.Since(s.opened); at < c.PingInterval || at > c.PingInterval+2*maxSweep {
 				t.Errorf("pinged after %v", at)
 			}
@@ -123,11 +123,11 @@ func TestPeerWithoutPong(t *testing.T) {
 		})
 	})
 	t.Run("takes nothing", func(t *testing.T) {
-		// Then the ping itself cannot be written, and coder/websocket gives it 5 s.
+		// Then the ping itself cannot be written.
 		inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
-			s.expectHandlerEnd(c.PingInterval+5*time.Second, c.PingInterval+c.PongTimeout+2*maxSweep)
+			s.expectHandlerEnd(c.PingInterval+stallTime, c.PingInterval+stallTime+2*maxSweep)
 			synctest.Wait()
-			if got := s.why(); got != EndedPingTimeout {
+			if got := s.why(); got != EndedStalled {
 				t.Errorf("ended for %q", got)
 			}
 		})
@@ -140,7 +140,7 @@ func TestQuietPeerIsKeptForLong(t *testing.T) {
 	c := protocols.DefaultWebSocketConfig()
 	inBubble(t, c, readOn, func(t *testing.T, s *timedSession) {
 		for range intervals {
-			s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrameHead)))
+			s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrame)))
 		}
 		if at := time.Since(s.opened); at < intervals*c.PingInterval {
 			t.Errorf("%d pings in %v", intervals, at)
@@ -327,5 +327,27 @@ func TestWebSocketAge(t *testing.T) {
 	}
 	if err := <-cause; !errors.Is(err, ErrDraining) {
 		t.Errorf("the handler's context ended with %v", err)
+	}
+}
+
+// TestStalledPeer: a peer that takes nothing of a message is cut, also while it is to be
+// told to leave behind it. Nothing else ends a message under way.
+func TestStalledPeer(t *testing.T) {
+	c := protocols.DefaultWebSocketConfig()
+	for name, age := range map[string]time.Duration{"young": 0, "to be told to leave": stallTime / 2} {
+		t.Run(name, func(t *testing.T) {
+			c.MaxAge = age
+			writes := func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
+				return c.Write(ctx, coder.MessageBinary, make([]byte, 1000))
+			}
+			inBubble(t, c, writes, func(t *testing.T, s *timedSession) {
+				s.expectHandlerEnd(stallTime, stallTime+2*maxSweep)
+				synctest.Wait()
+				got := s.why()
+				if want := map[bool]string{true: EndedMaxAge, false: EndedStalled}[age > 0]; got != want {
+					t.Errorf("ended for %q, want %q", got, want)
+				}
+			})
+		})
 	}
 }

@@ -142,9 +142,12 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// stallTime is how long a client may take nothing.
+const stallTime = time.Minute
+
 // newService returns a service without an owner.
 func newService(c protocols.WebSocketConfig, h Handler) *service {
-	return &service{Server: New(c, slog.New(slog.DiscardHandler)), handler: h}
+	return &service{Server: New(c, stallTime, slog.New(slog.DiscardHandler)), handler: h}
 }
 
 // A wire opens a WebSocket to a service and returns the client's end.

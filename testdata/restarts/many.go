@@ -28,6 +28,9 @@ const (
 	// that never answer their close frame. Those have their own time and are not forced.
 	overstays = 0.01
 	mutes     = 20
+	// slowShare is the share of WebSockets that are in a long message, and cutShare the part
+	// of those that are so at the deadline.
+	slowShare, cutShare = 0.1, 0.02
 	// webSocketShare and grpcShare are the shares of WebSockets and of streams over
 	// grpc-go; the rest goes over net/http.
 	webSocketShare, grpcShare = 0.34, 0.34
@@ -40,7 +43,7 @@ const (
 const manyConfig = `http1: {max_connections: 10000}
 http2: {max_connections: 10000}
 grpc: {max_connections: 10000}
-websocket: {max_connections: 10000}
+websocket: {max_connections: 10000, read_limit: 5000000}
 `
 
 // many lets a process with thousands of streams drain. Its clients go to a second
@@ -88,7 +91,9 @@ func (m *manyStreams) address() string {
 
 func (m *manyStreams) run(ctx context.Context) (err error) {
 	stay := int(overstays * float64(m.streams))
-	clients, rows := m.clients(ctx, m.streams-stay)
+	slow := int(slowShare * float64(m.streams))
+	cut := int(cutShare * float64(slow))
+	clients, rows := m.clients(ctx, m.streams-stay-slow)
 	if m.overstayers, err = newOverstayers(ctx, stay, m.address); err != nil {
 		return err
 	}
@@ -106,10 +111,16 @@ func (m *manyStreams) run(ctx context.Context) (err error) {
 			_ = q.conn.Close()
 		}
 	}()
+	readers, err := newSlows(ctx, slow, cut, m.first.service.String())
+	if err != nil {
+		return err
+	}
+	defer readers.close()
 	open(ctx, clients)
 	l := startLoad(ctx, m.rate, clients)
 	m.leaving.Store(true)
 	deadline := time.Now().Add(timeoutMany)
+	readers.begin()
 	code, err := m.first.drain(ctx)
 	if err != nil {
 		return err
@@ -121,8 +132,10 @@ func (m *manyStreams) run(ctx context.Context) (err error) {
 	for _, q := range quiet {
 		faults = append(faults, q.verdict())
 	}
+	faults = append(faults, readers.verdict(deadline))
 	l.finish()
-	faults = append(faults, rows.write(m.out, "streams"), m.checkForced(code, stay), m.checkTold(rows, m.streams-stay), m.checkHerd())
+	fmt.Fprintf(m.out, "%d WebSockets in messages to slow readers, %d of which were so at the deadline\n", slow, cut)
+	faults = append(faults, rows.write(m.out, "streams"), m.checkForced(code, stay, cut), m.checkTold(rows, m.streams-stay-slow), m.checkHerd())
 	if code, err = m.second.drain(ctx); err == nil && code != 0 {
 		err = fmt.Errorf("the second server: exit code %d", code)
 	}
@@ -159,18 +172,19 @@ func open(ctx context.Context, clients []share) {
 // exitCut is muxserve's exit code when its drain had to cut connections.
 const exitCut = 3
 
-// checkForced wants exactly those cut and counted that overstayed.
-func (m *manyStreams) checkForced(code, want int) error {
+// checkForced wants exactly those cut and counted that overstayed, and the WebSockets that
+// were in a message.
+func (m *manyStreams) checkForced(code, stay, sockets int) error {
 	forced, err := forcedInLog(m.first.log.Name())
 	if err != nil {
 		return err
 	}
-	got := 0
+	got, want := 0, stay+sockets
 	for _, n := range forced {
 		got += n
 	}
-	fmt.Fprintf(m.out, "%d of %d streams overstayed; exit code %d; forced by protocol: %v\n", want, m.streams, code, forced)
-	if got != want || code != exitCut {
+	fmt.Fprintf(m.out, "%d of %d streams overstayed; exit code %d; forced by protocol: %v\n", stay, m.streams, code, forced)
+	if got != want || forced["websocket"] != sockets || code != exitCut {
 		return fmt.Errorf("%d connections were counted as forced and the exit code is %d; want %d and %d", got, code, want, exitCut)
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 )
@@ -39,16 +38,8 @@ func newMute(ctx context.Context, address string) (*mute, error) {
 	if err != nil {
 		return nil, err
 	}
-	const handshake = "GET /ws HTTP/1.1\r\nHost: muxserve.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	r := bufio.NewReader(c)
-	if _, err = io.WriteString(c, handshake); err == nil {
-		var resp *http.Response
-		if resp, err = http.ReadResponse(r, nil); err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			err = fmt.Errorf("the handshake was answered %d", resp.StatusCode)
-		}
-	}
-	if err != nil {
+	if err := handshake(c, r); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	m := &mute{conn: c, ended: make(chan struct{})}

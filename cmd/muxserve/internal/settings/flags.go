@@ -106,6 +106,8 @@ var options = []option{
 		Help: "let clients open WebSockets on streams of an HTTP/2 connection (RFC 8441); restarts the process with GODEBUG set for it"}},
 	{Flag: cli.Flag{Name: "ws-read-limit", Group: groupServing, Value: "BYTES", Key: "websocket.read_limit",
 		Help: "close a WebSocket with 1009 when a message is longer; -1 for no limit"}, check: checkReadLimit},
+	{Flag: cli.Flag{Name: "ws-idle-timeout", Group: groupServing, Value: "TIME", Key: "websocket.idle_timeout",
+		Help: "close a WebSocket with 1001 when it has exchanged no message for so long; 0 for no limit"}},
 	{Flag: cli.Flag{Name: "grpc-transport", Group: groupServing, Value: "NAME", Key: "grpc.transport",
 		Choices: []string{string(protocols.TransportAuto), string(protocols.TransportNative), string(protocols.TransportShared)},
 		Help:    "auto, native or shared: which connections grpc-go serves by its own HTTP/2"}},
