@@ -268,8 +268,10 @@ func TestRequestOnNativeConnection(t *testing.T) {
 		c.ready()
 		c.request(1, true, libraryCall()...)
 		c.get(3, "/echo")
-		if got := []string{c.header(3)["x-protocol"], c.header(1)["content-type"]}; got[0] != "http2" || got[1] != "application/grpc" {
-			t.Errorf("the next connection: %q", got)
+		served := c.header(3)["x-protocol"]
+		c.rest(1)
+		if code := c.header(1)["grpc-status"]; served != "http2" || code != "0" {
+			t.Errorf("the next connection: served by %q, the call's code %q", served, code)
 		}
 		if got := s.Stats().Reclassified; !cmp.Equal(map[string]uint64{"request": 1, "call": 0}, got) {
 			t.Errorf("reclassified: %v", got)
