@@ -76,11 +76,11 @@ func (b *books) activeConns() map[string]int {
 }
 
 // reportSlow tells the observers of streams that were ended.
-func (b *books) reportSlow(c *conn, bodies, responses int) {
-	for range bodies {
+func (b *books) reportSlow(c *conn, n ended) {
+	for range n.bodies {
 		b.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonSlowBody})
 	}
-	for range responses {
+	for range n.responses {
 		b.conns.Report(pool.Event{Kind: pool.EventTimeout, Conn: &c.account, Reason: reasonStalled})
 	}
 }

@@ -59,8 +59,11 @@ type rarely struct {
 	h2c    atomic.Bool // a request is asking for, or has got, an upgrade to h2c
 	h2     http2State
 	body   requestBody1
-	leave  farewell
-	notice notice
+	// ownWrites is set while a handler that has set a write deadline serves an HTTP/1.1
+	// request.
+	ownWrites atomic.Bool
+	leave     farewell
+	notice    notice
 }
 
 // rare returns what few connections need, for writing.

@@ -71,6 +71,13 @@ const freshTime = 500 * time.Millisecond
 type farewell struct {
 	told atomic.Int64 // when, counted from clockStart
 	cut  atomic.Int64 // when its patience is over; 0 for never
+	// idle is one more than the requests that the connection had seen when the last sweep
+	// found it idle, and 0 if it did not.
+	idle   uint64
+	calmed atomic.Int64 // when the client was told to calm down; 0 for never
+	// opened is how many streams it had opened when floodGrace was over, as the sweep has
+	// seen it.
+	opened uint64
 }
 
 // leave has the client of c told that it is to leave, for a reason that becomes the close
@@ -204,17 +211,43 @@ func (d *departures) end(c *conn, reason string) {
 	}
 }
 
-// floodGrace is how long the other streams of a client may go on that has reset too many.
-const floodGrace = 2 * time.Second
+// floodGrace is how long a client that was told to calm down may go on opening streams,
+// because it has not read that yet.
+const floodGrace = time.Second
 
 // flooded has a connection leave whose client was told to calm down, by a GOAWAY that
-// names its last stream. The sweep closes it when nothing is in flight, or after the grace.
-// It is rare, so that a search costs less than a way back for each connection.
+// names its last stream. What is in flight ends by itself, and then the sweep closes the
+// connection. It is rare, so that a search costs less than a way back for each connection.
 func (d *departures) flooded(is func(*sniff.Conn) bool) {
 	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
-		d.depart(c, reasonFlood, floodGrace)
-		c.depart(departFinal)
+		d.calm(c)
 	}
+}
+
+// calm is flooded for a connection.
+func (d *departures) calm(c *conn) {
+	c.rare().leave.calmed.Store(int64(sinceStart()))
+	d.depart(c, reasonFlood, 0)
+	c.depart(departFinal)
+}
+
+// floodsOn reports whether a client opens streams although it was told to calm down. One
+// that keeps to the protocol does not, so one that does is attacking. Only the sweep calls
+// it.
+func (c *conn) floodsOn() bool {
+	f := &c.seldom().leave
+	calmed := time.Duration(f.calmed.Load())
+	if calmed == 0 || sinceStart()-calmed < floodGrace {
+		return false
+	}
+	opened := uint64(c.OpenedStreams())
+	if !c.isHTTP2() {
+		opened = c.account.Requests() // It was upgraded to h2c.
+	}
+	if f.opened == 0 {
+		f.opened = opened
+	}
+	return opened > f.opened
 }
 
 // mixed has a native gRPC connection leave on which a stream was refused that is not for

@@ -187,29 +187,6 @@ func TestAgeGrace(t *testing.T) {
 	}
 }
 
-// TestTooManyResets: a client that resets too many streams gets GOAWAY with
-// ENHANCE_YOUR_CALM, on either transport.
-func TestTooManyResets(t *testing.T) {
-	s := start(t, false, mux.Configure(func(c *mux.Config) { c.HTTP2.MaxResetsPerMinute = 20 }))
-	events := observe(t, s.Server)
-	conn := s.dial(t)
-	c := newH2Client(t, conn, conn)
-	go func() {
-		for stream := uint32(1); stream < 200; stream += 2 {
-			c.block.Reset()
-			c.get(stream, "/slow")
-			if c.WriteRSTStream(stream, http2.ErrCodeCancel) != nil {
-				return
-			}
-		}
-	}()
-	_, codes := (&h2Client{Framer: http2.NewFramer(io.Discard, conn), t: t, streams: make(map[uint32]*h2Stream)}).goAways(nil)
-	if len(codes) != 1 || codes[0] != http2.ErrCodeEnhanceYourCalm {
-		t.Errorf("GOAWAY %v", codes)
-	}
-	eventually(t, "closed for it", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
-}
-
 // TestAgeDuringRequest: a connection that reaches its age during a request says so in the
 // response, or serves the next request. It must not close after a response that promised
 // to stay.

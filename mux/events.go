@@ -67,6 +67,7 @@ const (
 	reasonHeader   = "header_timeout"  // a request's header took too long
 	reasonSlowBody = "slow_body"       // a request's body made no progress
 	reasonStalled  = "write_stalled"   // the client did not take what it was sent
+	reasonTimeout  = "request_timeout" // a request has taken longer than it may
 	reasonPing     = "ping_timeout"    // a ping was not answered
 	reasonSniff    = "sniff_timeout"   // the protocol was not known in time
 	reasonTLS      = "tls_handshake"   // the handshake failed
@@ -82,7 +83,7 @@ const (
 )
 
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
-var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonPing, reasonSniff}
+var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing, reasonSniff}
 
 // logEvent writes an event into the server's log. What a client causes is logged at
 // Debug; changes of health and panics of observers stand above that.

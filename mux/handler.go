@@ -2,6 +2,7 @@ package mux
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
@@ -92,6 +93,9 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		f.serveHandledCall(c, rec, r)
 		return
 	}
+	if book.protocol == protocols.HTTP2 {
+		serve = f.timed(f.live.Load().HTTP2.RequestTimeout, c, &rec.recorder, serve)
+	}
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
 	rec.discard()
 }
@@ -125,12 +129,16 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	if c.isTold() {
 		w.Header().Set("Connection", "close")
 	}
+	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if c != nil && r.ContentLength != 0 {
-		body, own := &c.rare().body, r
-		r = body.begin(r)
+		watch, own := &c.rare().body, r
+		r, rec.upload = watch.begin(c, r)
+		rec.request = &watch.bodyWatch
 		defer func() {
 			own.MultipartForm = r.MultipartForm // net/http removes its files.
-			body.handled()
+			if watch.handled(); rec.upload.endLimited(w) && c.account.State() != pool.StateUpgraded {
+				_ = c.SetReadDeadline(time.Now().Add(restTime))
+			}
 		}()
 	}
 	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
@@ -140,13 +148,13 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		f.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
 		return
 	}
-	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if deny := c.denial(r); deny != nil {
 		f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, deny)
 		return
 	}
 	if !upgrades || !websocket.IsUpgrade(r) {
-		f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.route)
+		serve := f.timed(f.live.Load().HTTP1.RequestTimeout, c, &rec.recorder, f.route)
+		f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, serve)
 		return
 	}
 	f.serveHandshake(c, rec, r)
@@ -165,6 +173,15 @@ func (f *front) h2cUpgraded(r *http.Request) {
 		f.books.conns.Move(&c.account, pool.Tag(protocols.HTTP2))
 		c.setDue(protocols.AgeLimit(c.account.Opened(), f.live.Load().HTTP2.MaxAge))
 	}
+}
+
+// h2cResets bounds the resets on a connection that is becoming HTTP/2.
+func (f *front) h2cResets(r *http.Request) (perMinute int, onFlood func()) {
+	c, ok := connOf(r.Context())
+	if !ok {
+		return 0, nil
+	}
+	return f.live.Load().HTTP2.MaxResetsPerMinute, func() { f.departures.calm(c) }
 }
 
 // route answers the health paths and leaves the rest to the embedder's handler.

@@ -66,6 +66,7 @@ func (c *conn) track(state http.ConnState) {
 	case http.StateIdle:
 		if m := c.more.Load(); m != nil {
 			m.body.finish()
+			m.ownWrites.Store(false)
 		}
 		c.idleAt.Store(uint32(c.account.Received()))
 		c.account.SetState(pool.StateIdle)

@@ -77,13 +77,19 @@ func (c *h2Client) must(err error) {
 // request writes HEADERS of names and values, pseudo-header fields first.
 func (c *h2Client) request(stream uint32, end bool, fields ...string) {
 	c.t.Helper()
+	c.must(c.open(stream, end, fields...))
+}
+
+// open is request for a connection that may be closed.
+func (c *h2Client) open(stream uint32, end bool, fields ...string) error {
+	c.t.Helper()
 	c.block.Reset()
 	for i := 0; i < len(fields); i += 2 {
 		c.must(c.encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}))
 	}
-	c.must(c.WriteHeaders(http2.HeadersFrameParam{
+	return c.WriteHeaders(http2.HeadersFrameParam{
 		StreamID: stream, BlockFragment: c.block.Bytes(), EndStream: end, EndHeaders: true,
-	}))
+	})
 }
 
 // get writes a GET of path.

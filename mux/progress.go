@@ -13,14 +13,72 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
+// Only what has stopped moving is ended, and it is ended so that the client can tell it
+// from what is complete. This file says what moving means; the sweep asks it, and counts
+// the time.
+//
+//	a request body of declared length    MinBodyRate from BodyGrace on, counted from its
+//	                                     first byte; a byte within ProgressTimeout
+//	any other request body, full duplex  a byte within ProgressTimeout, as long as the
+//	                                     handler waits for it and has not answered; there is
+//	                                     no bound once the response has begun
+//	a response                           a byte that the client's system takes, or a frame
+//	                                     that goes into the stream's window, within
+//	                                     ProgressTimeout
+//	a hijacked connection                its owner's: no bound
+//
+// A handler that sets a deadline by [http.ResponseController], or lifts it by the zero
+// time, has taken over that direction of its request: no bound of ours is left.
+
+// bodyWatch is what the sweep sees of a request's body. The handler reads no clock.
+type bodyWatch struct {
+	awaited  atomic.Bool  // the handler reads, or net/http the rest behind the handler
+	received atomic.Int64 // bytes that the handler has read
+	duplex   atomic.Bool  // the body's length is not declared, or it is read beside the response
+	answered atomic.Bool  // the response has begun
+	owned    atomic.Bool  // the handler has set a read deadline
+	slow     atomic.Bool  // the sweep has ended it
+}
+
+// watch begins with a request.
+func (b *bodyWatch) watch(r *http.Request) {
+	b.awaited.Store(false)
+	b.received.Store(0)
+	b.duplex.Store(r.ContentLength <= 0)
+	b.answered.Store(false)
+	b.owned.Store(false)
+	b.slow.Store(false)
+}
+
+// isBound reports whether the sweep has to look at a body for which the server waits.
+func (b *bodyWatch) isBound() bool {
+	return b.awaited.Load() && !b.owned.Load() && !(b.duplex.Load() && b.answered.Load())
+}
+
+// errSlowBody is the handler's read error when the client has sent the body too slowly.
+var errSlowBody = fmt.Errorf("mux: the request body came too slowly: %w", os.ErrDeadlineExceeded)
+
+// read reads from body for a handler.
+func (b *bodyWatch) read(body io.Reader, p []byte) (int, error) {
+	b.awaited.Store(true)
+	n, err := body.Read(p)
+	b.awaited.Store(false)
+	if n > 0 {
+		b.received.Add(int64(n))
+	}
+	if err != nil && b.slow.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSlowBody
+	}
+	return n, err
+}
+
 // exchange is what the sweep sees of one HTTP/2 request: whether its handler waits for the
-// client at the moment, and whether the client moves. The handler reads no clock; the
-// sweep counts the time.
+// client at the moment, and whether the client moves.
 type exchange struct {
-	reading  atomic.Bool   // the handler waits for the request's body
-	received atomic.Int64  // bytes of the body
-	writing  atomic.Bool   // the handler waits for room in the stream's window
-	written  atomic.Uint64 // parts of the response that have gone through
+	watch   bodyWatch
+	writing atomic.Bool   // the handler waits for room in the stream's window
+	written atomic.Uint64 // parts of the response that have gone through
+	owned   atomic.Bool   // the handler has set a write deadline
 
 	length   int64       // of the body; 0 or less: it is not known, or there is none
 	body     requestBody // what the handler reads
@@ -41,13 +99,16 @@ type exchanges struct {
 	first *exchange
 }
 
-// begin has the request watched until end. The handler reads the body through e.
-func (e *exchange) begin(l *exchanges, w http.ResponseWriter, r *http.Request) {
-	if r.Body != nil && r.Body != http.NoBody {
-		e.length = r.ContentLength
-		e.expected = r.Header.Get("Expect") != ""
-		e.body = requestBody{ReadCloser: r.Body, exchange: e}
-		r.Body = &e.body
+// begin has the request of r watched until end. Its handler reads the body through r.
+func (r *recorder2) begin(l *exchanges, w http.ResponseWriter, req *http.Request) {
+	e := &r.exchange
+	if req.Body != nil && req.Body != http.NoBody {
+		e.watch.watch(req)
+		r.request = &e.watch
+		e.length = req.ContentLength
+		e.expected = req.Header.Get("Expect") != ""
+		e.body = requestBody{ReadCloser: req.Body, exchange: e}
+		req.Body = &e.body
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,51 +140,53 @@ type requestBody struct {
 	exchange *exchange
 }
 
-// errSlowBody is the handler's read error when the client has sent the body too slowly.
-var errSlowBody = fmt.Errorf("mux: the request body came too slowly: %w", os.ErrDeadlineExceeded)
-
 // Read implements [io.Reader].
 func (b *requestBody) Read(p []byte) (int, error) {
 	e := b.exchange
-	e.reading.Store(true)
+	e.watch.awaited.Store(true) // Before Close looks at it.
 	if e.closed.Load() {
-		e.reading.Store(false)
+		e.watch.awaited.Store(false)
 		return 0, http.ErrBodyReadAfterClose
 	}
-	n, err := b.ReadCloser.Read(p)
-	e.reading.Store(false)
-	e.received.Add(int64(n))
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errSlowBody
-	}
-	return n, err
+	return e.watch.read(b.ReadCloser, p)
 }
 
 // requestBody1 watches the body of the HTTP/1.1 request that a connection has at the
-// moment: whether the server waits for its bytes. The account counts them.
+// moment.
 type requestBody1 struct {
-	awaited  atomic.Bool // the handler reads, or net/http the rest behind the handler
-	declared atomic.Bool // the body's length is known
+	bodyWatch
+
+	before atomic.Uint64 // what the connection had received when the request began
 }
 
 // begin returns a copy of r whose body is read through b. What net/http does with the rest
 // of a body it decides by the type of r.Body: without that it would take the rest of a
 // body that the handler has closed for the next request.
-func (b *requestBody1) begin(r *http.Request) *http.Request {
-	b.declared.Store(r.ContentLength > 0)
+func (b *requestBody1) begin(c *conn, r *http.Request) (*http.Request, *awaitedBody) {
+	b.watch(r)
+	b.before.Store(c.account.Received())
 	handlers := r.WithContext(r.Context())
-	handlers.Body = &awaitedBody{r.Body, b, r, handlers}
-	return handlers
+	body := &awaitedBody{ReadCloser: r.Body, watch: b, own: r, handlers: handlers}
+	handlers.Body = body
+	return handlers, body
 }
 
 // handled notes that the handler has returned. net/http reads what it has left, up to
-// 256 KiB, before it takes the next request.
-func (b *requestBody1) handled() { b.awaited.Store(true) }
+// 256 KiB, before it takes the next request. That has no more to do with the response.
+func (b *requestBody1) handled() {
+	b.answered.Store(false)
+	b.owned.Store(false)
+	b.awaited.Store(true)
+}
 
 // finish notes that the request is over.
 func (b *requestBody1) finish() { b.awaited.Store(false) }
 
-func (b *requestBody1) isAwaited() bool { return b.awaited.Load() }
+// arrived returns how many bytes of the body have come. Those that came with the head
+// are known once the handler has read them.
+func (b *requestBody1) arrived(c *conn) int64 {
+	return max(int64(c.account.Received()-b.before.Load()), b.received.Load())
+}
 
 // awaitedBody is a request's body whose reads the sweep sees. net/http sets the trailer of
 // its own request at the end of the body.
@@ -131,13 +194,13 @@ type awaitedBody struct {
 	io.ReadCloser
 	watch         *requestBody1
 	own, handlers *http.Request
+	limited       atomic.Bool // the last read has hit the limit of an http.MaxBytesReader; see endLimited
 }
 
 // Read implements [io.Reader].
 func (b *awaitedBody) Read(p []byte) (int, error) {
-	b.watch.awaited.Store(true)
-	n, err := b.ReadCloser.Read(p)
-	b.watch.awaited.Store(false)
+	n, err := b.watch.read(b.ReadCloser, p)
+	b.limited.Store(n > 0 && n == len(p) && err == nil && readByLimit())
 	if err != nil {
 		b.handlers.Trailer = b.own.Trailer
 	}
@@ -195,14 +258,16 @@ func (r *recorder2) FlushError() error {
 
 // upload is what the sweep remembers of a request body.
 type upload struct {
-	waited   time.Duration // how long the handler has waited for bytes, as seen from tick to tick
-	idle     time.Duration // how long of that no byte has come
+	waited   time.Duration // how long the handler has waited since the first byte, as seen from tick to tick
+	idle     time.Duration // how long it has waited since the last one
 	received int64
 }
 
 // tick adds a sweep at which the server waits, and reports whether the client is too slow.
 func (u *upload) tick(elapsed time.Duration, received int64, declared bool, c *protocols.ProgressConfig) bool {
-	u.waited += elapsed
+	if received > 0 {
+		u.waited += elapsed
+	}
 	u.idle += elapsed
 	if received != u.received {
 		u.received, u.idle = received, 0
@@ -233,27 +298,34 @@ func (s *stall) tick(elapsed time.Duration, written uint64, c *protocols.Progres
 	return c.ProgressTimeout > 0 && s.waiting >= c.ProgressTimeout
 }
 
+// ended is what a sweep has ended on a connection.
+type ended struct{ bodies, responses int }
+
 // sweep ends the streams whose client has stopped moving. The connection goes on, because
-// it may carry others. sweep returns how many bodies and how many responses it has ended.
+// it may carry others. owned says that a handler has taken over the bound of its response.
 //
 // shut says that handlers have not read what fills the connection's window. Then no body
 // can move, and the client is not to blame.
-func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.ProgressConfig) (bodies, responses int) {
+func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.ProgressConfig) (n ended, owned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for e := l.first; e != nil; e = e.next {
-		if !e.reading.Load() || shut {
+		if !e.watch.isBound() || shut {
 			e.upload.idle = 0
-		} else if e.upload.tick(elapsed, e.received.Load(), e.length > 0, c) {
+		} else if e.upload.tick(elapsed, e.watch.received.Load(), !e.watch.duplex.Load(), c) {
+			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
-			bodies++
+			n.bodies++
 		}
-		if !e.writing.Load() {
+		switch {
+		case e.owned.Load():
+			owned = true
+		case !e.writing.Load():
 			e.stalled = stall{}
-		} else if e.stalled.tick(elapsed, e.written.Load(), c) {
+		case e.stalled.tick(elapsed, e.written.Load(), c):
 			_ = http.NewResponseController(e.writer).SetWriteDeadline(aLongTimeAgo)
-			responses++
+			n.responses++
 		}
 	}
-	return bodies, responses
+	return n, owned
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 )
 
 // recorder is a ResponseWriter that remembers the status. It passes through what
@@ -15,7 +16,9 @@ type recorder struct {
 	sent int64 // bytes of the response's body that the handler has written
 	conn *conn // of an HTTP/1.1 request; nil for others
 
-	handshake *handshake // of a WebSocket in HTTP/1.1; nil for other requests
+	request   *bodyWatch   // nil for a request without a body, and for a WebSocket or a call
+	upload    *awaitedBody // of an HTTP/1.1 request with a body; nil for others
+	handshake *handshake   // of a WebSocket in HTTP/1.1; nil for other requests
 }
 
 // recorder1 is for HTTP/1.1 and recorder2 for HTTP/2: a handler that asks whether it can
@@ -51,6 +54,10 @@ func (r *recorder) setStatus(code int) {
 		return
 	}
 	r.code = code
+	if r.request != nil {
+		r.request.answered.Store(true)
+	}
+	r.upload.endLimited(r.ResponseWriter)
 	c := r.conn
 	if c == nil || code == http.StatusSwitchingProtocols {
 		return
@@ -68,6 +75,8 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 func (r *recorder) WriteHeader(code int) {
 	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
 		r.setStatus(code)
+	} else if r.request != nil && code != http.StatusContinue {
+		r.request.answered.Store(true) // The client hears something.
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
@@ -105,14 +114,35 @@ func (r *recorder) FlushError() error {
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
-// WriteHeader implements [http.ResponseWriter]. Behind a 413 the rest of the body is not
-// read: net/http closes the connection then, but [http.MaxBytesReader] tells only
-// net/http's own writers.
-func (r *recorder1) WriteHeader(code int) {
-	if code == http.StatusRequestEntityTooLarge && r.code == 0 {
-		r.Header().Set("Connection", "close")
+// SetReadDeadline is what [http.ResponseController] calls. From here on the handler bounds
+// the request's body, and the sweep does not.
+func (r *recorder) SetReadDeadline(t time.Time) error {
+	if r.request != nil {
+		r.request.owned.Store(true)
 	}
-	r.recorder.WriteHeader(code)
+	return http.NewResponseController(r.ResponseWriter).SetReadDeadline(t)
+}
+
+// SetWriteDeadline is SetReadDeadline for the response.
+func (r *recorder1) SetWriteDeadline(t time.Time) error {
+	if r.conn != nil {
+		r.conn.rare().ownWrites.Store(true)
+	}
+	return http.NewResponseController(r.ResponseWriter).SetWriteDeadline(t)
+}
+
+// SetWriteDeadline is SetReadDeadline for the response.
+func (r *recorder2) SetWriteDeadline(t time.Time) error {
+	r.exchange.owned.Store(true)
+	return http.NewResponseController(r.ResponseWriter).SetWriteDeadline(t)
+}
+
+// EnableFullDuplex is what [http.ResponseController] calls.
+func (r *recorder1) EnableFullDuplex() error {
+	if r.request != nil {
+		r.request.duplex.Store(true)
+	}
+	return http.NewResponseController(r.ResponseWriter).EnableFullDuplex()
 }
 
 // Hijack implements [http.Hijacker]. A handler that hijacks before it has answered

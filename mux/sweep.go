@@ -28,7 +28,6 @@ type upload1 struct {
 	upload
 
 	request uint64
-	before  uint64 // what the connection had received when it was first seen
 }
 
 // tail is the end of HTTP/2 responses that the client does not take.
@@ -99,34 +98,37 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 	}
 }
 
-// checkWrites closes a connection whose client takes nothing of what is written to it.
-func (w *sweep) checkWrites(now time.Time, c *conn, limit time.Duration) (closed bool) {
-	if stalled := w.writes.Check(now, &c.account); limit <= 0 || stalled < limit {
+// checkWrites resets a connection whose client takes nothing of what is written to it.
+// A handler may have taken over that bound.
+func (w *sweep) checkWrites(now time.Time, c *conn, owned bool, limit time.Duration) (closed bool) {
+	if stalled := w.writes.Check(now, &c.account); limit <= 0 || stalled < limit || owned {
 		return false
 	}
-	c.closeFor(reasonStalled)
+	c.abort(reasonStalled)
 	return true
 }
 
 func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config) {
-	if w.checkWrites(now, c, config.Progress.ProgressTimeout) {
-		return
-	}
-	d := w.departures
-	switch {
-	case c.account.State() == pool.StateUpgraded:
-		// WebSockets have an age of their own. The owner of another connection is told.
+	if c.account.State() == pool.StateUpgraded {
+		// It is its owner's. WebSockets have bounds of their own, and an age. The owner of
+		// another connection is told.
 		if c.overAge() >= 0 {
 			c.notify()
 		}
-	case c.seldom().body.isAwaited() && w.slowUpload(c, &config.Progress):
+		return
+	}
+	d, rare := w.departures, c.seldom()
+	switch {
+	case w.checkWrites(now, c, rare.ownWrites.Load(), config.Progress.ProgressTimeout):
+	case rare.body.isBound() && w.slowUpload(c, &config.Progress):
 		c.account.SetCloseReason(reasonSlowBody)
+		rare.body.slow.Store(true)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	case c.isTold():
 		d.closeIfIdle(c) // Its last response was on its way when it was told.
-		if _, over := c.toldFor(); over {
-			w.departures.background.run(func() { _ = c.Close() }) // TLS may take its time to say goodbye.
+		if _, over := c.toldFor(); over && c.account.State() != pool.StateIdle {
+			c.abort("") // The reason for which it was told stands.
 		}
 	case c.overAge() >= 0:
 		d.leave(c, reasonAge, config.MaxAgeGrace)
@@ -136,11 +138,11 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 // slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.
 func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	u, known := w.uploads[c]
-	received, request := c.account.Received(), c.account.Requests()
+	body, request := &c.seldom().body, c.account.Requests()
 	if !known || u.request != request {
-		u = upload1{request: request, before: received}
+		u = upload1{request: request}
 	}
-	slow := u.tick(w.elapsed, int64(received-u.before), c.seldom().body.declared.Load(), config)
+	slow := u.tick(w.elapsed, body.arrived(c), !body.duplex.Load(), config)
 	w.seenUploads[c] = u
 	return slow
 }
@@ -150,12 +152,11 @@ const goAwayPatience = 5 * time.Second
 
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config) {
 	d, limit := w.departures, config.Progress.ProgressTimeout
-	if w.checkWrites(now, c, limit) {
-		return
-	}
 	h2, state := &c.seldom().h2, c.account.State()
-	if slow, stuck := h2.exchanges.sweep(w.elapsed, c.WindowShut(), &config.Progress); slow+stuck > 0 {
-		d.books.reportSlow(c, slow, stuck)
+	ended, owned := h2.exchanges.sweep(w.elapsed, c.WindowShut(), &config.Progress)
+	d.books.reportSlow(c, ended)
+	if w.checkWrites(now, c, owned, limit) {
+		return
 	}
 	if limit > 0 && state == pool.StateActive && c.isShared() && h2.running.Load() == 0 && w.stuckTail(c, limit) {
 		d.end(c, reasonStalled)
@@ -171,7 +172,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	_, acked := c.GoneAway()
 	idle := state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
 	switch {
-	case over, idle && c.departure() == departFinal:
+	case over, c.staysIdle(idle) && c.departure() == departFinal, c.floodsOn():
 		d.end(c, reasonAge) // The reason for which it was told stands.
 	case idle && !c.isHTTP2(): // Upgraded by "Upgrade: h2c": only its next response can say it.
 		if ago > freshTime {
@@ -181,6 +182,17 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		// It is closed at the next sweep, so that the frame gets there first.
 		w.departures.background.run(c.finalGoAway)
 	}
+}
+
+// staysIdle reports whether a connection is as idle as at the last sweep. An answer may
+// still be on its way to the socket when nothing is in flight any more.
+func (c *conn) staysIdle(idle bool) bool {
+	f := &c.rare().leave
+	before := f.idle
+	if f.idle = 0; idle {
+		f.idle = c.account.Requests() + 1
+	}
+	return idle && f.idle == before
 }
 
 // isShared reports whether net/http serves the HTTP/2 connection and keeps its state. Neither
@@ -201,5 +213,13 @@ func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
 // closeFor closes the connection through all of its layers, for a reason.
 func (c *conn) closeFor(reason string) {
 	c.account.SetCloseReason(reason)
+	_ = c.Close()
+}
+
+// abort is closeFor for a connection on which something is not complete. The client gets a
+// reset, which it cannot take for the end of a response, and no goodbye of TLS.
+func (c *conn) abort(reason string) {
+	c.account.SetCloseReason(reason)
+	_ = c.account.Abort()
 	_ = c.Close()
 }

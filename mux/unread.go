@@ -9,7 +9,7 @@ import (
 // has to end.
 func (b *requestBody) Close() error {
 	b.exchange.closed.Store(true)
-	if b.exchange.isDiscarded() && !b.exchange.reading.Load() {
+	if b.exchange.isDiscarded() && !b.exchange.watch.awaited.Load() {
 		return nil
 	}
 	return b.ReadCloser.Close()
@@ -29,7 +29,7 @@ const responseBuffer = 4 << 10
 // length it reads nothing, since the client may wait for the end of the response before it
 // ends the body.
 func (e *exchange) isDiscarded() bool {
-	left := e.length - e.received.Load()
+	left := e.length - e.watch.received.Load()
 	return e.length > 0 && left > minDiscard && left <= maxDiscard && !e.expected
 }
 
@@ -46,5 +46,6 @@ func (r *recorder2) discard() {
 		return
 	}
 	r.closed.Store(false)
+	r.watch.owned.Store(false) // The sweep bounds it again.
 	_, _ = io.CopyN(io.Discard, &r.body, maxDiscard)
 }

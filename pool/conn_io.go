@@ -166,6 +166,26 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// Abort is Close for a connection on which something is not complete: the peer of a TCP
+// connection gets a reset (RST) instead of an end that looks like any other (FIN), and
+// nothing more of what was written. Elsewhere it is Close.
+func (c *Conn) Abort() error {
+	inner := c.raw
+	for {
+		if tcp, ok := inner.(interface{ SetLinger(sec int) error }); ok {
+			_ = tcp.SetLinger(0)
+			_ = inner.Close()
+			break
+		}
+		wrapper, ok := inner.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		inner = wrapper.NetConn()
+	}
+	return c.Close()
+}
+
 // LocalAddr implements [net.Conn].
 func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
 

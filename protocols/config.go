@@ -35,26 +35,36 @@ type HTTP1Config struct {
 	// response closes it. 0: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
 	// MaxAgeGrace is what a request that is in flight gets after that, before its
-	// connection is cut. 0: no bound.
+	// connection is reset, even if it moves. 0: it ends by itself.
 	MaxAgeGrace time.Duration `apply:"runtime" yaml:"max_age_grace"`
 	// MaxRequests is how many requests a connection may have; the last response closes
 	// it. 0: no bound.
 	MaxRequests uint64 `apply:"runtime" yaml:"max_requests"`
+	// RequestTimeout bounds the time of a request from its head to the end of its response,
+	// even if it moves. Then it is answered with 503, or 408 where its handler waits for
+	// the body; if its response has begun, the connection is reset. It bounds neither
+	// WebSockets nor hijacked connections. 0: no bound.
+	RequestTimeout time.Duration `apply:"runtime" yaml:"request_timeout"`
 	// Progress is what a client has to do while a request of its own is in flight.
 	Progress ProgressConfig `yaml:",inline"`
 }
 
-// ProgressConfig ends requests whose client has stopped moving. It bounds no
-// stream that moves, however long it takes, and no handler that has nothing to say.
+// ProgressConfig ends requests whose client has stopped moving. It bounds no stream that
+// moves, however long it takes, no handler that has nothing to say, and no connection that
+// a handler has hijacked. A handler that sets a read or write deadline by
+// [http.ResponseController], or lifts it by the zero time, bounds that direction of its
+// request itself.
 type ProgressConfig struct {
 	// MinBodyRate is how many bytes a second a request body of declared length has to
-	// bring on average, over the time that the handler waits for it and from BodyGrace
-	// on. 0: no bound.
+	// bring on average, over the time that the handler waits for it, counted from its
+	// first byte, and from BodyGrace on. 0: no bound.
 	MinBodyRate int `apply:"runtime" yaml:"min_body_rate"`
 	// BodyGrace is how long a body may be slower than that at first.
 	BodyGrace time.Duration `apply:"runtime" yaml:"body_grace"`
-	// ProgressTimeout is how long a handler may wait for the next byte of any request
-	// body, or for the client to take any byte of the response. 0: no bound.
+	// ProgressTimeout is how long a handler may wait for the next byte of a request body,
+	// or for the client to take any byte of the response. A body without a declared
+	// length, and one that is read beside the response (full duplex), has no bound once the
+	// response has begun. 0: no bound.
 	ProgressTimeout time.Duration `apply:"runtime" yaml:"progress_timeout"`
 }
 
@@ -81,7 +91,8 @@ type HTTP2Config struct {
 	// MaxAge is how long a connection is kept, give or take a tenth; then it is told to
 	// leave by GOAWAY. 0: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
-	// MaxAgeGrace is what its streams get after that. 0: no bound.
+	// MaxAgeGrace is what its streams get after that, even if they move. 0: they end by
+	// themselves.
 	MaxAgeGrace time.Duration `apply:"runtime" yaml:"max_age_grace"`
 	// MaxRequests is how many requests a connection may have before GOAWAY. 0: no bound.
 	MaxRequests uint64 `apply:"runtime" yaml:"max_requests"`
@@ -89,15 +100,23 @@ type HTTP2Config struct {
 	// 16384 to 16777215. grpc-go takes no more than 16384 on connections that it serves
 	// itself.
 	MaxFrameBytes uint32 `apply:"restart" yaml:"max_frame_bytes"`
-	// MaxResetsPerMinute is how many streams a client may reset in a minute, on native
-	// gRPC connections too; more is answered by GOAWAY with ENHANCE_YOUR_CALM
-	// (CVE-2023-44487). 0: no bound.
+	// MaxResetsPerMinute bounds Rapid Reset (CVE-2023-44487) and MadeYouReset
+	// (CVE-2025-8671), on native gRPC connections too. It is how many streams a client may
+	// have broken off in a minute, if they are more than its other streams: by a reset
+	// within 20 ms of the opening and before an answer, or by illegal frames. More is
+	// answered by GOAWAY with ENHANCE_YOUR_CALM, behind which streams in flight end by
+	// themselves; a client that opens more of them is cut. 0: no bound.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PingTimeout how long it may take to answer before the connection is
 	// closed.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
+	// RequestTimeout bounds the time of a request from its head to the end of its response,
+	// even if it moves. Then it is answered with 503, or 408 where its handler waits for
+	// the body; if its response has begun, the stream is reset. It bounds neither gRPC
+	// calls, which have deadlines of their own, nor WebSockets. 0: no bound.
+	RequestTimeout time.Duration `apply:"runtime" yaml:"request_timeout"`
 	// Progress is what a client has to do while a request of its own is in flight.
 	Progress ProgressConfig `yaml:",inline"`
 	// UpgradeH2C lets a client turn an HTTP/1.1 connection without TLS into an HTTP/2 one
@@ -133,8 +152,9 @@ type GRPCConfig struct {
 	MaxSendBytes int `apply:"restart" yaml:"max_send_bytes"`
 	// MaxIdle is how long a connection without calls is kept. 0: no bound.
 	MaxIdle time.Duration `apply:"restart" yaml:"idle_timeout"`
-	// MaxAge is how long a connection is kept, give or take a tenth; MaxAgeGrace is what
-	// its calls get after that. 0: no bound.
+	// MaxAge is how long a connection is kept, give or take a tenth; then it is told to
+	// leave by GOAWAY. 0: no bound. MaxAgeGrace is what its calls get after that, even if
+	// they move. 0: they end by themselves.
 	MaxAge      time.Duration `apply:"restart" yaml:"max_age"`
 	MaxAgeGrace time.Duration `apply:"restart" yaml:"max_age_grace"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
@@ -203,9 +223,6 @@ const (
 	minWindow = h2.DefaultWindow
 	// largestFrameSize is the largest SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
 	largestFrameSize = 1<<24 - 1
-	// defaultMaxAgeGrace is what a stream or request gets when its connection has reached
-	// its age.
-	defaultMaxAgeGrace = 30 * time.Second
 )
 
 // DefaultSniffLimits returns 3 s and 16 KiB.
@@ -227,7 +244,6 @@ func DefaultHTTP1Config() HTTP1Config {
 		HeaderTimeout:  10 * time.Second,
 		IdleTimeout:    120 * time.Second,
 		MaxHeaderBytes: defaultHeaderBytes,
-		MaxAgeGrace:    defaultMaxAgeGrace,
 		Progress:       DefaultProgressConfig(),
 	}
 }
@@ -241,7 +257,6 @@ func DefaultHTTP2Config() HTTP2Config {
 		StreamWindow:       defaultStreamWindow,
 		ConnectionWindow:   defaultConnectionWindow,
 		IdleTimeout:        120 * time.Second,
-		MaxAgeGrace:        defaultMaxAgeGrace,
 		MaxFrameBytes:      h2.MaxFrameSize,
 		MaxResetsPerMinute: 400,
 		PingInterval:       60 * time.Second,
@@ -260,7 +275,6 @@ func DefaultGRPCConfig() GRPCConfig {
 		MaxSendBytes:    4 << 20,
 		MaxIdle:         5 * time.Minute,
 		MaxAge:          30 * time.Minute,
-		MaxAgeGrace:     defaultMaxAgeGrace,
 		PingInterval:    60 * time.Second,
 		PingTimeout:     20 * time.Second,
 		MinPingInterval: 20 * time.Second,
@@ -294,6 +308,7 @@ func (c HTTP1Config) Validate() error {
 		notNegative("http1.idle_timeout", c.IdleTimeout),
 		notNegative("http1.max_age", c.MaxAge),
 		notNegative("http1.max_age_grace", c.MaxAgeGrace),
+		notNegative("http1.request_timeout", c.RequestTimeout),
 		c.Progress.validate("http1."),
 		check(c.MaxHeaderBytes >= 1024, "http1.max_header_bytes", c.MaxHeaderBytes, "at least 1024"),
 	)
@@ -310,6 +325,7 @@ func (c HTTP2Config) Validate() error {
 		notNegative("http2.idle_timeout", c.IdleTimeout),
 		notNegative("http2.max_age", c.MaxAge),
 		notNegative("http2.max_age_grace", c.MaxAgeGrace),
+		notNegative("http2.request_timeout", c.RequestTimeout),
 		check(c.MaxFrameBytes >= h2.MaxFrameSize && c.MaxFrameBytes <= largestFrameSize, "http2.max_frame_bytes", c.MaxFrameBytes, "from 16384 to 16777215"),
 		check(c.MaxResetsPerMinute >= 0, "http2.max_resets_per_minute", c.MaxResetsPerMinute, "not negative"),
 		notNegative("http2.ping_interval", c.PingInterval),

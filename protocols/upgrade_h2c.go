@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -29,6 +30,7 @@ type H2CUpgrades struct {
 	handler  http.Handler
 	upgrade  http.Handler
 	upgraded func(*http.Request)
+	resets   func(*http.Request) (perMinute int, onFlood func())
 	// server never listens. It holds the limits of the connections, and by its
 	// Shutdown x/net's server is told to send GOAWAY to all of them.
 	server   *http.Server
@@ -57,9 +59,11 @@ func IsH2CUpgrade(r *http.Request) bool {
 // streams, the upgraded request among them, are served by h.Handler as HTTP/2. Of the
 // other hooks only the logger is used: net/http has let go of the connection by then. The
 // function upgraded, which may be nil, is called once for each connection that has become
-// HTTP/2, with its first request.
-func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request)) (*H2CUpgrades, error) {
-	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded}
+// HTTP/2, with its first request. So is resets, before, which says how many streams the
+// client may have broken off in a minute and what to do when it was told that they are too
+// many; see MaxResetsPerMinute in the package sniff. It may be nil as well.
+func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request), resets func(*http.Request) (perMinute int, onFlood func())) (*H2CUpgrades, error) {
+	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded, resets: resets}
 	u.server = NewHTTP2Server(c, h)
 	u.server.ConnState = u.connState
 	limits := new(http2.Server)                                     //nolint:staticcheck // What h2c takes; deprecated with it.
@@ -88,7 +92,62 @@ func (u *H2CUpgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// x/net's server takes its limits from the server in the context.
 	r = r.WithContext(context.WithValue(r.Context(), http.ServerContextKey, u.server))
 	r.Body = io.NopCloser(bytes.NewReader(body))
+	if u.resets != nil {
+		perMinute, onFlood := u.resets(r)
+		w = &trackingWriter{w, h2.Options{
+			MaxResetsPerMinute: perMinute,
+			Watch:              &h2.Watch{OnFlood: func(*h2.Track) { onFlood() }},
+		}}
+	}
 	u.upgrade.ServeHTTP(w, r)
+}
+
+// trackingWriter follows the frames of a connection from where it is hijacked.
+type trackingWriter struct {
+	http.ResponseWriter
+	options h2.Options
+}
+
+// Hijack implements [http.Hijacker].
+func (w *trackingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &trackedConn{Conn: conn, ahead: rw.Reader, track: h2.New(conn, w.options)}
+	// x/net takes what this reader has before it reads from c, and it has nothing.
+	return c, bufio.NewReadWriter(bufio.NewReader(c), rw.Writer), nil
+}
+
+// trackedConn is an HTTP/2 connection that was hijacked.
+type trackedConn struct {
+	net.Conn
+	ahead *bufio.Reader // net/http's, which may have read ahead; nil once that is read
+	track *h2.Track
+}
+
+// Read implements [net.Conn].
+func (c *trackedConn) Read(p []byte) (int, error) {
+	if c.ahead != nil && c.ahead.Buffered() == 0 {
+		c.ahead = nil
+	}
+	var n int
+	var err error
+	if c.ahead != nil {
+		n, err = c.ahead.Read(p)
+	} else {
+		n, err = c.Conn.Read(p)
+	}
+	c.track.Follow(p[:n])
+	return n, err
+}
+
+// Write implements [net.Conn].
+func (c *trackedConn) Write(p []byte) (n int, err error) {
+	if out := c.track.Begin(p); len(out) > 0 {
+		_, err = c.Conn.Write(out)
+	}
+	return c.track.Finish(len(p), err)
 }
 
 // resumedBody is a body whose beginning was read before.

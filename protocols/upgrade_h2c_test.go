@@ -20,7 +20,7 @@ func TestUpgradeAfterShutdown(t *testing.T) {
 	t.Parallel()
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
 	hooks := HTTPHooks{Handler: answer, Logger: slog.New(slog.DiscardHandler)}
-	upgrades, err := NewH2CUpgrades(DefaultHTTP2Config(), hooks, nil)
+	upgrades, err := NewH2CUpgrades(DefaultHTTP2Config(), hooks, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

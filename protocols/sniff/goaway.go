@@ -60,6 +60,15 @@ func (c *Conn) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
 	return false, false, false
 }
 
+// OpenedStreams returns the highest stream that the client of an HTTP/2 connection has
+// opened, and 0 elsewhere.
+func (c *Conn) OpenedStreams() uint32 {
+	if t := c.h2.Load(); t != nil {
+		return t.Opened()
+	}
+	return 0
+}
+
 // SentData returns the length in bytes of all DATA frames that the server has begun
 // to write on an HTTP/2 connection, and 0 elsewhere. A PING does not move it.
 func (c *Conn) SentData() uint64 {

@@ -56,9 +56,10 @@ type Config struct {
 	// ALPN is the protocol that the TLS handshake agreed on, or empty. What is not "h2"
 	// is not HTTP/2, and what is not "http/1.1" is not HTTP/1.1.
 	ALPN string
-	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection
-	// may reset in a minute before the server has ended them. One more is
-	// answered by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
+	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection may have
+	// broken off in a minute, if they are more than its other streams: by a reset soon
+	// after the opening and before an answer, or by illegal frames. One more is answered
+	// by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
 	MaxResetsPerMinute int
 }
 

@@ -34,6 +34,7 @@ type options struct {
 	restarts int
 	upgrades int
 	streams  int
+	duplex   int
 	cycles   int
 	delay    time.Duration
 	spread   time.Duration
@@ -55,6 +56,7 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.rate, "rate", 1000, "operations a second, of all clients together")
 	flags.IntVar(&o.restarts, "restarts", 100, "rolling restarts behind HAProxy")
 	flags.IntVar(&o.upgrades, "upgrades", 50, "binary upgrades in place")
+	flags.IntVar(&o.duplex, "duplex", 500, "further streams that move on while that process drains")
 	flags.IntVar(&o.streams, "streams", 5000, "streams that are open when a process drains")
 	flags.IntVar(&o.cycles, "cycles", 1000, "starts and drains in one process")
 	flags.DurationVar(&o.delay, "delay", 2*time.Second, "the drain delay of the servers")

@@ -116,16 +116,22 @@ func (m *manyStreams) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer readers.close()
+	moving, err := newMovers(ctx, m.duplex, m.first.service.String)
+	if err != nil {
+		return err
+	}
 	open(ctx, clients)
 	l := startLoad(ctx, m.rate, clients)
 	m.leaving.Store(true)
 	deadline := time.Now().Add(timeoutMany)
 	readers.begin()
+	moved := make(chan error, 1)
+	time.AfterFunc(duplexTime, func() { moved <- moving.end(m.out) })
 	code, err := m.first.drain(ctx)
 	if err != nil {
 		return err
 	}
-	var faults []error
+	faults := []error{<-moved}
 	for _, o := range m.overstayers {
 		faults = append(faults, o.verdict(deadline))
 	}

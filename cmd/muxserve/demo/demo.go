@@ -24,12 +24,13 @@ var pageStyle string
 //go:embed page.js
 var pageScript string
 
-// Routes returns the HTTP handler of the demo: the page at /, /echo, the WebSocket echo
-// at /ws, and the files of static under /static/ unless it is nil. Other paths are 404.
+// Routes returns the HTTP handler of the demo: the page at /, /echo, /duplex, the WebSocket
+// echo at /ws, and the files of static under /static/ unless it is nil. Other paths are 404.
 func Routes(static *os.Root) http.Handler {
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.HandleFunc("/echo", serveEcho)
+	routes.HandleFunc("POST /duplex", serveDuplex)
 	routes.Handle("/ws", mux.WebSocket(echoWebSocket))
 	if static != nil {
 		routes.Handle("GET /static/", http.StripPrefix("/static", http.FileServer(rootFiles{static})))

@@ -61,6 +61,23 @@ func serveEcho(w http.ResponseWriter, r *http.Request) {
 	page.JSON(w, http.StatusOK, answer)
 }
 
+// serveDuplex answers with the body while it comes, as a stream of messages in both
+// directions does.
+func serveDuplex(w http.ResponseWriter, r *http.Request) {
+	response := http.NewResponseController(w)
+	_ = response.EnableFullDuplex() // HTTP/2 needs no leave for it.
+	w.Header().Set("Content-Type", "application/octet-stream")
+	for buf, err := make([]byte, 32<<10), response.Flush(); err == nil; err = response.Flush() {
+		n, end := r.Body.Read(buf)
+		if _, err := w.Write(buf[:n]); err != nil || end == io.EOF {
+			return
+		}
+		if end != nil {
+			panic(http.ErrAbortHandler) // The client is to see that this is not all.
+		}
+	}
+}
+
 // sleepTime reads the parameter sleep.
 func sleepTime(r *http.Request) (time.Duration, error) {
 	value := r.URL.Query().Get("sleep")

@@ -28,6 +28,36 @@ func serveRequest(t *testing.T, static *os.Root, method, target string, body io.
 	return w
 }
 
+// TestDuplex: each part of the body is answered before the next one is sent.
+func TestDuplex(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(Routes(nil))
+	defer srv.Close()
+	body, parts := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/duplex", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := srv.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for _, part := range []string{"one", "two", "three"} {
+		if _, err := io.WriteString(parts, part); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(part))
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != part {
+			t.Errorf("%q, %v; want %q", got, err, part)
+		}
+	}
+	_ = parts.Close()
+	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
+		t.Errorf("behind the end: %q, %v", rest, err)
+	}
+}
+
 func TestEcho(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

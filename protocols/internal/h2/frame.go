@@ -14,6 +14,7 @@ const (
 	SettingLen      = 6 // RFC 9113, section 6.5.1.
 	PingLen         = 8 // RFC 9113, section 6.7.
 	WindowUpdateLen = 4 // RFC 9113, section 6.9.
+	rstStreamLen    = 4 // RFC 9113, section 6.4.
 
 	// goAwayLen is the length of a GOAWAY's payload without debug data: the last
 	// stream and the error code (RFC 9113, section 6.8).
@@ -65,6 +66,8 @@ func (h Header) kept() int {
 		return min(h.Length, goAwayLen+debugLen)
 	case http2.FrameWindowUpdate:
 		return min(h.Length, WindowUpdateLen)
+	case http2.FrameRSTStream:
+		return min(h.Length, rstStreamLen)
 	default:
 		return 0
 	}

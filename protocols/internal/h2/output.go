@@ -291,12 +291,16 @@ func (t *Track) passed(h Header) {
 	switch h.Type {
 	case http2.FrameData:
 		t.sentData.Add(uint64(h.Length))
-		t.noteEnd(h)
+		t.noteAnswer(h)
 	case http2.FrameSettings:
 		o.begun = true
 	case http2.FrameHeaders:
 		o.block = !h.Flags.Has(http2.FlagHeadersEndHeaders)
-		t.noteEnd(h)
+		t.noteAnswer(h)
+	case http2.FrameRSTStream:
+		if h.Length == rstStreamLen {
+			t.fault(h.Stream, http2.ErrCode(binary.BigEndian.Uint32(o.walk.payload())))
+		}
 	case http2.FramePushPromise, http2.FrameContinuation:
 		o.block = !h.Flags.Has(http2.FlagContinuationEndHeaders) // The same bit for both.
 	case http2.FramePing:
@@ -314,11 +318,17 @@ func (t *Track) passed(h Header) {
 	}
 }
 
-// noteEnd takes note of the end of a stream, where resets are counted.
-func (t *Track) noteEnd(h Header) {
-	if r := t.resets.Load(); r != nil && h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
-		r.ended(h.Stream, t.highest.Load())
+// noteAnswer takes note of a part of a response, where resets are counted.
+func (t *Track) noteAnswer(h Header) {
+	r := t.resets.Load()
+	if r == nil {
+		return
 	}
+	what := saidAnswer
+	if h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
+		what |= saidEnd
+	}
+	r.said(h.Stream, t.highest.Load(), what)
 }
 
 // noteGoAway takes note of a GOAWAY of the server, and of why it leaves. net/http

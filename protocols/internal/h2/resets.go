@@ -1,101 +1,204 @@
 package h2
 
 import (
-	"sync/atomic"
+	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 const (
 	// resetWindow is the minute of MaxResetsPerMinute.
 	resetWindow = time.Minute
-	// endedStreams is for how many of the latest streams a resetBound knows whether the
-	// server has ended them. More than that are seldom open at once, since the usual
-	// limit is 100. The reset of an older stream is counted.
-	endedStreams = 256
-	wordBits     = 64
+	// rapidAge is how old a stream may be whose reset counts. Rapid Reset lives on streams
+	// that end before they count as open, so that more of them are opened than may be open
+	// at once. A client that waits for longer can open no more of them than one that waits
+	// for the answers.
+	rapidAge = 20 * time.Millisecond
+	// recentStreams is for how many of the latest streams a resetBound knows when they were
+	// opened and what the server has said. That is more than are usually open at once.
+	recentStreams = 256
 )
 
-// A resetBound counts the streams that a client resets, in two buckets of a window each.
-// Of the older bucket it counts the part that the window still covers. The writing
-// goroutine sets bits; the reading one owns all else.
+// What the server has said on a stream.
+const (
+	saidAnswer uint32 = 1 << iota // HEADERS or DATA
+	saidEnd                       // END_STREAM
+	saidBits   = 2
+)
+
+// A resetBound judges a client by the streams that it has had broken off: those that it
+// resets soon after it has opened them and before the server has answered (Rapid Reset,
+// CVE-2023-44487), and those that the server resets because of an illegal frame
+// (MadeYouReset, CVE-2025-8671). They are too many if in a minute there were more of them
+// than allowed, and more than streams that were answered or that the client has reset
+// later. A client that cancels calls after a while, or some of many, stays below that.
+// Streams that the server refuses do not count.
+//
+// Counts are in two buckets of a window each. Of the older one the part counts that the
+// window still covers.
 type resetBound struct {
+	mu       sync.Mutex // guards all
+	began    time.Time
 	started  time.Time // Of the newer bucket.
-	newer    int
-	older    int
+	newer    resetCounts
+	older    resetCounts
 	exceeded bool
-	bits     [endedStreams / wordBits]atomic.Uint64
+	// recent has for each of the latest streams the millisecond in which it was opened,
+	// counted from began, above saidBits of what was said; 0 if that is not known.
+	recent [recentStreams]uint32
 }
 
-// reset takes note of a RST_STREAM. Streams that the server has ended do not count: their
-// reset costs nothing, and grpc-go's clients send it whenever a call is answered before
-// its request has ended. The first reset makes the resetBound, which most connections
-// never need.
-func (t *Track) reset(stream uint32) {
+// resetCounts are the streams that were broken off, and those that went another way.
+type resetCounts struct{ broken, good int }
+
+// resetsOf returns the bound, which the first stream that is broken off makes. Most
+// connections never need it. It is nil where resets are not bounded.
+func (t *Track) resetsOf() *resetBound {
 	if t.maxResets <= 0 {
+		return nil
+	}
+	if r := t.resets.Load(); r != nil {
+		return r
+	}
+	now := time.Now()
+	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now})
+	return t.resets.Load()
+}
+
+// reset takes note of a RST_STREAM of the client.
+func (t *Track) reset(stream uint32) {
+	r := t.resetsOf()
+	if r != nil && r.breakOff(stream, t.highest.Load(), saidAnswer|saidEnd, true, int(t.maxResets)) {
+		t.flooded()
+	}
+}
+
+// fault takes note of a RST_STREAM of the server, with what it gives as the reason. Where
+// the client has broken the rules, the handler may run on, as behind a reset of the
+// client's. Data that crosses the end of a response breaks none.
+//
+// The caller has t.mu, so what the client is told follows later.
+func (t *Track) fault(stream uint32, code http2.ErrCode) {
+	switch code {
+	case http2.ErrCodeProtocol, http2.ErrCodeFlowControl, http2.ErrCodeStreamClosed, http2.ErrCodeFrameSize:
+	case http2.ErrCodeRefusedStream:
+		if r := t.resets.Load(); r != nil {
+			r.said(stream, t.highest.Load(), saidEnd)
+		}
+		return
+	default:
 		return
 	}
-	r := t.resets.Load()
-	if r == nil {
-		r = &resetBound{started: time.Now()}
-		t.resets.Store(r)
+	r := t.resetsOf()
+	if r != nil && r.breakOff(stream, t.highest.Load(), saidEnd, false, int(t.maxResets)) {
+		go t.flooded()
 	}
-	if r.exceeded || r.hasEnded(stream, t.highest.Load()) || r.count(time.Now()) <= int(t.maxResets) {
-		return
-	}
-	r.exceeded = true
+}
+
+// flooded tells the client to calm down, and the server's owner.
+func (t *Track) flooded() {
 	t.ask(askCalm)
 	if t.watch != nil && t.watch.OnFlood != nil {
 		t.watch.OnFlood(t)
 	}
 }
 
-// count counts a reset, and returns how many there were in the window up to now.
-func (r *resetBound) count(now time.Time) int {
-	if age := now.Sub(r.started); age >= 2*resetWindow {
-		r.started, r.older, r.newer = now, 0, 0
-	} else if age >= resetWindow {
-		r.started, r.older, r.newer = r.started.Add(resetWindow), r.newer, 0
-	}
-	r.newer++
-	covered := resetWindow - now.Sub(r.started)
-	return r.newer + int(int64(r.older)*int64(covered)/int64(resetWindow))
-}
+// slot returns the place of a stream in recent. A client's streams are odd (RFC 9113,
+// section 5.1.1).
+func (r *resetBound) slot(stream uint32) *uint32 { return &r.recent[stream/2%recentStreams] }
 
-// bit returns a stream's bit. A client's streams are odd (RFC 9113, section 5.1.1).
-func (r *resetBound) bit(stream uint32) (word *atomic.Uint64, mask uint64) {
-	i := stream / 2 % endedStreams
-	return &r.bits[i/wordBits], 1 << (i % wordBits)
-}
-
-// isRecent reports whether bits has room for stream, while highest is the last one.
+// isRecent reports whether recent has room for stream, while highest is the last one.
 func isRecent(stream, highest uint32) bool {
-	return stream <= highest && (highest-stream)/2 < endedStreams
+	return stream <= highest && (highest-stream)/2 < recentStreams
 }
 
-// opened clears the bits of the streams behind last up to stream.
+// age returns a time as recent keeps it.
+func (r *resetBound) age(now time.Time) uint32 {
+	return uint32(max(1, now.Sub(r.began).Milliseconds())) << saidBits
+}
+
+// opened notes that the client has opened stream, behind last.
 func (r *resetBound) opened(last, stream uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	first := last + 2
 	if last == 0 {
 		first = 1
 	}
 	if !isRecent(first, stream) {
-		first = stream - 2*(endedStreams-1)
+		first = stream - 2*(recentStreams-1)
 	}
-	for ; first <= stream; first += 2 {
-		word, mask := r.bit(first)
-		word.And(^mask)
+	for ; first < stream; first += 2 {
+		*r.slot(first) = 0 // It was left out.
 	}
+	*r.slot(stream) = r.age(time.Now())
 }
 
-// ended notes that the server has ended stream.
-func (r *resetBound) ended(stream, highest uint32) {
-	if isRecent(stream, highest) {
-		word, mask := r.bit(stream)
-		word.Or(mask)
+// said notes what the server has said on stream.
+func (r *resetBound) said(stream, highest, what uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.slot(stream)
+	if !isRecent(stream, highest) || *s == 0 {
+		return
 	}
+	if what&saidAnswer != 0 && *s&saidAnswer == 0 {
+		r.turn(time.Now())
+		r.newer.good++
+	}
+	*s |= what
 }
 
-func (r *resetBound) hasEnded(stream, highest uint32) bool {
-	word, mask := r.bit(stream)
-	return isRecent(stream, highest) && word.Load()&mask != 0
+// isYoung reports whether a stream was opened within the last rapidAge, as far as is known.
+// One that recent has no room for any more is older than all that it has.
+func (r *resetBound) isYoung(now time.Time, stream, highest uint32) bool {
+	if !isRecent(stream, highest) {
+		stream = highest - 2*(recentStreams-1)
+	}
+	opened := *r.slot(stream) &^ (1<<saidBits - 1)
+	return opened != 0 && r.age(now)-opened <= uint32(rapidAge.Milliseconds())<<saidBits
+}
+
+// breakOff counts a stream that is broken off, unless the server has said what excuses it.
+// A reset of the client's counts if the stream is young, and one of the server's, which may
+// come late, always. It reports whether there are now too many, once.
+func (r *resetBound) breakOff(stream, highest, excuses uint32, byClient bool, most int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if stream > highest {
+		return false
+	}
+	now, known := time.Now(), isRecent(stream, highest)
+	young := r.isYoung(now, stream, highest)
+	if known {
+		s := r.slot(stream)
+		if *s == 0 || *s&excuses != 0 {
+			return false
+		}
+		*s = 0
+	}
+	r.turn(now)
+	if byClient && !young {
+		r.newer.good++
+		return false
+	}
+	r.newer.broken++
+	covered := resetWindow - now.Sub(r.started)
+	part := func(n int) int { return int(int64(n) * int64(covered) / int64(resetWindow)) }
+	broken := r.newer.broken + part(r.older.broken)
+	if r.exceeded || broken <= most || broken <= r.newer.good+part(r.older.good) {
+		return false
+	}
+	r.exceeded = true
+	return true
+}
+
+// turn begins a bucket where that is due.
+func (r *resetBound) turn(now time.Time) {
+	if age := now.Sub(r.started); age >= 2*resetWindow {
+		r.started, r.older, r.newer = now, resetCounts{}, resetCounts{}
+	} else if age >= resetWindow {
+		r.started, r.older, r.newer = r.started.Add(resetWindow), r.newer, resetCounts{}
+	}
 }

@@ -60,9 +60,22 @@ func (f *flooder) flood(n int) {
 	}
 }
 
+// fault has the server break a stream off, for what the client has done.
+func (f *flooder) fault(stream uint32, code http2.ErrCode) {
+	_, _ = f.conn.Write(wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteRSTStream(stream, code) })[len(http2.ClientPreface):])
+}
+
+// begun returns a flooder on a connection with a stream that was reset: from there on what
+// happens is noted.
+func begun(most int) *flooder {
+	f := newFlooder(most)
+	f.flood(1)
+	return f
+}
+
 func TestResetsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFlooder(10)
+		f := begun(10)
 		expect := func(when string, floods int) {
 			t.Helper()
 			if f.floods != floods {
@@ -81,7 +94,7 @@ func TestResetsAreBounded(t *testing.T) {
 		expect("above the bound", 1)
 		f.flood(100)
 		expect("far above", 1)
-		want := AppendGoAway(nil, 51, http2.ErrCodeEnhanceYourCalm, resetsDebug)
+		want := AppendGoAway(nil, 53, http2.ErrCodeEnhanceYourCalm, resetsDebug)
 		if diff := cmp.Diff(want, f.inner.wrote.Bytes()); diff != "" {
 			t.Errorf("wrote (-want +got):\n%s", diff)
 		}
@@ -89,22 +102,100 @@ func TestResetsAreBounded(t *testing.T) {
 	})
 }
 
-// TestResetsOfEndedStreams cost the server nothing, and are what a gRPC client does.
-func TestResetsOfEndedStreams(t *testing.T) {
-	f := newFlooder(10)
-	f.flood(1) // From here on the ends are noted.
-	for range 1000 {
-		f.open()
-		f.end(f.stream)
-		f.reset(f.stream)
+// TestWhichResetsCount: an honest client may cancel as much as it likes.
+func TestWhichResetsCount(t *testing.T) {
+	const many = 1000
+	each := func(do func(f *flooder)) func(*flooder) {
+		return func(f *flooder) {
+			for range many {
+				f.open()
+				do(f)
+			}
+		}
 	}
-	if f.floods != 0 {
-		t.Error("resets of streams that the server has ended were counted")
-	}
-	f.stream += 10 * endedStreams // The client leaves streams out.
-	f.flood(10)
-	if f.floods != 1 {
-		t.Error("resets of new streams were not counted")
+	for name, test := range map[string]struct {
+		do     func(f *flooder)
+		floods int
+	}{
+		"at once": {each(func(f *flooder) { f.reset(f.stream) }), 1},
+		"when the server has ended them": {each(func(f *flooder) {
+			f.end(f.stream)
+			f.reset(f.stream)
+		}), 0},
+		"when the server has answered": {each(func(f *flooder) {
+			_, _ = f.conn.Write(wiretest.ClientBytes(func(fr *http2.Framer) {
+				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.stream, EndHeaders: true})
+			})[len(http2.ClientPreface):])
+			f.reset(f.stream)
+		}), 0},
+		"after a while": {each(func(f *flooder) {
+			time.Sleep(2 * rapidAge)
+			f.reset(f.stream)
+		}), 0},
+		"many at a time after a while": {func(f *flooder) {
+			first := f.stream + 2
+			for range many {
+				f.open()
+			}
+			time.Sleep(2 * rapidAge)
+			for ; first <= f.stream; first += 2 {
+				f.reset(first)
+			}
+		}, 0},
+		"many at a time at once": {func(f *flooder) {
+			first := f.stream + 2
+			for range many {
+				f.open()
+			}
+			for ; first <= f.stream; first += 2 {
+				f.reset(first)
+			}
+		}, 1},
+		"half of them": {each(func(f *flooder) {
+			f.end(f.stream)
+			f.flood(1)
+		}), 0},
+		"more than half of them": {each(func(f *flooder) {
+			f.end(f.stream)
+			f.flood(2)
+		}), 1},
+		"behind a gap": {func(f *flooder) {
+			f.stream += 10 * recentStreams // The client leaves streams out.
+			f.flood(many)
+		}, 1},
+		"by illegal frames": {each(func(f *flooder) { f.fault(f.stream, http2.ErrCodeProtocol) }), 1},
+		"by illegal frames after a while": {each(func(f *flooder) {
+			time.Sleep(2 * rapidAge)
+			f.fault(f.stream, http2.ErrCodeFlowControl)
+		}), 1},
+		"by data behind the answer": {each(func(f *flooder) {
+			f.end(f.stream)
+			f.fault(f.stream, http2.ErrCodeStreamClosed)
+		}), 0},
+		"beside many that are refused": {each(func(f *flooder) {
+			f.fault(f.stream, http2.ErrCodeRefusedStream)
+			f.fault(f.stream, http2.ErrCodeProtocol)
+			f.open()
+			f.fault(f.stream, http2.ErrCodeRefusedStream)
+			f.flood(1)
+		}), 1},
+		"refused": {each(func(f *flooder) {
+			f.fault(f.stream, http2.ErrCodeRefusedStream)
+			f.reset(f.stream)
+			f.fault(f.stream, http2.ErrCodeProtocol)
+		}), 0},
+		"by the server": {each(func(f *flooder) { f.fault(f.stream, http2.ErrCodeInternal) }), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := begun(100)
+				test.do(f)
+				synctest.Wait()
+				if f.floods != test.floods {
+					t.Errorf("%d floods, want %d", f.floods, test.floods)
+				}
+			})
+		})
 	}
 }
 
@@ -119,11 +210,11 @@ func TestResetsWithoutBound(t *testing.T) {
 
 // TestCalmBehindOurs: the last stream does not grow.
 func TestCalmBehindOurs(t *testing.T) {
-	f := newFlooder(1)
+	f := begun(1)
 	f.open()
 	f.conn.FinalGoAway(http2.ErrCodeNo)
 	f.flood(2)
-	want := slices.Concat(AppendGoAway(nil, 1, http2.ErrCodeNo, ""), AppendGoAway(nil, 1, http2.ErrCodeEnhanceYourCalm, resetsDebug))
+	want := slices.Concat(AppendGoAway(nil, 3, http2.ErrCodeNo, ""), AppendGoAway(nil, 3, http2.ErrCodeEnhanceYourCalm, resetsDebug))
 	if diff := cmp.Diff(want, f.inner.wrote.Bytes()); diff != "" {
 		t.Errorf("wrote (-want +got):\n%s", diff)
 	}

@@ -60,9 +60,10 @@ type Options struct {
 	GateAfter int
 	// Yields has small writes yield first; see smallWrite.
 	Yields bool
-	// MaxResetsPerMinute is how many streams the client may reset before the server has
-	// ended them, in a minute. One more is answered by GOAWAY with ENHANCE_YOUR_CALM, and
-	// the Watch's OnFlood is called. 0: no bound.
+	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
+	// they are more than its other streams: by a reset soon after the opening and before an
+	// answer, or by illegal frames. One more is answered by GOAWAY with ENHANCE_YOUR_CALM,
+	// and the Watch's OnFlood is called. 0: no bound.
 	MaxResetsPerMinute int
 	// Watch may be nil.
 	Watch *Watch
@@ -293,6 +294,9 @@ func (t *Track) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
 	mute = since != 0 && patience > 0 && time.Since(time.Unix(0, since)) >= patience
 	return marks&markIdle != 0, marks&markAged != 0, mute
 }
+
+// Opened returns the highest stream that the client has opened, 0 before the first.
+func (t *Track) Opened() uint32 { return t.highest.Load() }
 
 // SentData returns the length of all DATA frames that the server has begun to write.
 func (t *Track) SentData() uint64 { return t.sentData.Load() }
