@@ -81,7 +81,8 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	if websocket.IsExtendedConnect(r) {
 		book, serve = &f.books.requests.webSocket, f.serveExtendedConnect
 	}
-	if deny := c.denial(r); deny != nil {
+	deny := c.denial(r)
+	if deny != nil {
 		serve = deny
 	}
 	rec := &recorder2{recorder: recorder{ResponseWriter: w}}
@@ -93,8 +94,10 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		f.serveHandledCall(c, rec, r)
 		return
 	}
-	if book.protocol == protocols.HTTP2 {
-		serve = f.timed(f.live.Load().HTTP2.RequestTimeout, c, &rec.recorder, serve)
+	if limit := f.live.Load().HTTP2.RequestTimeout; limit > 0 && book.protocol == protocols.HTTP2 && deny == nil {
+		f.books.countHTTP(book, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder))
+		rec.discard()
+		return
 	}
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
 	rec.discard()
@@ -153,8 +156,11 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !upgrades || !websocket.IsUpgrade(r) {
-		serve := f.timed(f.live.Load().HTTP1.RequestTimeout, c, &rec.recorder, f.route)
-		f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, serve)
+		if limit := f.live.Load().HTTP1.RequestTimeout; limit > 0 {
+			f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder))
+		} else {
+			f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.route)
+		}
 		return
 	}
 	f.serveHandshake(c, rec, r)

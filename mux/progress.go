@@ -38,6 +38,7 @@ type bodyWatch struct {
 	answered atomic.Bool  // the response has begun
 	owned    atomic.Bool  // the handler has set a read deadline
 	slow     atomic.Bool  // the sweep has ended it
+	left     atomic.Bool  // the handler has returned, and the rest is read for the sake of the client
 }
 
 // watch begins with a request.
@@ -48,6 +49,7 @@ func (b *bodyWatch) watch(r *http.Request) {
 	b.answered.Store(false)
 	b.owned.Store(false)
 	b.slow.Store(false)
+	b.left.Store(false)
 }
 
 // isBound reports whether the sweep has to look at a body for which the server waits.
@@ -174,6 +176,7 @@ func (b *requestBody1) begin(c *conn, r *http.Request) (*http.Request, *awaitedB
 // handled notes that the handler has returned. net/http reads what it has left, up to
 // 256 KiB, before it takes the next request. That has no more to do with the response.
 func (b *requestBody1) handled() {
+	b.left.Store(true)
 	b.answered.Store(false)
 	b.owned.Store(false)
 	b.awaited.Store(true)
@@ -264,8 +267,9 @@ type upload struct {
 }
 
 // tick adds a sweep at which the server waits, and reports whether the client is too slow.
-func (u *upload) tick(elapsed time.Duration, received int64, declared bool, c *protocols.ProgressConfig) bool {
-	if received > 0 {
+// The rest of a body that its handler has left has no late first byte.
+func (u *upload) tick(elapsed time.Duration, received int64, b *bodyWatch, c *protocols.ProgressConfig) bool {
+	if received > 0 || b.left.Load() {
 		u.waited += elapsed
 	}
 	u.idle += elapsed
@@ -275,7 +279,7 @@ func (u *upload) tick(elapsed time.Duration, received int64, declared bool, c *p
 	if c.ProgressTimeout > 0 && u.idle >= c.ProgressTimeout {
 		return true
 	}
-	if !declared || c.MinBodyRate <= 0 {
+	if b.duplex.Load() || c.MinBodyRate <= 0 {
 		return false
 	}
 	due := time.Duration(float64(received) / float64(c.MinBodyRate) * float64(time.Second))
@@ -312,7 +316,7 @@ func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.Progres
 	for e := l.first; e != nil; e = e.next {
 		if !e.watch.isBound() || shut {
 			e.upload.idle = 0
-		} else if e.upload.tick(elapsed, e.watch.received.Load(), !e.watch.duplex.Load(), c) {
+		} else if e.upload.tick(elapsed, e.watch.received.Load(), &e.watch, c) {
 			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			n.bodies++

@@ -14,15 +14,11 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// timed returns serve with a bound on the time of a request, which limit is; 0 is none.
-// A request that has not been answered by then gets 503, or 408 where its handler is
+// timed returns route with a bound on the time of a request, which limit is. A request that has not been answered by then gets 503, or 408 where its handler is
 // waiting for the body. A response that has begun is reset. The handler runs in a goroutine
 // of its own, because it may take no notice: its context ends, and what it writes from then
 // on fails with [http.ErrHandlerTimeout].
-func (f *front) timed(limit time.Duration, c *conn, rec *recorder, serve http.HandlerFunc) http.HandlerFunc {
-	if limit <= 0 {
-		return serve
-	}
+func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
@@ -34,7 +30,7 @@ func (f *front) timed(limit time.Duration, c *conn, rec *recorder, serve http.Ha
 		ended := make(chan any, 1) // what the handler has panicked with
 		go func() {
 			defer func() { ended <- recover() }()
-			serve(g.as(w), handlers)
+			f.route(g.as(w), handlers)
 		}()
 		timer := time.NewTimer(limit)
 		defer timer.Stop()

@@ -142,7 +142,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	if !known || u.request != request {
 		u = upload1{request: request}
 	}
-	slow := u.tick(w.elapsed, body.arrived(c), !body.duplex.Load(), config)
+	slow := u.tick(w.elapsed, body.arrived(c), &body.bodyWatch, config)
 	w.seenUploads[c] = u
 	return slow
 }

@@ -47,5 +47,6 @@ func (r *recorder2) discard() {
 	}
 	r.closed.Store(false)
 	r.watch.owned.Store(false) // The sweep bounds it again.
+	r.watch.left.Store(true)
 	_, _ = io.CopyN(io.Discard, &r.body, maxDiscard)
 }
