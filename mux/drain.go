@@ -11,6 +11,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // drainActions has the actions of the steps by which a server ends.
@@ -229,6 +230,10 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 	}
 	d.forced.Store(&forced)
 	for _, a := range d.books.conns.Conns() {
+		if c, ok := a.Owner().(*conn); ok && d.books.endsLikeComplete(c) {
+			c.abort(reasonForced)
+			continue
+		}
 		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
 			_ = a.CloseWrite()
 		}
@@ -254,6 +259,17 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 	// A goroutine that closes a connection may not have taken it off the books yet.
 	d.waitGone(ctx, bookTime)
 	return err
+}
+
+// endsLikeComplete reports whether the client could take the end of the connection for the
+// end of what it is receiving: an HTTP/1.1 response may last until the connection ends, and
+// so may a tunnel. In HTTP/2 and WebSocket a frame says what is complete.
+func (b *books) endsLikeComplete(c *conn) bool {
+	if b.tag(c) != protocols.HTTP1 {
+		return false
+	}
+	state := c.account.State()
+	return state == pool.StateActive || state == pool.StateUpgraded
 }
 
 // bookTime bounds the wait for the last closes.

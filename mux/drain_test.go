@@ -1,10 +1,13 @@
 package mux_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,4 +174,50 @@ func TestServeAfterShutdown(t *testing.T) {
 	if !errors.Is(err, mux.ErrServerClosed) || !errors.Is(err, http.ErrServerClosed) {
 		t.Errorf("Serve: %v", err)
 	}
+}
+
+// TestForcedEndIsNoCompleteOne: a client whose response or tunnel lasts until the
+// connection ends can tell that a drain has cut it.
+func TestForcedEndIsNoCompleteOne(t *testing.T) {
+	t.Parallel()
+	h := http.NewServeMux()
+	h.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "part")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	h.HandleFunc("/tunnel", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "part")
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	bothForms(t, func(t *testing.T, s *server) {
+		var conns []net.Conn
+		for _, path := range []string{"/endless", "/tunnel"} {
+			conn := s.dial(t)
+			send(t, conn, "GET "+path+" HTTP/1.0\r\n\r\n") // Whose responses end with the connection.
+			r := bufio.NewReader(conn)
+			for last := ""; !strings.HasSuffix(last, "part"); {
+				b, err := r.ReadByte()
+				if err != nil {
+					t.Fatal(err)
+				}
+				last += string(b)
+			}
+			conns = append(conns, conn)
+		}
+		report, err := s.Drain(t.Context())
+		if !errors.Is(err, lifecycle.ErrForced) || report.ForcedTotal() != len(conns) {
+			t.Errorf("%v, forced %v", err, report.Forced)
+		}
+		for i, conn := range conns {
+			if b, err := io.ReadAll(conn); err == nil || len(b) > 0 {
+				t.Errorf("%d: read %q, %v, which looks like a complete end", i, b, err)
+			}
+		}
+	}, mux.WithHandler(h), mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 50 * time.Millisecond }))
 }
