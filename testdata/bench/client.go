@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 )
 
@@ -39,8 +42,44 @@ type sizes struct {
 // enough for the machine to be busy with other things.
 const ioTimeout = 60 * time.Second
 
-// dial connects to a port of a form.
+// dial connects to a port of a form by the way that the operation's connections take.
 func dial(ctx context.Context, p *process, port string) (net.Conn, error) {
+	if !p.way.secure {
+		return dialTCP(ctx, p, port)
+	}
+	config, err := trusting(p.dir, port)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dialTCP(ctx, p, overTLS(port))
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
+}
+
+// trusting returns the TLS configuration of clients of a port that trust the servers' certificate.
+func trusting(dir, port string) (*tls.Config, error) {
+	file, _ := certificateFiles(dir)
+	cert, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	protocol := "http/1.1"
+	if port == portHTTP2 || port == portGRPC {
+		protocol = "h2"
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "localhost", NextProtos: []string{protocol}}, nil
+}
+
+// dialTCP connects to a port as it is.
+func dialTCP(ctx context.Context, p *process, port string) (net.Conn, error) {
 	address, ok := p.addresses[port]
 	if !ok {
 		return nil, fmt.Errorf("bench: form %s has no port %s", p.form, port)

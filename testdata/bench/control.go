@@ -61,6 +61,7 @@ type process struct {
 	form      string
 	addresses map[string]string
 	dir       string
+	way       way // of the clients' connections
 
 	mu      sync.Mutex // guards the conversation
 	stdin   io.WriteCloser

@@ -44,10 +44,9 @@ func startOurs(o serverOptions) (*running, error) {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	addresses := s.Addrs()
-	for _, port := range []string{portHTTP1, portHTTP2, portGRPC, portWebSocket} {
-		r.addresses[port] = addresses[0].String()
+	for _, port := range allPorts() {
+		r.addresses[port], r.addresses[overTLS(port)] = addresses[0].String(), addresses[1].String()
 	}
-	r.addresses[portTLS] = addresses[1].String()
 	go func() { _ = s.ListenAndServe() }()
 	r.closers = append(r.closers, func() { _ = s.Close() })
 	r.drain = func(ctx context.Context) (time.Duration, int, error) {

@@ -52,7 +52,7 @@ type arguments struct {
 func parse(args []string) (*arguments, error) {
 	a := &arguments{plan: plan{sizes: fullSizes}}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	ops := flags.String("ops", "", "the operations, separated by commas; all by default")
+	ops := flags.String("ops", "", "the operations, separated by commas, * for any part of a name; all by default")
 	names := flags.String("forms", "", "the forms, separated by commas, of which the first is what the others are compared with; all that are installed by default")
 	flags.IntVar(&a.rounds, "rounds", 7, "how often everything is measured, on new servers each time")
 	flags.IntVar(&a.slices, "slices", 20, "how many slices of each form there are in a round")

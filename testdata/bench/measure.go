@@ -141,6 +141,7 @@ func (p *plan) enter(ctx context.Context, o operation, f form) (_ *contestant, e
 	if c.process, err = startProcess(ctx, f.name, p.dir, p.procs); err != nil {
 		return nil, err
 	}
+	c.process.way = o.way
 	defer func() {
 		if err != nil {
 			c.end()
@@ -258,6 +259,7 @@ func (p *plan) idleSample(ctx context.Context, o operation, f form) (s *sample, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
+	server.way = o.way
 	count := p.sizes.idle
 	if f.name == formHAProxy {
 		count = min(count, haproxyConnections()-warmIdle)

@@ -3,9 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 )
+
+// way is how the connections of an operation reach the server.
+type way struct {
+	secure bool // by TLS
+}
 
 // operation is a row of the tables. One of its functions is set besides its name.
 type operation struct {
@@ -16,6 +22,8 @@ type operation struct {
 	idle idleOpener
 	// drain are the kinds of connections that are drained.
 	drain []idleOpener
+
+	way way
 
 	// alone is set where the connections of all forms together would be too many for
 	// one process: they are opened for a slice and closed after it.
@@ -29,7 +37,7 @@ func operations() []operation {
 		idleHTTP2 = idleStream(portHTTP2, http2Small)
 		idleGRPC  = idleStream(portGRPC, http2Call)
 	)
-	return []operation{
+	all := []operation{
 		{name: "h1-keepalive", open: manyWorkers(http1Kept)},
 		{name: "h1-newconn", open: manyWorkers(http1New)},
 		{name: "h2c-streams", open: http2Streams},
@@ -49,9 +57,24 @@ func operations() []operation {
 		{name: "idle-ws", idle: idleWebSocket},
 		{name: "drain-10000", drain: []idleOpener{idleHTTP1, idleHTTP2, idleGRPC, idleWebSocket}},
 	}
+	return append(all, secured(all)...)
 }
 
-// chooseOperations returns those whose names are in a list that is separated by commas; all of them for the empty list.
+// secured returns operations over TLS, but for those that are there already and for the drain.
+func secured(plain []operation) []operation {
+	var all []operation
+	for _, o := range plain {
+		if o.name == "h1-newconn" || strings.HasPrefix(o.name, "tls-") || o.drain != nil {
+			continue
+		}
+		o.name, o.way.secure = "tls-"+strings.Replace(o.name, "h2c", "h2", 1), true
+		all = append(all, o)
+	}
+	return all
+}
+
+// chooseOperations returns those whose names are in a list of patterns (see [path.Match]) that is separated by commas; all of
+// them for the empty list.
 func chooseOperations(list string) ([]operation, error) {
 	return choose("-ops", list, operations(), func(o operation) string { return o.name })
 }
@@ -71,11 +94,15 @@ func choose[T any](flag, list string, all []T, name func(T) string) ([]T, error)
 	}
 	var chosen []T
 	for wanted := range strings.SplitSeq(list, ",") {
-		i := slices.IndexFunc(all, func(t T) bool { return name(t) == wanted })
-		if i < 0 {
+		before := len(chosen)
+		for _, t := range all {
+			if ok, err := path.Match(wanted, name(t)); ok && err == nil {
+				chosen = append(chosen, t)
+			}
+		}
+		if len(chosen) == before {
 			return nil, fmt.Errorf("bench: %s: there is no %q", flag, wanted)
 		}
-		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
 }
