@@ -178,6 +178,10 @@ func (c *conn) isTold() bool { return c != nil && c.departure() >= departTold }
 // Read implements [net.Conn]. A deadline that runs out while net/http waits for a request
 // is its own, or closeIdle's.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.seldom().tls != nil {
+		// net/http reads in a new goroutine behind each request, for which 2 KB are not enough.
+		growStack[[3 << 9]byte]() // 4 KB: 10 % of tls-h1-keepalive.
+	}
 	n, err := c.Conn.Read(p)
 	if err == nil || n > 0 || !c.awaitsRequest() || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err
