@@ -36,6 +36,7 @@ type sizes struct {
 	idle      int   // connections
 	broadcast int   // WebSockets
 	bytes     int64 // of a download and of an upload
+	transfer  int64 // the same over a link, in bytes
 }
 
 // ioTimeout bounds whatever is done with a connection at a time. It is there for a server that fails, and long
@@ -78,18 +79,28 @@ func trusting(dir, port string) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "localhost", NextProtos: []string{protocol}}, nil
 }
 
-// dialTCP connects to a port as it is.
+// dialTCP connects to a port as it is, by the link if there is one.
 func dialTCP(ctx context.Context, p *process, port string) (net.Conn, error) {
 	address, ok := p.addresses[port]
 	if !ok {
 		return nil, fmt.Errorf("bench: form %s has no port %s", p.form, port)
+	}
+	address, err := p.link.through(ctx, address)
+	if err != nil {
+		return nil, err
 	}
 	dialer := net.Dialer{Timeout: ioTimeout, KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return conn, conn.SetDeadline(time.Now().Add(ioTimeout))
+	if err := conn.SetDeadline(time.Now().Add(ioTimeout)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if p.way.client != nil {
+		conn = p.way.client(conn)
+	}
+	return conn, nil
 }
 
 // opener makes a worker, and says what ends it.

@@ -20,6 +20,7 @@ type plan struct {
 	sizes      sizes
 	dir        string
 	profiles   string // a directory, or empty
+	settings   string // of the mux; see windowSettings
 	progress   func(format string, args ...any)
 }
 
@@ -36,6 +37,8 @@ type sample struct {
 	Rate float64       `json:"rate,omitempty"`
 	P50  time.Duration `json:"p50_ns,omitempty"`
 	P99  time.Duration `json:"p99_ns,omitempty"`
+	// Transfer is how long one took over a link.
+	Transfer time.Duration `json:"transfer_ns,omitempty"`
 	// Memory is that of one idle connection.
 	Memory *memory `json:"memory,omitempty"`
 	// Drained is how long it took, and Cut how many connections were not let go.
@@ -96,6 +99,9 @@ func (p *plan) requestRound(ctx context.Context, o operation, r *result) round {
 		}
 	}()
 	for _, f := range p.forms {
+		if f.name == o.without {
+			continue
+		}
 		c, err := p.enter(ctx, o, f)
 		if err != nil {
 			r.fail(f.name, err)
@@ -108,7 +114,10 @@ func (p *plan) requestRound(ctx context.Context, o operation, r *result) round {
 	}
 	base := contestants[0] // Which is direct, unless that was not asked for.
 	turns, slice := p.slices, p.slice
-	if o.alone {
+	switch {
+	case o.way.roundTrip > 0:
+		turns, slice = 1, transferSlices*p.slice
+	case o.alone:
 		turns, slice = 1, p.slice*time.Duration(p.slices) // To open so many connections takes longer than to measure.
 	}
 	for range turns {
@@ -138,10 +147,9 @@ func shuffle(order []*contestant) {
 // enter starts a form, and lets it warm up.
 func (p *plan) enter(ctx context.Context, o operation, f form) (_ *contestant, err error) {
 	c := &contestant{sample: new(sample)}
-	if c.process, err = startProcess(ctx, f.name, p.dir, p.procs); err != nil {
+	if c.process, err = p.startProcess(ctx, f.name, o.way); err != nil {
 		return nil, err
 	}
-	c.process.way = o.way
 	defer func() {
 		if err != nil {
 			c.end()
@@ -196,6 +204,10 @@ func (c *contestant) slice(ctx context.Context, o operation, s sizes, d time.Dur
 	if err != nil {
 		return err
 	}
+	if o.way.roundTrip > 0 {
+		c.Transfer = took / time.Duration(n)
+		return nil
+	}
 	time.Sleep(settle)
 	after, err := c.process.ask(command{Do: doEnd})
 	if err != nil {
@@ -213,6 +225,8 @@ func (c *contestant) slice(ctx context.Context, o operation, s sizes, d time.Dur
 const (
 	// load is the part of what direct can do that is asked of every form when latencies are measured.
 	load = 0.25
+	// transferSlices is how long transfers go on over a link, in slices; most of them take longer.
+	transferSlices = 4
 	// latencySlices is how long that is done, in slices: a p99 needs a thousand operations.
 	latencySlices = 5
 )
@@ -254,12 +268,11 @@ func (p *plan) idleRound(ctx context.Context, o operation, r *result) round {
 }
 
 func (p *plan) idleSample(ctx context.Context, o operation, f form) (s *sample, err error) {
-	server, err := startProcess(ctx, f.name, p.dir, p.procs)
+	server, err := p.startProcess(ctx, f.name, o.way)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
-	server.way = o.way
 	count := p.sizes.idle
 	if f.name == formHAProxy {
 		count = min(count, haproxyConnections()-warmIdle)

@@ -3,14 +3,19 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // way is how the connections of an operation reach the server.
 type way struct {
-	secure bool // by TLS
+	secure    bool          // by TLS
+	roundTrip time.Duration // of the link; 0 without one
+	// client wraps the connections of the clients; nil for none.
+	client func(net.Conn) net.Conn
 }
 
 // operation is a row of the tables. One of its functions is set besides its name.
@@ -24,6 +29,10 @@ type operation struct {
 	drain []idleOpener
 
 	way way
+
+	// without is a form that cannot do it: net/http's server behind cmux's recipe ends a connection on which the client
+	// acknowledges cmux's SETTINGS as well.
+	without string
 
 	// alone is set where the connections of all forms together would be too many for
 	// one process: they are opened for a slice and closed after it.
@@ -57,7 +66,12 @@ func operations() []operation {
 		{name: "idle-ws", idle: idleWebSocket},
 		{name: "drain-10000", drain: []idleOpener{idleHTTP1, idleHTTP2, idleGRPC, idleWebSocket}},
 	}
-	return append(all, secured(all)...)
+	return slices.Concat(all, secured(all), overLinks(transfers()))
+}
+
+// shortOperations are all operations, but of those over a link only the ones over the shortest.
+func shortOperations() []operation {
+	return slices.DeleteFunc(operations(), func(o operation) bool { return o.way.roundTrip > roundTrips()[0] })
 }
 
 // secured returns operations over TLS, but for those that are there already and for the drain.

@@ -17,6 +17,7 @@ import (
 type serverOptions struct {
 	form string
 	dir  string // with the certificate, and the file that is downloaded
+	set  string // settings of the mux; see windowSettings
 }
 
 // serveForm is the main function of a server process: it serves one form, and
@@ -26,6 +27,7 @@ func serveForm(args []string, in io.Reader, out io.Writer) error {
 	flags := flag.NewFlagSet("bench server", flag.ContinueOnError)
 	flags.StringVar(&o.form, "form", formDirect, "the form to serve")
 	flags.StringVar(&o.dir, "dir", "", "the directory with the certificate and the download")
+	flags.StringVar(&o.set, "set", "", "settings of the mux")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
