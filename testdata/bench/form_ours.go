@@ -25,6 +25,8 @@ func windowSettings() map[string]func(*mux.Config) *int32 {
 	return map[string]func(*mux.Config) *int32{
 		"http2.stream_window":     func(c *mux.Config) *int32 { return &c.HTTP2.StreamWindow },
 		"http2.connection_window": func(c *mux.Config) *int32 { return &c.HTTP2.ConnectionWindow },
+		"grpc.stream_window":      func(c *mux.Config) *int32 { return &c.GRPC.StreamWindow },
+		"grpc.connection_window":  func(c *mux.Config) *int32 { return &c.GRPC.ConnectionWindow },
 	}
 }
 
