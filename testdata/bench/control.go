@@ -23,6 +23,8 @@ const (
 	doDrain        = "drain"        // drain, and say how long it took
 	doProfile      = "profile"      // write a CPU profile from now on
 	doStopProfile  = "stop-profile" // until now
+	doContention   = "contention"   // note from now on who waits for which lock
+	doLocks        = "locks"        // write that
 	serverArgument = "server"       // the first argument of a server process
 	directoryMode  = os.FileMode(0o700)
 )
@@ -30,7 +32,7 @@ const (
 // command is one such question.
 type command struct {
 	Do    string `json:"do"`
-	File  string `json:"file,omitempty"`  // of doProfile
+	File  string `json:"file,omitempty"`  // of doProfile and doLocks
 	Count int    `json:"count,omitempty"` // of doBroadcast: how many WebSockets there must be first
 }
 

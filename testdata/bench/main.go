@@ -64,6 +64,7 @@ func parse(args []string) (*arguments, error) {
 	flags.DurationVar(&a.slice, "slice", fullSlice, "how long a slice is")
 	flags.StringVar(&a.json, "json", "", "the file for all samples")
 	flags.StringVar(&a.profiles, "profiles", "", "the directory for CPU profiles of the servers, OPERATION.FORM.pprof, of the last round; they cost time, so the figures of such a run are none")
+	flags.StringVar(&a.contention, "contention", "", "the directory for profiles of the locks that goroutines of the servers wait for, OPERATION.FORM.locks.pprof; they cost time as well")
 	flags.StringVar(&a.settings, "set", "", "settings of the mux, KEY=BYTES separated by commas, of windows: "+strings.Join(slices.Sorted(maps.Keys(windowSettings())), ", "))
 	short := flags.Bool("short", false, "one round of everything in tiny numbers, which shows that it works")
 	if err := flags.Parse(args); err != nil {
@@ -123,8 +124,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 
 // prepare writes what the servers need, and leaves their processors to them.
 func (a *arguments) prepare() error {
-	if a.profiles != "" {
-		if err := os.MkdirAll(a.profiles, directoryMode); err != nil {
+	for _, dir := range []string{a.profiles, a.contention} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, directoryMode); err != nil {
 			return fmt.Errorf("bench: %w", err)
 		}
 	}

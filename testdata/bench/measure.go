@@ -20,6 +20,7 @@ type plan struct {
 	sizes      sizes
 	dir        string
 	profiles   string // a directory, or empty
+	contention string // the same
 	settings   string // of the mux; see windowSettings
 	progress   func(format string, args ...any)
 }
@@ -87,6 +88,7 @@ type contestant struct {
 	process *process
 	session *session // nil where it is made for each slice
 	failed  error
+	locks   string // the file for what its goroutines have waited for; empty for none
 }
 
 // requestRound measures an operation that is performed again and again, on servers of its own: what one
@@ -163,6 +165,12 @@ func (p *plan) enter(ctx context.Context, o operation, f form) (_ *contestant, e
 			return nil, err
 		}
 	}
+	if p.contention != "" {
+		c.locks = filepath.Join(p.contention, o.name+"."+f.name+".locks.pprof")
+		if _, err = c.process.ask(command{Do: doContention}); err != nil {
+			return nil, err
+		}
+	}
 	if p.profiles != "" {
 		_, err = c.process.ask(command{Do: doProfile, File: filepath.Join(p.profiles, o.name+"."+f.name+".pprof")})
 	}
@@ -174,6 +182,11 @@ func (c *contestant) end() {
 		c.session.close()
 	}
 	_, _ = c.process.ask(command{Do: doStopProfile}) // Which fails where there is none.
+	if c.locks != "" {
+		if _, err := c.process.ask(command{Do: doLocks, File: c.locks}); err != nil {
+			c.failed = errors.Join(c.failed, err)
+		}
+	}
 	_ = c.process.stop()
 }
 

@@ -107,6 +107,10 @@ func (r *running) answer(c command) (a account, err error) {
 	case doStopProfile:
 		pprof.StopCPUProfile()
 		err = r.profile.Close()
+	case doContention:
+		runtime.SetMutexProfileFraction(1)
+	case doLocks:
+		err = writeLocks(c.File)
 	default:
 		err = fmt.Errorf("no command %q", c.Do)
 	}
@@ -118,6 +122,15 @@ func (r *running) startProfile(name string) (err error) {
 		return err
 	}
 	return pprof.StartCPUProfile(r.profile)
+}
+
+// writeLocks writes the profile of the locks that goroutines have waited for.
+func writeLocks(name string) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("mutex").WriteTo(file, 0), file.Close())
 }
 
 func (a *account) allocations() {
