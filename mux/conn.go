@@ -63,7 +63,7 @@ type rarely struct {
 	// request.
 	ownWrites atomic.Bool
 	leave     farewell
-	notice    notice
+	notice    atomic.Pointer[notice] // nil before its context is asked for
 }
 
 // rare returns what few connections need, for writing.
@@ -206,7 +206,7 @@ func (c *conn) Close() error {
 		if m.byAddr.Load() {
 			grpcConns.Delete(c.RemoteAddr())
 		}
-		m.notice.end(net.ErrClosed)
+		m.notice.Load().end(net.ErrClosed)
 	}
 	return err
 }
