@@ -204,8 +204,8 @@ func (c *conn) drainContext() context.Context {
 	return n.ctx
 }
 
-// end ends the context, if there is one; n may be nil. What makes it end, the departure or the close,
-// happens before, so that a context which is made meanwhile sees it.
+// end ends the context, if there is one; n may be nil. What makes it end, the departure
+// or the close, happens before, so that a context which is made meanwhile sees it.
 func (n *notice) end(cause error) {
 	if n == nil {
 		return
