@@ -37,7 +37,7 @@ func (c *conn) open() (failure sniff.Verdict, ok bool) {
 		}
 	}
 	c.SetPeek(&c.root.sniffs.Load().normal)
-	if c.root.tlsConfig != nil || c.seldom().tls != nil {
+	if c.root.tlsConfig != nil || c.layer().tls != nil {
 		return c.startTLS()
 	}
 	return sniff.Verdict{}, true
@@ -107,7 +107,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		}
 		below = &replayConn{Conn: &c.account, rest: read[:n]}
 	}
-	layer := c.rare()
+	layer := c.layered()
 	brought := layer.tls != nil
 	if !brought {
 		layer.tls = tls.Server(below, c.root.tlsConfig)

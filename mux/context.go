@@ -219,7 +219,7 @@ func (n *notice) end(cause error) {
 
 // notify ends the drain context of the connection because it is to leave.
 func (c *conn) notify() {
-	if m := c.more.Load(); m != nil {
+	if m := c.layer().rare.Load(); m != nil {
 		m.notice.Load().end(ErrDraining)
 	}
 }
