@@ -18,7 +18,7 @@ import (
 // that has failed.
 func (c *conn) prepare() bool {
 	if c.stage() == stageAccepted && c.verdict().Failure == "" {
-		growStack[[3 << 9]byte]() // 4 KB: 3 % of h1-newconn.
+		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
 		if failure, ok := c.open(); !ok {
 			c.decide(failure)
 			return false
