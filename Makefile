@@ -30,5 +30,5 @@ stress: ## the long forms of the stress tests; several minutes
 fuzz: ## every fuzz target of the repository, FUZZTIME each
 	FUZZTIME=$(FUZZTIME) bash .ci/fuzz
 
-bench: ## server CPU, latency and memory through the mux and beside it; about 20 minutes
+bench: ## server CPU, latency and memory through the mux and beside it; about two hours
 	cd testdata/bench && go run . -rounds 7

@@ -56,7 +56,7 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 				return false
 			}
 			c.account.SetState(pool.StateActive) // Its first request is on the way.
-			if tag == pool.Tag(protocols.GRPC) && c.seldom().state != nil {
+			if tag == pool.Tag(protocols.GRPC) && c.layer().state != nil {
 				c.showByAddr()
 			}
 			c.setDue(protocols.AgeLimit(c.account.Opened(), a.maxAge(tag)))

@@ -28,7 +28,7 @@ type conn struct {
 
 	account pool.Conn
 	root    *root
-	more    atomic.Pointer[rarely] // nil before it is needed; see rare
+	more    atomic.Pointer[layers] // nil before it is needed; see layered and rare
 	// due is when the connection reaches its age, counted from clockStart; 0 for never.
 	// An upgrade to h2c sets it again, while the sweep reads it.
 	due atomic.Int64
@@ -44,12 +44,38 @@ type conn struct {
 	closingIdle bool
 }
 
-// rarely is what most HTTP/1.1 and gRPC connections without TLS do not need.
-type rarely struct {
-	remote atomic.Pointer[net.Addr] // nil: the account knows the address; see identify
+// layers is what connections with TLS need.
+type layers struct {
 	// These belong to the goroutine that recognises the connection, until stageServing.
 	tls   *tls.Conn
 	state *tls.ConnectionState // of the handshake; see TLSState
+
+	rare atomic.Pointer[rarely] // nil before it is needed; see rare
+}
+
+// layered returns what the connection has of layers, for writing.
+func (c *conn) layered() *layers {
+	if l := c.more.Load(); l != nil {
+		return l
+	}
+	c.more.CompareAndSwap(nil, new(layers))
+	return c.more.Load()
+}
+
+// layer returns the same for reading, and makes nothing.
+func (c *conn) layer() *layers {
+	if l := c.more.Load(); l != nil {
+		return l
+	}
+	return &noLayers
+}
+
+// noLayers is what connections have that never needed any of it.
+var noLayers layers
+
+// rarely is what most HTTP/1.1 and gRPC connections without TLS do not need.
+type rarely struct {
+	remote atomic.Pointer[net.Addr] // nil: the account knows the address; see identify
 	// own is a verdict that the recogniser did not give: a custom protocol's, or that on
 	// a connection which failed before it was recognised.
 	own *sniff.Verdict
@@ -63,16 +89,16 @@ type rarely struct {
 	// request.
 	ownWrites atomic.Bool
 	leave     farewell
-	notice    notice
+	notice    atomic.Pointer[notice] // nil before its context is asked for
 }
 
 // rare returns what few connections need, for writing.
 func (c *conn) rare() *rarely {
-	if m := c.more.Load(); m != nil {
-		return m
+	l := c.layered()
+	if l.rare.Load() == nil {
+		l.rare.CompareAndSwap(nil, new(rarely)) // Unless another goroutine was faster.
 	}
-	c.more.CompareAndSwap(nil, new(rarely))
-	return c.more.Load()
+	return l.rare.Load()
 }
 
 // noneRare is what connections have that never needed any of it.
@@ -80,7 +106,7 @@ var noneRare rarely
 
 // seldom is rare for reading, which makes nothing.
 func (c *conn) seldom() *rarely {
-	if m := c.more.Load(); m != nil {
+	if m := c.layer().rare.Load(); m != nil {
 		return m
 	}
 	return &noneRare
@@ -169,7 +195,7 @@ func (c *conn) TLSState() *tls.ConnectionState {
 	if c.stage() < stageServing {
 		return nil
 	}
-	return c.seldom().state
+	return c.layer().state
 }
 
 // isTold reports whether the client has been told to leave.
@@ -178,6 +204,10 @@ func (c *conn) isTold() bool { return c != nil && c.departure() >= departTold }
 // Read implements [net.Conn]. A deadline that runs out while net/http waits for a request
 // is its own, or closeIdle's.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.layer().tls != nil {
+		// net/http reads in a new goroutine behind each request, for which 2 KB are not enough.
+		growStack[[3 << 9]byte]() // 4 KB: 10 % of tls-h1-keepalive.
+	}
 	n, err := c.Conn.Read(p)
 	if err == nil || n > 0 || !c.awaitsRequest() || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err
@@ -191,18 +221,18 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Close closes the connection through all of its layers.
 func (c *conn) Close() error {
-	if c.stage() < stageServing && c.verdict().Protocol == protocols.TLS && c.seldom().tls == nil {
+	if c.stage() < stageServing && c.verdict().Protocol == protocols.TLS && c.layer().tls == nil {
 		// The peer asks for TLS on a port without it, and no custom protocol matched.
 		_, _ = c.account.Write(handshakeFailure)
 	}
 	c.noteWhy()
 	err := c.Conn.Close()
 	c.advance(stageClosed)
-	if m := c.more.Load(); m != nil {
+	if m := c.layer().rare.Load(); m != nil {
 		if m.byAddr.Load() {
 			grpcConns.Delete(c.RemoteAddr())
 		}
-		m.notice.end(net.ErrClosed)
+		m.notice.Load().end(net.ErrClosed)
 	}
 	return err
 }
@@ -323,7 +353,7 @@ func (c *conn) recognise() {
 
 // alpn returns the protocol that the TLS handshake has agreed on, empty for none.
 func (c *conn) alpn() string {
-	if state := c.seldom().state; state != nil {
+	if state := c.layer().state; state != nil {
 		return state.NegotiatedProtocol
 	}
 	return ""
@@ -343,6 +373,6 @@ func (c *conn) info() pool.Info {
 	info.Verdict = v.Reason
 	info.VerdictBytes = v.Bytes
 	info.VerdictMicros = float64(v.Duration.Nanoseconds()) / 1e3
-	info.TLS = pool.NewTLSInfo(c.seldom().state)
+	info.TLS = pool.NewTLSInfo(c.layer().state)
 	return info
 }

@@ -37,7 +37,7 @@ func (c *conn) open() (failure sniff.Verdict, ok bool) {
 		}
 	}
 	c.SetPeek(&c.root.sniffs.Load().normal)
-	if c.root.tlsConfig != nil || c.seldom().tls != nil {
+	if c.root.tlsConfig != nil || c.layer().tls != nil {
 		return c.startTLS()
 	}
 	return sniff.Verdict{}, true
@@ -107,15 +107,17 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		}
 		below = &replayConn{Conn: &c.account, rest: read[:n]}
 	}
-	layer := c.rare()
+	layer := c.layered()
 	brought := layer.tls != nil
 	if !brought {
 		layer.tls = tls.Server(below, c.root.tlsConfig)
 	}
+	growStack[[12 << 10]byte]() // 16 KB, for ML-KEM alone 9: 2 % of tls-newconn.
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), tlsHandshakeTimeout)
-	defer cancel()
-	if err := layer.tls.HandshakeContext(ctx); err != nil {
+	// A context with a timeout would cost a goroutine. The failure of a handshake is final,
+	// so the deadline need not be taken back behind one.
+	_ = c.account.SetDeadline(started.Add(tlsHandshakeTimeout))
+	if err := layer.tls.HandshakeContext(context.Background()); err != nil {
 		return sniff.Verdict{
 			Reason:   c.explainTLS(err),
 			Failure:  c.tlsFailure(err),
@@ -123,6 +125,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 			Duration: time.Since(started),
 		}, false
 	}
+	_ = c.account.SetDeadline(time.Time{})
 	c.root.books.tlsTimes.Record(time.Since(started))
 	state := layer.tls.ConnectionState()
 	layer.state = &state

@@ -184,7 +184,11 @@ type notice struct {
 
 // drainContext returns the drain context of the connection, the same each time.
 func (c *conn) drainContext() context.Context {
-	n := &c.rare().notice
+	m := c.rare()
+	if m.notice.Load() == nil {
+		m.notice.CompareAndSwap(nil, new(notice)) // Unless another goroutine was faster.
+	}
+	n := m.notice.Load()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ctx != nil {
@@ -200,9 +204,12 @@ func (c *conn) drainContext() context.Context {
 	return n.ctx
 }
 
-// end ends the context, if there is one. What makes it end, the departure or the close,
-// happens before, so that a context which is made meanwhile sees it.
+// end ends the context, if there is one; n may be nil. What makes it end, the departure
+// or the close, happens before, so that a context which is made meanwhile sees it.
 func (n *notice) end(cause error) {
+	if n == nil {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.cancel != nil {
@@ -212,7 +219,7 @@ func (n *notice) end(cause error) {
 
 // notify ends the drain context of the connection because it is to leave.
 func (c *conn) notify() {
-	if m := c.more.Load(); m != nil {
-		m.notice.end(ErrDraining)
+	if m := c.layer().rare.Load(); m != nil {
+		m.notice.Load().end(ErrDraining)
 	}
 }

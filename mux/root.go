@@ -110,7 +110,7 @@ func (r *root) admit(raw net.Conn) *conn {
 	c.Init(&c.account)
 	if socket, ok := raw.(*tls.Conn); ok {
 		// The caller of Serve brought a TLS listener of its own.
-		c.rare().tls = socket
+		c.layered().tls = socket
 	}
 	if cutting := r.running.cutting.Load(); cutting || c.refused != notRefused && r.admission.tooManyRefusals() {
 		c.decide(sniff.Verdict{Failure: c.refused.String(), Reason: "too many connections"})

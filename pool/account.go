@@ -26,18 +26,13 @@ type ledger struct {
 	active                    atomic.Int64  // connections
 	places                    atomic.Int64  // that are taken: active, and what Reserve took
 	health                    atomic.Uint32 // a Health; changed with Set.mu held
+	lifetimes                 *requests.Durations
+	kept                      [stripeCount]kept // each guarded by the lock of its stripe
 
 	// Set.mu guards what follows.
 	arrivals requests.Rate
-	// past is what the pool has moved, without the counters of its live connections. A
-	// connection that leaves with r bytes adds r here and subtracts r from its next pool,
-	// so bytes count in the pool that moved them. past alone may be below zero (it wraps
-	// around); past and the live connections together never are.
-	past      traffic
-	total     traffic // past and live connections, while Stats adds up
-	lifetimes *requests.Durations
-	rejected  map[string]uint64
-	reasons   map[string]uint64 // of the closes
+	total    traffic // past and live connections, while Stats adds up
+	rejected map[string]uint64
 }
 
 // lifetimeBounds are the upper bounds of the buckets for lifetimes.
@@ -93,12 +88,11 @@ func (s *Set) openAccount(tag Tag) *account {
 	}
 	if s.began.IsZero() {
 		s.began = time.Now()
-		s.conns = make(map[*Conn]struct{})
 		s.clients = make(map[netip.Addr]int)
 		s.addresses = make(map[*Conn]netip.Addr)
 	}
-	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds), reasons: make(map[string]uint64)}
-	l.arrivals.Advance(s.second, 0)
+	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
+	l.arrivals.Advance(s.second.Load(), 0)
 	closed := account{ledger: l, set: s, tag: tag, began: s.began}
 	a := closed
 	a.closed = &closed
@@ -121,14 +115,20 @@ func (s *Set) Stats() map[string]Stats {
 	defer s.mu.Unlock()
 	s.openAccount(Sniffing) // which begins the Set
 	accounts := s.allAccounts()
+	defer s.lockStripes()()
 	for _, a := range accounts {
-		a.total = a.past
+		a.total = traffic{}
+		for i := range a.kept {
+			a.total.add(a.kept[i].past, 1)
+		}
 	}
-	for c := range s.conns {
-		// Bytes before the protocol is known are booked later, so that no counter runs
-		// backwards.
-		if a := c.account.Load(); a.tag != Sniffing {
-			a.total.add(c.traffic(), 1)
+	for i := range s.stripes {
+		for c := range s.stripes[i].conns {
+			// Bytes before the protocol is known are booked later, so that no counter runs
+			// backwards.
+			if a := c.account.Load(); a.tag != Sniffing {
+				a.total.add(c.traffic(), 1)
+			}
 		}
 	}
 	s.advance(int64(time.Since(s.began)))
@@ -149,7 +149,7 @@ func (s *Set) Stats() map[string]Stats {
 			AcceptedPerSecond: a.arrivals.PerSecond(),
 			AcceptedPerMinute: a.arrivals.PerMinute(),
 			Rejected:          maps.Clone(a.rejected),
-			Reasons:           maps.Clone(a.reasons),
+			Reasons:           a.closeReasons(),
 			Lifetimes:         a.lifetimes.Totals(),
 		}
 	}

@@ -16,10 +16,12 @@ const (
 	clockLag = 2
 )
 
-// wind sets the clock, and has it move while there are connections. The caller holds mu.
+// wind sets the clock, and has it move while there are connections.
 func (s *Set) wind(now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.advance(now)
-	if !s.ticking {
+	if !s.ticking.Load() {
 		for _, book := range s.books {
 			book.Fold()
 		}
@@ -29,7 +31,7 @@ func (s *Set) wind(now int64) {
 
 // tickLater has the next tick come with the next step, so that seconds end on time.
 func (s *Set) tickLater(now int64) {
-	s.ticking = true
+	s.ticking.Store(true)
 	time.AfterFunc(clockStep-time.Duration(now)%clockStep, s.tick)
 }
 
@@ -39,7 +41,8 @@ func (s *Set) tick() {
 	s.mu.Lock()
 	now := int64(time.Since(s.began))
 	s.advance(now)
-	if s.ticking = len(s.conns) > 0; s.ticking {
+	s.ticking.Store(false) // First: a connection that is not seen here sees that.
+	if s.live.Load() > 0 {
 		s.tickLater(now)
 	}
 	books := s.books
@@ -53,8 +56,8 @@ func (s *Set) tick() {
 // The caller holds mu.
 func (s *Set) advance(now int64) {
 	s.clock.Store(uint32(now / int64(clockStep)))
-	if second := requests.Second(time.Duration(now)); second != s.second {
-		s.second = second
+	if second := requests.Second(time.Duration(now)); second != s.second.Load() {
+		s.second.Store(second)
 		for _, a := range s.allAccounts() {
 			a.arrivals.Advance(second, a.accepted.Load())
 		}

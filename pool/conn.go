@@ -66,6 +66,16 @@ type Conn struct {
 	closeReason    atomic.Pointer[string] // nil before it is settled
 }
 
+// stripe returns the number of the stripe of the Set that holds the connection.
+func (c *Conn) stripe() int { return int(c.id % stripeCount) }
+
+// isRemoved reports whether the connection has left the Set, which it does with its stripe
+// locked.
+func (c *Conn) isRemoved() bool {
+	a := c.account.Load()
+	return a == nil || a.closed == nil
+}
+
 // The bits of Conn.status.
 const (
 	stateBits = 1<<3 - 1
@@ -77,7 +87,8 @@ const (
 	// it was set: a server wakes its own goroutines so, and the peer was not too slow.
 	readAborted      = 1 << 8
 	writeAborted     = 1 << 9
-	exemptBit        = 1 << 10 // it takes no place; changed with Set.mu held
+	exemptBit        = 1 << 10 // it takes no place; changed with its stripe locked
+	clientBit        = 1 << 15 // it counts for its client; the same
 	lazyBit          = 1 << 11 // raw is a bare socket
 	eagerBit         = 1 << 12 // and its read deadline is set at once
 	directBit        = 1 << 14 // which it has been, so that reads need not look at it

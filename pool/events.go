@@ -104,14 +104,14 @@ func (s *Set) number(e *Event) (observed bool) {
 	return true
 }
 
-// step holds the events of one method that holds Set.mu: seldom more than four.
+// step holds the events of one method: seldom more than four.
 type step struct {
 	events [4]Event
 	count  int
 	more   []Event
 }
 
-// note keeps an event for unlock to tell. The caller holds mu.
+// note keeps an event for tellAll to tell.
 func (s *Set) note(events *step, e Event) {
 	if s.observers.Load() == nil {
 		return
@@ -132,6 +132,11 @@ func (s *Set) note(events *step, e Event) {
 // unlock unlocks mu, and then tells the observers what happened while it was held.
 func (s *Set) unlock(events *step) {
 	s.mu.Unlock()
+	s.tellAll(events)
+}
+
+// tellAll tells the observers of all events of a step. The caller holds no lock.
+func (s *Set) tellAll(events *step) {
 	for i := range events.count {
 		s.tell(&events.events[i])
 	}

@@ -87,7 +87,7 @@ func (s *Set) Health() map[string]HealthStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.ruled()
-	all := map[string]HealthStatus{string(TotalTag): statusOf(s.health, len(s.conns), r.MaxConnections)}
+	all := map[string]HealthStatus{string(TotalTag): statusOf(Health(s.health.Load()), int(s.live.Load()), r.MaxConnections)}
 	for tag, a := range s.allAccounts() {
 		limit, limited := r.PerTag[tag]
 		if !limited && !a.isUsed() {
@@ -165,10 +165,33 @@ func (s *Set) judgeAlone(a *account) {
 	s.judge(a, &events)
 }
 
-// judgeTotal is judge for all pools together.
+// judgedTotal and judgeTotal are judged and judge for all pools together.
+func (s *Set) judgedTotal() (old, now Health) {
+	old = Health(s.health.Load())
+	r := s.ruled()
+	return old, r.judge(old, int(s.live.Load()), r.MaxConnections)
+}
+
 func (s *Set) judgeTotal(events *step) {
-	r, old := s.ruled(), s.health
-	if s.health = r.judge(old, len(s.conns), r.MaxConnections); s.health != old {
-		s.note(events, Event{Kind: EventHealthChanged, Tag: TotalTag, Old: old, New: s.health})
+	for {
+		old, now := s.judgedTotal()
+		if now == old {
+			return
+		}
+		s.health.Store(uint32(now))
+		s.note(events, Event{Kind: EventHealthChanged, Tag: TotalTag, Old: old, New: now})
 	}
+}
+
+// review judges a pool and all together after a connection has come or gone. It takes mu
+// only where a health changes.
+func (s *Set) review(a *account, events *step) {
+	old, now := s.judged(a)
+	if oldTotal, nowTotal := s.judgedTotal(); now == old && nowTotal == oldTotal {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judge(a, events)
+	s.judgeTotal(events)
 }

@@ -119,8 +119,29 @@ func (s *Set) SetLimits(l Limits) {
 	s.change(func(r *rules) { r.Limits = l })
 }
 
-// counted returns how many connections take a place. The caller holds mu.
-func (s *Set) counted() int { return len(s.conns) - s.exempt }
+// takePlace takes a place for a new connection. It reports false where there is none.
+func (s *Set) takePlace() bool {
+	r := s.ruled()
+	if r.OnLimit == Wait || r.MaxConnections <= 0 {
+		s.taken.Add(1)
+		return true
+	}
+	for {
+		taken := s.taken.Load()
+		if taken >= int64(r.MaxConnections) {
+			return false
+		}
+		if s.taken.CompareAndSwap(taken, taken+1) {
+			return true
+		}
+	}
+}
+
+// hasRoom reports whether the limit of all connections leaves a place.
+func (s *Set) hasRoom() bool {
+	total := s.ruled().MaxConnections
+	return total <= 0 || s.taken.Load() < int64(total)
+}
 
 // Exempt has c take no place any more in the limit of all connections and in that of its
 // client, because a connection that is being refused must not keep others out. One that
@@ -133,11 +154,22 @@ func (s *Set) Exempt(c *Conn) {
 
 // exemptConn is Exempt for a caller that holds mu.
 func (s *Set) exemptConn(c *Conn) {
-	if _, live := s.conns[c]; live && c.status.Or(exemptBit)&exemptBit == 0 {
-		s.exempt++
+	if s.setExempt(c) {
 		s.forget(c)
 		s.wakeAll()
 	}
+}
+
+// setExempt reports whether a live connection has become exempt.
+func (s *Set) setExempt(c *Conn) bool {
+	stripe := s.stripeOf(c)
+	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
+	if c.isRemoved() || c.status.Or(exemptBit)&exemptBit != 0 {
+		return false
+	}
+	s.taken.Add(-1)
+	return true
 }
 
 // Identify names the client of a connection where Add could not know it, such as behind a
@@ -161,7 +193,7 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 		return ""
 	}
 	address, ok := clientOf(client)
-	if _, live := s.conns[c]; !live || !ok {
+	if !ok || c.isRemoved() {
 		return ""
 	}
 	if s.clients[address] >= most {
@@ -169,11 +201,24 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 		s.exemptConn(c)
 		return ReasonAddressLimit
 	}
-	if c.status.Load()&exemptBit == 0 {
+	if s.setClient(c) {
 		s.clients[address]++
 		s.addresses[c] = address
 	}
 	return ""
+}
+
+// setClient reports whether c, which counts for its client, is to be taken note of: it is
+// live and not exempt. Whoever removes c after that comes to forget.
+func (s *Set) setClient(c *Conn) bool {
+	stripe := s.stripeOf(c)
+	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
+	if c.isRemoved() || c.status.Load()&exemptBit != 0 {
+		return false
+	}
+	c.status.Or(clientBit)
+	return true
 }
 
 // forget is the other half of Identify. The caller holds mu.
@@ -234,8 +279,7 @@ func (s *Set) MoveWithin(c *Conn, tag Tag) (moved, full bool) {
 // WaitRoom waits until fewer connections are open than Config.MaxConnections. It returns
 // nil then, or ctx's error when that ends first.
 func (s *Set) WaitRoom(ctx context.Context) error {
-	return s.wait(ctx, func() bool {
-		total := s.ruled().MaxConnections
-		return total <= 0 || s.counted() < total
-	})
+	s.roomWaiters.Add(1)
+	defer s.roomWaiters.Add(-1)
+	return s.wait(ctx, s.hasRoom)
 }

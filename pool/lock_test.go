@@ -6,7 +6,43 @@ import (
 	"time"
 )
 
-// TestLockOfALife: from its accept to its close a plain connection takes the Set's lock
+// TestNoLockOfALife: from its accept to its close a connection takes no lock that all
+// share. (With the first one of a second, Add notes that the second has begun. So there are
+// several attempts.)
+func TestNoLockOfALife(t *testing.T) {
+	var set Set
+	set.SetLimits(Limits{Config: Config{MaxConnections: 10}, PerTag: map[Tag]int{"http1": 10}})
+	set.Observe(func(Event) {})
+	first, _ := net.Pipe()
+	set.Add(new(Conn), first, nil) // Which has the clock run.
+	for attempt := 0; ; attempt++ {
+		set.mu.Lock()
+		done := make(chan bool, 1)
+		go func() {
+			c, raw := new(Conn), new(net.TCPConn)
+			refuse := set.Add(c, raw, nil)
+			moved, full := set.MoveWithin(c, "http1")
+			_ = c.Close()
+			done <- refuse == "" && moved && !full
+		}()
+		select {
+		case ok := <-done:
+			set.mu.Unlock()
+			if !ok || set.Len() != 1 {
+				t.Errorf("the connection was not in its pool, or is still there: %d", set.Len())
+			}
+			return
+		case <-time.After(time.Second):
+			set.mu.Unlock()
+			<-done
+		}
+		if attempt == 10 {
+			t.Fatal("a connection waits for the lock")
+		}
+	}
+}
+
+// TestLockOfALife: a limit of each client's connections costs a connection the Set's lock
 // twice: in Add, which learns its client, and in Close. A move takes it where a pool's
 // health changes.
 func TestLockOfALife(t *testing.T) {

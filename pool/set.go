@@ -53,31 +53,35 @@ type Stats struct {
 // Set is the set of all live connections, divided into pools by tag. The zero value is
 // ready to use. All methods may be called concurrently.
 //
-// A connection that is moved once takes the Set's lock twice: in Add and in Close. A read
-// or a write never takes it. Methods that return figures do.
+// From its accept to its close a connection takes no lock that all share, unless the
+// health of a pool changes or [Config.PerAddress] is set. Methods that return figures do.
 type Set struct {
 	// What reads, writes and moves look at, which seldom changes. What a pointer points to
 	// is never changed: it is replaced by a copy, with mu held.
-	clock     atomic.Uint32 // steps of clockStep since began
-	waiters   atomic.Int32  // calls of wait
-	accounts  atomic.Pointer[map[Tag]*account]
-	rules     atomic.Pointer[rules]
-	observers atomic.Pointer[[]*observer] // nil while there are none
-	timeouts  []string                    // see SetTimeouts
-	armLocks  [64]sync.Mutex              // see Conn.rearm
+	clock       atomic.Uint32 // steps of clockStep since began
+	waiters     atomic.Int32  // calls of wait
+	roomWaiters atomic.Int32  // of those, by WaitRoom
+	accounts    atomic.Pointer[map[Tag]*account]
+	rules       atomic.Pointer[rules]
+	observers   atomic.Pointer[[]*observer] // nil while there are none
+	timeouts    []string                    // see SetTimeouts
+	armLocks    [64]sync.Mutex              // see Conn.rearm
 
+	stripes [stripeCount]stripe
 	nextID  atomic.Uint64
 	lastSeq atomic.Uint64 // of the events
+	live    atomic.Int64  // connections
+	taken   atomic.Int64  // places: connections without the exempt ones
 
-	// mu guards all that follows, and the fields of Conn and ledger that say so.
-	mu      sync.Mutex
-	conns   map[*Conn]struct{}
-	began   time.Time              // when the Set was first used
-	second  uint64                 // since then, of the last advance
-	books   map[Tag]*requests.Book // never changed, but replaced by a copy
-	health  Health                 // of all pools together
-	ticking bool                   // the clock runs
-	exempt  int                    // live connections that take no place
+	second  atomic.Uint64 // since began, of the last advance; changed with mu held
+	health  atomic.Uint32 // a Health, of all pools together; the same
+	ticking atomic.Bool   // the clock runs; the same
+
+	// mu guards all that follows, and the fields of Conn and ledger that say so. Who holds
+	// it may lock stripes, and not the other way round.
+	mu    sync.Mutex
+	began time.Time              // when the Set was first used
+	books map[Tag]*requests.Book // never changed, but replaced by a copy
 	// While clients are limited: how many connections each has, and the client of each.
 	clients   map[netip.Addr]int
 	addresses map[*Conn]netip.Addr
@@ -95,36 +99,46 @@ type Set struct {
 func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	c.raw, c.owner = raw, owner
 	c.id = s.nextID.Add(1)
-	var events step
-	s.mu.Lock()
-	defer s.unlock(&events)
-	a := s.openAccount(Sniffing)
+	a := s.account(Sniffing)
 	c.opened = a.now()
-	s.wind(c.opened)
-	c.last.Store(s.clock.Load())
-	if r := s.ruled(); r.OnLimit != Wait && r.MaxConnections > 0 && s.counted() >= r.MaxConnections {
-		refuse = ReasonLimit
+	s.live.Add(1) // Before ticking is looked at; see tick.
+	if !s.ticking.Load() || s.second.Load() != requests.Second(time.Duration(c.opened)) {
+		s.wind(c.opened)
 	}
-	s.conns[c] = struct{}{}
+	c.last.Store(s.clock.Load())
+	if !s.takePlace() {
+		refuse = ReasonLimit
+		c.status.Or(exemptBit)
+	}
+	bare := isBare(raw)
+	if bare {
+		c.status.Or(lazyBit)
+	}
+	var events step
 	s.note(&events, Event{Kind: EventAdded, Conn: c, Tag: Sniffing})
-	a.places.Add(1)
-	a.active.Add(1)
-	a.accepted.Add(1)
-	c.account.Store(a)
-	s.judge(a, &events)
-	s.judgeTotal(&events)
+	s.enter(c, a)
+	s.review(a, &events)
 	if refuse != "" {
 		s.note(&events, Event{Kind: EventLimitReached, Conn: c, Tag: Sniffing, Reason: refuse})
-		s.exemptConn(c)
 	}
-	switch raw.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		c.status.Or(lazyBit)
+	if bare && s.ruled().PerAddress > 0 {
+		s.mu.Lock()
 		if reason := s.identify(c, raw.RemoteAddr(), &events); reason != "" {
 			refuse = reason
 		}
+		s.mu.Unlock()
 	}
+	s.tellAll(&events)
 	return refuse
+}
+
+func isBare(raw net.Conn) bool {
+	switch raw.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	default:
+		return false
+	}
 }
 
 // Move puts c into the pool named tag. It reports false, and does nothing, for a closed
@@ -167,24 +181,9 @@ func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
 		}
 		e := Event{Kind: EventRetagged, Conn: c, Tag: tag, From: from.tag}
 		observed := s.number(&e) // What happens to c after the swap gets a higher number.
-		booked := from.tag != Sniffing
-		if booked {
-			s.mu.Lock()
-		}
-		swapped := c.account.CompareAndSwap(from, to)
-		if booked {
-			if swapped {
-				moved := c.traffic()
-				from.past.add(moved, 1)
-				to.past.add(moved, -1)
-			}
-			s.mu.Unlock()
-		}
-		if !swapped {
+		if !s.swap(c, from, to) {
 			continue // It has left from meanwhile.
 		}
-		to.accepted.Add(1)
-		from.moved.Add(1)
 		s.leave(from)
 		if observed {
 			s.tell(&e)
@@ -227,37 +226,29 @@ func (s *Set) Reject(tag Tag, reason string) {
 // remove takes a closed connection out; the caller calls it once.
 func (s *Set) remove(c *Conn) {
 	var events step
-	s.mu.Lock()
-	defer s.unlock(&events)
-	a := c.account.Load()
-	for !c.account.CompareAndSwap(a, a.closed) {
-		a = c.account.Load()
-	}
 	reason := c.CloseReason()
+	a, left := s.exit(c, reason)
 	if reason == reasonTimeout || slices.Contains(s.timeouts, reason) {
 		s.note(&events, Event{Kind: EventTimeout, Conn: c, Tag: a.tag, Reason: reason})
 	} else if reason == reasonReset {
 		s.note(&events, Event{Kind: EventError, Conn: c, Tag: a.tag, Reason: reason, Err: errReset})
 	}
 	s.note(&events, Event{Kind: EventRemoved, Conn: c, Tag: a.tag, Reason: reason})
-	a.places.Add(-1)
-	left := a.active.Add(-1)
-	a.closings.Add(1)
-	a.reasons[reason]++
-	a.past.add(c.traffic(), 1)
-	a.lifetimes.Record(time.Duration(a.now() - c.opened))
-	delete(s.conns, c)
-	if c.status.Load()&exemptBit != 0 {
-		s.exempt--
+	s.review(a, &events)
+	if c.status.Load()&clientBit != 0 {
+		s.mu.Lock()
+		s.forget(c)
+		s.mu.Unlock()
 	}
-	s.judge(a, &events)
-	s.judgeTotal(&events)
-	s.forget(c)
-	if left == 0 || len(s.conns) == 0 || s.counted() == s.ruled().MaxConnections-1 {
+	if s.waiters.Load() > 0 && (left == 0 || s.live.Load() == 0 || s.roomWaiters.Load() > 0 && s.hasRoom()) {
+		s.mu.Lock()
 		s.wakeAll()
+		s.mu.Unlock()
 	}
+	s.tellAll(&events)
 }
 
+// wakeAll has the calls of wait look again. The caller holds mu.
 func (s *Set) wakeAll() {
 	if s.wake != nil {
 		close(s.wake)
@@ -272,9 +263,10 @@ func (s *Set) Len(tags ...Tag) int {
 	return s.length(tags)
 }
 
+// length is Len for a caller that holds mu.
 func (s *Set) length(tags []Tag) int {
 	if len(tags) == 0 {
-		return len(s.conns)
+		return int(s.live.Load())
 	}
 	// A connection that leaves the pool Sniffing is in two pools for a moment. That one
 	// is looked at first, so that no connection is missed.
@@ -292,13 +284,9 @@ func (s *Set) length(tags []Tag) int {
 // Conns returns the live connections in the pools named, or all of them, in no particular
 // order. A connection may be closed by the time the caller looks at it.
 func (s *Set) Conns(tags ...Tag) []*Conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	conns := make([]*Conn, 0, s.length(tags))
-	for c := range s.conns {
-		if len(tags) == 0 || slices.Contains(tags, s.Tag(c)) {
-			conns = append(conns, c)
-		}
+	conns := make([]*Conn, 0, s.Len(tags...))
+	for i := range s.stripes {
+		conns = s.stripes[i].appendTo(conns, tags)
 	}
 	return conns
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -87,6 +88,7 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 		messages := c.received.count(p[:n])
 		if c.received.isEnd() {
 			c.ended.Store(true)
+			growStack() // 5 % of ws-newconn.
 		}
 		if messages > 0 || c.received.isInMessage() {
 			c.exchanges.Add(1)
@@ -97,6 +99,21 @@ func (c *watchedConn) Read(p []byte) (n int, err error) {
 	}
 	return n, err
 }
+
+// growStack makes room on the goroutine's stack for what coder/websocket does behind a
+// close frame: it formats errors, eight calls deeper. Growing the stack there copies the
+// frames of all of them. An idle WebSocket does without the room.
+//
+//go:noinline
+func growStack() {
+	if neverTrue {
+		var room [3 << 10]byte
+		runtime.KeepAlive(&room)
+	}
+}
+
+// neverTrue is a variable so that the compiler does not know it.
+var neverTrue bool
 
 // Write implements [net.Conn]. It may keep a part of a message until the rest comes.
 func (c *watchedConn) Write(p []byte) (int, error) {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 )
 
@@ -33,24 +36,71 @@ type sizes struct {
 	idle      int   // connections
 	broadcast int   // WebSockets
 	bytes     int64 // of a download and of an upload
+	transfer  int64 // the same over a link, in bytes
 }
 
 // ioTimeout bounds whatever is done with a connection at a time. It is there for a server that fails, and long
 // enough for the machine to be busy with other things.
 const ioTimeout = 60 * time.Second
 
-// dial connects to a port of a form.
+// dial connects to a port of a form by the way that the operation's connections take.
 func dial(ctx context.Context, p *process, port string) (net.Conn, error) {
+	if !p.way.secure {
+		return dialTCP(ctx, p, port)
+	}
+	config, err := trusting(p.dir, port)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dialTCP(ctx, p, overTLS(port))
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
+}
+
+// trusting returns the TLS configuration of clients of a port that trust the servers' certificate.
+func trusting(dir, port string) (*tls.Config, error) {
+	file, _ := certificateFiles(dir)
+	cert, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	protocol := "http/1.1"
+	if port == portHTTP2 || port == portGRPC {
+		protocol = "h2"
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "localhost", NextProtos: []string{protocol}}, nil
+}
+
+// dialTCP connects to a port as it is, by the link if there is one.
+func dialTCP(ctx context.Context, p *process, port string) (net.Conn, error) {
 	address, ok := p.addresses[port]
 	if !ok {
 		return nil, fmt.Errorf("bench: form %s has no port %s", p.form, port)
+	}
+	address, err := p.link.through(ctx, address)
+	if err != nil {
+		return nil, err
 	}
 	dialer := net.Dialer{Timeout: ioTimeout, KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return conn, conn.SetDeadline(time.Now().Add(ioTimeout))
+	if err := conn.SetDeadline(time.Now().Add(ioTimeout)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if p.way.client != nil {
+		conn = p.way.client(conn)
+	}
+	return conn, nil
 }
 
 // opener makes a worker, and says what ends it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -14,7 +15,8 @@ import (
 // dialGRPC makes a client of grpc-go, which connects when it is first used.
 func dialGRPC(p *process) (*grpc.ClientConn, error) {
 	// Passed through, the address needs no resolver, whose goroutines would be part of every connection.
-	return grpc.NewClient("passthrough:///"+p.addresses[portGRPC], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return grpc.NewClient("passthrough:///"+p.form, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, p, portGRPC) }))
 }
 
 func call(ctx context.Context, client demov1.EchoClient) error {

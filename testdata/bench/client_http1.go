@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 )
 
@@ -122,7 +120,7 @@ func http1New(ctx context.Context, p *process, _ sizes) (worker, func(), error) 
 // tlsNew asks once on each TLS connection, after a full handshake or a resumed one.
 func tlsNew(resumed bool) opener {
 	return func(ctx context.Context, p *process, _ sizes) (worker, func(), error) {
-		config, err := trusting(p.dir)
+		config, err := trusting(p.dir, portHTTP1)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -132,7 +130,7 @@ func tlsNew(resumed bool) opener {
 		first := true
 		c := new(http1Client)
 		return func() (int, error) {
-			conn, err := dial(ctx, p, portTLS)
+			conn, err := dialTCP(ctx, p, overTLS(portHTTP1))
 			if err != nil {
 				return 0, err
 			}
@@ -149,18 +147,6 @@ func tlsNew(resumed bool) opener {
 			return 1, errors.Join(err, secure.Close())
 		}, func() {}, nil
 	}
-}
-
-// trusting returns the TLS configuration of clients that trust the servers' certificate.
-func trusting(dir string) (*tls.Config, error) {
-	file, _ := certificateFiles(dir)
-	cert, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(cert)
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "localhost", NextProtos: []string{"http/1.1"}}, nil
 }
 
 // transferBuffer is what bulk data is read and written by.

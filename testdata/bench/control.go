@@ -23,6 +23,8 @@ const (
 	doDrain        = "drain"        // drain, and say how long it took
 	doProfile      = "profile"      // write a CPU profile from now on
 	doStopProfile  = "stop-profile" // until now
+	doContention   = "contention"   // note from now on who waits for which lock
+	doLocks        = "locks"        // write that
 	serverArgument = "server"       // the first argument of a server process
 	directoryMode  = os.FileMode(0o700)
 )
@@ -30,7 +32,7 @@ const (
 // command is one such question.
 type command struct {
 	Do    string `json:"do"`
-	File  string `json:"file,omitempty"`  // of doProfile
+	File  string `json:"file,omitempty"`  // of doProfile and doLocks
 	Count int    `json:"count,omitempty"` // of doBroadcast: how many WebSockets there must be first
 }
 
@@ -61,6 +63,8 @@ type process struct {
 	form      string
 	addresses map[string]string
 	dir       string
+	way       way   // of the clients' connections
+	link      *link // on that way; nil without one
 
 	mu      sync.Mutex // guards the conversation
 	stdin   io.WriteCloser
@@ -69,17 +73,16 @@ type process struct {
 	cmd     *exec.Cmd
 }
 
-// startProcess runs this program as the server of one form, with that many
-// processors, and returns when it serves.
-func startProcess(ctx context.Context, form, dir string, procs int) (*process, error) {
+// startProcess runs this program as the server of one form, and returns when it serves. Clients reach it by w.
+func (pl *plan) startProcess(ctx context.Context, form string, w way) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, self, serverArgument, "-form", form, "-dir", dir) //nolint:gosec // It is this program.
-	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", procs))
+	cmd := exec.CommandContext(ctx, self, serverArgument, "-form", form, "-dir", pl.dir, "-set", pl.settings) //nolint:gosec // It is this program.
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", pl.procs))
 	cmd.Stderr = os.Stderr
-	p := &process{form: form, dir: dir, cmd: cmd}
+	p := &process{form: form, dir: pl.dir, cmd: cmd, way: w, link: newLink(w.roundTrip)}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
@@ -88,7 +91,7 @@ func startProcess(ctx context.Context, form, dir string, procs int) (*process, e
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	p.encoder, p.decoder = json.NewEncoder(p.stdin), json.NewDecoder(stdout)
-	if err := startPinned(cmd, procs); err != nil {
+	if err := startPinned(cmd, pl.procs); err != nil {
 		return nil, fmt.Errorf("bench: server of form %s: %w", form, err)
 	}
 	a, err := p.hear()
@@ -135,6 +138,7 @@ func (p *process) hear() (account, error) {
 
 // stop ends the process, which it does by itself when nobody can talk to it any more.
 func (p *process) stop() error {
+	p.link.close()
 	_ = p.stdin.Close()
 	timer := time.AfterFunc(stopTimeout, func() { _ = p.cmd.Process.Kill() })
 	defer timer.Stop()

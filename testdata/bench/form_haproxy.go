@@ -18,7 +18,8 @@ import (
 
 // haproxyConfig is HAProxy in tcp mode, which looks into the first bytes and chooses a server. It cannot tell gRPC from
 // other HTTP/2, since gRPC clients wait for the server's SETTINGS before they send a header. So there are two front
-// ends, which differ in where they send HTTP/2.
+// ends, which differ in where they send HTTP/2. Over TLS it sees the protocols that the client offers, which do
+// not tell HTTP/1.1 from WebSockets.
 const haproxyConfig = `global
   nbthread %d
   maxconn %d
@@ -32,11 +33,15 @@ backend http1
   server s %s
 backend websocket
   server s %s
-backend tls
-  server s %s
 backend http2
   server s %s
 backend grpc
+  server s %s
+backend http1-tls
+  server s %s
+backend http2-tls
+  server s %s
+backend grpc-tls
   server s %s
 `
 
@@ -47,7 +52,8 @@ const haproxyFrontEnd = `frontend front_%[1]s
   tcp-request content accept if { req.ssl_hello_type 1 }
   tcp-request content accept if { req.payload(0,3) -m str PRI }
   tcp-request content accept if HTTP
-  use_backend tls if { req.ssl_hello_type 1 }
+  use_backend %[1]s-tls if { req.ssl_alpn h2 }
+  use_backend http1-tls if { req.ssl_hello_type 1 }
   use_backend %[1]s if { req.payload(0,3) -m str PRI }
   use_backend websocket if { req.payload(0,0) -m sub -i "upgrade: websocket" }
   default_backend http1
@@ -71,7 +77,7 @@ func startHAProxy(o serverOptions) (*running, error) {
 			_ = socket.Close()
 		}
 	}()
-	for i, ports := range [][]string{{portHTTP2, portHTTP1, portWebSocket, portTLS}, {portGRPC}} {
+	for i, ports := range [][]string{{portHTTP2, portHTTP1, portWebSocket}, {portGRPC}} {
 		socket, address, err := openSocket()
 		if err != nil {
 			return nil, err
@@ -79,12 +85,13 @@ func startHAProxy(o serverOptions) (*running, error) {
 		sockets = append(sockets, socket)
 		fmt.Fprintf(&frontEnds, haproxyFrontEnd, ports[0], firstInherited+i)
 		for _, port := range ports {
-			r.addresses[port] = address
+			r.addresses[port], r.addresses[overTLS(port)] = address, address
 		}
 	}
 	file := filepath.Join(o.dir, "haproxy.cfg")
 	config := fmt.Sprintf(haproxyConfig, runtime.GOMAXPROCS(0), haproxyConnections(), frontEnds.String(),
-		behind[portHTTP1], behind[portWebSocket], behind[portTLS], behind[portHTTP2], behind[portGRPC])
+		behind[portHTTP1], behind[portWebSocket], behind[portHTTP2], behind[portGRPC],
+		behind[overTLS(portHTTP1)], behind[overTLS(portHTTP2)], behind[overTLS(portGRPC)])
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}

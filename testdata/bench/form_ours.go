@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -18,6 +20,33 @@ import (
 // maxConnections is the bound of each pool, which must not be what is measured.
 const maxConnections = 20_000
 
+// windowSettings are the windows of HTTP/2 in the configuration of the mux, by their keys.
+func windowSettings() map[string]func(*mux.Config) *int32 {
+	return map[string]func(*mux.Config) *int32{
+		"http2.stream_window":     func(c *mux.Config) *int32 { return &c.HTTP2.StreamWindow },
+		"http2.connection_window": func(c *mux.Config) *int32 { return &c.HTTP2.ConnectionWindow },
+		"grpc.stream_window":      func(c *mux.Config) *int32 { return &c.GRPC.StreamWindow },
+		"grpc.connection_window":  func(c *mux.Config) *int32 { return &c.GRPC.ConnectionWindow },
+	}
+}
+
+// setWindows sets windows to what settings say, KEY=BYTES separated by commas.
+func setWindows(c *mux.Config, settings string) error {
+	for setting := range strings.SplitSeq(settings, ",") {
+		if setting == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(setting, "=")
+		window, ok := windowSettings()[key]
+		size, err := strconv.ParseInt(value, 10, 32)
+		if !ok || err != nil {
+			return fmt.Errorf("bench: -set: %q is not the size of a window", setting)
+		}
+		*window(c) = int32(size)
+	}
+	return nil
+}
+
 // startOurs serves everything by the mux, with the statistics and observers that it has by default.
 func startOurs(o serverOptions) (*running, error) {
 	r := newRunning(o)
@@ -25,6 +54,9 @@ func startOurs(o serverOptions) (*running, error) {
 		return mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error { return handle(ctx, c) })
 	})
 	cert, key := certificateFiles(o.dir)
+	if err := setWindows(new(mux.Config), o.set); err != nil {
+		return nil, err
+	}
 	s := mux.New(
 		mux.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))),
 		mux.WithHandler(routes),
@@ -38,16 +70,16 @@ func startOurs(o serverOptions) (*running, error) {
 				*limit = maxConnections
 			}
 			c.Drain.Delay, c.Drain.Spread = 0, 0
+			_ = setWindows(c, o.set) // It was looked at above.
 		}),
 	)
 	if err := s.Listen(); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	addresses := s.Addrs()
-	for _, port := range []string{portHTTP1, portHTTP2, portGRPC, portWebSocket} {
-		r.addresses[port] = addresses[0].String()
+	for _, port := range allPorts() {
+		r.addresses[port], r.addresses[overTLS(port)] = addresses[0].String(), addresses[1].String()
 	}
-	r.addresses[portTLS] = addresses[1].String()
 	go func() { _ = s.ListenAndServe() }()
 	r.closers = append(r.closers, func() { _ = s.Close() })
 	r.drain = func(ctx context.Context) (time.Duration, int, error) {

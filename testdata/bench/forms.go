@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/soheilhy/cmux"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
 )
@@ -28,14 +28,26 @@ const (
 	formHAProxy   = "haproxy"
 )
 
-// The ports of a form. Most forms serve several of them at one address.
+// The ports of a form, each of which there is over TLS as well. Most forms serve several of them at one address.
 const (
 	portHTTP1     = "http1"
 	portHTTP2     = "http2"
 	portGRPC      = "grpc"
 	portWebSocket = "websocket"
-	portTLS       = "tls"
 )
+
+func allPorts() []string { return []string{portHTTP1, portHTTP2, portGRPC, portWebSocket} }
+
+// overTLS returns the name of a port behind TLS.
+func overTLS(port string) string { return port + "-tls" }
+
+func allOverTLS() []string {
+	ports := allPorts()
+	for i := range ports {
+		ports[i] = overTLS(ports[i])
+	}
+	return ports
+}
 
 // form is one way of serving the handlers.
 type form struct {
@@ -88,8 +100,8 @@ func httpServer(h http.Handler, set ...func(*http.Protocols, bool)) *http.Server
 	return &http.Server{Handler: h, Protocols: protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout}
 }
 
-func grpcServer() *grpc.Server {
-	s := grpc.NewServer()
+func grpcServer(options ...grpc.ServerOption) *grpc.Server {
+	s := grpc.NewServer(options...)
 	demov1.RegisterEchoServer(s, echoService{})
 	return s
 }
@@ -124,7 +136,14 @@ func startDirect(o serverOptions) (*running, error) {
 	r := newRunning(o)
 	routes := r.handlers.routes(acceptPlain)
 	cert, key := certificateFiles(o.dir)
+	creds, err := credentials.NewServerTLSFromFile(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
 	http1 := func() *http.Server { return httpServer(routes, (*http.Protocols).SetHTTP1) }
+	serveTLS := func(s *http.Server) func(net.Listener) error {
+		return func(l net.Listener) error { return s.ServeTLS(l, cert, key) }
+	}
 	for _, port := range []struct {
 		name  string
 		serve func(net.Listener) error
@@ -133,7 +152,10 @@ func startDirect(o serverOptions) (*running, error) {
 		{portHTTP2, httpServer(routes, (*http.Protocols).SetUnencryptedHTTP2).Serve},
 		{portGRPC, grpcServer().Serve},
 		{portWebSocket, http1().Serve},
-		{portTLS, func(l net.Listener) error { return http1().ServeTLS(l, cert, key) }},
+		{overTLS(portHTTP1), serveTLS(http1())},
+		{overTLS(portHTTP2), serveTLS(httpServer(routes, (*http.Protocols).SetHTTP2))},
+		{overTLS(portGRPC), grpcServer(grpc.Creds(creds)).Serve},
+		{overTLS(portWebSocket), serveTLS(http1())},
 	} {
 		if err := r.listen(port.serve, port.name); err != nil {
 			return nil, err
@@ -154,12 +176,12 @@ func startServeHTTP(o serverOptions) (*running, error) {
 		routes.ServeHTTP(w, req)
 	})
 	plain := httpServer(handler, (*http.Protocols).SetHTTP1, (*http.Protocols).SetUnencryptedHTTP2)
-	if err := r.listen(plain.Serve, portHTTP1, portHTTP2, portGRPC, portWebSocket); err != nil {
+	if err := r.listen(plain.Serve, allPorts()...); err != nil {
 		return nil, err
 	}
 	cert, key := certificateFiles(o.dir)
 	secure := httpServer(handler, (*http.Protocols).SetHTTP1, (*http.Protocols).SetHTTP2)
-	return r, r.listen(func(l net.Listener) error { return secure.ServeTLS(l, cert, key) }, portTLS)
+	return r, r.listen(func(l net.Listener) error { return secure.ServeTLS(l, cert, key) }, allOverTLS()...)
 }
 
 // startCmux divides a port as the README of cmux does, with the matcher that it
@@ -178,7 +200,7 @@ func startCmux(o serverOptions) (*running, error) {
 		go func() { _ = httpServer(routes, (*http.Protocols).SetUnencryptedHTTP2).Serve(http2) }()
 		return m.Serve()
 	}
-	if err := r.listen(divide, portHTTP1, portHTTP2, portGRPC, portWebSocket); err != nil {
+	if err := r.listen(divide, allPorts()...); err != nil {
 		return nil, err
 	}
 	certFile, keyFile := certificateFiles(o.dir)
@@ -187,5 +209,5 @@ func startCmux(o serverOptions) (*running, error) {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
-	return r, r.listen(func(l net.Listener) error { return divide(tls.NewListener(l, config)) }, portTLS)
+	return r, r.listen(func(l net.Listener) error { return divide(tls.NewListener(l, config)) }, allOverTLS()...)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -54,7 +55,18 @@ func (h *handlers) routes(accept func(func(context.Context, *websocket.Conn) err
 		}
 		_, _ = io.WriteString(w, greeting)
 	})
+	routes.HandleFunc("GET /zeros/{count}", func(w http.ResponseWriter, r *http.Request) {
+		count, err := strconv.ParseInt(r.PathValue("count"), 10, 64)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", r.PathValue("count"))
+		_, _ = io.CopyN(w, zeros{}, count)
+	})
 	routes.Handle("/echo", accept(echo))
+	routes.Handle("/transfer", accept(transferMessages))
 	routes.Handle("/join", accept(h.hub.join))
 	return routes
 }
@@ -81,6 +93,35 @@ func echo(ctx context.Context, c *websocket.Conn) error {
 			return err
 		}
 		if err := c.Write(ctx, kind, message); err != nil {
+			return err
+		}
+	}
+}
+
+// transferMessages takes binary messages. To a text, which is a number, it answers with as many bytes, and a text that says how many
+// it has got.
+func transferMessages(ctx context.Context, c *websocket.Conn) error {
+	var got int
+	message := make([]byte, transferMessage)
+	for {
+		kind, text, err := c.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if kind == websocket.MessageBinary {
+			got += len(text)
+			continue
+		}
+		count, err := strconv.Atoi(string(text))
+		if err != nil {
+			return err
+		}
+		for range count / transferMessage {
+			if err := c.Write(ctx, websocket.MessageBinary, message); err != nil {
+				return err
+			}
+		}
+		if err := c.Write(ctx, websocket.MessageText, strconv.AppendInt(nil, int64(got), 10)); err != nil {
 			return err
 		}
 	}
@@ -145,6 +186,27 @@ type echoService struct {
 // Unary implements [demov1.EchoServer].
 func (echoService) Unary(_ context.Context, r *demov1.EchoRequest) (*demov1.EchoResponse, error) {
 	return &demov1.EchoResponse{Message: r.GetMessage()}, nil
+}
+
+// ClientStream implements [demov1.EchoServer].
+func (echoService) ClientStream(stream grpc.ClientStreamingServer[demov1.EchoRequest, demov1.EchoResponse]) error {
+	for count := uint64(0); ; count++ {
+		if _, err := stream.Recv(); err == io.EOF { //nolint:errorlint // grpc-go returns it bare.
+			return stream.SendAndClose(&demov1.EchoResponse{Sequence: count})
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// ServerStream implements [demov1.EchoServer].
+func (echoService) ServerStream(r *demov1.EchoRequest, stream grpc.ServerStreamingServer[demov1.EchoResponse]) error {
+	for range r.GetRepeat() {
+		if err := stream.Send(&demov1.EchoResponse{Message: r.GetMessage()}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // BidiStream implements [demov1.EchoServer].

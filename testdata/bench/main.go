@@ -9,10 +9,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/muxserve/muxserve/mux"
 )
 
 func main() {
@@ -34,8 +38,8 @@ func main() {
 
 // The sizes of the real run, and of the short one, which shows that everything works and no figures.
 var (
-	fullSizes  = sizes{workers: 16, streams: 64, idle: 10_000, broadcast: 5_000, bytes: 100 << 20}
-	shortSizes = sizes{workers: 2, streams: 8, idle: 40, broadcast: 20, bytes: 1 << 20}
+	fullSizes  = sizes{workers: 16, streams: 64, idle: 10_000, broadcast: 5_000, bytes: 100 << 20, transfer: 16 << 20}
+	shortSizes = sizes{workers: 2, streams: 8, idle: 40, broadcast: 20, bytes: 1 << 20, transfer: 256 << 10}
 )
 
 const (
@@ -52,7 +56,7 @@ type arguments struct {
 func parse(args []string) (*arguments, error) {
 	a := &arguments{plan: plan{sizes: fullSizes}}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	ops := flags.String("ops", "", "the operations, separated by commas; all by default")
+	ops := flags.String("ops", "", "the operations, separated by commas, * for any part of a name; all by default")
 	names := flags.String("forms", "", "the forms, separated by commas, of which the first is what the others are compared with; all that are installed by default")
 	flags.IntVar(&a.rounds, "rounds", 7, "how often everything is measured, on new servers each time")
 	flags.IntVar(&a.slices, "slices", 20, "how many slices of each form there are in a round")
@@ -60,6 +64,8 @@ func parse(args []string) (*arguments, error) {
 	flags.DurationVar(&a.slice, "slice", fullSlice, "how long a slice is")
 	flags.StringVar(&a.json, "json", "", "the file for all samples")
 	flags.StringVar(&a.profiles, "profiles", "", "the directory for CPU profiles of the servers, OPERATION.FORM.pprof, of the last round; they cost time, so the figures of such a run are none")
+	flags.StringVar(&a.contention, "contention", "", "the directory for profiles of the locks that goroutines of the servers wait for, OPERATION.FORM.locks.pprof; they cost time as well")
+	flags.StringVar(&a.settings, "set", "", "settings of the mux, KEY=BYTES separated by commas, of windows: "+strings.Join(slices.Sorted(maps.Keys(windowSettings())), ", "))
 	short := flags.Bool("short", false, "one round of everything in tiny numbers, which shows that it works")
 	if err := flags.Parse(args); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
@@ -74,8 +80,11 @@ func parse(args []string) (*arguments, error) {
 	}
 	var err, formErr error
 	a.operations, err = chooseOperations(*ops)
+	if *short && *ops == "" {
+		a.operations = shortOperations()
+	}
 	a.forms, formErr = chooseForms(*names)
-	return a, errors.Join(err, formErr)
+	return a, errors.Join(err, formErr, setWindows(new(mux.Config), a.settings))
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
@@ -115,8 +124,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 
 // prepare writes what the servers need, and leaves their processors to them.
 func (a *arguments) prepare() error {
-	if a.profiles != "" {
-		if err := os.MkdirAll(a.profiles, directoryMode); err != nil {
+	for _, dir := range []string{a.profiles, a.contention} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, directoryMode); err != nil {
 			return fmt.Errorf("bench: %w", err)
 		}
 	}

@@ -20,6 +20,8 @@ type plan struct {
 	sizes      sizes
 	dir        string
 	profiles   string // a directory, or empty
+	contention string // the same
+	settings   string // of the mux; see windowSettings
 	progress   func(format string, args ...any)
 }
 
@@ -36,6 +38,8 @@ type sample struct {
 	Rate float64       `json:"rate,omitempty"`
 	P50  time.Duration `json:"p50_ns,omitempty"`
 	P99  time.Duration `json:"p99_ns,omitempty"`
+	// Transfer is how long one took over a link.
+	Transfer time.Duration `json:"transfer_ns,omitempty"`
 	// Memory is that of one idle connection.
 	Memory *memory `json:"memory,omitempty"`
 	// Drained is how long it took, and Cut how many connections were not let go.
@@ -84,6 +88,7 @@ type contestant struct {
 	process *process
 	session *session // nil where it is made for each slice
 	failed  error
+	locks   string // the file for what its goroutines have waited for; empty for none
 }
 
 // requestRound measures an operation that is performed again and again, on servers of its own: what one
@@ -96,6 +101,9 @@ func (p *plan) requestRound(ctx context.Context, o operation, r *result) round {
 		}
 	}()
 	for _, f := range p.forms {
+		if f.name == o.without {
+			continue
+		}
 		c, err := p.enter(ctx, o, f)
 		if err != nil {
 			r.fail(f.name, err)
@@ -108,7 +116,10 @@ func (p *plan) requestRound(ctx context.Context, o operation, r *result) round {
 	}
 	base := contestants[0] // Which is direct, unless that was not asked for.
 	turns, slice := p.slices, p.slice
-	if o.alone {
+	switch {
+	case o.way.roundTrip > 0:
+		turns, slice = 1, transferSlices*p.slice
+	case o.alone:
 		turns, slice = 1, p.slice*time.Duration(p.slices) // To open so many connections takes longer than to measure.
 	}
 	for range turns {
@@ -138,7 +149,7 @@ func shuffle(order []*contestant) {
 // enter starts a form, and lets it warm up.
 func (p *plan) enter(ctx context.Context, o operation, f form) (_ *contestant, err error) {
 	c := &contestant{sample: new(sample)}
-	if c.process, err = startProcess(ctx, f.name, p.dir, p.procs); err != nil {
+	if c.process, err = p.startProcess(ctx, f.name, o.way); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -154,6 +165,12 @@ func (p *plan) enter(ctx context.Context, o operation, f form) (_ *contestant, e
 			return nil, err
 		}
 	}
+	if p.contention != "" {
+		c.locks = filepath.Join(p.contention, o.name+"."+f.name+".locks.pprof")
+		if _, err = c.process.ask(command{Do: doContention}); err != nil {
+			return nil, err
+		}
+	}
 	if p.profiles != "" {
 		_, err = c.process.ask(command{Do: doProfile, File: filepath.Join(p.profiles, o.name+"."+f.name+".pprof")})
 	}
@@ -165,6 +182,11 @@ func (c *contestant) end() {
 		c.session.close()
 	}
 	_, _ = c.process.ask(command{Do: doStopProfile}) // Which fails where there is none.
+	if c.locks != "" {
+		if _, err := c.process.ask(command{Do: doLocks, File: c.locks}); err != nil {
+			c.failed = errors.Join(c.failed, err)
+		}
+	}
 	_ = c.process.stop()
 }
 
@@ -195,6 +217,10 @@ func (c *contestant) slice(ctx context.Context, o operation, s sizes, d time.Dur
 	if err != nil {
 		return err
 	}
+	if o.way.roundTrip > 0 {
+		c.Transfer = took / time.Duration(n)
+		return nil
+	}
 	time.Sleep(settle)
 	after, err := c.process.ask(command{Do: doEnd})
 	if err != nil {
@@ -212,6 +238,8 @@ func (c *contestant) slice(ctx context.Context, o operation, s sizes, d time.Dur
 const (
 	// load is the part of what direct can do that is asked of every form when latencies are measured.
 	load = 0.25
+	// transferSlices is how long transfers go on over a link, in slices; most of them take longer.
+	transferSlices = 4
 	// latencySlices is how long that is done, in slices: a p99 needs a thousand operations.
 	latencySlices = 5
 )
@@ -253,7 +281,7 @@ func (p *plan) idleRound(ctx context.Context, o operation, r *result) round {
 }
 
 func (p *plan) idleSample(ctx context.Context, o operation, f form) (s *sample, err error) {
-	server, err := startProcess(ctx, f.name, p.dir, p.procs)
+	server, err := p.startProcess(ctx, f.name, o.way)
 	if err != nil {
 		return nil, err
 	}

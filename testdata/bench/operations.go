@@ -3,9 +3,20 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"path"
 	"slices"
 	"strings"
+	"time"
 )
+
+// way is how the connections of an operation reach the server.
+type way struct {
+	secure    bool          // by TLS
+	roundTrip time.Duration // of the link; 0 without one
+	// client wraps the connections of the clients; nil for none.
+	client func(net.Conn) net.Conn
+}
 
 // operation is a row of the tables. One of its functions is set besides its name.
 type operation struct {
@@ -16,6 +27,12 @@ type operation struct {
 	idle idleOpener
 	// drain are the kinds of connections that are drained.
 	drain []idleOpener
+
+	way way
+
+	// without is a form that cannot do it: net/http's server behind cmux's recipe ends a connection on which the client
+	// acknowledges cmux's SETTINGS as well.
+	without string
 
 	// alone is set where the connections of all forms together would be too many for
 	// one process: they are opened for a slice and closed after it.
@@ -29,7 +46,7 @@ func operations() []operation {
 		idleHTTP2 = idleStream(portHTTP2, http2Small)
 		idleGRPC  = idleStream(portGRPC, http2Call)
 	)
-	return []operation{
+	all := []operation{
 		{name: "h1-keepalive", open: manyWorkers(http1Kept)},
 		{name: "h1-newconn", open: manyWorkers(http1New)},
 		{name: "h2c-streams", open: http2Streams},
@@ -49,9 +66,29 @@ func operations() []operation {
 		{name: "idle-ws", idle: idleWebSocket},
 		{name: "drain-10000", drain: []idleOpener{idleHTTP1, idleHTTP2, idleGRPC, idleWebSocket}},
 	}
+	return slices.Concat(all, secured(all), overLinks(transfers()))
 }
 
-// chooseOperations returns those whose names are in a list that is separated by commas; all of them for the empty list.
+// shortOperations are all operations, but of those over a link only the ones over the shortest.
+func shortOperations() []operation {
+	return slices.DeleteFunc(operations(), func(o operation) bool { return o.way.roundTrip > roundTrips()[0] })
+}
+
+// secured returns operations over TLS, but for those that are there already and for the drain.
+func secured(plain []operation) []operation {
+	var all []operation
+	for _, o := range plain {
+		if o.name == "h1-newconn" || strings.HasPrefix(o.name, "tls-") || o.drain != nil {
+			continue
+		}
+		o.name, o.way.secure = "tls-"+strings.Replace(o.name, "h2c", "h2", 1), true
+		all = append(all, o)
+	}
+	return all
+}
+
+// chooseOperations returns those whose names are in a list of patterns (see [path.Match]) that is separated by commas; all of
+// them for the empty list.
 func chooseOperations(list string) ([]operation, error) {
 	return choose("-ops", list, operations(), func(o operation) string { return o.name })
 }
@@ -71,11 +108,15 @@ func choose[T any](flag, list string, all []T, name func(T) string) ([]T, error)
 	}
 	var chosen []T
 	for wanted := range strings.SplitSeq(list, ",") {
-		i := slices.IndexFunc(all, func(t T) bool { return name(t) == wanted })
-		if i < 0 {
+		before := len(chosen)
+		for _, t := range all {
+			if ok, err := path.Match(wanted, name(t)); ok && err == nil {
+				chosen = append(chosen, t)
+			}
+		}
+		if len(chosen) == before {
 			return nil, fmt.Errorf("bench: %s: there is no %q", flag, wanted)
 		}
-		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
 }

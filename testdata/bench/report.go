@@ -44,6 +44,7 @@ func columns() []column {
 	size := func(v float64) string { return fmt.Sprintf("%.0f B", v) }
 	return []column{
 		{title: "Server CPU per operation", metric: perTurn, unit: micros, ratios: (*result).turnRatios},
+		{title: "Time of a transfer over a link", metric: measured(func(s *sample) float64 { return float64(s.Transfer) }), unit: func(v float64) string { return fmt.Sprintf("%.1f ms", v/float64(time.Millisecond)) }},
 		{title: "Throughput, operations a second, closed loop", metric: func(s *sample) (float64, bool) { return s.perSecond(), s.Operations > 0 }, unit: whole},
 		{title: "Latency p50 at a fixed rate", metric: measured(func(s *sample) float64 { return float64(s.P50) }), unit: micros},
 		{title: "Latency p99 at a fixed rate", metric: measured(func(s *sample) float64 { return float64(s.P99) }), unit: micros},

@@ -17,6 +17,7 @@ import (
 type serverOptions struct {
 	form string
 	dir  string // with the certificate, and the file that is downloaded
+	set  string // settings of the mux; see windowSettings
 }
 
 // serveForm is the main function of a server process: it serves one form, and
@@ -26,6 +27,7 @@ func serveForm(args []string, in io.Reader, out io.Writer) error {
 	flags := flag.NewFlagSet("bench server", flag.ContinueOnError)
 	flags.StringVar(&o.form, "form", formDirect, "the form to serve")
 	flags.StringVar(&o.dir, "dir", "", "the directory with the certificate and the download")
+	flags.StringVar(&o.set, "set", "", "settings of the mux")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
@@ -105,6 +107,10 @@ func (r *running) answer(c command) (a account, err error) {
 	case doStopProfile:
 		pprof.StopCPUProfile()
 		err = r.profile.Close()
+	case doContention:
+		runtime.SetMutexProfileFraction(1)
+	case doLocks:
+		err = writeLocks(c.File)
 	default:
 		err = fmt.Errorf("no command %q", c.Do)
 	}
@@ -116,6 +122,15 @@ func (r *running) startProfile(name string) (err error) {
 		return err
 	}
 	return pprof.StartCPUProfile(r.profile)
+}
+
+// writeLocks writes the profile of the locks that goroutines have waited for.
+func writeLocks(name string) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("mutex").WriteTo(file, 0), file.Close())
 }
 
 func (a *account) allocations() {
