@@ -57,8 +57,10 @@ type rarely struct {
 	byAddr atomic.Bool // grpcConns has the connection
 	denied atomic.Bool // a request was refused because of its protocol
 	h2c    atomic.Bool // a request is asking for, or has got, an upgrade to h2c
-	h2     http2State
-	body   requestBody1
+	// h2cPlace is set while the pool of HTTP/2 keeps a place for that upgrade.
+	h2cPlace atomic.Bool
+	h2       http2State
+	body     requestBody1
 	// ownWrites is set while a handler that has set a write deadline serves an HTTP/1.1
 	// request.
 	ownWrites atomic.Bool

@@ -97,7 +97,7 @@ func (c *h2Client) connect(stream uint32, path string, fields ...string) {
 // webSocket opens a WebSocket on a stream.
 func (c *h2Client) webSocket(stream uint32, path string) {
 	c.t.Helper()
-	c.connect(stream, path, "origin", "http://x")
+	c.connect(stream, path, "origin", "https://x")
 	if got := c.header(stream)[":status"]; got != "200" {
 		c.t.Fatalf("status %q", got)
 	}
@@ -172,7 +172,7 @@ func (c *h2Client) closed(stream uint32) {
 func testStreamEcho(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		c := s.http2(t)
-		c.connect(1, "/ws", "origin", "http://x", "sec-websocket-extensions", "permessage-deflate")
+		c.connect(1, "/ws", "origin", "https://x", "sec-websocket-extensions", "permessage-deflate")
 		want := c.header(1)
 		delete(want, "date")
 		if diff := cmp.Diff(map[string]string{":status": "200"}, want); diff != "" {
