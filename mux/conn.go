@@ -112,6 +112,7 @@ func (c *conn) advance(to stage) bool {
 type http2State struct {
 	exchanges exchanges
 	running   atomic.Int32 // requests whose handlers have not returned, calls included
+	idleSince atomic.Int64 // when the last stream ended, counted from clockStart; see track
 	calls     callSlots
 }
 

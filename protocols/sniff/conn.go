@@ -109,6 +109,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if n := t.Ready(p); n > 0 {
 			return n, nil
 		}
+		if n := t.Insert(p); n > 0 {
+			return n, nil
+		}
 		p = t.Admit(p)
 		var n int
 		var err error

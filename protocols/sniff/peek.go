@@ -112,7 +112,7 @@ func (c *Conn) decide(r *recognition, v Verdict) {
 func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 	o := h2.Options{
 		Played:             r.played,
-		Yields:             v.Protocol == protocols.HTTP2, // grpc-go does so itself.
+		NetHTTP:            v.Protocol == protocols.HTTP2,
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
 	}
 	if r.played && v.Failure == "" && v.Protocol != protocols.GRPC { // grpc-go acknowledges each SETTINGS.
