@@ -104,12 +104,21 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 }
 
 // serveExtendedConnect serves a WebSocket on a stream as an HTTP/1.1 handshake. The
-// connection stays in its pool, because other streams share it.
+// connection stays in its pool, because other streams share it, and the stream takes a
+// place among the WebSockets.
 func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	c, _ := connOf(r.Context())
 	if !f.backendOf(c).config.HTTP2.WebSocket {
 		websocket.RefuseExtendedConnect(w)
 		return
+	}
+	if c != nil {
+		if !f.books.conns.Reserve(&c.account, webSocketTag) {
+			f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
+			websocket.Refuse(w)
+			return
+		}
+		defer f.books.conns.Release(webSocketTag)
 	}
 	websocket.ServeStream(w, r, http.HandlerFunc(f.routeHandshake))
 }

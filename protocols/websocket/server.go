@@ -67,6 +67,7 @@ type Server struct {
 	// mu guards what follows.
 	mu       sync.Mutex
 	sessions map[any]*Session // by Session.key; those of one key are linked by next
+	count    int              // of the sessions
 	sweeping chan struct{}    // closed to end the sweep; nil without one
 	limit    int              // the last of CloseExcess; 0 for none
 }
@@ -222,7 +223,7 @@ func (ws *Server) add(s *Session) {
 	s.next = ws.sessions[s.key()]
 	ws.sessions[s.key()] = s
 	ws.beginSweep()
-	if ws.limit > 0 && len(ws.sessions) > ws.limit {
+	if ws.count++; ws.limit > 0 && ws.count > ws.limit {
 		ws.closeExcess() // The limit has fallen during the handshake.
 	}
 }
@@ -230,6 +231,7 @@ func (ws *Server) add(s *Session) {
 func (ws *Server) remove(s *Session) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	ws.count--
 	if first := ws.sessions[s.key()]; first != s {
 		for first.next != s {
 			first = first.next
@@ -274,8 +276,7 @@ func (ws *Server) Leave(owner Owner) (open int) {
 }
 
 // CloseExcess closes WebSockets with 1013 (try again later) until limit of them are left,
-// because the limit has fallen. It does not wait for them. WebSockets on streams of
-// HTTP/2 do not count, and stay. 0 is no limit.
+// because the limit has fallen. It does not wait for them. 0 is no limit.
 func (ws *Server) CloseExcess(limit int) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -288,7 +289,7 @@ func (ws *Server) CloseExcess(limit int) {
 func (ws *Server) closeExcess() {
 	left := 0
 	for s := range ws.all() {
-		if s.request.ProtoMajor != 1 || s.leaving.Load() {
+		if s.leaving.Load() {
 			continue
 		}
 		if left++; left > ws.limit {
