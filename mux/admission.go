@@ -24,6 +24,7 @@ type admission struct {
 	books   *books
 	running *running
 	live    *reloader
+	room    *room
 	// mu is held while a connection waits for room, so that no two take the same place.
 	mu sync.Mutex
 }
@@ -32,9 +33,13 @@ type admission struct {
 // for room first, and so does what comes behind c in the kernel's queue. When the server
 // stops, what is queued is taken in all the same.
 func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
-	if a.live.Load().Limits.OnLimit == pool.Wait {
+	limits := &a.live.Load().Limits
+	if limits.OnLimit == pool.Wait {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+	}
+	a.room.beforeAccept(limits.MaxConnections)
+	if limits.OnLimit == pool.Wait {
 		_ = a.books.conns.WaitRoom(a.running.accepting)
 	}
 	return a.books.conns.Add(&c.account, raw, c)
@@ -54,6 +59,7 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
 	}
 	if c.refused == notRefused {
+		a.room.beforeMove(tag)
 		moved, full := a.books.conns.MoveWithin(&c.account, tag)
 		if !full {
 			if !moved {
@@ -67,6 +73,9 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 			c.setDue(protocols.AgeLimit(c.account.Opened(), a.maxAge(tag)))
 			served := c.advance(stageServing)
 			c.root.departures.greet(c)
+			if c.account.CloseReason() == reasonRoom { // Its first request came as it was given up.
+				a.room.departures.leave(c, reasonRoom, 0)
+			}
 			return served
 		}
 		c.refused = refusedLimit

@@ -256,7 +256,7 @@ func TestInadequateSecurity(t *testing.T) {
 		{"HTTP/2", weak, "h2", get2(t, "/echo"), string([]byte{0, 0, 0, byte(http2.ErrCodeInadequateSecurity)})},
 		{"gRPC", weak, "h2", firstCall(t, "grpc-go/1.85.0", 0), string([]byte{0, 0, 0, byte(http2.ErrCodeInadequateSecurity)})},
 		{"HTTP/1.1", weak, "http/1.1", "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"},
-		{"adequate", nil, "h2", get2(t, "/echo"), "\x00\x01\x05" /* HEADERS that end the stream */},
+		{"adequate", nil, "h2", get2(t, "/echo"), "\x01\x05\x00\x00\x00\x01" /* HEADERS that end the stream */},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -272,7 +272,7 @@ func TestInadequateSecurity(t *testing.T) {
 			var got []byte
 			for buf := make([]byte, 4096); !strings.Contains(string(got), tt.want); {
 				n, err := conn.Read(buf)
-				if got = append(got, buf[:n]...); err != nil {
+				if got = append(got, buf[:n]...); n == 0 && err != nil {
 					t.Fatalf("%q, %v", got, err)
 				}
 			}

@@ -150,6 +150,9 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 // goAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
 const goAwayPatience = 5 * time.Second
 
+// goAwayHurry is goAwayPatience where others wait for a place.
+const goAwayHurry = time.Second
+
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config) {
 	d, limit := w.departures, config.Progress.ProgressTimeout
 	h2, state := &c.seldom().h2, c.account.State()
@@ -171,6 +174,10 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		return
 	}
 	ago, over := c.toldFor()
+	patience := goAwayPatience
+	if c.account.CloseReason() == reasonRoom {
+		patience = goAwayHurry
+	}
 	_, acked := c.GoneAway()
 	idle := state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
 	switch {
@@ -180,7 +187,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		if ago > freshTime {
 			c.closeFor(reasonAge)
 		}
-	case idle && (acked || ago > goAwayPatience):
+	case idle && (acked || ago > patience):
 		// It is closed at the next sweep, so that the frame gets there first.
 		w.departures.background.run(c.finalGoAway)
 	}

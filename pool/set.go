@@ -60,6 +60,7 @@ type Set struct {
 	// is never changed: it is replaced by a copy, with mu held.
 	clock     atomic.Uint32 // steps of clockStep since began
 	waiters   atomic.Int32  // calls of wait
+	taken     atomic.Int64  // places of all connections; changed with mu held
 	accounts  atomic.Pointer[map[Tag]*account]
 	rules     atomic.Pointer[rules]
 	observers atomic.Pointer[[]*observer] // nil while there are none
@@ -78,6 +79,7 @@ type Set struct {
 	health  Health                 // of all pools together
 	ticking bool                   // the clock runs
 	exempt  int                    // live connections that take no place
+	yielded int                    // of those, the ones that have given it up by Yield
 	// While clients are limited: how many connections each has, and the client of each.
 	clients   map[netip.Addr]int
 	addresses map[*Conn]netip.Addr
@@ -106,6 +108,7 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 		refuse = ReasonLimit
 	}
 	s.conns[c] = struct{}{}
+	s.taken.Store(int64(s.counted()))
 	s.note(&events, Event{Kind: EventAdded, Conn: c, Tag: Sniffing})
 	a.places.Add(1)
 	a.active.Add(1)
@@ -177,6 +180,7 @@ func (s *Set) MoveReserved(c *Conn, tag Tag) bool {
 				moved := c.traffic()
 				from.past.add(moved, 1)
 				to.past.add(moved, -1)
+				s.takePlace(c, from)
 			}
 			s.mu.Unlock()
 		}
@@ -240,6 +244,7 @@ func (s *Set) remove(c *Conn) {
 		s.note(&events, Event{Kind: EventError, Conn: c, Tag: a.tag, Reason: reason, Err: errReset})
 	}
 	s.note(&events, Event{Kind: EventRemoved, Conn: c, Tag: a.tag, Reason: reason})
+	s.takePlace(c, a)
 	a.places.Add(-1)
 	left := a.active.Add(-1)
 	a.closings.Add(1)
@@ -253,6 +258,7 @@ func (s *Set) remove(c *Conn) {
 	s.judge(a, &events)
 	s.judgeTotal(&events)
 	s.forget(c)
+	s.taken.Store(int64(s.counted()))
 	if left == 0 || len(s.conns) == 0 || s.counted() == s.ruled().MaxConnections-1 {
 		s.wakeAll()
 	}
