@@ -40,8 +40,9 @@ type spare struct {
 const (
 	// maxSpares is how many connections a search finds at most.
 	maxSpares = 64
-	// searchPause is for how many times as long as a search has taken the next one waits.
-	searchPause = 10
+	// searchPause is how long the next search waits, for each connection that was looked
+	// at. It is some ten times as long as the search has taken.
+	searchPause = time.Microsecond
 	// undecidedShare is the part of all places that connections may take which are not
 	// recognised yet, as a divisor.
 	undecidedShare = 4
@@ -88,8 +89,9 @@ func (m *room) makeIn(tag pool.Tag) {
 			if now.Before(f.again) {
 				return
 			}
-			f.next = m.search(tag)
-			f.again = now.Add(searchPause * time.Since(now))
+			var looked int
+			f.next, looked = m.search(tag)
+			f.again = now.Add(searchPause * time.Duration(looked))
 			if len(f.next) == 0 {
 				return
 			}
@@ -104,14 +106,16 @@ func (m *room) makeIn(tag pool.Tag) {
 }
 
 // search returns connections that may leave: the undecided ones by their age, and then
-// those that are idle, the one that has been so longest first.
-func (m *room) search(tag pool.Tag) []spare {
+// those that are idle, the one that has been so longest first. It also returns how many
+// it has looked at.
+func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
 	var tags []pool.Tag
 	if tag != "" {
 		tags = append(tags, tag)
 	}
 	var found []spare
-	for _, c := range m.departures.books.all(nil, tags...) {
+	all := m.departures.books.all(nil, tags...)
+	for _, c := range all {
 		if s, ok := c.spare(); ok {
 			found = append(found, s)
 		}
@@ -125,7 +129,7 @@ func (m *room) search(tag pool.Tag) []spare {
 		}
 		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.c.account.ID(), b.c.account.ID()))
 	})
-	return slices.Clone(found[:min(len(found), maxSpares)])
+	return slices.Clone(found[:min(len(found), maxSpares)]), len(all)
 }
 
 // spare describes a connection that may leave. It reports false for one that serves a
