@@ -187,7 +187,7 @@ func overDetached(t *testing.T, s *service, fields string, behind []byte) (*webS
 	return overSniffed(t, s, fields, behind)
 }
 
-func dial(t *testing.T, srv *httptest.Server) net.Conn {
+func dial(t testing.TB, srv *httptest.Server) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
