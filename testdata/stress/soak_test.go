@@ -151,7 +151,9 @@ func serveSoak(t *testing.T) (s *mux.Server, ended <-chan error) {
 		}),
 		mux.WithLogger(slog.New(slog.DiscardHandler)),
 		mux.WithHandler(routes),
-		mux.WithGRPC(func(r mux.GRPCRegistrar) { demov1.RegisterEchoServer(r, stubbornEcho{handlers: &handlers{running: make(map[uint64]int)}}) }),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) {
+			demov1.RegisterEchoServer(r, stubbornEcho{handlers: &handlers{running: make(map[uint64]int)}})
+		}),
 	)
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
