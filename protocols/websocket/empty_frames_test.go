@@ -118,3 +118,57 @@ func TestEmptyFrames(t *testing.T) {
 		})
 	}
 }
+
+// FuzzSqueeze: what is left of the frames says the same, however they are split.
+func FuzzSqueeze(f *testing.F) {
+	const empty = "\x00\x80\x01\x02\x03\x04"
+	begin := string(appendWebSocketFrame(nil, textFrame&^finBit, true, []byte("a")))
+	end := string(appendWebSocketFrame(nil, finBit, true, []byte("b")))
+	ping := string(appendWebSocketFrame(nil, finBit|0x9, true, nil))
+	for _, seed := range []string{"", empty, begin + empty + empty + ping + empty + end + empty, begin + end + begin + empty + end, begin + empty[:3]} {
+		f.Add([]byte(seed), uint8(0))
+		f.Add([]byte(seed), uint8(5))
+		f.Add([]byte(seed), uint8(200))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, step uint8) {
+		var c messageCounter
+		var out []byte
+		messages := 0
+		for rest := bytes.Clone(b); len(rest) > 0; {
+			n := min(int(step)+1, len(rest))
+			left, m := c.squeeze(rest[:n])
+			out, messages, rest = append(out, left...), messages+m, rest[n:]
+		}
+		if want := oracleMessages(b); messages != want {
+			t.Errorf("%d messages, want %d", messages, want)
+		}
+		if got, want := withoutEmpty(out), withoutEmpty(b); !bytes.Equal(got, want) {
+			t.Errorf("%x is left, which is %x; want %x", out, got, want)
+		}
+	})
+}
+
+// withoutEmpty takes out the empty frames within messages.
+func withoutEmpty(b []byte) (out []byte) {
+	open := false
+	for len(b) >= minFrameHead {
+		head := frameHeadLen(b[1])
+		if len(b) < head {
+			break
+		}
+		var header [maxFrameHead]byte
+		copy(header[:], b[:head])
+		end := uint64(head) + framePayload(&header)
+		if end < uint64(head) || end > uint64(len(b)) {
+			break
+		}
+		if !open || head != 6 || string(b[:2]) != emptyFrame {
+			out = append(out, b[:end]...)
+		}
+		if b[0]&controlBit == 0 {
+			open = b[0]&finBit == 0
+		}
+		b = b[end:]
+	}
+	return append(out, b...)
+}
