@@ -91,7 +91,6 @@ type Track struct {
 	marks   atomic.Uint32
 	code    atomic.Uint32 // The error code of the final GOAWAY.
 	highest atomic.Uint32 // The highest stream that the client has opened.
-	opened  atomic.Bool   // acked is closed.
 
 	sentData atomic.Uint64 // Length of all DATA frames written.
 	// window is what the client may send on the connection beyond the standard
@@ -109,7 +108,8 @@ type Track struct {
 	// frames by one ACK when the second comes before the first ACK is written. The Track
 	// takes that ACK out, and the client's second SETTINGS would get none (RFC 9113,
 	// section 6.5.3).
-	acked chan struct{}
+	acked  chan struct{}
+	opened atomic.Bool // acked is closed.
 
 	// The reading goroutine owns these.
 	before   int32     // How many bytes may pass before acked is closed; -1 once it was.
