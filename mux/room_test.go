@@ -106,7 +106,14 @@ func TestUndecidedMakeRoom(t *testing.T) {
 		for c.settings == nil {
 			c.step()
 		}
-		return c
+		c.must(c.WritePing(false, [8]byte{1})) // The answer shows that the server waits.
+		for {
+			f, err := c.ReadFrame()
+			c.must(err)
+			if p, ok := f.(*http2.PingFrame); ok && p.IsAck() {
+				return c
+			}
+		}
 	}
 	for name, test := range map[string]struct{ total, busy, undecided, gone int }{
 		"share": {16, 0, 7, 4},
