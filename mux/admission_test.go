@@ -343,29 +343,3 @@ func TestWaitersAtDrain(t *testing.T) {
 		t.Error(got.err)
 	}
 }
-
-// TestLimitOfStreamWebSockets: a lowered limit closes WebSockets of the pool only. Those
-// on HTTP/2 streams are not in the pool.
-func TestLimitOfStreamWebSockets(t *testing.T) {
-	t.Parallel()
-	if !inOwnProcess(t) {
-		return
-	}
-	s := start(t, false, mux.Configure(overHTTP2))
-	for range 2 {
-		ws := s.webSocket(t)
-		go func() { _, _, _ = ws.Read(t.Context()) }()
-	}
-	c := s.http2(t)
-	const streams = 20
-	for i := range uint32(streams) {
-		c.request(2*i+1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", s.addr, ":path", "/ws",
-			"sec-websocket-version", "13")
-		c.header(2*i + 1)
-	}
-	s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
-	time.Sleep(time.Second)
-	if got := s.active("websocket"); got != 1 {
-		t.Errorf("%d WebSockets in the pool, of which there may be 1", got)
-	}
-}
