@@ -2,6 +2,7 @@ package mux
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -23,6 +24,7 @@ type admission struct {
 	books   *books
 	running *running
 	live    *reloader
+	room    *room
 	// mu is held while a connection waits for room, so that no two take the same place.
 	mu sync.Mutex
 }
@@ -31,9 +33,13 @@ type admission struct {
 // for room first, and so does what comes behind c in the kernel's queue. When the server
 // stops, what is queued is taken in all the same.
 func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
-	if a.live.Load().Limits.OnLimit == pool.Wait {
+	limits := &a.live.Load().Limits
+	if limits.OnLimit == pool.Wait {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+	}
+	a.room.beforeAccept(limits.MaxConnections)
+	if limits.OnLimit == pool.Wait {
 		_ = a.books.conns.WaitRoom(a.running.accepting)
 	}
 	return a.books.conns.Add(&c.account, raw, c)
@@ -42,13 +48,18 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 // dispatch books a recognised connection in its pool, as it goes to its server. It reports
 // false for a connection that is refused, or was closed meanwhile.
 func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
-	if c.refused == notRefused && c.root.allow.refuses(c.verdict()) {
+	switch {
+	case c.refused != notRefused:
+	case c.root.allow.refuses(c.verdict()):
 		c.refused = refusedNoMatch
+	case c.isHTTP2() && !isAdequate(c.layer().state):
+		c.refused = refusedInsecure
 	}
 	if tag == webSocketTag && !c.root.allow.webSocket {
 		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
 	}
 	if c.refused == notRefused {
+		a.room.beforeMove(tag)
 		moved, full := a.books.conns.MoveWithin(&c.account, tag)
 		if !full {
 			if !moved {
@@ -62,6 +73,9 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 			c.setDue(protocols.AgeLimit(c.account.Opened(), a.maxAge(tag)))
 			served := c.advance(stageServing)
 			c.root.departures.greet(c)
+			if c.account.CloseReason() == reasonRoom { // Its first request came as it was given up.
+				a.room.departures.leave(c, reasonRoom, 0)
+			}
 			return served
 		}
 		c.refused = refusedLimit
@@ -91,9 +105,31 @@ const (
 	refusedLimit
 	refusedAddress
 	refusedNoMatch
+	refusedInsecure
 )
 
-var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, sniff.FailureNoMatch}
+var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, sniff.FailureNoMatch, failureInsecure}
+
+// failureInsecure is the reason under which HTTP/2 connections are counted whose TLS is
+// too weak for it.
+const failureInsecure = "inadequate_security"
+
+// isAdequate reports whether HTTP/2 may be spoken over TLS with the parameters in state,
+// or without TLS where it is nil. RFC 9113 section 9.2.2 and its appendix A leave these
+// suites of crypto/tls for TLS 1.2. All those of TLS 1.3 are adequate.
+func isAdequate(state *tls.ConnectionState) bool {
+	if state == nil || state.Version >= tls.VersionTLS13 {
+		return true
+	}
+	switch state.CipherSuite {
+	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
+		return state.Version == tls.VersionTLS12
+	default:
+		return false
+	}
+}
 
 func (r refusal) String() string { return refusalReasons[r] }
 
@@ -118,7 +154,7 @@ func (a *admission) tooManyRefusals() bool {
 
 // refuse ends a connection that a limit keeps out, in the words of its protocol: HTTP/1.1
 // gets a 503, HTTP/2 and gRPC an answer to each request for a second. A connection whose
-// protocol is not served here gets 505 or GOAWAY.
+// protocol is not served here gets 505 or GOAWAY, and so does HTTP/2 over weak TLS.
 //
 // An HTTP/2 client that has not sent a request is not greeted. To it the attempt to
 // connect has failed, and it backs off as it does from a server that is down.
@@ -131,7 +167,7 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 	c.advance(stageServing)
 	if polite {
 		switch p := c.verdict().Protocol; {
-		case c.refused == refusedNoMatch:
+		case c.refused == refusedNoMatch, c.refused == refusedInsecure:
 			polite = background.run(func() { denyConn(c) })
 		case p == protocols.HTTP1, p == protocols.WebSocket:
 			polite = background.run(func() { protocols.RefuseHTTP1(c) })
@@ -161,14 +197,17 @@ const (
 	deniedBytes = 256 << 10
 )
 
-// denyConn tells a client in its protocol that the listener does not serve it, and closes
+// denyConn tells a client in its protocol that it is not served here, and closes
 // the connection.
 func denyConn(c *conn) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(deniedTime))
 	answer := denialHTTP1(c.root.allow)
-	if p := c.verdict().Protocol; p == protocols.HTTP2 || p == protocols.GRPC {
-		answer = denialHTTP2(c.root.allow)
+	switch {
+	case c.refused == refusedInsecure:
+		answer = denialHTTP2(http2.ErrCodeInadequateSecurity, tls.CipherSuiteName(c.layer().state.CipherSuite))
+	case c.isHTTP2():
+		answer = denialHTTP2(http2.ErrCodeHTTP11Required, "this port serves "+c.root.allow.String())
 	}
 	if _, err := c.Write(answer); err != nil {
 		return
@@ -189,12 +228,13 @@ func denialHTTP1(a allow) []byte {
 }
 
 // denialHTTP2 is the server's preface, which must come first (RFC 9113 section 3.4), and
-// the error that sends the client to HTTP/1.1 (section 7). No stream was processed.
-func denialHTTP2(a allow) []byte {
+// an error. HTTP_1_1_REQUIRED sends the client to HTTP/1.1 (section 7). No stream was
+// processed.
+func denialHTTP2(code http2.ErrCode, why string) []byte {
 	var out bytes.Buffer
 	framer := http2.NewFramer(&out, nil)
 	// Neither can fail: the buffer takes everything, and the text is short.
 	_ = framer.WriteSettings()
-	_ = framer.WriteGoAway(0, http2.ErrCodeHTTP11Required, []byte("this port serves "+a.String()))
+	_ = framer.WriteGoAway(0, code, []byte(why))
 	return out.Bytes()
 }

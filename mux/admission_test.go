@@ -27,7 +27,7 @@ import (
 // the next connection is served.
 func TestHTTP1Limit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
-		first := s.hold(t)
+		first := s.busy(t)
 		conn := s.dial(t)
 		resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !resp.Close {
@@ -50,9 +50,11 @@ func TestHTTP2Limit(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
 		url := s.scheme() + "://" + s.addr + "/echo"
-		if resp, err := s.client(t, 2).Get(url); err != nil || resp.StatusCode != http.StatusOK {
+		resp, err := s.client(t, 2).Get(s.scheme() + "://" + s.addr + "/busy")
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("the first: %v, %v", resp, err)
 		}
+		defer resp.Body.Close()
 		refused := s.client(t, 2)
 		for range 3 {
 			resp, err := refused.Get(url)
@@ -75,9 +77,8 @@ func TestHTTP2Limit(t *testing.T) {
 // client does not reconnect in a loop.
 func TestGRPCLimit(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
-		if _, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
-			t.Fatal(err)
-		}
+		_, echo := s.echoCall(t)
+		echo("the first is busy")
 		second := testpb.NewTestServiceClient(s.grpcClient(t))
 		const calls = 50
 		for range calls {
@@ -96,7 +97,7 @@ func TestGRPCLimit(t *testing.T) {
 func TestTotalLimit(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
-		s.hold(t)
+		s.busy(t)
 		conn := s.dial(t)
 		resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 		if resp.StatusCode != http.StatusServiceUnavailable {
@@ -116,7 +117,7 @@ func TestTotalLimit(t *testing.T) {
 // request comes in a later packet than the preface.
 func TestTotalLimitHTTP2(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
-		s.hold(t)
+		s.busy(t)
 		conn := s.dial(t, "h2")
 		c := newH2Client(t, conn, conn)
 		time.Sleep(20 * time.Millisecond) // The request comes in a later packet than the preface.
@@ -199,7 +200,7 @@ func TestWaitAtLimit(t *testing.T) {
 		c.Limits.MaxConnections = 1
 		c.Limits.OnLimit = pool.Wait
 	}))
-	first := s.hold(t)
+	first := s.busy(t)
 	waiting := s.dial(t)
 	send(t, waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 	_ = waiting.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
@@ -224,7 +225,7 @@ func TestWaitOnTwoListeners(t *testing.T) {
 		c.Limits.OnLimit = pool.Wait
 	}))
 	time.Sleep(100 * time.Millisecond) // Both wait in Accept.
-	first := ports[0].hold(t)
+	first := ports[0].busy(t)
 	waiting := ports[1].dial(t)
 	send(t, waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
 	r := bufio.NewReader(waiting)
@@ -248,7 +249,7 @@ func TestRefusedAreNotServed(t *testing.T) {
 			s := start(t, false, limits(edit))
 			var open []net.Conn
 			for range room {
-				open = append(open, s.hold(t))
+				open = append(open, s.busy(t))
 			}
 			attempt := func() int {
 				conn := s.dial(t) // It stays open.
@@ -340,31 +341,5 @@ func TestWaitersAtDrain(t *testing.T) {
 	_ = second.Close()
 	if got := <-done; got.err != nil {
 		t.Error(got.err)
-	}
-}
-
-// TestLimitOfStreamWebSockets: a lowered limit closes WebSockets of the pool only. Those
-// on HTTP/2 streams are not in the pool.
-func TestLimitOfStreamWebSockets(t *testing.T) {
-	t.Parallel()
-	if !inOwnProcess(t) {
-		return
-	}
-	s := start(t, false, mux.Configure(overHTTP2))
-	for range 2 {
-		ws := s.webSocket(t)
-		go func() { _, _, _ = ws.Read(t.Context()) }()
-	}
-	c := s.http2(t)
-	const streams = 20
-	for i := range uint32(streams) {
-		c.request(2*i+1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", s.addr, ":path", "/ws",
-			"sec-websocket-version", "13")
-		c.header(2*i + 1)
-	}
-	s.reload(t, func(c *mux.Config) { c.WebSocket.MaxConnections = 1 })
-	time.Sleep(time.Second)
-	if got := s.active("websocket"); got != 1 {
-		t.Errorf("%d WebSockets in the pool, of which there may be 1", got)
 	}
 }

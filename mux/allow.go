@@ -132,12 +132,22 @@ func (c *conn) deny(status int, text string) http.HandlerFunc {
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if status == http.StatusUpgradeRequired {
-			// Both fields must be there (RFC 9110 sections 15.5.22 and 7.8).
-			w.Header().Set("Upgrade", "websocket")
-			w.Header().Add("Connection", "Upgrade")
+			upgradeRequired(w, text, false)
+			return
 		}
 		http.Error(w, text, status)
 	}
+}
+
+// upgradeRequired answers that only a WebSocket is served.
+func upgradeRequired(w http.ResponseWriter, text string, closes bool) {
+	// Both fields must be there (RFC 9110 sections 15.5.22 and 7.8).
+	w.Header().Set("Upgrade", "websocket")
+	w.Header().Add("Connection", "Upgrade")
+	if closes {
+		w.Header().Add("Connection", "close")
+	}
+	http.Error(w, text, http.StatusUpgradeRequired)
 }
 
 // isGRPC reports whether an HTTP/2 request is a gRPC call.

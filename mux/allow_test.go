@@ -316,3 +316,87 @@ func TestUpgradeH2CNeedsHTTP2(t *testing.T) {
 		t.Errorf("%s %v", resp.Status, resp.Header)
 	}
 }
+
+// TestHandshakesAlone: where only WebSockets are served, what a handler answers to a
+// handshake is no way to its content. Refusals and redirections pass.
+func TestHandshakesAlone(t *testing.T) {
+	routes := http.NewServeMux()
+	for path, answer := range map[string]http.HandlerFunc{
+		"/nothing": func(http.ResponseWriter, *http.Request) {},
+		"/file":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "secret") },
+		"/copy":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("secret")) },
+		"/flush": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Set-Cookie", "secret=1")
+			_ = http.NewResponseController(w).Flush()
+			_, _ = io.WriteString(w, "secret")
+		},
+		"/unchanged": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("ETag", "secret")
+			w.WriteHeader(http.StatusNotModified)
+		},
+		"/missing": http.NotFound,
+		"/moved":   http.RedirectHandler("/ws", http.StatusFound).ServeHTTP,
+	} {
+		routes.HandleFunc(path, answer)
+	}
+	routes.Handle("/ws", mux.WebSocket(echoWebSocket))
+	s := startOn(t, false, []listeners.Config{only("websocket")}, mux.WithHandler(routes))[0]
+	for path, want := range map[string]int{
+		"/nothing": 426, "/file": 426, "/copy": 426, "/flush": 426, "/unchanged": 426, "/livez": 426,
+		"/missing": 404, "/moved": 302, "/ws": 101,
+	} {
+		conn := s.dial(t)
+		r := bufio.NewReader(conn)
+		for range 2 { // The connection goes on.
+			resp := roundTrip(t, conn, r, strings.Replace(handshake, "/ws", path, 1))
+			if resp.StatusCode != want {
+				t.Errorf("%s: %s, want %d", path, resp.Status, want)
+			}
+			if want == http.StatusSwitchingProtocols {
+				break
+			}
+			body, err := io.ReadAll(resp.Body)
+			if all := fmt.Sprint(resp.Header, string(body)); err != nil || strings.Contains(all, "secret") {
+				t.Errorf("%s: %s, %v", path, all, err)
+			}
+			if want == http.StatusUpgradeRequired && resp.Header.Get("Upgrade") != "websocket" {
+				t.Errorf("%s: %v", path, resp.Header)
+			}
+		}
+	}
+}
+
+// foldings are fields that are two tokens of a handshake by Unicode's rules alone.
+var foldings = map[string][2]string{
+	"long s":         {"Upgrade", "web\u017focket"},
+	"Kelvin sign":    {"Upgrade", "websoc\u212aet"},
+	"no-break space": {"\u00a0Upgrade", "websocket"},
+	"wide space":     {"Upgrade", "websocket\u3000"},
+}
+
+// TestNoFoldedHandshake: a handshake by Unicode's rules is none, whatever library a
+// handler asks, and whichever protocols the listener serves.
+func TestNoFoldedHandshake(t *testing.T) {
+	routes := http.NewServeMux()
+	routes.Handle("/ws", mux.WebSocket(echoWebSocket))
+	routes.HandleFunc("/own", func(w http.ResponseWriter, r *http.Request) {
+		if c, err := websocket.Accept(w, r, nil); err == nil {
+			_ = c.CloseNow()
+		}
+	})
+	ports := startOn(t, false, []listeners.Config{only("http1"), only("websocket"), only()}, mux.WithHandler(routes))
+	for _, s := range ports {
+		for name, fields := range foldings {
+			for _, path := range []string{"/ws", "/own"} {
+				conn := s.dial(t)
+				request := strings.NewReplacer("/ws", path, "Connection: Upgrade", "Connection: "+fields[0], "Upgrade: websocket", "Upgrade: "+fields[1]).Replace(handshake)
+				if resp := roundTrip(t, conn, bufio.NewReader(conn), request); resp.StatusCode != http.StatusUpgradeRequired {
+					t.Errorf("%s, %s: %s", name, path, resp.Status)
+				}
+			}
+		}
+	}
+	if n := ports[0].Stats().Requests["websocket"].Total; n != 0 {
+		t.Errorf("%d WebSockets", n)
+	}
+}

@@ -53,7 +53,9 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		ConnState:   trackState,
 		Logger:      s.books.logger,
 	}
-	b.http2 = protocols.NewHTTP2Server(c.HTTP2, hooks)
+	own := c.HTTP2
+	own.IdleTimeout = 0 // The sweep keeps it; see sweep.leaveIdle.
+	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, hooks, connAge)
 	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)

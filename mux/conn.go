@@ -83,8 +83,10 @@ type rarely struct {
 	byAddr atomic.Bool // grpcConns has the connection
 	denied atomic.Bool // a request was refused because of its protocol
 	h2c    atomic.Bool // a request is asking for, or has got, an upgrade to h2c
-	h2     http2State
-	body   requestBody1
+	// h2cPlace is set while the pool of HTTP/2 keeps a place for that upgrade.
+	h2cPlace atomic.Bool
+	h2       http2State
+	body     requestBody1
 	// ownWrites is set while a handler that has set a write deadline serves an HTTP/1.1
 	// request.
 	ownWrites atomic.Bool
@@ -136,6 +138,7 @@ func (c *conn) advance(to stage) bool {
 type http2State struct {
 	exchanges exchanges
 	running   atomic.Int32 // requests whose handlers have not returned, calls included
+	idleSince atomic.Int64 // when the last stream ended, counted from clockStart; see track
 	calls     callSlots
 }
 

@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/listeners"
@@ -236,4 +239,57 @@ func TestOptionalTLS(t *testing.T) {
 	if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
 		t.Errorf("ListenAndServe: %v", err)
 	}
+}
+
+// TestInadequateSecurity: HTTP/2 is not spoken over TLS that RFC 9113 section 9.2.2
+// forbids for it. HTTP/1.1 is.
+func TestInadequateSecurity(t *testing.T) {
+	s := start(t, true)
+	weak := []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}
+	tests := []struct {
+		name   string
+		suites []uint16
+		alpn   string
+		speak  string // the client's first bytes
+		want   string // in the answer
+	}{
+		{"HTTP/2", weak, "h2", get2(t, "/echo"), string([]byte{0, 0, 0, byte(http2.ErrCodeInadequateSecurity)})},
+		{"gRPC", weak, "h2", firstCall(t, "grpc-go/1.85.0", 0), string([]byte{0, 0, 0, byte(http2.ErrCodeInadequateSecurity)})},
+		{"HTTP/1.1", weak, "http/1.1", "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"},
+		{"adequate", nil, "h2", get2(t, "/echo"), "\x01\x05\x00\x00\x00\x01" /* HEADERS that end the stream */},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			conn, err := tls.Dial("tcp", s.addr, &tls.Config{
+				RootCAs: s.roots, NextProtos: []string{tt.alpn}, MaxVersion: tls.VersionTLS12, CipherSuites: tt.suites,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			send(t, conn, tt.speak)
+			var got []byte
+			for buf := make([]byte, 4096); !strings.Contains(string(got), tt.want); {
+				n, err := conn.Read(buf)
+				if got = append(got, buf[:n]...); n == 0 && err != nil {
+					t.Fatalf("%q, %v", got, err)
+				}
+			}
+		})
+	}
+	eventually(t, "both are counted", func() bool {
+		return s.rejected("http2", "inadequate_security") == 1 && s.rejected("grpc", "inadequate_security") == 1
+	})
+}
+
+// get2 is what a client of HTTP/2 sends first.
+func get2(t *testing.T, path string) string {
+	var out bytes.Buffer
+	c := &h2Client{Framer: http2.NewFramer(&out, nil), t: t}
+	c.encoder = hpack.NewEncoder(&c.block)
+	out.WriteString(http2.ClientPreface)
+	c.must(c.WriteSettings())
+	c.get(1, path)
+	return out.String()
 }

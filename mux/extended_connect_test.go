@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -57,6 +58,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 	}
 	t.Run("echo", testStreamEcho)
 	t.Run("refusals", testStreamRefusals)
+	t.Run("limit", testStreamLimit)
 	t.Run("half-close", testStreamHalfClose)
 	t.Run("reset", testStreamReset)
 	t.Run("stall", testStreamStall)
@@ -97,7 +99,7 @@ func (c *h2Client) connect(stream uint32, path string, fields ...string) {
 // webSocket opens a WebSocket on a stream.
 func (c *h2Client) webSocket(stream uint32, path string) {
 	c.t.Helper()
-	c.connect(stream, path, "origin", "http://x")
+	c.connect(stream, path, "origin", "https://x")
 	if got := c.header(stream)[":status"]; got != "200" {
 		c.t.Fatalf("status %q", got)
 	}
@@ -172,7 +174,7 @@ func (c *h2Client) closed(stream uint32) {
 func testStreamEcho(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		c := s.http2(t)
-		c.connect(1, "/ws", "origin", "http://x", "sec-websocket-extensions", "permessage-deflate")
+		c.connect(1, "/ws", "origin", "https://x", "sec-websocket-extensions", "permessage-deflate")
 		want := c.header(1)
 		delete(want, "date")
 		if diff := cmp.Diff(map[string]string{":status": "200"}, want); diff != "" {
@@ -238,6 +240,42 @@ func testStreamRefusals(t *testing.T) {
 	}
 	c.webSocket(stream+2, "/ws")
 	c.closed(stream + 2)
+}
+
+// testStreamLimit: a stream takes a place among the WebSockets until it ends. Where the
+// limit falls, the excess is closed with 1013.
+func testStreamLimit(t *testing.T) {
+	few := func(n int) func(*mux.Config) { return func(c *mux.Config) { c.WebSocket.MaxConnections = n } }
+	s := start(t, false, mux.Configure(overHTTP2), mux.Configure(few(3)))
+	a, b := s.http2(t), s.http2(t)
+	a.webSocket(1, "/ws")
+	a.webSocket(3, "/ws")
+	b.webSocket(1, "/ws")
+	b.connect(3, "/ws")
+	if got := b.header(3); got[":status"] != "503" || got["retry-after"] == "" {
+		t.Errorf("the fourth: %v", got)
+	}
+	one := s.dial(t)
+	if resp := roundTrip(t, one, bufio.NewReader(one), handshake); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("in HTTP/1.1: %s", resp.Status)
+	}
+	b.closed(1)
+	eventually(t, "a place", func() bool { return s.Stats().Requests["websocket"].InFlight == 2 })
+	b.webSocket(5, "/ws")
+	b.closed(5)
+	eventually(t, "two left", func() bool { return s.Stats().Requests["websocket"].InFlight == 2 })
+	s.reload(t, few(1))
+	for a.stream(1).body.Len()+a.stream(3).body.Len() == 0 {
+		a.step()
+	}
+	excess := uint32(1)
+	if a.stream(1).body.Len() == 0 {
+		excess = 3
+	}
+	if op, payload := a.serverFrame(excess); op != opClose || !strings.HasPrefix(payload, "\x03\xF5") {
+		t.Errorf("opcode %d, %q; want a close frame with 1013", op, payload)
+	}
+	a.closed(4 - excess)
 }
 
 // reporting serves WebSockets with h and reports what h returns.

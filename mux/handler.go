@@ -104,12 +104,21 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 }
 
 // serveExtendedConnect serves a WebSocket on a stream as an HTTP/1.1 handshake. The
-// connection stays in its pool, because other streams share it.
+// connection stays in its pool, because other streams share it, and the stream takes a
+// place among the WebSockets.
 func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	c, _ := connOf(r.Context())
 	if !f.backendOf(c).config.HTTP2.WebSocket {
 		websocket.RefuseExtendedConnect(w)
 		return
+	}
+	if c != nil {
+		if !f.books.conns.Reserve(&c.account, webSocketTag) {
+			f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
+			websocket.Refuse(w)
+			return
+		}
+		defer f.books.conns.Release(webSocketTag)
 	}
 	websocket.ServeStream(w, r, http.HandlerFunc(f.routeHandshake))
 }
@@ -125,7 +134,8 @@ func (f *front) routeHandshake(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
-	upgrades := len(r.Header["Upgrade"]) > 0 // Hardly any request does.
+	// Hardly any request does.
+	upgrades := len(r.Header["Upgrade"]) > 0 && !websocket.DropForeignUpgrade(r.Header)
 	if h1 := &f.live.Load().HTTP1; !upgrades && c.isDone(h1.MaxRequests) {
 		f.departures.leaveNow(c, c.doneReason(), h1.MaxAgeGrace)
 	}
@@ -144,11 +154,8 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 			}
 		}()
 	}
-	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) {
-		upgrading := &c.rare().h2c
-		upgrading.Store(true)
-		defer upgrading.Store(false)
-		f.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
+	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) && f.books.conns.Reserve(&c.account, http2Tag) {
+		f.upgradeH2C(c, w, r)
 		return
 	}
 	if deny := c.denial(r); deny != nil {
@@ -156,6 +163,9 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !upgrades || !websocket.IsUpgrade(r) {
+		if c != nil && !new(handshake).fail(c) { // Its first bytes asked for a WebSocket.
+			w.Header().Set("Connection", "close")
+		}
 		if limit := f.live.Load().HTTP1.RequestTimeout; limit > 0 {
 			f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder))
 		} else {
@@ -173,10 +183,27 @@ func (f *front) mayUpgradeH2C(c *conn) bool {
 	return f.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !f.departures.draining.Load()
 }
 
+const http2Tag = pool.Tag(protocols.HTTP2)
+
+// upgradeH2C serves a request that asks for HTTP/2, and the connection behind it, for
+// which the pool of HTTP/2 keeps a place.
+func (f *front) upgradeH2C(c *conn, w http.ResponseWriter, r *http.Request) {
+	m := c.rare()
+	m.h2c.Store(true)
+	m.h2cPlace.Store(true)
+	defer func() {
+		m.h2c.Store(false)
+		if m.h2cPlace.CompareAndSwap(true, false) {
+			f.books.conns.Release(http2Tag) // It was not upgraded.
+		}
+	}()
+	f.backendOf(c).h2c.ServeHTTP(w, r) // Its streams come here again.
+}
+
 // h2cUpgraded moves a connection that has become HTTP/2 to its pool.
 func (f *front) h2cUpgraded(r *http.Request) {
-	if c, ok := connOf(r.Context()); ok {
-		f.books.conns.Move(&c.account, pool.Tag(protocols.HTTP2))
+	if c, ok := connOf(r.Context()); ok && c.rare().h2cPlace.CompareAndSwap(true, false) {
+		f.books.conns.MoveReserved(&c.account, http2Tag)
 		c.setDue(protocols.AgeLimit(c.account.Opened(), f.live.Load().HTTP2.MaxAge))
 	}
 }

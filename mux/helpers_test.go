@@ -160,6 +160,16 @@ func (s *server) hold(t *testing.T) net.Conn {
 	return conn
 }
 
+// busy opens an HTTP/1.1 connection with a request that is in flight until it is closed.
+func (s *server) busy(t *testing.T) net.Conn {
+	t.Helper()
+	conn := s.dial(t)
+	if resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %s", resp.Status)
+	}
+	return conn
+}
+
 // told returns a channel that is closed when the drain has told every client to leave.
 func (s *server) told(t *testing.T) <-chan struct{} {
 	t.Helper()

@@ -69,6 +69,9 @@ func (c *conn) track(state http.ConnState) {
 			m.ownWrites.Store(false)
 		}
 		c.idleAt.Store(uint32(c.account.Received()))
+		if c.isShared() {
+			c.http2().idleSince.Store(int64(sinceStart()))
+		}
 		c.account.SetState(pool.StateIdle)
 	case http.StateHijacked:
 		c.account.SetState(pool.StateUpgraded)

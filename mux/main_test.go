@@ -194,6 +194,10 @@ func routes() http.Handler {
 		case <-r.Context().Done():
 		}
 	})
+	m.HandleFunc("/busy", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
 	m.Handle("/ws", mux.WebSocket(echoWebSocket))
 	return m
 }

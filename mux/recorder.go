@@ -53,6 +53,9 @@ func (r *recorder) setStatus(code int) {
 	if r.code != 0 {
 		return
 	}
+	if h := r.handshake; h != nil && h.only && isContent(code) {
+		code = http.StatusUpgradeRequired
+	}
 	r.code = code
 	if r.request != nil {
 		r.request.answered.Store(true)

@@ -83,6 +83,7 @@ func TestReloadRuntime(t *testing.T) {
 	conn := s.dial(t)
 	r := bufio.NewReader(conn)
 	_ = roundTrip(t, conn, r, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
+	s.busy(t)
 	v := s.reload(t, func(c *mux.Config) {
 		c.HTTP1.MaxConnections = 1
 		c.HTTP1.MaxRequests = 3
@@ -257,7 +258,7 @@ func TestReloadOfLimitsHolds(t *testing.T) {
 	}
 	client.CloseIdleConnections()
 	eventually(t, "one connection", func() bool { return len(s.Connections()) == 1 })
-	second, third := s.hold(t), s.dial(t)
+	second, third := s.busy(t), s.dial(t)
 	send(t, third, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 	_ = third.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	if _, err := third.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {

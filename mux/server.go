@@ -64,7 +64,7 @@ func New(opts ...Option) *Server {
 	s.machine = lifecycle.New(c.Drain, d.actions(), s.logger)
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
-	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live}
+	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures)}
 	s.topology.departures, s.topology.live = s.departures, s.live
 	s.topology.watch = sniff.NewWatch(func(path string) bool {
 		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)

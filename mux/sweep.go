@@ -49,7 +49,7 @@ func (c Config) sweepEvery() time.Duration {
 	every := maxSweep
 	for _, d := range []time.Duration{
 		c.HTTP1.MaxAge, c.HTTP1.MaxAgeGrace, c.HTTP1.Progress.BodyGrace, c.HTTP1.Progress.ProgressTimeout,
-		c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace, c.HTTP2.Progress.BodyGrace, c.HTTP2.Progress.ProgressTimeout,
+		c.HTTP2.IdleTimeout, c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace, c.HTTP2.Progress.BodyGrace, c.HTTP2.Progress.ProgressTimeout,
 	} {
 		if d > 0 {
 			every = min(every, d/perSweep)
@@ -150,6 +150,9 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 // goAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
 const goAwayPatience = 5 * time.Second
 
+// goAwayHurry is goAwayPatience where others wait for a place.
+const goAwayHurry = time.Second
+
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config) {
 	d, limit := w.departures, config.Progress.ProgressTimeout
 	h2, state := &c.seldom().h2, c.account.State()
@@ -165,10 +168,16 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	if !c.isTold() {
 		if c.overAge() >= 0 {
 			d.leave(c, reasonAge, config.MaxAgeGrace)
+		} else {
+			w.leaveIdle(c, h2)
 		}
 		return
 	}
 	ago, over := c.toldFor()
+	patience := goAwayPatience
+	if c.account.CloseReason() == reasonRoom {
+		patience = goAwayHurry
+	}
 	_, acked := c.GoneAway()
 	idle := state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
 	switch {
@@ -178,7 +187,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		if ago > freshTime {
 			c.closeFor(reasonAge)
 		}
-	case idle && (acked || ago > goAwayPatience):
+	case idle && (acked || ago > patience):
 		// It is closed at the next sweep, so that the frame gets there first.
 		w.departures.background.run(c.finalGoAway)
 	}
@@ -193,6 +202,16 @@ func (c *conn) staysIdle(idle bool) bool {
 		f.idle = c.account.Requests() + 1
 	}
 	return idle && f.idle == before
+}
+
+// leaveIdle has an HTTP/2 connection leave that has had no stream for the idle timeout.
+// net/http's own timer is not used: it is set anew when a connection ends with open
+// streams, and keeps all that the connection had in memory until it runs out.
+func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
+	timeout := c.root.backend.config.HTTP2.IdleTimeout
+	if timeout > 0 && c.account.State() == pool.StateIdle && sinceStart()-time.Duration(h2.idleSince.Load()) >= timeout {
+		w.departures.leave(c, reasonIdle, 0)
+	}
 }
 
 // isShared reports whether net/http serves the HTTP/2 connection and keeps its state. Neither

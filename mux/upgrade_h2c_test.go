@@ -279,3 +279,47 @@ func TestUpgradeH2CWhileDraining(t *testing.T) {
 		t.Errorf("drain: %v", got.err)
 	}
 }
+
+// TestUpgradeH2CNeedsAPlace: without a place in the pool of HTTP/2 the request is served,
+// and its connection stays in HTTP/1.1. A place that an upgrade did not need is free again.
+func TestUpgradeH2CNeedsAPlace(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn), limits(func(c *mux.Config) { c.HTTP2.MaxConnections = 1 }))
+	tooLong := "POST /echo HTTP/1.1\r\n" + upgradeFields + fmt.Sprintf("Content-Length: %d\r\n\r\n", 70_000) + strings.Repeat("l", 70_000)
+	conn := s.dial(t)
+	if resp := roundTrip(t, conn, bufio.NewReader(conn), tooLong); resp.StatusCode != http.StatusOK {
+		t.Fatalf("too long: %s", resp.Status)
+	}
+	_ = conn.Close()
+	request := "GET /echo HTTP/1.1\r\n" + upgradeFields + "\r\n"
+	first, _ := s.upgrade(t, request)
+	_ = first.rest(1)
+	other := s.dial(t)
+	r := bufio.NewReader(other)
+	for range 2 {
+		resp := roundTrip(t, other, r, request)
+		if _, _ = io.Copy(io.Discard, resp.Body); resp.StatusCode != http.StatusOK || resp.Header.Get("X-Protocol") != "http1" {
+			t.Errorf("without a place: %s %v", resp.Status, resp.Header)
+		}
+	}
+	eventually(t, "one of each", func() bool { return cmp.Equal(s.counts(), map[string]int64{"http1": 1, "http2": 1}) })
+}
+
+// TestUpgradeH2CBehindHandshake: a connection that begins with a request for both upgrades
+// is in the pool of what it becomes.
+func TestUpgradeH2CBehindHandshake(t *testing.T) {
+	s := start(t, false, mux.Configure(upgradesOn), limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
+	both := "GET /echo HTTP/1.1\r\n" + strings.NewReplacer("Upgrade: h2c", "Upgrade: h2c, websocket").Replace(upgradeFields)
+	first := s.dial(t)
+	c, _ := upgradeConn(t, first, bufio.NewReader(first), both+"\r\n")
+	_ = c.rest(1)
+	eventually(t, "HTTP/2", func() bool { return cmp.Equal(s.counts(), map[string]int64{"http2": 1}) })
+	// Its body is too long for the upgrade, so it goes on in HTTP/1.1.
+	long := both + "Content-Length: 70000\r\n\r\n" + strings.Repeat("l", 70_000)
+	conns := []net.Conn{s.dial(t), s.dial(t)}
+	for i, conn := range conns {
+		resp := roundTrip(t, conn, bufio.NewReader(conn), long)
+		if resp.StatusCode != http.StatusOK || resp.Close != (i > 0) {
+			t.Errorf("%d: %s, close %t, %v", i, resp.Status, resp.Close, s.counts())
+		}
+	}
+}

@@ -89,6 +89,7 @@ const webSocketTag = pool.Tag(protocols.WebSocket)
 // handshake is the part of a recorder that only a WebSocket handshake in HTTP/1.1 needs.
 type handshake struct {
 	reserved bool // the pool of WebSockets keeps a place for the connection
+	only     bool // the listener does not serve HTTP/1.1; see onlyHandshakes
 	// detached is the context of a session that may outlive the HTTP handler, with the
 	// request's values. It is nil where the session may not.
 	detached context.Context //nolint:containedctx // It waits for a session.
@@ -121,10 +122,16 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 		}
 		f.books.endHTTP(r.Context(), &e, &rec.recorder, finished)
 	}()
+	if h.only = !c.allowed().http1; h.only {
+		rec.ResponseWriter = &onlyHandshakes{ResponseWriter: rec.ResponseWriter}
+	}
 	if f.reserve(c, h) {
 		f.routeHandshake(rec, r)
 	} else {
 		websocket.Refuse(rec)
+	}
+	if h.only && rec.code == 0 {
+		rec.WriteHeader(http.StatusOK)
 	}
 	rec.setStatus(http.StatusOK)
 	finished = true
@@ -132,6 +139,53 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 		rec.ResponseWriter = nil // It would keep net/http's connection.
 		go f.serveDetached(&e, &rec.recorder)
 	}
+}
+
+// onlyHandshakes is the ResponseWriter of a handshake on a listener that does not serve
+// HTTP/1.1. A handler that answers with content has not understood the handshake, so the
+// client gets 426, as a request without one does. On a stream of HTTP/2 it is 405; see
+// [websocket.ServeStream]. Refusals and redirections pass.
+type onlyHandshakes struct {
+	http.ResponseWriter
+	answered, dropped bool
+}
+
+// isContent reports whether a status answers the request, as if it were no handshake.
+func isContent(status int) bool {
+	return status >= http.StatusOK && status < http.StatusMultipleChoices || status == http.StatusNotModified
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *onlyHandshakes) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *onlyHandshakes) WriteHeader(status int) {
+	switch {
+	case w.answered:
+	case isContent(status):
+		w.answered, w.dropped = true, true
+		closes := w.Header().Get("Connection") == "close"
+		clear(w.Header())
+		upgradeRequired(w.ResponseWriter, "This path serves no WebSocket.", closes)
+	default:
+		w.answered = status >= http.StatusOK || status == http.StatusSwitchingProtocols
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write implements [http.ResponseWriter].
+func (w *onlyHandshakes) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if w.dropped {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// FlushError is for [http.ResponseController].
+func (w *onlyHandshakes) FlushError() error {
+	w.WriteHeader(http.StatusOK)
+	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // serveDetached serves a session whose HTTP handler has returned, as net/http would: it

@@ -261,6 +261,63 @@ func (s *Set) Reserve(c *Conn, tag Tag) bool {
 	}
 }
 
+// Yield has c, which is about to leave, give up its place in all limits, for a connection
+// that comes. It gets a place again in a pool that it moves to. It reports false where c
+// is closed, or has done so before.
+func (s *Set) Yield(c *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.setYielded(c) {
+		return false
+	}
+	s.forget(c)
+	s.wakeAll()
+	return true
+}
+
+// setYielded reports whether a live connection that was not exempt has given up its place.
+func (s *Set) setYielded(c *Conn) bool {
+	stripe := s.stripeOf(c)
+	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
+	if c.isRemoved() || c.status.Or(exemptBit)&exemptBit != 0 {
+		return false
+	}
+	s.taken.Add(-1)
+	if a := c.account.Load(); a.tag != Sniffing { // A move out of that takes no lock.
+		c.status.Or(yieldedBit)
+		s.yielded.Add(1)
+		a.places.Add(-1)
+	}
+	return true
+}
+
+// retakePlace is called where a connection leaves a pool, for one that has yielded its
+// place there. The caller holds the stripe.
+func (s *Set) retakePlace(c *Conn, from *account) {
+	if c.status.And(^uint32(yieldedBit))&yieldedBit != 0 {
+		s.yielded.Add(-1)
+		from.places.Add(1)
+	}
+}
+
+// Yielded returns how many live connections have given up a pool's place by Yield.
+func (s *Set) Yielded() int { return int(s.yielded.Load()) }
+
+// IsFull reports whether the pool named tag, or where tag is empty the Set, has as many
+// connections as it may. It has more where the limit was lowered, and is not full then.
+func (s *Set) IsFull(tag Tag) bool {
+	taken, limit := &s.taken, int64(s.ruled().MaxConnections)
+	if tag != "" {
+		taken, limit = &s.account(tag).places, int64(s.ruled().PerTag[tag])
+	}
+	return limit > 0 && taken.Load() == limit
+}
+
+// Active returns the number of live connections in the pool named tag. Unlike [Set.Len] it
+// takes no lock.
+func (s *Set) Active(tag Tag) int { return int(s.account(tag).active.Load()) }
+
 // Release gives back a place that Reserve has taken and MoveReserved has not used.
 func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }
 

@@ -90,6 +90,7 @@ func (s *Set) exit(c *Conn, reason string) (a *account, left int64) {
 		a = c.account.Load() // It has left the pool Sniffing.
 	}
 	delete(stripe.conns, c)
+	s.retakePlace(c, a)
 	a.places.Add(-1)
 	left = a.active.Add(-1)
 	a.closings.Add(1)
@@ -119,6 +120,7 @@ func (s *Set) swap(c *Conn, from, to *account) bool {
 		moved := c.traffic()
 		from.kept[c.stripe()].past.add(moved, 1)
 		to.kept[c.stripe()].past.add(moved, -1)
+		s.retakePlace(c, from)
 	}
 	to.accepted.Add(1)
 	from.moved.Add(1)

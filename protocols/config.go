@@ -192,7 +192,8 @@ type WebSocketConfig struct {
 	// connection) or no-takeover.
 	Compression WebSocketCompression `apply:"runtime" yaml:"compression"`
 	// OriginPatterns are the hosts, besides the request's own, whose pages may open a
-	// WebSocket, as [path.Match] patterns.
+	// WebSocket, as [path.Match] patterns. One with "://" is for the scheme as well. On a
+	// port with TLS, the request's own host counts with https alone.
 	OriginPatterns []string `apply:"runtime" yaml:"origin_patterns"`
 }
 

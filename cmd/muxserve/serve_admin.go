@@ -14,8 +14,7 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-// The timeouts of the admin server. Responses have none, because a client chooses the
-// duration of a profile.
+// The timeouts of the admin server. The pages bound the times of bodies and answers.
 const (
 	adminHeaderTimeout = 10 * time.Second
 	adminIdleTimeout   = 2 * time.Minute

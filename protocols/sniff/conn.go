@@ -94,6 +94,25 @@ func (c *Conn) EndWait() {
 	}
 }
 
+// IsUndecided reports whether Sniff waits for the first request of an HTTP/2 client.
+func (c *Conn) IsUndecided() bool {
+	r := c.recognition.Load()
+	if r == nil {
+		return false
+	}
+	waits, _ := r.isUndecided()
+	return waits
+}
+
+// GiveUp ends the wait for the first request of an HTTP/2 client as if its time were
+// over: the client gets a GOAWAY. It has no effect otherwise, and is safe at any time
+// after Init.
+func (c *Conn) GiveUp() {
+	if r := c.recognition.Load(); r != nil {
+		r.giveUp()
+	}
+}
+
 // Read reads from the peek buffer first and then from the wrapped connection,
 // whose errors it returns as they are. Where Sniff has sent SETTINGS, the client's ACK of
 // them is left out.
@@ -107,6 +126,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	for {
 		if n := t.Ready(p); n > 0 {
+			return n, nil
+		}
+		if n := t.Insert(p); n > 0 {
 			return n, nil
 		}
 		p = t.Admit(p)

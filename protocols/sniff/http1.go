@@ -26,15 +26,13 @@ func (s *requestLineScanner) scan(b []byte) (Answer, Verdict) {
 			return s.answer(a)
 		}
 	}
-	for ; s.off < len(b); s.off++ {
-		switch c := b[s.off]; {
-		case c == '\n':
-			return s.endOfLine(b)
-		case isForbiddenControl(c):
-			return noMatch(reasonNotHTTP)
-		}
+	end := bytes.IndexByte(b[s.off:], '\n')
+	if end < 0 {
+		s.off = len(b)
+		return NeedMore, Verdict{}
 	}
-	return NeedMore, Verdict{}
+	s.off += end
+	return s.endOfLine(b)
 }
 
 func (s *requestLineScanner) answer(a Answer) (Answer, Verdict) {
@@ -86,6 +84,9 @@ func (s *requestLineScanner) skipEmptyLines(b []byte) bool {
 func (s *requestLineScanner) endOfLine(b []byte) (Answer, Verdict) {
 	line := bytes.TrimRight(bytes.TrimSuffix(b[s.start:s.off], []byte{'\r'}), " \t")
 	const version = " HTTP/1.1"
+	if bytes.ContainsFunc(line, isForbiddenControl) && bytes.Contains(line, []byte(version[:6])) {
+		return match(protocols.HTTP1, reasonRequestLine) // The server answers 400 to it.
+	}
 	if len(line) < len(version) {
 		return noMatch(reasonNotHTTP)
 	}
@@ -163,10 +164,10 @@ func equalFold[T []byte | string](b T, lower string) bool {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// isForbiddenControl reports a byte that no request line holds, however
+// isForbiddenControl reports a character that no request line holds, however
 // lenient its reader: a control character other than the white space of
 // RFC 9112, section 3.
-func isForbiddenControl(c byte) bool {
+func isForbiddenControl(c rune) bool {
 	return c < '\t' || '\r' < c && c < ' ' || c == 0x7f
 }
 

@@ -42,6 +42,7 @@ type recognition struct {
 	// is undecided.
 	mu      sync.Mutex
 	hurried bool // EndWait was called.
+	givenUp bool // GiveUp was called.
 	wait    waitState
 }
 
@@ -65,6 +66,23 @@ func (r *recognition) endWait() {
 	}
 }
 
+// giveUp is [Conn.GiveUp].
+func (r *recognition) giveUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wait == undecided {
+		r.givenUp = true
+		_ = r.inner.SetReadDeadline(longAgo)
+	}
+}
+
+// isUndecided is [Conn.IsUndecided].
+func (r *recognition) isUndecided() (waits, givenUp bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wait == undecided, r.givenUp
+}
+
 // isHurried reports whether EndWait was called.
 func (r *recognition) isHurried() bool {
 	r.mu.Lock()
@@ -79,6 +97,9 @@ func (r *recognition) waitUndecided(deadline time.Time) bool {
 	defer r.mu.Unlock()
 	if r.hurried {
 		return false
+	}
+	if r.givenUp {
+		deadline = longAgo
 	}
 	r.wait = undecided
 	_ = r.inner.SetReadDeadline(deadline)
@@ -112,7 +133,7 @@ func (c *Conn) decide(r *recognition, v Verdict) {
 func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 	o := h2.Options{
 		Played:             r.played,
-		Yields:             v.Protocol == protocols.HTTP2, // grpc-go does so itself.
+		NetHTTP:            v.Protocol == protocols.HTTP2,
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
 	}
 	if r.played && v.Failure == "" && v.Protocol != protocols.GRPC { // grpc-go acknowledges each SETTINGS.

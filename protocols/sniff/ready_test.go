@@ -145,7 +145,7 @@ func TestHTTP2ReadsAndWritesAllocateNothing(t *testing.T) {
 // newHTTP2 returns a Conn over inner that was recognised as HTTP/2.
 func newHTTP2(inner net.Conn) *Conn {
 	c := newConn(inner)
-	c.h2.Store(h2.New(inner, h2.Options{Yields: true}))
+	c.h2.Store(h2.New(inner, h2.Options{NetHTTP: true}))
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 
+	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
 
@@ -143,6 +144,48 @@ func FuzzSniffReplay(f *testing.F) {
 		got.Settings += answers.Settings - 1 // The first one is answered and replayed.
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("replayed and answered frames (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// FuzzSniffEverySplit: the verdict on the same bytes does not depend on where they are
+// split, nor does what is replayed of HTTP/1.1.
+func FuzzSniffEverySplit(f *testing.F) {
+	for _, s := range http1Seeds {
+		f.Add([]byte(s))
+	}
+	for _, b := range http2Seeds() {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		const most = 400
+		if len(b) > most {
+			return
+		}
+		sniff := func(at int) (Verdict, []byte) {
+			pieces := io.MultiReader(bytes.NewReader(b[:at]), bytes.NewReader(b[at:]))
+			c := newConn(&dripConn{replayConn: replayConn{Reader: pieces}})
+			v := c.Sniff(testConfig())
+			openGate(c)
+			replay, err := io.ReadAll(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v, replay
+		}
+		want, whole := sniff(len(b))
+		for at := range b {
+			got, replay := sniff(at)
+			switch {
+			case want.Reason == reasonManyFrames || got.Reason == reasonManyFrames:
+				continue // Only what comes in pieces is answered.
+			case want.Protocol == protocols.WebSocket && got.Protocol == protocols.HTTP1: // The head came later.
+			case got.Protocol != want.Protocol || got.Failure != want.Failure:
+				t.Fatalf("split at %d: %+v, want %+v", at, got, want)
+			}
+			if (want.Protocol == protocols.HTTP1 || want.Protocol == protocols.WebSocket) && !bytes.Equal(replay, whole) {
+				t.Fatalf("split at %d: replay %q, want %q", at, replay, whole)
+			}
 		}
 	})
 }

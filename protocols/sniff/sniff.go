@@ -192,11 +192,17 @@ func (s *sniffer) timedOut() Verdict {
 		return Verdict{Protocol: protocols.HTTP2, Reason: reasonUndecided}
 	case s.isHurried():
 		return hurried()
+	case s.isGivenUp():
 	case s.scanner.http2.partial(len(s.peek.unread())):
 		return failed(FailureTimeout, reasonSlowFrame)
 	}
 	s.goAway(http2.ErrCodeNo)
 	return failed(FailureTimeout, reasonIdle)
+}
+
+func (s *sniffer) isGivenUp() bool {
+	_, givenUp := s.isUndecided()
+	return givenUp
 }
 
 // hurried is the verdict after EndWait.

@@ -74,28 +74,23 @@ func (c *watchedConn) own(owner Owner, isStream bool) {
 // Read implements [net.Conn].
 func (c *watchedConn) Read(p []byte) (n int, err error) {
 	if c.early != nil {
-		if n, _ = c.early.Read(p); c.early.Len() == 0 {
+		n, _ = c.early.Read(p)
+		c.follow(p[:n])
+		if c.early.Len() == 0 {
 			c.early = nil
 		}
-	} else {
+		return n, nil
+	}
+	for n == 0 && err == nil {
 		c.reads.Add(1)
 		if err = net.ErrClosed; !c.out.closed.Load() {
 			n, err = c.in.read(p)
 		}
 		c.reads.Add(1)
-	}
-	if n > 0 {
-		messages := c.received.count(p[:n])
-		if c.received.isEnd() {
-			c.ended.Store(true)
-			growStack() // 5 % of ws-newconn.
+		if n == 0 {
+			break
 		}
-		if messages > 0 || c.received.isInMessage() {
-			c.exchanges.Add(1)
-		}
-		if c.owner != nil && messages > 0 {
-			c.owner.CountMessages(messages, 0)
-		}
+		n = c.follow(p[:n])
 	}
 	return n, err
 }
@@ -114,6 +109,27 @@ func growStack() {
 
 // neverTrue is a variable so that the compiler does not know it.
 var neverTrue bool
+
+// follow takes note of what the client has sent, and returns how much of it is left.
+func (c *watchedConn) follow(p []byte) (n int) {
+	var messages int
+	if c.received.open && c.early == nil {
+		p, messages = c.received.squeeze(p)
+	} else {
+		messages = c.received.count(p)
+	}
+	if c.received.isEnd() {
+		c.ended.Store(true)
+		growStack() // 5 % of ws-newconn.
+	}
+	if messages > 0 || c.received.isInMessage() {
+		c.exchanges.Add(1)
+	}
+	if c.owner != nil && messages > 0 {
+		c.owner.CountMessages(messages, 0)
+	}
+	return len(p)
+}
 
 // Write implements [net.Conn]. It may keep a part of a message until the rest comes.
 func (c *watchedConn) Write(p []byte) (int, error) {

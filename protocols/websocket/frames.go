@@ -84,6 +84,38 @@ func (c *messageCounter) isInMessage() bool {
 	return c.open || !c.isBetweenFrames() && (c.have > 0 || c.header[0]&controlBit == 0)
 }
 
+// emptyFrame is the beginning of a frame that adds nothing to its message, of which a
+// client can send any number: a continuation, not the last, masked, without a payload.
+const emptyFrame = "\x00\x80"
+
+// squeeze is count, and takes whole empty frames out of p: coder/websocket takes 250 ns for
+// each. It returns what is left, in place.
+func (c *messageCounter) squeeze(p []byte) (left []byte, messages int) {
+	left = p[:0]
+	for len(p) > 0 {
+		for c.open && c.payload == 0 && c.have == 0 && len(p) >= minFrameHead+maskLen && string(p[:minFrameHead]) == emptyFrame {
+			p = p[minFrameHead+maskLen:]
+		}
+		n := c.untilEnd(p)
+		messages += c.count(p[:n])
+		left = append(left, p[:n]...)
+		p = p[n:]
+	}
+	return left, messages
+}
+
+// untilEnd returns how much of p belongs to the current frame, or to the next one. Of a
+// header that is not complete it is one byte.
+func (c *messageCounter) untilEnd(p []byte) int {
+	switch {
+	case c.payload > 0:
+		return int(min(c.payload, uint64(len(p))))
+	case c.have > 0 || len(p) < minFrameHead || len(p) < frameHeadLen(p[1]):
+		return min(1, len(p))
+	}
+	return frameHeadLen(p[1])
+}
+
 // isBetween reports whether the bytes end with a message or with a control frame.
 func (c *messageCounter) isBetween() bool {
 	return c.isBetweenFrames() && c.header[0]&finBit != 0

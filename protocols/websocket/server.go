@@ -8,9 +8,11 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	coder "github.com/coder/websocket"
 	"golang.org/x/net/http/httpguts"
@@ -65,6 +67,7 @@ type Server struct {
 	// mu guards what follows.
 	mu       sync.Mutex
 	sessions map[any]*Session // by Session.key; those of one key are linked by next
+	count    int              // of the sessions
 	sweeping chan struct{}    // closed to end the sweep; nil without one
 	limit    int              // the last of CloseExcess; 0 for none
 }
@@ -109,10 +112,37 @@ func (ws *Server) Configure(c protocols.WebSocketConfig, stall time.Duration) {
 // 4.2.1): in HTTP/1.1, or as [ServeStream] translates an extended CONNECT.
 func IsUpgrade(r *http.Request) bool {
 	// The header that hardly any other request has comes first.
-	upgrade := r.Header["Upgrade"]
-	return len(upgrade) > 0 && r.Method == http.MethodGet &&
-		httpguts.HeaderValuesContainsToken(upgrade, "websocket") &&
-		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
+	return len(r.Header["Upgrade"]) > 0 && r.Method == http.MethodGet && namesUpgrade(r.Header)
+}
+
+// namesUpgrade reports whether the two header fields of a handshake are there. Their
+// tokens are ASCII (RFC 9110 section 5.6.2).
+func namesUpgrade(h http.Header) bool {
+	return httpguts.HeaderValuesContainsToken(h["Upgrade"], "websocket") &&
+		httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade")
+}
+
+// DropForeignUpgrade removes the Upgrade field from a request of HTTP/1.1 where that field
+// or Connection is not ASCII, which no list of tokens is. A server may ignore Upgrade (RFC
+// 9110 section 7.8). Libraries compare the tokens by Unicode's rules, by which a long s
+// equals an s: they would switch a connection that is not accounted for as a WebSocket.
+func DropForeignUpgrade(h http.Header) (dropped bool) {
+	if isASCII(h["Upgrade"]) && isASCII(h["Connection"]) {
+		return false
+	}
+	delete(h, "Upgrade")
+	return true
+}
+
+func isASCII(values []string) bool {
+	for _, v := range values {
+		for i := range len(v) {
+			if v[i] >= utf8.RuneSelf {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Accept answers a handshake. It returns the open session, which the caller must Serve,
@@ -123,21 +153,44 @@ func IsUpgrade(r *http.Request) bool {
 // ctx must do so too. The session keeps neither w nor net/http's connection. The owner
 // may be nil.
 func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, owner Owner) *Session {
-	if r.ProtoMajor >= 2 && !IsUpgrade(r) {
+	switch {
+	case r.ProtoMajor >= 2 && !IsUpgrade(r):
 		// A 426 has to name the protocol in Upgrade (RFC 9110 section 15.5.22),
 		// which HTTP/2 does not allow (RFC 9113 section 8.2.2).
 		http.Error(w, "this is for WebSockets", http.StatusBadRequest)
+		return nil
+	case !namesUpgrade(r.Header): // coder/websocket would compare by Unicode's rules.
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, "this is for WebSockets", http.StatusUpgradeRequired)
 		return nil
 	}
 	hijacked := &hijacker{ResponseWriter: w}
 	options := ws.config.Load().accept
 	options.OnPingReceived = func(_ context.Context, payload []byte) bool { return hijacked.conn.answerPing(payload) }
-	conn, err := coder.Accept(hijacked, r, &options)
+	conn, err := coder.Accept(hijacked, withoutForeignHost(r), &options)
 	if err != nil {
 		ws.logger.Debug("websocket handshake refused", "err", err)
 		return nil
 	}
 	return ws.open(ctx, conn, hijacked.conn, r, owner)
+}
+
+// withoutForeignHost returns r, or a copy without a host where the scheme of its Origin is
+// another one. Without a host, coder/websocket accepts only an origin that is configured.
+// It compares hosts alone, so that on a port with TLS a page that came in plaintext, which
+// anyone on the way may have written, would pass for a page of this server.
+//
+// Without TLS both schemes pass, because a proxy in front may have ended the TLS.
+func withoutForeignHost(r *http.Request) *http.Request {
+	scheme, _, found := strings.Cut(r.Header.Get("Origin"), "://")
+	isHTTPS := strings.EqualFold(scheme, "https")
+	if !found || isHTTPS || r.TLS == nil && strings.EqualFold(scheme, "http") {
+		return r
+	}
+	foreign := *r
+	foreign.Host = ""
+	return &foreign
 }
 
 // open returns the session of an accepted WebSocket. It is not inlined: with a frame of
@@ -170,7 +223,7 @@ func (ws *Server) add(s *Session) {
 	s.next = ws.sessions[s.key()]
 	ws.sessions[s.key()] = s
 	ws.beginSweep()
-	if ws.limit > 0 && len(ws.sessions) > ws.limit {
+	if ws.count++; ws.limit > 0 && ws.count > ws.limit {
 		ws.closeExcess() // The limit has fallen during the handshake.
 	}
 }
@@ -178,6 +231,7 @@ func (ws *Server) add(s *Session) {
 func (ws *Server) remove(s *Session) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	ws.count--
 	if first := ws.sessions[s.key()]; first != s {
 		for first.next != s {
 			first = first.next
@@ -222,8 +276,7 @@ func (ws *Server) Leave(owner Owner) (open int) {
 }
 
 // CloseExcess closes WebSockets with 1013 (try again later) until limit of them are left,
-// because the limit has fallen. It does not wait for them. WebSockets on streams of
-// HTTP/2 do not count, and stay. 0 is no limit.
+// because the limit has fallen. It does not wait for them. 0 is no limit.
 func (ws *Server) CloseExcess(limit int) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -236,7 +289,7 @@ func (ws *Server) CloseExcess(limit int) {
 func (ws *Server) closeExcess() {
 	left := 0
 	for s := range ws.all() {
-		if s.request.ProtoMajor != 1 || s.leaving.Load() {
+		if s.leaving.Load() {
 			continue
 		}
 		if left++; left > ws.limit {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -277,5 +278,58 @@ func TestWebSocketReadLimit(t *testing.T) {
 			p.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(want)))
 			p.expectEnd()
 		})
+	}
+}
+
+// TestOriginScheme: on a port with TLS, a page that came in plaintext is of another origin.
+// Without TLS a proxy may have ended it.
+func TestOriginScheme(t *testing.T) {
+	tests := []struct {
+		tls, patterns bool
+		origin        string
+		want          int
+	}{
+		{true, false, "https://example.com", 101},
+		{true, false, "HTTPS://EXAMPLE.com", 101},
+		{true, false, "http://example.com", 403},
+		{true, false, "ftp://example.com", 403},
+		{true, true, "http://example.com", 101},
+		{true, false, "", 101},
+		{false, false, "http://example.com", 101},
+		{false, false, "https://example.com", 101},
+		{false, false, "ftp://example.com", 403},
+		{false, false, "null", 403},
+		{false, false, "https://example.org", 403},
+	}
+	for _, tt := range tests {
+		c := protocols.DefaultWebSocketConfig()
+		if tt.patterns {
+			c.OriginPatterns = []string{"http://example.com"}
+		}
+		srv := httptest.NewUnstartedServer(newService(c, echoMessages))
+		if tt.tls {
+			srv.StartTLS()
+		} else {
+			srv.Start()
+		}
+		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
+		r.Host = "example.com"
+		for name, value := range map[string]string{
+			"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": upgradeKey,
+		} {
+			r.Header.Set(name, value)
+		}
+		if tt.origin != "" {
+			r.Header.Set("Origin", tt.origin)
+		}
+		resp, err := srv.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != tt.want {
+			t.Errorf("origin %q, TLS %t: %s, want %d", tt.origin, tt.tls, resp.Status, tt.want)
+		}
+		srv.Close()
 	}
 }

@@ -187,13 +187,13 @@ func overDetached(t *testing.T, s *service, fields string, behind []byte) (*webS
 	return overSniffed(t, s, fields, behind)
 }
 
-func dial(t *testing.T, srv *httptest.Server) net.Conn {
-	t.Helper()
+func dial(tb testing.TB, srv *httptest.Server) net.Conn {
+	tb.Helper()
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
+	tb.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(wireTime))
 	return conn
 }

@@ -3,6 +3,7 @@ module github.com/muxserve/muxserve/testdata/stress
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/muxserve/muxserve v0.0.0-00010101000000-000000000000
 	github.com/muxserve/muxserve/testdata/clients v0.0.0-00010101000000-000000000000
 	go.uber.org/goleak v1.3.0
@@ -11,7 +12,6 @@ require (
 )
 
 require (
-	github.com/coder/websocket v1.8.15 // indirect
 	github.com/pires/go-proxyproto v0.15.0 // indirect
 	github.com/soheilhy/cmux v0.1.5 // indirect
 	github.com/youmark/pkcs8 v0.0.0-20240726163527-a2c0da244d78 // indirect

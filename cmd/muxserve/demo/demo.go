@@ -6,6 +6,7 @@ package demo
 import (
 	"context"
 	_ "embed"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -47,6 +48,9 @@ func (f rootFiles) Open(name string) (http.File, error) {
 	name = strings.TrimPrefix(name, "/")
 	if name == "" {
 		name = "."
+	}
+	if strings.ContainsRune(name, 0) {
+		return nil, fs.ErrNotExist // The system's error would be answered by 500.
 	}
 	file, err := f.root.Open(name)
 	if err != nil {

@@ -186,6 +186,7 @@ func TestStatic(t *testing.T) {
 		{http.MethodGet, "/static/a.txt", http.StatusOK, "hello"},
 		{http.MethodGet, "/static/", http.StatusOK, "a.txt"},
 		{http.MethodGet, "/static/missing", http.StatusNotFound, ""},
+		{http.MethodGet, "/static/a%00.txt", http.StatusNotFound, ""},
 		{http.MethodGet, "/static/%2e%2e/secret", http.StatusNotFound, ""},
 		{http.MethodPut, "/static/a.txt", http.StatusMethodNotAllowed, ""},
 	}

@@ -256,8 +256,8 @@ func (t *Track) compose(p []byte) []byte {
 }
 
 // isNeedless reports whether the frame whose head is complete is to be taken out: the
-// ACKs that were sent in its place, a second RST_STREAM of a stream, and a GOAWAY that
-// lowers nothing behind one of ours.
+// ACKs that were sent in its place, a second RST_STREAM of a stream, the answer to a marker
+// of the pace, and a GOAWAY that lowers nothing behind one of ours.
 //
 // net/http resets a stream that it has answered early, and then once more for each DATA
 // frame that was under way (RFC 9113, sections 5.1 and 5.4.2, have it ignore those). nginx
@@ -270,7 +270,7 @@ func (t *Track) isNeedless() bool {
 	switch h := o.walk.frame(); {
 	case h.Type == http2.FrameSettings && h.IsAck() && o.dropACKs > 0:
 		if o.dropACKs--; o.dropACKs == 0 {
-			t.OpenGate()
+			t.openGate()
 		}
 		return true
 	case h.Type == http2.FrameRSTStream:
@@ -278,6 +278,8 @@ func (t *Track) isNeedless() bool {
 			o.reset = new(resetStreams)
 		}
 		return o.reset.note(h.Stream)
+	case h.Type == http2.FramePing && h.IsAck() && t.pace.isAnswer(o.walk.payload()):
+		return true
 	case h.Type == http2.FrameGoAway && h.Length >= goAwayLen && o.ours:
 		last, code := goAwayFields(o.walk.payload())
 		return code == http2.ErrCodeNo && last >= o.lastTold

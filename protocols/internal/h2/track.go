@@ -58,8 +58,9 @@ type Options struct {
 	// GateAfter is where reads wait for the server's ACK, in bytes of what the client
 	// sends; 0 for nowhere.
 	GateAfter int
-	// Yields has small writes yield first; see smallWrite.
-	Yields bool
+	// NetHTTP is set where net/http is the server. Then small writes yield first, see
+	// smallWrite, and the reads are paced, see pace. grpc-go does both itself.
+	NetHTTP bool
 	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
 	// they are more than its other streams: by a reset soon after the opening and before an
 	// answer, or by illegal frames. One more is answered by GOAWAY with ENHANCE_YOUR_CALM,
@@ -77,7 +78,7 @@ type Options struct {
 // both directions. It takes frames that the client must not see out of what the server
 // writes, and writes frames of its own between the server's.
 //
-// One goroutine reads, by Admit and Follow, and one at a time writes, by Begin and
+// One goroutine reads, by Insert, Admit and Follow, and one at a time writes, by Begin and
 // Finish. The other methods are safe at any time.
 type Track struct {
 	inner     net.Conn
@@ -100,6 +101,7 @@ type Track struct {
 	pinged atomic.Int64
 	resets atomic.Pointer[resetBound]
 	calls  *callFilter // Nil: all streams pass.
+	pace   *pace       // Nil where the server is not net/http.
 
 	// acked keeps what follows the client's first SETTINGS from the server until the
 	// server has acknowledged it; nil without a gate. net/http answers two SETTINGS
@@ -128,7 +130,10 @@ func New(inner net.Conn, o Options) *Track {
 		maxResets: int32(min(o.MaxResetsPerMinute, math.MaxInt32)),
 		in:        walk{left: uint32(len(http2.ClientPreface))},
 	}
-	t.out.lastTold, t.out.yields = noGoAway, o.Yields
+	t.out.lastTold, t.out.yields = noGoAway, o.NetHTTP
+	if o.NetHTTP {
+		t.pace = &pace{wake: make(chan struct{}, 1)}
+	}
 	if o.Played {
 		t.out.begun, t.out.dropACKs = true, 1
 		t.firstACK = &firstACK{left: len(http2.ClientPreface)}
@@ -152,8 +157,15 @@ func (t *Track) Bare() BareConn { return t.bare }
 // RemoteAddr returns the client's address.
 func (t *Track) RemoteAddr() net.Addr { return t.inner.RemoteAddr() }
 
-// OpenGate ends the wait for the server's ACK.
+// OpenGate ends the wait for the server's ACK, and that for the frames that it owes: the
+// connection ends.
 func (t *Track) OpenGate() {
+	t.pace.end()
+	t.openGate()
+}
+
+// openGate ends the wait for the server's ACK.
+func (t *Track) openGate() {
 	if t.acked != nil && t.opened.CompareAndSwap(false, true) {
 		close(t.acked)
 	}
@@ -222,6 +234,9 @@ func (t *Track) follow(p []byte) {
 		n, complete := t.in.advance(p)
 		p = p[n:]
 		if complete {
+			if t.pace != nil {
+				t.pace.follow(t.in.frame())
+			}
 			t.received(t.in.frame())
 		}
 	}

@@ -1,6 +1,7 @@
 // Server embeds mux as a program would, and differs from muxserve in two things: it
 // shows how much of its heap is live, and it has no limit on connections. It takes
-// muxserve's place where memory or file descriptors are what matters.
+// muxserve's place where memory or file descriptors are what matters. With the argument
+// "base" it is net/http alone instead.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"syscall"
+	"time"
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
@@ -27,6 +29,9 @@ func main() {
 }
 
 func run() error {
+	if len(os.Args) > 1 && os.Args[1] == "base" {
+		return runBase()
+	}
 	s := mux.New(mux.Configure(func(c *mux.Config) {
 		c.Listeners[0].Address = "127.0.0.1:0"
 		c.Drain.Delay, c.Drain.Spread = 0, 0
@@ -35,25 +40,11 @@ func run() error {
 	if err := s.Listen(); err != nil {
 		return err
 	}
-	admin, err := net.Listen("tcp", "127.0.0.1:0")
+	err := show(s.Addrs()[0], func() int64 { return s.Stats().Pools[string(pool.Sniffing)].Active }, s.Close)
 	if err != nil {
 		return err
 	}
-	pages := http.NewServeMux()
-	pages.HandleFunc("/figures", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(figures{Live: liveHeap(), Sniffing: s.Stats().Pools[string(pool.Sniffing)].Active})
-	})
-	go http.Serve(admin, pages) //nolint:errcheck,gosec // It ends with the process, and it has one client.
-
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
-	go func() {
-		<-stop
-		_ = s.Close()
-	}()
-	fmt.Printf("muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on http://%s\n", s.Addrs()[0])
-	fmt.Printf("muxserve: admin pages on http://%s\n", admin.Addr())
-	if err := s.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
+	if err = s.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -79,4 +70,45 @@ func liveHeap() uint64 {
 		least = min(least, sample[0].Value.Uint64())
 	}
 	return least
+}
+
+// runBase serves by net/http alone.
+func runBase() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s := &http.Server{Handler: http.NotFoundHandler(), IdleTimeout: 2 * time.Minute, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	if err = show(l.Addr(), func() int64 { return 0 }, s.Close); err != nil {
+		return err
+	}
+	if err = s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// show serves the figures, says where everything is, and closes the server at SIGTERM.
+func show(addr net.Addr, sniffing func() int64, closeServer func() error) error {
+	admin, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	pages := http.NewServeMux()
+	pages.HandleFunc("/figures", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(figures{Live: liveHeap(), Sniffing: sniffing()})
+	})
+	go http.Serve(admin, pages) //nolint:errcheck,gosec // It ends with the process, and it has one client.
+
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		<-stop
+		_ = closeServer()
+	}()
+	fmt.Printf("muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on http://%s\n", addr)
+	fmt.Printf("muxserve: admin pages on http://%s\n", admin.Addr())
+	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,10 +55,11 @@ type Options struct {
 type Pages struct {
 	server        Server
 	configuration Configuration // may be nil
-	crossOrigin   *http.CrossOriginProtection
 	history       *history
 	routes        http.Handler
 	host          atomic.Pointer[string] // of the configured address
+	bounds        bounds
+	profiling     sync.Mutex // held while a profile of a time is taken
 }
 
 var _ http.Handler = (*Pages)(nil)
@@ -68,8 +69,8 @@ func New(s Server, o Options) *Pages {
 	p := &Pages{
 		server:        s,
 		configuration: o.Configuration,
-		crossOrigin:   http.NewCrossOriginProtection(),
 		history:       new(history),
+		bounds:        defaultBounds,
 	}
 	p.SetAddress(o.Address)
 	routes := http.NewServeMux()
@@ -83,8 +84,8 @@ func New(s Server, o Options) *Pages {
 	if p.configuration != nil {
 		p.addConfiguration(routes)
 	}
-	addProfiles(routes)
-	p.routes = p.guard(routes)
+	p.addProfiles(routes)
+	p.routes = p.guard(p.bounded(routes))
 	return p
 }
 
@@ -110,17 +111,6 @@ func (p *Pages) Run(ctx context.Context) {
 
 // ServeHTTP implements [http.Handler].
 func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.routes.ServeHTTP(w, r) }
-
-// addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain
-// a private key.
-func addProfiles(routes *http.ServeMux) {
-	const root = "/debug/pprof/"
-	routes.HandleFunc(root, pprof.Index)
-	routes.HandleFunc(root+"profile", pprof.Profile)
-	routes.HandleFunc(root+"symbol", pprof.Symbol)
-	routes.HandleFunc(root+"trace", pprof.Trace)
-	routes.Handle(root+"cmdline", http.NotFoundHandler())
-}
 
 // serverView is an element of the answer of /servers.
 type serverView struct {

@@ -23,8 +23,8 @@ type Configuration interface {
 	// Rollback puts the configuration of an earlier version in force again, as a new
 	// version. Its errors are those of Reload.
 	Rollback(number int, origin string) (mux.Version, error)
-	// Token is the token that a request from another machine needs in order to change
-	// something. Where it is empty, no such request may.
+	// Token is the token that a request needs in order to change something. Where it is
+	// empty, only requests of this machine may.
 	Token() string
 }
 

@@ -153,7 +153,8 @@ func TestWhoMayChange(t *testing.T) {
 		want  int
 	}{
 		{"loopback", "", nil, 200},
-		{"loopback, a token is configured", token, nil, 200},
+		{"loopback, a token is configured", token, nil, 401},
+		{"Unix socket, a token is configured", token, overUnix, 401},
 		{"IPv6 loopback", "", func(r *http.Request) { r.RemoteAddr = "[::1]:1" }, 200},
 		{"IPv4 in IPv6", "", func(r *http.Request) { r.RemoteAddr = "[::ffff:127.0.0.1]:1" }, 200},
 		{"Unix socket", "", overUnix, 200},

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +24,33 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 				strconv.Quote(host), http.StatusForbidden)
 			return
 		}
+		if isForeign(r) {
+			http.Error(w, "muxserve: the admin pages do not answer to pages of other sites, nor to links on them", http.StatusForbidden)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isForeign reports whether a web page of another origin has sent a request, or a link on
+// it. Such a page cannot read the answer, but a profile costs time, and a change is a
+// change. Browsers say so by Sec-Fetch-Site, but only to hosts whose connection they trust
+// (https, localhost), and otherwise by Origin or Referer.
+func isForeign(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none": // none is an address that the user has entered.
+		return false
+	case "":
+	default:
+		return true
+	}
+	for _, name := range []string{"Origin", "Referer"} {
+		if from := r.Header.Get(name); from != "" {
+			u, err := url.Parse(from)
+			return err != nil || !strings.EqualFold(u.Host, r.Host)
+		}
+	}
+	return false
 }
 
 // bareHost returns the host of a Host header, without port and brackets.
@@ -46,9 +72,8 @@ func trusted(host, configured string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == strings.ToLower(configured)
 }
 
-// authorized passes on requests that may change something: a POST that no foreign web
-// page has sent, from this machine or with the token. A wrong token is refused even from
-// this machine, so that its owner notices.
+// authorized passes on requests that may change something: a POST with the token. Where
+// no token is configured, it has to come from this machine and bring none.
 func (p *Pages) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
@@ -56,14 +81,10 @@ func (p *Pages) authorized(next http.Handler) http.Handler {
 			http.Error(w, "muxserve: this takes POST alone", http.StatusMethodNotAllowed)
 			return
 		}
-		if err := p.crossOrigin.Check(r); err != nil {
-			http.Error(w, "muxserve: a web page of another origin cannot change anything here", http.StatusForbidden)
-			return
-		}
 		want := p.configuration.Token()
 		given, brought := bearerToken(r)
 		switch {
-		case brought && want != "" && sameToken(given, want), !brought && isLocal(r):
+		case want != "" && brought && sameToken(given, want), want == "" && !brought && isLocal(r):
 			next.ServeHTTP(w, r)
 		case !brought && want == "":
 			http.Error(w, "muxserve: without admin.token, only requests of this machine change anything", http.StatusForbidden)

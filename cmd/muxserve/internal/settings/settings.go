@@ -51,8 +51,8 @@ type Settings struct {
 type Admin struct {
 	// Address is HOST:PORT, unix:PATH, or off for no admin listener.
 	Address string `apply:"restart" yaml:"address"`
-	// Token is the bearer token that a request needs in order to change something, unless it
-	// comes from the loopback interface. Where it is empty, only requests from there may.
+	// Token is the bearer token that a request needs in order to change something. Where it
+	// is empty, only requests from the loopback interface or a Unix socket may.
 	Token string `apply:"runtime" yaml:"token"`
 }
 

@@ -1,0 +1,78 @@
+package admin
+
+import (
+	"io"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"time"
+)
+
+// bounds are what a request may take.
+type bounds struct {
+	body    time.Duration // to send its body
+	answer  time.Duration // to take its answer, on top of the time of a profile
+	profile time.Duration // for a profile of a time
+}
+
+var defaultBounds = bounds{body: 10 * time.Second, answer: 30 * time.Second, profile: time.Minute}
+
+// maxBody bounds a request's body in bytes. No page reads one.
+const maxBody = 64 << 10
+
+// bounded reads a request's body before the page is served, and bounds the time that the
+// client takes for that and for the answer.
+func (p *Pages) bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := http.NewResponseController(w)
+		// These fail only where the server is not net/http's, as in some tests.
+		_ = c.SetWriteDeadline(time.Now().Add(p.bounds.body + p.bounds.answer))
+		if r.ContentLength != 0 {
+			_ = c.SetReadDeadline(time.Now().Add(p.bounds.body))
+			if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
+				w.Header().Set("Connection", "close")
+				http.Error(w, "muxserve: the body is too long, or took too long", http.StatusRequestTimeout)
+				return
+			}
+			_ = c.SetReadDeadline(time.Time{})
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain
+// a private key.
+func (p *Pages) addProfiles(routes *http.ServeMux) {
+	const root = "/debug/pprof/"
+	routes.Handle(root, p.profile(pprof.Index, 0))
+	routes.Handle(root+"profile", p.profile(pprof.Profile, 30)) // The defaults are those of net/http/pprof.
+	routes.HandleFunc(root+"symbol", pprof.Symbol)
+	routes.Handle(root+"trace", p.profile(pprof.Trace, 1))
+	routes.Handle(root+"cmdline", http.NotFoundHandler())
+}
+
+// profile serves profiles of a time, one at a time.
+func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		takes := seconds
+		if given := r.FormValue("seconds"); given != "" {
+			var err error
+			if takes, err = strconv.ParseFloat(given, 64); err != nil || !(takes >= 0 && takes <= p.bounds.profile.Seconds()) {
+				http.Error(w, "muxserve: seconds must be a number from 0 to "+
+					strconv.FormatFloat(p.bounds.profile.Seconds(), 'f', -1, 64), http.StatusBadRequest)
+				return
+			}
+		}
+		if takes > 0 {
+			if !p.profiling.TryLock() {
+				w.Header().Set("Retry-After", "10")
+				http.Error(w, "muxserve: another profile is being taken", http.StatusServiceUnavailable)
+				return
+			}
+			defer p.profiling.Unlock()
+			end := time.Now().Add(time.Duration(takes*float64(time.Second)) + p.bounds.answer)
+			_ = http.NewResponseController(w).SetWriteDeadline(end)
+		}
+		next(w, r)
+	})
+}

@@ -1,0 +1,127 @@
+package admin
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestForeignPages: no page answers to a web page of another site. That of the operator's
+// own browser, and of programs, is served.
+func TestForeignPages(t *testing.T) {
+	t.Parallel()
+	paths := []string{
+		"/", "/livez", "/health", "/servers", "/connections", "/config", "/metrics",
+		"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile?seconds=0.1", "/debug/pprof/trace?seconds=0.1",
+	}
+	for _, tt := range []struct {
+		name, value string
+		foreign     bool
+	}{
+		{"Sec-Fetch-Site", "cross-site", true},
+		{"Sec-Fetch-Site", "same-site", true},
+		{"Origin", "http://evil.example", true},
+		{"Origin", "null", true},
+		{"Referer", "http://evil.example/page", true},
+		{"Referer", "http://127.0.0.1:9999/", true},
+		{"Referer", "http://127.0.0.1:8081/", false},
+		{"Origin", "http://127.0.0.1:8081", false},
+		{"Sec-Fetch-Site", "none", false},
+		{"Sec-Fetch-Site", "same-origin", false},
+		{"User-Agent", "curl", false},
+	} {
+		p := New(example(), Options{Configuration: new(fakeConfiguration)})
+		for _, path := range paths {
+			if !tt.foreign && strings.Contains(path, "seconds") {
+				continue // They take their time.
+			}
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+			r.Host = "127.0.0.1:8081"
+			r.Header.Set(tt.name, tt.value)
+			w := httptest.NewRecorder()
+			p.ServeHTTP(w, r)
+			if refused := w.Code == http.StatusForbidden; refused != tt.foreign {
+				t.Errorf("%s: %s, %s: status %d", tt.name, tt.value, path, w.Code)
+			}
+		}
+	}
+}
+
+// TestProfilesAreBounded: a profile has an end, and there is one at a time.
+func TestProfilesAreBounded(t *testing.T) {
+	t.Parallel()
+	p := New(example(), Options{})
+	ask := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/debug/pprof/"+path, nil))
+		return w
+	}
+	for _, seconds := range []string{"61", "1e9", "-1", "NaN", "Inf", "x"} {
+		for _, name := range []string{"profile", "trace", "heap", "goroutine"} {
+			if w := ask(name + "?seconds=" + seconds); w.Code != http.StatusBadRequest {
+				t.Errorf("%s of %s seconds: %d", name, seconds, w.Code)
+			}
+		}
+	}
+	p.profiling.Lock()
+	for _, path := range []string{"profile", "trace", "profile?seconds=1", "heap?seconds=1"} {
+		if w := ask(path); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s beside another: %d %v", path, w.Code, w.Header())
+		}
+	}
+	if w := ask("heap"); w.Code != http.StatusOK {
+		t.Errorf("a profile that takes no time: %d", w.Code)
+	}
+	p.profiling.Unlock()
+	if w := ask("trace?seconds=0.01"); w.Code != http.StatusOK {
+		t.Errorf("a trace: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestSlowAdminClients: a body that does not come and an answer that is not read end.
+func TestSlowAdminClients(t *testing.T) {
+	t.Parallel()
+	p := New(example(), Options{})
+	p.bounds = bounds{body: 100 * time.Millisecond, answer: 100 * time.Millisecond, profile: time.Second}
+	ended := make(chan struct{})
+	routes := http.NewServeMux()
+	routes.HandleFunc("/long", func(w http.ResponseWriter, _ *http.Request) {
+		defer close(ended)
+		for {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				return
+			}
+		}
+	})
+	p.routes = p.guard(p.bounded(routes))
+	srv := httptest.NewServer(p)
+	defer srv.Close()
+	dial := func(request string) net.Conn {
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	slow := dial("POST /long HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\nab")
+	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+	if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close {
+		t.Errorf("half a body: %v, %v", resp, err)
+	}
+	dial("GET /long HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("an answer that nobody reads does not end")
+	}
+}

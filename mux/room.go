@@ -1,0 +1,174 @@
+package mux
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// room makes room for newcomers where a limit is reached: an undecided connection, or the
+// one that has been idle longest, is told to leave and gives up its place at once. So no
+// client keeps others out by connections that cost it nothing. All methods may be called
+// concurrently.
+type room struct {
+	departures *departures
+
+	// mu guards what follows.
+	mu    sync.Mutex
+	found map[pool.Tag]*findings // by the pool that is full; "" for all together
+}
+
+// findings are the connections that a search has found, in the order in which they are to
+// leave. A search looks at all connections, so one is made for many newcomers.
+type findings struct {
+	next  []spare
+	again time.Time // when the next search may be made
+}
+
+// spare is a connection that may leave.
+type spare struct {
+	c         *conn
+	undecided bool
+	since     time.Time // idle, or when it was accepted
+	requests  uint64    // that it has had
+}
+
+const (
+	// maxSpares is how many connections a search finds at most.
+	maxSpares = 64
+	// searchPause is how long the next search waits, for each connection that was looked
+	// at. It is some ten times as long as the search has taken.
+	searchPause = time.Microsecond
+	// undecidedShare is the part of all places that connections may take which are not
+	// recognised yet, as a divisor.
+	undecidedShare = 4
+	// maxLeaving bounds how many connections are on their way out without a place.
+	maxLeaving = 256
+)
+
+func newRoom(d *departures) *room {
+	return &room{departures: d, found: make(map[pool.Tag]*findings)}
+}
+
+// beforeAccept makes room for a connection of which nothing is known yet. total is the
+// limit of all connections.
+func (m *room) beforeAccept(total int) {
+	conns := &m.departures.books.conns
+	switch {
+	case total <= 0:
+	case conns.IsFull(""):
+		m.makeIn("")
+	case conns.Active(pool.Sniffing) >= max(1, total/undecidedShare):
+		m.makeIn(pool.Sniffing)
+	}
+}
+
+// beforeMove makes room in a pool for a connection that was recognised.
+func (m *room) beforeMove(tag pool.Tag) {
+	if m.departures.books.conns.IsFull(tag) {
+		m.makeIn(tag)
+	}
+}
+
+// makeIn has one connection of a pool leave, or of all pools where tag is empty.
+func (m *room) makeIn(tag pool.Tag) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.found[tag]
+	if f == nil {
+		f = new(findings)
+		m.found[tag] = f
+	}
+	for m.departures.books.conns.Yielded() < maxLeaving {
+		if len(f.next) == 0 {
+			now := time.Now()
+			if now.Before(f.again) {
+				return
+			}
+			var looked int
+			f.next, looked = m.search(tag)
+			f.again = now.Add(searchPause * time.Duration(looked))
+			if len(f.next) == 0 {
+				return
+			}
+		}
+		s := f.next[0]
+		f.next = f.next[1:]
+		// It may have had another request since the search.
+		if now, ok := s.c.spare(); ok && now.undecided == s.undecided && now.requests == s.requests && m.leave(now) {
+			return
+		}
+	}
+}
+
+// search returns connections that may leave: the undecided ones by their age, and then
+// those that are idle, the one that has been so longest first. It also returns how many
+// it has looked at.
+func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
+	var tags []pool.Tag
+	if tag != "" {
+		tags = append(tags, tag)
+	}
+	var found []spare
+	all := m.departures.books.all(nil, tags...)
+	for _, c := range all {
+		if s, ok := c.spare(); ok {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b spare) int {
+		if a.undecided != b.undecided {
+			if a.undecided {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.c.account.ID(), b.c.account.ID()))
+	})
+	return slices.Clone(found[:min(len(found), maxSpares)]), len(all)
+}
+
+// spare describes a connection that may leave. It reports false for one that serves a
+// request, or leaves already.
+func (c *conn) spare() (s spare, ok bool) {
+	s = spare{c: c, requests: c.account.Requests()}
+	if c.stage() == stageOpen && c.IsUndecided() {
+		s.undecided, s.since = true, c.account.Opened()
+		return s, c.account.CloseReason() == ""
+	}
+	idle := c.account.State() == pool.StateIdle
+	s.since = c.account.LastActivity()
+	switch c.root.books.tag(c) {
+	case protocols.HTTP1:
+		ok = idle && !c.isFed()
+	case protocols.HTTP2: // A PING is activity, but no reason to stay.
+		ok = idle && c.isShared()
+		s.since = clockStart.Add(time.Duration(c.seldom().h2.idleSince.Load()))
+	case protocols.GRPC:
+		ok = c.account.InFlight() == 0
+	}
+	return s, ok && c.isServing() && !c.isTold()
+}
+
+// leave tells a connection to leave, and takes its place. It reports false for one that
+// has ended meanwhile.
+func (m *room) leave(s spare) bool {
+	c := s.c
+	if !m.departures.books.conns.Yield(&c.account) {
+		return false
+	}
+	if s.undecided {
+		c.account.SetCloseReason(reasonRoom)
+		c.GiveUp()
+		return true
+	}
+	m.departures.leave(c, reasonRoom, 0)
+	if !c.isHTTP2() && m.departures.books.conns.Yielded() > maxLeaving/2 {
+		c.closeIdle(0) // However fresh: more come than leave by themselves.
+	}
+	return true
+}
