@@ -290,6 +290,7 @@ func TestUpgradeH2CNeedsAPlace(t *testing.T) {
 		t.Fatalf("too long: %s", resp.Status)
 	}
 	_ = conn.Close()
+	eventually(t, "the end of the first connection", func() bool { return s.active("http1") == 0 })
 	request := "GET /echo HTTP/1.1\r\n" + upgradeFields + "\r\n"
 	first, _ := s.upgrade(t, request)
 	_ = first.rest(1)

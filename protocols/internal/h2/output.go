@@ -35,19 +35,15 @@ type output struct {
 	walk walk
 	err  error // Of the Write that failed; returned by all later ones.
 
-	yields bool // Small writes yield first; never changed.
-
 	begun bool // The first SETTINGS is written, which comes first (RFC 9113, section 3.4).
 	block bool // A header block is open, which nothing may interrupt (section 4.3).
 	drop  bool // The rest of the current payload is taken out.
 
-	reset *resetStreams // What the server has reset; nil before the first.
+	ours  bool // One of the GOAWAYs was ours.
+	final bool // So that no GOAWAY of ours follows.
 
-	dropACKs uint8 // How many ACKs of the server are still to be taken out.
-
+	dropACKs uint8  // How many ACKs of the server are still to be taken out.
 	lastTold uint32 // The lowest stream that a GOAWAY has named, or noGoAway.
-	ours     bool   // One of the GOAWAYs was ours.
-	final    bool   // So that no GOAWAY of ours follows.
 	marks    uint32 // What is true when the Write under way succeeds.
 }
 
@@ -88,7 +84,7 @@ const smallWrite = 1000
 //
 //go:noinline
 func (t *Track) Begin(p []byte) []byte {
-	if t.out.yields && len(p) < smallWrite {
+	if t.pace != nil && len(p) < smallWrite {
 		runtime.Gosched()
 	}
 	t.mu.Lock()
@@ -273,11 +269,11 @@ func (t *Track) isNeedless() bool {
 			t.openGate()
 		}
 		return true
-	case h.Type == http2.FrameRSTStream:
-		if o.reset == nil {
-			o.reset = new(resetStreams)
+	case h.Type == http2.FrameRSTStream && t.pace != nil:
+		if t.pace.reset == nil {
+			t.pace.reset = new(resetStreams)
 		}
-		return o.reset.note(h.Stream)
+		return t.pace.reset.note(h.Stream)
 	case h.Type == http2.FramePing && h.IsAck() && t.pace.isAnswer(o.walk.payload()):
 		return true
 	case h.Type == http2.FrameGoAway && h.Length >= goAwayLen && o.ours:

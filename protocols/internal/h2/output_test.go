@@ -483,7 +483,7 @@ func TestSecondResetIsTakenOut(t *testing.T) {
 	_ = removed.WriteRSTStream(3, http2.ErrCodeStreamClosed)
 	for step := 1; step <= all.Len(); step++ {
 		inner := &wireConn{}
-		c, _ := newTracked(inner, Options{})
+		c, _ := newTracked(inner, Options{NetHTTP: true})
 		for piece := range slices.Chunk(all.Bytes(), step) {
 			if n, err := c.Write(piece); n != len(piece) || err != nil {
 				t.Fatalf("write = %d, %v; want %d", n, err, len(piece))

@@ -25,6 +25,9 @@ type pace struct {
 	rest   []byte // what the server has not read of the marker
 	sent   uint32 // markers
 
+	// The writing goroutine owns this: what the server has reset, nil before the first.
+	reset *resetStreams
+
 	answered atomic.Uint32
 	wake     chan struct{} // has an element when answered has moved, or the connection has ended
 	ended    atomic.Bool

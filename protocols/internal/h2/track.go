@@ -130,7 +130,7 @@ func New(inner net.Conn, o Options) *Track {
 		maxResets: int32(min(o.MaxResetsPerMinute, math.MaxInt32)),
 		in:        walk{left: uint32(len(http2.ClientPreface))},
 	}
-	t.out.lastTold, t.out.yields = noGoAway, o.NetHTTP
+	t.out.lastTold = noGoAway
 	if o.NetHTTP {
 		t.pace = &pace{wake: make(chan struct{}, 1)}
 	}
