@@ -81,9 +81,6 @@ func headerVerdict(err error) sniff.Verdict {
 	return v
 }
 
-// tlsHandshakeTimeout bounds a TLS handshake.
-const tlsHandshakeTimeout = 10 * time.Second
-
 // The reasons under which failures are counted that are not the recogniser's.
 const (
 	failureProxyHeader = "proxy_header"  // missing, broken, too slow or not trusted
@@ -116,7 +113,9 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 	started := time.Now()
 	// A context with a timeout would cost a goroutine. The failure of a handshake is final,
 	// so the deadline need not be taken back behind one.
-	_ = c.account.SetDeadline(started.Add(tlsHandshakeTimeout))
+	if bound := c.root.sniffs.Load().handshake; bound > 0 {
+		_ = c.account.SetDeadline(started.Add(bound))
+	}
 	if err := layer.tls.HandshakeContext(context.Background()); err != nil {
 		return sniff.Verdict{
 			Reason:   c.explainTLS(err),

@@ -53,8 +53,8 @@ func (s *Server) Match(name string, matchers ...Matcher) net.Listener {
 }
 
 // MatchAfter is [Server.Match] for connections that no built-in protocol has matched.
-// With [Any] it is the fallback. A connection that sends nothing, or whose TLS handshake
-// fails, does not get there.
+// With [Any] it is the fallback. What begins like HTTP and stalls ("PING") gets there when the
+// sniff time is over. A connection that sends nothing, or whose TLS handshake fails, does not.
 func (s *Server) MatchAfter(name string, matchers ...Matcher) net.Listener {
 	return s.topology.addCustom(s.newCustom(name, true, matchers))
 }
@@ -64,7 +64,7 @@ func (s *Server) MatchAfter(name string, matchers ...Matcher) net.Listener {
 const takeTime = time.Second
 
 func (s *Server) newCustom(name string, after bool, matchers []Matcher) *custom {
-	return &custom{name, slices.Clone(matchers), sub.New(customAddr(&s.initial), customBacklog), after}
+	return &custom{name, slices.Clone(matchers), sub.New(listenAddr(name), customBacklog), after}
 }
 
 func (t *topology) addCustom(c *custom) net.Listener {
@@ -78,8 +78,17 @@ func (t *topology) addCustom(c *custom) net.Listener {
 		panic("mux: a custom protocol was added after the server had begun to serve")
 	}
 	t.custom = append(t.custom, c)
-	return c.listener
+	return &customListener{c.listener, t}
 }
+
+// customListener is what the embedder gets of a custom protocol.
+type customListener struct {
+	*sub.Listener
+	topology *topology
+}
+
+// Addr returns the address that is served, or before that the first configured one.
+func (l *customListener) Addr() net.Addr { return l.topology.firstAddr() }
 
 // customs returns the custom protocols that are asked after the built-in ones, or those
 // that are asked before.
@@ -160,9 +169,9 @@ func (cu *custom) mayHave(c *conn) bool {
 	if !cu.after {
 		return c.prepare()
 	}
-	failure := c.verdict().Failure
-	return failure == sniff.FailureNoMatch || failure == sniff.FailureTooLarge ||
-		c.verdict().Protocol == protocols.TLS
+	v := c.verdict()
+	return v.Failure == sniff.FailureNoMatch || v.Failure == sniff.FailureTooLarge ||
+		v.IsStalled() || v.Protocol == protocols.TLS
 }
 
 // matches calls a custom matcher. A panic is no match.
@@ -239,15 +248,19 @@ func (cu *custom) pump(l *subListener) {
 	}
 }
 
-// listenAddr is the address that a listener shows before anything is bound.
+// listenAddr is the address of a listener that is bound to nothing.
 type listenAddr string
 
 func (listenAddr) Network() string  { return "tcp" }
 func (a listenAddr) String() string { return string(a) }
 
-func customAddr(c *Config) net.Addr {
-	if len(c.Listeners) == 0 {
-		return listenAddr("")
+// addrOf returns the address of a listener that is not bound yet, as one that is shows it.
+func addrOf(configured string) net.Addr {
+	if path, ok := strings.CutPrefix(configured, "unix:"); ok {
+		return &net.UnixAddr{Name: path, Net: "unix"}
 	}
-	return listenAddr(c.Listeners[0].Address)
+	if addr, err := net.ResolveTCPAddr("tcp", configured); err == nil {
+		return addr
+	}
+	return listenAddr(configured)
 }

@@ -3,9 +3,11 @@ package mux
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -93,18 +95,28 @@ func WithWebSocket(h WebSocketHandler) Option {
 
 // WithTLS makes every connection that [Server.Serve] accepts start with a TLS handshake,
 // and connections of ListenAndServe where the listener's configuration has no TLS. If c
-// names no protocols, ALPN offers h2 and http/1.1.
+// names neither h2 nor http/1.1 for ALPN, both are added. c needs a certificate, or a
+// function that gets one, or the server does not start. Nil has no effect.
 func WithTLS(c *tls.Config) Option {
 	return func(o *options) {
 		if c == nil {
 			return
 		}
 		c = c.Clone()
-		if len(c.NextProtos) == 0 {
-			c.NextProtos = []string{"h2", "http/1.1"}
+		if !slices.Contains(c.NextProtos, alpnHTTP2) && !slices.Contains(c.NextProtos, alpnHTTP1) {
+			c.NextProtos = slices.Concat(c.NextProtos, []string{alpnHTTP2, alpnHTTP1})
 		}
 		o.tlsConfig = c
 	}
+}
+
+// check returns what keeps a server with these options from starting.
+func (o *options) check() error {
+	err := o.initial.Validate()
+	if c := o.tlsConfig; c != nil && len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
+		err = errors.Join(err, errors.New("mux: WithTLS: no certificate; set Certificates, GetCertificate or GetConfigForClient"))
+	}
+	return err
 }
 
 // WithLogger sets where the server logs. What a client causes is logged at Debug.

@@ -41,7 +41,10 @@ type root struct {
 // sniffs is how connections are recognised: normal ones, and those that a limit keeps out.
 // The server does not speak first to the latter, so that to an HTTP/2 client without a
 // request the attempt to connect has failed.
-type sniffs struct{ normal, refused sniff.Config }
+type sniffs struct {
+	normal, refused sniff.Config
+	handshake       time.Duration // bounds a TLS handshake; 0 for no bound
+}
 
 // refusalPatience is how long a client that a limit keeps out has to send its first
 // request, so that it can be answered.
@@ -82,7 +85,7 @@ func (r *root) configure(c *Config) {
 	refused := normal
 	refused.Settings = nil
 	refused.Patience = refusalPatience
-	r.sniffs.Store(&sniffs{normal, refused})
+	r.sniffs.Store(&sniffs{normal, refused, c.Sniff.TLSTimeout})
 }
 
 // accept returns the next connection. It holds back the error that ends the listener until

@@ -43,8 +43,8 @@ type Server struct {
 }
 
 // New returns a server. With no option it serves: HTTP requests are answered 404, calls
-// UNIMPLEMENTED, and WebSocket handshakes are refused. An invalid configuration is
-// reported by Listen, Serve and ListenAndServe.
+// UNIMPLEMENTED, and WebSocket handshakes are refused. An invalid configuration, or an option
+// that cannot take effect, is reported by Listen, Serve and ListenAndServe.
 func New(opts ...Option) *Server {
 	s := &Server{options: defaultOptions()}
 	for _, o := range opts {
@@ -54,7 +54,7 @@ func New(opts ...Option) *Server {
 		s.logger = slog.Default()
 	}
 	c := s.initial.clone()
-	s.configErr = c.Validate()
+	s.configErr = s.check()
 	s.books = newBooks(s.logger, s.accessLog, c.limits())
 	s.running = newRunning()
 	s.topology = new(topology)
@@ -135,7 +135,7 @@ func (s *Server) Addrs() []net.Addr {
 
 // ListenAndServe opens the configured listeners, if Listen has not done so, and serves
 // them, and those that [Server.Reload] puts in their place. See [Server.Serve] for when it
-// returns.
+// returns. Where it could not listen, it may be called again.
 func (s *Server) ListenAndServe() error {
 	opened, twice := s.topology.beginListening()
 	if twice {
@@ -143,11 +143,12 @@ func (s *Server) ListenAndServe() error {
 	}
 	if !opened {
 		if err := s.Listen(); err != nil {
+			s.topology.giveUpListening()
 			return err
 		}
 	}
 	if err := s.start(); err != nil {
-		_ = closeEndpoints(s.topology.configured())
+		s.topology.giveUpListening()
 		return err
 	}
 	return s.serve(s.topology.configured)
@@ -195,11 +196,16 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 
 // Drain ends the server in the sequence that [Config].Drain sets, and returns the account
 // of it: balancers are told first, then the listeners close, then every client is told,
-// and only what overstays its time is cut. Concurrent callers share one drain.
+// and only what overstays its time is cut. Concurrent callers share one drain. A server that
+// has not served anything is drained at once.
 //
 // When ctx ends before the drain does, what is left is cut at once.
 func (s *Server) Drain(ctx context.Context) (*Report, error) {
-	s.topology.noteClosing()
+	if served := s.topology.noteClosing(); !served {
+		c := s.machine.Config()
+		c.Delay = 0                 // No balancer knows this server.
+		_ = s.machine.Configure(c) // It fails once the drain has begun.
+	}
 	report, err := s.machine.Drain(ctx)
 	if report != nil {
 		s.report.Store(report)

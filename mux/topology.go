@@ -57,11 +57,13 @@ func (t *topology) isClosing() bool {
 	return t.closing
 }
 
-// noteClosing notes that the drain begins: nothing that comes is served any more.
-func (t *topology) noteClosing() {
+// noteClosing notes that the drain begins: nothing that comes is served any more. It reports
+// whether anything was served.
+func (t *topology) noteClosing() (served bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closing = true
+	return len(t.roots) > 0
 }
 
 // start has new connections go to b, the first backend.
@@ -80,6 +82,15 @@ func (t *topology) beginListening() (opened, twice bool) {
 	opened, twice = t.endpoints != nil, t.listens
 	t.listens = true
 	return opened, twice
+}
+
+// giveUpListening closes the configured endpoints, so that ListenAndServe may be called
+// again.
+func (t *topology) giveUpListening() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_ = closeEndpoints(t.endpoints)
+	t.endpoints, t.listens = nil, false
 }
 
 // configured returns the endpoints of the configuration.
@@ -113,6 +124,24 @@ func (t *topology) addresses() []string {
 		}
 	}
 	return addresses
+}
+
+// firstAddr returns the first address that is served, or else open, or else configured.
+func (t *topology) firstAddr() net.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.roots {
+		if !r.endpoint.isReplaced() {
+			return r.listener.Addr()
+		}
+	}
+	if len(t.endpoints) > 0 {
+		return t.endpoints[0].Addr()
+	}
+	if configured := t.live.Load().Listeners; len(configured) > 0 {
+		return addrOf(configured[0].Address)
+	}
+	return listenAddr("")
 }
 
 // wanted returns the configured listeners, or none where the server serves only listeners

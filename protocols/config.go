@@ -14,6 +14,8 @@ type SniffLimits struct {
 	// Timeout bounds the time from the accept, or from the end of the TLS handshake, to
 	// the verdict. 0: no bound.
 	Timeout time.Duration `apply:"runtime" yaml:"timeout"`
+	// TLSTimeout bounds the TLS handshake, from the accept on. 0: no bound.
+	TLSTimeout time.Duration `apply:"runtime" yaml:"tls_timeout"`
 	// MaxBytes bounds the bytes that are looked at and kept.
 	MaxBytes int `apply:"runtime" yaml:"max_bytes"`
 }
@@ -226,9 +228,9 @@ const (
 	largestFrameSize = 1<<24 - 1
 )
 
-// DefaultSniffLimits returns 3 s and 16 KiB.
+// DefaultSniffLimits returns 3 s, 10 s for TLS, and 16 KiB.
 func DefaultSniffLimits() SniffLimits {
-	return SniffLimits{Timeout: 3 * time.Second, MaxBytes: 16 << 10}
+	return SniffLimits{Timeout: 3 * time.Second, TLSTimeout: 10 * time.Second, MaxBytes: 16 << 10}
 }
 
 // DefaultProgressConfig returns 240 bytes a second after 5 s, as Kestrel has it, and 60
@@ -297,6 +299,7 @@ func DefaultWebSocketConfig() WebSocketConfig {
 func (c SniffLimits) Validate() error {
 	return errors.Join(
 		notNegative("sniff.timeout", c.Timeout),
+		notNegative("sniff.tls_timeout", c.TLSTimeout),
 		check(c.MaxBytes >= 1024 && c.MaxBytes <= 1<<20, "sniff.max_bytes", c.MaxBytes, "from 1024 to 1048576"),
 	)
 }

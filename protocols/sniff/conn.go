@@ -131,7 +131,6 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if n := t.Insert(p); n > 0 {
 			return n, nil
 		}
-		p = t.Admit(p)
 		var n int
 		var err error
 		if t.AwaitsACK() {

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
@@ -136,10 +134,8 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		NetHTTP:            v.Protocol == protocols.HTTP2,
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
 	}
-	if r.played && v.Failure == "" && v.Protocol != protocols.GRPC { // grpc-go acknowledges each SETTINGS.
-		first := h2.ParseHeader(r.peek.unread()[len(http2.ClientPreface):])
-		o.GateAfter = len(http2.ClientPreface) + h2.HeaderLen + first.Length
-	}
+	// grpc-go acknowledges each SETTINGS.
+	o.Gate = r.played && v.Failure == "" && v.Protocol != protocols.GRPC
 	if w := r.config.Watch; w != nil {
 		o.Watch = &w.frames
 		if v.Protocol == protocols.GRPC && r.config.Transport != protocols.TransportNative {

@@ -93,6 +93,10 @@ func FailureALPN() Verdict { return failed(FailureNoMatch, reasonALPN) }
 // before its first request, which is no fault.
 func (v Verdict) IsIdle() bool { return v.Reason == reasonIdle }
 
+// IsStalled reports whether the connection began like HTTP, had not decided when the time was
+// over, and was sent nothing.
+func (v Verdict) IsStalled() bool { return v.Reason == reasonSlow }
+
 // IsUndecided reports whether the connection's first bytes did not show its
 // first request, and nothing was written to find out.
 func (v Verdict) IsUndecided() bool { return v.Reason == reasonUndecided }

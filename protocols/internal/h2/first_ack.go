@@ -10,52 +10,71 @@ import (
 // client acknowledges with it the SETTINGS that were sent in the server's place, and
 // net/http ends a connection whose client acknowledges more than net/http has sent.
 //
-// Until that ACK comes, the bytes of each frame's header are held back until the header
-// is complete, and no read goes beyond the frame. The reading goroutine owns it.
+// It also holds the client's second SETTINGS back until the gate is open; see
+// [Options.Gate]. Everything else passes: a client over net.Pipe reads the server's SETTINGS
+// only when what it writes is read.
+//
+// Until the ACK has come and the gate is open, the bytes of each frame's header are held
+// back until the header is complete, and no read goes beyond the frame. The reading
+// goroutine owns it.
 type firstACK struct {
-	head  [HeaderLen]byte
-	have  int // How much of the header is there.
-	given int // How much of it the server has.
-	left  int // How much is to come before the next header: of the preface, or of a payload.
+	head    [HeaderLen]byte
+	have    int  // How much of the header is there.
+	given   int  // How much of it the server has.
+	left    int  // How much is to come before the next header: of the preface, or of a payload.
+	out     bool // The ACK is out.
+	settled bool // The server has the client's first SETTINGS.
 }
 
-// read reads from src into p, which is not empty. It reports whether the ACK is out.
-func (f *firstACK) read(src io.Reader, p []byte) (n int, out bool, err error) {
+// read reads from src into p, which is not empty. It reads nothing where it has taken out
+// the ACK.
+func (f *firstACK) read(src io.Reader, p []byte, gate <-chan struct{}) (n int, err error) {
 	if f.left > 0 {
 		n, err = src.Read(p[:min(len(p), f.left)])
 		f.left -= n
-		return n, false, err
+		return n, err
 	}
 	for f.have < HeaderLen {
 		n, err := src.Read(f.head[f.have:])
 		if f.have += n; f.have < HeaderLen && err != nil {
-			return 0, false, err
+			return 0, err
 		}
 	}
 	h := ParseHeader(f.head[:])
-	if h.Type == http2.FrameSettings && h.IsAck() && h.Length == 0 {
-		n, err = src.Read(p)
-		return n, true, err
+	switch {
+	case f.given > 0 || h.Type != http2.FrameSettings:
+	case !h.IsAck():
+		if f.settled && gate != nil {
+			<-gate
+		}
+		f.settled = true
+	case h.Length == 0 && !f.out:
+		f.have, f.out = 0, true
+		return 0, nil
 	}
 	n = copy(p, f.head[f.given:])
 	if f.given += n; f.given == HeaderLen {
 		f.have, f.given, f.left = 0, 0, h.Length
 	}
-	return n, false, nil
+	return n, nil
 }
 
-// AwaitsACK reports whether the client's first ACK is still to be taken out. Then reads
-// have to come through [Track.ReadToACK].
-func (t *Track) AwaitsACK() bool { return t.firstACK != nil }
+// AwaitsACK reports whether the client's first ACK is still to be taken out, or the gate
+// still to be watched. Then reads have to come through [Track.ReadToACK].
+func (t *Track) AwaitsACK() bool {
+	if f := t.firstACK; f != nil && f.out && f.have == 0 && f.left == 0 && (t.acked == nil || t.opened.Load()) {
+		t.firstACK = nil
+	}
+	return t.firstACK != nil
+}
 
 // ReadToACK reads from src, which has what the client sends.
-func (t *Track) ReadToACK(src io.Reader, p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	n, out, err := t.firstACK.read(src, p)
-	if out {
-		t.firstACK = nil
+func (t *Track) ReadToACK(src io.Reader, p []byte) (n int, err error) {
+	for len(p) > 0 && n == 0 && err == nil {
+		if !t.AwaitsACK() {
+			return src.Read(p)
+		}
+		n, err = t.firstACK.read(src, p, t.acked)
 	}
 	return n, err
 }

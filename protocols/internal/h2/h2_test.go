@@ -27,7 +27,7 @@ func (c *trackedConn) Read(p []byte) (int, error) {
 	if n := c.Ready(p); n > 0 {
 		return n, nil
 	}
-	n, err := c.Conn.Read(c.Admit(p))
+	n, err := c.Conn.Read(p)
 	return c.Follow(p[:n]), err
 }
 

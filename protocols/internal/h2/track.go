@@ -55,9 +55,11 @@ type Options struct {
 	// Played is set if SETTINGS and one ACK were sent in the server's place. The ACK of
 	// the server is taken out then, and so is the client's first.
 	Played bool
-	// GateAfter is where reads wait for the server's ACK, in bytes of what the client
-	// sends; 0 for nowhere.
-	GateAfter int
+	// Gate keeps the client's second SETTINGS from the server until the server has
+	// acknowledged the first. It needs Played. net/http answers two SETTINGS frames by one
+	// ACK when the second comes before the first ACK is written. The Track takes that ACK
+	// out, and the client's second SETTINGS would get none (RFC 9113, section 6.5.3).
+	Gate bool
 	// NetHTTP is set where net/http is the server. Then small writes yield first, see
 	// smallWrite, and the reads are paced, see pace. grpc-go does both itself.
 	NetHTTP bool
@@ -78,7 +80,7 @@ type Options struct {
 // both directions. It takes frames that the client must not see out of what the server
 // writes, and writes frames of its own between the server's.
 //
-// One goroutine reads, by Insert, Admit and Follow, and one at a time writes, by Begin and
+// One goroutine reads, by Insert and Follow, and one at a time writes, by Begin and
 // Finish. The other methods are safe at any time.
 type Track struct {
 	inner     net.Conn
@@ -103,16 +105,12 @@ type Track struct {
 	calls  *callFilter // Nil: all streams pass.
 	pace   *pace       // Nil where the server is not net/http.
 
-	// acked keeps what follows the client's first SETTINGS from the server until the
-	// server has acknowledged it; nil without a gate. net/http answers two SETTINGS
-	// frames by one ACK when the second comes before the first ACK is written. The Track
-	// takes that ACK out, and the client's second SETTINGS would get none (RFC 9113,
-	// section 6.5.3).
+	// acked is closed when the server has acknowledged the client's first SETTINGS; nil
+	// without a gate.
 	acked  chan struct{}
 	opened atomic.Bool // acked is closed.
 
 	// The reading goroutine owns these.
-	before   int32     // How many bytes may pass before acked is closed; -1 once it was.
 	firstACK *firstACK // Nil unless the client's first ACK is to be taken out.
 	in       walk
 
@@ -145,8 +143,8 @@ func New(inner net.Conn, o Options) *Track {
 			client: o.Client,
 		}
 	}
-	if o.GateAfter > 0 {
-		t.acked, t.before = make(chan struct{}), int32(o.GateAfter)
+	if o.Gate {
+		t.acked = make(chan struct{})
 	}
 	return t
 }
@@ -171,23 +169,6 @@ func (t *Track) openGate() {
 	}
 }
 
-// IsGated reports whether a read may have to wait for the server's ACK.
-func (t *Track) IsGated() bool { return t.acked != nil && !t.opened.Load() }
-
-// Admit returns as much of p as may be read into. It waits for the server's ACK
-// where that is due.
-func (t *Track) Admit(p []byte) []byte {
-	switch {
-	case t.acked == nil || t.before < 0 || len(p) == 0:
-		return p
-	case t.before > 0:
-		return p[:min(len(p), int(t.before))]
-	}
-	<-t.acked
-	t.before = -1
-	return p
-}
-
 // Ready moves bytes to p that were held back by Follow and that the server reads next. It
 // returns 0 where there are none.
 func (t *Track) Ready(p []byte) int {
@@ -202,15 +183,12 @@ func (t *Track) Ready(p []byte) int {
 // asks.
 func (t *Track) IsPlain() bool {
 	hasReady := t.calls != nil && t.calls.split != nil && len(t.calls.split.ready) > 0
-	return !t.IsGated() && !t.AwaitsACK() && !hasReady
+	return !t.AwaitsACK() && !hasReady
 }
 
 // Follow looks at p, which was read for the server. It returns how much of p the server
 // gets, which may have been moved in p.
 func (t *Track) Follow(p []byte) int {
-	if t.before > 0 {
-		t.before -= int32(len(p))
-	}
 	if t.calls == nil {
 		t.follow(p)
 		return len(p)
