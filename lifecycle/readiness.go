@@ -14,12 +14,19 @@ func LiveHandler() http.Handler {
 }
 
 // ReadyHandler answers readiness probes (/readyz): 200 while phase returns
-// [PhaseServing], and 503 with "starting", "draining" or "stopped" otherwise.
-// phase is called for each request; [Machine.Phase] will do.
-func ReadyHandler(phase func() Phase) http.Handler {
+// [PhaseServing] and no check an error. Otherwise it answers 503 with "starting", "draining",
+// "stopped" or "not ready: " and the error of the first check that fails. All are called for
+// each request; [Machine.Phase] will do.
+func ReadyHandler(phase func() Phase, checks ...func() error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch p := phase(); p {
 		case PhaseServing:
+			for _, check := range checks {
+				if err := check(); err != nil {
+					answerProbe(w, r, http.StatusServiceUnavailable, "not ready: "+err.Error())
+					return
+				}
+			}
 			answerProbe(w, r, http.StatusOK, "ok")
 		case PhaseNew:
 			answerProbe(w, r, http.StatusServiceUnavailable, "starting")

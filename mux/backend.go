@@ -37,10 +37,10 @@ func (b *backend) close() {
 
 // services is what backends are made around: code, as opposed to configuration.
 type services struct {
-	front    *front
-	books    *books
-	register func(GRPCRegistrar)
-	options  []grpc.ServerOption
+	front   *front
+	books   *books
+	grpc    func() *protocols.GRPCServices // makes them at the first call
+	options []grpc.ServerOption
 }
 
 // newBackend makes servers that are ready for connections, but serve none yet.
@@ -64,8 +64,11 @@ func (s services) newBackend(c *Config) (*backend, error) {
 			return nil, fmt.Errorf("mux: %w", err)
 		}
 	}
-	b.grpc = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.register,
+	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(),
 		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.options)...)
+	if err != nil {
+		return nil, fmt.Errorf("mux: %w", err)
+	}
 	if b.settings, err = protocols.CommonSettings(c.HTTP2, b.grpc); err != nil {
 		b.grpc.Stop()
 		return nil, fmt.Errorf("mux: %w", err)

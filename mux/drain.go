@@ -21,6 +21,7 @@ type drainActions struct {
 	topology   *topology
 	departures *departures
 	live       *reloader
+	readiness  *readiness
 	config     func() lifecycle.Config // in force for this drain
 
 	stopped atomic.Bool                    // stopAccepting has begun
@@ -45,11 +46,7 @@ func (d *drainActions) actions() lifecycle.Actions {
 // turned with the machine.
 func (d *drainActions) announce(context.Context) error {
 	d.books.conns.SetUnavailable(true)
-	for _, b := range d.topology.allBackends() {
-		if b.grpc.Health != nil {
-			b.grpc.Health.Shutdown()
-		}
-	}
+	d.readiness.drain()
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
@@ -212,4 +213,42 @@ func TestTLSTimeout(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "counted", func() bool { return s.rejected("sniffing", "tls_handshake") == 1 })
+}
+
+// TestOptionsThatCannotTakeEffect keep the server from starting, and it says what to do.
+func TestOptionsThatCannotTakeEffect(t *testing.T) {
+	m := mux.New(mux.WithLogger(discard), mux.WithGRPC(nil, grpc.Creds(credentials.NewTLS(&tls.Config{})))) //nolint:gosec // It is refused.
+	for name, err := range map[string]error{"Serve": m.Serve(listen(t)), "again": m.Serve(listen(t))} {
+		if err == nil || !strings.Contains(err.Error(), "mux.WithTLS") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if info, _ := m.ServerOf("grpc"); info.Native != nil {
+		t.Error("there is a server")
+	}
+}
+
+// TestServerOfBeforeServing: code that asks for a *grpc.Server gets the one that serves.
+func TestServerOfBeforeServing(t *testing.T) {
+	m, _ := newServer(t, false)
+	info, _ := m.ServerOf("grpc")
+	before, ok := info.Native.(*grpc.Server)
+	if !ok {
+		t.Fatalf("before: %T", info.Native)
+	}
+	if _, ok := before.GetServiceInfo()["grpc.testing.TestService"]; !ok {
+		t.Error("it does not know the service")
+	}
+	m.Match("still possible", mux.ALPN("x"))
+	s := serve(t, m)
+	eventually(t, "serving", func() bool { return s.Phase() == mux.PhaseServing })
+	if info, _ = m.ServerOf("grpc"); info.Native != before {
+		t.Error("another server serves")
+	}
+
+	unused := mux.New(mux.WithLogger(discard))
+	unused.ServerOf("grpc")
+	if err := unused.Close(); err != nil { // It ends the goroutines, for which TestMain looks.
+		t.Error(err)
+	}
 }

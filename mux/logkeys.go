@@ -12,9 +12,10 @@ const (
 	keyBytesWritten = "bytes_written"
 	keyDuration     = "duration"
 	keyErr          = "err"
-	keyFrom         = "from" // what a state was before
-	keyTo           = "to"   // what it is now
-	keyKind         = "kind" // of what a native gRPC connection brought
+	keyFrom         = "from"  // what a state was before
+	keyTo           = "to"    // what it is now
+	keyCheck        = "check" // of readiness
+	keyKind         = "kind"  // of what a native gRPC connection brought
 
 	// Of the access log alone.
 	keyRequestID       = "request_id"

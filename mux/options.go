@@ -26,7 +26,7 @@ type options struct {
 	accessLog        *slog.Logger // nil: none
 	handler          http.Handler // nil: none
 	webSocketHandler http.Handler
-	registerGRPC     func(GRPCRegistrar)
+	registerGRPC     []func(GRPCRegistrar)
 	grpcOptions      []grpc.ServerOption
 	tlsConfig        *tls.Config
 	healthPaths      bool
@@ -67,19 +67,24 @@ func WithHandler(h http.Handler) Option {
 	}
 }
 
-// WithGRPC sets the function that registers the gRPC services, and further options for
-// grpc-go. The function is called once for each of two servers: one serves native
-// connections, the other serves calls that share a connection with HTTP/2 requests. It
-// must register the same services each time. A reload that needs new servers calls it
-// again.
+// WithGRPC adds a function that registers gRPC services, and further options for grpc-go. It
+// may be given several times. Each function is called once, at the start of the server. Two
+// servers of grpc-go have what it registers: one serves native connections, the other serves
+// calls that share a connection with HTTP/2 requests. Code that asks for a *grpc.Server gets
+// the first by [Server.ServerOf].
 //
-// The service grpc.health.v1.Health is added unless the function registers one. Transport
-// credentials have no effect: TLS is the listener's. Options win over the configuration.
-// Those for windows and limits of HTTP/2 hold on native connections. A call to a service
-// that is not registered goes to the handler of [WithHandler]; without one, and by default,
-// calls are answered UNIMPLEMENTED.
+// The service grpc.health.v1.Health is added unless a function registers one; either says
+// NOT_SERVING while the server does not want traffic (see [Server.AddReadiness]). Options win
+// over the configuration. Those for windows and limits of HTTP/2 hold on native connections.
+// The server does not start with one that cannot take effect: grpc.Creds, because [WithTLS]
+// or the listener sets TLS; grpc.InTapHandle; with grpc.transport: shared, those of
+// grpc-go's transport. A call to a service that is not registered goes to the handler of
+// [WithHandler]; without one, and by default, calls are answered UNIMPLEMENTED.
 func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
-	return func(o *options) { o.registerGRPC, o.grpcOptions = register, opts }
+	return func(o *options) {
+		o.registerGRPC = append(o.registerGRPC, register)
+		o.grpcOptions = append(o.grpcOptions, opts...)
+	}
 }
 
 // WithWebSocket sets a handler for WebSocket handshakes on every path. To serve

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
@@ -33,13 +34,15 @@ type Server struct {
 	departures *departures
 	topology   *topology
 	services   services
+	readiness  *readiness
 	machine    *lifecycle.Machine
 	report     atomic.Pointer[lifecycle.Report] // of the drain, when it is over
 
-	configErr error
-	startOnce sync.Once
-	startErr  error
-	startedAt atomic.Pointer[time.Time] // nil before the server serves
+	configErr   error
+	prepareOnce sync.Once
+	startOnce   sync.Once
+	prepareErr  error
+	startedAt   atomic.Pointer[time.Time] // nil before the server serves
 }
 
 // New returns a server. With no option it serves: HTTP requests are answered 404, calls
@@ -60,7 +63,11 @@ func New(opts ...Option) *Server {
 	s.topology = new(topology)
 	s.live = newReloader(c, s.topology.isServing, s.prepareReload)
 	s.departures = newDepartures(s.books, websocket.New(c.WebSocket, c.HTTP1.Progress.ProgressTimeout, s.logger), &s.running.background)
-	d := &drainActions{books: s.books, running: s.running, topology: s.topology, departures: s.departures, live: s.live}
+	s.readiness = newReadiness(s.logger, s.running)
+	d := &drainActions{
+		books: s.books, running: s.running, topology: s.topology,
+		departures: s.departures, live: s.live, readiness: s.readiness,
+	}
 	s.machine = lifecycle.New(c.Drain, d.actions(), s.logger)
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
@@ -71,7 +78,11 @@ func New(opts ...Option) *Server {
 	}, s.departures.mixed, s.departures.flooded)
 	s.topology.listen, s.topology.tlsConfig = s.listen, s.tlsConfig
 	s.topology.serving, s.topology.changed = s.machine.SetServing, make(chan struct{})
-	s.services = services{s.newFront(), s.books, s.registerGRPC, s.grpcOptions}
+	s.services = services{s.newFront(), s.books, sync.OnceValue(func() *protocols.GRPCServices {
+		g := protocols.NewGRPCServices(s.registerGRPC...)
+		s.readiness.announceTo(g)
+		return g
+	}), s.grpcOptions}
 	return s
 }
 
@@ -90,27 +101,38 @@ func (s *Server) newFront() *front {
 		f.handler = http.NotFoundHandler()
 	}
 	if s.healthPaths {
-		f.livez, f.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase)
+		f.livez, f.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase, s.readiness.err)
 	}
 	return f
 }
 
-// start makes the protocols' servers, once.
-func (s *Server) start() error {
-	s.startOnce.Do(func() {
-		if s.startErr = s.configErr; s.startErr != nil {
+// prepare makes the protocols' servers, once.
+func (s *Server) prepare() error {
+	s.prepareOnce.Do(func() {
+		if s.prepareErr = s.configErr; s.prepareErr != nil {
 			return
 		}
 		b, err := s.services.newBackend(s.live.Load())
-		if s.startErr = err; err != nil {
-			return
+		if s.prepareErr = err; err == nil {
+			s.topology.use(b)
 		}
+	})
+	return s.prepareErr
+}
+
+// start begins what runs as long as the server serves, once.
+func (s *Server) start() error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	s.startOnce.Do(func() {
 		now := time.Now()
 		s.startedAt.Store(&now)
-		s.topology.start(b)
+		s.topology.start()
 		s.running.background.run(func() { s.departures.sweep(s.running.serving, s.live) })
+		s.readiness.start()
 	})
-	return s.startErr
+	return nil
 }
 
 // Listen opens every configured listener, or none: after a failure it closes those that it
@@ -203,7 +225,7 @@ func (s *Server) Certificates() map[string]*x509.Certificate {
 func (s *Server) Drain(ctx context.Context) (*Report, error) {
 	if served := s.topology.noteClosing(); !served {
 		c := s.machine.Config()
-		c.Delay = 0                 // No balancer knows this server.
+		c.Delay = 0                // No balancer knows this server.
 		_ = s.machine.Configure(c) // It fails once the drain has begun.
 	}
 	report, err := s.machine.Drain(ctx)

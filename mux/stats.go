@@ -121,8 +121,9 @@ type ServerInfo struct {
 	Addresses   []string      `json:"addresses"`
 	Connections int64         `json:"connections"`
 	Uptime      time.Duration `json:"uptime"`
-	// Native is the *http.Server or *grpc.Server itself; nil before the server serves. It
-	// is for looking at: do not shut it down.
+	// Native is the *http.Server or *grpc.Server itself; nil before the server serves, but
+	// from [Server.ServerOf]. It is for looking at: do not shut it down, and register gRPC
+	// services by [WithGRPC]. A reload may put another in its place.
 	Native any `json:"-"`
 }
 
@@ -133,7 +134,8 @@ func (s *Server) Servers() []ServerInfo {
 	var uptime time.Duration
 	if !stats.Started.IsZero() {
 		uptime = time.Since(stats.Started)
-		b := s.topology.backend.Load()
+	}
+	if b := s.topology.backend.Load(); b != nil {
 		native[protocols.HTTP1] = b.http1
 		native[protocols.HTTP2] = b.http2
 		native[protocols.GRPC] = b.grpc.Native
@@ -155,8 +157,11 @@ func (s *Server) Servers() []ServerInfo {
 	return infos
 }
 
-// ServerOf returns the server of one built-in protocol, by the name of its pool.
+// ServerOf returns the server of one built-in protocol, by the name of its pool. Before the
+// server serves it makes the protocols' servers, so that Native is there for packages that ask
+// for a *grpc.Server. Shutdown or Close ends them.
 func (s *Server) ServerOf(protocol string) (ServerInfo, bool) {
+	_ = s.prepare() // Its error is that of the start.
 	infos := s.Servers()
 	i := slices.IndexFunc(infos, func(info ServerInfo) bool { return info.Protocol == protocol })
 	if i < 0 {

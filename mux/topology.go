@@ -33,7 +33,7 @@ type topology struct {
 
 	// mu guards what follows.
 	mu             sync.Mutex
-	started        bool // the servers are made
+	started        bool // the server has begun to serve
 	listens        bool // ListenAndServe was called
 	closing        bool // the drain has begun
 	custom         []*custom
@@ -66,9 +66,8 @@ func (t *topology) noteClosing() (served bool) {
 	return len(t.roots) > 0
 }
 
-// start has new connections go to b, the first backend.
-func (t *topology) start(b *backend) {
-	t.use(b)
+// start notes that the server begins to serve.
+func (t *topology) start() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.started = true

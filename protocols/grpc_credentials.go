@@ -4,20 +4,12 @@ import (
 	"crypto/tls"
 	"net"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/mem"
 )
 
 // channelzService is the service that shows connections and their sockets.
 const channelzService = "grpc.channelz.v1.Channelz"
-
-// showsSockets reports whether one of a server's services needs to know the sockets of
-// its connections.
-func showsSockets(srv *grpc.Server) bool {
-	_, ok := srv.GetServiceInfo()[channelzService]
-	return ok
-}
 
 // handshaken are transport credentials for connections whose TLS handshake, if
 // they have one, is over. They show its outcome as the peer's AuthInfo.

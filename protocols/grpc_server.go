@@ -11,24 +11,18 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 )
 
-// GRPCServers are the two grpc-go servers behind one registration: Native
+// GRPCServers are the two grpc-go servers behind one set of services: Native
 // serves connections itself, at its own speed; Shared answers the gRPC streams
 // of connections that net/http serves, through its ServeHTTP. They are two because a
 // server that is stopped gracefully cuts the streams of its ServeHTTP.
 type GRPCServers struct {
 	Native   *grpc.Server
 	Shared   *grpc.Server
-	services map[string]struct{} // The names of all services.
-	unknown  bool                // An option has set a handler of unknown services.
-
-	// Health answers grpc.health.v1.Health on both, for the server and for each of its
-	// services. It is nil where the registration brought a health service of its own.
-	Health *health.Server
+	services map[string]grpc.ServiceInfo // By name.
+	unknown  bool                        // An option has set a handler of unknown services.
 }
 
 // streamWorkers is how many goroutines the native server keeps for its calls. They have
@@ -40,50 +34,27 @@ type GRPCServers struct {
 // use on average, and idle ones use little. With 32, tls-h1-keepalive costs 6 % more.
 const streamWorkers = 16
 
-// GRPCRegistrar is what a gRPC service is registered with. It is what the
-// reflection package needs as well.
-type GRPCRegistrar interface {
-	grpc.ServiceRegistrar
-	GetServiceInfo() map[string]grpc.ServiceInfo
-}
-
-// NewGRPCServers makes both servers and calls register once for each. The options come
-// after the section's own, so that they win; transport credentials are not among what can
-// be set, because TLS is finished before a connection comes here.
+// NewGRPCServers makes both servers. The options come after the section's own, so that they
+// win. The error is for options that cannot take effect: transport credentials, because TLS is
+// finished before a connection comes here, grpc.InTapHandle, and with [TransportShared] those
+// of grpc-go's own transport.
 //
-// A client's socket options are among what channelz shows only if register registers
-// channelz.
-func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, register func(GRPCRegistrar), options ...grpc.ServerOption) *GRPCServers {
-	creds := &handshaken{TransportCredentials: insecure.NewCredentials()}
+// A client's socket options are among what channelz shows only if services has channelz.
+func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, options ...grpc.ServerOption) (*GRPCServers, error) {
+	if err := checkOptions(c.Transport, options); err != nil {
+		return nil, err
+	}
+	creds := &handshaken{TransportCredentials: insecure.NewCredentials(), sockets: services.has(channelzService)}
 	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(creds)})
 	s := &GRPCServers{
-		Native: grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers)}, options)...),
-		Shared: grpc.NewServer(options...),
-		Health: health.NewServer(),
+		Native:   grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers)}, options)...),
+		Shared:   grpc.NewServer(options...),
+		services: services.GetServiceInfo(),
 	}
-	own := false
-	for _, srv := range []*grpc.Server{s.Native, s.Shared} {
-		if register != nil {
-			register(srv)
-		}
-		if _, own = srv.GetServiceInfo()[healthpb.Health_ServiceDesc.ServiceName]; !own {
-			healthpb.RegisterHealthServer(srv, s.Health)
-		}
-	}
-	creds.sockets = showsSockets(s.Native)
-	s.services = make(map[string]struct{})
-	for service := range s.Native.GetServiceInfo() {
-		s.services[service] = struct{}{}
-	}
+	services.registerWith(s.Native)
+	services.registerWith(s.Shared)
 	s.unknown = handlesUnknown(s.Native)
-	if own {
-		s.Health = nil
-		return s
-	}
-	for service := range s.Native.GetServiceInfo() {
-		s.Health.SetServingStatus(service, healthpb.HealthCheckResponse_SERVING)
-	}
-	return s
+	return s, nil
 }
 
 // Serves reports whether the servers have the service of the call to path: it is

@@ -56,7 +56,7 @@ func TestCommonSettings(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			h, g := DefaultHTTP2Config(), DefaultGRPCConfig()
 			test.edit(&h, &g)
-			s := NewGRPCServers(g, h, nil, test.options...)
+			s := newServers(t, g, h, test.options...)
 			defer s.Stop()
 			told, err := CommonSettings(h, s)
 			if err != nil {
@@ -90,7 +90,7 @@ func TestCommonSettings(t *testing.T) {
 // and where WebSockets are asked for it is offered, or nothing is served.
 func TestCommonSettingsOfferWebSockets(t *testing.T) {
 	c := DefaultHTTP2Config()
-	s := NewGRPCServers(DefaultGRPCConfig(), c, nil)
+	s := newServers(t, DefaultGRPCConfig(), c)
 	defer s.Stop()
 	frame, err := CommonSettings(c, s)
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 // call of waits never ends by itself; echoes takes bytes, and returns as many as the first of them says.
 func serveGRPC(t *testing.T, c GRPCConfig, h2 HTTP2Config) string {
 	t.Helper()
-	s := NewGRPCServers(c, h2, nil, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+	s := newServers(t, c, h2, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		if method, _ := grpc.MethodFromServerStream(stream); method == waits {
 			<-stream.Context().Done()
 			return stream.Context().Err()
