@@ -25,6 +25,8 @@ type admission struct {
 	running *running
 	live    *reloader
 	room    *room
+	// contexts make that of a native gRPC connection.
+	contexts *contexts
 	// mu is held while a connection waits for room, so that no two take the same place.
 	mu sync.Mutex
 }
@@ -67,8 +69,11 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 				return false
 			}
 			c.account.SetState(pool.StateActive) // Its first request is on the way.
-			if tag == pool.Tag(protocols.GRPC) && c.layer().state != nil {
-				c.showByAddr()
+			if tag == pool.Tag(protocols.GRPC) {
+				a.contexts.ofNative(c)
+				if c.layer().state != nil {
+					c.showByAddr()
+				}
 			}
 			c.setDue(protocols.AgeLimit(c.account.Opened(), a.maxAge(tag)))
 			served := c.advance(stageServing)

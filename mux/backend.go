@@ -37,10 +37,11 @@ func (b *backend) close() {
 
 // services is what backends are made around: code, as opposed to configuration.
 type services struct {
-	front   *front
-	books   *books
-	grpc    func() *protocols.GRPCServices // makes them at the first call
-	options []grpc.ServerOption
+	front    *front
+	books    *books
+	contexts *contexts
+	grpc     func() *protocols.GRPCServices // makes them at the first call
+	options  []grpc.ServerOption
 }
 
 // newBackend makes servers that are ready for connections, but serve none yet.
@@ -49,14 +50,17 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	var err error
 	hooks := protocols.HTTPHooks{
 		Handler:     s.front,
-		ConnContext: connContext,
+		BaseContext: s.contexts.baseContext,
+		ConnContext: s.contexts.connContext,
 		ConnState:   trackState,
 		Logger:      s.books.logger,
 	}
 	own := c.HTTP2
 	own.IdleTimeout = 0 // The sweep keeps it; see sweep.leaveIdle.
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
-	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, hooks, connAge)
+	refusing := hooks
+	refusing.BaseContext, refusing.ConnContext = nil, connContext
+	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge)
 	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
 	if c.HTTP2.UpgradeH2C {
@@ -65,7 +69,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		}
 	}
 	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(),
-		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.options)...)
+		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.contexts.interceptors(), s.options)...)
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -79,6 +80,8 @@ type rarely struct {
 	// own is a verdict that the recogniser did not give: a custom protocol's, or that on
 	// a connection which failed before it was recognised.
 	own *sniff.Verdict
+	// values are for native calls; nil without [WithBaseContext] and [WithConnContext].
+	values context.Context //nolint:containedctx // It is the connection's.
 
 	byAddr atomic.Bool // grpcConns has the connection
 	denied atomic.Bool // a request was refused because of its protocol
@@ -268,6 +271,17 @@ func (c *conn) noteWhy() {
 	case idle && !c.root.departures.draining.Load():
 		c.account.SetCloseReason(reasonIdle)
 	}
+}
+
+// File returns a copy of the socket, as [net.TCPConn.File] does, for owners of a hijacked
+// connection. It fails with TLS, for a connection that is no socket, and while bytes that
+// were read ahead are still to be read.
+func (c *conn) File() (*os.File, error) {
+	socket, ok := c.account.NetConn().(interface{ File() (*os.File, error) })
+	if !ok || c.Direct() != &c.account {
+		return nil, fmt.Errorf("mux: file of a %T: %w", c.account.NetConn(), errors.ErrUnsupported)
+	}
+	return socket.File()
 }
 
 // settle takes the connection off the list of those that its root still has to dispatch,

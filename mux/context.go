@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
 	"github.com/muxserve/muxserve/listeners"
@@ -154,6 +155,121 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 	}
 	return ctx
 }
+
+// contexts are the embedder's functions for contexts; nil ones do nothing.
+type contexts struct {
+	base func(net.Listener) context.Context
+	conn func(context.Context, net.Conn) context.Context
+}
+
+// of returns the context of what comes from a listener.
+func (x *contexts) of(l net.Listener) context.Context {
+	if x.base == nil {
+		return context.Background()
+	}
+	ctx := x.base(l)
+	if ctx == nil {
+		panic("mux: BaseContext returned a nil context") // As net/http does.
+	}
+	return ctx
+}
+
+// baseContext is the http.Server hook.
+func (x *contexts) baseContext(l net.Listener) context.Context {
+	if sub, ok := l.(*subListener); ok {
+		return sub.root.base
+	}
+	return context.Background() // It is a wrapper, whose connections are not asked for theirs.
+}
+
+// connContext is the http.Server hook.
+func (x *contexts) connContext(ctx context.Context, nc net.Conn) context.Context {
+	if c, ok := nc.(*conn); ok && x.conn != nil {
+		ctx = x.ofConn(ctx, c)
+	}
+	return connContext(ctx, nc)
+}
+
+func (x *contexts) ofConn(ctx context.Context, c *conn) context.Context {
+	if ctx = x.conn(ctx, c.account.NetConn()); ctx == nil {
+		panic("mux: ConnContext returned nil") // As net/http does.
+	}
+	return ctx
+}
+
+// ofNative keeps the context of a connection for the calls on it, which grpc-go gives a
+// context of its own.
+func (x *contexts) ofNative(c *conn) {
+	if x.base == nil && x.conn == nil {
+		return
+	}
+	ctx := c.root.base
+	if x.conn != nil {
+		ctx = x.ofConn(ctx, c)
+	}
+	c.rare().values = ctx
+}
+
+// inherit returns the context of a native call with the values of its connection's, which it
+// ends with. release must be called when the call is over.
+func inherit(call context.Context) (ctx context.Context, release func()) {
+	if _, shared := sharedConn(call); shared {
+		return call, func() {} // It has come from the connection's.
+	}
+	c, ok := connOf(call)
+	if !ok || c.seldom().values == nil {
+		return call, func() {}
+	}
+	from := c.seldom().values
+	ctx, cancel := context.WithCancelCause(&inheritedCtx{call, from})
+	stop := context.AfterFunc(from, func() { cancel(context.Cause(from)) })
+	return ctx, func() {
+		stop()
+		cancel(context.Canceled)
+	}
+}
+
+// inheritedCtx is a context that has the values of another one as well.
+type inheritedCtx struct {
+	context.Context //nolint:containedctx // It is one.
+	from            context.Context
+}
+
+// Value implements [context.Context].
+func (c *inheritedCtx) Value(key any) any {
+	if v := c.Context.Value(key); v != nil {
+		return v
+	}
+	return c.from.Value(key)
+}
+
+// interceptors give native calls the contexts of their connections.
+func (x *contexts) interceptors() []grpc.ServerOption {
+	if x.base == nil && x.conn == nil {
+		return nil
+	}
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			ctx, release := inherit(ctx)
+			defer release()
+			return h(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			ctx, release := inherit(ss.Context())
+			defer release()
+			return h(srv, &inheritingStream{ss, ctx})
+		}),
+	}
+}
+
+// inheritingStream is a stream with another context.
+type inheritingStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // It is the stream's.
+}
+
+// Context implements [grpc.ServerStream].
+func (s *inheritingStream) Context() context.Context { return s.ctx }
 
 // connCtx is a context that knows its connection. It is half the size of what
 // [context.WithValue] returns.

@@ -30,6 +30,7 @@ type options struct {
 	grpcOptions      []grpc.ServerOption
 	tlsConfig        *tls.Config
 	healthPaths      bool
+	contexts         contexts
 	listen           func(context.Context, string) (net.Listener, error)
 }
 
@@ -59,6 +60,11 @@ func Configure(edit func(*Config)) Option {
 // so a Connect handler, a transcoder or a reverse proxy for gRPC may stand there. If the
 // handler answers such a call with 404, 405 or 501 and not in gRPC's words, the call is
 // answered UNIMPLEMENTED. Default, and for nil: 404 for everything.
+//
+// What the handler hijacks is a connection of the mux, and not a *net.TCPConn or *tls.Conn.
+// Its method NetConn leads to the *tls.Conn, if there is one, and on to the socket. It has
+// SyscallConn, CloseWrite, ReadFrom, WriteTo and, on a socket without TLS, File. [ConnOf]
+// describes it, and [Conn.Draining] ends when it is to leave.
 func WithHandler(h http.Handler) Option {
 	return func(o *options) {
 		if h != nil {
@@ -122,6 +128,23 @@ func (o *options) check() error {
 		err = errors.Join(err, errors.New("mux: WithTLS: no certificate; set Certificates, GetCertificate or GetConfigForClient"))
 	}
 	return err
+}
+
+// WithBaseContext sets the function that returns the context from which the contexts of the
+// requests on a listener derive, as [http.Server] has it. It is called once for each socket.
+// Contexts of gRPC calls have its values and end with it.
+func WithBaseContext(base func(net.Listener) context.Context) Option {
+	return func(o *options) { o.contexts.base = base }
+}
+
+// WithConnContext sets a function that modifies the context of a new connection, as
+// [http.Server] has it, for HTTP requests, WebSockets and gRPC calls. Unlike in net/http the
+// connection is always the one that the listener has accepted, with TLS too: a *net.TCPConn
+// or *net.UnixConn on the listeners of a configuration without a PROXY header. It is for
+// looking at the socket (SO_PEERCRED, TCP_INFO). [ConnOf] has the outcome of the TLS
+// handshake.
+func WithConnContext(conn func(context.Context, net.Conn) context.Context) Option {
+	return func(o *options) { o.contexts.conn = conn }
 }
 
 // WithLogger sets where the server logs. What a client causes is logged at Debug.

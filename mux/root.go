@@ -23,7 +23,8 @@ type root struct {
 	backend     *backend
 	endpoint    *endpoint
 	listener    *listeners.Listener
-	tlsConfig   *tls.Config // nil: plaintext
+	base        context.Context //nolint:containedctx // Of what comes from the listener.
+	tlsConfig   *tls.Config     // nil: plaintext
 	tlsOptional bool
 	allow       allow
 	watch       *sniff.Watch
@@ -60,6 +61,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 		backend:     b,
 		endpoint:    e,
 		listener:    listeners.New(l, t.books.logger),
+		base:        t.contexts.of(l),
 		tlsConfig:   e.tlsConfigFor(t.tlsConfig),
 		tlsOptional: e.optional,
 		allow:       e.allow,

@@ -71,14 +71,15 @@ func New(opts ...Option) *Server {
 	s.machine = lifecycle.New(c.Drain, d.actions(), s.logger)
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
-	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures)}
+	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures), contexts: &s.contexts}
 	s.topology.departures, s.topology.live = s.departures, s.live
 	s.topology.watch = sniff.NewWatch(func(path string) bool {
 		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)
 	}, s.departures.mixed, s.departures.flooded)
+	s.topology.contexts = &s.contexts
 	s.topology.listen, s.topology.tlsConfig = s.listen, s.tlsConfig
 	s.topology.serving, s.topology.changed = s.machine.SetServing, make(chan struct{})
-	s.services = services{s.newFront(), s.books, sync.OnceValue(func() *protocols.GRPCServices {
+	s.services = services{s.newFront(), s.books, &s.contexts, sync.OnceValue(func() *protocols.GRPCServices {
 		g := protocols.NewGRPCServices(s.registerGRPC...)
 		s.readiness.announceTo(g)
 		return g

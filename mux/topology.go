@@ -23,6 +23,7 @@ type topology struct {
 	admission  *admission
 	departures *departures
 	live       *reloader
+	contexts   *contexts
 	listen     func(context.Context, string) (net.Listener, error)
 	tlsConfig  *tls.Config  // of listeners whose configuration has none; nil for plaintext
 	watch      *sniff.Watch // over HTTP/2 connections

@@ -25,7 +25,11 @@ const nextProtoUnencrypted = "unencrypted_http2"
 //
 // If net/http has no such way to hand a connection to HTTP/2, ServeHTTP2 is srv.Serve.
 func ServeHTTP2(srv *http.Server, l net.Listener) error {
-	return srv.Serve(&prefacedListener{Listener: l, server: srv})
+	base := context.Background()
+	if srv.BaseContext != nil {
+		base = srv.BaseContext(l)
+	}
+	return srv.Serve(&prefacedListener{Listener: l, server: srv, base: base})
 }
 
 // A prefacedListener serves the connections that it accepts. Its Accept returns errors
@@ -33,6 +37,7 @@ func ServeHTTP2(srv *http.Server, l net.Listener) error {
 type prefacedListener struct {
 	net.Listener
 	server *http.Server
+	base   context.Context //nolint:containedctx // It is the listener's.
 }
 
 // A handOver is net/http's function for a connection that speaks another protocol.
@@ -99,7 +104,7 @@ func (u unencrypted) UnencryptedNetConn() net.Conn { return u.conn }
 
 // handler returns the root handler of a connection.
 func (l *prefacedListener) handler(conn net.Conn) http.Handler {
-	ctx := context.Background()
+	ctx := l.base
 	if l.server.ConnContext != nil {
 		ctx = l.server.ConnContext(ctx, conn)
 	}

@@ -16,6 +16,7 @@ import (
 // to the settings of its section.
 type HTTPHooks struct {
 	Handler     http.Handler
+	BaseContext func(net.Listener) context.Context // nil: the background
 	ConnContext func(context.Context, net.Conn) context.Context
 	ConnState   func(net.Conn, http.ConnState)
 	Logger      *slog.Logger
@@ -58,6 +59,7 @@ func NewHTTP2Server(c HTTP2Config, h HTTPHooks) *http.Server {
 func newHTTPServer(h HTTPHooks) *http.Server {
 	return &http.Server{ //nolint:gosec // The callers set the timeouts that their protocol knows.
 		Handler:     h.Handler,
+		BaseContext: h.BaseContext,
 		ConnContext: h.ConnContext,
 		ConnState:   h.ConnState,
 		ErrorLog:    errorLog(h.Logger),

@@ -1,0 +1,255 @@
+package mux_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/coder/websocket"
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+type (
+	ofBase struct{}
+	ofConn struct{}
+)
+
+// contextHooks are hooks whose effect shownBy tells.
+type contextHooks struct {
+	bases, conns atomic.Int32
+	base         context.Context
+}
+
+func (h *contextHooks) baseContext(l net.Listener) context.Context {
+	h.bases.Add(1)
+	return context.WithValue(h.base, ofBase{}, l.Addr().String())
+}
+
+func (h *contextHooks) connContext(ctx context.Context, c net.Conn) context.Context {
+	h.conns.Add(1)
+	return context.WithValue(ctx, ofConn{}, fmt.Sprintf("%T after %v", c, ctx.Value(ofBase{}) != nil))
+}
+
+func shownBy(ctx context.Context) string {
+	return fmt.Sprintf("%v, %v", ctx.Value(ofBase{}), ctx.Value(ofConn{}))
+}
+
+// contextService shows the context of a call.
+type contextService struct {
+	testpb.UnimplementedTestServiceServer
+}
+
+func (contextService) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	return &testpb.SimpleResponse{Username: shownBy(ctx)}, nil
+}
+
+// StreamingInputCall waits for the end of its context.
+func (contextService) StreamingInputCall(s grpc.ClientStreamingServer[testpb.StreamingInputCallRequest, testpb.StreamingInputCallResponse]) error {
+	if err := s.SetHeader(nil); err != nil {
+		return err
+	}
+	if err := s.SendHeader(nil); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return context.Cause(s.Context())
+}
+
+// TestContexts: WithBaseContext and WithConnContext do for every protocol what the fields of
+// http.Server do.
+func TestContexts(t *testing.T) {
+	handler := http.NewServeMux()
+	handler.HandleFunc("/seen", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, shownBy(r.Context())) })
+	handler.HandleFunc("/wait", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		_, _ = io.WriteString(w, context.Cause(r.Context()).Error())
+	})
+
+	direct := new(contextHooks)
+	directBase, cancelDirect := context.WithCancelCause(context.Background())
+	direct.base = directBase
+	srv := &http.Server{Handler: handler, BaseContext: direct.baseContext, ConnContext: direct.connContext, Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	l := listen(t)
+	go srv.Serve(l)
+	defer srv.Close()
+	plain := &server{addr: l.Addr().String()}
+
+	routes := http.NewServeMux()
+	routes.Handle("/", handler)
+	routes.Handle("/ws", mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+		return c.Write(ctx, websocket.MessageText, []byte(shownBy(ctx)))
+	}))
+	muxed := new(contextHooks)
+	muxedBase, cancelMuxed := context.WithCancelCause(context.Background())
+	muxed.base = muxedBase
+	s := serve(t, mux.New(mux.WithLogger(discard), mux.Configure(noDelay), mux.WithHandler(routes),
+		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, contextService{}) }),
+		mux.WithBaseContext(muxed.baseContext), mux.WithConnContext(muxed.connContext)))
+
+	text := func(s *server, version int) string {
+		resp, err := s.client(t, version).Get("http://" + s.addr + "/seen")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.ProtoMajor != version {
+			t.Fatalf("%s: %v", resp.Proto, err)
+		}
+		return string(b)
+	}
+	want := func(s *server) string { return s.addr + ", *net.TCPConn after true" }
+	for version := 1; version <= 2; version++ {
+		for name, s := range map[string]*server{"net/http": plain, "muxed": s} {
+			if got := text(s, version); got != want(s) {
+				t.Errorf("HTTP/%d, %s: %s, want %s", version, name, got, want(s))
+			}
+		}
+	}
+	if muxed.bases.Load() != direct.bases.Load() || muxed.conns.Load() != direct.conns.Load() {
+		t.Errorf("called %d and %d times, net/http %d and %d", muxed.bases.Load(), muxed.conns.Load(), direct.bases.Load(), direct.conns.Load())
+	}
+
+	ws, _, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	if _, got, err := ws.Read(t.Context()); err != nil || string(got) != want(s) {
+		t.Errorf("WebSocket: %s, %v", got, err)
+	}
+
+	client := testpb.NewTestServiceClient(s.grpcClient(t))
+	resp, err := client.UnaryCall(t.Context(), &testpb.SimpleRequest{})
+	if err != nil || resp.GetUsername() != want(s) {
+		t.Errorf("call: %s, %v", resp.GetUsername(), err)
+	}
+	stream, err := client.StreamingInputCall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Header(); err != nil {
+		t.Fatal(err)
+	}
+
+	// All of them end with the base.
+	waiting := make(map[string]io.ReadCloser)
+	for version := 1; version <= 2; version++ {
+		for name, s := range map[string]*server{"net/http": plain, "muxed": s} {
+			resp, err := s.client(t, version).Get("http://" + s.addr + "/wait")
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiting[fmt.Sprintf("HTTP/%d, %s", version, name)] = resp.Body
+		}
+	}
+	cancelDirect(errors.New("over"))
+	cancelMuxed(errors.New("over"))
+	for name, body := range waiting {
+		if b, err := io.ReadAll(body); err != nil || string(b) != "over" {
+			t.Errorf("%s ended with %q, %v", name, b, err)
+		}
+		_ = body.Close()
+	}
+	if _, err := stream.CloseAndRecv(); err == nil {
+		t.Error("the call has not ended")
+	}
+}
+
+// TestConnContextSockets: the hook sees a Unix socket itself, and the socket under TLS.
+func TestConnContextSockets(t *testing.T) {
+	kind := func(s *server) string {
+		resp, err := s.client(t, 1).Get(s.scheme() + "://" + s.addr + "/seen")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return string(b)
+	}
+	options := []mux.Option{
+		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, fmt.Sprint(r.Context().Value(ofConn{})))
+		})),
+		mux.WithConnContext(func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, ofConn{}, fmt.Sprintf("%T", c))
+		}),
+	}
+	if got := kind(start(t, true, options...)); got != "*net.TCPConn" {
+		t.Errorf("TLS: %s", got)
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ := newServer(t, false, options...)
+	serveOn(t, m, l)
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://unix/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "*net.UnixConn" {
+		t.Errorf("Unix: %s, %v", b, err)
+	}
+}
+
+// TestHijackedFile: the owner of a hijacked connection gets a copy of the socket, as on plain
+// net/http.
+func TestHijackedFile(t *testing.T) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		socket, ok := conn.(interface{ File() (*os.File, error) })
+		if !ok {
+			fmt.Fprintf(conn, "%T has no File", conn)
+			return
+		}
+		f, err := socket.File()
+		if err != nil {
+			fmt.Fprint(conn, err)
+			return
+		}
+		defer f.Close()
+		_, _ = io.WriteString(f, "by the file")
+	})
+	l := listen(t)
+	srv := &http.Server{Handler: handler}
+	go srv.Serve(l)
+	defer srv.Close()
+	ask := func(s *server) string {
+		conn := s.dial(t)
+		send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		b, err := io.ReadAll(conn)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b)
+	}
+	want := ask(&server{addr: l.Addr().String()})
+	if got := ask(start(t, false, mux.WithHandler(handler))); got != want || want != "by the file" {
+		t.Errorf("%s, net/http %s", got, want)
+	}
+	if got := ask(start(t, true, mux.WithHandler(handler))); got == want {
+		t.Error("there is a file under TLS")
+	}
+}
