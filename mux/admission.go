@@ -33,8 +33,13 @@ type admission struct {
 
 // add accounts for a connection. Where the server is told to wait at the limit, it waits
 // for room first, and so does what comes behind c in the kernel's queue. When the server
-// stops, what is queued is taken in all the same.
+// stops, what is queued is taken in all the same. In-process connections take no place.
 func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
+	if c.isLocal() {
+		_ = a.books.conns.Add(&c.account, raw, c)
+		a.books.conns.Exempt(&c.account)
+		return ""
+	}
 	limits := &a.live.Load().Limits
 	if limits.OnLimit == pool.Wait {
 		a.mu.Lock()
@@ -61,8 +66,13 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 		tag = pool.Tag(protocols.HTTP1) // Its handshake will be refused.
 	}
 	if c.refused == notRefused {
-		a.room.beforeMove(tag)
-		moved, full := a.books.conns.MoveWithin(&c.account, tag)
+		var moved, full bool
+		if c.isLocal() {
+			moved = a.books.conns.Move(&c.account, tag)
+		} else {
+			a.room.beforeMove(tag)
+			moved, full = a.books.conns.MoveWithin(&c.account, tag)
+		}
 		if !full {
 			if !moved {
 				_ = c.Close() // The drain has closed the account; the layers above it go too.

@@ -123,6 +123,7 @@ func (t *topology) apply(c *Config, ch *change) {
 	for _, e := range ch.end {
 		retired = append(retired, e.replace()...)
 	}
+	retired = append(retired, t.replaceLocal()...)
 	// A socket that stays queues connections in the kernel meanwhile. Where the address
 	// changes, the new one is served first.
 	begin := ch.begin

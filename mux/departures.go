@@ -45,9 +45,9 @@ func (d *departures) beginDrain(over time.Duration) {
 }
 
 // greet tells a client whose connection comes to its server while the drain tells the
-// others.
+// others. In-process clients are told last.
 func (d *departures) greet(c *conn) {
-	if d.draining.Load() {
+	if d.draining.Load() && c.isRemote() {
 		d.leave(c, reasonDrain, 0)
 	}
 }

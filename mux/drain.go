@@ -27,6 +27,8 @@ type drainActions struct {
 	stopped atomic.Bool                    // stopAccepting has begun
 	forced  atomic.Pointer[map[string]int] // the connections that were cut at the end, by tag
 	begun   atomic.Int64                   // those that were cut within their first bytes
+	// localDue is set when in-process connections are to leave, too.
+	localDue atomic.Bool
 }
 
 // actions returns what the machine calls in each step.
@@ -70,7 +72,9 @@ func (d *drainActions) stopAccepting(ctx context.Context) error {
 	d.tellLate()
 	err := <-settled
 	d.waitAnswered(ctx)
-	d.shutdown()
+	if !d.topology.hasLocal() { // Their servers go on.
+		d.shutdown()
+	}
 	return err
 }
 
@@ -109,11 +113,14 @@ func (d *drainActions) cutUnrecognised() {
 // countBegun counts the connections that are about to be cut within their first bytes.
 // Where nothing was sent, nothing is lost.
 func (d *drainActions) countBegun() {
-	d.begun.Add(int64(len(d.books.all(func(c *conn) bool { return c.stage() == stageOpen && c.isFed() }))))
+	d.begun.Add(int64(len(d.books.all(func(c *conn) bool { return d.isDue(c) && c.stage() == stageOpen && c.isFed() }))))
 }
 
 func (d *drainActions) closeUnrecognised() {
 	for _, a := range d.books.conns.Conns(pool.Sniffing) {
+		if c, ok := a.Owner().(*conn); ok && !d.isDue(c) {
+			continue
+		}
 		a.SetCloseReason(reasonDrain)
 		_ = a.Close()
 	}
@@ -136,7 +143,7 @@ func (d *drainActions) tell(ctx context.Context) {
 		_ = d.books.conns.WaitEmpty(gone) // Then there is nobody left to tell.
 		cancel()
 	}()
-	spread(gone, d.books.all((*conn).isServing), over, func(c *conn) { d.departures.leave(c, reasonDrain, 0) })
+	spread(gone, d.books.all(d.isLeaving), over, func(c *conn) { d.departures.leave(c, reasonDrain, 0) })
 	d.waitGone(ctx, over-time.Since(started))
 }
 
@@ -156,7 +163,7 @@ func (d *drainActions) shutdown() {
 // WebSockets that have been opened since.
 func (d *drainActions) tellLate() {
 	if d.departures.endSpread() {
-		for _, c := range d.books.all((*conn).isServing) {
+		for _, c := range d.books.all(d.isLeaving) {
 			d.departures.leave(c, reasonDrain, 0)
 		}
 	}
@@ -178,7 +185,8 @@ func (d *drainActions) waitAnswered(ctx context.Context) {
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for len(d.books.all((*conn).owesAnswer)) > 0 {
+	owes := func(c *conn) bool { return d.isDue(c) && c.owesAnswer() }
+	for len(d.books.all(owes)) > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -210,7 +218,10 @@ func (d *drainActions) waitConnections(ctx context.Context) error {
 	d.tellLate()
 	d.topology.waitTaken(ctx)
 	d.topology.closeCustoms()
-	return d.books.conns.WaitEmpty(ctx)
+	if err := d.waitRemoteGone(ctx); err != nil {
+		return err
+	}
+	return d.leaveLocal(ctx)
 }
 
 // lingerTime is how long the servers go on reading from a connection that is cut, so that
@@ -219,7 +230,8 @@ const lingerTime = 100 * time.Millisecond
 
 // forceClose cuts every connection: the end of the stream, a short read, close.
 func (d *drainActions) forceClose(ctx context.Context) error {
-	roots := d.topology.stop()
+	roots := append(d.topology.stop(), d.topology.stopLocal()...)
+	d.localDue.Store(true)
 	forced := d.books.activeConns()
 	if d.stopped.Load() { // A client that had time to speak, and did not, loses nothing.
 		delete(forced, string(pool.Sniffing))
@@ -285,7 +297,7 @@ func (d *drainActions) forcedCounts() map[string]int {
 
 // cleanup gives back what the servers hold.
 func (d *drainActions) cleanup(ctx context.Context) error {
-	roots := d.topology.stop()
+	roots := append(d.topology.stop(), d.topology.stopLocal()...)
 	d.running.stopHanding()
 	d.topology.closeCustoms()
 	d.running.stopServing()

@@ -17,6 +17,7 @@ import (
 type endpoint struct {
 	config   listeners.Config // the zero one where brought
 	brought  bool             // by a caller of Serve
+	local    bool             // of in-process connections
 	sockets  []net.Listener
 	kept     int            // how many sockets, the first ones, were open before
 	tls      *listeners.TLS // nil: plaintext, or WithTLS
@@ -153,6 +154,8 @@ func closeEndpoints(endpoints []*endpoint) error {
 // no more than the endpoint serves.
 func (e *endpoint) tlsConfigFor(common *tls.Config) *tls.Config {
 	switch {
+	case e.local:
+		return nil
 	case e.tls != nil:
 		return e.tls.Config(e.allow.nextProtos([]string{alpnHTTP2, alpnHTTP1})...)
 	case common != nil && e.allow != allowAll:

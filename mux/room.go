@@ -133,9 +133,12 @@ func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
 }
 
 // spare describes a connection that may leave. It reports false for one that serves a
-// request, or leaves already.
+// request, or leaves already, and for an in-process one.
 func (c *conn) spare() (s spare, ok bool) {
 	s = spare{c: c, requests: c.account.Requests()}
+	if c.isLocal() {
+		return s, false
+	}
 	if c.stage() == stageOpen && c.IsUndecided() {
 		s.undecided, s.since = true, c.account.Opened()
 		return s, c.account.CloseReason() == ""

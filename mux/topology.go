@@ -38,6 +38,7 @@ type topology struct {
 	listens        bool // ListenAndServe was called
 	closing        bool // the drain has begun
 	custom         []*custom
+	local          *local        // of in-process connections; nil before the first
 	endpoints      []*endpoint   // the configured ones, in the configuration's order
 	roots          []*root       // of all endpoints, those that are being replaced included
 	backends       []*backend    // all that are not closed, the last one being in use
@@ -64,7 +65,7 @@ func (t *topology) noteClosing() (served bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closing = true
-	return len(t.roots) > 0
+	return slices.ContainsFunc(t.roots, func(r *root) bool { return !r.endpoint.local })
 }
 
 // start notes that the server begins to serve.
@@ -119,7 +120,7 @@ func (t *topology) addresses() []string {
 	defer t.mu.Unlock()
 	var addresses []string
 	for _, r := range t.roots {
-		if address := r.listener.Addr().String(); !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
+		if address := r.listener.Addr().String(); !r.endpoint.local && !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)
 		}
 	}
@@ -131,7 +132,7 @@ func (t *topology) firstAddr() net.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range t.roots {
-		if !r.endpoint.isReplaced() {
+		if !r.endpoint.local && !r.endpoint.isReplaced() {
 			return r.listener.Addr()
 		}
 	}
@@ -274,11 +275,12 @@ func (t *topology) waitServed(which func() []*endpoint) (closing bool, err error
 }
 
 // stop ends accepting: the listeners take in what the kernel has queued, and close. It
-// returns the roots that were serving.
+// returns the roots that were serving. In-process connections are still made.
 func (t *topology) stop() []*root {
 	t.running.stopAccepting()
 	t.mu.Lock()
 	roots, endpoints := slices.Clone(t.roots), t.endpoints
+	roots = slices.DeleteFunc(roots, func(r *root) bool { return r.endpoint.local })
 	t.mu.Unlock()
 	if len(roots) == 0 {
 		_ = closeEndpoints(endpoints)

@@ -1,0 +1,170 @@
+package mux
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/muxserve/muxserve/mux/internal/sub"
+)
+
+// Dial returns an in-process connection to the server, without TLS. It is for clients in the
+// same process, such as grpc-gateway's:
+//
+//	grpc.NewClient("passthrough:mux", grpc.WithContextDialer(
+//		func(ctx context.Context, _ string) (net.Conn, error) { return s.Dial(ctx) }), …)
+//
+// No limit refuses such connections. A drain tells them last: when all others have left, no
+// more are made, and what is under way on them ends as on the others. The first one must be
+// made before the drain, and starts the server if nothing is served yet.
+//
+// Dial waits until the server has taken the connection on, or until ctx ends. After the
+// drain it returns [ErrServerClosed].
+func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	l, err := s.topology.localListener()
+	if err != nil {
+		return nil, err
+	}
+	client, server := net.Pipe()
+	if err := l.Deliver(ctx, server); err != nil {
+		_ = server.Close()
+		_ = client.Close()
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("mux: dial: %w", context.Cause(ctx))
+		}
+		return nil, ErrServerClosed
+	}
+	return client, nil
+}
+
+// local is the listener of in-process connections. A reload that makes other servers makes
+// another listener.
+type local struct {
+	listener *sub.Listener
+	root     *root
+}
+
+// localListener returns the listener of in-process connections, made at the first call.
+func (t *topology) localListener() (*sub.Listener, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.local != nil:
+		return t.local.listener, nil
+	case t.closing:
+		return nil, ErrServerClosed
+	}
+	t.local = t.serveLocal()
+	return t.local.listener, nil
+}
+
+// serveLocal serves in-process connections by the backend in use. The caller holds mu.
+func (t *topology) serveLocal() *local {
+	l := sub.New(listenAddr("in-process"), 0)
+	e := &endpoint{sockets: []net.Listener{l}, allow: allowAll, local: true, left: 1}
+	r := t.newRoot(t.backend.Load(), e, l)
+	e.roots = []*root{r}
+	t.roots = append(t.roots, r)
+	go t.serveRoot(r)
+	return &local{l, r}
+}
+
+// replaceLocal has new in-process connections served by the backend in use, and returns the
+// root that served them before.
+func (t *topology) replaceLocal() []*root {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.local
+	if old == nil || old.root.backend == t.backend.Load() {
+		return nil
+	}
+	t.local = t.serveLocal()
+	roots := old.root.endpoint.replace()
+	old.listener.Finish()
+	return roots
+}
+
+// hasLocal reports whether there may be in-process connections.
+func (t *topology) hasLocal() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.local != nil
+}
+
+// stopLocal ends in-process connecting, and returns the roots that had it.
+func (t *topology) stopLocal() []*root {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var roots []*root
+	for _, r := range t.roots {
+		if r.endpoint.local {
+			roots = append(roots, r)
+		}
+	}
+	if t.local != nil {
+		t.local.listener.Finish()
+	}
+	return roots
+}
+
+// isLocal reports whether the connection is an in-process one.
+func (c *conn) isLocal() bool { return c.root.endpoint.local }
+
+// isRemote reports the opposite.
+func (c *conn) isRemote() bool { return !c.isLocal() }
+
+// isDue reports whether the drain is to end the connection by now: in-process ones outlast
+// the others.
+func (d *drainActions) isDue(c *conn) bool { return c.isRemote() || d.localDue.Load() }
+
+// isLeaving reports whether the drain is to tell the connection.
+func (d *drainActions) isLeaving(c *conn) bool { return c.isServing() && d.isDue(c) }
+
+// waitRemoteGone waits until no connection is left but in-process ones.
+func (d *drainActions) waitRemoteGone(ctx context.Context) error {
+	if !d.topology.hasLocal() {
+		return d.books.conns.WaitEmpty(ctx)
+	}
+	tick := time.NewTicker(remoteInterval)
+	defer tick.Stop()
+	for len(d.books.all((*conn).isRemote)) > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// remoteInterval is how often waitRemoteGone looks.
+const remoteInterval = 10 * time.Millisecond
+
+// leaveLocal ends in-process connections, which outlast the others: first the making of new
+// ones, then those that are there, as a drain does it with the others.
+func (d *drainActions) leaveLocal(ctx context.Context) error {
+	roots := d.topology.stopLocal()
+	if len(roots) == 0 {
+		return nil
+	}
+	d.localDue.Store(true)
+	for _, r := range roots {
+		r.endWaits()
+	}
+	patience, cancel := context.WithTimeout(ctx, d.sniffTime())
+	defer cancel()
+	if waitRoots(patience, roots) != nil {
+		d.cutUnrecognised()
+	}
+	if err := waitRoots(ctx, roots); err != nil {
+		return err
+	}
+	d.tellLate()
+	d.waitAnswered(ctx)
+	d.shutdown()
+	return d.books.conns.WaitEmpty(ctx)
+}
