@@ -22,7 +22,8 @@ const section = "drain."
 // Config says how a server drains. Start from [DefaultConfig]: the zero Config waits for
 // nothing and cuts every connection at once.
 type Config struct {
-	// Profile is the balancer in front of the server: k8s, haproxy, nlb, or empty for none.
+	// Profile is the balancer in front of the server: k8s, haproxy, nlb, none, or empty where it is
+	// not known.
 	// Its numbers replace the defaults; keys that are set beside it win.
 	Profile string `apply:"runtime" yaml:"profile"`
 	// Delay is how long the server still serves new connections after the announcement.
@@ -163,7 +164,7 @@ func (c Config) order() []string {
 }
 
 // Profiles returns the names that [Profile] knows. The slice is the caller's own.
-func Profiles() []string { return []string{"k8s", "haproxy", "nlb"} }
+func Profiles() []string { return []string{"k8s", "haproxy", "nlb", "none"} }
 
 // Profile returns the configuration for the default settings of a balancer, and
 // [DefaultConfig] for the empty name. Its numbers follow from how soon that balancer
@@ -178,6 +179,8 @@ func Profiles() []string { return []string{"k8s", "haproxy", "nlb"} }
 //     it: delay 30 s. Timeout 2 min, below the 350 s after which it forgets an idle
 //     connection. It cuts the connections of a target that fails its checks; set
 //     target_health_state.unhealthy.connection_termination.enabled to false.
+//   - none: nobody has to notice, and clients are told at once: no delay, no spread. It is
+//     for tests and for servers that clients reach directly.
 func Profile(name string) (Config, error) {
 	c := DefaultConfig()
 	c.Profile = name
@@ -190,6 +193,8 @@ func Profile(name string) (Config, error) {
 		c.Delay, c.Spread, c.Timeout = 8*time.Second, 10*time.Second, time.Minute
 	case "nlb":
 		c.Delay, c.Spread, c.Timeout = 30*time.Second, 20*time.Second, 2*time.Minute
+	case "none":
+		c.Delay, c.Spread = 0, 0
 	default:
 		return Config{}, fmt.Errorf("lifecycle: "+section+"profile: unknown %q; want one of %s", name, strings.Join(Profiles(), ", "))
 	}

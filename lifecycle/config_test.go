@@ -148,7 +148,7 @@ func TestProfiles(t *testing.T) {
 
 func TestUnknownProfile(t *testing.T) {
 	_, err := Profile("elb")
-	if err == nil || !strings.Contains(err.Error(), `drain.profile: unknown "elb"; want one of k8s, haproxy, nlb`) {
+	if err == nil || !strings.Contains(err.Error(), `drain.profile: unknown "elb"; want one of k8s, haproxy, nlb, none`) {
 		t.Error(err)
 	}
 	c := DefaultConfig()

@@ -55,6 +55,17 @@ func Configure(edit func(*Config)) Option {
 	return func(o *options) { edit(&o.initial) }
 }
 
+// WithAddress sets the address of the first listener of the configuration: "host:port" or
+// "unix:PATH". Default: [DefaultAddress].
+func WithAddress(address string) Option {
+	return Configure(func(c *Config) {
+		if len(c.Listeners) == 0 {
+			c.Listeners = DefaultConfig().Listeners
+		}
+		c.Listeners[0].Address = address
+	})
+}
+
 // WithHandler sets the handler of HTTP requests that are not health probes. A gRPC call
 // goes to it as well, as an HTTP/2 request, if its service is not registered by [WithGRPC]:
 // so a Connect handler, a transcoder or a reverse proxy for gRPC may stand there. If the

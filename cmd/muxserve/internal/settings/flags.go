@@ -58,7 +58,7 @@ var listenOption = option{Flag: cli.Flag{
 // profileOption chooses the defaults of the other keys of the drain.
 var profileOption = option{Flag: cli.Flag{
 	Name: "drain-profile", Group: groupDrain, Value: "NAME", Key: "drain.profile", Choices: lifecycle.Profiles(),
-	Help: "k8s, haproxy or nlb: the balancer whose numbers are the drain's defaults",
+	Help: "k8s, haproxy, nlb or none: the balancer whose numbers are the drain's defaults",
 }}
 
 // options are all flags. They are applied in this order, so that the flags of listeners
