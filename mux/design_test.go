@@ -104,7 +104,7 @@ func TestDesign04LongHeads(t *testing.T) {
 		}{
 			{"long request line", "GET /echo?" + strings.Repeat("q", 20<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", http.StatusOK},
 			{"long header", "GET /echo HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("h", 20<<10) + "\r\n\r\n", http.StatusOK},
-			{"too long for the server", "GET /echo HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("h", 64<<10) + "\r\n\r\n", http.StatusRequestHeaderFieldsTooLarge},
+			{"too long for the server", "GET /echo HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("h", 96<<10) + "\r\n\r\n", http.StatusRequestHeaderFieldsTooLarge},
 		} {
 			conn := s.dial(t)
 			go func() { _, _ = io.WriteString(conn, tt.request) }()

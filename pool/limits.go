@@ -41,7 +41,8 @@ func defaultConnections(files uint64) int {
 	if files <= reservedFiles {
 		return 1
 	}
-	return int(min((files-reservedFiles)/10*usableFiles, maxDefaultConnections))
+	usable := min(files-reservedFiles, maxDefaultConnections*10/usableFiles+10) // So that it does not overflow.
+	return int(max(1, min(usable*usableFiles/10, maxDefaultConnections)))
 }
 
 // Validate reports every field that is out of range, each by its name in the file.

@@ -149,7 +149,7 @@ type GRPCConfig struct {
 	// network needs, and begins with 65,535. Where only one is set, the other is the same.
 	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
 	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
-	// MaxRecvBytes and MaxSendBytes bound one message.
+	// MaxRecvBytes and MaxSendBytes bound one message. 0: no bound.
 	MaxRecvBytes int `apply:"restart" yaml:"max_recv_bytes"`
 	MaxSendBytes int `apply:"restart" yaml:"max_send_bytes"`
 	// MaxIdle is how long a connection without calls is kept. 0: no bound.
@@ -211,11 +211,9 @@ const (
 
 // The defaults.
 const (
-	// defaultMaxConnections bounds each pool.
-	defaultMaxConnections = 1000
 	// defaultHeaderBytes is for HTTP/1.1 heads and for HTTP/2 and gRPC header lists
 	// alike.
-	defaultHeaderBytes = 32 << 10
+	defaultHeaderBytes = 64 << 10
 	// defaultMaxStreams and defaultStreamWindow are net/http's.
 	defaultMaxStreams   = 250
 	defaultStreamWindow = 1 << 20
@@ -243,7 +241,6 @@ func DefaultProgressConfig() ProgressConfig {
 // which an AWS NLB forgets a flow.
 func DefaultHTTP1Config() HTTP1Config {
 	return HTTP1Config{
-		MaxConnections: defaultMaxConnections,
 		HeaderTimeout:  10 * time.Second,
 		IdleTimeout:    120 * time.Second,
 		MaxHeaderBytes: defaultHeaderBytes,
@@ -254,7 +251,6 @@ func DefaultHTTP1Config() HTTP1Config {
 // DefaultHTTP2Config returns the defaults.
 func DefaultHTTP2Config() HTTP2Config {
 	return HTTP2Config{
-		MaxConnections:     defaultMaxConnections,
 		MaxStreams:         defaultMaxStreams,
 		MaxHeaderListBytes: defaultHeaderBytes,
 		StreamWindow:       defaultStreamWindow,
@@ -271,11 +267,9 @@ func DefaultHTTP2Config() HTTP2Config {
 // DefaultGRPCConfig returns the defaults.
 func DefaultGRPCConfig() GRPCConfig {
 	return GRPCConfig{
-		MaxConnections:  defaultMaxConnections,
 		Transport:       TransportAuto,
 		MaxStreams:      defaultMaxStreams,
 		MaxRecvBytes:    4 << 20,
-		MaxSendBytes:    4 << 20,
 		MaxIdle:         5 * time.Minute,
 		MaxAge:          30 * time.Minute,
 		PingInterval:    60 * time.Second,
@@ -287,11 +281,10 @@ func DefaultGRPCConfig() GRPCConfig {
 // DefaultWebSocketConfig returns the defaults.
 func DefaultWebSocketConfig() WebSocketConfig {
 	return WebSocketConfig{
-		MaxConnections: defaultMaxConnections,
-		ReadLimit:      32 << 10,
-		PingInterval:   30 * time.Second,
-		PongTimeout:    10 * time.Second,
-		Compression:    CompressionOff,
+		ReadLimit:    32 << 10,
+		PingInterval: 30 * time.Second,
+		PongTimeout:  10 * time.Second,
+		Compression:  CompressionOff,
 	}
 }
 

@@ -97,8 +97,8 @@ const handshakeTimeout = 10 * time.Second
 func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
 	options := []grpc.ServerOption{
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.MaxRecvMsgSize(c.MaxRecvBytes),
-		grpc.MaxSendMsgSize(c.MaxSendBytes),
+		grpc.MaxRecvMsgSize(orUnlimited(c.MaxRecvBytes)),
+		grpc.MaxSendMsgSize(orUnlimited(c.MaxSendBytes)),
 		// grpc-go does not announce the largest number, which means no bound to it. The
 		// client may have been told less before, so it has to be announced.
 		grpc.MaxConcurrentStreams(min(c.MaxStreams, math.MaxUint32-1)),
@@ -125,6 +125,14 @@ func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
 // options ends the estimate of both.
 func (c GRPCConfig) windows() (stream, connection int32) {
 	return cmp.Or(c.StreamWindow, c.ConnectionWindow), cmp.Or(c.ConnectionWindow, c.StreamWindow)
+}
+
+// orUnlimited translates "0: no bound" to grpc-go, which counts to its largest number.
+func orUnlimited(n int) int {
+	if n == 0 {
+		return math.MaxInt32
+	}
+	return n
 }
 
 // orForever translates "0: never" to grpc-go, where a ping interval of 0 means two hours.

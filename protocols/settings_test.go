@@ -36,7 +36,7 @@ func TestCommonSettings(t *testing.T) {
 		frame   = http2.SettingMaxFrameSize
 		list    = http2.SettingMaxHeaderListSize
 	)
-	defaults := map[http2.SettingID]uint32{streams: 250, list: 32 << 10}
+	defaults := map[http2.SettingID]uint32{streams: 250, list: 64 << 10}
 	for _, test := range []struct {
 		name    string
 		edit    func(*HTTP2Config, *GRPCConfig)

@@ -240,6 +240,7 @@ func ownChanges(current, next *settings.Settings) []mux.Change {
 	}
 	compare("admin.address", current.Admin.Address, next.Admin.Address, mux.ApplyRestart,
 		"the new address is opened first; requests at the old one end in their time")
+	compare("profile", current.Profile, next.Profile, mux.ApplyRuntime, "its numbers are the defaults of other keys")
 	compare("static", current.Static, next.Static, mux.ApplyRestart, "the new directory is opened first; requests that use the old one end in their time")
 	compare("watch", fmt.Sprint(current.Watch), fmt.Sprint(next.Watch), mux.ApplyRestart, "the files are looked at from now on, or no more")
 	compare("log.level", current.Log.Level.String(), next.Log.Level.String(), mux.ApplyRuntime, atOnce)

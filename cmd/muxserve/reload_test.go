@@ -96,6 +96,7 @@ func TestOwnChanges(t *testing.T) {
 	t.Parallel()
 	current, next := settings.Default(), settings.Default()
 	next.Admin, next.Static, next.Watch = settings.Admin{Address: "off", Token: "s3cret"}, "/", true
+	next.Profile = "edge"
 	next.Log = settings.Log{Level: 8, Format: humanlog.Text, Access: true}
 	inMux := reflect.TypeFor[mux.Config]()
 	want := make(map[string]string)

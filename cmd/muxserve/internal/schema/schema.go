@@ -205,6 +205,7 @@ var known = map[string]constraints{
 	"health.overloaded_above": share(),
 	"drain.profile":           oneOf(append([]string{""}, lifecycle.Profiles()...)...),
 	"drain.skip_steps":        oneOf(skippable()...),
+	"profile":                 oneOf(settings.Profiles()...),
 	"log.level":               oneOf("debug", "info", "warn", "error"),
 	"log.format":              oneOf(humanlog.Auto, humanlog.Text, humanlog.JSON),
 }

@@ -7,6 +7,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+
+	"github.com/muxserve/muxserve/mux"
 )
 
 // fault is one error in the settings.
@@ -29,6 +32,8 @@ func (s *Settings) source(path string) string {
 	switch {
 	case !ok && s.Mux.Drain.Profile != "" && strings.HasPrefix(path, "drain."):
 		return "profile " + s.Mux.Drain.Profile
+	case !ok && s.Profile == profileEdge && edgeKeys()[path]:
+		return "profile " + s.Profile
 	case !ok:
 		return "default"
 	case o.line > 0:
@@ -37,6 +42,17 @@ func (s *Settings) source(path string) string {
 		return o.name
 	}
 }
+
+// edgeKeys returns the keys whose defaults the profile edge replaces.
+var edgeKeys = sync.OnceValue(func() map[string]bool {
+	plain, edge := Default(), Default()
+	mux.Edge(&edge.Mux)
+	before, keys := plain.values(), make(map[string]bool)
+	for key, value := range edge.values() {
+		keys[key] = value != before[key]
+	}
+	return keys
+})
 
 // report joins the faults to one error, without duplicates. Those with a line come first,
 // in the order of the lines.

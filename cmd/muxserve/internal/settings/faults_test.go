@@ -51,7 +51,7 @@ var badKeys = []badFile{
 	{"misspelt", "log: {}\nhttp1:\n  max_connection: 5\n", []string{"3: http1.max_connection: unknown key; did you mean max_connections?"}},
 	{"misspelt at the top", "grcp: {}\n", []string{"1: grcp: unknown key; did you mean grpc?"}},
 	{"in another section", "http1:\n  upgrade_h2c: true\n", []string{"2: http1.upgrade_h2c: unknown key here; it stands in http2"}},
-	{"nowhere", "a: {}\n\nfrobnicate: 1\n", []string{"1: a: unknown key; the keys here are listeners,", "3: frobnicate: unknown key;"}},
+	{"nowhere", "a: {}\n\nfrobnicate: 1\n", []string{"1: a: unknown key; the keys here are profile, listeners,", "3: frobnicate: unknown key;"}},
 	{"twice", "drain:\n  delay: 1s\n  timeout: 30s\n  delay: 2s\n", []string{"4: drain.delay: given twice; it stands on line 2 already"}},
 	{"section twice", "drain: {}\nlog: {}\ndrain: {}\n", []string{"3: drain: given twice; it stands on line 1 already"}},
 	{"list as key", "? [a]\n: b\n", []string{"1: a key has to be a word"}},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/mux"
 )
 
 // writeConfig writes a configuration file and returns its name.
@@ -186,6 +187,29 @@ func TestProfile(t *testing.T) {
 		if diff := cmp.Diff("profile nlb", got.source("drain.delay")); diff != "" {
 			t.Errorf("origin of drain.delay (-want +got):\n%s", diff)
 		}
+	}
+}
+
+// TestEdge: the profile edge sets the defaults of mux.Edge, and keys beside it win.
+func TestEdge(t *testing.T) {
+	t.Parallel()
+	want := Default().Mux
+	mux.Edge(&want)
+	want.HTTP1.MaxConnections = 7
+	got, _, err := loadText(t, "http1: {max_connections: 7}\nprofile: edge\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got.Mux); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for key, want := range map[string]string{"http2.max_connections": "profile edge", "http2.idle_timeout": "default"} {
+		if source := got.source(key); source != want {
+			t.Errorf("origin of %s: %s, want %s", key, source, want)
+		}
+	}
+	if _, _, err := loadText(t, "profile: egde\n"); err == nil || !strings.Contains(err.Error(), "profile") {
+		t.Errorf("a misspelt profile: %v", err)
 	}
 }
 

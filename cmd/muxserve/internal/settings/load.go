@@ -8,6 +8,7 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/mux"
 )
 
 // inputs are the sources of settings.
@@ -33,7 +34,7 @@ func load(in inputs) (*Settings, error) {
 	s := Default()
 	s.inputs = in
 	root, readable, faults := s.readFile()
-	s.startFromProfile(root)
+	s.startFromProfiles(root)
 	if root != nil {
 		faults = append(faults, s.loadFile(root)...)
 	}
@@ -66,9 +67,12 @@ func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 	return root, true, nil
 }
 
-// startFromProfile replaces the defaults of the drain by those of its profile. It comes
-// before the file and the flags, which win over both.
-func (s *Settings) startFromProfile(root *yaml.Node) {
+// startFromProfiles replaces the defaults by those of the profile, and the drain's by those of
+// its own. It comes before the file and the flags, which win over both.
+func (s *Settings) startFromProfiles(root *yaml.Node) {
+	if n := below(root, "profile"); n != nil && n.Value == profileEdge {
+		mux.Edge(&s.Mux)
+	}
 	_, _, values := s.inputs.lookUp(profileOption)
 	name := ""
 	if n := below(below(root, "drain"), "profile"); n != nil {

@@ -26,6 +26,9 @@ const Off = "off"
 // keys in the file, and the apply tags say how a key takes effect while the server runs.
 // Any number of goroutines may read the exported fields while none writes to them.
 type Settings struct {
+	// Profile is edge for a port that strangers reach, or empty for net/http's and grpc-go's
+	// bounds. Its numbers replace the defaults; keys that are set beside it win.
+	Profile string `apply:"runtime" yaml:"profile"`
 	// Mux configures the server on the service port.
 	Mux mux.Config `yaml:",inline"`
 	// Admin configures the admin listener.
@@ -66,6 +69,12 @@ type Log struct {
 	// Access logs every request, call and WebSocket when it has ended.
 	Access bool `apply:"runtime" yaml:"access"`
 }
+
+// profileEdge is the profile by which [mux.Edge] sets the defaults.
+const profileEdge = "edge"
+
+// Profiles returns the values of Settings.Profile.
+func Profiles() []string { return []string{"", profileEdge} }
 
 // formats are the values of Log.Format.
 var formats = []string{humanlog.Auto, humanlog.Text, humanlog.JSON}

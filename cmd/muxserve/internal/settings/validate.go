@@ -23,6 +23,7 @@ func (s *Settings) validate(before []fault) []fault {
 		}
 	}
 	check("static", checkDirectory(s.Static))
+	check("profile", oneOf(s.Profile, Profiles()))
 	check("log.format", oneOf(s.Log.Format, formats))
 	faults := slices.Clone(own)
 	for _, f := range faultsOf("", s.Mux.Validate()) {

@@ -48,7 +48,7 @@ type line struct {
 }
 
 func (s *Settings) lines() []line {
-	shown := Settings{Mux: s.Mux, Admin: s.Admin, Static: s.Static, Watch: s.Watch, Log: s.Log}
+	shown := Settings{Profile: s.Profile, Mux: s.Mux, Admin: s.Admin, Static: s.Static, Watch: s.Watch, Log: s.Log}
 	if shown.Admin.Token != "" {
 		shown.Admin.Token = redacted
 	}

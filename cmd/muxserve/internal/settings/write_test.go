@@ -24,7 +24,8 @@ func TestWrite(t *testing.T) {
 	if strings.Contains(text, "PRIVATE KEY") || strings.Contains(text, "MIGH") {
 		t.Fatalf("the key is shown:\n%s", text)
 	}
-	wantStart := `listeners:
+	wantStart := `profile: ""  # default
+listeners:
   - address: ":1"  # flag --listen
     tls:
       mode: auto  # default

@@ -1,0 +1,66 @@
+package mux_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+// TestEdge: the strict bounds are valid, and only they differ from the defaults.
+func TestEdge(t *testing.T) {
+	c := mux.DefaultConfig()
+	mux.Edge(&c)
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	m := mux.New()
+	changes, err := m.Plan(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, change := range changes {
+		got[change.Path] = change.New
+	}
+	want := map[string]string{
+		"http1.max_connections": "1000", "http2.max_connections": "1000", "grpc.max_connections": "1000", "websocket.max_connections": "1000",
+		"http1.max_header_bytes": "32768", "http2.max_header_list_bytes": "32768",
+		"http2.max_streams": "100", "grpc.max_streams": "100",
+		"http2.stream_window": "65535", "http2.connection_window": "1048576",
+		"grpc.stream_window": "65535", "grpc.connection_window": "1048576",
+		"grpc.max_send_bytes": "4194304",
+	}
+	for _, key := range []string{"http1.max_age_grace", "http2.max_age_grace", "grpc.max_age_grace"} {
+		delete(got, key) // They may be the defaults.
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what Edge changes (-want +got):\n%s", diff)
+	}
+}
+
+// TestGRPCSendIsUnbounded: as in grpc-go, a message of any length is sent.
+func TestGRPCSendIsUnbounded(t *testing.T) {
+	const size = 5 << 20 // More than grpc-go's bound of what is received.
+	for name, tt := range map[string]struct {
+		option mux.Option
+		fails  bool
+	}{"default": {mux.Configure(func(*mux.Config) {}), false}, "edge": {mux.Configure(mux.Edge), true}} {
+		s := start(t, false, tt.option, mux.Configure(func(c *mux.Config) { c.GRPC.MaxRecvBytes = 0 }))
+		cc := s.grpcClient(t, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(2*size)))
+		stream, err := testpb.NewTestServiceClient(cc).FullDuplexCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&testpb.StreamingOutputCallRequest{Payload: &testpb.Payload{Body: make([]byte, size)}}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := stream.Recv()
+		if (err != nil) != tt.fails {
+			t.Errorf("%s: %d bytes, %v", name, len(got.GetPayload().GetBody()), err)
+		}
+	}
+}
