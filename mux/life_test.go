@@ -12,7 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -75,9 +74,10 @@ func TestHTTP2OverPipe(t *testing.T) {
 		served := make(chan error, 1)
 		go func() { served <- m.Serve(l) }()
 
-		transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
+		transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return l.dial(), nil
 		}}
+		transport.Protocols.SetUnencryptedHTTP2(true)
 		for range 3 {
 			resp, err := (&http.Client{Transport: transport}).Post("http://pipe/echo", "text/plain", strings.NewReader(strings.Repeat("x", 100_000)))
 			if err != nil {
@@ -189,10 +189,10 @@ func TestNextProtos(t *testing.T) {
 
 // TestNoCertificate: TLS without a certificate does not start, as in net/http.
 func TestNoCertificate(t *testing.T) {
-	if err := (&http.Server{TLSConfig: &tls.Config{}}).ServeTLS(listen(t), "", ""); err == nil { //nolint:gosec // It must fail.
+	if err := (&http.Server{TLSConfig: &tls.Config{}}).ServeTLS(listen(t), "", ""); err == nil {
 		t.Error("net/http serves")
 	}
-	m := mux.New(mux.WithLogger(discard), mux.WithTLS(&tls.Config{})) //nolint:gosec // As above.
+	m := mux.New(mux.WithLogger(discard), mux.WithTLS(&tls.Config{}))
 	for name, err := range map[string]error{"Serve": m.Serve(listen(t)), "Listen": m.Listen(), "ListenAndServe": m.ListenAndServe()} {
 		if err == nil || !strings.Contains(err.Error(), "no certificate") {
 			t.Errorf("%s: %v", name, err)
@@ -217,7 +217,7 @@ func TestTLSTimeout(t *testing.T) {
 
 // TestOptionsThatCannotTakeEffect keep the server from starting, and it says what to do.
 func TestOptionsThatCannotTakeEffect(t *testing.T) {
-	m := mux.New(mux.WithLogger(discard), mux.WithGRPC(nil, grpc.Creds(credentials.NewTLS(&tls.Config{})))) //nolint:gosec // It is refused.
+	m := mux.New(mux.WithLogger(discard), mux.WithGRPC(nil, grpc.Creds(credentials.NewTLS(&tls.Config{}))))
 	for name, err := range map[string]error{"Serve": m.Serve(listen(t)), "again": m.Serve(listen(t))} {
 		if err == nil || !strings.Contains(err.Error(), "mux.WithTLS") {
 			t.Errorf("%s: %v", name, err)

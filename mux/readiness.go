@@ -171,15 +171,18 @@ func (r *readiness) follow(c *readinessCheck) {
 func (r *readiness) ask(serving context.Context, c *readinessCheck) {
 	ctx, cancel := context.WithTimeout(serving, checkTime)
 	defer cancel()
-	result := make(chan error, 1)
-	go func() { result <- c.call(ctx) }()
+	result, returned := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(returned)
+		result <- c.call(ctx)
+	}()
 	select {
 	case err := <-result:
 		r.note(serving, c, err)
 	case <-ctx.Done():
 		r.note(serving, c, ctx.Err())
 		select {
-		case <-result:
+		case <-returned:
 		case <-serving.Done():
 		}
 	}

@@ -32,7 +32,7 @@ func TestOptionsWithoutEffect(t *testing.T) {
 		always string // part of the error on every transport; empty for none
 		shared string // part of the error where there is no native transport; empty for none
 	}{
-		{grpc.Creds(credentials.NewTLS(&tls.Config{})), "grpc.Creds", "grpc.Creds"}, //nolint:gosec // It makes no connection.
+		{grpc.Creds(credentials.NewTLS(&tls.Config{})), "grpc.Creds", "grpc.Creds"},
 		{grpc.Creds(insecure.NewCredentials()), "", ""},
 		{grpc.InTapHandle(noTap), "grpc.InTapHandle", "grpc.InTapHandle"},
 		{grpc.MaxConcurrentStreams(7), "", "set http2.max_streams"},

@@ -35,26 +35,26 @@ type Server struct {
 	// TLS is for clients of a server with TLS; nil without. It must not be modified.
 	TLS *tls.Config
 
-	t testing.TB
+	tb testing.TB
 }
 
 // New serves a server with the options until the end of the test, and returns when it is
 // ready. The options cannot change the address. Without others, it logs to the test, and a
 // drain does not wait for a balancer.
-func New(t testing.TB, options ...mux.Option) *Server {
-	t.Helper()
-	return serve(t, "", options)
+func New(tb testing.TB, options ...mux.Option) *Server {
+	tb.Helper()
+	return serve(tb, "", options)
 }
 
 // NewTLS is [New] with TLS, by a certificate that the clients trust.
-func NewTLS(t testing.TB, options ...mux.Option) *Server {
-	t.Helper()
-	return serve(t, "self-signed", options)
+func NewTLS(tb testing.TB, options ...mux.Option) *Server {
+	tb.Helper()
+	return serve(tb, "self-signed", options)
 }
 
-func serve(t testing.TB, tlsMode string, options []mux.Option) *Server {
-	t.Helper()
-	log := &testLog{t: t}
+func serve(tb testing.TB, tlsMode string, options []mux.Option) *Server {
+	tb.Helper()
+	log := &testLog{tb: tb}
 	before := []mux.Option{
 		mux.WithLogger(slog.New(slog.NewTextHandler(log, nil))),
 		mux.Configure(func(c *mux.Config) { c.Drain, _ = lifecycle.Profile("none") }),
@@ -66,7 +66,7 @@ func serve(t testing.TB, tlsMode string, options []mux.Option) *Server {
 	})
 	m := mux.New(append(append(before, options...), after)...)
 	if err := m.Listen(); err != nil {
-		t.Fatalf("muxtest: %v", err)
+		tb.Fatalf("muxtest: %v", err)
 	}
 	ready, served := make(chan struct{}), make(chan error, 1)
 	m.OnPhase(func(p mux.Phase) {
@@ -75,22 +75,22 @@ func serve(t testing.TB, tlsMode string, options []mux.Option) *Server {
 		}
 	})
 	go func() { served <- m.ListenAndServe() }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		defer log.end()
 		if err := m.Close(); err != nil {
-			t.Errorf("muxtest: %v", err)
+			tb.Errorf("muxtest: %v", err)
 		}
 		if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
-			t.Errorf("muxtest: %v", err)
+			tb.Errorf("muxtest: %v", err)
 		}
 	})
 	select {
 	case <-ready:
 	case err := <-served:
 		served <- err // For the end of the test.
-		t.FailNow()
+		tb.FailNow()
 	}
-	s := &Server{Server: m, Addr: m.Addrs()[0].String(), t: t}
+	s := &Server{Server: m, Addr: m.Addrs()[0].String(), tb: tb}
 	s.URL = "http://" + s.Addr
 	if tlsMode != "" {
 		s.URL = "https://" + s.Addr
@@ -120,28 +120,28 @@ func (s *Server) HTTP2Client() *http.Client {
 
 func (s *Server) client(p *http.Protocols) *http.Client {
 	transport := &http.Transport{Protocols: p, TLSClientConfig: s.TLS.Clone()}
-	s.t.Cleanup(transport.CloseIdleConnections)
+	s.tb.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
 // GRPC returns a gRPC client connection.
 func (s *Server) GRPC(options ...grpc.DialOption) *grpc.ClientConn {
-	s.t.Helper()
+	s.tb.Helper()
 	creds := insecure.NewCredentials()
 	if s.TLS != nil {
 		creds = credentials.NewTLS(s.TLS)
 	}
 	cc, err := grpc.NewClient(s.Addr, append([]grpc.DialOption{grpc.WithTransportCredentials(creds)}, options...)...)
 	if err != nil {
-		s.t.Fatalf("muxtest: %v", err)
+		s.tb.Fatalf("muxtest: %v", err)
 	}
-	s.t.Cleanup(func() { _ = cc.Close() })
+	s.tb.Cleanup(func() { _ = cc.Close() })
 	return cc
 }
 
 // WebSocket opens a WebSocket at a path. o may be nil.
 func (s *Server) WebSocket(path string, o *websocket.DialOptions) *websocket.Conn {
-	s.t.Helper()
+	s.tb.Helper()
 	var options websocket.DialOptions
 	if o != nil {
 		options = *o
@@ -149,26 +149,26 @@ func (s *Server) WebSocket(path string, o *websocket.DialOptions) *websocket.Con
 	if options.HTTPClient == nil {
 		options.HTTPClient = s.Client()
 	}
-	c, _, err := websocket.Dial(context.WithoutCancel(s.t.Context()), strings.Replace(s.URL, "http", "ws", 1)+path, &options)
+	c, _, err := websocket.Dial(context.WithoutCancel(s.tb.Context()), strings.Replace(s.URL, "http", "ws", 1)+path, &options) //nolint:bodyclose // It is the WebSocket's.
 	if err != nil {
-		s.t.Fatalf("muxtest: %v", err)
+		s.tb.Fatalf("muxtest: %v", err)
 	}
-	s.t.Cleanup(func() { _ = c.CloseNow() })
+	s.tb.Cleanup(func() { _ = c.CloseNow() })
 	return c
 }
 
 // testLog writes to the log of a test that has not ended.
 type testLog struct {
 	mu sync.Mutex
-	t  testing.TB // nil once it has
+	tb testing.TB // nil once it has
 }
 
 // Write implements [io.Writer].
 func (l *testLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.t != nil {
-		l.t.Logf("%s", strings.TrimSuffix(string(p), "\n"))
+	if l.tb != nil {
+		l.tb.Logf("%s", strings.TrimSuffix(string(p), "\n"))
 	}
 	return len(p), nil
 }
@@ -176,5 +176,5 @@ func (l *testLog) Write(p []byte) (int, error) {
 func (l *testLog) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.t = nil
+	l.tb = nil
 }
