@@ -117,9 +117,13 @@ func newServer(t *testing.T, withTLS bool, options ...mux.Option) (*mux.Server, 
 	options = append([]mux.Option{
 		mux.Configure(noDelay),
 		mux.WithHandler(routes()),
-		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, testService{}) }),
 		mux.WithLogger(slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))),
 	}, options...)
+	options = append(options, mux.WithGRPC(func(r mux.GRPCRegistrar) {
+		if _, ok := r.GetServiceInfo()[testpb.TestService_ServiceDesc.ServiceName]; !ok {
+			testpb.RegisterTestServiceServer(r, testService{})
+		}
+	}))
 	if !withTLS {
 		return mux.New(options...), nil
 	}
