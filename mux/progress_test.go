@@ -114,7 +114,7 @@ func TestSlowBody(t *testing.T) {
 		{"declared and too slow", protocols.ProgressConfig{MinBodyRate: 10_000, BodyGrace: 100 * time.Millisecond}, 20 * time.Millisecond, 50, true},
 		{"declared and fast enough", protocols.ProgressConfig{MinBodyRate: 1, BodyGrace: 100 * time.Millisecond}, 20 * time.Millisecond, 50, false},
 		{"not declared, so as slow as it likes", protocols.ProgressConfig{MinBodyRate: 10_000, BodyGrace: 100 * time.Millisecond}, 20 * time.Millisecond, -1, false},
-		{"slow but living", protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}, 20 * time.Millisecond, -1, false},
+		{"slow but living", protocols.ProgressConfig{ProgressTimeout: time.Second}, 40 * time.Millisecond, -1, false},
 		{"no longer moving", protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}, never, -1, true},
 		{"no longer moving, of declared length", protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}, never, 50, true},
 		{"not bounded", protocols.ProgressConfig{}, 20 * time.Millisecond, 50, false},

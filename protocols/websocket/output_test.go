@@ -88,9 +88,10 @@ func TestPingBehindMessage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := quick()
+			c.PongTimeout = time.Second // Time enough for the three answers.
 			p, _ := open(t, newService(c, inMessage()), "", nil)
 			p.expectBegun()
-			time.Sleep(5 * (c.PingInterval + c.PongTimeout))
+			time.Sleep(2 * (c.PingInterval + c.PongTimeout))
 			if got := p.expect(binaryFrame); len(got) != overflow {
 				t.Errorf("%d bytes", len(got))
 			}

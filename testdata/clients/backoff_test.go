@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
@@ -46,6 +47,22 @@ type echo struct {
 	demov1.UnimplementedEchoServer
 }
 
+// ServerStream sends a message and holds its connection until the client goes: an idle one
+// would make room.
+func (echo) ServerStream(r *demov1.EchoRequest, s demov1.Echo_ServerStreamServer) error {
+	if err := s.Send(&demov1.EchoResponse{Message: r.GetMessage()}); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return nil
+}
+
+// hold does the same for a request.
+func hold(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
 func (echo) Unary(_ context.Context, r *demov1.EchoRequest) (*demov1.EchoResponse, error) {
 	return &demov1.EchoResponse{Message: r.GetMessage()}, nil
 }
@@ -60,6 +77,7 @@ func startFull(t *testing.T, options ...mux.Option) *counted {
 	c := &counted{Listener: l}
 	s := mux.New(append(options,
 		mux.WithLogger(slog.New(slog.DiscardHandler)),
+		mux.WithHandler(http.HandlerFunc(hold)),
 		mux.WithGRPC(func(r mux.GRPCRegistrar) { demov1.RegisterEchoServer(r, echo{}) }))...)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(c) }()
@@ -80,7 +98,7 @@ func holdHTTP(t *testing.T, addr string) (release func()) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -94,8 +112,12 @@ func holdHTTP(t *testing.T, addr string) (release func()) {
 func holdGRPC(t *testing.T, addr string) (release func()) {
 	t.Helper()
 	conn := dialGRPC(t, addr)
-	if code := callGo(t, conn, true, fullTime); code != codes.OK {
-		t.Fatalf("the connection that holds the place: %v", code)
+	stream, err := demov1.NewEchoClient(conn).ServerStream(t.Context(), &demov1.EchoRequest{}, grpc.WaitForReady(true))
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		t.Fatalf("the connection that holds the place: %v", err)
 	}
 	return func() { _ = conn.Close() }
 }
@@ -210,7 +232,7 @@ func TestBrowserAtLimit(t *testing.T) {
 			t.Run(tt.name+"/"+limit, func(t *testing.T) {
 				l := startFull(t, tt.form, mux.Configure(edit))
 				url := tt.scheme + l.Addr().String() + "/livez"
-				keepAlive(t, url, tt.version, pair)
+				keepBusy(t, tt.scheme+l.Addr().String()+"/hold", tt.version, pair)
 				out, err := command(t.Context(), "curl", "--silent", "--show-error", "--noproxy", "*", "--cacert", cert, tt.option,
 					"--output", "/dev/null", "--write-out", "%{http_code} %header{retry-after}", url)
 				if err != nil {
@@ -224,8 +246,8 @@ func TestBrowserAtLimit(t *testing.T) {
 	}
 }
 
-// keepAlive makes a request in that version of HTTP, and keeps its connection until the end of the test.
-func keepAlive(t *testing.T, url string, version int, trusted tls.Certificate) {
+// keepBusy makes a request in that version of HTTP that lasts until the end of the test.
+func keepBusy(t *testing.T, url string, version int, trusted tls.Certificate) {
 	t.Helper()
 	p := new(http.Protocols)
 	p.SetHTTP1(version == 1)
@@ -239,8 +261,8 @@ func keepAlive(t *testing.T, url string, version int, trusted tls.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s, %v", resp.Status, err)
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
 	}
 }

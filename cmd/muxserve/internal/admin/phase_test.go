@@ -36,7 +36,7 @@ func TestPhaseMetric(t *testing.T) {
 	s := mux.New(
 		mux.Configure(func(c *mux.Config) {
 			c.Listeners[0].Address = "127.0.0.1:0"
-			c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = 0, 0, time.Second
+			c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = time.Second, 0, 10*time.Second
 		}),
 		mux.WithLogger(slog.New(slog.DiscardHandler)),
 	)
