@@ -289,11 +289,14 @@ func isTemporary(err error) bool {
 	if slices.ContainsFunc(temporary, func(target error) bool { return errors.Is(err, target) }) {
 		return true
 	}
-	var netErr net.Error
-	if !errors.As(err, &netErr) || netErr.Timeout() {
-		return false // A timeout is a deadline of the listener's owner.
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return false // It is a deadline of the listener's owner.
 	}
-	return netErr.Temporary() //nolint:staticcheck // Accept's errors are what Temporary is still right for, as in net/http.
+	// Accept's errors are what Temporary is still right for, as in net/http. grpc-go does not
+	// ask for a net.Error.
+	var retry interface{ Temporary() bool }
+	return errors.As(err, &retry) && retry.Temporary()
 }
 
 // isAborted reports whether the peer left before it was accepted, which says nothing

@@ -3,6 +3,7 @@ package listeners
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -247,4 +248,48 @@ func dial(t *testing.T, addr net.Addr) net.Conn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return conn
+}
+
+// temporaryOnlyError is an error that is no net.Error, as grpc-go takes it for temporary.
+type temporaryOnlyError struct{}
+
+func (temporaryOnlyError) Error() string   { return "a moment" }
+func (temporaryOnlyError) Temporary() bool { return true }
+
+// timeoutOnlyError is an error that says the same, and that it is a timeout.
+type timeoutOnlyError struct{ temporaryOnlyError }
+
+func (timeoutOnlyError) Timeout() bool { return true }
+
+// TestTemporaryErrors: which errors of Accept end the listener.
+func TestTemporaryErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{temporaryOnlyError{}, true},
+		{fmt.Errorf("accept: %w", temporaryOnlyError{}), true},
+		{&net.OpError{Op: "accept", Err: temporaryOnlyError{}}, true},
+		{timeoutOnlyError{}, false},
+		{os.ErrDeadlineExceeded, false},
+		{errors.New("lasting"), false},
+	} {
+		if got := isTemporary(tt.err); got != tt.want {
+			t.Errorf("%T %v: temporary %t, want %t", tt.err, tt.err, got, tt.want)
+		}
+	}
+	failing := true
+	l := New(newFakeListener(func() (net.Conn, error) {
+		if failing {
+			failing = false
+			return nil, temporaryOnlyError{}
+		}
+		client, server := net.Pipe()
+		_ = client.Close()
+		return server, nil
+	}), nil)
+	defer l.Close()
+	if _, err := l.Accept(); err != nil {
+		t.Errorf("Accept: %v", err)
+	}
 }

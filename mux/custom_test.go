@@ -394,3 +394,39 @@ func TestMatchBySNIAndALPN(t *testing.T) {
 		t.Errorf("HTTP beside them: %s %s", resp.Proto, resp.Status)
 	}
 }
+
+// TestMatchEndsWithListeners: when the last listener has failed, custom listeners end, as
+// no connection comes any more.
+func TestMatchEndsWithListeners(t *testing.T) {
+	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))
+	custom := m.Match("ssh", cmux.PrefixMatcher("SSH-2.0-"))
+	first, second := listen(t), listen(t)
+	one, two := serveOn(t, m, first), serveOn(t, m, second)
+	for _, s := range []*running{one, two} {
+		if got := s.status(t, "/livez"); got != http.StatusOK {
+			t.Fatalf("status %d", got)
+		}
+	}
+	accepted, ended := make(chan net.Conn, 1), make(chan error, 1)
+	go func() {
+		for {
+			conn, err := custom.Accept()
+			if err != nil {
+				ended <- err
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	_ = first.Close()
+	if err := within(t, "the first Serve", one.served); errors.Is(err, mux.ErrServerClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+	conn := two.dial(t)
+	send(t, conn, "SSH-2.0-client\r\n")
+	_ = within(t, "the other listener's connection", accepted).Close()
+	_ = second.Close()
+	if err := within(t, "Accept", ended); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"sync/atomic"
@@ -221,8 +222,33 @@ func (d *drainActions) waitConnections(ctx context.Context) error {
 	if err := d.waitRemoteGone(ctx); err != nil {
 		return err
 	}
-	return d.leaveLocal(ctx)
+	if err := d.leaveLocal(ctx); err != nil {
+		return err
+	}
+	return d.waitCalls(ctx)
 }
+
+// waitCalls waits until the handlers of all gRPC calls have returned, as grpc-go's
+// GracefulStop does. A handler may go on when its client has left; net/http keeps an
+// HTTP/1.1 connection open until then.
+func (d *drainActions) waitCalls(ctx context.Context) error {
+	tick := time.NewTicker(callsTick)
+	defer tick.Stop()
+	for {
+		calls, _ := d.books.requests.grpc.Figures()
+		if calls.InFlight == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("mux: handlers of %d gRPC calls run on though their clients have left: %w", calls.InFlight, ctx.Err())
+		}
+	}
+}
+
+// callsTick is how often waitCalls looks.
+const callsTick = 10 * time.Millisecond
 
 // lingerTime is how long the servers go on reading from a connection that is cut, so that
 // its client sees an end rather than a reset.
@@ -232,6 +258,13 @@ const lingerTime = 100 * time.Millisecond
 func (d *drainActions) forceClose(ctx context.Context) error {
 	roots := append(d.topology.stop(), d.topology.stopLocal()...)
 	d.localDue.Store(true)
+	// The listeners come first: a client that is cut may connect again at once.
+	var err error
+	for _, r := range roots {
+		if lerr := r.listener.Close(); !errors.Is(lerr, net.ErrClosed) {
+			err = errors.Join(err, lerr)
+		}
+	}
 	forced := d.books.activeConns()
 	if d.stopped.Load() { // A client that had time to speak, and did not, loses nothing.
 		delete(forced, string(pool.Sniffing))
@@ -249,12 +282,6 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 	}
 	d.waitGone(ctx, lingerTime)
 	d.running.cutting.Store(true) // From here on the roots close what they accept.
-	var err error
-	for _, r := range roots {
-		if lerr := r.listener.Close(); !errors.Is(lerr, net.ErrClosed) {
-			err = errors.Join(err, lerr)
-		}
-	}
 	d.running.stopHanding()
 	d.closeUnrecognised()
 	for _, a := range d.books.conns.Conns() {

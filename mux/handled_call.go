@@ -1,7 +1,6 @@
 package mux
 
 import (
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -78,14 +77,6 @@ func (r *callRecorder) WriteString(s string) (int, error) {
 		return len(s), nil
 	}
 	return r.recorder2.WriteString(s)
-}
-
-// ReadFrom implements [io.ReaderFrom].
-func (r *callRecorder) ReadFrom(src io.Reader) (int64, error) {
-	if r.unknown {
-		return io.Copy(io.Discard, src)
-	}
-	return r.recorder2.ReadFrom(src)
 }
 
 // Flush implements [http.Flusher].

@@ -26,6 +26,7 @@ type h2Client struct {
 
 	settings  map[http2.SettingID]uint32   // What holds; nil before the server's first.
 	announced []map[http2.SettingID]uint32 // What each SETTINGS frame says.
+	acks      int                          // How many SETTINGS the server has acknowledged.
 	goAway    *http2.GoAwayFrame           // The first.
 	syncs     byte                         // How many PINGs sync has sent.
 	answered  [8]byte                      // The last PING that the server has answered.
@@ -178,6 +179,7 @@ func (c *h2Client) step() {
 func (c *h2Client) readSettings(f *http2.SettingsFrame) {
 	c.t.Helper()
 	if f.IsAck() {
+		c.acks++
 		return
 	}
 	if c.settings == nil {

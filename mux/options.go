@@ -107,10 +107,10 @@ func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
 // WithWebSocket sets a handler for WebSocket handshakes on every path. To serve
 // WebSockets on some paths only, mount [WebSocket] in the HTTP handler
 // instead. Default: handshakes are requests like any other.
-func WithWebSocket(h WebSocketHandler) Option {
+func WithWebSocket(h WebSocketHandler, opts ...WebSocketOption) Option {
 	return func(o *options) {
 		if h != nil {
-			o.webSocketHandler = WebSocket(h)
+			o.webSocketHandler = WebSocket(h, opts...)
 		}
 	}
 }

@@ -242,11 +242,6 @@ func (r *recorder2) WriteString(s string) (int, error) {
 	return r.recorder.WriteString(s)
 }
 
-// ReadFrom implements [io.ReaderFrom].
-func (r *recorder2) ReadFrom(src io.Reader) (int64, error) {
-	return io.Copy(struct{ io.Writer }{r}, src)
-}
-
 // Flush implements [http.Flusher].
 func (r *recorder2) Flush() { _ = r.FlushError() }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/soheilhy/cmux"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/mux"
@@ -346,4 +348,65 @@ func TestManySilentConnectionsEnd(t *testing.T) {
 		}
 	}
 	eventually(t, "no connection is left", func() bool { return s.Stats().Health["total"].Active == 0 })
+}
+
+// TestMalformedFirstRequest: a first request that is malformed gets net/http's answer. What
+// is plainly no HTTP gets none.
+func TestMalformedFirstRequest(t *testing.T) {
+	served := func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Method) }
+	const rest = " / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	for name, tt := range map[string]struct{ text, want string }{
+		"method of 65 bytes":   {strings.Repeat("M", 65) + rest, "HTTP/1.1 200 OK"},
+		"method of 300 bytes":  {strings.Repeat("M", 300) + rest, "HTTP/1.1 200 OK"},
+		"character in method":  {"G(T" + rest, "HTTP/1.1 400 Bad Request"},
+		"Unicode in method":    {"G\u00c9T" + rest, "HTTP/1.1 400 Bad Request"},
+		"another major number": {"G(T / HTTP/3.0\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := answersAlike(t, served, tt.text); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("%q, want %s", got, tt.want)
+			}
+		})
+	}
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(served)))
+	for _, text := range []string{`{"method": "GET"}`, "\x00\x01\x02", "EHLO x\r\n", "user@host\r\n", "<?xml?>\n"} {
+		conn := s.dial(t)
+		send(t, conn, text)
+		if got, err := io.ReadAll(conn); err != nil || len(got) > 0 {
+			t.Errorf("%q: answered %q, %v", text, got, err)
+		}
+	}
+}
+
+// TestPrefaceAlone: an HTTP/2 client that waits for the server's SETTINGS before it sends its
+// own is greeted, as by net/http, and served.
+func TestPrefaceAlone(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		for _, path := range []string{"/echo", "/livez"} {
+			conn := s.dial(t, "h2")
+			send(t, conn, http2.ClientPreface)
+			c := &h2Client{Framer: http2.NewFramer(conn, conn), t: t, window: 65535, streams: make(map[uint32]*h2Stream)}
+			c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+			c.encoder = hpack.NewEncoder(&c.block)
+			f, err := c.ReadFrame()
+			c.must(err)
+			c.must(c.WriteSettings())
+			if settings, ok := f.(*http2.SettingsFrame); ok {
+				c.readSettings(settings)
+			}
+			if path == "/livez" { // The sniffer answers the SETTINGS.
+				for c.acks == 0 {
+					c.step()
+				}
+			}
+			c.get(1, path)
+			if got := c.header(1)[":status"]; got != "200" {
+				t.Errorf("%s: %s", path, got)
+			}
+			c.sync()
+			if c.acks != 1 {
+				t.Errorf("%s: %d ACKs of one SETTINGS", path, c.acks)
+			}
+		}
+	})
 }

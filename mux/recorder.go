@@ -32,10 +32,25 @@ type (
 	}
 )
 
+// A fullWriter has what both of net/http's writers have beside [http.ResponseWriter].
+type fullWriter interface {
+	http.Flusher
+	io.StringWriter
+	closeNotifier
+	FlushError() error
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+	EnableFullDuplex() error
+}
+
+// closeNotifier is [http.CloseNotifier], which is deprecated and still looked for.
+type closeNotifier interface{ CloseNotify() <-chan bool }
+
 var (
-	_ http.Flusher  = (*recorder)(nil)
-	_ io.ReaderFrom = (*recorder)(nil)
+	_ fullWriter    = (*recorder1)(nil)
 	_ http.Hijacker = (*recorder1)(nil)
+	_ io.ReaderFrom = (*recorder1)(nil)
+	_ fullWriter    = (*recorder2)(nil)
 	_ http.Pusher   = (*recorder2)(nil)
 )
 
@@ -73,10 +88,13 @@ func (r *recorder) setStatus(code int) {
 // Unwrap is for [http.ResponseController].
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
+// maxStatus is the greatest status that net/http takes. It panics for a greater one.
+const maxStatus = 999
+
 // WriteHeader implements [http.ResponseWriter]. An informational status is not the answer
 // yet (RFC 9110 section 15.2).
 func (r *recorder) WriteHeader(code int) {
-	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
+	if code >= http.StatusOK && code <= maxStatus || code == http.StatusSwitchingProtocols {
 		r.setStatus(code)
 	} else if r.request != nil && code != http.StatusContinue {
 		r.request.answered.Store(true) // The client hears something.
@@ -100,14 +118,6 @@ func (r *recorder) WriteString(s string) (int, error) {
 	return n, err
 }
 
-// ReadFrom implements [io.ReaderFrom].
-func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	r.setStatus(http.StatusOK)
-	n, err := io.Copy(r.ResponseWriter, src)
-	r.sent += n
-	return n, err
-}
-
 // Flush implements [http.Flusher].
 func (r *recorder) Flush() { _ = r.FlushError() }
 
@@ -115,6 +125,20 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 func (r *recorder) FlushError() error {
 	r.setStatus(http.StatusOK)
 	return http.NewResponseController(r.ResponseWriter).Flush()
+}
+
+// CloseNotify implements [http.CloseNotifier].
+func (r *recorder) CloseNotify() <-chan bool {
+	for w := r.ResponseWriter; ; {
+		if n, ok := w.(closeNotifier); ok {
+			return n.CloseNotify()
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return make(chan bool) // A writer of a test: its client does not leave.
+		}
+		w = u.Unwrap()
+	}
 }
 
 // SetReadDeadline is what [http.ResponseController] calls. From here on the handler bounds
@@ -140,12 +164,23 @@ func (r *recorder2) SetWriteDeadline(t time.Time) error {
 	return http.NewResponseController(r.ResponseWriter).SetWriteDeadline(t)
 }
 
+// EnableFullDuplex is what [http.ResponseController] calls. HTTP/2 is always so.
+func (r *recorder2) EnableFullDuplex() error { return nil }
+
 // EnableFullDuplex is what [http.ResponseController] calls.
 func (r *recorder1) EnableFullDuplex() error {
 	if r.request != nil {
 		r.request.duplex.Store(true)
 	}
 	return http.NewResponseController(r.ResponseWriter).EnableFullDuplex()
+}
+
+// ReadFrom implements [io.ReaderFrom]. HTTP/2 has none, as in net/http.
+func (r *recorder1) ReadFrom(src io.Reader) (int64, error) {
+	r.setStatus(http.StatusOK)
+	n, err := io.Copy(r.ResponseWriter, src)
+	r.sent += n
+	return n, err
 }
 
 // Hijack implements [http.Hijacker]. A handler that hijacks before it has answered

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -241,6 +242,26 @@ func TestForceAtOnce(t *testing.T) {
 				t.Errorf("forced %v, want one", got.report.Forced)
 			}
 		})
+	}
+}
+
+// TestCloseRefusesNewcomers: a client that sees its connection end, and connects again at
+// once, is refused, as by net/http.
+func TestCloseRefusesNewcomers(t *testing.T) {
+	s := start(t, false, mux.Configure(patient))
+	conn := s.hold(t)
+	closed := s.closing()
+	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the open connection: %v", err)
+	}
+	if again, err := net.Dial("tcp", s.addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a new connection: %v, want it refused", err)
+		if err == nil {
+			_ = again.Close()
+		}
+	}
+	if err := within(t, "Close", closed); err != nil {
+		t.Errorf("Close: %v", err)
 	}
 }
 

@@ -242,7 +242,28 @@ func (t *topology) serveRoot(r *root) {
 		t.books.logger.Error("listener failed", keyLocalAddr, r.listener.Addr().String(), keyErr, err)
 	}
 	e.ended(err)
+	if !e.isReplaced() && t.hasFailed() {
+		t.finishCustoms()
+	}
 	t.announceChange()
+}
+
+// hasFailed reports whether every listener has failed. Then no custom protocol gets another
+// connection. Where a reload replaces a listener, another one comes.
+func (t *topology) hasFailed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.closing && !slices.ContainsFunc(t.roots, func(r *root) bool { return !isDone(r.done) || r.endpoint.isReplaced() })
+}
+
+// isDone reports whether a channel is closed.
+func isDone(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
 }
 
 // announceChange wakes the callers of waitServed.

@@ -22,13 +22,15 @@ import (
 //	routes.Handle("/ws", mux.WebSocket(echo))
 //
 // It answers 426 to a request that is no handshake, or 400 over HTTP/2, and 403 to a page
-// of a foreign origin. Behind another server than a [Server] of this package it works with
-// the default settings, and no drain closes its WebSockets.
-func WebSocket(h WebSocketHandler) http.Handler {
+// of a foreign origin. Middleware may stand above it. Where that does not let a connection
+// be hijacked, as [http.TimeoutHandler] does not, the answer is 501. Behind another server
+// than a [Server] of this package it works with the default settings, and no drain closes
+// its WebSockets.
+func WebSocket(h WebSocketHandler, options ...WebSocketOption) http.Handler {
 	if h == nil {
 		panic("mux: WebSocket without a handler")
 	}
-	return &webSocketHandler{serve: h, elsewhere: sync.OnceValue(func() *websocket.Server {
+	return &webSocketHandler{serve: h, options: webSocketOptions(options), elsewhere: sync.OnceValue(func() *websocket.Server {
 		return websocket.New(protocols.DefaultWebSocketConfig(), protocols.DefaultProgressConfig().ProgressTimeout, slog.Default())
 	})}
 }
@@ -36,6 +38,7 @@ func WebSocket(h WebSocketHandler) http.Handler {
 // webSocketHandler is what [WebSocket] returns. canDetach looks for the type.
 type webSocketHandler struct {
 	serve     WebSocketHandler
+	options   *websocket.Options
 	elsewhere func() *websocket.Server // for requests of another server
 }
 
@@ -43,7 +46,7 @@ type webSocketHandler struct {
 func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, ok := connOf(r.Context())
 	if !ok {
-		if session := h.elsewhere().Accept(r.Context(), w, r, nil); session != nil {
+		if session := h.elsewhere().Accept(r.Context(), w, r, nil, h.options); session != nil {
 			session.Serve(h.serve)
 		}
 		return
@@ -54,7 +57,7 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if detaches {
 		ctx = rec.handshake.detached
 	}
-	session := webSockets.Accept(ctx, w, r, c)
+	session := webSockets.Accept(ctx, w, r, c, h.options)
 	if session == nil {
 		return
 	}

@@ -250,7 +250,7 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 		"routed twice": {func(h mux.WebSocketHandler) mux.Option {
 			return mux.WithHandler(routed("/", routed("/{name}", mux.WebSocket(h))))
 		}, true},
-		"all of them": {mux.WithWebSocket, true},
+		"all of them": {func(h mux.WebSocketHandler) mux.Option { return mux.WithWebSocket(h) }, true},
 		"middleware": {func(h mux.WebSocketHandler) mux.Option {
 			return mux.WithHandler(http.StripPrefix("/", mux.WebSocket(h)))
 		}, false},

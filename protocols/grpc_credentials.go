@@ -2,7 +2,9 @@ package protocols
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"net"
+	"net/url"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/mem"
@@ -54,6 +56,7 @@ func (h *handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthI
 			return conn, credentials.TLSInfo{
 				State:          *state,
 				CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+				SPIFFEID:       spiffeID(state.PeerCertificates),
 			}, nil
 		}
 	}
@@ -62,6 +65,28 @@ func (h *handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthI
 		conn = socketless{ready}
 	}
 	return conn, info, nil
+}
+
+// The longest SPIFFE ID and trust domain (SPIFFE ID specification, section 2.3).
+const (
+	maxSPIFFEID    = 2048
+	maxTrustDomain = 255
+)
+
+// spiffeID returns the SPIFFE ID of the client's certificate, as grpc-go's own credentials
+// do: the one URI that names it, or nil where there is none or it is not valid.
+func spiffeID(chain []*x509.Certificate) *url.URL {
+	if len(chain) == 0 || len(chain[0].URIs) != 1 {
+		return nil // A certificate with a SPIFFE ID has no other URI.
+	}
+	id := chain[0].URIs[0]
+	switch {
+	case id.Scheme != "spiffe", id.Opaque != "", id.User.Username() != "":
+		return nil
+	case len(id.String()) > maxSPIFFEID, id.Host == "", len(id.Host) > maxTrustDomain, id.Path == "":
+		return nil
+	}
+	return id
 }
 
 // Clone implements [credentials.TransportCredentials].

@@ -1,12 +1,21 @@
 package protocols
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
+	"math/big"
 	"net"
+	"net/url"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
@@ -67,6 +76,68 @@ func TestSocketsAreSeen(t *testing.T) {
 		conn, _, err := creds.ServerHandshake(stateConn{socket, nil})
 		if _, got := conn.(syscall.Conn); err != nil || got != sees {
 			t.Errorf("grpc-go sees the socket: %t, want %t, %v", got, sees, err)
+		}
+	}
+}
+
+// TestSPIFFEID: the ID of a client's certificate is what grpc-go's own credentials find.
+func TestSPIFFEID(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := wiretest.Certificate(t)
+	for _, tt := range []struct {
+		uris  []string
+		valid bool
+	}{
+		{nil, false},
+		{[]string{"spiffe://example.org/workload"}, true},
+		{[]string{"spiffe://example.org/workload", "spiffe://example.org/other"}, false},
+		{[]string{"https://example.org/", "spiffe://example.org/workload"}, false},
+		{[]string{"https://example.org/"}, false},
+		{[]string{"spiffe://example.org"}, false},
+		{[]string{"spiffe:///workload"}, false},
+		{[]string{"spiffe:workload"}, false},
+		{[]string{"spiffe://user@example.org/workload"}, false},
+		{[]string{"spiffe://example.org/" + strings.Repeat("w", 2048)}, false},
+		{[]string{"spiffe://" + strings.Repeat("d", 255) + "/workload"}, true},
+		{[]string{"spiffe://" + strings.Repeat("d", 256) + "/workload"}, false},
+	} {
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+		for _, uri := range tt.uris {
+			u, err := url.Parse(uri)
+			if err != nil {
+				t.Fatal(err)
+			}
+			template.URIs = append(template.URIs, u)
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := net.Pipe()
+		client := tls.Client(near, &tls.Config{
+			InsecureSkipVerify: true, // It is the server that looks.
+			Certificates:       []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+			NextProtos:         []string{"h2"},
+		})
+		go func() { _ = client.Handshake() }()
+		own := credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert})
+		_, info, err := own.ServerHandshake(far)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := info.(credentials.TLSInfo)
+		_ = near.Close()
+		_ = far.Close()
+		_, info, err = (&handshaken{}).ServerHandshake(stateConn{nil, &want.State})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := info.(credentials.TLSInfo).SPIFFEID
+		if diff := cmp.Diff(want.SPIFFEID, got); diff != "" || (got != nil) != tt.valid {
+			t.Errorf("%.80q: %v, valid %t (-grpc-go +got):\n%s", tt.uris, got, tt.valid, diff)
 		}
 	}
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -76,24 +74,6 @@ func orNever(d time.Duration) time.Duration {
 		return -1
 	}
 	return d
-}
-
-// errorLog brings net/http's own messages into logger. All but a handler's
-// panic are caused by a peer, so they stand at Debug.
-func errorLog(logger *slog.Logger) *log.Logger {
-	return log.New(errorLogWriter{logger}, "", 0)
-}
-
-type errorLogWriter struct{ logger *slog.Logger }
-
-func (w errorLogWriter) Write(p []byte) (int, error) {
-	msg := strings.TrimSuffix(string(p), "\n")
-	level := slog.LevelDebug
-	if strings.Contains(msg, ": panic serving ") {
-		level = slog.LevelError
-	}
-	w.logger.Log(context.Background(), level, msg)
-	return len(p), nil
 }
 
 // ErrNoExtendedConnect is returned where WebSockets over HTTP/2 are asked for and

@@ -24,11 +24,18 @@ const (
 	// case, so that no timer is needed to write them. The least that Linux gives one is
 	// 4.5 KiB, bookkeeping included.
 	freeWrite = 512
+
+	// greetPatience is how long the client's SETTINGS may take behind its preface before it
+	// is sent ours. Clients that do not wait for those write both at once or in a row, and
+	// get our SETTINGS and the ACK of theirs in one write.
+	greetPatience = 20 * time.Millisecond
 )
 
 // A handshake is the sniffer's half of an HTTP/2 connection's opening.
 type handshake struct {
 	begun    bool      // Our SETTINGS went out.
+	awaited  bool      // The client's SETTINGS is waited for, at first for greetPatience.
+	overdue  bool      // That is over.
 	settled  int       // The unread bytes before this offset are answered.
 	answered int       // How many frames were answered.
 	written  int       // How many bytes were written.
@@ -38,6 +45,49 @@ type handshake struct {
 	slow      bool      // A frame or header block is incomplete since slowSince.
 	slowFrame int       // Which one, as frameScanner counts.
 	slowSince time.Time // When it was first seen.
+}
+
+// awaitSettings is called when Sniff is about to wait for the client's SETTINGS. The client
+// may be waiting for ours, so this wait is short; greet ends it.
+func (s *sniffer) awaitSettings() {
+	if s.http2.awaited || len(s.config.Settings) == 0 {
+		return
+	}
+	s.http2.awaited = true
+	end, short := after(s.started, s.config.Timeout), time.Now().Add(greetPatience)
+	if end.IsZero() || short.Before(end) {
+		_ = s.inner.SetReadDeadline(short)
+	}
+}
+
+// isOverdue reports whether the short wait for the client's SETTINGS has just ended.
+func (s *sniffer) isOverdue() bool {
+	return s.http2.awaited && !s.http2.overdue && !s.scanner.http2.ready
+}
+
+// greet goes on waiting for the client's SETTINGS. Where nothing of it has come, it sends
+// ours. It reports true with a verdict where that fails.
+func (s *sniffer) greet() (Verdict, bool) {
+	s.http2.overdue = true
+	_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
+	if len(s.peek.unread()) > len(http2.ClientPreface) {
+		return Verdict{}, false
+	}
+	s.http2.begun = true
+	s.http2.settled = len(http2.ClientPreface)
+	return s.write(s.config.Settings)
+}
+
+// settle is called with the verdict. Where our SETTINGS went out and the client's was not
+// answered yet, it is now: the server's ACK is taken out.
+func (s *sniffer) settle() {
+	if s.played || !s.http2.begun || len(s.config.Settings) == 0 {
+		return
+	}
+	s.played = true
+	if s.scanner.http2.ready {
+		s.write(h2.AppendFrame(nil, http2.FrameSettings, http2.FlagSettingsAck, nil))
+	}
 }
 
 // answer is called when Sniff is about to wait although preface and SETTINGS
@@ -58,9 +108,11 @@ func (s *sniffer) answer() (Verdict, bool) {
 	if !s.http2.begun {
 		s.http2.begun = true
 		s.http2.settled = len(http2.ClientPreface)
+		out = append(make([]byte, 0, len(s.config.Settings)+h2.HeaderLen), s.config.Settings...)
+	}
+	if !s.played {
 		s.http2.until = after(time.Now(), s.config.UndecidedTimeout)
 		s.http2.armed = after(s.started, s.config.Timeout)
-		out = append(make([]byte, 0, len(s.config.Settings)+h2.HeaderLen), s.config.Settings...)
 		// The replay holds one SETTINGS frame, whatever the client sends, so the
 		// server sends one ACK.
 		s.played = true

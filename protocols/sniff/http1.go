@@ -6,11 +6,6 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// maxMethod bounds the length of an HTTP/1 method. The longest registered one,
-// UPDATEREDIRECTREF, has 17 bytes; the bound leaves room for private methods
-// and still ends a stream of token bytes early.
-const maxMethod = 64
-
 // A requestLineScanner looks for an HTTP/1 request line (RFC 9112, section 3).
 // Its zero value begins at the first byte.
 type requestLineScanner struct {
@@ -42,7 +37,8 @@ func (s *requestLineScanner) answer(a Answer) (Answer, Verdict) {
 	return a, Verdict{}
 }
 
-// scanMethod answers Match when the method and the space behind it are there.
+// scanMethod answers Match when the method and the space behind it are there. What begins
+// like a method and is none is the server's to refuse, if a request line comes of it.
 func (s *requestLineScanner) scanMethod(b []byte) Answer {
 	if !s.skipEmptyLines(b) {
 		return NeedMore
@@ -54,7 +50,7 @@ func (s *requestLineScanner) scanMethod(b []byte) Answer {
 			s.off++
 			return Match
 		}
-		if !isToken(c) || s.off-s.start >= maxMethod {
+		if c <= ' ' || c == 0x7f || s.off == s.start && !isToken(c) {
 			return NoMatch
 		}
 	}

@@ -85,9 +85,9 @@ func (c *Config) withDefaults() Config {
 // and clears all deadlines before it returns. On a Failure it does not close
 // c, whose bytes are still to be read.
 //
-// Sniff writes only to an HTTP/2 client that has sent its preface and SETTINGS
-// but not its first HEADERS, since it may be waiting for ours: then it sends
-// config.Settings, and answers SETTINGS and PING for as long as it waits. PINGs
+// Sniff writes only to an HTTP/2 client that has sent its preface but not its first
+// HEADERS, since it may be waiting for our SETTINGS: then it sends config.Settings, at once
+// behind the client's own and a moment later without, and answers SETTINGS and PING for as long as it waits. PINGs
 // that it answered are not replayed to the server; SETTINGS are, as one frame
 // with the values that hold in the end. Where such a client stays idle too
 // long, it is sent a GOAWAY.
@@ -103,6 +103,7 @@ func (c *Conn) Sniff(config *Config) Verdict {
 	s.scanner.http2.watch, s.scanner.http2.conn = r.config.Watch, c
 	s.scanner.http2.callsOnly = r.config.CallsOnly
 	v := s.run()
+	s.settle()
 	v.Bytes = r.peek.total
 	v.Duration = time.Since(r.started)
 	c.decide(r, v)
@@ -144,10 +145,17 @@ func (s *sniffer) run() Verdict {
 			if len(s.peek.unread()) >= s.config.MaxBytes {
 				return s.full()
 			}
+		} else if s.scanner.isHTTP2 {
+			s.awaitSettings()
 		}
 		before := s.peek.total
 		if err := s.peek.fill(s.inner, s.config.MaxBytes); err != nil && s.peek.total == before {
-			return s.timedOut()
+			if !s.isOverdue() {
+				return s.timedOut()
+			}
+			if v, failed := s.greet(); failed {
+				return v
+			}
 		}
 	}
 }
@@ -186,6 +194,8 @@ func (s *sniffer) timedOut() Verdict {
 	switch {
 	case s.peek.total == 0:
 		return failed(FailureSilent, reasonNothing)
+	case !s.scanner.http2.ready && s.http2.begun:
+		return failed(FailureTimeout, reasonSlowFrame)
 	case !s.scanner.http2.ready:
 		return failed(FailureTimeout, reasonSlow)
 	case len(s.config.Settings) == 0:

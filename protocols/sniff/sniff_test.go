@@ -34,7 +34,7 @@ func TestSniffFailures(t *testing.T) {
 		{"garbage", "\x00\x01", false, failed(FailureNoMatch, reasonNotHTTP), 0},
 		{"no line that matters", strings.Repeat("\r\n", defaultMaxBytes/2), false, failed(FailureTooLarge, reasonTooLarge), 0},
 		{"preface half-way", http2.ClientPreface[:20], false, failed(FailureTimeout, reasonSlow), defaultTimeout},
-		{"preface alone", http2.ClientPreface, false, failed(FailureTimeout, reasonSlow), defaultTimeout},
+		{"preface alone", http2.ClientPreface, false, failed(FailureTimeout, reasonSlowFrame), defaultTimeout},
 		{"preface alone, closed", http2.ClientPreface, true, failed(FailureNoMatch, reasonClosed), 0},
 		{"SETTINGS half-way", string(opening()[:30]), false, failed(FailureTimeout, reasonSlow), defaultTimeout},
 	}
@@ -42,6 +42,7 @@ func TestSniffFailures(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := startSniff(t, testConfig())
+				go io.Copy(io.Discard, s.client)
 				if tt.send != "" {
 					s.send([]byte(tt.send))
 				}
@@ -66,7 +67,7 @@ func TestSniffFailures(t *testing.T) {
 func TestSilentClientIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startSniff(t, testConfig())
-		defer s.trickle(bytes.Repeat([]byte("G"), maxMethod))()
+		defer s.trickle(bytes.Repeat([]byte("G"), 64))()
 		v := s.decided(failed(FailureTimeout, reasonSlow))
 		if v.Duration != defaultTimeout {
 			t.Errorf("took %v, want %v", v.Duration, defaultTimeout)
@@ -355,6 +356,54 @@ func TestWithoutSettings(t *testing.T) {
 	})
 }
 
+// TestPrefaceAlone: a client that waits for the server's SETTINGS before it sends its own
+// gets them, and one ACK, whatever it does then. A client whose SETTINGS has begun to come
+// is not sent anything before it is there.
+func TestPrefaceAlone(t *testing.T) {
+	settings := opening()[len(http2.ClientPreface):]
+	request := wiretest.ClientBytes(func(fr *http2.Framer) {
+		_ = fr.WriteSettings()
+		_ = fr.WriteHeaders(headersFrame(wiretest.GetFields()...))
+	})[len(http2.ClientPreface):]
+	ack := []byte("\x00\x00\x00\x04\x01\x00\x00\x00\x00")
+	for name, f := range map[string]func(s *sniffed){
+		"SETTINGS": func(s *sniffed) {
+			s.send(settings)
+			s.expect(ack)
+			s.conn.EndWait()
+			s.decided(Verdict{Protocol: protocols.HTTP2, Reason: reasonDrain})
+		},
+		"SETTINGS and a request": func(s *sniffed) {
+			s.send(request)
+			s.expect(ack)
+			s.decided(Verdict{Protocol: protocols.HTTP2, Reason: reasonFirstStream})
+		},
+		"no SETTINGS": func(s *sniffed) {
+			s.send([]byte("\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"))
+			s.decided(Verdict{Protocol: protocols.HTTP2, Reason: reasonNotSettings})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := startSniff(t, testConfig())
+				s.send([]byte(http2.ClientPreface))
+				s.expect(testConfig().Settings)
+				f(s)
+			})
+		})
+	}
+	t.Run("half of SETTINGS", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := startSniff(t, testConfig())
+			s.send([]byte(http2.ClientPreface))
+			s.send(settings[:5])
+			time.Sleep(2 * greetPatience)
+			s.send(settings[5:])
+			s.expect(slices.Concat(testConfig().Settings, ack))
+		})
+	})
+}
+
 // TestEndWait: the wait for a first request ends at once, and nobody else's.
 func TestEndWait(t *testing.T) {
 	drain := Verdict{Protocol: protocols.HTTP2, Reason: reasonDrain}
@@ -366,7 +415,7 @@ func TestEndWait(t *testing.T) {
 	}{
 		{"silent", nil, failed(FailureSilent, reasonNothing), defaultTimeout},
 		{"part of a line", []byte("GET /"), failed(FailureTimeout, reasonSlow), defaultTimeout},
-		{"preface", []byte(http2.ClientPreface), failed(FailureTimeout, reasonSlow), defaultTimeout},
+		{"preface", []byte(http2.ClientPreface), failed(FailureTimeout, reasonSlowFrame), defaultTimeout},
 		{"preface and SETTINGS", opening(), drain, 0},
 	}
 	for _, tt := range tests {

@@ -63,7 +63,7 @@ func FuzzAccept(f *testing.F) {
 			return err == nil
 		})
 		got, status := ask(func(w http.ResponseWriter) bool {
-			s := New(protocols.WebSocketConfig{}, 0, logger).Accept(t.Context(), w, r, nil)
+			s := New(protocols.WebSocketConfig{}, 0, logger).Accept(t.Context(), w, r, nil, nil)
 			if s != nil {
 				s.raw.abrupt.Store(true)
 				s.end()

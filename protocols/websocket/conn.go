@@ -1,12 +1,10 @@
 package websocket
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/tls"
 	"io"
 	"net"
-	"net/http"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -238,48 +236,4 @@ func (i *input) read(p []byte) (int, error) {
 		return i.from.Read(p)
 	}
 	return i.ahead.ReadAhead(p)
-}
-
-const (
-	// smallBuffer is the size of the two buffers that coder/websocket keeps for life. It
-	// holds a frame's header and a short message behind it.
-	smallBuffer = 128
-	// largeBuffer is used where small reads would be system calls. It is net/http's size.
-	largeBuffer = 4 << 10
-)
-
-// hijacker hijacks for coder/websocket, with buffers of its own. It remembers the
-// connection.
-type hijacker struct {
-	http.ResponseWriter
-
-	conn *watchedConn
-}
-
-var _ http.Hijacker = (*hijacker)(nil)
-
-// Hijack implements [http.Hijacker].
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	return h.take(conn, rw)
-}
-
-// take is not inlined, so that less stack is in use during Hijack; see Server.open.
-//
-//go:noinline
-func (h *hijacker) take(conn net.Conn, rw *bufio.ReadWriter) (net.Conn, *bufio.ReadWriter, error) {
-	if err := rw.Writer.Flush(); err != nil {
-		_ = conn.Close()
-		return nil, nil, err
-	}
-	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	h.conn = newWatchedConn(conn, bytes.Clone(early))
-	size := largeBuffer
-	if h.conn.in.isCheap() {
-		size = smallBuffer
-	}
-	return h.conn, bufio.NewReadWriter(bufio.NewReaderSize(h.conn, size), bufio.NewWriterSize(h.conn, smallBuffer)), nil
 }

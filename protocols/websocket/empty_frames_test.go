@@ -35,7 +35,7 @@ func BenchmarkEmptyFrames(b *testing.B) {
 			}
 		}),
 		"ours": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if s := ours.Accept(r.Context(), w, r, nil); s != nil {
+			if s := ours.Accept(r.Context(), w, r, nil, nil); s != nil {
 				read(s.conn, r)
 				s.end()
 			}

@@ -81,11 +81,7 @@ type config struct {
 }
 
 func newConfig(c protocols.WebSocketConfig, stall time.Duration) *config {
-	modes := map[protocols.WebSocketCompression]coder.CompressionMode{
-		protocols.CompressionTakeover:   coder.CompressionContextTakeover,
-		protocols.CompressionNoTakeover: coder.CompressionNoContextTakeover,
-	} // Off is 0.
-	return &config{c, coder.AcceptOptions{OriginPatterns: c.OriginPatterns, CompressionMode: modes[c.Compression]}, stall}
+	return &config{c, coder.AcceptOptions{OriginPatterns: c.OriginPatterns, CompressionMode: compressionModes[c.Compression]}, stall}
 }
 
 // New returns a Server. stall is as in [Server.Configure].
@@ -151,8 +147,11 @@ func isASCII(values []string) bool {
 //
 // The session's context is made from ctx. Where the session outlives the HTTP handler,
 // ctx must do so too. The session keeps neither w nor net/http's connection. The owner
-// may be nil.
-func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, owner Owner) *Session {
+// and the options may be nil.
+//
+// w may be a middleware's. Where that does not let the connection be hijacked, the answer
+// is 501.
+func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Request, owner Owner, own *Options) *Session {
 	switch {
 	case r.ProtoMajor >= 2 && !IsUpgrade(r):
 		// A 426 has to name the protocol in Upgrade (RFC 9110 section 15.5.22),
@@ -166,9 +165,9 @@ func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 		return nil
 	}
 	hijacked := &hijacker{ResponseWriter: w}
-	options := ws.config.Load().accept
+	options := own.over(ws.config.Load().accept)
 	options.OnPingReceived = func(_ context.Context, payload []byte) bool { return hijacked.conn.answerPing(payload) }
-	conn, err := coder.Accept(hijacked, withoutForeignHost(r), &options)
+	conn, err := coder.Accept(hijacked.asWriter(), withoutForeignHost(r), &options)
 	if err != nil {
 		ws.logger.Debug("websocket handshake refused", "err", err)
 		return nil

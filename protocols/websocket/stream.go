@@ -108,6 +108,29 @@ func (u *streamUpgrade) Write(p []byte) (int, error) {
 	return u.ResponseWriter.Write(p)
 }
 
+// WriteString implements [io.StringWriter].
+func (u *streamUpgrade) WriteString(s string) (int, error) { return u.Write([]byte(s)) }
+
+// Flush implements [http.Flusher].
+func (u *streamUpgrade) Flush() { _ = u.FlushError() }
+
+// FlushError is what [http.ResponseController] flushes by. It answers 200 where the
+// handler has not answered, which is translated.
+func (u *streamUpgrade) FlushError() error {
+	if u.status == 0 {
+		u.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(u.ResponseWriter).Flush()
+}
+
+// CloseNotify implements [http.CloseNotifier].
+func (u *streamUpgrade) CloseNotify() <-chan bool {
+	if n, ok := u.ResponseWriter.(interface{ CloseNotify() <-chan bool }); ok {
+		return n.CloseNotify()
+	}
+	return make(chan bool) // A writer of a test: its client does not leave.
+}
+
 // errNotAccepted is what a handler gets that hijacks before it answers.
 var errNotAccepted = errors.New("websocket: an HTTP/2 stream can be hijacked only after 101 was answered")
 

@@ -110,6 +110,20 @@ func TestStreamHandshake(t *testing.T) {
 			_ = conn.Close()
 		}, 200, "hello"},
 		{"200", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "page") }, 405, "page"},
+		{"flush", func(w http.ResponseWriter, _ *http.Request) {
+			w.(http.Flusher).Flush()
+			_, _ = io.WriteString(w, "page")
+		}, 405, "page"},
+		{"controller's flush", func(w http.ResponseWriter, _ *http.Request) {
+			_ = http.NewResponseController(w).Flush()
+			_, _ = w.(io.StringWriter).WriteString("page")
+		}, 405, "page"},
+		{"notified", func(w http.ResponseWriter, _ *http.Request) {
+			if w.(interface{ CloseNotify() <-chan bool }).CloseNotify() == nil {
+				t.Error("no channel")
+			}
+			w.WriteHeader(http.StatusNotFound)
+		}, 404, ""},
 		{"204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, 405, ""},
 		{"redirect", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) }, 302, ""},
 		{"early hints", func(w http.ResponseWriter, _ *http.Request) {

@@ -132,7 +132,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.detached {
 		ctx = context.WithoutCancel(ctx)
 	}
-	session := s.Accept(ctx, w, r, s.owner)
+	session := s.Accept(ctx, w, r, s.owner, nil)
 	switch {
 	case session == nil:
 	case s.detached:
