@@ -36,7 +36,7 @@ const (
 	webSocketShare, grpcShare = 0.34, 0.34
 	// stretch is the time in which a herd would show, and herd how many times
 	// the mean may reconnect in it.
-	stretch, herd = 100 * time.Millisecond, 2
+	stretch, herd = 500 * time.Millisecond, 2
 )
 
 // manyConfig raises the limits of the pools, which are 1000 connections.
