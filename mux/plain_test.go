@@ -48,7 +48,7 @@ func beside(t *testing.T, h http.Handler, client func(*testing.T, *server) strin
 }
 
 // bound is the progress timeout of the tests.
-const bound = 150 * time.Millisecond
+const bound = 400 * time.Millisecond
 
 // defaultFigures has TestDuplex, TestTunnel and TestHandlerOwnsBounds ask servers with the
 // default settings, by clients that are silent for longer than the progress timeout:
@@ -61,7 +61,7 @@ func quiet() time.Duration {
 	if *defaultFigures {
 		return 75 * time.Second
 	}
-	return 5 * bound
+	return 3 * bound
 }
 
 // strict bounds all that can be bounded.
