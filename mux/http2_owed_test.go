@@ -68,10 +68,16 @@ func TestServerOwesLittle(t *testing.T) {
 		},
 	}
 	hold := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	forms := map[string]struct{ withTLS, waits bool }{
+		"plaintext": {},
+		"tls":       {withTLS: true},
+		// It acknowledges nothing, neither the SETTINGS it has waited for nor net/http's.
+		"SETTINGS without an ACK": {waits: true},
+	}
 	for name, test := range tests {
-		for form, withTLS := range map[string]bool{"plaintext": false, "tls": true} {
+		for form, with := range forms {
 			t.Run(name+"/"+form, func(t *testing.T) {
-				m, roots := newServer(t, withTLS, mux.WithHandler(hold), limits(func(c *mux.Config) {
+				m, roots := newServer(t, with.withTLS, mux.WithHandler(hold), limits(func(c *mux.Config) {
 					c.HTTP2.MaxStreams = 1
 					c.HTTP2.MaxResetsPerMinute = 0
 				}))
@@ -84,6 +90,13 @@ func TestServerOwesLittle(t *testing.T) {
 				framer := http2.NewFramer(&out, conn)
 				framer.AllowIllegalWrites = true
 				_ = framer.WriteSettings()
+				if with.waits {
+					send(t, conn, out.String())
+					out.Reset()
+					if _, err := framer.ReadFrame(); err != nil {
+						t.Fatal(err)
+					}
+				}
 				_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: true, EndStream: true})
 				if name == "DATA behind the end" { // of a stream that is refused
 					_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: first, EndHeaders: true, EndStream: true})

@@ -44,7 +44,7 @@ var marker = func() []byte {
 // answer to an earlier one, where it has to. It returns 0 where the client's bytes are next.
 func (t *Track) Insert(p []byte) int {
 	c := t.pace
-	if c == nil || len(c.rest) == 0 && (c.frames < maxBehind || c.block || !t.in.atBoundary() || t.AwaitsACK()) {
+	if c == nil || len(c.rest) == 0 && (c.frames < maxBehind || c.block || !t.in.atBoundary()) {
 		return 0
 	}
 	if len(c.rest) == 0 {
