@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -282,6 +283,50 @@ func TestRequestOnNativeConnection(t *testing.T) {
 		c.ready()
 		c.request(1, false, libraryCall()...)
 		eventually(t, "native", func() bool { return s.active("grpc") == 1 })
+	})
+}
+
+// TestRefusedDataIsCredited: what comes on refused streams takes nothing of the
+// connection's window for good, however it is split and however long its header is.
+func TestRefusedDataIsCredited(t *testing.T) {
+	t.Parallel()
+	bothForms(t, func(t *testing.T, s *server) {
+		conn := s.dial(t, "h2")
+		c := newH2Client(t, conn, conn)
+		c.ready()
+		c.request(1, false, libraryCall()...)
+		var out bytes.Buffer
+		fr := http2.NewFramer(&out, nil)
+		sent := 0
+		for stream := uint32(3); stream < 11; stream += 2 {
+			block := bytes.Repeat([]byte{0x82}, 3*16384) // ":method: GET", again and again.
+			c.must(fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block[:16384]}))
+			c.must(fr.WriteContinuation(stream, false, block[16384:2*16384]))
+			c.must(fr.WriteContinuation(stream, true, block[2*16384:]))
+			for _, n := range []int{0, 1, 5000, 1000} {
+				c.must(fr.WriteDataPadded(stream, n == 1000, make([]byte, n), make([]byte, n%256)))
+				sent += 1 + n + n%256
+			}
+		}
+		for b := out.Bytes(); len(b) > 0; {
+			n := min(len(b), 1+len(b)%3001)
+			send(t, conn, string(b[:n]))
+			b = b[n:]
+		}
+		credit := 0
+		c.frames(func(f http2.Frame) bool {
+			if w, ok := f.(*http2.WindowUpdateFrame); ok && w.StreamID == 0 {
+				credit += int(w.Increment)
+			}
+			return credit >= sent
+		})
+		if credit != sent {
+			t.Errorf("%d bytes of credit for %d", credit, sent)
+		}
+		c.must(c.WriteData(1, true, nil))
+		c.frames(func(f http2.Frame) bool {
+			return f.Header().StreamID == 1 && f.Header().Flags.Has(http2.FlagHeadersEndStream)
+		})
 	})
 }
 

@@ -161,13 +161,18 @@ func (c *conn) spare() (s spare, ok bool) {
 // has ended meanwhile.
 func (m *room) leave(s spare) bool {
 	c := s.c
-	if !m.departures.books.conns.Yield(&c.account) {
-		return false
+	yield := func() bool { return m.departures.books.conns.Yield(&c.account) }
+	if s.undecided { // It yields only if it will not be served.
+		return c.GiveUp(func() bool {
+			if !yield() {
+				return false
+			}
+			c.account.SetCloseReason(reasonRoom)
+			return true
+		})
 	}
-	if s.undecided {
-		c.account.SetCloseReason(reasonRoom)
-		c.GiveUp()
-		return true
+	if !yield() {
+		return false
 	}
 	m.departures.leave(c, reasonRoom, 0)
 	if !c.isHTTP2() && m.departures.books.conns.Yielded() > maxLeaving/2 {

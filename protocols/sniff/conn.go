@@ -29,7 +29,7 @@ var (
 // SetPeek, Sniff and PeekReader and the readers it returned are not safe together,
 // and none of them may run together with Read. From then on it is a net.Conn: one
 // reader and one writer may run together with each other and with Close and the
-// deadlines. Writers must take turns, as the servers of HTTP/2 do. EndWait, GoAway,
+// deadlines. Writers must take turns, as the servers of HTTP/2 do. EndWait, GiveUp, GoAway,
 // GoneAway, FinalGoAway, Close and the addresses are safe at any time after Init.
 //
 // Conn has no ConnectionState method even where it wraps a *tls.Conn, because
@@ -105,12 +105,13 @@ func (c *Conn) IsUndecided() bool {
 }
 
 // GiveUp ends the wait for the first request of an HTTP/2 client as if its time were
-// over: the client gets a GOAWAY. It has no effect otherwise, and is safe at any time
-// after Init.
-func (c *Conn) GiveUp() {
-	if r := c.recognition.Load(); r != nil {
-		r.giveUp()
-	}
+// over: the client gets a GOAWAY, even if that request comes at the same time. It reports
+// false, and has no effect, where there is no such wait or it was given up before, and
+// where agree, which is called last, returns false. It is safe at any time after Init, but
+// agree must not use c.
+func (c *Conn) GiveUp(agree func() bool) bool {
+	r := c.recognition.Load()
+	return r != nil && r.giveUp(agree)
 }
 
 // Read reads from the peek buffer first and then from the wrapped connection,

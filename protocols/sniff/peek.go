@@ -65,13 +65,23 @@ func (r *recognition) endWait() {
 }
 
 // giveUp is [Conn.GiveUp].
-func (r *recognition) giveUp() {
+func (r *recognition) giveUp(agree func() bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.wait == undecided {
-		r.givenUp = true
-		_ = r.inner.SetReadDeadline(longAgo)
+	if r.wait != undecided || r.givenUp || !agree() {
+		return false
 	}
+	r.givenUp = true
+	_ = r.inner.SetReadDeadline(longAgo)
+	return true
+}
+
+// conclude ends the time in which the connection can be given up, and reports whether it was.
+func (r *recognition) conclude() (givenUp bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wait = decided
+	return r.givenUp
 }
 
 // isUndecided is [Conn.IsUndecided].

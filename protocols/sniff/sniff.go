@@ -103,6 +103,9 @@ func (c *Conn) Sniff(config *Config) Verdict {
 	s.scanner.http2.watch, s.scanner.http2.conn = r.config.Watch, c
 	s.scanner.http2.callsOnly = r.config.CallsOnly
 	v := s.run()
+	if r.conclude() && v.Failure == "" && len(r.config.Settings) > 0 {
+		v = s.giveUp() // The request has come in the same moment.
+	}
 	s.settle()
 	v.Bytes = r.peek.total
 	v.Duration = time.Since(r.started)
@@ -206,6 +209,11 @@ func (s *sniffer) timedOut() Verdict {
 	case s.scanner.http2.partial(len(s.peek.unread())):
 		return failed(FailureTimeout, reasonSlowFrame)
 	}
+	return s.giveUp()
+}
+
+// giveUp is the verdict on a client whose first request has not come in time.
+func (s *sniffer) giveUp() Verdict {
 	s.goAway(http2.ErrCodeNo)
 	return failed(FailureTimeout, reasonIdle)
 }

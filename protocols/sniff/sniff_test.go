@@ -321,6 +321,57 @@ func TestUndecidedEnds(t *testing.T) {
 	})
 }
 
+// A lateConn calls GiveUp when its client's first request has come, and before the sniffer
+// has seen it.
+type lateConn struct {
+	net.Conn
+
+	giveUp func()
+}
+
+// Read implements io.Reader.
+func (c *lateConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n == len(firstRequest()) {
+		c.giveUp()
+	}
+	return n, err
+}
+
+// TestGiveUpHolds: a connection that was given up is not served, even if its first request
+// comes in that moment. One that is decided cannot be given up.
+func TestGiveUpHolds(t *testing.T) {
+	for name, agrees := range map[string]bool{"agreed": true, "not agreed": false} {
+		t.Run(name, func(t *testing.T) {
+			client, server := net.Pipe()
+			defer client.Close()
+			_ = client.SetDeadline(time.Now().Add(20 * time.Second))
+			s := &sniffed{t: t, client: client, conn: new(Conn), verdict: make(chan Verdict, 1)}
+			asked := 0
+			giveUp := func() bool { return s.conn.GiveUp(func() bool { asked++; return agrees }) }
+			s.conn.Init(&lateConn{server, func() {
+				if got := giveUp(); got != agrees {
+					t.Errorf("given up: %v", got)
+				}
+			}})
+			go func() { s.verdict <- s.conn.Sniff(testConfig()) }()
+			s.send(opening())
+			s.expect(slices.Concat(testSettings, ackFrame()))
+			s.send(ackFrame())
+			s.send(firstRequest())
+			if agrees {
+				s.expect(h2.AppendFrame(nil, http2.FrameGoAway, 0, make([]byte, 8)))
+				s.decided(failed(FailureTimeout, reasonIdle))
+			} else {
+				s.decided(grpcVerdict)
+			}
+			if giveUp() || asked != 1 {
+				t.Errorf("given up behind the verdict, asked %d times", asked)
+			}
+		})
+	}
+}
+
 // TestEndWaitAtAnyTime has EndWait race with a Sniff: the verdict stays, and
 // what was sent is read.
 func TestEndWaitAtAnyTime(t *testing.T) {
