@@ -414,3 +414,44 @@ func TestALPNBindsConnections(t *testing.T) {
 		t.Errorf("without ALPN: %q", got)
 	}
 }
+
+// TestProbeForAService: a client that calls a method that neither server has changes nothing
+// for others at its address, and its next call of it leaves the connection where it is.
+func TestProbeForAService(t *testing.T) {
+	t.Parallel()
+	bothForms(t, func(t *testing.T, s *server) {
+		native := func(cc *grpc.ClientConn) {
+			t.Helper()
+			before := s.Stats().Pools["grpc"].Accepted
+			if _, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Stats().Pools["grpc"].Accepted - before; got != 1 {
+				t.Errorf("%d native connections, want one more", got)
+			}
+		}
+		unimplemented := func(cc *grpc.ClientConn, method string) {
+			t.Helper()
+			if st, _ := call(t.Context(), cc, method); st.Code() != codes.Unimplemented {
+				t.Errorf("%v", st)
+			}
+		}
+		probe := s.grpcClient(t)
+		native(probe)
+		unimplemented(probe, "/unknown.Service/Call")
+		if got := s.Stats().Reclassified["call"]; got != 1 {
+			t.Errorf("%d reclassified", got)
+		}
+		other := s.grpcClient(t)
+		native(other)
+		unimplemented(other, "/unknown.Service/Call")
+		if got := s.Stats().Reclassified["call"]; got != 1 {
+			t.Errorf("%d reclassified, one for each method that nobody has", got)
+		}
+		// A handler that does not have a method may have others of its service.
+		unimplemented(s.grpcClient(t), "/handled.Service/Other")
+		if st, by := call(t.Context(), s.grpcClient(t), handledMethod); st.Code() != codes.OK || by != "handler" {
+			t.Errorf("%v by %q", st, by)
+		}
+	}, mux.WithHandler(handlesCalls()))
+}

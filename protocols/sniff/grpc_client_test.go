@@ -133,8 +133,10 @@ func TestMixedClients(t *testing.T) {
 		return mixedClient{hostOf(namedAddr(addr)), settingsHash([]byte(settings))}
 	}
 	first := client("10.0.0.1:1000", "a")
-	m.add(first)
-	m.add(first)
+	m.add(first, "")
+	m.add(first, "service")
+	m.forget("service")
+	m.forget("")
 	for _, tt := range []struct {
 		client mixedClient
 		want   bool
@@ -149,7 +151,7 @@ func TestMixedClients(t *testing.T) {
 		}
 	}
 	for i := range maxMixedClients {
-		m.add(client(fmt.Sprintf("host%d:1", i), "a"))
+		m.add(client(fmt.Sprintf("host%d:1", i), "a"), "")
 	}
 	if m.has(first) || len(m.known) != maxMixedClients || len(m.order) != maxMixedClients {
 		t.Errorf("the oldest is known: %t; %d known, %d in order", m.has(first), len(m.known), len(m.order))

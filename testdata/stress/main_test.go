@@ -26,7 +26,7 @@ const (
 	sniffTime     = 3 * time.Second
 	handshakeTime = 10 * time.Second
 	idleTime      = 120 * time.Second
-	maxStreams    = 100
+	maxStreams    = 250
 	// slack is what the end of a connection may take on top of its bound.
 	slack = time.Second
 )
