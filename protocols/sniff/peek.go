@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
 )
@@ -144,6 +146,9 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		NetHTTP:            v.Protocol == protocols.HTTP2,
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
 	}
+	if r.played {
+		o.Acked = r.peek.cutACK()
+	}
 	// grpc-go acknowledges each SETTINGS.
 	o.Gate = r.played && v.Failure == "" && v.Protocol != protocols.GRPC
 	if w := r.config.Watch; w != nil {
@@ -276,6 +281,21 @@ func (p *peekBuffer) insert(i int, data []byte) {
 	u := p.unread()
 	copy(u[i+len(data):], u[i:i+tail])
 	copy(u[i:], data)
+}
+
+// cutACK takes the first ACK of SETTINGS out of the unread bytes, which begin with the
+// preface and hold whole frames up to the first header block. It reports whether there was
+// one: a gRPC client has sent it before its first call.
+func (p *peekBuffer) cutACK() bool {
+	for at, u := len(http2.ClientPreface), p.unread(); len(u)-at >= h2.HeaderLen; {
+		h := h2.ParseHeader(u[at:])
+		if h.Type == http2.FrameSettings && h.IsAck() && h.Length == 0 {
+			p.remove(at, at+h2.HeaderLen)
+			return true
+		}
+		at += h2.HeaderLen + h.Length
+	}
+	return false
 }
 
 // isTimeout reports an error of a deadline that may be moved. A connection

@@ -134,6 +134,9 @@ func TestHandshakeIsPlayed(t *testing.T) {
 		s.send(ackFrame())
 		s.send(firstRequest())
 		s.decided(grpcVerdict)
+		if s.conn.h2.Load().AwaitsACK() {
+			t.Error("an ACK is awaited that has come")
+		}
 		s.replays(slices.Concat(opening(), firstRequest()))
 
 		go func() {

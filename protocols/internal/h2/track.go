@@ -55,6 +55,8 @@ type Options struct {
 	// Played is set if SETTINGS and one ACK were sent in the server's place. The ACK of
 	// the server is taken out then, and so is the client's first.
 	Played bool
+	// Acked is set if the client's first ACK has been taken out already.
+	Acked bool
 	// Gate keeps the client's second SETTINGS from the server until the server has
 	// acknowledged the first. It needs Played. net/http answers two SETTINGS frames by one
 	// ACK when the second comes before the first ACK is written. The Track takes that ACK
@@ -134,7 +136,9 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	if o.Played {
 		t.out.begun, t.out.dropACKs = true, 1
-		t.firstACK = &firstACK{left: len(http2.ClientPreface)}
+		if o.Gate || !o.Acked {
+			t.firstACK = &firstACK{left: len(http2.ClientPreface), out: o.Acked}
+		}
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
 		t.calls = &callFilter{
