@@ -16,7 +16,7 @@ import (
 func (f *front) serveHandledCall(c *conn, rec *recorder2, r *http.Request) {
 	b := f.books
 	e := b.beginHTTP(&b.requests.grpc, c, r)
-	w := &callRecorder{recorder2: rec, path: r.URL.Path, noMethod: f.noMethod}
+	w := &callRecorder{recorder2: rec, path: r.URL.Path}
 	finished := false
 	defer func() {
 		code := codes.Internal
@@ -40,9 +40,8 @@ func (f *front) serveHandledCall(c *conn, rec *recorder2, r *http.Request) {
 // and then they must not be in that.
 type callRecorder struct {
 	*recorder2
-	path     string
-	noMethod func(path string)
-	unknown  bool // the answer was UNIMPLEMENTED, and what the handler writes is dropped
+	path    string
+	unknown bool // the answer was UNIMPLEMENTED, and what the handler writes is dropped
 }
 
 // WriteHeader implements [http.ResponseWriter].
@@ -51,7 +50,6 @@ func (r *callRecorder) WriteHeader(code int) {
 	case r.code != 0 || protocols.IsGRPCContentType(h.Get("Content-Type")):
 	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed, code == http.StatusNotImplemented:
 		r.unknown = true
-		r.noMethod(r.path) // Before the client knows.
 		clear(h)
 		h.Set("Content-Type", "application/grpc")
 		h.Set(http.TrailerPrefix+grpcStatus, strconv.Itoa(int(codes.Unimplemented)))

@@ -17,10 +17,9 @@ type front struct {
 	live             *reloader
 	backend          func() *backend // in use, for requests that came in some other way
 	handler          http.Handler
-	takesCalls       bool              // the handler gets the calls that grpc-go does not have
-	noMethod         func(path string) // the handler does not have the method of a call either
-	webSocketHandler http.Handler      // of handshakes on every path; nil: they are requests like any other
-	livez, readyz    http.Handler      // nil where the handler has these paths
+	takesCalls       bool         // the handler gets the calls that grpc-go does not have
+	webSocketHandler http.Handler // of handshakes on every path; nil: they are requests like any other
+	livez, readyz    http.Handler // nil where the handler has these paths
 }
 
 // ServeHTTP implements [http.Handler].

@@ -96,7 +96,6 @@ func (s *Server) newFront() *front {
 		backend:          s.topology.backend.Load,
 		handler:          s.handler,
 		takesCalls:       s.handler != nil,
-		noMethod:         s.topology.watch.NoMethod,
 		webSocketHandler: s.webSocketHandler,
 	}
 	if f.handler == nil {

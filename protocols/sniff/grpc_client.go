@@ -3,7 +3,6 @@ package sniff
 import (
 	"encoding/binary"
 	"hash/maphash"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -75,9 +74,8 @@ func (o clientOpening) has(id http2.SettingID, value uint32) bool {
 // A Watch says which calls the native gRPC server serves, and hears of clients that ask it
 // for something else, or reset too many streams. All methods may be called concurrently.
 type Watch struct {
-	frames  h2.Watch
-	mixed   mixedClients
-	unknown unknownMethods
+	frames h2.Watch
+	mixed  mixedClients
 }
 
 // NewWatch returns a Watch. The function has reports by a call's path whether the native
@@ -90,69 +88,32 @@ type Watch struct {
 //     server.
 //   - flood: the client has reset more streams than [Config].MaxResetsPerMinute.
 func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall bool), flood func(is func(*Conn) bool)) *Watch {
-	w := &Watch{frames: h2.Watch{IsContentType: protocols.IsGRPCContentType}}
-	w.frames.HasService = func(path string) bool { return has(path) || w.unknown.has(path) }
+	w := &Watch{frames: h2.Watch{IsContentType: protocols.IsGRPCContentType, HasService: has}}
 	tells := func(t *h2.Track) func(*Conn) bool {
 		return func(c *Conn) bool { return c.h2.Load() == t }
 	}
 	w.frames.OnRefused = func(t *h2.Track, settings uint32, r h2.Request) {
-		w.mixed.add(mixedClient{hostOf(t.RemoteAddr()), settings}, r.Path)
+		w.mixed.add(mixedClient{hostOf(t.RemoteAddr()), settings}, r.IsCall())
 		mixed(tells(t), r.IsCall())
 	}
 	w.frames.OnFlood = func(t *h2.Track) { flood(tells(t)) }
 	return w
 }
 
-// NoMethod notes that no other server has the method of the call to path either. For a
-// minute the native server answers calls to it, as unimplemented, and clients that called
-// it are no longer taken for mixed. So a client that probes for a service, as grpcurl does,
-// changes nothing for others at its address.
-func (w *Watch) NoMethod(path string) {
-	w.unknown.add(path)
-	w.mixed.forget(path)
-}
-
-// unknownMethods remembers paths for unknownTime, up to maxUnknown. The zero value is
-// empty.
-type unknownMethods struct {
-	mu    sync.Mutex
-	until map[string]time.Time
-}
-
-const (
-	unknownTime = time.Minute // A proxy may get to know the method.
-	maxUnknown  = 256
-)
-
-func (u *unknownMethods) add(path string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(u.until, func(_ string, t time.Time) bool { return now.After(t) })
-	if u.until == nil {
-		u.until = make(map[string]time.Time)
-	}
-	if len(u.until) < maxUnknown {
-		u.until[path] = now.Add(unknownTime)
-	}
-}
-
-func (u *unknownMethods) has(path string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	until, ok := u.until[path]
-	return ok && time.Now().Before(until)
-}
-
-// mixedClients remembers clients, up to maxMixedClients, and the path that each has
-// called; empty where that was no call. The oldest is forgotten first. The zero value is
-// empty.
+// mixedClients remembers clients, up to maxMixedClients. The oldest is forgotten first. The
+// zero value is empty.
 type mixedClients struct {
 	mu    sync.Mutex
-	known map[mixedClient]string
-	order []mixedClient // A ring of what is in known.
+	known map[mixedClient]time.Time // until when; zero is for ever
+	order []mixedClient             // A ring of what is in known.
 	next  int
 }
+
+// mixedCallTime is for how long a client is remembered that has called a method which the
+// native server does not have. It may have probed for a service, as grpcurl does, which
+// should not make others at its address shared for ever. A client that goes on so has a
+// connection refused once in that time.
+const mixedCallTime = time.Minute
 
 const maxMixedClients = 1024
 
@@ -175,16 +136,23 @@ func hostOf(addr net.Addr) string {
 	return host
 }
 
-func (m *mixedClients) add(c mixedClient, path string) {
+func (m *mixedClients) add(c mixedClient, isCall bool) {
+	var until time.Time
+	if isCall {
+		until = time.Now().Add(mixedCallTime)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.known[c]; ok {
+	if before, ok := m.known[c]; ok {
+		if !before.IsZero() {
+			m.known[c] = until
+		}
 		return
 	}
 	if m.known == nil {
-		m.known = make(map[mixedClient]string)
+		m.known = make(map[mixedClient]time.Time)
 	}
-	m.known[c] = path
+	m.known[c] = until
 	if len(m.order) < maxMixedClients {
 		m.order = append(m.order, c)
 		return
@@ -194,16 +162,9 @@ func (m *mixedClients) add(c mixedClient, path string) {
 	m.next = (m.next + 1) % maxMixedClients
 }
 
-// forget forgets the clients that have called path.
-func (m *mixedClients) forget(path string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	maps.DeleteFunc(m.known, func(_ mixedClient, called string) bool { return called != "" && called == path })
-}
-
 func (m *mixedClients) has(c mixedClient) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.known[c]
-	return ok
+	until, ok := m.known[c]
+	return ok && (until.IsZero() || time.Now().Before(until))
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -133,10 +135,8 @@ func TestMixedClients(t *testing.T) {
 		return mixedClient{hostOf(namedAddr(addr)), settingsHash([]byte(settings))}
 	}
 	first := client("10.0.0.1:1000", "a")
-	m.add(first, "")
-	m.add(first, "service")
-	m.forget("service")
-	m.forget("")
+	m.add(first, false)
+	m.add(first, true) // Which does not shorten it.
 	for _, tt := range []struct {
 		client mixedClient
 		want   bool
@@ -151,7 +151,7 @@ func TestMixedClients(t *testing.T) {
 		}
 	}
 	for i := range maxMixedClients {
-		m.add(client(fmt.Sprintf("host%d:1", i), "a"), "")
+		m.add(client(fmt.Sprintf("host%d:1", i), "a"), false)
 	}
 	if m.has(first) || len(m.known) != maxMixedClients || len(m.order) != maxMixedClients {
 		t.Errorf("the oldest is known: %t; %d known, %d in order", m.has(first), len(m.known), len(m.order))
@@ -180,4 +180,29 @@ func TestALPNBinds(t *testing.T) {
 			t.Errorf("ALPN %q, %q: %v, %+v", tt.alpn, tt.prefix, answer, v)
 		}
 	}
+}
+
+// TestMixedCallsAreForgotten: what a call of another method has taught holds for a while.
+func TestMixedCallsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m mixedClients
+		caller, other := mixedClient{host: "caller"}, mixedClient{host: "other"}
+		m.add(caller, true)
+		m.add(other, false)
+		time.Sleep(mixedCallTime - time.Second)
+		m.add(caller, true)
+		time.Sleep(mixedCallTime - time.Second)
+		if !m.has(caller) || !m.has(other) {
+			t.Errorf("within the time: %t, %t", m.has(caller), m.has(other))
+		}
+		time.Sleep(time.Second)
+		if m.has(caller) || !m.has(other) {
+			t.Errorf("behind the time: %t, %t", m.has(caller), m.has(other))
+		}
+		m.add(caller, false)
+		time.Sleep(time.Hour)
+		if !m.has(caller) {
+			t.Error("a client that has made requests is forgotten")
+		}
+	})
 }

@@ -39,10 +39,6 @@ func fieldOf(name string) field {
 
 // A Request is what a header block asks for.
 type Request struct {
-	// Path is the path that the native server does not have; empty where the client did not
-	// spell it out.
-	Path string
-
 	has  field // the fields that fit
 	miss field // those that do not
 }
@@ -224,9 +220,6 @@ func (r *blockReader) literal(bits uint, add bool) {
 	if f != noField {
 		f = r.watch.fits(f, string(value))
 		r.request = r.request.with(f)
-		if f == fieldPath {
-			r.request.Path = string(value)
-		}
 	}
 	if add {
 		r.table.add(newEntry(name, len(value), f))
