@@ -34,6 +34,7 @@ func FuzzAccept(f *testing.F) {
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + upgradeKey + "\r\n"
 	for _, seed := range []string{
 		head + "\r\n", head + "Origin: http://x\r\n\r\n", head + "Origin: https://y\r\n\r\n", head + "Origin: null\r\n\r\n",
+		head + "Origin: file://\r\n\r\n", head + "Origin: 0#://\r\n\r\n",
 		strings.Replace(head, "websocket", "web\u017focket", 1) + "\r\n",
 		strings.Replace(head, "websocket", "h2c,\u00a0websocket", 1) + "\r\n",
 		strings.Replace(head, "Connection: Upgrade", "Connection: keep-alive , uPGRADE", 1) + "\r\n",

@@ -175,8 +175,8 @@ func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 	return ws.open(ctx, conn, hijacked.conn, r, owner)
 }
 
-// withoutForeignHost returns r, or a copy without a host where the scheme of its Origin is
-// another one. Without a host, coder/websocket accepts only an origin that is configured.
+// withoutForeignHost returns r, or a copy with a host that no origin has where the scheme of
+// its Origin is another one. Then coder/websocket accepts only an origin that is configured.
 // It compares hosts alone, so that on a port with TLS a page that came in plaintext, which
 // anyone on the way may have written, would pass for a page of this server.
 //
@@ -188,7 +188,7 @@ func withoutForeignHost(r *http.Request) *http.Request {
 		return r
 	}
 	foreign := *r
-	foreign.Host = ""
+	foreign.Host = " " // Not empty, which the host of file:// is.
 	return &foreign
 }
 

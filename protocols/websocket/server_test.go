@@ -299,6 +299,8 @@ func TestOriginScheme(t *testing.T) {
 		{false, false, "https://example.com", 101},
 		{false, false, "ftp://example.com", 403},
 		{false, false, "null", 403},
+		{false, false, "file://", 403},
+		{true, false, "file://", 403},
 		{false, false, "https://example.org", 403},
 	}
 	for _, tt := range tests {
