@@ -25,7 +25,7 @@ type admission struct {
 	running *running
 	live    *reloader
 	room    *room
-	// contexts make that of a native gRPC connection.
+	// contexts makes the context of a native gRPC connection.
 	contexts *contexts
 	// mu is held while a connection waits for room, so that no two take the same place.
 	mu sync.Mutex
@@ -131,7 +131,7 @@ const failureInsecure = "inadequate_security"
 
 // isAdequate reports whether HTTP/2 may be spoken over TLS with the parameters in state,
 // or without TLS where it is nil. RFC 9113 section 9.2.2 and its appendix A leave these
-// suites of crypto/tls for TLS 1.2. All those of TLS 1.3 are adequate.
+// cipher suites of crypto/tls for TLS 1.2. Every cipher suite of TLS 1.3 is adequate.
 func isAdequate(state *tls.ConnectionState) bool {
 	if state == nil || state.Version >= tls.VersionTLS13 {
 		return true

@@ -67,8 +67,8 @@ func (b *awaitedBody) endLimited(w http.ResponseWriter) bool {
 	return true
 }
 
-// closeBehind has net/http's own writer w close its connection behind the answer without
-// reading the rest of the request, as behind one that has exceeded its limit.
+// closeBehind has net/http's own writer w close its connection behind the answer. net/http
+// does not read the rest of the request then, as where a request has exceeded its limit.
 func closeBehind(w http.ResponseWriter) {
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }

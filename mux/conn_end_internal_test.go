@@ -31,17 +31,8 @@ func TestNothingHeldBehindTheEnd(t *testing.T) {
 		}
 	})
 	defer cancel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	t.Cleanup(func() {
-		_ = s.Close()
-		<-served
-	})
-	nc, err := net.Dial("tcp", l.Addr().String())
+	addr := serveOnLoopback(t, s)
+	nc, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,17 +34,8 @@ func TestRequestAgainstCloseIdle(t *testing.T) {
 		t.Skip("the system cannot be asked for bytes that are unread")
 	}
 	s := New(WithLogger(slog.New(slog.DiscardHandler)), WithHandler(http.NotFoundHandler()))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	t.Cleanup(func() {
-		_ = s.Close()
-		<-served
-	})
-	client, err := net.Dial("tcp", l.Addr().String())
+	addr := serveOnLoopback(t, s)
+	client, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,4 +69,20 @@ func TestRequestAgainstCloseIdle(t *testing.T) {
 	}
 	d.idle.Unlock()
 	answer()
+}
+
+// serveOnLoopback serves s until the end of the test, and returns the address.
+func serveOnLoopback(t *testing.T, s *Server) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		_ = s.Close()
+		<-served
+	})
+	return l.Addr().String()
 }

@@ -254,7 +254,7 @@ type listenAddr string
 func (listenAddr) Network() string  { return "tcp" }
 func (a listenAddr) String() string { return string(a) }
 
-// addrOf returns the address of a listener that is not bound yet, as one that is shows it.
+// addrOf returns a configured address in the form that a bound listener shows it in.
 func addrOf(configured string) net.Addr {
 	if path, ok := strings.CutPrefix(configured, "unix:"); ok {
 		return &net.UnixAddr{Name: path, Net: "unix"}

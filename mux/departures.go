@@ -231,9 +231,8 @@ func (d *departures) calm(c *conn) {
 	c.depart(departFinal)
 }
 
-// floodsOn reports whether a client opens streams although it was told to calm down. One
-// that keeps to the protocol does not, so one that does is attacking. Only the sweep calls
-// it.
+// floodsOn reports whether a client opens streams although it was told to calm down. A
+// client that keeps to the protocol opens none, so this one attacks. Only the sweep calls it.
 func (c *conn) floodsOn() bool {
 	f := &c.seldom().leave
 	calmed := time.Duration(f.calmed.Load())

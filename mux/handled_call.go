@@ -53,7 +53,7 @@ func (r *callRecorder) WriteHeader(code int) {
 		clear(h)
 		h.Set("Content-Type", "application/grpc")
 		h.Set(http.TrailerPrefix+grpcStatus, strconv.Itoa(int(codes.Unimplemented)))
-		service, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/"), "/")
+		service, _ := protocols.ServiceOf(r.path)
 		h.Set(http.TrailerPrefix+"Grpc-Message", "unknown service "+url.PathEscape(service))
 		code = http.StatusOK
 	}

@@ -82,10 +82,9 @@ type exchange struct {
 	written atomic.Uint64 // parts of the response that have gone through
 	owned   atomic.Bool   // the handler has set a write deadline
 
-	length   int64       // of the body; 0 or less: it is not known, or there is none
-	body     requestBody // what the handler reads
-	closed   atomic.Bool // the handler has closed the body
-	expected bool        // the client sends the body only when it is asked for it
+	length int64       // of the body; 0 or less: it is not known, or there is none
+	body   requestBody // what the handler reads
+	closed atomic.Bool // the handler has closed the body
 
 	// The list of a connection, and what the sweep remembers. Guarded by exchanges.mu.
 	prev, next *exchange
@@ -108,7 +107,6 @@ func (r *recorder2) begin(l *exchanges, w http.ResponseWriter, req *http.Request
 		e.watch.watch(req)
 		r.request = &e.watch
 		e.length = req.ContentLength
-		e.expected = req.Header.Get("Expect") != ""
 		e.body = requestBody{ReadCloser: req.Body, exchange: e}
 		req.Body = &e.body
 	}

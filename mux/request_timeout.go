@@ -14,10 +14,11 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// timed returns route with a bound on the time of a request, which limit is. A request that has not been answered by then gets 503, or 408 where its handler is
-// waiting for the body. A response that has begun is reset. The handler runs in a goroutine
-// of its own, because it may take no notice: its context ends, and what it writes from then
-// on fails with [http.ErrHandlerTimeout].
+// timed returns route with a limit on the time of a request. A request that has not been
+// answered by then gets 503, or 408 where its handler is waiting for the body. A response
+// that has begun is reset. The handler runs in a goroutine of its own, because it may not
+// heed its context, which ends. What it writes from then on fails with
+// [http.ErrHandlerTimeout].
 func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())

@@ -30,7 +30,7 @@ const responseBuffer = 4 << 10
 // ends the body.
 func (e *exchange) isDiscarded() bool {
 	left := e.length - e.watch.received.Load()
-	return e.length > 0 && left > minDiscard && left <= maxDiscard && !e.expected
+	return e.length > 0 && left > minDiscard && left <= maxDiscard
 }
 
 // discard reads the rest of the body before the handler's return ends the stream. net/http

@@ -64,13 +64,22 @@ func (s *GRPCServers) Serves(path string) bool {
 	if s.unknown {
 		return true
 	}
-	path = strings.TrimPrefix(path, "/")
-	i := strings.LastIndexByte(path, '/') // As grpc-go splits it.
-	if i < 0 {
-		return false
+	service, ok := ServiceOf(path)
+	if ok {
+		_, ok = s.services[service]
 	}
-	_, ok := s.services[path[:i]]
 	return ok
+}
+
+// ServiceOf returns the service of the gRPC call to path, as grpc-go splits it. It reports
+// false for a path that names no method.
+func ServiceOf(path string) (service string, ok bool) {
+	path = strings.TrimPrefix(path, "/")
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 {
+		return "", false
+	}
+	return path[:i], true
 }
 
 // handlesUnknown reports whether the server was made with [grpc.UnknownServiceHandler].

@@ -86,11 +86,11 @@ func (c *Config) withDefaults() Config {
 // c, whose bytes are still to be read.
 //
 // Sniff writes only to an HTTP/2 client that has sent its preface but not its first
-// HEADERS, since it may be waiting for our SETTINGS: then it sends config.Settings, at once
-// behind the client's own and a moment later without, and answers SETTINGS and PING for as long as it waits. PINGs
-// that it answered are not replayed to the server; SETTINGS are, as one frame
-// with the values that hold in the end. Where such a client stays idle too
-// long, it is sent a GOAWAY.
+// HEADERS, since the client may be waiting for the server's SETTINGS. Sniff sends
+// config.Settings at once behind the client's SETTINGS, or a moment later where those do not
+// come. As long as it waits, it answers SETTINGS and PING. PINGs that it answered are not
+// replayed to the server; SETTINGS are, as one frame with the values that hold in the end.
+// A client that stays idle too long is sent a GOAWAY.
 func (c *Conn) Sniff(config *Config) Verdict {
 	r := c.recognition.Load()
 	if r == nil || r.wait == decided {
