@@ -122,23 +122,39 @@ func FuzzClassifyHTTP2(f *testing.F) {
 	for _, b := range http2Seeds() {
 		f.Add(b[len(http2.ClientPreface):])
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > defaultMaxBytes {
-			return
-		}
-		s := newScanner(protocols.TransportAuto, defaultMaxBytes)
-		answer, v := s.scan(slices.Concat([]byte(http2.ClientPreface), b))
-		isGRPC, err := oracleHTTP2(b)
-		// The framer decodes a header block from its first fragment on.
-		incomplete := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err != nil && s.http2.block != 0
-		switch {
-		case answer == NeedMore && incomplete:
-		case answer == Match && v.Protocol == protocols.HTTP2 && !isGRPC:
-		case answer == Match && v.Protocol == protocols.GRPC && isGRPC:
-		default:
-			t.Fatalf("%v %+v; the oracle says gRPC: %t, %v", answer, v, isGRPC, err)
+	f.Fuzz(checkFrames)
+}
+
+// FuzzClassifyFrames is FuzzClassifyHTTP2 with frames that are made of any bytes.
+func FuzzClassifyFrames(f *testing.F) {
+	for kind := range byte(16) {
+		f.Add([]byte{0, kind, 1, 4, 5, 15, 1}) // That frame, and a call.
+		f.Add([]byte{1, 0, 1, 4, 5, 1, kind, 200, 1, 2, 3, 4})
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) <= wiretest.MaxScript {
+			checkFrames(t, wiretest.Script(script))
 		}
 	})
+}
+
+// checkFrames compares the verdict on b, which follows the preface, with the oracle's.
+func checkFrames(t *testing.T, b []byte) {
+	if len(b) > defaultMaxBytes {
+		return
+	}
+	s := newScanner(protocols.TransportAuto, defaultMaxBytes)
+	answer, v := s.scan(slices.Concat([]byte(http2.ClientPreface), b))
+	isGRPC, err := oracleHTTP2(b)
+	// The framer decodes a header block from its first fragment on.
+	incomplete := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err != nil && s.http2.block != 0
+	switch {
+	case answer == NeedMore && incomplete:
+	case answer == Match && v.Protocol == protocols.HTTP2 && !isGRPC:
+	case answer == Match && v.Protocol == protocols.GRPC && isGRPC:
+	default:
+		t.Fatalf("%v %+v; the oracle says gRPC: %t, %v", answer, v, isGRPC, err)
+	}
 }
 
 // errNotHarmless is the oracle's for a frame that goes to the shared server.
@@ -152,7 +168,7 @@ func oracleHTTP2(b []byte) (bool, error) {
 	fr.ReadMetaHeaders = hpack.NewDecoder(headerTableSize, nil)
 	fr.MaxHeaderListSize = 2 * maxHeaderList
 	var settings []http2.Setting
-	acked := false
+	acked, window := false, int64(h2.DefaultWindow)
 	for first := true; ; first = false {
 		frame, err := fr.ReadFrame()
 		if err != nil {
@@ -167,6 +183,12 @@ func oracleHTTP2(b []byte) (bool, error) {
 		}
 		if !oracleIsHarmless(frame) {
 			return false, errNotHarmless
+		}
+		if f, ok := frame.(*http2.WindowUpdateFrame); ok {
+			// RFC 9113, section 6.9.1. The framer sees one frame at a time.
+			if window += int64(f.Increment); window > 1<<31-1 {
+				return false, errNotHarmless
+			}
 		}
 		if f, ok := frame.(*http2.SettingsFrame); ok {
 			acked = acked || f.IsAck()
