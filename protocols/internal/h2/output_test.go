@@ -450,7 +450,7 @@ func oracleFilter(b []byte, acks int) []byte {
 			head += min(int(h.Length), 8)
 		case http2.FrameGoAway:
 			head += min(int(h.Length), 16)
-		case http2.FrameWindowUpdate:
+		case http2.FrameWindowUpdate, http2.FrameRSTStream:
 			head += min(int(h.Length), 4)
 		}
 		if len(b) < head {
