@@ -57,12 +57,15 @@ func (r *reloads) onSignal() {
 		return
 	}
 	r.changing.Lock()
-	defer r.changing.Unlock()
-	if r.process.server.Phase() == lifecycle.PhaseServing {
+	tells := r.process.server.Phase() == lifecycle.PhaseServing
+	if tells {
 		r.notify(lifecycle.Reloading)
-		defer r.notify(lifecycle.Ready)
 	}
-	_, _ = r.reload(originSignal)
+	v, err := r.reload(originSignal)
+	if tells {
+		r.notify(lifecycle.Ready)
+	}
+	_, _ = r.ended(v, err)
 }
 
 // notify tells the service manager about a reload. An error does not stop the reload.
@@ -76,8 +79,7 @@ func (r *reloads) Reload(origin string) (mux.Version, error) {
 	if !r.changing.TryLock() {
 		return mux.Version{}, admin.ErrBusy
 	}
-	defer r.changing.Unlock()
-	return r.reload(origin)
+	return r.ended(r.reload(origin))
 }
 
 // Rollback implements [admin.Configuration]. It does not write the file, which the next
@@ -86,8 +88,7 @@ func (r *reloads) Rollback(number int, origin string) (mux.Version, error) {
 	if !r.changing.TryLock() {
 		return mux.Version{}, admin.ErrBusy
 	}
-	defer r.changing.Unlock()
-	return r.logged(r.process.server.Rollback(number, origin))
+	return r.ended(r.process.server.Rollback(number, origin))
 }
 
 func (r *reloads) Write(w io.Writer) error { return r.process.settings().Write(w) }
@@ -96,7 +97,7 @@ func (r *reloads) Token() string { return r.process.settings().Admin.Token }
 
 // reload reads the configuration again and puts it in force. The caller holds changing.
 func (r *reloads) reload(origin string) (mux.Version, error) {
-	return r.logged(r.process.server.ReloadFunc(origin, func(c mux.Config) (mux.Config, error) {
+	return r.process.server.ReloadFunc(origin, func(c mux.Config) (mux.Config, error) {
 		current := settingsOf(c)
 		// The digests are taken before the files are read, so that the watcher misses no
 		// change.
@@ -106,7 +107,7 @@ func (r *reloads) reload(origin string) (mux.Version, error) {
 			return mux.Config{}, err
 		}
 		return configOf(next), nil
-	}))
+	})
 }
 
 // drainAtOnce sets the drain's delay to zero, for an upgrade: health checks reach the new
@@ -148,8 +149,10 @@ func reread(current *settings.Settings) (*settings.Settings, error) {
 	return current.Reload()
 }
 
-// logged logs the outcome of a change in one line. The caller holds changing.
-func (r *reloads) logged(v mux.Version, err error) (mux.Version, error) {
+// ended ends a change, for which the caller holds changing, and logs its outcome in one
+// line. Whoever has read the line can make the next change, so the lock is released first.
+func (r *reloads) ended(v mux.Version, err error) (mux.Version, error) {
+	r.changing.Unlock()
 	p := r.process
 	switch {
 	case errors.Is(err, mux.ErrNotServing) || errors.Is(err, mux.ErrReloading):

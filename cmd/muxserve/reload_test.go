@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -45,6 +46,45 @@ func TestOneChangeAtATime(t *testing.T) {
 	if history := p.server.History(); history.Current != 1 || len(history.Versions) != 1 {
 		t.Errorf("%+v", history)
 	}
+}
+
+// TestLineComesBehindTheChange: whoever has read how a change ended is not told that one is
+// under way.
+func TestLineComesBehindTheChange(t *testing.T) {
+	t.Parallel()
+	s := settings.Default()
+	h, err := inherit(func(string) string { return "" }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &lockSeen{}
+	env := environment{stderr: log, getenv: func(string) string { return "" }}
+	p := newProcess(env, s, newLogs(env, s.Log), h)
+	defer p.close()
+	log.of = &p.reloads.changing
+	if _, err := p.reloads.Reload("test"); !errors.Is(err, admin.ErrBusy) { // It does not serve yet.
+		t.Errorf("reload: %v", err)
+	}
+	if log.held || log.free != 1 {
+		t.Errorf("a lock is held while a line is written: %v, %d lines", log.held, log.free)
+	}
+}
+
+// lockSeen is a log that looks whether a lock is held while its lines are written.
+type lockSeen struct {
+	of   *sync.Mutex
+	held bool
+	free int // How many lines were written while it was not.
+}
+
+func (l *lockSeen) Write(p []byte) (int, error) {
+	if l.of.TryLock() {
+		l.free++
+		l.of.Unlock()
+	} else {
+		l.held = true
+	}
+	return len(p), nil
 }
 
 func TestFilesOf(t *testing.T) {

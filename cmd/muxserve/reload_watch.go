@@ -58,24 +58,32 @@ func (r *reloads) look(ctx context.Context) {
 	if !r.changing.TryLock() {
 		return
 	}
-	defer r.changing.Unlock()
+	if !r.haveChanged(ctx) {
+		r.changing.Unlock()
+		return
+	}
+	_, _ = r.ended(r.reload(originWatch))
+}
+
+// haveChanged reports whether the files have changed, as soon as nobody writes them any
+// more, and false if ctx ends before. The caller holds changing.
+func (r *reloads) haveChanged(ctx context.Context) bool {
 	names := slices.Collect(maps.Keys(r.looked))
 	now := digestsOf(names)
 	if maps.Equal(now, r.looked) {
-		return
+		return false
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(settleTime):
 		}
 		before := now
 		if now = digestsOf(names); maps.Equal(now, before) {
-			break
+			return true
 		}
 	}
-	_, _ = r.reload(originWatch)
 }
 
 // filesOf returns the files of settings: configuration, certificates, keys and ticket
