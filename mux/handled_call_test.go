@@ -74,9 +74,9 @@ func TestWhoServesACall(t *testing.T) {
 					}
 					var s *server
 					if listens {
-						s = startOn(t, withTLS, []mux.ListenerConfig{mux.DefaultConfig().Listeners[0]}, append(options, mux.Configure(func(c *mux.Config) {
-							c.Listeners[0].Address = "127.0.0.1:0"
-						}))...)[0]
+						listener := mux.DefaultConfig().Listeners[0]
+						listener.Address = "127.0.0.1:0"
+						s = startOn(t, withTLS, []mux.ListenerConfig{listener}, options...)[0]
 					} else {
 						s = start(t, withTLS, options...)
 					}

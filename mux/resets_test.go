@@ -184,7 +184,8 @@ func TestStreamsBehindTooManyResets(t *testing.T) {
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn)
 	c.get(1, "/whole")
-	for stream := uint32(3); stream < 3+2*22; stream += 2 {
+	const resets = 80 // Far more than the bound: on a busy machine some come too late to count.
+	for stream := uint32(3); stream < 3+2*resets; stream += 2 {
 		c.get(stream, "/")
 		c.must(c.WriteRSTStream(stream, http2.ErrCodeCancel))
 	}
