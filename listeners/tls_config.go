@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // The values of TLSConfig.Mode.
@@ -35,6 +36,9 @@ type TLSConfig struct {
 
 	// KeyPassphrase decrypts Key: PKCS#8 (PBES2) or the encrypted PEM form of RFC 1421.
 	KeyPassphrase string `apply:"runtime" yaml:"key_passphrase"`
+	// KeyPassphraseFile is the path of a file with the passphrase, without the end of its
+	// last line. It takes the place of KeyPassphrase.
+	KeyPassphraseFile string `apply:"runtime" yaml:"key_passphrase_file"`
 
 	// ClientCA holds the certificates that client certificates must lead to.
 	ClientCA string `apply:"restart" yaml:"client_ca"`
@@ -86,7 +90,7 @@ func (c TLSConfig) check(f *faults) {
 		return
 	case ModeSelfSigned:
 		c.refuse(f, "not allowed in mode self-signed, which makes its own certificate", func(name string) bool {
-			return name == "cert" || name == "key" || name == "key_passphrase"
+			return name == "cert" || name == "key" || strings.HasPrefix(name, "key_passphrase")
 		})
 	case ModeAuto:
 		c.requirePair(f)
@@ -100,6 +104,9 @@ func (c TLSConfig) check(f *faults) {
 	}
 	c.checkVersions(f)
 	c.checkClientAuth(f)
+	if c.KeyPassphrase != "" && c.KeyPassphraseFile != "" {
+		f.addf("tls.key_passphrase_file", "key_passphrase is set, too; leave one of them out")
+	}
 	if holdsTicketKeys(c.TicketKeys) {
 		f.addf("tls.ticket_keys", "want the path of a file, not the keys")
 	}

@@ -3,6 +3,8 @@ package listeners
 import (
 	"crypto/tls"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +56,7 @@ func TestPairByPathAndInline(t *testing.T) {
 		{"auto one file", TLSConfig{Cert: both, Key: both}},
 		{"manual", TLSConfig{Mode: ModeManual, Cert: cert, Key: key}},
 		{"manual pkcs8", TLSConfig{Mode: ModeManual, Cert: cert, Key: encrypted, KeyPassphrase: "right"}},
+		{"passphrase in a file", TLSConfig{Mode: ModeManual, Cert: cert, Key: encrypted, KeyPassphraseFile: passphraseFile(t, "right\n")}},
 		{"manual legacy", TLSConfig{Mode: ModeManual, Cert: cert, Key: legacyKey(t, server, "right"), KeyPassphrase: "right"}},
 	}
 	for _, tt := range tests {
@@ -244,4 +247,14 @@ func TestNeverPlaintext(t *testing.T) {
 	if strings.Contains(string(answer[:n]), "!") {
 		t.Errorf("plaintext was answered: %q", answer[:n])
 	}
+}
+
+// passphraseFile writes a passphrase to a file.
+func passphraseFile(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "passphrase")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }

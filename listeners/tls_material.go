@@ -46,8 +46,12 @@ func load(c TLSConfig) (*material, error) {
 			return nil
 		}},
 		{"key", c.Key, func(text []byte) error {
-			plain, encrypted, err := decryptKey(text, c.KeyPassphrase)
-			if c.KeyPassphrase != "" && !encrypted {
+			passphrase, err := c.passphrase()
+			if err != nil {
+				return err
+			}
+			plain, encrypted, err := decryptKey(text, passphrase)
+			if passphrase != "" && !encrypted {
 				m.warnings = append(m.warnings, "tls.key_passphrase: the key is not encrypted")
 			}
 			plainKey = plain
@@ -335,4 +339,16 @@ func parseTicketKey(line string) (key [32]byte, err error) {
 func holdsTicketKeys(value string) bool {
 	_, err := parseTicketKeys([]byte(value))
 	return err == nil || source(value).inline()
+}
+
+// passphrase returns the passphrase of the key; empty where there is none.
+func (c TLSConfig) passphrase() (string, error) {
+	if c.KeyPassphraseFile == "" {
+		return c.KeyPassphrase, nil
+	}
+	text, err := source(c.KeyPassphraseFile).read()
+	if err != nil {
+		return "", fmt.Errorf("key_passphrase_file: %w", err)
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
 }

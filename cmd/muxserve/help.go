@@ -19,7 +19,7 @@ func program() cli.Program {
 		Name:     "muxserve",
 		Summary:  "muxserve serves HTTP/1.1, HTTP/2, gRPC and WebSocket on one port.",
 		Default:  "serve",
-		Notes:    []string{"\"muxserve help flags\" explains these. A flag > MUXSERVE_… > file > default."},
+		Notes:    []string{"\"muxserve help flags\" explains all. A flag > MUXSERVE_… > file > default."},
 		Sections: manual,
 	}
 	for _, c := range commands() {
@@ -37,7 +37,8 @@ var manual = []cli.Section{
 		"A value comes from, in this order: the flag, its environment variable, the file that --config names, the default. An empty " +
 			"variable counts as not set. The flags of listeners set every listener, those of the file included. With --listen, the first " +
 			"address replaces that of the file's first listener, and so on.",
-		"IP replaces the host, and PORT or APP_PORT the port, of the first TCP address, unless --listen is given.",
+		"IP replaces the host, and PORT or APP_PORT the port, of the first TCP address, unless --listen is given. A port alone replaces " +
+			"the default host by all addresses.",
 		"The file is YAML, which includes JSON. muxserve.example.yaml has every key, and CONFIGURATION.md explains them. muxserve check " +
 			"prints the effective configuration, and behind each value where it is from.",
 	}},
@@ -45,7 +46,7 @@ var manual = []cli.Section{
 		"Each flag has a variable, which is shown with it. NO_COLOR switches the colours of the log off.",
 	}},
 	{Title: "Signals", Paragraphs: []string{
-		"SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads the configuration and the certificates. " +
+		"SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads the file and the certificates; flags and variables stay as they are. " +
 			"SIGUSR2 starts the binary again and hands the sockets over, without losing a connection. SIGPIPE is ignored.",
 	}},
 	{Title: "Exit status", Paragraphs: []string{
@@ -69,7 +70,7 @@ func help(_ context.Context, args []string, env environment) int {
 		fmt.Fprint(env.stdout, `
 The flags of Listening and TLS set every listener, those of the file included.
 IP replaces the host, and PORT or APP_PORT the port, of the first TCP address,
-unless --listen is given.
+unless --listen is given. A port alone replaces the default host by all addresses.
 
 Flags of probe:
 

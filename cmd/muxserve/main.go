@@ -15,6 +15,7 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/upgrade"
 	"github.com/muxserve/muxserve/listeners"
 )
 
@@ -30,8 +31,10 @@ const (
 // environment is the part of the process that a command may use.
 type environment struct {
 	getenv func(string) string
-	stdout io.Writer
-	stderr io.Writer
+	// environ has all variables, in which misspelt names are looked for.
+	environ []string
+	stdout  io.Writer
+	stderr  io.Writer
 	// restart replaces the process by itself with another value of GODEBUG, and returns
 	// only when that fails. It is nil where the system cannot replace a process.
 	restart func(godebug string) error
@@ -58,7 +61,7 @@ func commands() []command {
 }
 
 func main() {
-	env := environment{getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr, restart: restart}
+	env := environment{getenv: os.Getenv, environ: os.Environ(), stdout: os.Stdout, stderr: os.Stderr, restart: restart}
 	os.Exit(run(context.Background(), os.Args[1:], env))
 }
 
@@ -99,6 +102,11 @@ func failure(env environment, err error) int {
 	return exitFailed
 }
 
+// warnings returns a sentence for each variable that looks like muxserve's and is not.
+func (e environment) warnings() []string {
+	return settings.VariableWarnings(e.environ, upgrade.EnvReady)
+}
+
 // check does everything that serve does before it opens a port, and prints the effective
 // configuration. It loads the certificates too, because they cause most mistakes.
 func check(_ context.Context, args []string, env environment) int {
@@ -110,7 +118,7 @@ func check(_ context.Context, args []string, env environment) int {
 	if err != nil {
 		return usageError(env, err)
 	}
-	for _, w := range append(warnings, s.Warnings()...) {
+	for _, w := range slices.Concat(warnings, s.Warnings(), env.warnings()) {
 		fmt.Fprintln(env.stderr, "muxserve: warning:", w)
 	}
 	if err := s.Write(env.stdout); err != nil {

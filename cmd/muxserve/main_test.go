@@ -192,7 +192,7 @@ func TestCheck(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	for _, want := range []string{
-		"address: 127.0.0.1:9000  # environment PORT\n", "mode: self-signed  # flag --tls\n", "timeout: 10s  # flag --drain-timeout\n",
+		"address: \":9000\"  # environment PORT\n", "mode: self-signed  # flag --tls\n", "timeout: 10s  # flag --drain-timeout\n",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("%q is missing in:\n%s", want, got.stdout)

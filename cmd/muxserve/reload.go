@@ -181,11 +181,20 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 	if err := p.check(current, next); err != nil {
 		return part, err
 	}
-	var static *directory
-	if next.Static != current.Static {
-		if static, err = openDirectory(next.Static); err != nil {
-			return part, next.Locate("", err)
-		}
+	// The name may be a link that leads elsewhere by now, so it is always opened.
+	static, err := openDirectory(next)
+	if err != nil {
+		return part, next.Locate("", err)
+	}
+	before := p.routes.current // Only this method replaces it, after the start.
+	changes := ownChanges(current, next)
+	if static.same(before) {
+		static.close()
+		static = nil
+	} else if next.Static == current.Static && next.Static != "" && static.name != before.name {
+		changes = append(changes, mux.Change{
+			Path: "static", Old: before.name, New: static.name, Apply: mux.ApplyRestart, How: howStatic,
+		})
 	}
 	var site *adminSite
 	address := next.Admin.Address
@@ -197,7 +206,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 		}
 	}
 	return mux.ReloadPart{
-		Changes: ownChanges(current, next),
+		Changes: changes,
 		Commit: func() {
 			if static != nil {
 				p.routes.replace(static)
@@ -232,6 +241,8 @@ func (p *process) check(current, next *settings.Settings) error {
 	return nil
 }
 
+const howStatic = "the new directory is opened first; requests that use the old one end in their time"
+
 // ownChanges returns the changes of the keys that are not in [mux.Config].
 func ownChanges(current, next *settings.Settings) []mux.Change {
 	const atOnce = "takes effect at once"
@@ -244,7 +255,10 @@ func ownChanges(current, next *settings.Settings) []mux.Change {
 	compare("admin.address", current.Admin.Address, next.Admin.Address, mux.ApplyRestart,
 		"the new address is opened first; requests at the old one end in their time")
 	compare("profile", current.Profile, next.Profile, mux.ApplyRuntime, "its numbers are the defaults of other keys")
-	compare("static", current.Static, next.Static, mux.ApplyRestart, "the new directory is opened first; requests that use the old one end in their time")
+	compare("static", current.Static, next.Static, mux.ApplyRestart, howStatic)
+	compare("static_listings", fmt.Sprint(current.StaticListings), fmt.Sprint(next.StaticListings), mux.ApplyRestart, atOnce)
+	compare("static_dot_files", fmt.Sprint(current.StaticDotFiles), fmt.Sprint(next.StaticDotFiles), mux.ApplyRestart, atOnce)
+	compare("admin.token_file", current.Admin.TokenFile, next.Admin.TokenFile, mux.ApplyRuntime, "its token is read now and at each reload")
 	compare("watch", fmt.Sprint(current.Watch), fmt.Sprint(next.Watch), mux.ApplyRestart, "the files are looked at from now on, or no more")
 	compare("log.level", current.Log.Level.String(), next.Log.Level.String(), mux.ApplyRuntime, atOnce)
 	compare("log.access", fmt.Sprint(current.Log.Access), fmt.Sprint(next.Log.Access), mux.ApplyRuntime, atOnce)

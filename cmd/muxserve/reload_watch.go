@@ -86,15 +86,18 @@ func (r *reloads) haveChanged(ctx context.Context) bool {
 	}
 }
 
-// filesOf returns the files of settings: configuration, certificates, keys and ticket
-// keys.
+// filesOf returns the files of settings: configuration, token, certificates, keys,
+// passphrases and ticket keys.
 func filesOf(s *settings.Settings) []string {
 	var names []string
 	if file := s.ConfigFile(); file != "" {
 		names = append(names, file)
 	}
+	if s.Admin.TokenFile != "" {
+		names = append(names, s.Admin.TokenFile)
+	}
 	for _, l := range s.Mux.Listeners {
-		for _, name := range []string{l.TLS.Cert, l.TLS.Key, l.TLS.ClientCA, l.TLS.TicketKeys} {
+		for _, name := range []string{l.TLS.Cert, l.TLS.Key, l.TLS.KeyPassphraseFile, l.TLS.ClientCA, l.TLS.TicketKeys} {
 			// A value of several lines is PEM text and not the name of a file.
 			if name != "" && !strings.ContainsAny(name, "\r\n") {
 				names = append(names, name)

@@ -31,7 +31,7 @@ func serve(ctx context.Context, args []string, env environment) int {
 	}
 	logs := newLogs(env, s.Log)
 	logger := logs.logger
-	for _, w := range s.Warnings() {
+	for _, w := range append(s.Warnings(), env.warnings()...) {
 		logger.Warn(w)
 	}
 	h, err := inherit(env.getenv, logger)
@@ -106,7 +106,7 @@ func (p *process) open(ctx context.Context) (err error) {
 		}
 	}()
 	s := p.settings()
-	if err := p.routes.open(s.Static); err != nil {
+	if err := p.routes.open(s); err != nil {
 		return err
 	}
 	site, err := p.admin.open(ctx, p, s.Admin.Address)

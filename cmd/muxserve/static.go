@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
 // routes serves the demo's routes. A reload can replace the directory of static files
@@ -21,31 +23,49 @@ var _ http.Handler = (*routes)(nil)
 // directory is the demo's routes with one directory of static files.
 type directory struct {
 	handler  http.Handler
-	root     *os.Root // nil for none
+	files    demo.Files // without a root for none
+	info     os.FileInfo
+	name     string // with all links resolved, for people
 	requests sync.WaitGroup
 }
 
-// openDirectory opens the directory name; none if name is empty.
-func openDirectory(name string) (*directory, error) {
-	if name == "" {
-		return &directory{handler: demo.Routes(nil)}, nil
+// openDirectory opens the directory of static files; none if the settings name none.
+func openDirectory(s *settings.Settings) (*directory, error) {
+	d := new(directory)
+	if s.Static != "" {
+		root, err := os.OpenRoot(s.Static)
+		if err != nil {
+			return nil, fmt.Errorf("static: %w", err)
+		}
+		d.files = demo.Files{Root: root, Listings: s.StaticListings, DotFiles: s.StaticDotFiles}
+		if d.info, err = root.Stat("."); err != nil {
+			_ = root.Close()
+			return nil, fmt.Errorf("static: %w", err)
+		}
+		if d.name, err = filepath.EvalSymlinks(s.Static); err != nil {
+			d.name = s.Static // It has been moved away meanwhile; the root stays open.
+		}
 	}
-	root, err := os.OpenRoot(name)
-	if err != nil {
-		return nil, fmt.Errorf("static: %w", err)
-	}
-	return &directory{handler: demo.Routes(root), root: root}, nil
+	d.handler = demo.Routes(d.files)
+	return d, nil
+}
+
+// same reports whether both serve the same directory in the same way.
+func (d *directory) same(other *directory) bool {
+	a, b := d.files, other.files
+	return a.Listings == b.Listings && a.DotFiles == b.DotFiles && (a.Root == nil) == (b.Root == nil) &&
+		(a.Root == nil || os.SameFile(d.info, other.info))
 }
 
 // close closes the directory. A nil directory is closed already.
 func (d *directory) close() {
-	if d != nil && d.root != nil {
-		_ = d.root.Close()
+	if d != nil && d.files.Root != nil {
+		_ = d.files.Root.Close()
 	}
 }
 
-func (r *routes) open(name string) (err error) {
-	r.current, err = openDirectory(name)
+func (r *routes) open(s *settings.Settings) (err error) {
+	r.current, err = openDirectory(s)
 	return err
 }
 

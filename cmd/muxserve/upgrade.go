@@ -129,7 +129,7 @@ func (h *handover) feedWatchdog(ctx context.Context) {
 func (h *handover) upgrade(ctx context.Context, drain func()) {
 	pid, err := h.upgrader.Upgrade(ctx)
 	switch {
-	case errors.Is(err, upgrade.ErrRunning) || errors.Is(err, upgrade.ErrUpgraded):
+	case errors.Is(err, upgrade.ErrRunning) || errors.Is(err, upgrade.ErrUpgraded) || errors.Is(err, upgrade.ErrUnfit):
 		h.logger.Warn("upgrade refused", keyErr, err)
 		return
 	case err != nil:

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -26,25 +27,38 @@ var pageStyle string
 var pageScript string
 
 // Routes returns the HTTP handler of the demo: the page at /, /echo, /duplex, the WebSocket
-// echo at /ws, and the files of static under /static/ unless it is nil. Other paths are 404.
-func Routes(static *os.Root) http.Handler {
+// echo at /ws, and the files of static under /static/ unless its root is nil. Other paths
+// are 404.
+func Routes(static Files) http.Handler {
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.HandleFunc("/echo", serveEcho)
 	routes.HandleFunc("POST /duplex", serveDuplex)
 	routes.Handle("/ws", mux.WebSocket(echoWebSocket))
-	if static != nil {
-		routes.Handle("GET /static/", http.StripPrefix("/static", http.FileServer(rootFiles{static})))
+	if static.Root != nil {
+		routes.Handle("GET /static/", http.StripPrefix("/static", http.FileServer(static)))
 	}
 	return routes
 }
 
-// rootFiles is a directory as a file system. No link leads out of it. Unlike the files of
+// Files is a directory as a file system. No link leads out of it. Unlike the files of
 // os.Root.FS, its files are *os.File, for which net/http can use sendfile.
-type rootFiles struct{ root *os.Root }
+type Files struct {
+	Root *os.Root
+	// Listings lets clients see the names in a directory without an index.html.
+	Listings bool
+	// DotFiles lets clients see what a dot at the beginning of a name hides. Links that lead
+	// there are followed all the same.
+	DotFiles bool
+}
+
+var _ http.FileSystem = Files{}
 
 // Open implements [http.FileSystem]; name is a clean path that begins with a slash.
-func (f rootFiles) Open(name string) (http.File, error) {
+func (f Files) Open(name string) (http.File, error) {
+	if !f.DotFiles && strings.Contains(name, "/.") {
+		return nil, fs.ErrNotExist
+	}
 	name = strings.TrimPrefix(name, "/")
 	if name == "" {
 		name = "."
@@ -52,11 +66,26 @@ func (f rootFiles) Open(name string) (http.File, error) {
 	if strings.ContainsRune(name, 0) {
 		return nil, fs.ErrNotExist // The system's error would be answered by 500.
 	}
-	file, err := f.root.Open(name)
+	file, err := f.Root.Open(name)
 	if err != nil {
 		return nil, err
 	}
+	if err := f.listed(file, name); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
 	return file, nil
+}
+
+// listed returns [fs.ErrNotExist] for a directory that net/http would list.
+func (f Files) listed(file *os.File, name string) error {
+	if info, err := file.Stat(); err != nil || f.Listings || !info.IsDir() {
+		return err
+	}
+	if _, err := f.Root.Stat(path.Join(name, "index.html")); err != nil {
+		return fs.ErrNotExist
+	}
+	return nil
 }
 
 // maxWait bounds every delay that a client can ask for.

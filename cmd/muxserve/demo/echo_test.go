@@ -21,7 +21,7 @@ import (
 )
 
 // serveRequest runs one request through Routes.
-func serveRequest(t *testing.T, static *os.Root, method, target string, body io.Reader) *httptest.ResponseRecorder {
+func serveRequest(t *testing.T, static Files, method, target string, body io.Reader) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
 	Routes(static).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, target, body))
@@ -31,7 +31,7 @@ func serveRequest(t *testing.T, static *os.Root, method, target string, body io.
 // TestDuplex: each part of the body is answered before the next one is sent.
 func TestDuplex(t *testing.T) {
 	t.Parallel()
-	srv := httptest.NewServer(Routes(nil))
+	srv := httptest.NewServer(Routes(Files{}))
 	defer srv.Close()
 	body, parts := io.Pipe()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/duplex", body)
@@ -72,7 +72,7 @@ func TestEcho(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.method, func(t *testing.T) {
 			t.Parallel()
-			w := serveRequest(t, nil, tt.method, tt.target, strings.NewReader(tt.body))
+			w := serveRequest(t, Files{}, tt.method, tt.target, strings.NewReader(tt.body))
 			if w.Code != http.StatusOK {
 				t.Fatalf("status %d: %s", w.Code, w.Body)
 			}
@@ -90,7 +90,7 @@ func TestEcho(t *testing.T) {
 // TestEchoKeys: the names of the keys are a contract.
 func TestEchoKeys(t *testing.T) {
 	t.Parallel()
-	w := serveRequest(t, nil, http.MethodGet, "/echo", nil)
+	w := serveRequest(t, Files{}, http.MethodGet, "/echo", nil)
 	want := `{"method":"GET","path":"/echo","proto":"HTTP/1.1","protocol":"","tls":null,"remote_addr":"192.0.2.1:1234","conn_id":0,"body_bytes":0}` + "\n"
 	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -100,7 +100,7 @@ func TestEchoKeys(t *testing.T) {
 func TestEchoRefusesBadSleep(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{"2", "-1s", "6m", "soon"} {
-		w := serveRequest(t, nil, http.MethodGet, "/echo?sleep="+value, nil)
+		w := serveRequest(t, Files{}, http.MethodGet, "/echo?sleep="+value, nil)
 		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "is not a time from 0s to 5m0s") {
 			t.Errorf("sleep=%s: %d %s", value, w.Code, w.Body)
 		}
@@ -110,7 +110,7 @@ func TestEchoRefusesBadSleep(t *testing.T) {
 func TestEchoBrokenBody(t *testing.T) {
 	t.Parallel()
 	body := io.MultiReader(strings.NewReader("part"), failingReader{})
-	if w := serveRequest(t, nil, http.MethodPost, "/echo", body); w.Code != http.StatusBadRequest {
+	if w := serveRequest(t, Files{}, http.MethodPost, "/echo", body); w.Code != http.StatusBadRequest {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
 }
@@ -123,7 +123,7 @@ func TestEchoSleep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		started := time.Now()
-		w := serveRequest(t, nil, http.MethodGet, "/echo?sleep=5m", nil)
+		w := serveRequest(t, Files{}, http.MethodGet, "/echo?sleep=5m", nil)
 		if took := time.Since(started); took != 5*time.Minute || w.Code != http.StatusOK {
 			t.Errorf("status %d after %v", w.Code, took)
 		}
@@ -133,7 +133,7 @@ func TestEchoSleep(t *testing.T) {
 		defer cancel()
 		started = time.Now()
 		left := httptest.NewRecorder()
-		Routes(nil).ServeHTTP(left, httptest.NewRequestWithContext(ctx, http.MethodGet, "/echo?sleep=5m", nil))
+		Routes(Files{}).ServeHTTP(left, httptest.NewRequestWithContext(ctx, http.MethodGet, "/echo?sleep=5m", nil))
 		if took := time.Since(started); took != time.Second || left.Body.Len() != 0 {
 			t.Errorf("answered %q after %v", left.Body, took)
 		}
@@ -155,7 +155,7 @@ func TestRoutes(t *testing.T) {
 		{http.MethodGet, "/ws", http.StatusUpgradeRequired},
 	}
 	for _, tt := range tests {
-		if got := serveRequest(t, nil, tt.method, tt.path, nil).Code; got != tt.want {
+		if got := serveRequest(t, Files{}, tt.method, tt.path, nil).Code; got != tt.want {
 			t.Errorf("%s %s answered %d, want %d", tt.method, tt.path, got, tt.want)
 		}
 	}
@@ -165,7 +165,11 @@ func TestStatic(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	secret := filepath.Join(t.TempDir(), "secret")
-	for path, text := range map[string]string{filepath.Join(dir, "a.txt"): "hello", secret: "secret"} {
+	for path, text := range map[string]string{filepath.Join(dir, "a.txt"): "hello", filepath.Join(dir, ".hidden"): "dotted",
+		filepath.Join(dir, "site", "index.html"): "index", secret: "secret"} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -178,25 +182,34 @@ func TestStatic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
+	open := Files{Root: root, Listings: true, DotFiles: true}
+	for path, contains := range map[string]string{"/static/": "a.txt", "/static/.hidden": "dotted"} {
+		if w := serveRequest(t, open, http.MethodGet, path, nil); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), contains) {
+			t.Errorf("%s answered %d %q where all is shown, want %q", path, w.Code, w.Body, contains)
+		}
+	}
 	tests := []struct {
 		method, path string
 		want         int
 		contains     string
 	}{
 		{http.MethodGet, "/static/a.txt", http.StatusOK, "hello"},
-		{http.MethodGet, "/static/", http.StatusOK, "a.txt"},
+		{http.MethodGet, "/static/", http.StatusNotFound, ""},
+		{http.MethodGet, "/static/site/", http.StatusOK, "index"},
+		{http.MethodGet, "/static/.hidden", http.StatusNotFound, ""},
+		{http.MethodGet, "/static/%2ehidden", http.StatusNotFound, ""},
 		{http.MethodGet, "/static/missing", http.StatusNotFound, ""},
 		{http.MethodGet, "/static/a%00.txt", http.StatusNotFound, ""},
 		{http.MethodGet, "/static/%2e%2e/secret", http.StatusNotFound, ""},
 		{http.MethodPut, "/static/a.txt", http.StatusMethodNotAllowed, ""},
 	}
 	for _, tt := range tests {
-		w := serveRequest(t, root, tt.method, tt.path, nil)
+		w := serveRequest(t, Files{Root: root}, tt.method, tt.path, nil)
 		if w.Code != tt.want || !strings.Contains(w.Body.String(), tt.contains) {
 			t.Errorf("%s %s answered %d %q, want %d and %q", tt.method, tt.path, w.Code, w.Body, tt.want, tt.contains)
 		}
 	}
-	if w := serveRequest(t, root, http.MethodGet, "/static/link", nil); w.Code < 400 || strings.Contains(w.Body.String(), "secret\n") {
+	if w := serveRequest(t, Files{Root: root}, http.MethodGet, "/static/link", nil); w.Code < 400 || strings.Contains(w.Body.String(), "secret\n") {
 		t.Errorf("a link leads out of the directory: %d %q", w.Code, w.Body)
 	}
 }
@@ -204,7 +217,7 @@ func TestStatic(t *testing.T) {
 // dialEcho opens a WebSocket to the demo's routes behind net/http's own server.
 func dialEcho(t *testing.T) *websocket.Conn {
 	t.Helper()
-	server := httptest.NewServer(Routes(nil))
+	server := httptest.NewServer(Routes(Files{}))
 	t.Cleanup(server.Close)
 	c, resp, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(server.URL, "http")+"/ws",
 		&websocket.DialOptions{HTTPClient: server.Client()})

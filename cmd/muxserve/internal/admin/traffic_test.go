@@ -47,7 +47,7 @@ func serveAll(t *testing.T) *prometheus.Registry {
 			c.Listeners[0].TLS.Mode = listeners.ModeSelfSigned
 			c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = 0, 0, time.Second
 		}),
-		mux.WithHandler(demo.Routes(nil)),
+		mux.WithHandler(demo.Routes(demo.Files{})),
 		mux.WithLogger(slog.New(slog.DiscardHandler)),
 	)
 	if err := s.Listen(); err != nil {

@@ -33,6 +33,8 @@ type Flag struct {
 	Choices []string
 	// Files are the files that a value may name.
 	Files Files
+	// Rare leaves the flag out of the help that fits a screen.
+	Rare bool
 }
 
 // Files are the files that the value of a flag may name.

@@ -99,9 +99,11 @@ func (p Program) WriteHelp(w io.Writer) error {
 	}
 	fmt.Fprintln(out)
 	for _, g := range all {
-		usages := make([]string, len(g.flags))
-		for i, f := range g.flags {
-			usages[i] = strings.ReplaceAll(f.usage(), " ", "\u00a0")
+		var usages []string
+		for _, f := range g.flags {
+			if !f.Rare {
+				usages = append(usages, strings.ReplaceAll(f.usage(), " ", "\u00a0"))
+			}
 		}
 		lines := Wrap(strings.Join(usages, "  "), screenWidth-width-len("    "))
 		name := g.name // on its first line

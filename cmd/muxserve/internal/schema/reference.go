@@ -9,6 +9,7 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+	"github.com/muxserve/muxserve/mux"
 )
 
 // referenceHead is the beginning of the reference.
@@ -19,14 +20,16 @@ const referenceHead = `# The configuration of muxserve
 A value comes from, in this order: the flag, the ` + "`MUXSERVE_…`" + ` environment variable, the file that ` + "`--config FILE`" + ` or
 ` + "`MUXSERVE_CONFIG`" + ` names, the default. ` + "`muxserve check`" + ` prints the effective configuration and the source of each value.
 ` + "`IP`" + ` replaces the host, and ` + "`PORT`" + ` or ` + "`APP_PORT`" + ` the port, of the first TCP address, unless ` + "`--listen`" + ` is given.
+A port alone replaces the default host by all addresses.
 
 The file is YAML, which includes JSON: one document in UTF-8, at most 1 MiB, without aliases and tags. A key that is missing or
 ` + "`null`" + ` keeps its default, and 0 is a 0. A list replaces the default list. Times are written ` + "`500ms`" + `, ` + "`30s`" + ` or
 ` + "`1m30s`" + `. Unknown keys, duplicate keys and values of the wrong type are errors, which are reported with their line.
 [muxserve.schema.json](muxserve.schema.json) is for editors, and [muxserve.example.yaml](muxserve.example.yaml) has every key.
 
-A reload can change every key. A key that applies at *runtime* takes effect on open connections too, where that makes sense. A key
-that applies by *restart* takes effect on new connections: its listener or server is built anew beside the old one, which drains.
+A reload can change every key but ` + "`http2.websocket`" + `, which needs SIGUSR2 or a restart. It reads the file again; what a flag or a variable of the
+process sets stays as it is. A key that applies to *open connections* takes effect on them too, where that makes sense. A key that applies to
+*new connections* leaves the old ones as they are: its listener or server is built anew beside the old one, which drains.
 `
 
 // Reference returns the reference of all keys and flags in Markdown.
@@ -79,8 +82,16 @@ func writeKeys(out *strings.Builder, docs Docs, keys []settings.Key) {
 			value = ""
 		}
 		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n",
-			code(lastOf(k.Path)), typeName(k), value, k.Apply, markdown(docs.Of(k, code)))
+			code(lastOf(k.Path)), typeName(k), value, appliesTo(k), markdown(docs.Of(k, code)))
 	}
+}
+
+// appliesTo says which connections a change of a key reaches.
+func appliesTo(k settings.Key) string {
+	if k.Apply == mux.ApplyRestart {
+		return "new connections"
+	}
+	return "open connections"
 }
 
 // code formats a name as code in Markdown.

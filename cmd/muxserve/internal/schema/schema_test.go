@@ -163,6 +163,7 @@ var windows = []string{"1", "2", "1023", "1024", "16383", "16384", "65534"}
 var laxer = map[string][]string{
 	"listeners[].address":                {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
 	"admin.address":                      {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
+	"admin.token_file":                   {"unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
 	"static":                             {"unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
 	"listeners[].tls.mode":               {"self-signed", "mutual"},
 	"listeners[].tls.client_auth":        {"none"},

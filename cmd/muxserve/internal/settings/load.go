@@ -39,6 +39,7 @@ func load(in inputs) (*Settings, error) {
 		faults = append(faults, s.loadFile(root)...)
 	}
 	faults = append(faults, s.loadOptions()...)
+	faults = append(faults, s.loadToken()...)
 	if readable {
 		faults = append(faults, s.validate(faults)...)
 	}

@@ -33,8 +33,14 @@ type Settings struct {
 	Mux mux.Config `yaml:",inline"`
 	// Admin configures the admin listener.
 	Admin Admin `yaml:"admin"`
-	// Static is the directory whose files are served under /static/; none if empty.
+	// Static is the directory whose files are served under /static/; none if empty. A reload
+	// opens it again, so that a link that was pointed to another directory is followed.
 	Static string `apply:"restart" yaml:"static"`
+	// StaticListings shows the names in directories below Static that have no index.html.
+	StaticListings bool `apply:"restart" yaml:"static_listings"`
+	// StaticDotFiles serves files below Static whose name, or that of a directory on their
+	// path, begins with a dot.
+	StaticDotFiles bool `apply:"restart" yaml:"static_dot_files"`
 	// Watch checks every second whether this file or a file of certificates, keys or
 	// ticket keys has changed, and reloads them then.
 	Watch bool `apply:"restart" yaml:"watch"`
@@ -42,6 +48,8 @@ type Settings struct {
 	Log Log `yaml:"log"`
 
 	inputs inputs
+	// passedOver has a sentence for each variable that was not used.
+	passedOver []string
 	// file is the name of the configuration file; empty if there is none.
 	file string
 	// places has the line of each key, section and list element of the file.
@@ -57,6 +65,8 @@ type Admin struct {
 	// Token is the bearer token that a request needs in order to change something. Where it
 	// is empty, only requests from the loopback interface or a Unix socket may.
 	Token string `apply:"runtime" yaml:"token"`
+	// TokenFile is the path of a file with the token, without the end of its last line.
+	TokenFile string `apply:"runtime" yaml:"token_file"`
 }
 
 // Log configures the log.
@@ -92,7 +102,7 @@ func Default() *Settings {
 
 // Warnings returns a sentence for each setting that is allowed but cannot work as
 // intended.
-func (s *Settings) Warnings() []string { return s.Mux.Drain.Warnings() }
+func (s *Settings) Warnings() []string { return slices.Concat(s.passedOver, s.Mux.Drain.Warnings()) }
 
 // ConfigFile returns the name of the configuration file as given; empty if there is none.
 func (s *Settings) ConfigFile() string { return s.file }

@@ -182,7 +182,9 @@ func (s *Settings) copyOrigins(from, to string) {
 }
 
 // loadPlatform replaces the host of the first TCP address by IP, and its port by PORT or,
-// where that is not set, APP_PORT. Without a TCP address it does nothing.
+// where that is not set, APP_PORT. Without a TCP address it does nothing. A platform that
+// sets the port alone connects from elsewhere, so the default host gives way to all
+// addresses then; a host of the file stays.
 func (s *Settings) loadPlatform() []fault {
 	getenv := s.inputs.getenv
 	at := slices.IndexFunc(s.Mux.Listeners, func(l listeners.Config) bool { return isTCP(l.Address) })
@@ -205,9 +207,16 @@ func (s *Settings) loadPlatform() []fault {
 	if value == "" {
 		name, value = envAppPort, getenv(envAppPort)
 	}
+	if name == envAppPort && ofService(value) {
+		s.passedOver = append(s.passedOver, fmt.Sprintf("%s=%s is passed over: Kubernetes makes it from a Service called app", envAppPort, value))
+		value = ""
+	}
 	if value != "" {
 		if err := checkPort(value); err != nil {
 			return []fault{{path: path, whence: name, text: err.Error()}}
+		}
+		if _, set := s.origins[path]; !set && len(names) == 0 {
+			host = ""
 		}
 		port, names = value, append(names, name)
 	}

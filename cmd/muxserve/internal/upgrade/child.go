@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// envReady has the descriptor of the pipe to the old process.
-const envReady = "MUXSERVE_UPGRADE_READY"
+// EnvReady has the descriptor of the pipe to the old process.
+const EnvReady = "MUXSERVE_UPGRADE_READY"
 
 // envWatchdogPID has the id of the process that the watchdog watches, which is the old
 // one's. Without it, the variables of the watchdog apply to any process that has them.
@@ -33,7 +33,10 @@ const lastLook = 50 * time.Millisecond
 type Program struct {
 	Path string
 	Args []string // Args[0] is the name of the program
-	Dir  string
+	Dir  string   // empty where the directory of the start could not be named
+
+	// unfit is why no process can take over from this one; nil if one can.
+	unfit error
 }
 
 // Current returns how this process was started. Call it at the start: the system reports
@@ -49,12 +52,16 @@ func Current() (Program, error) {
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return Program{}, errorf("%w", err)
+		dir = "" // It has been removed.
 	}
 	if called, ok := calledBy(os.Args[0], path); ok {
 		path = called
 	}
-	return Program{Path: path, Args: os.Args, Dir: dir}, nil
+	starter := os.Getppid()
+	return Program{
+		Path: path, Args: os.Args, Dir: dir,
+		unfit: unfit(os.Getpid(), starter, nameOf(starter), os.Getenv("NOTIFY_SOCKET") != ""),
+	}, nil
 }
 
 // calledBy resolves a program's name to a path, if that leads to the same file as path.
@@ -101,11 +108,15 @@ func (p Program) start(sockets Sockets) (*child, error) {
 	passed := append([]*os.File{os.Stdin, os.Stdout, os.Stderr}, files...)
 	env = slices.DeleteFunc(env, func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return name == envReady || name == envWatchdogPID
+		return name == EnvReady || name == envWatchdogPID
 	})
+	dir := p.Dir
+	if _, err := os.Stat(dir); err != nil {
+		dir = "" // The new process inherits the directory, which has no name any more.
+	}
 	process, err := os.StartProcess(p.Path, p.Args, &os.ProcAttr{
-		Dir:   p.Dir,
-		Env:   append(env, envReady+"="+strconv.Itoa(len(passed))),
+		Dir:   dir,
+		Env:   append(env, EnvReady+"="+strconv.Itoa(len(passed))),
 		Files: append(passed, ready),
 	})
 	_ = ready.Close()

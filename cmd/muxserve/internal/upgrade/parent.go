@@ -34,22 +34,22 @@ type Parent struct {
 // FromParent returns the process that has started this one for an upgrade; nil if none
 // has. Call it once, before another file could get the pipe's descriptor.
 func FromParent(getenv func(string) string) (*Parent, error) {
-	text := getenv(envReady)
+	text := getenv(EnvReady)
 	if text == "" {
 		return nil, nil //nolint:nilnil // It is documented: there is no parent.
 	}
 	const firstPassed = 3
 	fd, err := strconv.Atoi(text)
 	if err != nil || fd < firstPassed {
-		return nil, errorf("%s is %q, not a passed descriptor", envReady, text)
+		return nil, errorf("%s is %q, not a passed descriptor", EnvReady, text)
 	}
-	pipe := os.NewFile(uintptr(fd), envReady)
+	pipe := os.NewFile(uintptr(fd), EnvReady)
 	info, err := pipe.Stat()
 	if err != nil {
-		return nil, errorf("%s: %w", envReady, err)
+		return nil, errorf("%s: %w", EnvReady, err)
 	}
 	if info.Mode().Type() != fs.ModeNamedPipe {
-		return nil, errorf("%s: descriptor %d is not a pipe", envReady, fd)
+		return nil, errorf("%s: descriptor %d is not a pipe", EnvReady, fd)
 	}
 	closeOnExec(fd)
 	return &Parent{pipe: pipe}, nil

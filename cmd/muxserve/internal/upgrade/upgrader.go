@@ -21,8 +21,8 @@ var (
 	ErrUpgraded = errors.New("upgrade: a new process has taken over already")
 	// ErrStopped refuses, or ends, an upgrade of a process that is ending.
 	ErrStopped = errors.New("upgrade: this process is ending")
-	// errInit refuses to upgrade process 1, because its container ends with it.
-	errInit = errors.New("upgrade: this is process 1, whose end is the end of its container; start a new container instead")
+	// ErrUnfit refuses an upgrade that would end with the end of this process.
+	ErrUnfit = errors.New("upgrade: no process can take over from this one")
 )
 
 // Sockets are the sockets to hand over; *listeners.Sockets implements it.
@@ -80,8 +80,8 @@ func New(program Program, sockets Sockets, timeout time.Duration) *Upgrader {
 // After an error nothing has changed: the new process has been ended, by force after a
 // second, and Upgrade may be called again.
 func (u *Upgrader) Upgrade(ctx context.Context) (pid int, err error) {
-	if os.Getpid() == 1 {
-		return 0, errInit
+	if u.program.unfit != nil {
+		return 0, u.program.unfit
 	}
 	ctx, ended, err := u.begin(ctx)
 	if err != nil {
