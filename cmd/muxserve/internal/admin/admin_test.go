@@ -174,9 +174,28 @@ func TestGuard(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%q", tt.host), func(t *testing.T) {
 			t.Parallel()
-			if got := get(t, example(), tt.host, "/livez").Code; got != tt.want {
+			if got := get(t, example(), tt.host, "/health").Code; got != tt.want {
 				t.Errorf("status %d, want %d", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestProbesAndMetricsAnswerToEveryName: balancers and Prometheus may ask by any name.
+func TestProbesAndMetricsAnswerToEveryName(t *testing.T) {
+	t.Parallel()
+	pages := New(example(), Options{Address: "127.0.0.1:8081"})
+	for path, want := range map[string]int{
+		"/livez": http.StatusOK, "/readyz": http.StatusOK, "/metrics": http.StatusOK,
+		"/": http.StatusForbidden, "/health": http.StatusForbidden, "/connections": http.StatusForbidden,
+		"/debug/pprof/": http.StatusForbidden,
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		r.Host = "muxserve.monitoring.svc:8081"
+		w := httptest.NewRecorder()
+		pages.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s by a name of a cluster: got %d, want %d", path, w.Code, want)
+		}
 	}
 }

@@ -256,7 +256,7 @@ func TestSetAddress(t *testing.T) {
 	p := New(example(), Options{Address: "old.internal:1"})
 	p.SetAddress("new.internal:2")
 	for host, want := range map[string]int{"old.internal:1": http.StatusForbidden, "new.internal:2": http.StatusOK} {
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/livez", nil)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/health", nil)
 		r.Host = host
 		w := httptest.NewRecorder()
 		p.ServeHTTP(w, r)

@@ -16,10 +16,11 @@ import (
 // foreign web page can point its own name at this address (DNS rebinding). Its requests
 // would pass the browser's same-origin rule, and the page could read everything here.
 //
-// A request without a host comes from an HTTP/1.0 client, which is not a browser.
+// A request without a host comes from an HTTP/1.0 client, which is not a browser. The
+// paths of anyName answer to every name.
 func (p *Pages) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if host := bareHost(r.Host); host != "" && !trusted(host, *p.host.Load()) {
+		if host := bareHost(r.Host); host != "" && !anyName[r.URL.Path] && !trusted(host, *p.host.Load()) {
 			http.Error(w, "muxserve: the admin pages answer to an IP address, to localhost or to the host of --admin, not to "+
 				strconv.Quote(host), http.StatusForbidden)
 			return
@@ -31,6 +32,10 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// anyName are the paths that answer to every name. Balancers and Prometheus ask by names
+// that the server does not know, and the answers name neither clients nor settings.
+var anyName = map[string]bool{"/livez": true, "/readyz": true, "/metrics": true}
 
 // isForeign reports whether a web page of another origin has sent a request, or a link on
 // it. Such a page cannot read the answer, but a profile costs time, and a change is a
