@@ -106,7 +106,7 @@ const objectsNoise = 1000
 // cycle starts a server, opens streams and connections of every protocol on it, and drains it.
 func cycle(ctx context.Context, t *tally, silent bool) (err error) {
 	s := mux.New(
-		mux.WithHandler(demo.Routes(nil)), mux.WithGRPC(demo.RegisterGRPC), mux.WithLogger(slog.New(slog.DiscardHandler)),
+		mux.WithHandler(demo.Routes(demo.Files{})), mux.WithGRPC(demo.RegisterGRPC), mux.WithLogger(slog.New(slog.DiscardHandler)),
 		mux.Configure(func(c *mux.Config) {
 			c.Listeners[0].Address = "127.0.0.1:0"
 			c.Drain.Delay, c.Drain.Spread = 0, spreadCycle
