@@ -162,7 +162,7 @@ func (c *conn) RemoteAddr() net.Addr {
 	if c.stage() == stageServing && !c.grown.Load() {
 		c.grown.Store(true)
 		if c.verdict().Protocol == protocols.WebSocket {
-			growStack[[9 << 10]byte]() // 16 KB: 5 % of ws-newconn.
+			growStack[[9 << 10]byte]() // 16 KB: 9 % of ws-newconn.
 		} else {
 			growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
 		}

@@ -48,7 +48,7 @@ func TestOneChangeAtATime(t *testing.T) {
 	}
 }
 
-// TestLineComesBehindTheChange: whoever has read how a change ended is not told that one is
+// TestLineComesBehindTheChange: a caller who has read how a change ended is not told that one is
 // under way.
 func TestLineComesBehindTheChange(t *testing.T) {
 	t.Parallel()
