@@ -26,16 +26,41 @@ const (
 	tcpUserTimeout  = 0x12
 )
 
-// setReusePort lets sockets of the same user share an address, if all of them have it
-// set.
-func setReusePort(raw syscall.RawConn) error {
-	option := soReusePort
+// reusePort returns the number of the option.
+func reusePort() int {
 	if strings.HasPrefix(runtime.GOARCH, "mips") {
-		option = soReusePortMIPS
+		return soReusePortMIPS
+	}
+	return soReusePort
+}
+
+// setReusePort lets sockets of the same user share an address, if all of them have it
+// set. The kernel looks at it when another one is bound.
+func setReusePort(raw syscall.RawConn, on bool) error {
+	value := 0
+	if on {
+		value = 1
 	}
 	return control(raw, func(fd uintptr) error {
-		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, option, 1))
+		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, reusePort(), value))
 	})
+}
+
+// reusesPort reports whether setReusePort is on.
+func reusesPort(raw syscall.RawConn) bool {
+	value := 0
+	err := control(raw, func(fd uintptr) (err error) {
+		value, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, reusePort())
+		return err
+	})
+	return err == nil && value != 0
+}
+
+// makePrivate sets the permissions of a Unix socket before it has a file, which gets them:
+// other users cannot connect before [Config.Open] has set the owner.
+func makePrivate(raw syscall.RawConn) error {
+	const ownUser = 0o600
+	return control(raw, func(fd uintptr) error { return os.NewSyscallError("fchmod", syscall.Fchmod(int(fd), ownUser)) })
 }
 
 // setUserTimeout bounds how long sent bytes may go unacknowledged.
