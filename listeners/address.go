@@ -86,7 +86,7 @@ func (a tcpAddress) overlaps(b tcpAddress) bool {
 
 // isFamilyPair reports whether one is "[::]" and the other is "0.0.0.0", of the same port.
 func isFamilyPair(a, b tcpAddress) bool {
-	return a.port == b.port && (a.ip == netip.IPv6Unspecified() && b.ip == netip.IPv4Unspecified() ||
+	return a.port == b.port && a.port != "0" && (a.ip == netip.IPv6Unspecified() && b.ip == netip.IPv4Unspecified() ||
 		b.ip == netip.IPv6Unspecified() && a.ip == netip.IPv4Unspecified())
 }
 

@@ -96,18 +96,11 @@ func bindBeside(ctx context.Context, network, target string, inUse error) (net.L
 		if !overlap(boundAddress(l.Addr()), target) {
 			continue
 		}
-		raw, err := layer{l}.SyscallConn()
-		if err != nil {
-			return nil, inUse
-		}
 		found = true
-		if reusesPort(raw) {
-			continue
+		// Setting it fails for a socket that is closed by now, which has nothing in use.
+		if raw, err := (layer{l}).SyscallConn(); err == nil && !reusesPort(raw) && setReusePort(raw, true) == nil {
+			lent = append(lent, raw)
 		}
-		if err := setReusePort(raw, true); err != nil {
-			return nil, inUse
-		}
-		lent = append(lent, raw)
 	}
 	if !found {
 		return nil, inUse

@@ -81,11 +81,7 @@ func (t *topology) prepare(c *Config, b *backend) (*change, error) {
 // connections from now on, which are lost where the change fails. The caller closes
 // ch.opened after an error.
 func (t *topology) openFresh(ch *change) error {
-	var leaving []net.Listener
-	for _, e := range ch.end {
-		leaving = append(leaving, e.bare(len(e.sockets))...)
-	}
-	ctx := listeners.Replacing(context.Background(), leaving...)
+	ctx := listeners.Replacing(context.Background(), t.leaving(ch)...)
 	overlaps := func(i int) bool {
 		return slices.ContainsFunc(ch.end, func(e *endpoint) bool {
 			return listeners.Collide(ch.wanted[i].Address, e.Addr().String()) || listeners.Collide(ch.wanted[i].Address, e.config.Address)
@@ -105,6 +101,29 @@ func (t *topology) openFresh(ch *change) error {
 		}
 	}
 	return nil
+}
+
+// leaving returns the sockets that are to go with a change, or have been told to by an
+// earlier one.
+func (t *topology) leaving(ch *change) []net.Listener {
+	bare := func(endpoints []*endpoint) (all []net.Listener) {
+		for _, e := range endpoints {
+			if e != nil {
+				all = append(all, e.bare(len(e.sockets))...)
+			}
+		}
+		return all
+	}
+	gone := slices.Clone(ch.end)
+	t.mu.Lock()
+	for _, r := range t.roots {
+		if e := r.endpoint; !e.brought && !e.local && e.isReplaced() && !isDone(r.done) {
+			gone = append(gone, e)
+		}
+	}
+	t.mu.Unlock()
+	stay := bare(ch.endpoints)
+	return slices.DeleteFunc(bare(gone), func(l net.Listener) bool { return slices.Contains(stay, l) })
 }
 
 // sameListener reports whether a listener need not be touched.
