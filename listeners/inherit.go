@@ -148,7 +148,7 @@ func boundAddress(a net.Addr) string {
 // which file is the socket's, as the service manager never does, it is the one that is
 // there now.
 func (s *Sockets) adopt(in *inheritedSocket, address string) (net.Listener, error) {
-	k := &socket{owner: s, address: address, inherited: true}
+	k := &socket{owner: s, address: address, inherited: true, shared: true}
 	if path := in.Addr().String(); in.Unlink && in.Addr().Network() == "unix" {
 		k.file = socketFile{path, in.File}
 		if in.File == (fileID{}) {
@@ -264,6 +264,7 @@ type socket struct {
 	address   string     // as it was asked for
 	file      socketFile // that Close removes
 	inherited bool       // the file belongs to the process before, until OwnFiles
+	shared    bool       // another process has the socket, or had it; guarded by owner.mu
 }
 
 // Close closes the listener. It removes the file of a Unix socket first: once the socket
@@ -282,6 +283,19 @@ func (k *socket) Close() error {
 		err = k.file.remove()
 	}
 	return errors.Join(err, k.innerSocket.Close())
+}
+
+// retire has the kernel give the socket no new connections. It does nothing to a socket that
+// another process may go on to use.
+func (k *socket) retire() {
+	k.owner.mu.Lock()
+	defer k.owner.mu.Unlock()
+	if _, isTCP := k.Addr().(*net.TCPAddr); k.shared || !isTCP {
+		return
+	}
+	if raw, err := k.SyscallConn(); err == nil {
+		_ = unreach(raw) // Without it a client may be reset.
+	}
 }
 
 // take removes the inherited socket for address, and returns it. It returns nil where

@@ -107,6 +107,9 @@ func activatedSockets(getenv func(string) string, pid int) ([]passedSocket, erro
 func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err error) {
 	s.mu.Lock()
 	open := slices.Clone(s.open)
+	for _, k := range open {
+		k.shared = true
+	}
 	s.mu.Unlock()
 	defer func() {
 		if err != nil {

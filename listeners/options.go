@@ -10,7 +10,7 @@ import (
 
 // checkPlatform returns an error for each option that this system does not have.
 func (c Config) checkPlatform() error {
-	unsupported := func(asked, has bool, key string) error {
+	unsupported := func(asked, has bool, key string) error { //nolint:unparam // On other systems it is false, too.
 		if !asked || has {
 			return nil
 		}

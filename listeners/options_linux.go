@@ -18,6 +18,7 @@ const (
 // Socket options from socket.h and tcp.h of Linux. Package syscall, which is frozen,
 // lacks them on some architectures.
 const (
+	soBindToIfindex = 62 // since Linux 5.1
 	soReusePort     = 0xf
 	soReusePortMIPS = 0x200
 	tcpKeepIdle     = 4
@@ -61,6 +62,17 @@ func reusesPort(raw syscall.RawConn) bool {
 func makePrivate(raw syscall.RawConn) error {
 	const ownUser = 0o600
 	return control(raw, func(fd uintptr) error { return os.NewSyscallError("fchmod", syscall.Fchmod(int(fd), ownUser)) })
+}
+
+// noInterface is the number of a network interface that there is none of.
+const noInterface = 1<<31 - 1
+
+// unreach has the kernel find the socket for no new connection. It finds listening sockets
+// by the interface, too. Handshakes that have begun go on.
+func unreach(raw syscall.RawConn) error {
+	return control(raw, func(fd uintptr) error {
+		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soBindToIfindex, noInterface))
+	})
 }
 
 // setUserTimeout bounds how long sent bytes may go unacknowledged.

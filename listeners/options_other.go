@@ -18,6 +18,8 @@ const (
 
 func setReusePort(syscall.RawConn, bool) error { return errors.ErrUnsupported }
 
+func unreach(syscall.RawConn) error { return errors.ErrUnsupported }
+
 func reusesPort(syscall.RawConn) bool { return false }
 
 // makePrivate does nothing: a socket has no permissions before its file is made.

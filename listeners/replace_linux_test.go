@@ -62,3 +62,51 @@ func TestReplacingStrangers(t *testing.T) {
 		t.Errorf("%v, want that the address is in use", err)
 	}
 }
+
+// TestRelease has clients connect without a pause while a socket gives way to another one
+// of its address. A process that has the old socket, too, goes on to get connections.
+func TestRelease(t *testing.T) {
+	s := new(Sockets)
+	old := openAll(t, withAddress(DefaultConfig(), "127.0.0.1:0"), s.Listen)[0]
+	address := old.Addr().String()
+	queued := dial(t, old.Addr())
+	next := openAll(t, withAddress(DefaultConfig(), "0.0.0.0:"+port(old.Addr())), func(ctx context.Context, address string) (net.Listener, error) {
+		return s.Listen(Replacing(ctx, old), address)
+	})[0]
+	leaving, serving := New(old, nil), New(next, nil)
+	leaving.Release()
+	after, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	for l, client := range map[*Listener]net.Conn{leaving: queued, serving: after} {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if conn.RemoteAddr().String() != client.LocalAddr().String() {
+			t.Errorf("%s has accepted %s, want %s", l.Addr(), conn.RemoteAddr(), client.LocalAddr())
+		}
+	}
+	if _, err := leaving.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept: %v, want net.ErrClosed", err)
+	}
+
+	files, _, err := s.Pass(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed, err := net.FileListener(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer passed.Close()
+	files[0].Close()
+	serving.Release()
+	if _, err := serving.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept: %v, want net.ErrClosed", err)
+	}
+	dial(t, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: next.Addr().(*net.TCPAddr).Port})
+}

@@ -73,14 +73,16 @@ func TestReloadOverlap(t *testing.T) {
 		_, err = io.Copy(io.Discard, resp.Body)
 		return errors.Join(err, resp.Body.Close())
 	}
-	clients.Go(func() {
-		for ctx.Err() == nil {
-			if err := ask(port); err != nil {
-				t.Error(err)
-				return
+	for range 8 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := ask(port); err != nil {
+					t.Error(err)
+					return
+				}
 			}
-		}
-	})
+		})
+	}
 	steps := [][]string{
 		{"0.0.0.0:" + port}, {"127.0.0.1:" + port}, {":" + port}, {"0.0.0.0:" + port, "[::]:" + port}, {"[::]:" + port},
 		{"localhost:" + port}, {"127.0.0.1:" + port, "0.0.0.0:" + second}, {"127.0.0.1:" + second, "0.0.0.0:" + port}, {"127.0.0.1:" + port},

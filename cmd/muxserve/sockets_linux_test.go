@@ -37,7 +37,7 @@ func TestActivationByName(t *testing.T) {
 	t.Parallel()
 	activate, err := exec.LookPath("systemd-socket-activate")
 	if err != nil {
-		t.Fatalf("package systemd has it: %v", err)
+		t.Skipf("package systemd has it, and CI installs that: %v", err)
 	}
 	service, admin := []string{freeAddress(t, "127.0.0.1"), freeAddress(t, "::1")}, []string{freeAddress(t, "127.0.0.1"), freeAddress(t, "::1")}
 	args := []string{"--fdname=web:admin:admin:web"}
