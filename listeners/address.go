@@ -18,8 +18,8 @@ const (
 	ipv6OnlyPrefix = "ipv6only:"
 )
 
-// splitAddress returns the network and the address as package net wants them. An IPv4
-// address means IPv4 alone: package net would take 0.0.0.0 for both families.
+// splitAddress returns the network and the address as package net wants them. 0.0.0.0
+// means IPv4 alone: in the network "tcp", package net would take it for both families.
 func splitAddress(address string) (network, target string, err error) {
 	if path, ok := strings.CutPrefix(address, unixPrefix); ok {
 		if path == "" {
@@ -35,11 +35,14 @@ func splitAddress(address string) (network, target string, err error) {
 	if target, ok := strings.CutPrefix(address, ipv6OnlyPrefix); ok {
 		return "tcp6", target, nil
 	}
-	if a, ok := parseTCP(address); ok && a.ip.Is4() {
+	if a, ok := parseTCP(address); ok && a.ip == netip.IPv4Unspecified() {
 		return "tcp4", address, nil
 	}
 	return "tcp", address, nil
 }
+
+// isIPv6Only reports whether [Arrange] has left an address to IPv6.
+func isIPv6Only(address string) bool { return strings.HasPrefix(address, ipv6OnlyPrefix) }
 
 // tcpAddress is a "host:port".
 type tcpAddress struct {

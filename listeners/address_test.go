@@ -140,3 +140,37 @@ func TestOpenAllOfAName(t *testing.T) {
 		t.Errorf("%d sockets under another configuration, want %d", len(again), len(open))
 	}
 }
+
+// TestInheritedFamilies asks for another address family than the process before had at the
+// port. Serving that would leave out clients of one family, or let in some.
+func TestInheritedFamilies(t *testing.T) {
+	tests := []struct {
+		bound, ask string // before the port
+		taken      bool
+	}{
+		{"[::]:", "[::]:", true},
+		{"[::]:", ":", true},
+		{"[::]:", "0.0.0.0:", false},
+		{"[::]:", ipv6OnlyPrefix + "[::]:", false},
+		{ipv6OnlyPrefix + "[::]:", "[::]:", false},
+		{ipv6OnlyPrefix + "[::]:", ipv6OnlyPrefix + "[::]:", true},
+		{"0.0.0.0:", "[::]:", false},
+	}
+	for _, tt := range tests {
+		inner, err := Listen(t.Context(), tt.bound+"0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer inner.Close()
+		known := tt.bound + port(inner.Addr())
+		l, err := inheriting(inner, known, false, false).Listen(t.Context(), tt.ask+port(inner.Addr()))
+		switch {
+		case !tt.taken:
+			checkError(t, err, []string{"address already in use; this process was started with the socket " + known})
+		case err != nil:
+			t.Errorf("%s for %s: %v", tt.bound, tt.ask, err)
+		default:
+			l.Close()
+		}
+	}
+}

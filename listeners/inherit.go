@@ -84,16 +84,7 @@ func Inherited(getenv func(string) string) (*Sockets, error) {
 // has put there is never removed.
 func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, error) {
 	if in := s.take(ctx, address); in != nil {
-		l, err := s.adopt(in, address)
-		if more, ok := ctx.Value(furtherKey{}).(*[]net.Listener); ok && err == nil && strings.HasPrefix(address, inheritedPrefix) {
-			for in := s.take(ctx, address); in != nil && err == nil; in = s.take(ctx, address) {
-				var next net.Listener
-				if next, err = s.adopt(in, address); err == nil {
-					*more = append(*more, next)
-				}
-			}
-		}
-		return l, err
+		return s.adopt(in, address)
 	}
 	if strings.HasPrefix(address, inheritedPrefix) {
 		return nil, fmt.Errorf("listeners: listen on %s: the service manager has passed no socket of this name; it has passed %s", address, s.activated())
@@ -112,9 +103,21 @@ func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, err
 	return s.add(k, l)
 }
 
-// furtherKey is the context key of the list in which Listen puts the further sockets of a
-// name.
-type furtherKey struct{}
+// further returns the inherited sockets that have the socket's name, too. At a failure it
+// returns those that it has, for the caller to close.
+func (k *socket) further(ctx context.Context) (more []net.Listener, err error) {
+	if !strings.HasPrefix(k.address, inheritedPrefix) {
+		return nil, nil
+	}
+	for in := k.owner.take(ctx, k.address); in != nil; in = k.owner.take(ctx, k.address) {
+		next, err := k.owner.adopt(in, k.address)
+		if err != nil {
+			return more, err
+		}
+		more = append(more, next)
+	}
+	return more, nil
+}
 
 // explain adds to an error about an address in use that the process itself uses it.
 func (s *Sockets) explain(err error, address string) error {
@@ -316,9 +319,18 @@ func (s *Sockets) take(ctx context.Context, address string) *inheritedSocket {
 		return nil // Names need not be resolved.
 	}
 	all := resolve(ctx, target)
-	for _, bound := range []func(net.Addr, netip.AddrPort) bool{boundTo, boundToAll} {
+	for _, match := range []func(*inheritedSocket, netip.AddrPort) bool{
+		func(in *inheritedSocket, meant netip.AddrPort) bool {
+			return boundTo(in.Addr(), meant) && (in.activated || isIPv6Only(in.Address) == isIPv6Only(address))
+		},
+		// A unit that says ListenStream=80 has both families, and goes with an address that
+		// asks for one. Among sockets of the process before, none goes with another family.
+		func(in *inheritedSocket, meant netip.AddrPort) bool {
+			return in.activated && boundToAll(in.Addr(), meant)
+		},
+	} {
 		for _, meant := range all {
-			if in := s.takeFirst(func(in *inheritedSocket) bool { return bound(in.Addr(), meant) }); in != nil {
+			if in := s.takeFirst(func(in *inheritedSocket) bool { return match(in, meant) }); in != nil {
 				return in
 			}
 		}
@@ -362,7 +374,11 @@ func resolve(ctx context.Context, address string) []netip.AddrPort {
 		port = uint64(named)
 	}
 	if host == "" {
-		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(port))}
+		host = "::"
+	}
+	// The resolver would add 0.0.0.0 to "::".
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(port))}
 	}
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
@@ -383,8 +399,7 @@ func boundTo(addr net.Addr, meant netip.AddrPort) bool {
 }
 
 // boundToAll is boundTo for the unspecified addresses, among which it does not tell
-// families apart. A unit that says ListenStream=80 has both, and goes with an address
-// that asks for one.
+// families apart.
 func boundToAll(addr net.Addr, meant netip.AddrPort) bool {
 	tcp, ok := addr.(*net.TCPAddr)
 	return ok && tcp.IP.IsUnspecified() && meant.Addr().IsUnspecified() && meant.Port() != 0 && tcp.Port == int(meant.Port())

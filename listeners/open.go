@@ -26,8 +26,8 @@ const staleProbeTimeout = time.Second
 //
 // Listen removes the file of a Unix socket that a dead process left behind. If a process
 // listens there, the error wraps syscall.EADDRINUSE; a file that is no socket stays.
-// Close removes the file, but not one that another socket has put there since. Of two processes that start on one stale file in the same
-// moment, the later one gets the path.
+// Close removes the file, but not one that another socket has put there since. Of two
+// processes that start on one stale file in the same moment, the later one gets the path.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network, target, err := splitAddress(address)
 	if err != nil {
@@ -152,8 +152,8 @@ func removeStale(ctx context.Context, path string) error {
 }
 
 // Open opens the sockets of the address, ReusePort of them and at least one, and sets
-// their options. Of "fd:NAME" it opens all that [Sockets] has. It opens all or none: at a failure, it closes those that it has opened.
-// Every error names the address.
+// their options. Of "fd:NAME" it opens all that [Sockets] has. It opens all or none: at a
+// failure, it closes those that it has opened. Every error names the address.
 //
 // The sockets in keep are open already and are the address's first ones (see [Unwrap]).
 // They get this Config's options, and stay open at a failure. Surplus ones are left
@@ -200,12 +200,18 @@ func (c Config) Keeps(n int) int {
 // layers. At a failure it returns what there is, for the caller to close.
 func (c Config) openRest(ctx context.Context, sockets []net.Listener, listen func(context.Context, string) (net.Listener, error)) ([]net.Listener, error) {
 	if len(sockets) == 0 {
-		var further []net.Listener
-		first, err := listen(context.WithValue(ctx, furtherKey{}, &further), c.Address)
+		first, err := listen(ctx, c.Address)
 		if err != nil {
-			return further, err
+			return nil, err
 		}
-		sockets = append([]net.Listener{first}, further...)
+		sockets = append(sockets, first)
+		if k, ok := first.(*socket); ok {
+			more, err := k.further(ctx)
+			sockets = append(sockets, more...)
+			if err != nil {
+				return sockets, err
+			}
+		}
 	}
 	for _, l := range sockets {
 		if err := c.setOptions(l); err != nil {

@@ -145,8 +145,8 @@ func (t *topology) firstAddr() net.Addr {
 	return listenAddr("")
 }
 
-// wanted returns the configured listeners as they are to be opened, or none where the server serves only listeners
-// that callers of Serve have brought.
+// wanted returns the configured listeners as they are to be opened, or none where the
+// server serves only listeners that callers of Serve have brought.
 func (t *topology) wanted(c *Config) []listeners.Config {
 	t.mu.Lock()
 	defer t.mu.Unlock()
