@@ -150,6 +150,7 @@ var beside = []struct{ path, keys string }{
 	{"listeners[].tls.", "mode: manual, cert: c.pem, key: k.pem"},
 	{"listeners[].proxy_protocol.mode", "trusted: [unix]"},
 	{"listeners[].proxy_protocol.trusted", "mode: off"},
+	{"admin.protect", "token: t"},
 	{"health.degraded_above", "overloaded_above: 1"},
 	{"health.overloaded_above", "degraded_above: 0.1"},
 }
