@@ -102,7 +102,7 @@ func (s *Server) newFront() *front {
 		f.handler = http.NotFoundHandler()
 	}
 	if s.healthPaths {
-		f.livez, f.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase, s.readiness.err)
+		f.livez, f.readyz = lifecycle.LiveHandler(), s.ReadyHandler()
 	}
 	return f
 }
