@@ -156,8 +156,8 @@ var writerInterfaces = []struct {
 // methodsOf returns the names of all methods that a ResponseWriter shows.
 func methodsOf(w http.ResponseWriter) []string {
 	var names []string
-	for i := range reflect.TypeOf(w).NumMethod() {
-		names = append(names, reflect.TypeOf(w).Method(i).Name)
+	for m := range reflect.TypeOf(w).Methods() {
+		names = append(names, m.Name)
 	}
 	return names
 }

@@ -111,7 +111,7 @@ var options = []option{
 	{Flag: cli.Flag{Name: "watch", Group: groupFiles, Key: "watch",
 		Help: "check every second whether the configuration file, certificates, keys or ticket keys have changed, and reload them"}},
 	profileOption,
-	{Flag: cli.Flag{Name: "http2-upgrade-h2c", Group: groupServing, Key: "http2.upgrade_h2c",
+	{Flag: cli.Flag{Name: "http2-upgrade-h2c", Group: groupServing, Key: "http2.upgrade_h2c", Rare: true,
 		Help: "let clients turn HTTP/1.1 connections without TLS into HTTP/2 ones by Upgrade: h2c, which RFC 9113 has removed"}},
 	{Flag: cli.Flag{Name: "http2-websocket", Group: groupServing, Key: "http2.websocket",
 		Help: "let clients open WebSockets on streams of an HTTP/2 connection (RFC 8441); restarts the process with GODEBUG set for it"}},
