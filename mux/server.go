@@ -105,7 +105,7 @@ func (s *Server) newFront() *front {
 	if s.healthPaths {
 		f.probes = map[string]http.Handler{
 			pathLive:  lifecycle.LiveHandler(),
-			pathReady: lifecycle.ReadyHandler(s.machine.Phase, s.readiness.err),
+			pathReady: s.ReadyHandler(),
 		}
 	}
 	return f
