@@ -17,6 +17,7 @@ import (
 // streamed has a router send three events.
 var streamed = map[string]http.Handler{
 	"gin": func() http.Handler {
+		gin.SetMode(gin.ReleaseMode) // It is before TestMain.
 		e := gin.New()
 		e.GET("/", func(c *gin.Context) {
 			n := 0
