@@ -52,7 +52,7 @@ var configOption = option{Flag: cli.Flag{
 // listenOption wins over the variables of hosting platforms.
 var listenOption = option{Flag: cli.Flag{
 	Name: "listen", Group: groupListen, Value: "ADDR", Key: listenersKey + ".address",
-	Help: "listen on HOST:PORT, unix:PATH, or fd:NAME for a socket of the service manager; may be given more than once. The first address replaces that of the file's first listener, and so on",
+	Help: "listen on HOST:PORT, unix:PATH, or fd:NAME for the service manager's sockets of that name; 0.0.0.0 is IPv4 alone; may be given more than once. The first address replaces that of the file's first listener, and so on",
 }, list: true}
 
 // profileOption chooses the defaults of the bounds.
@@ -85,6 +85,10 @@ var options = []option{
 		Help: "bearer token of requests to the admin listener that change something and do not come from the loopback interface; better given by its environment variable"}},
 	{Flag: cli.Flag{Name: "admin-token-file", Group: groupListen, Value: "FILE", Key: "admin.token_file", Files: cli.AnyFile, Rare: true,
 		Help: "file with that token; a reload reads it again"}},
+	{Flag: cli.Flag{Name: "admin-protect", Group: groupListen, Value: "WHAT", Key: "admin.protect", Choices: Protections(), Rare: true,
+		Help: "writes or all: what that token is for; with all, for everything but /livez, /readyz and the page itself"}},
+	{Flag: cli.Flag{Name: "admin-hosts", Group: groupListen, Value: "NAMES", Key: "admin.hosts", Rare: true,
+		Help: "more names by which the admin listener may be asked for, separated by commas"}, list: true},
 	{Flag: cli.Flag{Name: "tls", Group: groupTLS, Value: "MODE", Key: listenersKey + ".tls.mode",
 		Choices: []string{listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual},
 		Help:    "off, self-signed, auto, manual or mutual; auto where a certificate is given"}},
