@@ -168,7 +168,8 @@ func (s *Server) Servers() []ServerInfo {
 
 // ServerOf returns the server of one built-in protocol, by the name of its pool. Before the
 // server serves it makes the protocols' servers, so that Native is there for packages that ask
-// for a *grpc.Server. Shutdown or Close ends them.
+// for a *grpc.Server. Shutdown or Close ends them. Native takes no more services: [WithGRPC]
+// registers them.
 func (s *Server) ServerOf(protocol string) (ServerInfo, bool) {
 	_ = s.prepare() // Its error is that of the start.
 	infos := s.Servers()
