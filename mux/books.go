@@ -16,8 +16,10 @@ type books struct {
 	requests   requestStats
 	sniffTimes requests.Durations // from the first wait for bytes to the verdict
 	tlsTimes   requests.Durations // of handshakes that succeeded
-	logger     *slog.Logger
-	accessLog  *slog.Logger // nil: none
+	// unknownNames counts TLS handshakes for a name that no certificate of the listener has.
+	unknownNames atomic.Uint64
+	logger       *slog.Logger
+	accessLog    *slog.Logger // nil: none
 
 	// reclassified counts native gRPC connections that brought something else: a request,
 	// or a call to a service of the HTTP handler.

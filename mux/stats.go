@@ -37,6 +37,9 @@ type Stats struct {
 	// verdict, Handshakes those of TLS handshakes that succeeded.
 	Sniffs     requests.DurationTotals `json:"-"`
 	Handshakes requests.DurationTotals `json:"-"`
+	// UnknownNames counts TLS handshakes for a server name that no certificate of the
+	// configured listener has.
+	UnknownNames uint64 `json:"unknown_names"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
@@ -62,6 +65,7 @@ func (s *Server) Stats() Stats {
 		Sniffs:        s.books.sniffTimes.Totals(),
 		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.books.tlsTimes.Totals(),
+		UnknownNames:  s.books.unknownNames.Load(),
 		Drain:         s.report.Load(),
 		Health:        s.books.conns.Health(),
 	}
