@@ -81,28 +81,28 @@ func load(c TLSConfig) (*material, error) {
 	return m, nil
 }
 
-// load reads a certificate and its key.
+// load reads a certificate and its key. Its error is one of the two.
 func (p pair) load(read reader) (cert tls.Certificate, warnings []string, err error) {
 	var chain, key []byte
 	defer func() { clear(key) }()
-	err = errors.Join(
-		read(p.path+".cert", p.Cert, func(text []byte) error {
-			chain = text
-			return nil
-		}),
-		read(p.path+".key", p.Key, func(text []byte) error {
-			passphrase, err := p.passphrase()
-			if err != nil {
-				return err
-			}
-			plain, encrypted, err := decryptKey(text, passphrase)
-			if passphrase != "" && !encrypted {
-				warnings = append(warnings, p.path+".key_passphrase: the key is not encrypted")
-			}
-			key = plain
+	if err = read(p.path+".cert", p.Cert, func(text []byte) error {
+		chain = text
+		return nil
+	}); err != nil {
+		return cert, nil, err
+	}
+	if err = read(p.path+".key", p.Key, func(text []byte) error {
+		passphrase, err := p.passphrase()
+		if err != nil {
 			return err
-		}))
-	if err != nil {
+		}
+		plain, encrypted, err := decryptKey(text, passphrase)
+		if passphrase != "" && !encrypted {
+			warnings = append(warnings, p.path+".key_passphrase: the key is not encrypted")
+		}
+		key = plain
+		return err
+	}); err != nil {
 		return cert, nil, err
 	}
 	if cert, err = tls.X509KeyPair(chain, key); err != nil {

@@ -60,7 +60,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks
 	refusing.BaseContext, refusing.ConnContext = nil, connContext
-	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge)
+	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge, s.front.probes)
 	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
 	if c.HTTP2.UpgradeH2C {

@@ -241,7 +241,7 @@ func slowAtDrain(t *testing.T, s *server) {
 
 // oneTooMany opens two connections where there is room for one.
 func oneTooMany(t *testing.T, s *server) {
-	const request = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+	const request = "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
 	s.busy(t)
 	second := s.dial(t)
 	if resp := roundTrip(t, second, bufio.NewReader(second), request); resp.StatusCode != http.StatusServiceUnavailable {

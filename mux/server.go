@@ -72,6 +72,7 @@ func New(opts ...Option) *Server {
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
 	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures), contexts: &s.contexts}
+	s.topology.admission.probes.enabled = s.healthPaths
 	s.topology.departures, s.topology.live = s.departures, s.live
 	s.topology.watch = sniff.NewWatch(func(path string) bool {
 		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)
@@ -102,7 +103,10 @@ func (s *Server) newFront() *front {
 		f.handler = http.NotFoundHandler()
 	}
 	if s.healthPaths {
-		f.livez, f.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase, s.readiness.err)
+		f.probes = map[string]http.Handler{
+			pathLive:  lifecycle.LiveHandler(),
+			pathReady: lifecycle.ReadyHandler(s.machine.Phase, s.readiness.err),
+		}
 	}
 	return f
 }

@@ -136,7 +136,9 @@ func TestDigests(t *testing.T) {
 func TestOwnChanges(t *testing.T) {
 	t.Parallel()
 	current, next := settings.Default(), settings.Default()
-	next.Admin, next.Static, next.Watch = settings.Admin{Address: "off", Token: "s3cret", TokenFile: "token"}, "/", true
+	next.Admin, next.Static, next.Watch = settings.Admin{
+		Address: "off", Token: "s3cret", TokenFile: "token", Protect: settings.ProtectAll, Hosts: []string{"a.example"},
+	}, "/", true
 	next.StaticListings, next.StaticDotFiles = true, true
 	next.Profile = "edge"
 	next.Log = settings.Log{Level: 8, Format: humanlog.Text, Access: true}

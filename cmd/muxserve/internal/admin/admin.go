@@ -44,7 +44,7 @@ var _ Server = (*mux.Server)(nil)
 // Options are the optional parameters of [New]. The zero value works.
 type Options struct {
 	// Address is the configured address of the admin listener. The pages answer requests
-	// that name its host, besides those that [Pages.guard] always lets in. See
+	// that name its host, besides others that [Pages.guard] lets in. See
 	// [Pages.SetAddress].
 	Address string
 	// Configuration shows and changes the configuration. Without it there are no such pages.
