@@ -82,6 +82,7 @@ function facts(name, p, now) {
     "Requests a second": number(now?.requests_per_second ?? 0),
     "In flight": number(p.in_flight),
     "Errors, last minute": percent(p.error_rate),
+    "Mean, last minute": millis(p.mean_seconds),
     "p99, last minute": millis(p.p99_seconds),
     ...traffic,
   };
@@ -158,9 +159,18 @@ function showConfiguration({ version, history }) {
   }));
 }
 
+// Where the pages ask for the token, the user does so once. It is kept in memory alone.
+let token = "";
+let asked;
+
 async function json(path) {
-  const response = await fetch(path, { cache: "no-store" });
-  return response.json();
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { cache: "no-store", headers });
+  if (response.status !== 401 || token) return response.json();
+  asked ??= Promise.resolve(prompt("The value of admin.token"));
+  token = await asked ?? "";
+  if (token) return json(path);
+  throw new Error("no token");
 }
 
 // The history is asked for no more often than it changes.
@@ -189,7 +199,7 @@ async function refresh() {
     showDrain(health, figures);
     if (configuration) showConfiguration(configuration);
     showConnections(list);
-    byId("addresses").textContent = (servers[0]?.addresses ?? []).join(", ");
+    byId("addresses").textContent = [...new Set(servers.flatMap((s) => s.addresses))].join(", ");
   } catch {
     byId("phase").textContent = "does not answer";
     byId("status").textContent = "";
