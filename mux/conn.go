@@ -317,6 +317,7 @@ func (c *conn) settle() {
 	switch v := c.verdict(); {
 	case c.account.CloseReason() == reasonDrain:
 		c.reject(failureDraining)
+	case c.account.CloseReason() == reasonRoom: // What was cut had nothing to say.
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
 	case v.Protocol == protocols.TLS && v.Reason != customReason: // A custom protocol may be called "tls".
