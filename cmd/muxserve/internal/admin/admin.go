@@ -32,6 +32,7 @@ var pageScript string
 // Server is what the pages show; *[mux.Server] is one.
 type Server interface {
 	Phase() lifecycle.Phase
+	ReadyHandler() http.Handler
 	Stats() mux.Stats
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
@@ -76,7 +77,7 @@ func New(s Server, o Options) *Pages {
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.Handle("/livez", lifecycle.LiveHandler())
-	routes.Handle("/readyz", lifecycle.ReadyHandler(s.Phase))
+	routes.Handle("/readyz", s.ReadyHandler())
 	routes.HandleFunc("GET /health", p.serveHealth)
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)
