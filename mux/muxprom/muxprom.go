@@ -31,10 +31,10 @@ const (
 	labelAddress  = "address"
 	labelCode     = "code"
 	labelStatus   = "status"
+	labelLog      = "log"
 	labelPosition = "position"
 	labelSubject  = "subject"
 	labelKey      = "key"
-	labelLog      = "log"
 )
 
 // Collector is a [prometheus.Collector] over one server. It keeps no state: each
@@ -105,7 +105,7 @@ var (
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		active, accepted, rejected, reclassified, received, sent, phase, notAfter, build, requestCount, requestDuration, inFlight,
-		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration, unknownNames, logDropped,
+		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration, logDropped, unknownNames,
 	} {
 		ch <- d
 	}
