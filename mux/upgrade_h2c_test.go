@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -217,7 +218,8 @@ func TestDrainUpgradedH2C(t *testing.T) {
 	if got := c.rest(1); got != "slow" {
 		t.Errorf("body %q", got)
 	}
-	if rest, err := io.ReadAll(r); err != nil {
+	// What the client has sent behind its last request may be unread: then it is a reset.
+	if rest, err := io.ReadAll(r); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the end: %q, %v", rest, err)
 	}
 	if got := <-done; got.err != nil || got.report.ForcedTotal() != 0 {
