@@ -40,6 +40,9 @@ type Stats struct {
 	// LogDropped counts lines of the log ("server") and of the access log ("access") that
 	// were dropped, because the handler of the log was too slow, or failed.
 	LogDropped map[string]uint64 `json:"log_dropped"`
+	// UnknownNames counts TLS handshakes for a server name that no certificate of the
+	// configured listener has.
+	UnknownNames uint64 `json:"unknown_names"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
@@ -66,6 +69,7 @@ func (s *Server) Stats() Stats {
 		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.books.tlsTimes.Totals(),
 		LogDropped:    s.logs.dropped(),
+		UnknownNames:  s.books.unknownNames.Load(),
 		Drain:         s.report.Load(),
 		Health:        s.books.conns.Health(),
 	}
