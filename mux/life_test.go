@@ -231,6 +231,7 @@ func TestTLSTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(8 * time.Second)) // Less than the default bound.
 	send(t, conn, "\x16\x03\x01")
 	if _, err := io.Copy(io.Discard, conn); err != nil {
 		t.Error(err)
