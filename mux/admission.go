@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
-	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // admission takes connections into the books, gives each its place with its server, and
@@ -93,7 +91,7 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 			}
 			return served
 		}
-		c.refused = refusedLimit
+		c.refused = refusedPool
 	}
 	a.refuse(c, tag)
 	return false
@@ -121,9 +119,11 @@ const (
 	refusedAddress
 	refusedNoMatch
 	refusedInsecure
+	refusedPool
 )
 
-var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, sniff.FailureNoMatch, failureInsecure}
+// refusalFaults are what was wrong, by refusal; nil for notRefused.
+var refusalFaults = [...]*fault{nil, faultLimit, faultAddressLimit, faultNotServed, faultWeakTLS, faultPoolLimit}
 
 // failureInsecure is the reason under which HTTP/2 connections are counted whose TLS is
 // too weak for it.
@@ -146,11 +146,24 @@ func isAdequate(state *tls.ConnectionState) bool {
 	}
 }
 
-func (r refusal) String() string { return refusalReasons[r] }
+// String returns the reason, empty for notRefused.
+func (r refusal) String() string {
+	if r == notRefused {
+		return ""
+	}
+	return refusalFaults[r].reason
+}
 
 // refusalOf returns the refusal for a reason that a limit has given.
 func refusalOf(reason string) refusal {
-	return refusal(max(0, slices.Index(refusalReasons[:], reason)))
+	switch reason {
+	case "":
+		return notRefused
+	case pool.ReasonAddressLimit:
+		return refusedAddress
+	default:
+		return refusedLimit
+	}
 }
 
 // refusedTag is the pool of connections that are being refused. Each is there for about a
@@ -175,7 +188,7 @@ func (a *admission) tooManyRefusals() bool {
 // connect has failed, and it backs off as it does from a server that is down.
 func (a *admission) refuse(c *conn, tag pool.Tag) {
 	conns, background := &a.books.conns, &a.running.background
-	conns.Reject(tag, c.refused.String())
+	a.books.refuse(c, tag, refusalFaults[c.refused])
 	conns.Exempt(&c.account)
 	c.account.SetCloseReason(reasonRefused)
 	polite := !a.tooManyRefusals() && !c.verdict().IsUndecided() && conns.Move(&c.account, refusedTag)

@@ -114,7 +114,7 @@ func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	}
 	if c != nil {
 		if !f.books.conns.Reserve(&c.account, webSocketTag) {
-			f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
+			f.books.refuse(c, webSocketTag, faultPoolLimit)
 			websocket.Refuse(w)
 			return
 		}

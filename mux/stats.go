@@ -19,6 +19,9 @@ type Stats struct {
 	Pools map[string]pool.Stats `json:"pools"`
 	// Rejected counts connections that were refused or given up, by tag and reason.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
+	// Refusals counts the same connections by what exactly was wrong. Each fault that there
+	// is is listed, by reason, detail and protocol.
+	Refusals []Refusal `json:"refusals"`
 	// Requests are requests, calls and WebSocket sessions by what was asked, and
 	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
 	Requests map[string]requests.Stats `json:"requests"`
@@ -54,6 +57,7 @@ func (s *Server) Stats() Stats {
 		Started:       s.startTime(),
 		Pools:         pools,
 		Rejected:      make(map[string]map[string]uint64),
+		Refusals:      s.books.refusals.list(time.Now()),
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
 		Durations:     make(map[string]requests.DurationTotals),
