@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -194,11 +193,15 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 	polite := !a.tooManyRefusals() && !c.verdict().IsUndecided() && conns.Move(&c.account, refusedTag)
 	c.advance(stageServing)
 	if polite {
+		unserved := c.refused == refusedNoMatch || c.refused == refusedInsecure
 		switch p := c.verdict().Protocol; {
-		case c.refused == refusedNoMatch, c.refused == refusedInsecure:
-			polite = background.run(func() { denyConn(c) })
+		case (p == protocols.HTTP1 || p == protocols.WebSocket) && unserved:
+			text := "This port serves " + c.root.allow.String() + ".\n"
+			polite = background.run(func() { a.books.refuseHTTP1(c, http.StatusHTTPVersionNotSupported, text) })
 		case p == protocols.HTTP1, p == protocols.WebSocket:
-			polite = background.run(func() { protocols.RefuseHTTP1(c) })
+			polite = background.run(func() { a.books.refuseHTTP1(c, http.StatusServiceUnavailable, protocols.TooManyConnections) })
+		case unserved:
+			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
 			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
 		default:
@@ -225,17 +228,15 @@ const (
 	deniedBytes = 256 << 10
 )
 
-// denyConn tells a client in its protocol that it is not served here, and closes
-// the connection.
-func denyConn(c *conn) {
+// denyHTTP2 tells an HTTP/2 client that it is not served here, and closes the connection.
+// For HTTP/1.1 that is status 505, by which a response says which protocols the port serves
+// instead (RFC 9110 section 15.6.6).
+func denyHTTP2(c *conn) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(deniedTime))
-	answer := denialHTTP1(c.root.allow)
-	switch {
-	case c.refused == refusedInsecure:
+	answer := denialHTTP2(http2.ErrCodeHTTP11Required, "this port serves "+c.root.allow.String())
+	if c.refused == refusedInsecure {
 		answer = denialHTTP2(http2.ErrCodeInadequateSecurity, tls.CipherSuiteName(c.layer().state.CipherSuite))
-	case c.isHTTP2():
-		answer = denialHTTP2(http2.ErrCodeHTTP11Required, "this port serves "+c.root.allow.String())
 	}
 	if _, err := c.Write(answer); err != nil {
 		return
@@ -243,16 +244,6 @@ func denyConn(c *conn) {
 	if c.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(struct{ io.Reader }{c.NetConn()}, deniedBytes))
 	}
-}
-
-// denialHTTP1 is a response that says which protocols the port serves instead (RFC 9110
-// section 15.6.6).
-func denialHTTP1(a allow) []byte {
-	text := "This port serves " + a.String() + ".\n"
-	return []byte("HTTP/1.1 505 " + http.StatusText(http.StatusHTTPVersionNotSupported) + "\r\n" +
-		"Content-Type: text/plain; charset=utf-8\r\n" +
-		"Content-Length: " + strconv.Itoa(len(text)) + "\r\n" +
-		"Connection: close\r\n\r\n" + text)
 }
 
 // denialHTTP2 is the server's preface, which must come first (RFC 9113 section 3.4), and

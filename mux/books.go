@@ -18,6 +18,7 @@ type books struct {
 	tlsTimes   requests.Durations // of handshakes that succeeded
 	health     *paced[pool.Tag, healthChange]
 	refusals   *refusals
+	calls      methodCounts
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
 

@@ -42,7 +42,7 @@ type fault struct{ reason, detail, cure string }
 
 // What an operator can do about several faults.
 const (
-	cureProxyOff   = "set proxy_protocol.mode and .trusted of the listener, or have the balancer send no PROXY header"
+	cureProxyOff   = "set proxy_protocol.mode and proxy_protocol.trusted of the listener, or have the balancer send no PROXY header"
 	cureProxyPeer  = "if the peer is a balancer of yours, add its network to proxy_protocol.trusted"
 	cureClientLeft = "see the client's log; port scans and health checks that only connect do this too"
 )

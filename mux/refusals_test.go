@@ -53,18 +53,18 @@ func shakesHands(c *tls.Config) func(*testing.T, *server) {
 func TestRefusalLines(t *testing.T) {
 	ca, strangers := newAuthority(t), newAuthority(t)
 	past := time.Now().Add(-time.Minute)
-	config := func(c tls.Config) mux.Option {
+	config := func(c *tls.Config) mux.Option {
 		if c.Certificates == nil {
 			c.Certificates = []tls.Certificate{ca.issue(t, "server.test")}
 		}
-		return mux.WithTLS(&c)
+		return mux.WithTLS(c)
 	}
-	mutual := config(tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool})
-	client := func(c tls.Config) func(*testing.T, *server) {
+	mutual := config(&tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool})
+	client := func(c *tls.Config) func(*testing.T, *server) {
 		if c.RootCAs == nil {
 			c.RootCAs = ca.pool
 		}
-		return shakesHands(&c)
+		return shakesHands(c)
 	}
 	const v1, v2 = "PROXY TCP4 192.0.2.7 198.51.100.1 4000 443\r\n", "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x07\xc6\x33\x64\x01\x0f\xa0\x01\xbb"
 	const request = "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -82,7 +82,7 @@ func TestRefusalLines(t *testing.T) {
 		{"no_match", proxyHere, listeners.Config{}, nil, speaks(v1 + request)},
 		{"no_match", proxyHere, listeners.Config{}, nil, speaks(v2 + request)},
 		{"no_match", "a second PROXY header", behindProxy("required", "127.0.0.1"), nil, speaks(v1 + v2 + request)},
-		{"no_match", "TLS on a plaintext port", listeners.Config{}, nil, client(tls.Config{})},
+		{"no_match", "TLS on a plaintext port", listeners.Config{}, nil, client(&tls.Config{})},
 		{"no_match", "the listener does not serve the protocol", listeners.Config{Protocols: []string{"http1"}}, nil, speaks(get2(t, "/echo"))},
 		{"no_match", "no protocol of this server", listeners.Config{}, nil, speaks("SSH-2.0-OpenSSH_9.9\r\n\r\n")},
 		{"no_match", "the client left in its first bytes", listeners.Config{}, nil, func(t *testing.T, s *server) {
@@ -92,24 +92,24 @@ func TestRefusalLines(t *testing.T) {
 			conn.Close()
 		}},
 		{"sniff_timeout", "the first bytes were too slow", listeners.Config{}, []mux.Option{limits(func(c *mux.Config) { c.Sniff.Timeout = 50 * time.Millisecond })}, speaks("GET /ec")},
-		{"tls_handshake", proxyHere, listeners.Config{}, []mux.Option{config(tls.Config{})}, speaks(v1)},
-		{"tls_handshake", proxyHere, listeners.Config{}, []mux.Option{config(tls.Config{})}, speaks(v2)},
-		{"tls_handshake", "plaintext on a TLS port", listeners.Config{}, []mux.Option{config(tls.Config{})}, speaks(request)},
+		{"tls_handshake", proxyHere, listeners.Config{}, []mux.Option{config(&tls.Config{})}, speaks(v1)},
+		{"tls_handshake", proxyHere, listeners.Config{}, []mux.Option{config(&tls.Config{})}, speaks(v2)},
+		{"tls_handshake", "plaintext on a TLS port", listeners.Config{}, []mux.Option{config(&tls.Config{})}, speaks(request)},
 		{
 			"tls_handshake", "the server's certificate has expired", listeners.Config{},
-			[]mux.Option{config(tls.Config{Certificates: []tls.Certificate{ca.issueUntil(t, "server.test", past)}})}, client(tls.Config{}),
+			[]mux.Option{config(&tls.Config{Certificates: []tls.Certificate{ca.issueUntil(t, "server.test", past)}})}, client(&tls.Config{}),
 		},
-		{"tls_handshake", "the client does not accept the server's certificate", listeners.Config{}, []mux.Option{config(tls.Config{})}, client(tls.Config{RootCAs: strangers.pool})},
-		{"tls_handshake", "no common version", listeners.Config{}, []mux.Option{config(tls.Config{MinVersion: tls.VersionTLS13})}, client(tls.Config{MaxVersion: tls.VersionTLS12})},
+		{"tls_handshake", "the client does not accept the server's certificate", listeners.Config{}, []mux.Option{config(&tls.Config{})}, client(&tls.Config{RootCAs: strangers.pool})},
+		{"tls_handshake", "no common version", listeners.Config{}, []mux.Option{config(&tls.Config{MinVersion: tls.VersionTLS13})}, client(&tls.Config{MaxVersion: tls.VersionTLS12})},
 		{
 			"tls_handshake", "no common cipher suite", listeners.Config{},
-			[]mux.Option{config(tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}})},
-			client(tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}),
+			[]mux.Option{config(&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}})},
+			client(&tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}),
 		},
-		{"tls_handshake", "no common application protocol (ALPN)", listeners.Config{}, []mux.Option{config(tls.Config{NextProtos: []string{"h2"}})}, client(tls.Config{NextProtos: []string{"mqtt"}})},
-		{"tls_handshake", "the client sent no certificate", listeners.Config{}, []mux.Option{mutual}, client(tls.Config{})},
-		{"tls_handshake", "the client's certificate has expired", listeners.Config{}, []mux.Option{mutual}, client(tls.Config{Certificates: []tls.Certificate{ca.issueUntil(t, "alice", past)}})},
-		{"tls_handshake", "the client's certificate was not verified", listeners.Config{}, []mux.Option{mutual}, client(tls.Config{
+		{"tls_handshake", "no common application protocol (ALPN)", listeners.Config{}, []mux.Option{config(&tls.Config{NextProtos: []string{"h2"}})}, client(&tls.Config{NextProtos: []string{"mqtt"}})},
+		{"tls_handshake", "the client sent no certificate", listeners.Config{}, []mux.Option{mutual}, client(&tls.Config{})},
+		{"tls_handshake", "the client's certificate has expired", listeners.Config{}, []mux.Option{mutual}, client(&tls.Config{Certificates: []tls.Certificate{ca.issueUntil(t, "alice", past)}})},
+		{"tls_handshake", "the client's certificate was not verified", listeners.Config{}, []mux.Option{mutual}, client(&tls.Config{
 			// GetClientCertificate sends it although the server does not name its CA.
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				c := strangers.issue(t, "mallory")
@@ -118,9 +118,9 @@ func TestRefusalLines(t *testing.T) {
 		})},
 		{
 			"tls_handshake", "the handshake was too slow", listeners.Config{},
-			[]mux.Option{config(tls.Config{}), limits(func(c *mux.Config) { c.Sniff.TLSTimeout = 50 * time.Millisecond })}, speaks("\x16\x03\x01"),
+			[]mux.Option{config(&tls.Config{}), limits(func(c *mux.Config) { c.Sniff.TLSTimeout = 50 * time.Millisecond })}, speaks("\x16\x03\x01"),
 		},
-		{"tls_handshake", "the client left during the handshake", listeners.Config{}, []mux.Option{config(tls.Config{})}, func(t *testing.T, s *server) {
+		{"tls_handshake", "the client left during the handshake", listeners.Config{}, []mux.Option{config(&tls.Config{})}, func(t *testing.T, s *server) {
 			t.Helper()
 			conn, err := net.Dial("tcp", s.addr)
 			if err != nil {
@@ -130,7 +130,7 @@ func TestRefusalLines(t *testing.T) {
 			conn.Close()
 		}},
 		{
-			"inadequate_security", "HTTP/2 over a cipher suite that it forbids", listeners.Config{}, []mux.Option{config(tls.Config{NextProtos: []string{"h2"}})},
+			"inadequate_security", "HTTP/2 over a cipher suite that it forbids", listeners.Config{}, []mux.Option{config(&tls.Config{NextProtos: []string{"h2"}})},
 			func(t *testing.T, s *server) {
 				t.Helper()
 				conn, err := tls.Dial("tcp", s.addr, &tls.Config{

@@ -26,6 +26,9 @@ type Stats struct {
 	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
 	Requests map[string]requests.Stats `json:"requests"`
 	Codes    map[string]map[int]uint64 `json:"codes"`
+	// Calls counts gRPC calls by method and code. Methods that are not registered stand
+	// under "other".
+	Calls map[string]map[int]uint64 `json:"calls"`
 	// Durations are the requests' durations since the start.
 	Durations map[string]requests.DurationTotals `json:"-"`
 	// Reclassified counts native gRPC connections that brought something else, after which
@@ -60,6 +63,7 @@ func (s *Server) Stats() Stats {
 		Refusals:      s.books.refusals.list(time.Now()),
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
+		Calls:         s.books.calls.list(),
 		Durations:     make(map[string]requests.DurationTotals),
 		Reclassified:  make(map[string]uint64),
 		Closed:        make(map[string]map[string]uint64),
