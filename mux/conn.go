@@ -97,6 +97,8 @@ type rarely struct {
 	ownWrites atomic.Bool
 	leave     farewell
 	notice    atomic.Pointer[notice] // nil before its context is asked for
+	// probe counts the connection; nil unless it is served for a probe alone.
+	probe atomic.Pointer[atomic.Int32]
 }
 
 // rare returns what few connections need, for writing.
@@ -163,9 +165,12 @@ var (
 func (c *conn) RemoteAddr() net.Addr {
 	if c.stage() == stageServing && !c.grown.Load() {
 		c.grown.Store(true)
-		if c.verdict().Protocol == protocols.WebSocket {
+		switch c.verdict().Protocol {
+		case protocols.WebSocket:
 			growStack[[9 << 10]byte]() // 16 KB: 9 % of ws-newconn.
-		} else {
+		case protocols.GRPC:
+			growStack[[3 << 9]byte]() // 4 KB.
+		default:
 			growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
 		}
 	}
@@ -245,6 +250,7 @@ func (c *conn) Close() error {
 			grpcConns.Delete(c.RemoteAddr())
 		}
 		m.notice.Load().end(net.ErrClosed)
+		m.endProbe()
 	}
 	return err
 }

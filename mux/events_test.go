@@ -164,8 +164,8 @@ func TestTimersAreObservable(t *testing.T) {
 	}
 }
 
-// TestCloseReasons: what connections were closed for stands in the list of reasons.
-func TestCloseReasons(t *testing.T) {
+// TestCloseReasonsAreListed: what connections were closed for stands in the list of reasons.
+func TestCloseReasonsAreListed(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
 	behindBusy(t, s)
 	speaks("SSH-2.0-x\r\n\r\n")(t, s)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,12 +20,13 @@ import (
 // of connections that net/http serves, through its ServeHTTP. They are two because a
 // server that is stopped gracefully cuts the streams of its ServeHTTP.
 type GRPCServers struct {
-	Native   *grpc.Server
-	Shared   *grpc.Server
-	services map[string]grpc.ServiceInfo // By name.
-	methods  map[string]bool             // By path.
-	unknown  bool                        // An option has set a handler of unknown services.
-	maxSend  int                         // How long an answer may be.
+	Native     *grpc.Server
+	Shared     *grpc.Server
+	identified *grpc.Server                // Shared for clients that have a SPIFFE ID.
+	services   map[string]grpc.ServiceInfo // By name.
+	methods    map[string]bool             // By path.
+	unknown    bool                        // An option has set a handler of unknown services.
+	maxSend    int                         // How long an answer may be.
 }
 
 // streamWorkers is how many goroutines the native server keeps for its calls. They have
@@ -52,10 +54,12 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	s.methods = methodsOf(s.services)
 	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, options)...)
 	s.Shared = grpc.NewServer(options...)
+	s.identified = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, options)...)
 	for _, a := range services.added {
 		desc := s.around(a.desc, calls)
-		s.Native.RegisterService(desc, a.impl)
-		s.Shared.RegisterService(desc, a.impl)
+		for _, srv := range s.all() {
+			srv.RegisterService(desc, a.impl)
+		}
 	}
 	s.unknown, s.maxSend = handlesUnknown(s.Native), maxSendOf(s.Native)
 	return s, nil
@@ -97,10 +101,24 @@ func handlesUnknown(srv *grpc.Server) bool {
 	return desc.Kind() == reflect.Pointer && !desc.IsNil()
 }
 
-// Stop ends both servers at once, and what they serve.
+// ServeHTTP has Shared serve a call. It shows a client's SPIFFE ID, as Native does.
+func (s *GRPCServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.TLS != nil && spiffeID(r.TLS.PeerCertificates) != nil {
+		s.identified.ServeHTTP(w, r)
+		return
+	}
+	s.Shared.ServeHTTP(w, r)
+}
+
+func (s *GRPCServers) all() []*grpc.Server {
+	return []*grpc.Server{s.Native, s.Shared, s.identified}
+}
+
+// Stop ends the servers at once, and what they serve.
 func (s *GRPCServers) Stop() {
-	s.Native.Stop()
-	s.Shared.Stop()
+	for _, srv := range s.all() {
+		srv.Stop()
+	}
 }
 
 // handshakeTimeout bounds the time that grpc-go waits for a client's preface. It
