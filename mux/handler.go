@@ -81,8 +81,8 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		e := f.books.beginHTTP(&f.books.requests.grpc, c, r)
+		defer f.books.endHandledCall(r.Context(), &e, codes.Unimplemented)
 		serveSharedCall(servers, w, r)
-		f.books.endHandledCall(r.Context(), &e, codes.Unimplemented)
 		return
 	}
 	book, serve := &f.books.requests.http2, f.route

@@ -81,10 +81,10 @@ func newAuthority(t *testing.T) *authority {
 // issue returns a certificate for a server on 127.0.0.1 or a client called name.
 func (a *authority) issue(t *testing.T, name string, uris ...*url.URL) tls.Certificate {
 	t.Helper()
-	return a.issueUntil(t, name, time.Now().Add(time.Hour))
+	return a.issueUntil(t, name, time.Now().Add(time.Hour), uris...)
 }
 
-func (a *authority) issueUntil(t *testing.T, name string, end time.Time) tls.Certificate {
+func (a *authority) issueUntil(t *testing.T, name string, end time.Time, uris ...*url.URL) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

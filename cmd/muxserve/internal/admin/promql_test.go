@@ -157,7 +157,7 @@ func TestCatalogueFindsFaults(t *testing.T) {
 	c := catalogue{
 		"up":                           {},
 		"mux_phase":                    {"phase": {"serving", "draining"}},
-		"mux_rejected_total":           {"reason": {"limit"}, "protocol": {"http1"}},
+		"mux_rejected_total":           {"reason": {"limit", "silent"}, "protocol": {"http1"}},
 		"mux_duration_seconds_bucket":  {"le": nil, "protocol": {"http1"}},
 		"mux_expiry_timestamp_seconds": {"address": {"127.0.0.1:1"}},
 	}
