@@ -207,6 +207,23 @@ func (c *conn) remoteAddr() string {
 	return ""
 }
 
+// socketPeer returns the address of the peer that has opened the socket, which is the
+// balancer's where that sends a PROXY header. It never waits.
+func (c *conn) socketPeer() string {
+	socket := c.account.NetConn()
+	for {
+		layer, ok := socket.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		socket = layer.NetConn()
+	}
+	if addr := socket.RemoteAddr(); addr != nil {
+		return addr.String()
+	}
+	return ""
+}
+
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.
 func (c *conn) TLSState() *tls.ConnectionState {
 	if c.stage() < stageServing {
@@ -301,7 +318,9 @@ func (c *conn) File() (*os.File, error) {
 func (c *conn) settle() {
 	v := c.verdict()
 	asksForTLS := v.Protocol == protocols.TLS && v.Reason != customReason // A custom protocol may be called "tls".
-	if c.account.CloseReason() == reasonDrain || v.Failure != "" && !v.IsIdle() || asksForTLS {
+	switch why := c.account.CloseReason(); {
+	case why == reasonRoom: // What was cut had nothing to say.
+	case why == reasonDrain, v.Failure != "" && !v.IsIdle(), asksForTLS:
 		c.reject(c.fault())
 	}
 	c.logVerdict()
@@ -317,7 +336,7 @@ func (c *conn) logVerdict() {
 	logger.Debug("connection recognised",
 		keyConnID, c.account.ID(), keyRemoteAddr, c.remoteAddr(), keyLocalAddr, c.LocalAddr().String(),
 		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
-		keyBytesRead, v.Bytes, keyDuration, v.Duration)
+		keyBytesRead, v.Bytes, keyDuration, v.Duration.Seconds())
 }
 
 // reject counts the connection as refused.

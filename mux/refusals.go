@@ -189,10 +189,10 @@ func tlsFault(err error, hasExpired func() bool) *fault {
 	}
 }
 
-// hasExpired reports whether the certificate has expired that the root serves first.
+// hasExpired reports whether a certificate of the root has expired.
 func (r *root) hasExpired() bool {
 	if r.endpoint.tls != nil {
-		return time.Now().After(r.endpoint.tls.Certificate().NotAfter)
+		return slices.ContainsFunc(r.endpoint.tls.Certificates(), func(c *x509.Certificate) bool { return time.Now().After(c.NotAfter) })
 	}
 	if r.tlsConfig == nil || len(r.tlsConfig.Certificates) == 0 {
 		return false
