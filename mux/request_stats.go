@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
@@ -208,6 +210,19 @@ func (b *books) grpcCalls() protocols.GRPCCalls {
 			c, _ := connOf(ctx)
 			b.endCall(ctx, c, method, otherMethods, calls.begin(c), status.Error(code, ""), true)
 		},
+		SizeOf: sizeOf,
+	}
+}
+
+// sizeOf returns how long an answer is in protobuf; 0 if it is none.
+func sizeOf(reply any) int {
+	switch m := reply.(type) {
+	case proto.Message:
+		return proto.Size(m)
+	case protoadapt.MessageV1:
+		return proto.Size(protoadapt.MessageV2Of(m))
+	default:
+		return 0
 	}
 }
 

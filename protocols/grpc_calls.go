@@ -10,10 +10,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // The codec.
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/protoadapt"
 )
 
 // GRPCCalls is told of the calls that interceptors do not see as their clients do. A
@@ -26,6 +25,8 @@ type GRPCCalls struct {
 	// Answered is called for a call on a connection of the native server that grpc-go answers
 	// with code before it looks for a handler. It must not block.
 	Answered func(ctx context.Context, method string, code codes.Code)
+	// SizeOf returns how long an answer is in protobuf, without compression; 0 if it is none.
+	SizeOf func(reply any) int
 }
 
 // around returns the service with Unary around its unary calls.
@@ -45,7 +46,7 @@ func (s *GRPCServers) around(desc *grpc.ServiceDesc, calls GRPCCalls) *grpc.Serv
 					return err
 				}, interceptor)
 				if err == nil {
-					return received, s.sendError(ctx, reply)
+					return received, s.sendError(ctx, reply, calls.SizeOf)
 				}
 				return received, err
 			})
@@ -59,22 +60,13 @@ func (s *GRPCServers) around(desc *grpc.ServiceDesc, calls GRPCCalls) *grpc.Serv
 // sendError returns the error with which grpc-go ends a call whose answer is longer than it
 // may be, and nil where it can be sent. What a codec other than protobuf's makes of the
 // answer is not known.
-func (s *GRPCServers) sendError(ctx context.Context, reply any) error {
-	if s.maxSend == math.MaxInt32 {
+func (s *GRPCServers) sendError(ctx context.Context, reply any, sizeOf func(any) int) error {
+	if s.maxSend == math.MaxInt32 || sizeOf == nil {
 		return nil // Then nothing is worth the look at each answer.
 	}
-	var m proto.Message
-	switch reply := reply.(type) {
-	case proto.Message:
-		m = reply
-	case protoadapt.MessageV1:
-		m = protoadapt.MessageV2Of(reply)
-	default:
-		return nil
-	}
-	size := proto.Size(m)
+	size := sizeOf(reply)
 	if size > s.maxSend {
-		size = compressedSize(ctx, m, size)
+		size = compressedSize(ctx, reply, size)
 	}
 	if size <= s.maxSend {
 		return nil
@@ -84,7 +76,7 @@ func (s *GRPCServers) sendError(ctx context.Context, reply any) error {
 
 // compressedSize returns the size of an answer as it is sent, which is plain where nothing
 // compresses it. It returns 0 where grpc-go does not say how it compresses.
-func compressedSize(ctx context.Context, m proto.Message, plain int) int {
+func compressedSize(ctx context.Context, reply any, plain int) int {
 	stream, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ SendCompress() string })
 	if !ok {
 		return plain
@@ -102,8 +94,12 @@ func compressedSize(ctx context.Context, m proto.Message, plain int) int {
 	if err != nil {
 		return 0
 	}
-	b, _ := proto.Marshal(m) // An error is grpc-go's to report.
-	if _, err = w.Write(b); err != nil || w.Close() != nil {
+	b, err := encoding.GetCodecV2("proto").Marshal(reply)
+	if err != nil {
+		return 0 // The error is grpc-go's to report.
+	}
+	defer b.Free()
+	if _, err = w.Write(b.Materialize()); err != nil || w.Close() != nil {
 		return 0
 	}
 	return int(size)
