@@ -20,14 +20,19 @@ const proxyBuffer = 256
 // before its first byte. The connection's reads and writes return it; Accept does not.
 var ErrProxySilent = errors.New("listeners: proxy header: nothing was sent")
 
-// Other errors of a connection's reads and writes, which Accept does not return either.
+// Other errors of a connection's reads and writes, which Accept does not return either:
+// where a header is required, the peer is not trusted to send one, or is and sent none;
+// where it is optional, a peer that is not trusted sent one.
 var (
-	errProxyUntrusted = errors.New("listeners: proxy header: the peer is not trusted")
-	errProxySpoofed   = errors.New("listeners: proxy header: sent by a peer that is not trusted")
-	errProxyMissing   = errors.New("listeners: proxy header: missing")
-	errProxySlow      = errors.New("listeners: proxy header: too slow")
-	errProxyCutShort  = errors.New("listeners: proxy header: cut short")
-	errProxyTooLong   = errors.New("listeners: proxy header: too long")
+	ErrProxyUntrusted  = errors.New("listeners: proxy header: the peer is not trusted")
+	ErrProxyMissing    = errors.New("listeners: proxy header: missing")
+	ErrProxyUnexpected = errors.New("listeners: proxy header: sent by a peer that is not trusted")
+)
+
+var (
+	errProxySlow     = errors.New("listeners: proxy header: too slow")
+	errProxyCutShort = errors.New("listeners: proxy header: cut short")
+	errProxyTooLong  = errors.New("listeners: proxy header: too long")
 )
 
 // proxyConn is a connection that may begin with a header. Reads begin behind the header.
@@ -74,7 +79,7 @@ func (c *proxyConn) HeaderError() error {
 // is.
 func (c *proxyConn) readHeader() (*ProxyInfo, error) {
 	if c.required && !c.trusted {
-		return nil, errProxyUntrusted
+		return nil, ErrProxyUntrusted
 	}
 	c.setLimit(time.Now().Add(proxyHeaderTimeout))
 	defer c.setLimit(time.Time{})
@@ -89,7 +94,7 @@ func (c *proxyConn) readHeader() (*ProxyInfo, error) {
 		case answer == proxyUnclear:
 			continue
 		case !c.trusted:
-			return nil, errProxySpoofed
+			return nil, ErrProxyUnexpected
 		case answer == proxyWhole:
 			c.keep(buf[length:])
 			return parseProxyHeader(buf[:length])
@@ -115,7 +120,7 @@ func (c *proxyConn) withoutHeader(begun []byte, err error) (*ProxyInfo, error) {
 	case c.required && errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, errProxySlow
 	case c.required:
-		return nil, errProxyMissing
+		return nil, ErrProxyMissing
 	}
 	c.keep(begun)
 	return nil, nil //nolint:nilnil // A connection without a header has no info and no fault.

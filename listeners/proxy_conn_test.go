@@ -19,13 +19,13 @@ import (
 func TestProxyNothingWritten(t *testing.T) {
 	inner := &scriptConn{in: strings.NewReader(request), step: 100, peer: scriptPeer}
 	c := &proxyConn{Conn: inner, trusted: true, required: true}
-	if n, err := io.WriteString(c, "hello"); n != 0 || err != errProxyMissing {
+	if n, err := io.WriteString(c, "hello"); n != 0 || err != ErrProxyMissing {
 		t.Errorf("Write = %d, %v", n, err)
 	}
-	if n, err := c.ReadFrom(strings.NewReader("hello")); n != 0 || err != errProxyMissing {
+	if n, err := c.ReadFrom(strings.NewReader("hello")); n != 0 || err != ErrProxyMissing {
 		t.Errorf("ReadFrom = %d, %v", n, err)
 	}
-	if n, err := c.WriteTo(io.Discard); n != 0 || err != errProxyMissing {
+	if n, err := c.WriteTo(io.Discard); n != 0 || err != ErrProxyMissing {
 		t.Errorf("WriteTo = %d, %v", n, err)
 	}
 	if inner.out.Len() > 0 {

@@ -6,8 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
-	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // admission takes connections into the books, gives each its place with its server, and
@@ -95,7 +92,7 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 			}
 			return served
 		}
-		c.refused = refusedLimit
+		c.refused = refusedPool
 	}
 	if a.probes.admit(c, tag) {
 		return a.serveProbe(c, tag)
@@ -126,9 +123,11 @@ const (
 	refusedAddress
 	refusedNoMatch
 	refusedInsecure
+	refusedPool
 )
 
-var refusalReasons = [...]string{"", pool.ReasonLimit, pool.ReasonAddressLimit, sniff.FailureNoMatch, failureInsecure}
+// refusalFaults are what was wrong, by refusal; nil for notRefused.
+var refusalFaults = [...]*fault{nil, faultLimit, faultAddressLimit, faultNotServed, faultWeakTLS, faultPoolLimit}
 
 // failureInsecure is the reason under which HTTP/2 connections are counted whose TLS is
 // too weak for it.
@@ -151,11 +150,24 @@ func isAdequate(state *tls.ConnectionState) bool {
 	}
 }
 
-func (r refusal) String() string { return refusalReasons[r] }
+// String returns the reason, empty for notRefused.
+func (r refusal) String() string {
+	if r == notRefused {
+		return ""
+	}
+	return refusalFaults[r].reason
+}
 
 // refusalOf returns the refusal for a reason that a limit has given.
 func refusalOf(reason string) refusal {
-	return refusal(max(0, slices.Index(refusalReasons[:], reason)))
+	switch reason {
+	case "":
+		return notRefused
+	case pool.ReasonAddressLimit:
+		return refusedAddress
+	default:
+		return refusedLimit
+	}
 }
 
 // refusedTag is the pool of connections that are being refused. Each is there for about a
@@ -189,17 +201,21 @@ func (a *admission) areAbove(n int) bool {
 // connect has failed, and it backs off as it does from a server that is down.
 func (a *admission) refuse(c *conn, tag pool.Tag) {
 	conns, background := &a.books.conns, &a.running.background
-	conns.Reject(tag, c.refused.String())
+	a.books.refuse(c, tag, refusalFaults[c.refused])
 	conns.Exempt(&c.account)
 	c.account.SetCloseReason(reasonRefused)
 	polite := !a.tooManyRefusals() && !c.verdict().IsUndecided() && conns.Move(&c.account, refusedTag)
 	c.advance(stageServing)
 	if polite {
+		unserved := c.refused == refusedNoMatch || c.refused == refusedInsecure
 		switch p := c.verdict().Protocol; {
-		case c.refused == refusedNoMatch, c.refused == refusedInsecure:
-			polite = background.run(func() { denyConn(c) })
+		case (p == protocols.HTTP1 || p == protocols.WebSocket) && unserved:
+			text := "This port serves " + c.root.allow.String() + ".\n"
+			polite = background.run(func() { a.books.refuseHTTP1(c, http.StatusHTTPVersionNotSupported, text) })
 		case p == protocols.HTTP1, p == protocols.WebSocket:
-			polite = background.run(func() { protocols.RefuseHTTP1(c) })
+			polite = background.run(func() { a.books.refuseHTTP1(c, http.StatusServiceUnavailable, protocols.TooManyConnections) })
+		case unserved:
+			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
 			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
 		default:
@@ -226,17 +242,15 @@ const (
 	deniedBytes = 256 << 10
 )
 
-// denyConn tells a client in its protocol that it is not served here, and closes
-// the connection.
-func denyConn(c *conn) {
+// denyHTTP2 tells an HTTP/2 client that it is not served here, and closes the connection.
+// For HTTP/1.1 that is status 505, by which a response says which protocols the port serves
+// instead (RFC 9110 section 15.6.6).
+func denyHTTP2(c *conn) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(deniedTime))
-	answer := denialHTTP1(c.root.allow)
-	switch {
-	case c.refused == refusedInsecure:
+	answer := denialHTTP2(http2.ErrCodeHTTP11Required, "this port serves "+c.root.allow.String())
+	if c.refused == refusedInsecure {
 		answer = denialHTTP2(http2.ErrCodeInadequateSecurity, tls.CipherSuiteName(c.layer().state.CipherSuite))
-	case c.isHTTP2():
-		answer = denialHTTP2(http2.ErrCodeHTTP11Required, "this port serves "+c.root.allow.String())
 	}
 	if _, err := c.Write(answer); err != nil {
 		return
@@ -244,16 +258,6 @@ func denyConn(c *conn) {
 	if c.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(struct{ io.Reader }{c.NetConn()}, deniedBytes))
 	}
-}
-
-// denialHTTP1 is a response that says which protocols the port serves instead (RFC 9110
-// section 15.6.6).
-func denialHTTP1(a allow) []byte {
-	text := "This port serves " + a.String() + ".\n"
-	return []byte("HTTP/1.1 505 " + http.StatusText(http.StatusHTTPVersionNotSupported) + "\r\n" +
-		"Content-Type: text/plain; charset=utf-8\r\n" +
-		"Content-Length: " + strconv.Itoa(len(text)) + "\r\n" +
-		"Connection: close\r\n\r\n" + text)
 }
 
 // denialHTTP2 is the server's preface, which must come first (RFC 9113 section 3.4), and

@@ -144,7 +144,7 @@ func (c *conn) denial(r *http.Request) http.HandlerFunc {
 // deny counts the connection, once, and returns a handler that answers with status.
 func (c *conn) deny(status int, text string) http.HandlerFunc {
 	if c.rare().denied.CompareAndSwap(false, true) {
-		c.reject(sniff.FailureNoMatch)
+		c.reject(faultNotServed)
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if status == http.StatusUpgradeRequired {

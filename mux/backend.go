@@ -62,7 +62,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks
 	refusing.BaseContext, refusing.ConnContext = nil, connContext
-	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge, s.front.probes)
+	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge, s.front.probes, s.books.countRefused)
 	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
 	if c.HTTP2.UpgradeH2C {
@@ -70,10 +70,13 @@ func (s services) newBackend(c *Config) (*backend, error) {
 			return nil, fmt.Errorf("mux: %w", err)
 		}
 	}
-	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(),
-		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.contexts.grpcOptions(), s.options)...)
+	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(), s.books.grpcCalls(),
+		slices.Concat(s.books.interceptors(), boundCalls(c.HTTP2.MaxStreams), s.contexts.grpcOptions(), s.options)...)
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
+	}
+	for method := range b.grpc.Methods() {
+		s.books.calls.of(method)
 	}
 	if b.settings, b.saysNative, err = protocols.CommonSettings(c.HTTP2, b.grpc); err != nil {
 		b.grpc.Stop()

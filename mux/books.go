@@ -17,6 +17,8 @@ type books struct {
 	sniffTimes requests.Durations // from the first wait for bytes to the verdict
 	tlsTimes   requests.Durations // of handshakes that succeeded
 	health     *paced[pool.Tag, healthChange]
+	refusals   *refusals
+	calls      methodCounts
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
 
@@ -48,6 +50,7 @@ func (b *books) countReclassified(c *conn, isCall bool) {
 func newBooks(logger, accessLog *slog.Logger, limits pool.Limits) *books {
 	b := &books{logger: logger, accessLog: accessLog}
 	b.health = newPaced(healthPace, healthChange.merge, b.logHealth)
+	b.refusals = newRefusals(b.logRefusals)
 	b.conns.SetTimeouts(timeoutReasons...)
 	b.conns.SetLimits(limits)
 	b.requests = b.newRequestStats()
@@ -56,7 +59,10 @@ func newBooks(logger, accessLog *slog.Logger, limits pool.Limits) *books {
 }
 
 // end writes the lines that are held back.
-func (b *books) end() { b.health.end() }
+func (b *books) end() {
+	b.health.end()
+	b.refusals.lines.end()
+}
 
 // tag returns the protocol of the pool that a connection is in.
 func (b *books) tag(c *conn) protocols.Protocol { return protocols.Protocol(b.conns.Tag(&c.account)) }

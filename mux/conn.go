@@ -80,6 +80,8 @@ type rarely struct {
 	// own is a verdict that the recogniser did not give: a custom protocol's, or that on
 	// a connection which failed before it was recognised.
 	own *sniff.Verdict
+	// fault is what was wrong with the PROXY header or the TLS handshake; nil for nothing.
+	fault *fault
 	// values are for native calls; nil without [WithBaseContext] and [WithConnContext].
 	values context.Context //nolint:containedctx // It is the connection's.
 
@@ -314,14 +316,12 @@ func (c *conn) File() (*os.File, error) {
 // settle takes the connection off the list of those that its root still has to dispatch,
 // and counts it where it was given up.
 func (c *conn) settle() {
-	switch v := c.verdict(); {
-	case c.account.CloseReason() == reasonDrain:
-		c.reject(failureDraining)
-	case c.account.CloseReason() == reasonRoom: // What was cut had nothing to say.
-	case v.Failure != "" && !v.IsIdle():
-		c.reject(v.Failure)
-	case v.Protocol == protocols.TLS && v.Reason != customReason: // A custom protocol may be called "tls".
-		c.reject(sniff.FailureNoMatch)
+	v := c.verdict()
+	asksForTLS := v.Protocol == protocols.TLS && v.Reason != customReason // A custom protocol may be called "tls".
+	switch why := c.account.CloseReason(); {
+	case why == reasonRoom: // What was cut had nothing to say.
+	case why == reasonDrain, v.Failure != "" && !v.IsIdle(), asksForTLS:
+		c.reject(c.fault())
 	}
 	c.logVerdict()
 	c.root.unsettled.Done()
@@ -340,10 +340,7 @@ func (c *conn) logVerdict() {
 }
 
 // reject counts the connection as refused.
-func (c *conn) reject(reason string) {
-	conns := &c.root.books.conns
-	conns.Reject(conns.Tag(&c.account), reason)
-}
+func (c *conn) reject(f *fault) { c.root.books.refuse(c, c.root.books.conns.Tag(&c.account), f) }
 
 // classify recognises the connection the first time it is called, and answers from memory
 // after that. It blocks as long as the peer may take to speak. Only the goroutine that

@@ -33,6 +33,7 @@ func (c *conn) prepare() bool {
 func (c *conn) open() (failure sniff.Verdict, ok bool) {
 	if !c.isBare() {
 		if err := c.identify(); err != nil {
+			c.rare().fault = proxyFault(err)
 			return headerVerdict(err), false
 		}
 	}
@@ -100,6 +101,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		read := make([]byte, c.root.sniffs.Load().normal.MaxBytes)
 		n, err := c.Read(read) // From the peek buffer, which it empties.
 		if err != nil {
+			c.rare().fault = faultTLSLeft
 			return sniff.Verdict{Failure: failureTLS, Reason: err.Error()}, false
 		}
 		below = &replayConn{Conn: &c.account, rest: read[:n]}
@@ -122,9 +124,13 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		c.root.books.unknownNames.Add(1)
 	}
 	if err != nil {
+		failure := c.tlsFailure(err)
+		if failure == failureTLS {
+			c.rare().fault = tlsFault(err, c.root.hasExpired)
+		}
 		return sniff.Verdict{
 			Reason:   c.explainTLS(err),
-			Failure:  c.tlsFailure(err),
+			Failure:  failure,
 			Bytes:    int(c.account.Received()),
 			Duration: time.Since(started),
 		}, false

@@ -84,6 +84,16 @@ const (
 	reasonReclassified = "reclassified" // a native gRPC connection brought something else
 )
 
+// CloseReasons returns the reasons for which connections are closed, as they stand in
+// [Stats].Closed. Custom protocols may have others.
+func CloseReasons() []string {
+	return []string{
+		"peer_closed", "reset", "timeout", "server_closed", reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing,
+		reasonSniff, reasonTLS, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonForced, reasonRefused, reasonProbe, reasonFlood,
+		reasonReclassified,
+	}
+}
+
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
 var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing, reasonSniff}
 

@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -160,5 +161,27 @@ func TestTimersAreObservable(t *testing.T) {
 			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
 			eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, p, "ping_timeout") == 1 })
 		})
+	}
+}
+
+// TestCloseReasonsAreListed: what connections were closed for stands in the list of reasons.
+func TestCloseReasonsAreListed(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
+	behindBusy(t, s)
+	speaks("SSH-2.0-x\r\n\r\n")(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.noneLeft(t)
+	closed := s.Stats().Closed
+	if len(closed) == 0 {
+		t.Error("nothing was closed")
+	}
+	for tag, reasons := range closed {
+		for reason := range reasons {
+			if !slices.Contains(mux.CloseReasons(), reason) {
+				t.Errorf("%s: %s is not listed", tag, reason)
+			}
+		}
 	}
 }

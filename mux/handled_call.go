@@ -23,11 +23,7 @@ func (f *front) serveHandledCall(c *conn, rec *recorder2, r *http.Request) {
 		if finished {
 			code = w.callCode()
 		}
-		took := e.book.end(c, e.started, int(code), grpcFailed(code))
-		if e.asked != nil {
-			e.asked.method = "" // As of other calls.
-			b.logAccess(r.Context(), c, *e.asked, outcome{protocol: protocols.GRPC, number: e.started.number, code: int(code), duration: took})
-		}
+		b.endHandledCall(r.Context(), &e, code)
 	}()
 	f.route(w, r)
 	rec.setStatus(http.StatusOK)

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/websocket"
@@ -74,7 +76,13 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	isCall := isGRPC(r) && c.allowed().grpc
 	if servers := f.backendOf(c).grpc; isCall && (!f.takesCalls || servers.Serves(r.URL.Path)) {
-		serveSharedCall(servers, w, r) // Its interceptors book the call.
+		if servers.HasMethod(r.URL.Path) {
+			serveSharedCall(servers, w, r) // What is registered with it books the call.
+			return
+		}
+		e := f.books.beginHTTP(&f.books.requests.grpc, c, r)
+		defer f.books.endHandledCall(r.Context(), &e, codes.Unimplemented)
+		serveSharedCall(servers, w, r)
 		return
 	}
 	book, serve := &f.books.requests.http2, f.route
@@ -114,7 +122,7 @@ func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	}
 	if c != nil {
 		if !f.books.conns.Reserve(&c.account, webSocketTag) {
-			f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
+			f.books.refuse(c, webSocketTag, faultPoolLimit)
 			websocket.Refuse(w)
 			return
 		}

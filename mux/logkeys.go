@@ -17,6 +17,9 @@ const (
 	keyCheck        = "check"   // of readiness
 	keyKind         = "kind"    // of what a native gRPC connection brought
 	keyChanges      = "changes" // how often a pool's health has changed since its last line
+	keyDetail       = "detail"  // what exactly was wrong
+	keyCount        = "count"   // of connections since the last line of the same kind
+	keyCure         = "cure"    // what an operator can do
 
 	// Of the access log alone.
 	keyRequestID       = "request_id"

@@ -81,6 +81,11 @@ func newAuthority(t *testing.T) *authority {
 // issue returns a certificate for a server on 127.0.0.1 or a client called name.
 func (a *authority) issue(t *testing.T, name string, uris ...*url.URL) tls.Certificate {
 	t.Helper()
+	return a.issueUntil(t, name, time.Now().Add(time.Hour), uris...)
+}
+
+func (a *authority) issueUntil(t *testing.T, name string, end time.Time, uris ...*url.URL) tls.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +93,7 @@ func (a *authority) issue(t *testing.T, name string, uris ...*url.URL) tls.Certi
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2),
 		Subject:      pkix.Name{CommonName: name},
-		NotAfter:     time.Now().Add(time.Hour),
+		NotAfter:     end,
 		DNSNames:     []string{name},
 		URIs:         uris,
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},

@@ -35,7 +35,7 @@ const (
 // admit reports whether a connection that a limit keeps out is to be served, because it
 // asks for a probe.
 func (p *probes) admit(c *conn, tag pool.Tag) bool {
-	limited := c.refused == refusedLimit || c.refused == refusedAddress
+	limited := c.refused == refusedLimit || c.refused == refusedPool || c.refused == refusedAddress
 	if !p.enabled || !limited || tag != pool.Tag(protocols.HTTP1) || !c.asksForProbe() {
 		return false
 	}

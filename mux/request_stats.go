@@ -8,10 +8,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
 // requestStats are the books of requests. A request is booked by what it is and not by
@@ -100,6 +103,55 @@ func (b *books) endHTTP(ctx context.Context, e *entry, rec *recorder, finished b
 	}
 }
 
+// refuseHTTP1 refuses the connection of an HTTP/1.1 client, and books its first request,
+// which is a WebSocket handshake where the connection was recognised as that.
+func (b *books) refuseHTTP1(c *conn, code int, text string) {
+	book := &b.requests.http1
+	if c.verdict().Protocol == protocols.WebSocket {
+		book = &b.requests.webSocket
+	}
+	started := book.begin(c)
+	protocols.RefuseHTTP1(c, code, text, func(r *http.Request) {
+		took := book.end(c, started, code, true)
+		if b.accessLog == nil {
+			return
+		}
+		var asked access
+		if r != nil {
+			asked = httpAccess(r)
+		}
+		b.logAccess(context.Background(), c, asked, outcome{book.protocol, started.number, code, int64(len(text)), took})
+	})
+}
+
+// countRefused books a request on an HTTP/2 connection that is refused.
+func (b *books) countRefused(w http.ResponseWriter, r *http.Request, answer http.HandlerFunc) {
+	c, _ := connOf(r.Context())
+	if isGRPC(r) {
+		e := b.beginHTTP(&b.requests.grpc, c, r)
+		answer(w, r)
+		b.endHandledCall(r.Context(), &e, codes.Unavailable)
+		return
+	}
+	book := &b.requests.http2
+	if websocket.IsExtendedConnect(r) {
+		book = &b.requests.webSocket
+	}
+	rec := &recorder2{recorder: recorder{ResponseWriter: w}}
+	b.countHTTP(book, c, &rec.recorder, rec, r, answer)
+}
+
+// endHandledCall books the end of a gRPC call that came as a request, for a method that is
+// not registered or a connection that is refused.
+func (b *books) endHandledCall(ctx context.Context, e *entry, code codes.Code) {
+	b.calls.of(otherMethods).add(code)
+	took := e.book.end(e.conn, e.started, int(code), grpcFailed(code))
+	if e.asked != nil {
+		e.asked.method = "" // As of other calls.
+		b.logAccess(ctx, e.conn, *e.asked, outcome{protocol: protocols.GRPC, number: e.started.number, code: int(code), duration: took})
+	}
+}
+
 // grpcFailed reports whether a code is the server's fault, and not an answer that the
 // client may have asked for.
 func grpcFailed(code codes.Code) bool {
@@ -111,8 +163,9 @@ func grpcFailed(code codes.Code) bool {
 	}
 }
 
-// endCall books a call that is over; finished is false after a panic of its handler.
-func (b *books) endCall(ctx context.Context, c *conn, method string, started begun, err error, finished bool) {
+// endCall books a call that is over, by method under counted; finished is false after a
+// panic of its handler.
+func (b *books) endCall(ctx context.Context, c *conn, method, counted string, started begun, err error, finished bool) {
 	calls := &b.requests.grpc
 	code := codes.Internal
 	switch {
@@ -121,6 +174,7 @@ func (b *books) endCall(ctx context.Context, c *conn, method string, started beg
 	case finished:
 		code = codeOf(err)
 	}
+	b.calls.of(counted).add(code)
 	took := calls.end(c, started, int(code), grpcFailed(code))
 	if b.accessLog != nil {
 		b.logAccess(ctx, c, callAccess(ctx, method), outcome{protocol: calls.protocol, number: started.number, code: int(code), duration: took})
@@ -135,47 +189,65 @@ func codeOf(err error) codes.Code {
 	return status.FromContextError(err).Code()
 }
 
-// interceptors book the calls on both transports, and their messages. grpc-go does not
-// call them for a call that it answers itself, whose method is unknown or whose message
-// is too long, so such a call is in no book. An answer that is too long to be sent counts
-// as what the handler returned.
-func (b *books) interceptors() []grpc.ServerOption {
+// grpcCalls books unary calls, and those that grpc-go answers by itself.
+func (b *books) grpcCalls() protocols.GRPCCalls {
 	calls := &b.requests.grpc
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (resp any, err error) {
+	return protocols.GRPCCalls{
+		Unary: func(ctx context.Context, method string, serve func() (received bool, err error)) {
 			c, _ := connOf(ctx)
-			started, finished := calls.begin(c), false
+			started, received, finished := calls.begin(c), false, false
+			var err error
 			defer func() {
 				if c != nil {
-					c.account.CountMessages(1, messagesOf(err))
+					c.account.CountMessages(boolInt(received), boolInt(finished && err == nil))
 				}
-				b.endCall(ctx, c, info.FullMethod, started, err, finished)
+				b.endCall(ctx, c, method, method, started, err, finished)
 			}()
-			resp, err = h(ctx, req)
+			received, err = serve()
 			finished = true
-			return resp, err
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
-			ctx := ss.Context()
+		},
+		Answered: func(ctx context.Context, method string, code codes.Code) {
 			c, _ := connOf(ctx)
-			started, finished := calls.begin(c), false
-			defer func() { b.endCall(ctx, c, info.FullMethod, started, err, finished) }()
-			if c != nil {
-				ss = &countedStream{ss, c}
-			}
-			err = h(srv, ss)
-			finished = true
-			return err
-		}),
+			b.endCall(ctx, c, method, otherMethods, calls.begin(c), status.Error(code, ""), true)
+		},
+		SizeOf: sizeOf,
 	}
 }
 
-// messagesOf returns how many messages answer a unary call.
-func messagesOf(err error) int {
-	if err != nil {
+// sizeOf returns how long an answer is in protobuf; 0 if it is none.
+func sizeOf(reply any) int {
+	switch m := reply.(type) {
+	case proto.Message:
+		return proto.Size(m)
+	case protoadapt.MessageV1:
+		return proto.Size(protoadapt.MessageV2Of(m))
+	default:
 		return 0
 	}
-	return 1
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// interceptors book the calls that are streams, and their messages, on both transports.
+func (b *books) interceptors() []grpc.ServerOption {
+	calls := &b.requests.grpc
+	return []grpc.ServerOption{grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+		ctx := ss.Context()
+		c, _ := connOf(ctx)
+		started, finished := calls.begin(c), false
+		defer func() { b.endCall(ctx, c, info.FullMethod, info.FullMethod, started, err, finished) }()
+		if c != nil {
+			ss = &countedStream{ss, c}
+		}
+		err = h(srv, ss)
+		finished = true
+		return err
+	})}
 }
 
 // countedStream counts the messages of a call.

@@ -19,10 +19,16 @@ type Stats struct {
 	Pools map[string]pool.Stats `json:"pools"`
 	// Rejected counts connections that were refused or given up, by tag and reason.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
+	// Refusals counts the same connections by what exactly was wrong. Each fault that there
+	// is is listed, by reason, detail and protocol.
+	Refusals []Refusal `json:"refusals"`
 	// Requests are requests, calls and WebSocket sessions by what was asked, and
 	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
 	Requests map[string]requests.Stats `json:"requests"`
 	Codes    map[string]map[int]uint64 `json:"codes"`
+	// Calls counts gRPC calls by method and code. Methods that are not registered stand
+	// under "other".
+	Calls map[string]map[int]uint64 `json:"calls"`
 	// Durations are the requests' durations since the start.
 	Durations map[string]requests.DurationTotals `json:"-"`
 	// Reclassified counts native gRPC connections that brought something else, after which
@@ -60,8 +66,10 @@ func (s *Server) Stats() Stats {
 		Started:       s.startTime(),
 		Pools:         pools,
 		Rejected:      make(map[string]map[string]uint64),
+		Refusals:      s.books.refusals.list(time.Now()),
 		Requests:      make(map[string]requests.Stats),
 		Codes:         make(map[string]map[int]uint64),
+		Calls:         s.books.calls.list(),
 		Durations:     make(map[string]requests.DurationTotals),
 		Reclassified:  make(map[string]uint64),
 		Closed:        make(map[string]map[string]uint64),

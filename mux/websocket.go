@@ -238,7 +238,7 @@ func (f *front) reserve(c *conn, h *handshake) bool {
 	}
 	h.reserved = f.books.conns.Reserve(&c.account, webSocketTag)
 	if !h.reserved {
-		f.books.conns.Reject(webSocketTag, pool.ReasonLimit)
+		f.books.refuse(c, webSocketTag, faultPoolLimit)
 	}
 	return h.reserved
 }

@@ -17,7 +17,7 @@ import (
 // newServers returns servers without a service of their own.
 func newServers(t *testing.T, c GRPCConfig, h2 HTTP2Config, options ...grpc.ServerOption) *GRPCServers {
 	t.Helper()
-	s, err := NewGRPCServers(c, h2, NewGRPCServices(), options...)
+	s, err := NewGRPCServers(c, h2, NewGRPCServices(), GRPCCalls{}, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestOptionsWithoutEffect(t *testing.T) {
 		for transport, want := range map[GRPCTransport]string{TransportAuto: tt.always, TransportNative: tt.always, TransportShared: tt.shared} {
 			c := DefaultGRPCConfig()
 			c.Transport = transport
-			s, err := NewGRPCServers(c, DefaultHTTP2Config(), NewGRPCServices(), tt.option)
+			s, err := NewGRPCServers(c, DefaultHTTP2Config(), NewGRPCServices(), GRPCCalls{}, tt.option)
 			switch {
 			case err == nil && want != "":
 				t.Errorf("%s: no error, want %q", transport, want)

@@ -24,7 +24,9 @@ type GRPCServers struct {
 	Shared     *grpc.Server
 	identified *grpc.Server                // Shared for clients that have a SPIFFE ID.
 	services   map[string]grpc.ServiceInfo // By name.
+	methods    map[string]bool             // By path.
 	unknown    bool                        // An option has set a handler of unknown services.
+	maxSend    int                         // How long an answer may be.
 }
 
 // streamWorkers is how many goroutines the native server keeps for its calls. They have
@@ -39,25 +41,27 @@ const streamWorkers = 16
 // NewGRPCServers makes both servers. The options come after the section's own, so that they
 // win. The error is for options that cannot take effect: transport credentials, because TLS is
 // finished before a connection comes here, grpc.InTapHandle, and with [TransportShared] those
-// of grpc-go's own transport.
+// of grpc-go's own transport. calls is told of the calls.
 //
 // A client's socket options are among what channelz shows only if services has channelz.
-func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, options ...grpc.ServerOption) (*GRPCServers, error) {
+func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls GRPCCalls, options ...grpc.ServerOption) (*GRPCServers, error) {
 	if err := checkOptions(c.Transport, options); err != nil {
 		return nil, err
 	}
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials(), sockets: services.has(channelzService)}
 	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(creds)})
-	s := &GRPCServers{
-		Native:     grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers)}, options)...),
-		Shared:     grpc.NewServer(options...),
-		identified: grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, options)...),
-		services:   services.GetServiceInfo(),
+	s := &GRPCServers{services: services.GetServiceInfo()}
+	s.methods = methodsOf(s.services)
+	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, options)...)
+	s.Shared = grpc.NewServer(options...)
+	s.identified = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, options)...)
+	for _, a := range services.added {
+		desc := s.around(a.desc, calls)
+		for _, srv := range s.all() {
+			srv.RegisterService(desc, a.impl)
+		}
 	}
-	for _, srv := range s.all() {
-		services.registerWith(srv)
-	}
-	s.unknown = handlesUnknown(s.Native)
+	s.unknown, s.maxSend = handlesUnknown(s.Native), maxSendOf(s.Native)
 	return s, nil
 }
 

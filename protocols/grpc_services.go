@@ -78,13 +78,6 @@ func (s *GRPCServices) has(name string) bool {
 	return ok
 }
 
-// registerWith registers the services with a server.
-func (s *GRPCServices) registerWith(srv *grpc.Server) {
-	for _, a := range s.added {
-		srv.RegisterService(a.desc, a.impl)
-	}
-}
-
 // SetReady sets whether the server wants traffic, which it does at first. While it does not,
 // the health service answers NOT_SERVING for it and for every service, whatever the
 // registered implementation says.

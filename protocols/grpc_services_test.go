@@ -22,7 +22,7 @@ type own struct {
 // healthClient returns a client of the services' native server.
 func healthClient(t *testing.T, services *GRPCServices) healthpb.HealthClient {
 	t.Helper()
-	s, err := NewGRPCServers(DefaultGRPCConfig(), DefaultHTTP2Config(), services)
+	s, err := NewGRPCServers(DefaultGRPCConfig(), DefaultHTTP2Config(), services, GRPCCalls{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestServicesAreMadeOnce(t *testing.T) {
 		reflection.Register(r)
 	})
 	for range 2 {
-		s, err := NewGRPCServers(DefaultGRPCConfig(), DefaultHTTP2Config(), services)
+		s, err := NewGRPCServers(DefaultGRPCConfig(), DefaultHTTP2Config(), services, GRPCCalls{})
 		if err != nil {
 			t.Fatal(err)
 		}

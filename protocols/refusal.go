@@ -1,9 +1,11 @@
 package protocols
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -17,25 +19,36 @@ const refusalTime = time.Second
 // 10.2.3).
 const retryAfter = "1"
 
-// RefuseHTTP1 answers an HTTP/1.1 client whose connection is one too many, and
-// closes the connection. What the client still sends is read for a moment, so
-// that it gets to see the answer instead of a reset (RFC 9112 section 9.6).
-func RefuseHTTP1(c net.Conn) {
-	const text = "too many connections\n"
+// RefuseHTTP1 answers an HTTP/1.1 client whose connection is not served with a status and
+// a line of text, and closes the connection. What the client still sends is read for a
+// moment, so that it gets to see the answer instead of a reset (RFC 9112 section 9.6).
+//
+// When the answer is out, answered is called once, with the client's request, or nil where
+// that does not come or is malformed.
+func RefuseHTTP1(c net.Conn, status int, text string, answered func(*http.Request)) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(refusalTime))
-	_, err := io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\n"+
-		"Content-Type: text/plain; charset=utf-8\r\n"+
-		"Content-Length: 21\r\n"+
-		"Retry-After: "+retryAfter+"\r\n"+
-		"Connection: close\r\n\r\n"+text)
-	if err != nil {
+	header := "Content-Type: text/plain; charset=utf-8\r\nContent-Length: " + strconv.Itoa(len(text)) + "\r\n"
+	if status == http.StatusServiceUnavailable {
+		header += "Retry-After: " + retryAfter + "\r\n"
+	}
+	_, err := io.WriteString(c, "HTTP/1.1 "+strconv.Itoa(status)+" "+http.StatusText(status)+"\r\n"+header+"Connection: close\r\n\r\n"+text)
+	cw, ok := c.(interface{ CloseWrite() error })
+	if err != nil || !ok || cw.CloseWrite() != nil {
+		answered(nil)
 		return
 	}
-	if cw, ok := c.(interface{ CloseWrite() error }); ok && cw.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, io.LimitReader(struct{ io.Reader }{c}, maxRefusedBytes))
+	rest := bufio.NewReader(io.LimitReader(struct{ io.Reader }{c}, maxRefusedBytes))
+	r, err := http.ReadRequest(rest)
+	if err != nil {
+		r = nil
 	}
+	answered(r)
+	_, _ = io.Copy(io.Discard, rest)
 }
+
+// TooManyConnections is the text of answers to clients whose connection is one too many.
+const TooManyConnections = "too many connections\n"
 
 // maxRefusedBytes bounds what is read from a client that was refused.
 const maxRefusedBytes = 256 << 10
@@ -45,9 +58,13 @@ const maxRefusedBytes = 256 << 10
 // GOAWAY. A connection that is idle for a second goes as well. The settings are those of
 // the server that would have served it, because the client may have been told them
 // already. The function age says how old a request's connection is. Requests for the paths
-// of probes are served by these handlers.
-func NewRefusingHTTP2Server(c HTTP2Config, h HTTPHooks, age func(*http.Request) time.Duration, probes map[string]http.Handler) *http.Server {
-	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// of probes are served by these handlers. Each request is passed to count with the handler
+// that answers it.
+func NewRefusingHTTP2Server(
+	c HTTP2Config, h HTTPHooks, age func(*http.Request) time.Duration, probes map[string]http.Handler,
+	count func(http.ResponseWriter, *http.Request, http.HandlerFunc),
+) *http.Server {
+	answer := func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		if age(r) >= refusalTime {
 			header.Set("Connection", "close") // Net/http says GOAWAY for it.
@@ -65,7 +82,8 @@ func NewRefusingHTTP2Server(c HTTP2Config, h HTTPHooks, age func(*http.Request) 
 		}
 		header.Set("Retry-After", retryAfter)
 		http.Error(w, "too many connections", http.StatusServiceUnavailable)
-	})
+	}
+	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { count(w, r, answer) })
 	c.IdleTimeout = refusalTime
 	return NewHTTP2Server(c, h)
 }

@@ -4,11 +4,14 @@ package muxprom
 
 import (
 	"crypto/x509"
+	"maps"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
@@ -31,6 +34,8 @@ const (
 	labelAddress  = "address"
 	labelCode     = "code"
 	labelStatus   = "status"
+	labelDetail   = "detail"
+	labelMethod   = "method"
 	labelLog      = "log"
 	labelPosition = "position"
 	labelSubject  = "subject"
@@ -64,6 +69,14 @@ var (
 		"Connections that came into the protocol's pool.", labelProtocol)
 	rejected = describe("mux_connections_rejected_total",
 		"Connections that were refused or given up.", labelProtocol, labelReason)
+	refused = describe("mux_refusals_total",
+		"Connections that were refused or given up, by what exactly was wrong.", labelReason, labelDetail)
+	closed = describe("mux_connections_closed_total",
+		"Connections that were closed in the protocol's pool, by who closed them and why.", labelProtocol, labelReason)
+	limit = describe("mux_connections_limit",
+		"How many connections the pool may have, 0 for no limit; total is all pools together.", labelProtocol)
+	calls = describe("mux_grpc_calls_total",
+		"gRPC calls that are over; other is the methods that are not registered.", labelMethod, labelCode)
 	reclassified = describe("mux_connections_reclassified_total",
 		"Native gRPC connections that brought something else, after which the client's connections are shared.", labelKind)
 	received = describe("mux_received_bytes_total",
@@ -105,7 +118,7 @@ var (
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		active, accepted, rejected, reclassified, received, sent, phase, notAfter, build, requestCount, requestDuration, inFlight,
-		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration, logDropped, unknownNames,
+		refused, closed, limit, calls, poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration, logDropped, unknownNames,
 	} {
 		ch <- d
 	}
@@ -128,11 +141,15 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for log, n := range stats.LogDropped {
 		counter(logDropped, n, log)
 	}
+	forced := zeros(pools...)
 	if stats.Drain != nil {
 		gauge(drainDuration, stats.Drain.Duration.Seconds())
 		for protocol, n := range stats.Drain.Forced {
-			counter(drainForced, uint64(n), protocol)
+			forced[protocol] = uint64(n)
 		}
+	}
+	for protocol, n := range forced {
+		counter(drainForced, n, protocol)
 	}
 	counter(unknownNames, stats.UnknownNames)
 	for address, certificates := range c.source.Certificates() {
@@ -153,20 +170,73 @@ func collectConnections(
 	for kind, n := range stats.Reclassified {
 		counter(reclassified, n, kind)
 	}
-	for protocol, p := range stats.Pools {
+	all := maps.Clone(stats.Pools)
+	if _, used := all[string(pool.Sniffing)]; !used && all != nil {
+		all[string(pool.Sniffing)] = pool.Stats{}
+	}
+	for protocol, p := range all {
 		gauge(active, float64(p.Active), protocol)
 		counter(accepted, p.Accepted, protocol)
 		counter(received, p.BytesReceived, protocol)
 		counter(sent, p.BytesSent, protocol)
 	}
-	for protocol, reasons := range stats.Rejected {
-		for reason, n := range reasons {
-			counter(rejected, n, protocol, reason)
-		}
+	faults := make(map[[2]string]uint64) // by reason and detail, in all pools together
+	var reasons []string
+	for _, r := range stats.Refusals {
+		faults[[2]string{r.Reason, r.Detail}] += r.Total
+		reasons = append(reasons, r.Reason)
 	}
+	for fault, n := range faults {
+		counter(refused, n, fault[0], fault[1])
+	}
+	byReason(stats.Rejected, reasons, func(n uint64, protocol, reason string) { counter(rejected, n, protocol, reason) })
+	byReason(stats.Closed, mux.CloseReasons(), func(n uint64, protocol, reason string) { counter(closed, n, protocol, reason) })
 	for protocol, totals := range stats.ConnDurations {
 		histogram(ch, connectionDuration, totals, protocol)
 	}
+}
+
+// pools are those of which every counter is there from the start.
+var pools = []string{"sniffing", "http1", "http2", "grpc", "websocket"}
+
+// zeros returns a map with a 0 for each key.
+func zeros(keys ...string) map[string]uint64 {
+	all := make(map[string]uint64, len(keys))
+	for _, key := range keys {
+		all[key] = 0
+	}
+	return all
+}
+
+// byReason calls send for each count, and for 0 where a reason has not come up in a pool.
+func byReason(counts map[string]map[string]uint64, reasons []string, send func(n uint64, protocol, reason string)) {
+	all := make(map[string]map[string]uint64)
+	for _, protocol := range pools {
+		all[protocol] = zeros(reasons...)
+	}
+	for protocol, byReason := range counts {
+		if all[protocol] == nil {
+			all[protocol] = make(map[string]uint64)
+		}
+		maps.Copy(all[protocol], byReason)
+	}
+	for protocol, byReason := range all {
+		for reason, n := range byReason {
+			send(n, protocol, reason)
+		}
+	}
+}
+
+// usualCodes are the codes of requests that are counted from the start, by protocol. The
+// others come up with their first request.
+var usualCodes = map[string][]int{
+	"http1":     {http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusInternalServerError, http.StatusServiceUnavailable},
+	"http2":     {http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusInternalServerError, http.StatusServiceUnavailable},
+	"websocket": {http.StatusSwitchingProtocols, http.StatusInternalServerError, http.StatusServiceUnavailable},
+	"grpc": {
+		int(codes.OK), int(codes.Unknown), int(codes.DeadlineExceeded), int(codes.ResourceExhausted),
+		int(codes.Unimplemented), int(codes.Internal), int(codes.Unavailable), int(codes.DataLoss),
+	},
 }
 
 // collectRequests sends what is known of requests, calls and WebSocket sessions.
@@ -176,9 +246,19 @@ func collectRequests(
 	counter func(*prometheus.Desc, uint64, ...string),
 	ch chan<- prometheus.Metric,
 ) {
-	for protocol, codes := range stats.Codes {
-		for code, n := range codes {
+	for protocol, byCode := range stats.Codes {
+		for _, code := range usualCodes[protocol] {
+			if _, counted := byCode[code]; !counted {
+				counter(requestCount, 0, protocol, strconv.Itoa(code))
+			}
+		}
+		for code, n := range byCode {
 			counter(requestCount, n, protocol, strconv.Itoa(code))
+		}
+	}
+	for method, byCode := range stats.Calls {
+		for code, n := range byCode {
+			counter(calls, n, method, strconv.Itoa(code))
 		}
 	}
 	for protocol, totals := range stats.Durations {
@@ -201,6 +281,7 @@ func collectState(stats mux.Stats, gauge func(*prometheus.Desc, float64, ...stri
 		gauge(phase, oneIf(p == stats.Phase), string(p))
 	}
 	for tag, health := range stats.Health {
+		gauge(limit, float64(health.Limit), tag)
 		for status := pool.Healthy; status <= pool.Unavailable; status++ {
 			gauge(poolHealth, oneIf(status == health.Status), tag, status.String())
 		}

@@ -49,9 +49,15 @@ func example() fixed {
 		ConnDurations: map[string]requests.DurationTotals{"http1": {
 			Count: 3, SumSeconds: 90, Buckets: []requests.DurationBucket{{Seconds: 60, Count: 2}},
 		}},
-		Health:       map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
+		Refusals: []mux.Refusal{
+			{Reason: "no_match", Detail: "TLS on a plaintext port"},
+			{Protocol: "http1", Reason: "no_match", Detail: "strange", Total: 1},
+			{Protocol: "sniffing", Reason: "no_match", Detail: "strange", Total: 2},
+		},
 		LogDropped:   map[string]uint64{"server": 0, "access": 12},
 		UnknownNames: 3,
+		Calls:        map[string]map[int]uint64{"/echo.Echo/Say": {0: 40}, "other": {0: 0, 12: 2}},
+		Health:       map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded, Limit: 10}, "total": {}},
 		Drain:        &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},
 	}
 }
@@ -73,16 +79,33 @@ mux_connections_accepted_total{protocol="sniffing"} 9
 # TYPE mux_connections_active gauge
 mux_connections_active{protocol="grpc"} 2
 mux_connections_active{protocol="sniffing"} 1
+# HELP mux_connections_limit How many connections the pool may have, 0 for no limit; total is all pools together.
+# TYPE mux_connections_limit gauge
+mux_connections_limit{protocol="grpc"} 10
+mux_connections_limit{protocol="total"} 0
 # HELP mux_connections_rejected_total Connections that were refused or given up.
 # TYPE mux_connections_rejected_total counter
+mux_connections_rejected_total{protocol="grpc",reason="no_match"} 0
+mux_connections_rejected_total{protocol="http1",reason="no_match"} 0
+mux_connections_rejected_total{protocol="http2",reason="no_match"} 0
 mux_connections_rejected_total{protocol="sniffing",reason="no_match"} 1
 mux_connections_rejected_total{protocol="sniffing",reason="silent"} 3
+mux_connections_rejected_total{protocol="websocket",reason="no_match"} 0
 # HELP mux_drain_duration_seconds How long the drain took; absent until it is over.
 # TYPE mux_drain_duration_seconds gauge
 mux_drain_duration_seconds 1.5
 # HELP mux_drain_forced_connections_total Connections that the drain had to cut.
 # TYPE mux_drain_forced_connections_total counter
 mux_drain_forced_connections_total{protocol="grpc"} 2
+mux_drain_forced_connections_total{protocol="http1"} 0
+mux_drain_forced_connections_total{protocol="http2"} 0
+mux_drain_forced_connections_total{protocol="sniffing"} 0
+mux_drain_forced_connections_total{protocol="websocket"} 0
+# HELP mux_grpc_calls_total gRPC calls that are over; other is the methods that are not registered.
+# TYPE mux_grpc_calls_total counter
+mux_grpc_calls_total{code="0",method="/echo.Echo/Say"} 40
+mux_grpc_calls_total{code="0",method="other"} 0
+mux_grpc_calls_total{code="12",method="other"} 2
 # HELP mux_log_lines_dropped_total Lines of the server's log and of its access log that were dropped, because the log was too slow or failed.
 # TYPE mux_log_lines_dropped_total counter
 mux_log_lines_dropped_total{log="access"} 12
@@ -99,10 +122,18 @@ mux_pool_health{protocol="grpc",status="degraded"} 1
 mux_pool_health{protocol="grpc",status="healthy"} 0
 mux_pool_health{protocol="grpc",status="overloaded"} 0
 mux_pool_health{protocol="grpc",status="unavailable"} 0
+mux_pool_health{protocol="total",status="degraded"} 0
+mux_pool_health{protocol="total",status="healthy"} 1
+mux_pool_health{protocol="total",status="overloaded"} 0
+mux_pool_health{protocol="total",status="unavailable"} 0
 # HELP mux_received_bytes_total Bytes received, below TLS.
 # TYPE mux_received_bytes_total counter
 mux_received_bytes_total{protocol="grpc"} 700
 mux_received_bytes_total{protocol="sniffing"} 0
+# HELP mux_refusals_total Connections that were refused or given up, by what exactly was wrong.
+# TYPE mux_refusals_total counter
+mux_refusals_total{detail="TLS on a plaintext port",reason="no_match"} 0
+mux_refusals_total{detail="strange",reason="no_match"} 3
 # HELP mux_request_duration_seconds How long requests, calls and WebSocket sessions took.
 # TYPE mux_request_duration_seconds histogram
 mux_request_duration_seconds_bucket{protocol="grpc",le="0.1"} 30
@@ -116,7 +147,13 @@ mux_requests_in_flight{protocol="grpc"} 2
 # HELP mux_requests_total Requests, calls and WebSocket sessions that are over, by HTTP status or gRPC status code.
 # TYPE mux_requests_total counter
 mux_requests_total{code="0",protocol="grpc"} 40
+mux_requests_total{code="12",protocol="grpc"} 0
+mux_requests_total{code="13",protocol="grpc"} 0
 mux_requests_total{code="14",protocol="grpc"} 2
+mux_requests_total{code="15",protocol="grpc"} 0
+mux_requests_total{code="2",protocol="grpc"} 0
+mux_requests_total{code="4",protocol="grpc"} 0
+mux_requests_total{code="8",protocol="grpc"} 0
 # HELP mux_sent_bytes_total Bytes sent, below TLS.
 # TYPE mux_sent_bytes_total counter
 mux_sent_bytes_total{protocol="grpc"} 900
@@ -134,7 +171,7 @@ mux_tls_unknown_names_total 3
 		"mux_phase", "mux_received_bytes_total", "mux_sent_bytes_total",
 		"mux_tls_certificate_not_after_timestamp_seconds", "mux_requests_total", "mux_requests_in_flight",
 		"mux_request_duration_seconds", "mux_pool_health", "mux_log_lines_dropped_total", "mux_drain_duration_seconds", "mux_drain_forced_connections_total",
-		"mux_connection_duration_seconds", "mux_tls_unknown_names_total",
+		"mux_connection_duration_seconds", "mux_refusals_total", "mux_connections_limit", "mux_grpc_calls_total", "mux_tls_unknown_names_total",
 	}
 	if err := testutil.CollectAndCompare(New(example()), strings.NewReader(want), names...); err != nil {
 		t.Error(err)
@@ -179,6 +216,49 @@ func TestBuildInfo(t *testing.T) {
 		return
 	}
 	t.Error("no mux_build_info")
+}
+
+// TestZeroFromTheStart: a server that has served nothing shows each counter at 0, and all
+// reasons of refused and closed connections. Only so does the first event raise a rate.
+func TestZeroFromTheStart(t *testing.T) {
+	t.Parallel()
+	server := mux.New()
+	defer server.Close()
+	if _, ok := server.ServerOf("grpc"); !ok { // It makes the gRPC server.
+		t.Fatal("no gRPC server")
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(New(server))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := make(map[string]int)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if m.GetCounter().GetValue() != 0 {
+				t.Errorf("%s: %v", f.GetName(), m)
+			}
+			series[f.GetName()]++
+		}
+	}
+	for name, least := range map[string]int{
+		"mux_connections_accepted_total":     5,
+		"mux_connections_rejected_total":     5 * 8, // pools and reasons
+		"mux_refusals_total":                 20,
+		"mux_connections_closed_total":       5 * len(mux.CloseReasons()),
+		"mux_connections_reclassified_total": 2,
+		"mux_received_bytes_total":           5,
+		"mux_sent_bytes_total":               5,
+		"mux_requests_total":                 20,
+		"mux_grpc_calls_total":               2, // of the health service
+		"mux_drain_forced_connections_total": 5,
+		"mux_connections_limit":              1,
+	} {
+		if series[name] < least {
+			t.Errorf("%d of %s at the start, want at least %d", series[name], name, least)
+		}
+	}
 }
 
 // TestLiveServer collects from a server that is being used, as a scrape does.

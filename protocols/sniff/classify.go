@@ -63,7 +63,24 @@ func (s *scanner) scan(b []byte) (Answer, Verdict) {
 			return s.http2.scan(b)
 		}
 	}
-	return s.http1.scan(b)
+	answer, v := s.http1.scan(b)
+	if answer == NoMatch && LooksLikeProxyHeader(b) {
+		v.Reason = reasonProxyHeader
+	}
+	return answer, v
+}
+
+// LooksLikeProxyHeader reports whether b is the beginning, of at least five bytes, of a
+// header of the PROXY protocol, version 1 or 2.
+func LooksLikeProxyHeader(b []byte) bool {
+	const least = 5
+	for _, signature := range []string{"PROXY ", "\r\n\r\n\x00\r\nQUIT\n"} {
+		n := min(len(b), len(signature))
+		if n >= least && string(b[:n]) == signature[:n] {
+			return true
+		}
+	}
+	return false
 }
 
 // The names under which ALPN knows the versions of HTTP (RFC 7301, section 6).

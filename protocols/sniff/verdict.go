@@ -50,6 +50,7 @@ const (
 	reasonALPN           = "not the protocol that alpn has chosen"
 	reasonNotTLS         = "not a tls record"
 	reasonNotHTTP        = "not an http request line"
+	reasonProxyHeader    = "proxy protocol header"
 	reasonNothing        = "nothing was sent"
 	reasonSlow           = "first bytes too slow"
 	reasonSlowFrame      = "http/2 frame or header block too slow"
@@ -92,6 +93,15 @@ func FailureALPN() Verdict { return failed(FailureNoMatch, reasonALPN) }
 // IsIdle reports whether the connection was given up because it stayed idle
 // before its first request, which is no fault.
 func (v Verdict) IsIdle() bool { return v.Reason == reasonIdle }
+
+// IsProxyHeader reports whether the connection began with a header of the PROXY protocol.
+func (v Verdict) IsProxyHeader() bool { return v.Reason == reasonProxyHeader }
+
+// IsALPN reports whether the connection speaks another protocol than ALPN has chosen.
+func (v Verdict) IsALPN() bool { return v.Reason == reasonALPN }
+
+// IsCutShort reports whether the peer closed the connection before it was recognised.
+func (v Verdict) IsCutShort() bool { return v.Reason == reasonClosed }
 
 // IsStalled reports whether the connection began like HTTP, had not decided when the time was
 // over, and was sent nothing.

@@ -142,7 +142,10 @@ type rules struct {
 type rule struct {
 	Alert, Expr, For string
 	Labels           struct{ Severity string }
-	Annotations      struct{ Summary, Description string }
+	Annotations      struct {
+		Summary, Description string
+		Runbook              string `yaml:"runbook_url"`
+	}
 }
 
 // TestAlerts: every rule uses metrics of muxserve, and describes the alert.
@@ -173,6 +176,9 @@ func TestAlerts(t *testing.T) {
 			if s := r.Labels.Severity; s != "warning" && s != "critical" {
 				t.Errorf("%s has severity %q", r.Alert, s)
 			}
+			if want := runbookURL + strings.ToLower(r.Alert); r.Annotations.Runbook != want {
+				t.Errorf("%s links %q, want %q", r.Alert, r.Annotations.Runbook, want)
+			}
 			if r.Annotations.Summary == "" || r.Annotations.Description == "" {
 				t.Errorf("%s does not explain itself", r.Alert)
 			}
@@ -180,5 +186,48 @@ func TestAlerts(t *testing.T) {
 	}
 	if len(names) == 0 {
 		t.Error("there is no alert")
+	}
+	checkRunbook(t, c, names)
+}
+
+// runbookURL is where the runbook's sections are found.
+const runbookURL = "https://github.com/muxserve/muxserve/blob/main/cmd/muxserve/RUNBOOK.md#"
+
+// checkRunbook checks that the runbook has a section with some text for each alert and for
+// nothing else, and names no metric and no alert that there is not.
+func checkRunbook(t *testing.T, c catalogue, alerts map[string]bool) {
+	t.Helper()
+	const short = 150 // of a section: too little to help anybody
+	text, err := os.ReadFile("../../RUNBOOK.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := make(map[string]bool)
+	for i, section := range strings.Split(string(text), "\n## ") {
+		title, body, _ := strings.Cut(section, "\n")
+		if i == 0 {
+			continue // What stands above the first section.
+		}
+		if written[title] || !alerts[title] {
+			t.Errorf("the runbook's section %q is not of one alert", title)
+		}
+		if written[title] = true; len(body) < short {
+			t.Errorf("the runbook says too little about %s", title)
+		}
+	}
+	for alert := range alerts {
+		if !written[alert] {
+			t.Errorf("the runbook has no section for %s", alert)
+		}
+	}
+	for _, metric := range regexp.MustCompile(`\b(?:mux|process|go)_[a-z_]+`).FindAllString(string(text), -1) {
+		if _, ok := c[metric]; !ok {
+			t.Errorf("the runbook names the metric %s, which there is not", metric)
+		}
+	}
+	for _, alert := range regexp.MustCompile(`\bMuxserve[A-Z]\w+`).FindAllString(string(text), -1) {
+		if !alerts[alert] {
+			t.Errorf("the runbook names the alert %s, which there is not", alert)
+		}
 	}
 }
