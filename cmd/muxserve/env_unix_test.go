@@ -136,7 +136,7 @@ func TestMisspeltVariable(t *testing.T) {
 		t.Errorf("check ends with %d and says %q", code, &checked.stderr)
 	}
 	p := startWith(t, vars, "--listen=127.0.0.1:0", "--admin=127.0.0.1:0")
-	p.logged(t, `"phase":"serving"`, 1) // Which comes behind the warnings.
+	p.logged(t, `"msg":"serving"`, 1) // Warnings come before it.
 	if said := p.stderr.String(); !strings.Contains(said, want) || strings.Contains(said, "MUXSERVE_PORT") {
 		t.Errorf("serve says %q", said)
 	}
