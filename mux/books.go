@@ -17,6 +17,7 @@ type books struct {
 	sniffTimes requests.Durations // from the first wait for bytes to the verdict
 	tlsTimes   requests.Durations // of handshakes that succeeded
 	health     *paced[pool.Tag, healthChange]
+	closed     closedConns
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
 

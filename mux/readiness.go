@@ -43,6 +43,15 @@ func (s *Server) SetServing(service string, serving bool) {
 	s.readiness.set(service, serving)
 }
 
+// Ready returns nil while the server wants traffic, as /readyz says it, and otherwise why it
+// does not.
+func (s *Server) Ready() error {
+	if phase := s.Phase(); phase != PhaseServing {
+		return fmt.Errorf("the server is %s", phase)
+	}
+	return s.readiness.err()
+}
+
 // readiness is whether a server wants traffic. All methods may be called concurrently.
 type readiness struct {
 	logger  *slog.Logger

@@ -32,6 +32,10 @@ var pageScript string
 // Server is what the pages show; *[mux.Server] is one.
 type Server interface {
 	Phase() lifecycle.Phase
+	Ready() error
+	SetServing(service string, serving bool)
+	Disconnect(which func(pool.Info) bool, patience time.Duration) int
+	Closed() []mux.ClosedConn
 	Stats() mux.Stats
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
@@ -47,6 +51,9 @@ type Options struct {
 	// that name its host, besides others that [Pages.guard] lets in. See
 	// [Pages.SetAddress].
 	Address string
+	// Process is asked for what concerns the whole process. Without it there are no such
+	// pages.
+	Process Process
 	// Configuration shows and changes the configuration. Without it there are no such pages.
 	Configuration Configuration
 }
@@ -55,6 +62,7 @@ type Options struct {
 type Pages struct {
 	server        Server
 	configuration Configuration // may be nil
+	process       Process       // may be nil
 	history       *history
 	routes        http.Handler
 	host          atomic.Pointer[string] // of the configured address
@@ -69,6 +77,7 @@ func New(s Server, o Options) *Pages {
 	p := &Pages{
 		server:        s,
 		configuration: o.Configuration,
+		process:       o.Process,
 		history:       new(history),
 		bounds:        defaultBounds,
 	}
@@ -76,14 +85,16 @@ func New(s Server, o Options) *Pages {
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.Handle("/livez", lifecycle.LiveHandler())
-	routes.Handle("/readyz", lifecycle.ReadyHandler(s.Phase))
+	routes.Handle("/readyz", lifecycle.ReadyHandler(s.Phase, s.Ready))
 	routes.HandleFunc("GET /health", p.serveHealth)
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)
 	routes.HandleFunc("GET /metrics", p.serveMetrics())
+	routes.HandleFunc("GET /closed", p.serveClosed)
 	if p.configuration != nil {
 		p.addConfiguration(routes)
 	}
+	p.addCalls(routes)
 	p.addProfiles(routes)
 	p.routes = p.guard(p.bounded(routes))
 	return p

@@ -26,6 +26,12 @@ type fakeServer struct {
 func (f fakeServer) Phase() lifecycle.Phase   { return f.phase }
 func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
 
+func (f fakeServer) Ready() error             { return nil }
+func (f fakeServer) SetServing(string, bool)  {}
+func (f fakeServer) Closed() []mux.ClosedConn { return nil }
+
+func (f fakeServer) Disconnect(func(pool.Info) bool, time.Duration) int { return 0 }
+
 func (f fakeServer) History() mux.History { return f.history }
 
 func (f fakeServer) Certificates() map[string]*x509.Certificate { return nil }
