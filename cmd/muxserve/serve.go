@@ -176,6 +176,7 @@ func (p *process) run(env environment) int {
 	}
 	<-p.ended
 	p.handover.upgrader.WaitTold()
+	p.admin.pages.Hold()
 	return p.exitCode()
 }
 

@@ -33,6 +33,9 @@ var pageScript string
 type Server interface {
 	Phase() lifecycle.Phase
 	Ready() error
+	Config() mux.Config
+	Addrs() []net.Addr
+	DrainProgress() (mux.DrainProgress, bool)
 	SetServing(service string, serving bool)
 	Disconnect(which func(pool.Info) bool, patience time.Duration) int
 	Closed() []mux.ClosedConn
@@ -67,6 +70,8 @@ type Pages struct {
 	routes        http.Handler
 	host          atomic.Pointer[string] // of the configured address
 	bounds        bounds
+	curve         curve
+	watchers      watchers
 	profiling     sync.Mutex // held while a profile of a time is taken
 }
 
@@ -91,6 +96,9 @@ func New(s Server, o Options) *Pages {
 	routes.HandleFunc("GET /connections", p.serveConnections)
 	routes.HandleFunc("GET /metrics", p.serveMetrics())
 	routes.HandleFunc("GET /closed", p.serveClosed)
+	routes.HandleFunc("GET /certificates", p.serveCertificates)
+	routes.HandleFunc("GET /drain", p.serveProgress)
+	routes.HandleFunc("GET /events", p.serveEvents)
 	if p.configuration != nil {
 		p.addConfiguration(routes)
 	}
@@ -107,11 +115,19 @@ func (p *Pages) SetAddress(address string) {
 }
 
 // Run takes a sample of the server's statistics every [SampleInterval] until ctx ends,
-// and keeps those of the last [HistoryLength]. Call it once, in its own goroutine.
+// and keeps those of the last [HistoryLength]. During a drain it follows the number of
+// connections, too. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
-	tick := time.Tick(SampleInterval)
+	tick := time.Tick(curveInterval)
+	var sampled time.Time
 	for {
-		p.history.add(time.Now(), p.server.Stats())
+		now := time.Now()
+		// A tick may come a little early.
+		if now.Sub(sampled) > SampleInterval-curveInterval/2 {
+			sampled = now
+			p.history.add(now, p.server.Stats())
+		}
+		p.follow(now)
 		select {
 		case <-ctx.Done():
 			return
@@ -139,7 +155,7 @@ func (p *Pages) serveServers(w http.ResponseWriter, _ *http.Request) {
 	for i, s := range infos {
 		views[i] = serverView{s.ID, s.Protocol, s.Status, s.Addresses, s.Connections, s.Uptime.Seconds()}
 	}
-	page.JSON(w, http.StatusOK, map[string]any{"servers": views})
+	page.JSON(w, http.StatusOK, map[string]any{"servers": views, "listeners": p.listeners()})
 }
 
 // badParameter is the fault of a query parameter.

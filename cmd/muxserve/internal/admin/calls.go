@@ -36,7 +36,7 @@ func (p *Pages) addCalls(routes *http.ServeMux) {
 	routes.Handle("DELETE /connections", p.authorized(http.MethodDelete, p.serveDisconnect))
 	routes.Handle("/connections/{id}", p.authorized(http.MethodDelete, p.serveDisconnect))
 	if p.process != nil {
-		routes.Handle("/drain", p.authorized(http.MethodPost, p.serveDrain))
+		routes.Handle("POST /drain", p.authorized(http.MethodPost, p.serveDrain))
 		routes.Handle("/log", p.authorized(http.MethodPost, p.serveLog))
 	}
 }
