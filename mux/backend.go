@@ -69,7 +69,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		}
 	}
 	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(),
-		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.contexts.interceptors(), s.options)...)
+		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.contexts.grpcOptions(), s.options)...)
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}

@@ -74,7 +74,7 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	isCall := isGRPC(r) && c.allowed().grpc
 	if servers := f.backendOf(c).grpc; isCall && (!f.takesCalls || servers.Serves(r.URL.Path)) {
-		serveSharedCall(servers.Shared, w, r) // Its interceptors book the call.
+		serveSharedCall(servers, w, r) // Its interceptors book the call.
 		return
 	}
 	book, serve := &f.books.requests.http2, f.route

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -28,6 +27,7 @@ var ErrServerClosed = fmt.Errorf("mux: %w", http.ErrServerClosed)
 type Server struct {
 	options
 
+	logs       *logs
 	books      *books
 	running    *running
 	live       *reloader
@@ -53,9 +53,7 @@ func New(opts ...Option) *Server {
 	for _, o := range opts {
 		o(&s.options)
 	}
-	if s.logger == nil {
-		s.logger = slog.Default()
-	}
+	s.logs = newLogs(&s.options)
 	c := s.initial.clone()
 	s.configErr = s.check()
 	s.books = newBooks(s.logger, s.accessLog, c.limits())
@@ -105,7 +103,7 @@ func (s *Server) newFront() *front {
 	if s.healthPaths {
 		f.probes = map[string]http.Handler{
 			pathLive:  lifecycle.LiveHandler(),
-			pathReady: lifecycle.ReadyHandler(s.machine.Phase, s.readiness.err),
+			pathReady: s.ReadyHandler(),
 		}
 	}
 	return f
@@ -205,6 +203,7 @@ func (s *Server) serve(which func() []*endpoint) error {
 	}
 	if closing {
 		<-s.machine.Done()
+		s.logs.flush()
 		return ErrServerClosed
 	}
 	return err
@@ -236,6 +235,7 @@ func (s *Server) Drain(ctx context.Context) (*Report, error) {
 	report, err := s.machine.Drain(ctx)
 	if report != nil {
 		s.report.Store(report)
+		s.logs.flush()
 	}
 	return report, err
 }

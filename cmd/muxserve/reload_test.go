@@ -58,8 +58,9 @@ func TestLineComesBehindTheChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &lockSeen{}
-	env := environment{stderr: log, getenv: func(string) string { return "" }}
+	env := environment{stderr: io.Discard, getenv: func(string) string { return "" }}
 	p := newProcess(env, s, newLogs(env, s.Log), h)
+	p.logger = slog.New(slog.NewTextHandler(log, nil)) // Without a queue.
 	defer p.close()
 	log.of = &p.reloads.changing
 	if _, err := p.reloads.Reload("test"); !errors.Is(err, admin.ErrBusy) { // It does not serve yet.

@@ -39,6 +39,7 @@ type Server interface {
 	SetServing(service string, serving bool)
 	Disconnect(which func(pool.Info) bool, patience time.Duration) int
 	Closed() []mux.ClosedConn
+	ReadyHandler() http.Handler
 	Stats() mux.Stats
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
@@ -90,7 +91,7 @@ func New(s Server, o Options) *Pages {
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.Handle("/livez", lifecycle.LiveHandler())
-	routes.Handle("/readyz", lifecycle.ReadyHandler(s.Phase, s.Ready))
+	routes.Handle("/readyz", s.ReadyHandler())
 	routes.HandleFunc("GET /health", p.serveHealth)
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)

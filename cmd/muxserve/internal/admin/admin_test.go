@@ -24,7 +24,9 @@ type fakeServer struct {
 	history mux.History
 }
 
-func (f fakeServer) Phase() lifecycle.Phase   { return f.phase }
+func (f fakeServer) Phase() lifecycle.Phase     { return f.phase }
+func (f fakeServer) ReadyHandler() http.Handler { return lifecycle.ReadyHandler(f.Phase) }
+
 func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
 
 func (f fakeServer) Ready() error             { return nil }

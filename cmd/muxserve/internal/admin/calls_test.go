@@ -37,6 +37,8 @@ func (a *actor) say(what string) {
 
 func (a *actor) Ready() error { return a.ready }
 
+func (a *actor) ReadyHandler() http.Handler { return lifecycle.ReadyHandler(a.Phase, a.Ready) }
+
 func (a *actor) SetServing(service string, serving bool) {
 	a.ready = nil
 	if !serving {
