@@ -8,7 +8,7 @@ import (
 // TestProgress: each step of a drain finds itself under way, and the ones before it ended.
 func TestProgress(t *testing.T) {
 	t.Parallel()
-	m := New(Config{StepTimeout: defaultStepTimeout, Timeout: defaultStepTimeout}, Actions{}, nil)
+	m := New(Config{StepTimeout: defaultStepTimeout, Timeout: defaultStepTimeout, AcceptDuringDelay: true}, Actions{}, nil)
 	if _, begun := m.Progress(); begun {
 		t.Error("it has begun before the drain")
 	}

@@ -23,6 +23,9 @@ func TestAdminReference(t *testing.T) {
 	pattern := regexp.MustCompile(`routes\.Handle(?:Func)?\("(?:(GET|POST|DELETE) )?([^"]+)"`)
 	found := 0
 	for _, name := range sources {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
 		source, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
