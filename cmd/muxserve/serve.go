@@ -15,6 +15,7 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
@@ -56,6 +57,8 @@ type process struct {
 	getenv func(string) string
 	logs   *logs
 	logger *slog.Logger
+	// terminal says that a person started the process at a terminal and sees its log.
+	terminal bool
 
 	server   *mux.Server
 	routes   *routes
@@ -82,7 +85,7 @@ type process struct {
 // newProcess returns a process that has not opened anything yet.
 func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *process {
 	p := &process{
-		getenv: env.getenv, logs: l, logger: l.logger, handover: h, routes: new(routes),
+		getenv: env.getenv, logs: l, logger: l.logger, terminal: humanlog.IsTerminal(env.stderr), handover: h, routes: new(routes),
 		serving: make(chan struct{}), ended: make(chan struct{}),
 	}
 	p.running, p.stop = context.WithCancel(context.Background())
@@ -143,15 +146,18 @@ func (p *process) close() {
 	p.routes.close()
 }
 
-// announce prints the addresses on w, once the server serves.
+// announce logs the start, and prints the addresses on w, once the server serves. People at a
+// terminal get commands to try them as well.
 func (p *process) announce(w io.Writer) {
 	select {
 	case <-p.serving:
 	case <-p.running.Done():
 		return
 	}
+	p.logStart()
+	hints := humanlog.IsTerminal(w)
 	for i, addr := range p.server.Addrs() {
-		announce(w, addr, p.settings().Mux.Listeners[i])
+		announce(w, addr, p.settings().Mux.Listeners[i], hints)
 	}
 	if site := p.admin.site.Load(); site != nil {
 		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listeners[0].Addr(), listeners.ModeOff))
@@ -201,7 +207,15 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 	p.drainContext = ctx
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
-			p.beginDrain(keySignal, s.String())
+			switch first := p.beginDrain(); {
+			case !first:
+				p.logger.Info("draining already, by a request; another signal cuts what is left", keySignal, s.String())
+			case p.terminal && s == os.Interrupt:
+				p.logger.Info("draining; another Ctrl-C cuts what is left", keySignal, s.String())
+				p.reloads.drainAtOnce(originTerminal) // There is no balancer that has to notice.
+			default:
+				p.logger.Info("draining", keySignal, s.String())
+			}
 			p.drain(ctx)
 		},
 		Force: func(s os.Signal) {
@@ -216,7 +230,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 		// instead of starting another one after it.
 		Upgrade: func() {
 			go p.handover.upgrade(ctx, func() {
-				p.reloads.drainAtOnce()
+				p.reloads.drainAtOnce(originUpgrade)
 				p.drain(ctx)
 			})
 		},
@@ -247,11 +261,10 @@ func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
 
 // beginDrain gives up what a drain ends besides the server. It reports false where a signal
 // or a request has done so before.
-func (p *process) beginDrain(key, cause string) bool {
+func (p *process) beginDrain() bool {
 	if !p.draining.CompareAndSwap(false, true) {
 		return false
 	}
-	p.logger.Info("draining", key, cause)
 	p.handover.abandon()
 	p.handover.upgrader.Stop()
 	return true
@@ -262,9 +275,10 @@ var _ admin.Process = (*process)(nil)
 // Drain implements [admin.Process]. A first signal after it has no effect, because service
 // managers send one in any case; a second one cuts what is left.
 func (p *process) Drain(origin string) bool {
-	if p.server.Phase() != lifecycle.PhaseServing || !p.beginDrain(keyOrigin, origin) {
+	if p.server.Phase() != lifecycle.PhaseServing || !p.beginDrain() {
 		return false
 	}
+	p.logger.Info("draining", keyOrigin, origin)
 	go p.drain(p.drainContext)
 	return true
 }

@@ -45,7 +45,7 @@ func (f fakeServer) DrainProgress() (mux.DrainProgress, bool) { return mux.Drain
 
 func (f fakeServer) History() mux.History { return f.history }
 
-func (f fakeServer) Certificates() map[string]*x509.Certificate { return nil }
+func (f fakeServer) Certificates() map[string][]*x509.Certificate { return nil }
 
 func (f fakeServer) Stats() mux.Stats {
 	return mux.Stats{

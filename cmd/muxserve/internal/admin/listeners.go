@@ -57,7 +57,9 @@ func (p *Pages) serveCertificates(w http.ResponseWriter, _ *http.Request) {
 	all, now := p.server.Certificates(), time.Now()
 	views := []certificateView{}
 	for _, listener := range slices.Sorted(maps.Keys(all)) {
-		views = append(views, newCertificateView(listener, all[listener], now))
+		for _, c := range all[listener] {
+			views = append(views, newCertificateView(listener, c, now))
+		}
 	}
 	page.JSON(w, http.StatusOK, map[string]any{"certificates": views})
 }
