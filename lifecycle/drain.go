@@ -58,6 +58,7 @@ func (m *Machine) run(ctx context.Context) {
 		deadline: started.Add(m.cfg.Timeout),
 	}
 	for _, name := range m.cfg.order() {
+		d.note(name)
 		result := d.step(name)
 		if result.Status == StatusCut && d.report.Reason == "" {
 			d.report.Reason = context.Cause(wait).Error()
@@ -66,6 +67,7 @@ func (m *Machine) run(ctx context.Context) {
 		d.logStep(result)
 	}
 	d.report.Duration = time.Since(started)
+	d.note("")
 	m.report = d.report
 	d.logEnd()
 	m.advance(PhaseStopped)

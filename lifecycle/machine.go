@@ -67,6 +67,7 @@ type Machine struct {
 	telling    bool                    // a goroutine is telling the watchers
 	hooks      map[string][]part       // by step
 	cutShort   error                   // why not to wait any more; nil while waiting is allowed
+	progress   Progress                // of the drain; zero before it
 	cancelWait context.CancelCauseFunc // ends the context of the waiting steps; nil before the drain
 }
 

@@ -19,6 +19,7 @@ type books struct {
 	health     *paced[pool.Tag, healthChange]
 	refusals   *refusals
 	calls      methodCounts
+	closed     closedConns
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
 

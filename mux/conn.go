@@ -324,6 +324,9 @@ func (c *conn) settle() {
 		c.reject(c.fault())
 	}
 	c.logVerdict()
+	if c.stage() == stageClosed { // Events have it only where it was served.
+		c.root.books.closed.add(c, false)
+	}
 	c.root.unsettled.Done()
 }
 
@@ -401,6 +404,9 @@ func (c *conn) alpn() string {
 	return ""
 }
 
+// stateLeaving is shown of a connection whose client was told to leave.
+const stateLeaving = "leaving"
+
 // info returns the connection's account with what is known of its verdict and TLS.
 func (c *conn) info() pool.Info {
 	info := c.root.books.conns.Info(&c.account)
@@ -410,6 +416,9 @@ func (c *conn) info() pool.Info {
 	}
 	if c.stage() < stageServing {
 		return info
+	}
+	if c.isTold() && info.State != pool.StateClosing.String() {
+		info.State = stateLeaving
 	}
 	v := c.verdict()
 	info.Verdict = v.Reason

@@ -28,8 +28,9 @@ type departures struct {
 	// idle guards conn.closingIdle of all connections, and the read deadline that belongs
 	// to it.
 	idle sync.Mutex
-	// draining is set when the drain tells the clients.
+	// draining is set when the drain tells the clients. told counts those it has told.
 	draining atomic.Bool
+	told     atomic.Int64
 }
 
 func newDepartures(b *books, ws *websocket.Server, bg *background) *departures {
@@ -117,6 +118,9 @@ func (d *departures) depart(c *conn, reason string, patience time.Duration) bool
 		f.cut.Store(int64(now + patience))
 	}
 	c.account.SetCloseReason(reason)
+	if reason == reasonDrain {
+		d.told.Add(1)
+	}
 	c.notify()
 	return true
 }

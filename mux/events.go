@@ -81,6 +81,7 @@ const (
 	reasonProbe    = "probe"           // a limit kept it out, but for a request of /livez or /readyz
 	reasonFlood    = "too_many_resets" // the client reset streams faster than is allowed
 
+	reasonDisconnected = "disconnected" // by Server.Disconnect
 	reasonReclassified = "reclassified" // a native gRPC connection brought something else
 )
 
@@ -103,6 +104,11 @@ func (b *books) logEvent(e pool.Event) {
 	if e.Kind == pool.EventHealthChanged {
 		b.health.note(e.Tag, healthChange{e.Seq, e.Old, e.New, 1})
 		return
+	}
+	if e.Kind == pool.EventRemoved {
+		if c, ok := e.Conn.Owner().(*conn); ok && c.stage() >= stageServing { // Otherwise settle does it.
+			b.closed.add(c, true)
+		}
 	}
 	ctx := context.Background()
 	if e.Kind == pool.EventError && e.Conn == nil { // An observer panicked.

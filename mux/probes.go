@@ -50,6 +50,7 @@ func (p *probes) admit(c *conn, tag pool.Tag) bool {
 // serveProbe is dispatch for a connection that probes has admitted. Only its first request
 // is served.
 func (a *admission) serveProbe(c *conn, tag pool.Tag) bool {
+	c.refused = notRefused
 	a.books.conns.Exempt(&c.account)
 	if !a.books.conns.Move(&c.account, tag) {
 		_ = c.Close()

@@ -45,6 +45,15 @@ func (s *Server) SetServing(service string, serving bool) {
 	s.readiness.set(service, serving)
 }
 
+// Ready returns nil while the server wants traffic, as /readyz says it, and otherwise why it
+// does not.
+func (s *Server) Ready() error {
+	if phase := s.Phase(); phase != PhaseServing {
+		return fmt.Errorf("the server is %s", phase)
+	}
+	return s.readiness.err()
+}
+
 // ReadyHandler answers readiness probes as /readyz on the served port does. It is for a
 // listener of the program's own, such as one for operators.
 func (s *Server) ReadyHandler() http.Handler {

@@ -35,6 +35,12 @@ const (
 
 const departureMask = 3
 
+// listedBit is set when the connection stands among the closed ones.
+const listedBit = 1 << 5
+
+// list reports whether the connection is to be put among the closed ones, once.
+func (l *life) list() bool { return l.bits.Or(listedBit)&listedBit == 0 }
+
 // life is the stage and the departure of a connection. The zero value is accepted and
 // staying. All methods may be called concurrently.
 type life struct{ bits atomic.Uint32 }
@@ -79,11 +85,11 @@ func (l *life) advance(to stage) (from stage, moved bool, err error) {
 func (l *life) depart(to departure) bool {
 	for {
 		bits := l.bits.Load()
-		s, from := splitLife(bits)
+		_, from := splitLife(bits)
 		if to <= from {
 			return false
 		}
-		if l.bits.CompareAndSwap(bits, uint32(s)|uint32(to)<<departureShift) {
+		if l.bits.CompareAndSwap(bits, bits&^(departureMask<<departureShift)|uint32(to)<<departureShift) {
 			return true
 		}
 	}

@@ -118,3 +118,20 @@ func TestInvalidTransitionInProduction(t *testing.T) {
 		t.Errorf("the stage is %v", c.stage())
 	}
 }
+
+// TestList: a connection is listed once, and that changes nothing else.
+func TestList(t *testing.T) {
+	l := at(stageServing, departTold)
+	if !l.list() || l.list() {
+		t.Error("it was not listed once")
+	}
+	if !l.depart(departFinal) {
+		t.Error("it did not depart")
+	}
+	if _, moved, err := l.advance(stageClosed); !moved || err != nil {
+		t.Errorf("moved %v, %v", moved, err)
+	}
+	if l.list() || l.stage() != stageClosed || l.departure() != departFinal {
+		t.Errorf("listed again, or %v and %v", l.stage(), l.departure())
+	}
+}

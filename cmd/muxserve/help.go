@@ -45,6 +45,7 @@ var manual = []cli.Section{
 	{Title: "Environment", Paragraphs: []string{
 		"Each flag has a variable, which is shown with it. NO_COLOR switches the colours of the log off.",
 	}},
+	{Title: "Control", Paragraphs: ctlManual()},
 	{Title: "Signals", Paragraphs: []string{
 		"SIGINT, SIGTERM and SIGQUIT drain, and a second one cuts what is left. SIGHUP reloads the file and the certificates; flags and variables stay as they are. " +
 			"SIGUSR2 starts the binary again and hands the sockets over, without losing a connection. SIGPIPE is ignored.",
@@ -53,6 +54,16 @@ var manual = []cli.Section{
 		"0: a clean end. 1: could not start or serve; with probe, not healthy. 2: wrong command line or configuration. 3: the drain had to " +
 			"cut connections. 128 plus the signal's number: a second signal forced the end.",
 	}},
+}
+
+// ctlManual explains the verbs of ctl.
+func ctlManual() []string {
+	paragraphs := []string{"muxserve ctl asks the admin listener of a running server, which it finds as serve does: by flags, variables and the file. " +
+		"Its exit status is 2 where the question is wrong, and 1 where the server does not do it or does not answer."}
+	for _, v := range verbs {
+		paragraphs = append(paragraphs, v.form()+": "+v.help+".")
+	}
+	return paragraphs
 }
 
 // Failed writes of help texts are ignored in this file: there is no other place to report
@@ -76,6 +87,8 @@ Flags of probe:
 
 `)
 		_ = cli.WriteFlags(env.stdout, probeFlags)
+		fmt.Fprint(env.stdout, "\nFlags of ctl, besides those of serve that say where the admin listener is:\n\n")
+		_ = cli.WriteFlags(env.stdout, ctlFlags)
 		return exitOK
 	default:
 		return usageError(env, fmt.Errorf("help takes nothing, or %s", helpFlags))

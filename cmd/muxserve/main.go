@@ -54,6 +54,7 @@ func commands() []command {
 		{cli.Command{Name: "serve", Usage: "[flags]", Help: "serve, until a signal (the default)", Flags: serverFlags}, serve},
 		{cli.Command{Name: "check", Usage: "[flags]", Help: "validate, and print what applies", Flags: serverFlags}, check},
 		{cli.Command{Name: "probe", Usage: "[flags] ADDR", Help: "ask once whether a server is healthy", Flags: probeFlags}, probe},
+		{cli.Command{Name: "ctl", Usage: "[flags] VERB", Help: "ask a running server, or have it drain, reload …", Flags: allCtlFlags(), Args: verbNames()}, ctl},
 		{cli.Command{Name: "version", Help: "print what this binary was built from"}, version},
 		{cli.Command{Name: "completion", Usage: "SHELL", Help: "print a completion script: bash, zsh or fish", Args: cli.Shells()}, completion},
 		{cli.Command{Name: "man", Help: "print the manual page"}, man},

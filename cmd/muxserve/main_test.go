@@ -50,7 +50,7 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{[]string{"server"}, nil, `unknown command "server"; did you mean serve?`},
-		{[]string{"frobnicate"}, nil, `unknown command "frobnicate"; the commands are serve, check, probe, version`},
+		{[]string{"frobnicate"}, nil, `unknown command "frobnicate"; the commands are serve, check, probe, ctl, version`},
 		{[]string{"--lisen", ":1"}, nil, "unknown flag --lisen; did you mean --listen?"},
 		{[]string{"serve", "now"}, nil, `serve takes flags only, not "now"`},
 		{[]string{"check", "now"}, nil, `check takes flags only, not "now"`},

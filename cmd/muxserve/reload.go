@@ -32,6 +32,8 @@ const (
 	keySignal  = "signal"
 	keyVersion = "version"
 	keyChanged = "changed"
+	keyFrom    = "from"
+	keyTo      = "to"
 )
 
 // reloads changes the configuration of a running process. The configuration in force and
@@ -159,8 +161,11 @@ func reread(current *settings.Settings) (*settings.Settings, error) {
 // ended ends a change, for which the caller holds changing, and logs its outcome in one
 // line. Whoever has read the line can make the next change, so the lock is released first.
 func (r *reloads) ended(v mux.Version, err error) (mux.Version, error) {
-	r.changing.Unlock()
 	p := r.process
+	if err == nil {
+		p.logs.apply(p.settings().Log) // A request may have set another level.
+	}
+	r.changing.Unlock()
 	switch {
 	case errors.Is(err, mux.ErrNotServing) || errors.Is(err, mux.ErrReloading):
 		v, err = mux.Version{Origin: v.Origin}, fmt.Errorf("%w: the server is %s", admin.ErrBusy, p.server.Phase())
@@ -220,9 +225,6 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 			}
 			if moves {
 				p.admin.move(p, address, site)
-			}
-			if next.Log != current.Log {
-				p.logs.apply(next.Log)
 			}
 			p.reloads.setWatch(next.Watch)
 		},

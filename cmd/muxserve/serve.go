@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
@@ -76,6 +77,9 @@ type process struct {
 	drainOnce sync.Once
 	// forcedBy is the number of the signal that has cut the drain short; 0 for none.
 	forcedBy atomic.Int64
+	// drainContext ends when the drain is cut short; see signalHandlers.
+	drainContext context.Context //nolint:containedctx // It is that of one drain.
+	draining     atomic.Bool     // a signal or a request has begun the drain
 }
 
 // newProcess returns a process that has not opened anything yet.
@@ -179,6 +183,7 @@ func (p *process) run(env environment) int {
 	}
 	<-p.ended
 	p.handover.upgrader.WaitTold()
+	p.admin.pages.Hold()
 	return p.exitCode()
 }
 
@@ -199,14 +204,16 @@ var errForced = errors.New("forced")
 
 func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 	ctx, force := context.WithCancelCause(ctx)
+	p.drainContext = ctx
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
-			p.handover.abandon()
-			p.handover.upgrader.Stop()
-			if p.terminal && s == os.Interrupt {
+			switch first := p.beginDrain(); {
+			case !first:
+				p.logger.Info("draining already, by a request; another signal cuts what is left", keySignal, s.String())
+			case p.terminal && s == os.Interrupt:
 				p.logger.Info("draining; another Ctrl-C cuts what is left", keySignal, s.String())
 				p.reloads.drainAtOnce(originTerminal) // There is no balancer that has to notice.
-			} else {
+			default:
 				p.logger.Info("draining", keySignal, s.String())
 			}
 			p.drain(ctx)
@@ -250,6 +257,41 @@ func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
 	godebug = strings.Join(words, ",")
 	// Where no value will do, a restart must not be tried for ever.
 	return godebug, strings.Contains(godebug, extendedConnect) != wanted
+}
+
+// beginDrain gives up what a drain ends besides the server. It reports false where a signal
+// or a request has done so before.
+func (p *process) beginDrain() bool {
+	if !p.draining.CompareAndSwap(false, true) {
+		return false
+	}
+	p.handover.abandon()
+	p.handover.upgrader.Stop()
+	return true
+}
+
+var _ admin.Process = (*process)(nil)
+
+// Drain implements [admin.Process]. A first signal after it has no effect, because service
+// managers send one in any case; a second one cuts what is left.
+func (p *process) Drain(origin string) bool {
+	if p.server.Phase() != lifecycle.PhaseServing || !p.beginDrain() {
+		return false
+	}
+	p.logger.Info("draining", keyOrigin, origin)
+	go p.drain(p.drainContext)
+	return true
+}
+
+// LogLevel implements [admin.Process].
+func (p *process) LogLevel() slog.Level { return p.logs.level.Level() }
+
+// SetLogLevel implements [admin.Process].
+func (p *process) SetLogLevel(level slog.Level, origin string) {
+	was := p.logs.level.Level()
+	p.logs.level.Set(min(was, level)) // So that the line is logged if one of them lets it.
+	p.logger.Info("log level changed until the next reload", keyOrigin, origin, keyFrom, was.String(), keyTo, level.String())
+	p.logs.level.Set(level)
 }
 
 // drain ends the server, once.

@@ -71,7 +71,7 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 // newPages makes the pages, and keeps their history until the process ends.
 func (a *adminPages) newPages(p *process) {
 	a.pages = admin.New(p.server, admin.Options{
-		Address: p.settings().Admin.Address, Configuration: p.reloads,
+		Address: p.settings().Admin.Address, Configuration: p.reloads, Process: p,
 	})
 	go a.pages.Run(p.running)
 }

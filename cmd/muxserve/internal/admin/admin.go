@@ -32,6 +32,13 @@ var pageScript string
 // Server is what the pages show; *[mux.Server] is one.
 type Server interface {
 	Phase() lifecycle.Phase
+	Ready() error
+	Config() mux.Config
+	Addrs() []net.Addr
+	DrainProgress() (mux.DrainProgress, bool)
+	SetServing(service string, serving bool)
+	Disconnect(which func(pool.Info) bool, patience time.Duration) int
+	Closed() []mux.ClosedConn
 	ReadyHandler() http.Handler
 	Stats() mux.Stats
 	Connections() []pool.Info
@@ -48,6 +55,9 @@ type Options struct {
 	// that name its host, besides others that [Pages.guard] lets in. See
 	// [Pages.SetAddress].
 	Address string
+	// Process is asked for what concerns the whole process. Without it there are no such
+	// pages.
+	Process Process
 	// Configuration shows and changes the configuration. Without it there are no such pages.
 	Configuration Configuration
 }
@@ -56,10 +66,13 @@ type Options struct {
 type Pages struct {
 	server        Server
 	configuration Configuration // may be nil
+	process       Process       // may be nil
 	history       *history
 	routes        http.Handler
 	host          atomic.Pointer[string] // of the configured address
 	bounds        bounds
+	curve         curve
+	watchers      watchers
 	profiling     sync.Mutex // held while a profile of a time is taken
 }
 
@@ -70,6 +83,7 @@ func New(s Server, o Options) *Pages {
 	p := &Pages{
 		server:        s,
 		configuration: o.Configuration,
+		process:       o.Process,
 		history:       new(history),
 		bounds:        defaultBounds,
 	}
@@ -82,9 +96,14 @@ func New(s Server, o Options) *Pages {
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)
 	routes.HandleFunc("GET /metrics", p.serveMetrics())
+	routes.HandleFunc("GET /closed", p.serveClosed)
+	routes.HandleFunc("GET /certificates", p.serveCertificates)
+	routes.HandleFunc("GET /drain", p.serveProgress)
+	routes.HandleFunc("GET /events", p.serveEvents)
 	if p.configuration != nil {
 		p.addConfiguration(routes)
 	}
+	p.addCalls(routes)
 	p.addProfiles(routes)
 	p.routes = p.guard(p.bounded(routes))
 	return p
@@ -97,11 +116,19 @@ func (p *Pages) SetAddress(address string) {
 }
 
 // Run takes a sample of the server's statistics every [SampleInterval] until ctx ends,
-// and keeps those of the last [HistoryLength]. Call it once, in its own goroutine.
+// and keeps those of the last [HistoryLength]. During a drain it follows the number of
+// connections, too. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
-	tick := time.Tick(SampleInterval)
+	tick := time.Tick(curveInterval)
+	var sampled time.Time
 	for {
-		p.history.add(time.Now(), p.server.Stats())
+		now := time.Now()
+		// A tick may come a little early.
+		if now.Sub(sampled) > SampleInterval-curveInterval/2 {
+			sampled = now
+			p.history.add(now, p.server.Stats())
+		}
+		p.follow(now)
 		select {
 		case <-ctx.Done():
 			return
@@ -129,7 +156,7 @@ func (p *Pages) serveServers(w http.ResponseWriter, _ *http.Request) {
 	for i, s := range infos {
 		views[i] = serverView{s.ID, s.Protocol, s.Status, s.Addresses, s.Connections, s.Uptime.Seconds()}
 	}
-	page.JSON(w, http.StatusOK, map[string]any{"servers": views})
+	page.JSON(w, http.StatusOK, map[string]any{"servers": views, "listeners": p.listeners()})
 }
 
 // badParameter is the fault of a query parameter.

@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -27,6 +28,20 @@ func (f fakeServer) Phase() lifecycle.Phase     { return f.phase }
 func (f fakeServer) ReadyHandler() http.Handler { return lifecycle.ReadyHandler(f.Phase) }
 
 func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
+
+func (f fakeServer) Ready() error             { return nil }
+func (f fakeServer) SetServing(string, bool)  {}
+func (f fakeServer) Closed() []mux.ClosedConn { return nil }
+
+func (f fakeServer) Disconnect(func(pool.Info) bool, time.Duration) int { return 0 }
+
+func (f fakeServer) Config() mux.Config { return mux.DefaultConfig() }
+
+func (f fakeServer) Addrs() []net.Addr {
+	return []net.Addr{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}}
+}
+
+func (f fakeServer) DrainProgress() (mux.DrainProgress, bool) { return mux.DrainProgress{}, false }
 
 func (f fakeServer) History() mux.History { return f.history }
 

@@ -37,7 +37,8 @@ type connectionsView struct {
 	Connections []pool.Info `json:"connections"`
 }
 
-// serveConnections lists the live connections. ?protocol= selects one pool, ?sort= the
+// serveConnections lists the live connections. ?protocol= selects one pool, ?peer= the
+// connections of an address or network, ?sort= the
 // order (id, age for the oldest first, bytes for the busiest first), and ?limit= the
 // number.
 func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
@@ -50,6 +51,9 @@ func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
 	if q.protocol != "" {
 		infos = slices.DeleteFunc(infos, func(c pool.Info) bool { return c.Protocol != q.protocol })
 	}
+	if q.peer != nil {
+		infos = slices.DeleteFunc(infos, func(c pool.Info) bool { return !q.peer(c) })
+	}
 	slices.SortStableFunc(infos, q.order)
 	shown := infos[:min(len(infos), q.limit)]
 	// An empty list is [] and not null.
@@ -61,10 +65,11 @@ type query struct {
 	protocol string // "" for all
 	order    func(a, b pool.Info) int
 	limit    int
+	peer     func(pool.Info) bool // nil for all
 }
 
 func (p *Pages) parseQuery(values url.Values) (query, error) {
-	q := query{protocol: values.Get("protocol"), order: orders["id"], limit: defaultLimit}
+	q := query{protocol: values.Get("protocol"), order: orders["id"]}
 	if q.protocol != "" {
 		if known := p.protocols(); !slices.Contains(known, q.protocol) {
 			return q, badParameter("protocol", q.protocol, "one of "+strings.Join(known, ", "))
@@ -75,14 +80,27 @@ func (p *Pages) parseQuery(values url.Values) (query, error) {
 			return q, badParameter("sort", name, "one of "+strings.Join(slices.Sorted(maps.Keys(orders)), ", "))
 		}
 	}
-	if text := values.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxLimit {
-			return q, badParameter("limit", text, fmt.Sprintf("a number from 1 to %d", maxLimit))
+	if peer := values.Get("peer"); peer != "" {
+		var err error
+		if q.peer, err = parsePeer(peer); err != nil {
+			return q, err
 		}
-		q.limit = n
 	}
-	return q, nil
+	var err error
+	q.limit, err = parseLimit(values.Get("limit"))
+	return q, err
+}
+
+// parseLimit returns the parameter limit, or its default.
+func parseLimit(text string) (int, error) {
+	if text == "" {
+		return defaultLimit, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, badParameter("limit", text, fmt.Sprintf("a number from 1 to %d", maxLimit))
+	}
+	return n, nil
 }
 
 // protocols returns the names of all pools.

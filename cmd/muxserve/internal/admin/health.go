@@ -3,6 +3,9 @@ package admin
 import (
 	"maps"
 	"net/http"
+	"os"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
@@ -25,6 +28,42 @@ type health struct {
 	Protocols map[string]protocolHealth `json:"protocols"`
 	// Rejected counts connections by protocol and reason, since the start.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
+
+	processView
+	// Ready is whether the server wants traffic, and NotReady why not.
+	Ready    bool   `json:"ready"`
+	NotReady string `json:"not_ready,omitempty"`
+	// Thresholds are the ratios of connections to limit from which a pool is degraded and
+	// overloaded.
+	Thresholds thresholds `json:"thresholds"`
+}
+
+// processView describes the process.
+type processView struct {
+	PID      int    `json:"pid"`
+	Version  string `json:"version"` // of muxserve; (devel) without one
+	LogLevel string `json:"log_level,omitempty"`
+}
+
+func (p *Pages) processView() processView {
+	view := processView{PID: os.Getpid(), Version: version()}
+	if p.process != nil {
+		view.LogLevel = levelName(p.process.LogLevel())
+	}
+	return view
+}
+
+// version returns the version of the main module.
+var version = sync.OnceValue(func() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+})
+
+type thresholds struct {
+	Degraded   float64 `json:"degraded"`
+	Overloaded float64 `json:"overloaded"`
 }
 
 // usage compares a pool with its limit.
@@ -48,6 +87,8 @@ type protocolHealth struct {
 	// RejectedRecently counts by reason the connections that were rejected in the last
 	// [HistoryLength], or since the start without a history.
 	RejectedRecently map[string]uint64 `json:"rejected_recently"`
+	// RejectedLastMinute are those of the last minute.
+	RejectedLastMinute map[string]uint64 `json:"rejected_last_minute"`
 }
 
 // serveHealth answers with status 200 while the server is healthy, degraded or
@@ -69,6 +110,11 @@ func (p *Pages) serveHealth(w http.ResponseWriter, _ *http.Request) {
 func (p *Pages) health() health {
 	stats := p.server.Stats()
 	recently := p.history.recent(stats.Rejected)
+	lastMinute := recently
+	if minutes := p.history.byMinute(stats.Rejected); len(minutes) > 0 {
+		lastMinute = minutes[0]
+	}
+	limits := p.server.Config().Health
 	worst := statusOf(stats.Phase, pool.Healthy)
 	use := func(tag string) usage {
 		h := stats.Health[tag]
@@ -81,6 +127,14 @@ func (p *Pages) health() health {
 		Total:     use(string(pool.TotalTag)),
 		Protocols: make(map[string]protocolHealth, len(stats.Pools)),
 		Rejected:  stats.Rejected,
+
+		processView: p.processView(),
+		Thresholds:  thresholds{limits.DegradedAbove, limits.OverloadedAbove},
+	}
+	if err := p.server.Ready(); err != nil {
+		answer.NotReady = err.Error()
+	} else {
+		answer.Ready = true
 	}
 	if !stats.Started.IsZero() {
 		answer.UptimeSeconds = time.Since(stats.Started).Seconds()
@@ -89,13 +143,14 @@ func (p *Pages) health() health {
 		requests := stats.Requests[tag]
 		answer.Connections += totals.Active
 		answer.Protocols[tag] = protocolHealth{
-			usage:            use(tag),
-			Stats:            totals,
-			InFlight:         requests.InFlight,
-			ErrorRate:        requests.ErrorRate,
-			Mean:             requests.Mean,
-			P99:              requests.P99,
-			RejectedRecently: maps.Collect(maps.All(recently[tag])), // It is {} in JSON and not null.
+			usage:              use(tag),
+			Stats:              totals,
+			InFlight:           requests.InFlight,
+			ErrorRate:          requests.ErrorRate,
+			Mean:               requests.Mean,
+			P99:                requests.P99,
+			RejectedRecently:   maps.Collect(maps.All(recently[tag])), // It is {} in JSON and not null.
+			RejectedLastMinute: maps.Collect(maps.All(lastMinute[tag])),
 		}
 	}
 	answer.Status = worst.String()

@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -49,6 +50,10 @@ func TestHealth(t *testing.T) {
 		t.Errorf("up %v s, want a minute", got.UptimeSeconds)
 	}
 	got.UptimeSeconds = 0
+	if got.PID != os.Getpid() || got.Version == "" {
+		t.Errorf("process %+v", got.processView)
+	}
+	got.processView = processView{}
 	want := health{
 		Status:      "degraded",
 		Phase:       lifecycle.PhaseServing,
@@ -62,17 +67,18 @@ func TestHealth(t *testing.T) {
 				ErrorRate:        0.25,
 				Mean:             0.1,
 				P99:              0.5,
-				RejectedRecently: map[string]uint64{"limit": 7},
+				RejectedRecently: map[string]uint64{"limit": 7}, RejectedLastMinute: map[string]uint64{"limit": 7},
 			},
 			"http1": {
 				usage:            usage{Status: "healthy"},
 				Stats:            pool.Stats{Active: 2},
-				RejectedRecently: map[string]uint64{},
+				RejectedRecently: map[string]uint64{}, RejectedLastMinute: map[string]uint64{},
 			},
 		},
 		Rejected: map[string]map[string]uint64{"grpc": {"limit": 7}},
+		Ready:    true, Thresholds: thresholds{0.8, 0.95},
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(protocolHealth{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(health{}, protocolHealth{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -40,6 +40,10 @@ type ProtocolSample struct {
 	BytesReceivedPerSecond float64 `json:"bytes_received_per_second"`
 	BytesSentPerSecond     float64 `json:"bytes_sent_per_second"`
 
+	// Messages are those of WebSockets.
+	MessagesReceivedPerSecond float64 `json:"messages_received_per_second"`
+	MessagesSentPerSecond     float64 `json:"messages_sent_per_second"`
+
 	// Requests are requests, calls and WebSocket sessions.
 	RequestsPerSecond float64 `json:"requests_per_second"` // that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
@@ -99,8 +103,31 @@ func (h *history) recent(all rejections) rejections {
 		before = h.before[0]
 	}
 	h.mu.Unlock()
+	return all.since(before)
+}
+
+// perMinute is how many samples a minute has.
+const perMinute = int(time.Minute / SampleInterval)
+
+// byMinute returns the rejections of each of the last minutes, the last one first. all are
+// those of now. The last minute is up to a sample longer, and the first one may be shorter.
+func (h *history) byMinute(all rejections) []rejections {
+	h.mu.Lock()
+	before := slices.Clone(h.before)
+	h.mu.Unlock()
+	minutes := []rejections{}
+	for end := len(before); end > 0; end -= perMinute {
+		from := before[max(0, end-perMinute)]
+		minutes = append(minutes, all.since(from))
+		all = from
+	}
+	return minutes
+}
+
+// since returns what has come since earlier totals, without zeros.
+func (r rejections) since(before rejections) rejections {
 	since := make(rejections)
-	for tag, reasons := range all {
+	for tag, reasons := range r {
 		counts := maps.Clone(reasons)
 		for reason, n := range before[tag] {
 			counts[reason] -= n
@@ -126,18 +153,20 @@ func newSample(from, to moment) Sample {
 	for tag, now := range to.stats.Pools {
 		before, requests := from.stats.Pools[tag], to.stats.Requests[tag]
 		s.Protocols[tag] = ProtocolSample{
-			Active:                 now.Active,
-			AcceptedPerSecond:      rate(now.Accepted, before.Accepted),
-			RejectedPerSecond:      rate(sum(to.stats.Rejected[tag]), sum(from.stats.Rejected[tag])),
-			BytesReceivedPerSecond: rate(now.BytesReceived, before.BytesReceived),
-			BytesSentPerSecond:     rate(now.BytesSent, before.BytesSent),
-			RequestsPerSecond:      rate(requests.Total, from.stats.Requests[tag].Total),
-			InFlight:               requests.InFlight,
-			ErrorRate:              requests.ErrorRate,
-			Mean:                   requests.Mean,
-			P50:                    requests.P50,
-			P95:                    requests.P95,
-			P99:                    requests.P99,
+			Active:                    now.Active,
+			AcceptedPerSecond:         rate(now.Accepted, before.Accepted),
+			RejectedPerSecond:         rate(sum(to.stats.Rejected[tag]), sum(from.stats.Rejected[tag])),
+			BytesReceivedPerSecond:    rate(now.BytesReceived, before.BytesReceived),
+			BytesSentPerSecond:        rate(now.BytesSent, before.BytesSent),
+			MessagesReceivedPerSecond: rate(now.MessagesReceived, before.MessagesReceived),
+			MessagesSentPerSecond:     rate(now.MessagesSent, before.MessagesSent),
+			RequestsPerSecond:         rate(requests.Total, from.stats.Requests[tag].Total),
+			InFlight:                  requests.InFlight,
+			ErrorRate:                 requests.ErrorRate,
+			Mean:                      requests.Mean,
+			P50:                       requests.P50,
+			P95:                       requests.P95,
+			P99:                       requests.P99,
 		}
 	}
 	for tag, health := range to.stats.Health {

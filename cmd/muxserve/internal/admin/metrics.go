@@ -29,6 +29,9 @@ type metricsView struct {
 	IntervalSeconds float64 `json:"interval_seconds"`
 	// History are the samples of the last five minutes, the oldest first.
 	History []Sample `json:"history"`
+	// RejectedByMinute are the connections that were rejected in each of these minutes, the
+	// last one first.
+	RejectedByMinute []rejections `json:"rejected_by_minute"`
 }
 
 // drainView is the JSON form of a [lifecycle.Report].
@@ -63,12 +66,15 @@ func newDrainView(r *lifecycle.Report) *drainView {
 		Reason:          r.Reason,
 	}
 	for i, s := range r.Steps {
-		view.Steps[i] = stepView{
-			Name: s.Name, Status: s.Status, DurationSeconds: s.Duration.Seconds(), Remaining: s.Remaining,
-		}
-		if s.Err != nil {
-			view.Steps[i].Error = s.Err.Error()
-		}
+		view.Steps[i] = newStepView(s)
+	}
+	return view
+}
+
+func newStepView(s lifecycle.StepResult) stepView {
+	view := stepView{Name: s.Name, Status: s.Status, DurationSeconds: s.Duration.Seconds(), Remaining: s.Remaining}
+	if s.Err != nil {
+		view.Error = s.Err.Error()
 	}
 	return view
 }
@@ -144,11 +150,12 @@ func metricsFormat(r *http.Request) (format string, negotiated bool) {
 func (p *Pages) metrics(now time.Time) metricsView {
 	stats := p.server.Stats()
 	return metricsView{
-		Time:            now,
-		Totals:          stats,
-		Drain:           newDrainView(stats.Drain),
-		IntervalSeconds: SampleInterval.Seconds(),
-		History:         p.history.list(),
+		Time:             now,
+		Totals:           stats,
+		Drain:            newDrainView(stats.Drain),
+		IntervalSeconds:  SampleInterval.Seconds(),
+		History:          p.history.list(),
+		RejectedByMinute: p.history.byMinute(stats.Rejected),
 	}
 }
 

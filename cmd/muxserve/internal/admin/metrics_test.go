@@ -123,6 +123,8 @@ func TestMetricsJSON(t *testing.T) {
      "rejected_per_second": 1.4,
      "bytes_received_per_second": 0,
      "bytes_sent_per_second": 0,
+     "messages_received_per_second": 0,
+     "messages_sent_per_second": 0,
      "requests_per_second": 20,
      "in_flight": 3,
      "error_rate": 0.25,
@@ -137,6 +139,8 @@ func TestMetricsJSON(t *testing.T) {
      "rejected_per_second": 0,
      "bytes_received_per_second": 0,
      "bytes_sent_per_second": 0,
+     "messages_received_per_second": 0,
+     "messages_sent_per_second": 0,
      "requests_per_second": 0,
      "in_flight": 0,
      "error_rate": 0,
@@ -151,6 +155,9 @@ func TestMetricsJSON(t *testing.T) {
     "total": "healthy"
    }
   }
+ ],
+ "rejected_by_minute": [
+  {}
  ]
 }`
 	totals, err := json.MarshalIndent(stats, " ", " ")

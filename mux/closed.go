@@ -1,0 +1,132 @@
+package mux
+
+import (
+	"cmp"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
+)
+
+// An End says how a connection ended.
+type End string
+
+// The values of End.
+const (
+	EndClosed  End = "closed"  // as it should
+	EndRefused End = "refused" // a limit kept it out, or it was never recognised
+	EndFailed  End = "failed"  // it was reset, too slow, or broke a rule
+	EndCut     End = "cut"     // by a drain or by [Server.Disconnect]
+)
+
+// ClosedConn describes a connection that has ended.
+type ClosedConn struct {
+	ID            uint64    `json:"id"`
+	Protocol      string    `json:"protocol"` // the tag of its last pool
+	RemoteAddr    string    `json:"remote_addr"`
+	Opened        time.Time `json:"opened"`
+	Closed        time.Time `json:"closed"`
+	Outcome       End       `json:"outcome"`
+	Reason        string    `json:"reason"` // as in [Stats].Closed, or for refused ones in .Rejected
+	Detail        string    `json:"detail,omitempty"`
+	BytesReceived uint64    `json:"bytes_received"`
+	Requests      uint64    `json:"requests"`
+}
+
+// closedKept is how many ended connections are remembered: so many that ended as they
+// should, and so many others, so that neither push out the other.
+const closedKept = 200
+
+// closedConns remembers the connections that have ended last. The zero value is empty. All
+// methods may be called concurrently.
+type closedConns struct{ fine, others closedRing }
+
+// closedRing is a ring of ended connections. Each has a lock of its own, so that goroutines
+// which close connections do not wait for each other.
+type closedRing struct {
+	count atomic.Uint64
+	slots [closedKept]struct {
+		mu     sync.Mutex // guards what follows
+		conn   ClosedConn
+		remote net.Addr // turned into text when it is asked for
+	}
+}
+
+// add remembers a connection that has just ended. Its verdict must stand.
+//
+//go:noinline
+func (k *closedConns) add(c *conn, served bool) {
+	if !c.list() {
+		return
+	}
+	outcome, reason, detail := c.ending(served)
+	ring := &k.others
+	if outcome == EndClosed {
+		ring = &k.fine
+	}
+	slot := &ring.slots[(ring.count.Add(1)-1)%closedKept]
+	slot.mu.Lock()
+	defer slot.mu.Unlock()
+	slot.remote = c.knownAddr()
+	slot.conn = ClosedConn{
+		ID: c.account.ID(), Protocol: string(c.root.books.tag(c)), Opened: c.account.Opened(), Closed: time.Now(),
+		Outcome: outcome, Reason: reason, Detail: detail,
+		BytesReceived: c.account.Received(), Requests: c.account.Requests(),
+	}
+}
+
+// failures are the close reasons of connections that did not end as they should.
+var failures = []string{
+	reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing, reasonSniff, reasonTLS, reasonFlood, "reset", "timeout",
+}
+
+// ending says how the connection has ended. served says whether it came to its server.
+func (c *conn) ending(served bool) (outcome End, reason, detail string) {
+	v, reason := c.verdict(), c.account.CloseReason()
+	switch {
+	case c.refused != notRefused:
+		return EndRefused, c.refused.String(), ""
+	case reason == reasonForced, reason == reasonDisconnected:
+		return EndCut, reason, ""
+	case !served && reason == reasonDrain:
+	case !served && v.Failure == sniff.FailureSilent:
+		return EndClosed, v.Failure, v.Reason // A probe that has only connected.
+	case !served && v.Failure != "" && !v.IsIdle():
+		return EndRefused, v.Failure, v.Reason
+	case !served && v.Protocol == protocols.TLS:
+		return EndRefused, sniff.FailureNoMatch, "TLS on a port without it"
+	case slices.Contains(failures, reason):
+		return EndFailed, reason, ""
+	}
+	return EndClosed, reason, ""
+}
+
+// list returns what is remembered, the latest first.
+func (k *closedConns) list() []ClosedConn {
+	var all []ClosedConn
+	for _, ring := range []*closedRing{&k.fine, &k.others} {
+		for i := range ring.slots {
+			slot := &ring.slots[i]
+			slot.mu.Lock()
+			c, remote := slot.conn, slot.remote
+			slot.mu.Unlock()
+			if c.ID == 0 {
+				continue
+			}
+			if remote != nil {
+				c.RemoteAddr = remote.String()
+			}
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b ClosedConn) int { return cmp.Or(b.Closed.Compare(a.Closed), cmp.Compare(b.ID, a.ID)) })
+	return all
+}
+
+// Closed returns the connections that have ended last, the latest first: up to 200 that
+// ended as they should, and up to 200 others.
+func (s *Server) Closed() []ClosedConn { return s.books.closed.list() }

@@ -1,0 +1,48 @@
+package mux
+
+import (
+	"time"
+
+	"github.com/muxserve/muxserve/pool"
+)
+
+// Disconnect ends the connections for which which returns true, and returns how many there
+// were. Their clients are told to leave, as by a drain. What is under way goes on for at
+// most patience, and then they are cut; with 0 they are closed at once. Disconnect does not
+// wait for that. which is called for each live connection.
+func (s *Server) Disconnect(which func(ConnInfo) bool, patience time.Duration) int {
+	var leaving []*conn
+	for _, c := range s.books.all(func(c *conn) bool { return which(c.info()) }) {
+		leaving = append(leaving, c)
+		switch {
+		case patience <= 0:
+			s.departures.cut(c)
+		case c.stage() < stageServing: // It has nothing under way.
+			s.departures.cut(c)
+		default:
+			s.departures.leave(c, reasonDisconnected, 0)
+		}
+	}
+	if patience > 0 && len(leaving) > 0 {
+		time.AfterFunc(patience, func() {
+			for _, c := range leaving {
+				s.departures.cut(c)
+			}
+		})
+	}
+	return len(leaving)
+}
+
+// cut closes a connection, whatever is under way on it.
+func (d *departures) cut(c *conn) {
+	switch {
+	case c.account.State() == pool.StateClosing:
+	case c.stage() < stageServing: // The layers above belong to the goroutine that recognises it.
+		c.account.SetCloseReason(reasonDisconnected)
+		_ = c.account.Close()
+	case d.books.endsLikeComplete(c):
+		c.abort(reasonDisconnected)
+	default:
+		c.closeFor(reasonDisconnected)
+	}
+}
