@@ -6,10 +6,10 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// Disconnect ends the connections for which which returns true, and returns how many there
-// were. Their clients are told to leave, as by a drain. What is under way goes on for at
-// most patience, and then they are cut; with 0 they are closed at once. Disconnect does not
-// wait for that. which is called for each live connection.
+// Disconnect ends the connections that which selects, and returns how many there were.
+// Their clients are told to leave, as by a drain. What is under way goes on for at most
+// patience, and then they are cut; with 0 they are closed at once. Disconnect does not wait
+// for that. which is called for each live connection.
 func (s *Server) Disconnect(which func(ConnInfo) bool, patience time.Duration) int {
 	var leaving []*conn
 	for _, c := range s.books.all(func(c *conn) bool { return which(c.info()) }) {

@@ -82,13 +82,14 @@ func TestCtl(t *testing.T) {
 
 	p.expect(t, exitOK, "the log level is debug until the next reload", "log", "debug")
 	eventually(t, "debug lines", func() bool {
-		_ = p.adminStatus(t, client, "health")
-		_, _, _ = fetch(t.Context(), httpClient(t, false), http.MethodGet, p.service.JoinPath("echo"), nil)
-		return strings.Contains(p.stderr.String(), "connection recognised")
+		status, _, err := fetch(t.Context(), httpClient(t, false), http.MethodGet, p.service.JoinPath("echo"), nil)
+		return err == nil && status == http.StatusOK && strings.Contains(p.stderr.String(), "connection recognised")
 	})
 	p.expect(t, exitOK, "in force", "reload")
 	quiet := len(p.stderr.String())
-	_, _, _ = fetch(t.Context(), httpClient(t, false), http.MethodGet, p.service.JoinPath("echo"), nil)
+	if status, _, err := fetch(t.Context(), httpClient(t, false), http.MethodGet, p.service.JoinPath("echo"), nil); err != nil || status != http.StatusOK {
+		t.Errorf("/echo: %d, %v", status, err)
+	}
 	if got := p.stderr.String()[quiet:]; strings.Contains(got, "connection recognised") {
 		t.Errorf("the level of a request outlives a reload:\n%s", got)
 	}

@@ -30,7 +30,7 @@ var pageStyle string
 var pageScript string
 
 // Server is what the pages show; *[mux.Server] is one.
-type Server interface {
+type Server interface { //nolint:interfacebloat // It is the part of *mux.Server that the pages show.
 	Phase() lifecycle.Phase
 	Ready() error
 	Config() mux.Config
