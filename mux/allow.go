@@ -30,6 +30,22 @@ func allowOf(names []string) allow {
 	}
 }
 
+// serves reports whether the listener serves a built-in protocol.
+func (a allow) serves(p protocols.Protocol) bool {
+	switch p {
+	case protocols.HTTP1:
+		return a.http1
+	case protocols.HTTP2:
+		return a.http2
+	case protocols.GRPC:
+		return a.grpc
+	case protocols.WebSocket:
+		return a.webSocket
+	default:
+		return false
+	}
+}
+
 // String names the protocols, for people.
 func (a allow) String() string {
 	var names []string

@@ -400,3 +400,23 @@ func TestNoFoldedHandshake(t *testing.T) {
 		t.Errorf("%d WebSockets", n)
 	}
 }
+
+// TestServersByAddress: each server is shown with the addresses that serve its protocol.
+func TestServersByAddress(t *testing.T) {
+	all := startOn(t, false, []mux.ListenerConfig{{Protocols: []string{"http1"}}, {Protocols: []string{"http1", "http2"}}})
+	one, both := all[0].addr, all[1].addr
+	eventually(t, "both listeners are served", func() bool { return len(all[0].Servers()[0].Addresses) == 2 })
+	want := map[string][]string{"http1": {one, both}, "http2": {both}, "grpc": nil, "websocket": nil}
+	for _, info := range all[0].Servers() {
+		if diff := cmp.Diff(want[info.Protocol], info.Addresses); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", info.Protocol, diff)
+		}
+		status := "serving"
+		if len(info.Addresses) == 0 {
+			status = "not_served"
+		}
+		if of, ok := all[0].ServerOf(info.Protocol); info.Status != status || !ok || of.Status != status {
+			t.Errorf("%s is %s, by ServerOf %s, want %s", info.Protocol, info.Status, of.Status, status)
+		}
+	}
+}

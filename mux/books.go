@@ -16,6 +16,7 @@ type books struct {
 	requests   requestStats
 	sniffTimes requests.Durations // from the first wait for bytes to the verdict
 	tlsTimes   requests.Durations // of handshakes that succeeded
+	health     *paced[pool.Tag, healthChange]
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
 
@@ -43,12 +44,16 @@ func (b *books) countReclassified(c *conn, isCall bool) {
 // newBooks returns empty books.
 func newBooks(logger, accessLog *slog.Logger, limits pool.Limits) *books {
 	b := &books{logger: logger, accessLog: accessLog}
+	b.health = newPaced(healthPace, healthChange.merge, b.logHealth)
 	b.conns.SetTimeouts(timeoutReasons...)
 	b.conns.SetLimits(limits)
 	b.requests = b.newRequestStats()
 	b.conns.Observe(b.logEvent)
 	return b
 }
+
+// end writes the lines that are held back.
+func (b *books) end() { b.health.end() }
 
 // tag returns the protocol of the pool that a connection is in.
 func (b *books) tag(c *conn) protocols.Protocol { return protocols.Protocol(b.conns.Tag(&c.account)) }

@@ -324,6 +324,7 @@ func (d *drainActions) forcedCounts() map[string]int {
 
 // cleanup gives back what the servers hold.
 func (d *drainActions) cleanup(ctx context.Context) error {
+	defer d.books.end()
 	roots := append(d.topology.stop(), d.topology.stopLocal()...)
 	d.running.stopHanding()
 	d.topology.closeCustoms()

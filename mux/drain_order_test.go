@@ -15,7 +15,7 @@ import (
 )
 
 // orderDelay is much longer than the steps of these tests that must happen within it.
-const orderDelay = time.Second
+const orderDelay = 3 * time.Second
 
 // TestStopBeforeDelay: without accept_during_delay, the server refuses new connections
 // from the beginning of the delay. Open connections are served all through it.

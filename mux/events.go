@@ -90,7 +90,7 @@ var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonSt
 // Debug; changes of health and panics of observers stand above that.
 func (b *books) logEvent(e pool.Event) {
 	if e.Kind == pool.EventHealthChanged {
-		b.logHealth(e)
+		b.health.note(e.Tag, healthChange{e.Seq, e.Old, e.New, 1})
 		return
 	}
 	ctx := context.Background()
@@ -138,15 +138,36 @@ var eventMessages = map[pool.EventKind]string{
 	pool.EventLimitReached: "limit reached",
 }
 
-// logHealth logs a change of a pool's health. That all are unavailable, the drain logs.
-func (b *books) logHealth(e pool.Event) {
+// healthChange is a change of a pool's health, or several in a row.
+type healthChange struct {
+	seq      uint64 // of the last event
+	from, to pool.Health
+	changes  int
+}
+
+// healthPace is the least time between two lines about the health of a pool.
+const healthPace = 5 * time.Second
+
+// merge returns two changes as one. Two goroutines may tell theirs in either order.
+func (before healthChange) merge(now healthChange) healthChange {
+	if now.seq < before.seq {
+		before, now = now, before
+	}
+	return healthChange{now.seq, before.from, now.to, before.changes + now.changes}
+}
+
+// logHealth logs a change of a pool's health, unless the pool is back where it was. That
+// all are unavailable, the drain logs.
+func (b *books) logHealth(tag pool.Tag, c healthChange) {
 	level := slog.LevelInfo
 	switch {
-	case e.New == pool.Unavailable || e.Old == pool.Unavailable:
+	case c.from == c.to:
+		return
+	case c.to == pool.Unavailable || c.from == pool.Unavailable:
 		level = slog.LevelDebug
-	case e.New == pool.Overloaded:
+	case c.to == pool.Overloaded:
 		level = slog.LevelWarn
 	}
 	b.logger.Log(context.Background(), level, "pool health changed",
-		keyProtocol, string(e.Tag), keyFrom, e.Old.String(), keyTo, e.New.String())
+		keyProtocol, string(tag), keyFrom, c.from.String(), keyTo, c.to.String(), keyChanges, c.changes)
 }

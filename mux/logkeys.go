@@ -12,10 +12,11 @@ const (
 	keyBytesWritten = "bytes_written"
 	keyDuration     = "duration"
 	keyErr          = "err"
-	keyFrom         = "from"  // what a state was before
-	keyTo           = "to"    // what it is now
-	keyCheck        = "check" // of readiness
-	keyKind         = "kind"  // of what a native gRPC connection brought
+	keyFrom         = "from"    // what a state was before
+	keyTo           = "to"      // what it is now
+	keyCheck        = "check"   // of readiness
+	keyKind         = "kind"    // of what a native gRPC connection brought
+	keyChanges      = "changes" // how often a pool's health has changed since its last line
 
 	// Of the access log alone.
 	keyRequestID       = "request_id"

@@ -38,6 +38,7 @@ type bodyWatch struct {
 	answered atomic.Bool  // the response has begun
 	owned    atomic.Bool  // the handler has set a read deadline
 	slow     atomic.Bool  // the sweep has ended it
+	over     atomic.Bool  // the request's time is up
 	left     atomic.Bool  // the handler has returned, and the rest is read for the sake of the client
 }
 
@@ -49,6 +50,7 @@ func (b *bodyWatch) watch(r *http.Request) {
 	b.answered.Store(false)
 	b.owned.Store(false)
 	b.slow.Store(false)
+	b.over.Store(false)
 	b.left.Store(false)
 }
 
@@ -68,7 +70,13 @@ func (b *bodyWatch) read(body io.Reader, p []byte) (int, error) {
 	if n > 0 {
 		b.received.Add(int64(n))
 	}
-	if err != nil && b.slow.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case err == nil:
+	case b.over.Load():
+		// net/http has lifted the deadline when it awaited the running read, so that this
+		// one may have seen the client leave.
+		err = os.ErrDeadlineExceeded
+	case b.slow.Load() && errors.Is(err, os.ErrDeadlineExceeded):
 		err = errSlowBody
 	}
 	return n, err

@@ -97,6 +97,7 @@ func answerTimeout(rec *recorder, w http.ResponseWriter, own *http.ResponseContr
 		if body.awaited.Load() {
 			code = http.StatusRequestTimeout
 		}
+		body.over.Store(true)
 		_ = own.SetReadDeadline(aLongTimeAgo)
 	}
 	if rec.upload != nil {

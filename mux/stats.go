@@ -117,8 +117,8 @@ func (s *Server) Connections() []ConnInfo {
 type ServerInfo struct {
 	ID          string        `json:"id"`
 	Protocol    string        `json:"protocol"`
-	Status      string        `json:"status"` // the phase
-	Addresses   []string      `json:"addresses"`
+	Status      string        `json:"status"`    // the phase, or "not_served" where no address serves the protocol
+	Addresses   []string      `json:"addresses"` // that serve the protocol
 	Connections int64         `json:"connections"`
 	Uptime      time.Duration `json:"uptime"`
 	// Native is the *http.Server or *grpc.Server itself; nil before the server serves, but
@@ -126,6 +126,9 @@ type ServerInfo struct {
 	// services by [WithGRPC]. A reload may put another in its place.
 	Native any `json:"-"`
 }
+
+// statusNotServed is the status of a protocol that no listener serves.
+const statusNotServed = "not_served"
 
 // Servers returns the server of each built-in protocol.
 func (s *Server) Servers() []ServerInfo {
@@ -141,18 +144,20 @@ func (s *Server) Servers() []ServerInfo {
 		native[protocols.GRPC] = b.grpc.Native
 		native[protocols.WebSocket] = b.http1
 	}
-	addresses := s.topology.addresses()
 	infos := make([]ServerInfo, 0, len(builtin))
 	for _, p := range builtin {
 		infos = append(infos, ServerInfo{
 			ID:          string(p),
 			Protocol:    string(p),
 			Status:      string(stats.Phase),
-			Addresses:   addresses,
+			Addresses:   s.topology.addresses(p),
 			Connections: stats.Pools[string(p)].Active,
 			Uptime:      uptime,
 			Native:      native[p],
 		})
+		if last := &infos[len(infos)-1]; stats.Phase == PhaseServing && len(last.Addresses) == 0 {
+			last.Status = statusNotServed
+		}
 	}
 	return infos
 }

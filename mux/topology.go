@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
@@ -114,13 +115,13 @@ func (t *topology) brought() []*endpoint {
 	return brought
 }
 
-// addresses returns the addresses that are served.
-func (t *topology) addresses() []string {
+// addresses returns the addresses that serve a protocol.
+func (t *topology) addresses(p protocols.Protocol) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var addresses []string
 	for _, r := range t.roots {
-		if address := r.listener.Addr().String(); !r.endpoint.local && !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
+		if address := r.listener.Addr().String(); r.allow.serves(p) && !r.endpoint.local && !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)
 		}
 	}

@@ -30,14 +30,14 @@ func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 const TotalTag Tag = "total"
 
 const (
-	// recovery is how far below a threshold a state is left, so that one connection that
-	// comes and goes does not raise an alarm each time.
-	recovery = 0.05
-	rounding = 1e-9 // In binary, 0.95 - 0.05 is below 0.9.
+	// recovery is the part of a threshold at which a state is left, so that connections that
+	// come and go do not raise an alarm each time.
+	recovery = 0.9
+	rounding = 1e-9 // In binary, a product may be a little below its decimal value.
 )
 
 // HealthConfig are the shares of a limit, from 0 to 1, above which a pool is not
-// healthy. A state is left at five points (0.05) below its threshold, or at 0.
+// healthy. A state is left at nine tenths of its threshold.
 type HealthConfig struct {
 	// DegradedAbove is 0.8 unless set.
 	DegradedAbove float64 `apply:"runtime" yaml:"degraded_above"`
@@ -116,7 +116,7 @@ func (r *rules) judge(old Health, active, limit int) Health {
 	share := statusOf(old, active, limit).Ratio
 	above := func(threshold float64, state Health) bool {
 		if state <= old && old != Unavailable {
-			threshold = max(threshold-recovery, 0) + rounding
+			threshold = threshold*recovery + rounding
 		}
 		return share > threshold
 	}

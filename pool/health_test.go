@@ -25,7 +25,7 @@ func open(t *testing.T, set *pool.Set, tag pool.Tag, n int) []*pool.Conn {
 }
 
 // TestHealthThresholds walks a pool up and down again: it gets worse above a
-// threshold, and better five points below it.
+// threshold, and better at nine tenths of it.
 func TestHealthThresholds(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{PerTag: map[pool.Tag]int{"http1": 100}})
@@ -51,12 +51,12 @@ func TestHealthThresholds(t *testing.T) {
 	}
 	to(80, pool.Healthy)
 	to(81, pool.Degraded)
-	to(76, pool.Degraded)
-	to(75, pool.Healthy)
+	to(73, pool.Degraded)
+	to(72, pool.Healthy)
 	to(95, pool.Degraded)
 	to(96, pool.Overloaded)
-	to(91, pool.Overloaded)
-	to(90, pool.Degraded)
+	to(86, pool.Overloaded)
+	to(85, pool.Degraded)
 	to(95, pool.Degraded)
 	to(100, pool.Overloaded)
 	to(0, pool.Healthy)
@@ -146,8 +146,8 @@ func TestHealthUnavailable(t *testing.T) {
 	}
 }
 
-// TestHealthRecoversFromLowThresholds: a threshold of less than five points is left when
-// the pool is empty.
+// TestHealthRecoversFromLowThresholds: a threshold of less than one connection is left
+// when the pool is empty.
 func TestHealthRecoversFromLowThresholds(t *testing.T) {
 	var set pool.Set
 	set.SetLimits(pool.Limits{

@@ -255,8 +255,8 @@ func TestHTTP2Pings(t *testing.T) {
 	config.PingInterval, config.PingTimeout = 50*time.Millisecond, time.Second
 	isPing := func(f *http2.PingFrame) bool { return !f.IsAck() }
 	t.Run("answered", func(t *testing.T) {
-		c := newFrameClient(t, serveHTTP2(t, config, http.NotFound))
 		began := time.Now()
+		c := newFrameClient(t, serveHTTP2(t, config, http.NotFound))
 		const pings = 25 // More than fit into one timeout.
 		for range pings {
 			awaitFrame(c, isPing)
@@ -365,8 +365,8 @@ func TestHTTP1SettingsOnTheWire(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			config := DefaultHTTP1Config()
 			test.edit(&config)
+			began := time.Now() // Before the server can have begun to count.
 			conn := serveHTTP1(t, config)
-			began := time.Now()
 			if _, err := io.WriteString(conn, test.send); err != nil {
 				t.Fatal(err)
 			}

@@ -123,11 +123,13 @@ func (l *ledger) take(s *shard, running uint64) {
 	if l.ended == before {
 		return
 	}
-	l.durations.addSeconds(time.Duration(s.nanos.Swap(0)).Seconds())
+	nanos := s.nanos.Swap(0)
+	l.durations.addSeconds(time.Duration(nanos).Seconds())
 	if l.recent == nil {
 		l.recent = new(histogram)
 	}
 	slot := l.recent.slot(running)
+	l.recent.nanos[epochOf(running)%slotCount] += nanos
 	for cell := range s.cells {
 		slot[cell] += swap(&s.cells[cell])
 	}
@@ -159,6 +161,9 @@ type Stats struct {
 	PerMinute float64 `json:"per_minute"` // and over the last 60, or since the beginning
 	ErrorRate float64 `json:"error_rate"` // the share, from 0 to 1, that failed in the last minute
 
+	// Mean is how long the requests of the last 50 to 60 seconds took on average; 0 when
+	// there were none.
+	Mean float64 `json:"mean_seconds"`
 	// What half, 95 % and 99 % of the requests of the last 50 to 60 seconds did not
 	// exceed, within 2.5 %; 0 when there were none.
 	P50 float64 `json:"p50_seconds"`
@@ -169,7 +174,7 @@ type Stats struct {
 // Totals is what a [Book] has counted since its beginning.
 type Totals struct {
 	Codes     map[int]uint64 // how many requests ended with each code; none is 0
-	Durations DurationTotals // how long the requests took, in buckets from 1 ms to 30 s
+	Durations DurationTotals // how long the requests took, in buckets from 50 µs to 30 s
 }
 
 // Figures returns the statistics of this moment.
@@ -192,6 +197,7 @@ func (b *Book) Figures() (Stats, Totals) {
 		InFlight:  int64(begun - l.ended),
 		PerSecond: l.endedRate.PerSecond(),
 		PerMinute: l.endedRate.PerMinute(),
+		Mean:      l.recent.mean(second),
 		P50:       quantiles[0],
 		P95:       quantiles[1],
 		P99:       quantiles[2],

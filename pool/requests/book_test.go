@@ -77,6 +77,7 @@ func TestKnownLoad(t *testing.T) {
 			{"requests in the last second", stats.PerSecond, perSecond},
 			{"requests a minute", stats.PerMinute, 60 * perSecond},
 			{"error rate", stats.ErrorRate, failing},
+			{"mean", stats.Mean, mean.Seconds()},
 			{"p50", stats.P50, quantile(0.50)},
 			{"p95", stats.P95, quantile(0.95)},
 			{"p99", stats.P99, quantile(0.99)},
@@ -179,8 +180,8 @@ func TestDurations(t *testing.T) {
 			t.Errorf("%d records of %v s together", totals.Count, totals.SumSeconds)
 		}
 		buckets := totals.Map()
-		got := []uint64{buckets[0.001], buckets[0.0025], buckets[10], buckets[30]}
-		if diff := cmp.Diff([]uint64{2, 3, 3, 4}, got); diff != "" || len(buckets) != 14 {
+		got := []uint64{buckets[0.00005], buckets[0.0005], buckets[0.001], buckets[0.0025], buckets[10], buckets[30]}
+		if diff := cmp.Diff([]uint64{1, 1, 2, 3, 3, 4}, got); diff != "" || len(buckets) != 18 {
 			t.Errorf("%d buckets (-want +got):\n%s", len(buckets), diff)
 		}
 	}

@@ -8,18 +8,20 @@ import (
 )
 
 // requestBounds are the upper bounds of the buckets for requests: those of Prometheus'
-// clients from 1 ms on, and 30 s for what waits long.
+// clients from 1 ms on, smaller ones for calls within a data centre, and 30 s for what
+// waits long.
 var requestBounds = []time.Duration{
+	50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
 	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
 	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
 	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
 }
 
-const maxBounds = 14 // that Durations can have
+const maxBounds = 18 // that Durations can have
 
 // Durations counts durations in fixed buckets, as a Prometheus histogram does. The zero
-// value is ready to use and has bounds from 1 ms to 30 s, each included in its bucket.
+// value is ready to use and has bounds from 50 µs to 30 s, each included in its bucket.
 // All methods may be called concurrently. Record allocates nothing.
 type Durations struct {
 	bounds  []time.Duration              // nil for requestBounds
@@ -27,7 +29,7 @@ type Durations struct {
 	buckets [maxBounds + 1]atomic.Uint64 // each without the smaller ones; the last has no bound
 }
 
-// WithBounds returns Durations with other bounds: at most 14, in rising order.
+// WithBounds returns Durations with other bounds: at most 18, in rising order.
 func WithBounds(bounds []time.Duration) *Durations { return &Durations{bounds: bounds} }
 
 // Record counts d. A negative one counts as 0.
@@ -135,6 +137,7 @@ func cellMiddle(cell int) time.Duration {
 type histogram struct {
 	epochs [slotCount]uint64 // which ten seconds a slot holds, from 1 on; 0 for none
 	slots  [slotCount][cellCount]uint32
+	nanos  [slotCount]uint64 // how long the requests of a slot took together
 }
 
 // epochOf numbers the ten seconds that a second belongs to.
@@ -147,8 +150,27 @@ func (h *histogram) slot(second uint64) *[cellCount]uint32 {
 	if h.epochs[i] != epoch {
 		h.epochs[i] = epoch
 		clear(h.slots[i][:])
+		h.nanos[i] = 0
 	}
 	return &h.slots[i]
+}
+
+// mean returns the mean of all durations, in seconds: 0 where there is none.
+func (h *histogram) mean(second uint64) float64 {
+	if h == nil {
+		return 0
+	}
+	var nanos, count uint64
+	for i, epoch := range h.epochs {
+		if epoch == 0 || epoch+slotCount <= epochOf(second) {
+			continue
+		}
+		nanos += h.nanos[i]
+		for _, n := range &h.slots[i] {
+			count += uint64(n)
+		}
+	}
+	return time.Duration(nanos / max(count, 1)).Seconds()
 }
 
 // quantiles returns for each share the duration, in seconds, that this share of all

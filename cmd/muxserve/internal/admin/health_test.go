@@ -30,7 +30,7 @@ func busy(phase lifecycle.Phase, status pool.Health) mux.Stats {
 		Started:  time.Now().Add(-time.Minute),
 		Pools:    map[string]pool.Stats{"grpc": {Active: 9, Accepted: 30, Closed: 21}, "http1": {Active: 2}},
 		Rejected: map[string]map[string]uint64{"grpc": {"limit": 7}},
-		Requests: map[string]requests.Stats{"grpc": {Total: 100, InFlight: 3, ErrorRate: 0.25, P99: 0.5}},
+		Requests: map[string]requests.Stats{"grpc": {Total: 100, InFlight: 3, ErrorRate: 0.25, Mean: 0.1, P99: 0.5}},
 		Health: map[string]pool.HealthStatus{
 			"grpc":  {Status: status, Active: 9, Limit: 10, Ratio: 0.9},
 			"total": {Active: 11, Limit: 100, Ratio: 0.11},
@@ -60,6 +60,7 @@ func TestHealth(t *testing.T) {
 				Stats:            pool.Stats{Active: 9, Accepted: 30, Closed: 21},
 				InFlight:         3,
 				ErrorRate:        0.25,
+				Mean:             0.1,
 				P99:              0.5,
 				RejectedRecently: map[string]uint64{"limit": 7},
 			},

@@ -43,8 +43,9 @@ type ProtocolSample struct {
 	// Requests are requests, calls and WebSocket sessions.
 	RequestsPerSecond float64 `json:"requests_per_second"` // that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
-	// ErrorRate, from 0 to 1, and the quantiles cover the last minute; see [requests.Stats].
+	// ErrorRate, from 0 to 1, the mean and the quantiles cover the last minute; see [requests.Stats].
 	ErrorRate float64 `json:"error_rate"`
+	Mean      float64 `json:"mean_seconds"`
 	P50       float64 `json:"p50_seconds"`
 	P95       float64 `json:"p95_seconds"`
 	P99       float64 `json:"p99_seconds"`
@@ -133,6 +134,7 @@ func newSample(from, to moment) Sample {
 			RequestsPerSecond:      rate(requests.Total, from.stats.Requests[tag].Total),
 			InFlight:               requests.InFlight,
 			ErrorRate:              requests.ErrorRate,
+			Mean:                   requests.Mean,
 			P50:                    requests.P50,
 			P95:                    requests.P95,
 			P99:                    requests.P99,

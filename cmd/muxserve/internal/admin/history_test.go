@@ -25,7 +25,7 @@ func growing(began time.Time) scripted {
 			}},
 			Rejected: map[string]map[string]uint64{"http1": {"limit": 2 * seconds, "silent": 1}},
 			Requests: map[string]requests.Stats{"http1": {
-				Total: 20 * seconds, InFlight: 5, ErrorRate: 0.1, P50: 0.01, P95: 0.02, P99: 0.03,
+				Total: 20 * seconds, InFlight: 5, ErrorRate: 0.1, Mean: 0.012, P50: 0.01, P95: 0.02, P99: 0.03,
 			}},
 			Health: map[string]pool.HealthStatus{"http1": {Status: pool.Degraded}},
 		}
@@ -60,7 +60,7 @@ func TestSample(t *testing.T) {
 			Phase: lifecycle.PhaseServing,
 			Protocols: map[string]ProtocolSample{"http1": {
 				Active: 4, AcceptedPerSecond: 3, RejectedPerSecond: 2, BytesReceivedPerSecond: 100, BytesSentPerSecond: 1000,
-				RequestsPerSecond: 20, InFlight: 5, ErrorRate: 0.1, P50: 0.01, P95: 0.02, P99: 0.03,
+				RequestsPerSecond: 20, InFlight: 5, ErrorRate: 0.1, Mean: 0.012, P50: 0.01, P95: 0.02, P99: 0.03,
 			}},
 			Health: map[string]string{"http1": "degraded"},
 		}

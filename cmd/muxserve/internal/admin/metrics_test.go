@@ -126,6 +126,7 @@ func TestMetricsJSON(t *testing.T) {
      "requests_per_second": 20,
      "in_flight": 3,
      "error_rate": 0.25,
+     "mean_seconds": 0.1,
      "p50_seconds": 0,
      "p95_seconds": 0,
      "p99_seconds": 0.5
@@ -139,6 +140,7 @@ func TestMetricsJSON(t *testing.T) {
      "requests_per_second": 0,
      "in_flight": 0,
      "error_rate": 0,
+     "mean_seconds": 0,
      "p50_seconds": 0,
      "p95_seconds": 0,
      "p99_seconds": 0

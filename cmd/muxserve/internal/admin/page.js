@@ -82,6 +82,7 @@ function facts(name, p, now) {
     "Requests a second": number(now?.requests_per_second ?? 0),
     "In flight": number(p.in_flight),
     "Errors, last minute": percent(p.error_rate),
+    "Mean, last minute": millis(p.mean_seconds),
     "p99, last minute": millis(p.p99_seconds),
     ...traffic,
   };
@@ -189,7 +190,7 @@ async function refresh() {
     showDrain(health, figures);
     if (configuration) showConfiguration(configuration);
     showConnections(list);
-    byId("addresses").textContent = (servers[0]?.addresses ?? []).join(", ");
+    byId("addresses").textContent = [...new Set(servers.flatMap((s) => s.addresses))].join(", ");
   } catch {
     byId("phase").textContent = "does not answer";
     byId("status").textContent = "";
