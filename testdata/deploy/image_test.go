@@ -25,6 +25,9 @@ const recipes = root + "/cmd/muxserve/deploy"
 var built string
 
 func TestMain(m *testing.M) {
+	if limits := os.Getenv(envConfined); limits != "" {
+		panic(becomeConfined(limits))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "muxserve-deploy-")
 		if err != nil {
@@ -224,6 +227,11 @@ func TestImageRuns(t *testing.T) {
 	if out, err := inside(t.Context(), probe...).CombinedOutput(); err != nil {
 		t.Errorf("HEALTHCHECK: %v\n%s", err, out)
 	}
+	// The root has no /proc to find the binary by, and a container's process 1 cannot be replaced either.
+	if err := p.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an upgrade is refused", func() bool { return strings.Contains(p.log.String(), "upgrade refused") })
 	p.stop(t)
 	if out, err := inside(t.Context(), probe...).CombinedOutput(); err == nil {
 		t.Errorf("HEALTHCHECK of a stopped server succeeds:\n%s", out)
