@@ -3,8 +3,10 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -15,8 +17,10 @@ import (
 // TCP keepalive.
 type Config struct {
 	// Address is "host:port" for TCP ("127.0.0.1:8080", "[::1]:80", ":0"), "unix:PATH" for
-	// a Unix-domain socket, or "fd:NAME" for a socket that the service manager has opened
-	// (FileDescriptorName in systemd.socket(5)).
+	// a Unix-domain socket, or "fd:NAME" for the sockets that the service manager has opened
+	// under this name (FileDescriptorName in systemd.socket(5)). "0.0.0.0" is IPv4 alone.
+	// "[::]" is both families, but IPv6 alone where another listener has "0.0.0.0" with the
+	// same port.
 	Address string `apply:"restart" yaml:"address"`
 
 	// TLS is off in its zero value.
@@ -27,6 +31,14 @@ type Config struct {
 
 	// Protocols are the protocols served: http1, http2, grpc and websocket. Empty means all.
 	Protocols []string `apply:"restart" yaml:"protocols"`
+
+	// UnixMode is the permissions of a Unix socket's file in octal, such as "0660". Clients
+	// need the permission to write. Empty means what the umask leaves.
+	UnixMode string `apply:"restart" yaml:"unix_mode"`
+
+	// UnixOwner is the owner of a Unix socket's file: "USER", "USER:GROUP" or ":GROUP", by
+	// name or number. Empty means those of the process.
+	UnixOwner string `apply:"restart" yaml:"unix_owner"`
 
 	// ReusePort is the number of sockets of the address, each with an accept loop, among
 	// which the kernel spreads new connections (SO_REUSEPORT). 0 and 1 are one plain
@@ -88,6 +100,7 @@ func (c Config) Validate() error {
 		}
 	}
 	c.checkSocket(network == "unix", &f)
+	c.checkFile(network, &f)
 	return errors.Join(f...)
 }
 
@@ -137,23 +150,33 @@ func (c Config) checkSocket(isUnix bool, f *faults) {
 	}
 }
 
-const (
-	unixPrefix      = "unix:" // before the path of a Unix-domain socket
-	inheritedPrefix = "fd:"   // before the name of a service manager's socket
-)
-
-// splitAddress returns the network and the address as package net wants them.
-func splitAddress(address string) (network, target string, err error) {
-	if path, ok := strings.CutPrefix(address, unixPrefix); ok {
-		if path == "" {
-			return "", "", fmt.Errorf("%q has no path after %q", address, unixPrefix)
+// checkFile finds the faults of the keys of a Unix socket's file.
+func (c Config) checkFile(network string, f *faults) {
+	for _, key := range []struct{ name, value string }{{"unix_mode", c.UnixMode}, {"unix_owner", c.UnixOwner}} {
+		switch {
+		case key.value == "":
+		case network != "unix":
+			f.addf(key.name, "%q: only the address unix:PATH has a file of its own", key.value)
+		case strings.HasPrefix(c.Address, unixPrefix+"@"):
+			f.addf(key.name, "%q: an abstract socket has no file", key.value)
 		}
-		return "unix", path, nil
 	}
-	// net.Listen takes an empty address for a random port on every interface, which is
-	// not meant where the key is missing.
-	if address == "" {
-		return "", "", errors.New(`empty; want "host:port" or "unix:PATH"`)
+	if _, err := c.fileMode(); err != nil {
+		f.addf("unix_mode", "%w", err)
 	}
-	return "tcp", address, nil
+	if user, group, _ := strings.Cut(c.UnixOwner, ":"); c.UnixOwner != "" && user == "" && group == "" {
+		f.addf("unix_owner", "%q is none of USER, USER:GROUP and :GROUP", c.UnixOwner)
+	}
+}
+
+// fileMode returns UnixMode as a number.
+func (c Config) fileMode() (fs.FileMode, error) {
+	if c.UnixMode == "" {
+		return 0, nil
+	}
+	mode, err := strconv.ParseUint(c.UnixMode, 8, 32)
+	if err != nil || mode > uint64(fs.ModePerm) {
+		return 0, fmt.Errorf("%q is not a number in octal from 0000 to 0777", c.UnixMode)
+	}
+	return fs.FileMode(mode), nil
 }

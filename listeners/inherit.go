@@ -74,24 +74,91 @@ func Inherited(getenv func(string) string) (*Sockets, error) {
 
 // Listen returns the inherited socket for address, or opens one as the function [Listen]
 // does. An inherited socket is found by the address that the process before had for it,
-// by the address that it is bound to, or by "fd:" and its name. ctx bounds name
-// resolution alone.
+// by the address that it is bound to, or by "fd:" and its name. Where there are several of
+// a name, Listen returns the first; [Config.Open] opens all. ctx bounds name resolution
+// alone.
 //
 // The listener supports SetDeadline and SyscallConn. Closing it removes the file of a
 // Unix socket that this process has made, but not after [Sockets.KeepFiles]. The file of
-// an inherited socket is removed only after [Sockets.OwnFiles].
+// an inherited socket is removed only after [Sockets.OwnFiles]. A file that another socket
+// has put there is never removed.
 func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, error) {
 	if in := s.take(ctx, address); in != nil {
-		return s.add(in.Listener, address, in.Unlink, true)
+		return s.adopt(in, address)
 	}
 	if strings.HasPrefix(address, inheritedPrefix) {
 		return nil, fmt.Errorf("listeners: listen on %s: the service manager has passed no socket of this name; it has passed %s", address, s.activated())
 	}
 	l, err := Listen(ctx, address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, s.explain(err, address)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return s.add(l, address, true, false)
+	k := &socket{owner: s, address: address}
+	if u, ok := l.(*fileListener); ok {
+		l, k.file = u.UnixListener, u.file
+	}
+	return s.add(k, l)
+}
+
+// further returns the inherited sockets that have the socket's name, too. At a failure it
+// returns those that it has, for the caller to close.
+func (k *socket) further(ctx context.Context) (more []net.Listener, err error) {
+	if !strings.HasPrefix(k.address, inheritedPrefix) {
+		return nil, nil
+	}
+	for in := k.owner.take(ctx, k.address); in != nil; in = k.owner.take(ctx, k.address) {
+		next, err := k.owner.adopt(in, k.address)
+		if err != nil {
+			return more, err
+		}
+		more = append(more, next)
+	}
+	return more, nil
+}
+
+// explain adds to an error about an address in use that the process itself uses it.
+func (s *Sockets) explain(err error, address string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.open {
+		if bound := boundAddress(k.Addr()); overlap(bound, address) {
+			return fmt.Errorf("%w; this process itself listens on %s: %s", err, bound, ownAddressCure)
+		}
+	}
+	for _, in := range s.inherited {
+		if overlap(boundAddress(in.Addr()), address) {
+			return fmt.Errorf("%w; this process was started with the socket %s: %s", err, in, ownAddressCure)
+		}
+	}
+	return err
+}
+
+// ownAddressCure is what to do about an address that the process itself keeps.
+const ownAddressCure = "give that address up first, in a reload of its own"
+
+// boundAddress returns the address of a socket in the form of [Config.Address].
+func boundAddress(a net.Addr) string {
+	if a.Network() == "unix" {
+		return unixPrefix + a.String()
+	}
+	return a.String()
+}
+
+// adopt returns an inherited socket for an address. Where the process before has not said
+// which file is the socket's, as the service manager never does, it is the one that is
+// there now.
+func (s *Sockets) adopt(in *inheritedSocket, address string) (net.Listener, error) {
+	k := &socket{owner: s, address: address, inherited: true, shared: true}
+	if path := in.Addr().String(); in.Unlink && in.Addr().Network() == "unix" {
+		k.file = socketFile{path, in.File}
+		if in.File == (fileID{}) {
+			k.file = fileOf(path)
+		}
+	}
+	return s.add(k, in.Listener)
 }
 
 // activated lists the sockets of the service manager that are left, for an error.
@@ -110,19 +177,15 @@ func (s *Sockets) activated() string {
 	return strings.Join(names, ", ")
 }
 
-// add takes l over and returns what Listen promises.
-func (s *Sockets) add(l net.Listener, address string, unlink, inherited bool) (net.Listener, error) {
+// add has k take l over, and returns what Listen promises.
+func (s *Sockets) add(k *socket, l net.Listener) (net.Listener, error) {
 	inner, ok := l.(innerSocket)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("listeners: listen on %s: a %T cannot be passed on", address, l), l.Close())
+		return nil, errors.Join(fmt.Errorf("listeners: listen on %s: a %T cannot be passed on", k.address, l), l.Close())
 	}
-	k := &socket{innerSocket: inner, owner: s, address: address, inherited: inherited}
+	k.innerSocket = inner
 	if u, ok := l.(*net.UnixListener); ok {
-		// From here on Close decides, because the answer may change while it runs.
-		u.SetUnlinkOnClose(false)
-		if path := u.Addr().String(); unlink && path != "" && !strings.HasPrefix(path, "@") {
-			k.path = path
-		}
+		u.SetUnlinkOnClose(false) // Close decides.
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,9 +264,10 @@ type socket struct {
 	innerSocket
 
 	owner     *Sockets
-	address   string // as it was asked for
-	path      string // of the file that Close removes; "" for none
-	inherited bool   // the file belongs to the process before, until OwnFiles
+	address   string     // as it was asked for
+	file      socketFile // that Close removes
+	inherited bool       // the file belongs to the process before, until OwnFiles
+	shared    bool       // another process has the socket, or had it; guarded by owner.mu
 }
 
 // Close closes the listener. It removes the file of a Unix socket first: once the socket
@@ -218,12 +282,23 @@ func (k *socket) Close() error {
 	}
 	s.mu.Unlock()
 	var err error
-	if mine && k.path != "" {
-		if err = os.Remove(k.path); errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
+	if mine {
+		err = k.file.remove()
 	}
 	return errors.Join(err, k.innerSocket.Close())
+}
+
+// retire has the kernel give the socket no new connections. It does nothing to a socket that
+// another process may go on to use.
+func (k *socket) retire() {
+	k.owner.mu.Lock()
+	defer k.owner.mu.Unlock()
+	if _, isTCP := k.Addr().(*net.TCPAddr); k.shared || !isTCP {
+		return
+	}
+	if raw, err := k.SyscallConn(); err == nil {
+		_ = unreach(raw) // Without it a client may be reset.
+	}
 }
 
 // take removes the inherited socket for address, and returns it. It returns nil where
@@ -243,9 +318,21 @@ func (s *Sockets) take(ctx context.Context, address string) *inheritedSocket {
 	case !s.left():
 		return nil // Names need not be resolved.
 	}
-	for _, meant := range resolve(ctx, target) {
-		if in := s.takeFirst(func(in *inheritedSocket) bool { return boundTo(in.Addr(), meant) }); in != nil {
-			return in
+	all := resolve(ctx, target)
+	for _, match := range []func(*inheritedSocket, netip.AddrPort) bool{
+		func(in *inheritedSocket, meant netip.AddrPort) bool {
+			return boundTo(in.Addr(), meant) && (in.activated || isIPv6Only(in.Address) == isIPv6Only(address))
+		},
+		// A unit that says ListenStream=80 has both families, and goes with an address that
+		// asks for one. Among sockets of the process before, none goes with another family.
+		func(in *inheritedSocket, meant netip.AddrPort) bool {
+			return in.activated && boundToAll(in.Addr(), meant)
+		},
+	} {
+		for _, meant := range all {
+			if in := s.takeFirst(func(in *inheritedSocket) bool { return match(in, meant) }); in != nil {
+				return in
+			}
 		}
 	}
 	return nil
@@ -287,7 +374,11 @@ func resolve(ctx context.Context, address string) []netip.AddrPort {
 		port = uint64(named)
 	}
 	if host == "" {
-		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(port))}
+		host = "::"
+	}
+	// The resolver would add 0.0.0.0 to "::".
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(port))}
 	}
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
@@ -300,22 +391,18 @@ func resolve(ctx context.Context, address string) []netip.AddrPort {
 	return all
 }
 
-// boundTo reports whether a socket's address is the one that is meant. The unspecified
-// addresses of IPv4 and IPv6 are the same, because package net opens one socket for both.
-// Port 0 matches no socket.
+// boundTo reports whether a socket's address is the one that is meant. Port 0 matches no
+// socket.
 func boundTo(addr net.Addr, meant netip.AddrPort) bool {
 	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return false
-	}
-	bound := tcp.AddrPort()
-	if bound.Port() != meant.Port() || meant.Port() == 0 {
-		return false
-	}
-	if bound.Addr().IsUnspecified() || meant.Addr().IsUnspecified() {
-		return bound.Addr().IsUnspecified() && meant.Addr().IsUnspecified()
-	}
-	return bound.Addr().Unmap() == meant.Addr()
+	return ok && meant.Port() != 0 && tcp.AddrPort().Port() == meant.Port() && tcp.AddrPort().Addr().Unmap() == meant.Addr()
+}
+
+// boundToAll is boundTo for the unspecified addresses, among which it does not tell
+// families apart.
+func boundToAll(addr net.Addr, meant netip.AddrPort) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsUnspecified() && meant.Addr().IsUnspecified() && meant.Port() != 0 && tcp.Port == int(meant.Port())
 }
 
 // samePath compares the paths of two Unix sockets, one of which may be relative.

@@ -39,6 +39,8 @@ type passedSocket struct {
 	Address string `json:"address"`
 	// Unlink says that this process is to remove the file of the Unix socket in the end.
 	Unlink bool `json:"unlink,omitempty"`
+	// File is the file of the Unix socket, zero from an older process.
+	File fileID `json:"file,omitzero"`
 
 	activated bool // by the service manager, which keeps the socket open itself
 }
@@ -105,6 +107,9 @@ func activatedSockets(getenv func(string) string, pid int) ([]passedSocket, erro
 func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err error) {
 	s.mu.Lock()
 	open := slices.Clone(s.open)
+	for _, k := range open {
+		k.shared = true
+	}
 	s.mu.Unlock()
 	defer func() {
 		if err != nil {
@@ -121,7 +126,7 @@ func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err er
 			return files, nil, fmt.Errorf("listeners: pass %s on: %w", k.address, err)
 		}
 		files = append(files, f)
-		passed = append(passed, passedSocket{Address: k.address, Unlink: k.path != ""})
+		passed = append(passed, passedSocket{Address: k.address, Unlink: k.file.path != "", File: k.file.id})
 	}
 	text, err := json.Marshal(passed)
 	if err != nil {

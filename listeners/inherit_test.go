@@ -14,7 +14,7 @@ import (
 
 // inheriting returns Sockets that have inherited l under an address.
 func inheriting(l net.Listener, address string, activated, unlink bool) *Sockets {
-	return &Sockets{inherited: []*inheritedSocket{{l, passedSocket{address, unlink, activated}}}}
+	return &Sockets{inherited: []*inheritedSocket{{l, passedSocket{Address: address, Unlink: unlink, activated: activated}}}}
 }
 
 func TestListenTakesInherited(t *testing.T) {

@@ -77,7 +77,8 @@ func TestPassLosesNothing(t *testing.T) {
 		}
 		unlink := ""
 		if old.Addr().Network() == "unix" {
-			unlink = `,"unlink":true`
+			file := fileOf(old.Addr().String()).id
+			unlink = fmt.Sprintf(`,"unlink":true,"file":{"device":%d,"inode":%d}`, file.Device, file.Inode)
 		}
 		if diff := cmp.Diff([]string{"A=b", envInherit + `=[{"address":"` + address + `"` + unlink + `}]`}, env); diff != "" {
 			t.Errorf("environment (-want +got):\n%s", diff)

@@ -164,6 +164,18 @@ func (l *Listener) Stop() {
 	}
 }
 
+// Release is Stop for a socket whose address another one has from now on; see [Replacing].
+// The kernel gives new connections to that one at once, and this one's Accept returns those
+// that it has already. Without it, a client could meet the moment between the last Accept
+// and the end of the socket, which resets its connection. It takes Linux and a socket of
+// [Sockets] that no other process has; elsewhere Release is Stop.
+func (l *Listener) Release() {
+	if k, ok := Unwrap(l.inner).(*socket); ok {
+		k.retire()
+	}
+	l.Stop()
+}
+
 // Close closes the socket at once and ends every Accept. The kernel resets what it holds.
 // Later calls return the first one's result. After Detach it closes nothing.
 func (l *Listener) Close() error {

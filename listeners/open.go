@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -25,32 +26,91 @@ const staleProbeTimeout = time.Second
 //
 // Listen removes the file of a Unix socket that a dead process left behind. If a process
 // listens there, the error wraps syscall.EADDRINUSE; a file that is no socket stays.
-// Close removes the file. Of two processes that start on one stale file in the same
-// moment, the later one gets the path.
+// Close removes the file, but not one that another socket has put there since. Of two
+// processes that start on one stale file in the same moment, the later one gets the path.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network, target, err := splitAddress(address)
 	if err != nil {
 		return nil, fmt.Errorf("listeners: address: %w", err)
 	}
-	var lc net.ListenConfig
-	if hasOption(ctx, sharedPort) {
-		lc.Control = func(_, _ string, raw syscall.RawConn) error { return setReusePort(raw) }
-	}
-	if hasOption(ctx, quiet) {
-		lc.KeepAlive = -1
-	}
-	l, err := lc.Listen(ctx, network, target)
-	if network == "unix" && errors.Is(err, syscall.EADDRINUSE) {
+	l, err := bind(ctx, network, target)
+	if errors.Is(err, syscall.EADDRINUSE) && network == "unix" {
 		if staleErr := removeStale(ctx, target); staleErr != nil {
 			return nil, fmt.Errorf("listeners: listen on %s: %w", address, errors.Join(err, staleErr))
 		}
-		l, err = lc.Listen(ctx, network, target)
+		l, err = bind(ctx, network, target)
+	} else if errors.Is(err, syscall.EADDRINUSE) {
+		l, err = bindBeside(ctx, network, target, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listeners: listen on %s: %w", address, err)
 	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+		return &fileListener{UnixListener: u, file: fileOf(target)}, nil
+	}
 	if tcp, ok := l.(*net.TCPListener); ok && hasOption(ctx, quiet) {
 		return &quietListener{tcp}, nil
+	}
+	return l, nil
+}
+
+// bind opens a socket with the options that ctx carries.
+func bind(ctx context.Context, network, target string) (net.Listener, error) {
+	var lc net.ListenConfig
+	switch {
+	case hasOption(ctx, sharedPort):
+		lc.Control = func(_, _ string, raw syscall.RawConn) error { return setReusePort(raw, true) }
+	case hasOption(ctx, private) && network == "unix":
+		lc.Control = func(_, _ string, raw syscall.RawConn) error { return makePrivate(raw) }
+	}
+	if hasOption(ctx, quiet) {
+		lc.KeepAlive = -1
+	}
+	return lc.Listen(ctx, network, target)
+}
+
+// replacedKey is the context key of [Replacing].
+type replacedKey struct{}
+
+// Replacing returns a context with which [Listen] may take an address that overlaps those
+// of old, such as 0.0.0.0:80 beside 127.0.0.1:80. The caller closes old when the new
+// sockets serve; until then the kernel gives a connection to one of both. It takes Linux,
+// and sockets that the same user has opened. Elsewhere the address is in use.
+func Replacing(ctx context.Context, old ...net.Listener) context.Context {
+	return context.WithValue(ctx, replacedKey{}, old)
+}
+
+// bindBeside binds an address that sockets which are being replaced have in use. Neither
+// they nor the new one may share their port with another process's after it.
+func bindBeside(ctx context.Context, network, target string, inUse error) (net.Listener, error) {
+	old, _ := ctx.Value(replacedKey{}).([]net.Listener)
+	var lent []syscall.RawConn
+	defer func() {
+		for _, raw := range lent {
+			_ = setReusePort(raw, false) // It fails for a socket that is closed.
+		}
+	}()
+	found := false
+	for _, l := range old {
+		if !overlap(boundAddress(l.Addr()), target) {
+			continue
+		}
+		found = true
+		// Setting it fails for a socket that is closed by now, which has nothing in use.
+		if raw, err := (layer{l}).SyscallConn(); err == nil && !reusesPort(raw) && setReusePort(raw, true) == nil {
+			lent = append(lent, raw)
+		}
+	}
+	if !found {
+		return nil, inUse
+	}
+	l, err := bind(withOption(ctx, sharedPort), network, target)
+	if err != nil {
+		return nil, inUse
+	}
+	if raw, err := (layer{l}).SyscallConn(); err == nil && !hasOption(ctx, sharedPort) {
+		lent = append(lent, raw)
 	}
 	return l, nil
 }
@@ -92,8 +152,8 @@ func removeStale(ctx context.Context, path string) error {
 }
 
 // Open opens the sockets of the address, ReusePort of them and at least one, and sets
-// their options. It opens all or none: at a failure, it closes those that it has opened.
-// Every error names the address.
+// their options. Of "fd:NAME" it opens all that [Sockets] has. It opens all or none: at a
+// failure, it closes those that it has opened. Every error names the address.
 //
 // The sockets in keep are open already and are the address's first ones (see [Unwrap]).
 // They get this Config's options, and stay open at a failure. Surplus ones are left
@@ -112,9 +172,13 @@ func (c Config) Open(ctx context.Context, listen func(ctx context.Context, addre
 	if err := errors.Join(c.Validate(), c.checkPlatform()); err != nil {
 		return nil, err
 	}
-	sockets := slices.Clone(keep[:min(len(keep), max(c.ReusePort, 1))])
+	sockets := slices.Clone(keep[:c.Keeps(len(keep))])
 	kept := len(sockets)
-	open, err := c.openRest(withOption(ctx, quiet), sockets, listen)
+	ctx = withOption(ctx, quiet)
+	if c.UnixMode != "" {
+		ctx = withOption(ctx, private)
+	}
+	open, err := c.openRest(ctx, sockets, listen)
 	if err != nil {
 		for _, l := range open[kept:] {
 			err = errors.Join(err, l.Close())
@@ -122,6 +186,14 @@ func (c Config) Open(ctx context.Context, listen func(ctx context.Context, addre
 		return nil, err
 	}
 	return open, nil
+}
+
+// Keeps returns how many of n open sockets of the address Open uses again.
+func (c Config) Keeps(n int) int {
+	if strings.HasPrefix(c.Address, inheritedPrefix) {
+		return n
+	}
+	return min(n, max(c.ReusePort, 1))
 }
 
 // openRest appends the sockets that are missing, and then gives each its options and its
@@ -133,6 +205,13 @@ func (c Config) openRest(ctx context.Context, sockets []net.Listener, listen fun
 			return nil, err
 		}
 		sockets = append(sockets, first)
+		if k, ok := first.(*socket); ok {
+			more, err := k.further(ctx)
+			sockets = append(sockets, more...)
+			if err != nil {
+				return sockets, err
+			}
+		}
 	}
 	for _, l := range sockets {
 		if err := c.setOptions(l); err != nil {
@@ -183,6 +262,7 @@ type option int
 const (
 	quiet      option = iota // package net leaves the connections' keepalive alone; Open sets it
 	sharedPort               // the socket stands beside others of its address
+	private                  // only the process's user may connect to the Unix socket, until Open allows more
 )
 
 func withOption(ctx context.Context, o option) context.Context {

@@ -10,13 +10,15 @@ import (
 
 // checkPlatform returns an error for each option that this system does not have.
 func (c Config) checkPlatform() error {
-	unsupported := func(asked, has bool, key string) error {
+	unsupported := func(asked, has bool, key string) error { //nolint:unparam // On other systems it is false, too.
 		if !asked || has {
 			return nil
 		}
 		return fmt.Errorf("listeners: listen on %s: %s: %w", c.Address, key, errors.ErrUnsupported)
 	}
 	return errors.Join(
+		unsupported(c.UnixMode != "", hasFileOwners, "unix_mode"),
+		unsupported(c.UnixOwner != "", hasFileOwners, "unix_owner"),
 		unsupported(c.ReusePort > 1, hasReusePort, "reuse_port"),
 		unsupported(c.TCPUserTimeout > 0, hasUserTimeout, "tcp_user_timeout"))
 }
@@ -25,6 +27,9 @@ func (c Config) checkPlatform() error {
 func (c Config) setOptions(l net.Listener) error {
 	if _, isTCP := l.Addr().(*net.TCPAddr); !isTCP && (c.ReusePort > 1 || c.TCPUserTimeout > 0) {
 		return fmt.Errorf("reuse_port and tcp_user_timeout need a TCP socket, which a %s one is not", l.Addr().Network())
+	}
+	if err := c.setFile(l); err != nil {
+		return err
 	}
 	if c.ReusePort <= 1 && c.Backlog == 0 {
 		return nil
@@ -35,7 +40,7 @@ func (c Config) setOptions(l net.Listener) error {
 	}
 	if c.ReusePort > 1 {
 		// The kernel compares the options of both sockets when the second is bound.
-		if err := setReusePort(raw); err != nil {
+		if err := setReusePort(raw, true); err != nil {
 			return fmt.Errorf("reuse_port: %w", err)
 		}
 	}

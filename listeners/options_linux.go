@@ -18,6 +18,7 @@ const (
 // Socket options from socket.h and tcp.h of Linux. Package syscall, which is frozen,
 // lacks them on some architectures.
 const (
+	soBindToIfindex = 62 // since Linux 5.1
 	soReusePort     = 0xf
 	soReusePortMIPS = 0x200
 	tcpKeepIdle     = 4
@@ -26,15 +27,51 @@ const (
 	tcpUserTimeout  = 0x12
 )
 
-// setReusePort lets sockets of the same user share an address, if all of them have it
-// set.
-func setReusePort(raw syscall.RawConn) error {
-	option := soReusePort
+// reusePort returns the number of the option.
+func reusePort() int {
 	if strings.HasPrefix(runtime.GOARCH, "mips") {
-		option = soReusePortMIPS
+		return soReusePortMIPS
+	}
+	return soReusePort
+}
+
+// setReusePort lets sockets of the same user share an address, if all of them have it
+// set. The kernel looks at it when another one is bound.
+func setReusePort(raw syscall.RawConn, on bool) error {
+	value := 0
+	if on {
+		value = 1
 	}
 	return control(raw, func(fd uintptr) error {
-		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, option, 1))
+		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, reusePort(), value))
+	})
+}
+
+// reusesPort reports whether setReusePort is on.
+func reusesPort(raw syscall.RawConn) bool {
+	value := 0
+	err := control(raw, func(fd uintptr) (err error) {
+		value, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, reusePort())
+		return err
+	})
+	return err == nil && value != 0
+}
+
+// makePrivate sets the permissions of a Unix socket before it has a file, which gets them:
+// other users cannot connect before [Config.Open] has set the owner.
+func makePrivate(raw syscall.RawConn) error {
+	const ownUser = 0o600
+	return control(raw, func(fd uintptr) error { return os.NewSyscallError("fchmod", syscall.Fchmod(int(fd), ownUser)) })
+}
+
+// noInterface is the number of a network interface that there is none of.
+const noInterface = 1<<31 - 1
+
+// unreach has the kernel find the socket for no new connection. It finds listening sockets
+// by the interface, too. Handshakes that have begun go on.
+func unreach(raw syscall.RawConn) error {
+	return control(raw, func(fd uintptr) error {
+		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soBindToIfindex, noInterface))
 	})
 }
 

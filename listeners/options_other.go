@@ -16,7 +16,14 @@ const (
 	inheritsKeepalive = false
 )
 
-func setReusePort(syscall.RawConn) error { return errors.ErrUnsupported }
+func setReusePort(syscall.RawConn, bool) error { return errors.ErrUnsupported }
+
+func unreach(syscall.RawConn) error { return errors.ErrUnsupported }
+
+func reusesPort(syscall.RawConn) bool { return false }
+
+// makePrivate does nothing: a socket has no permissions before its file is made.
+func makePrivate(syscall.RawConn) error { return nil }
 
 func setUserTimeout(syscall.RawConn, time.Duration) error { return errors.ErrUnsupported }
 

@@ -5,11 +5,36 @@ package listeners
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net"
 	"os"
 	"syscall"
 )
+
+// hasFileOwners says that files have permissions and owners.
+const hasFileOwners = true
+
+// identify returns what tells a file from every other one that exists.
+func identify(info fs.FileInfo) fileID {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return fileID{uint64(st.Dev), st.Ino} //nolint:unconvert // The types differ between systems.
+	}
+	return fileID{}
+}
+
+// chown changes the owner of a file, unless it is the owner already: another user could
+// not set even that.
+func chown(path string, uid, gid int) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && (uid < 0 || int(st.Uid) == uid) && (gid < 0 || int(st.Gid) == gid) {
+		return nil
+	}
+	return os.Lchown(path, uid, gid)
+}
 
 // adopt returns the listener of a socket that this process was started with. It closes
 // the descriptor itself: unlike the listener's, a child process would inherit it. It

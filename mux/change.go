@@ -1,8 +1,10 @@
 package mux
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -13,9 +15,10 @@ import (
 // change is what a reload does to listeners and servers, once nothing can fail any more.
 type change struct {
 	backend   *backend
-	endpoints []*endpoint // the configured ones, as they will be
-	begin     []*endpoint // of those, the ones that are new
-	opened    []*endpoint // of those, the ones for which sockets were opened or kept
+	wanted    []listeners.Config
+	fresh     []int       // of wanted, the addresses to be opened
+	endpoints []*endpoint // of wanted; nil until it is open
+	opened    []*endpoint // of those, the new ones, whose sockets were opened or kept
 	handOver  []handOver  // the ones whose sockets are served another way, brought ones included
 	end       []*endpoint // the ones that are no longer wanted
 }
@@ -27,42 +30,40 @@ type handOver struct {
 	sockets int
 }
 
-// prepare opens what a change to c and b needs. After an error nothing is left open.
+// prepare opens what a change to c and b needs, except for the addresses in ch.fresh. After
+// an error nothing is left open.
 func (t *topology) prepare(c *Config, b *backend) (*change, error) {
-	ch := &change{backend: b}
+	ch := &change{backend: b, wanted: t.wanted(c)}
+	if ch.wanted != nil {
+		ch.endpoints = make([]*endpoint, len(ch.wanted)) // nil says that nothing is configured.
+	}
 	left := t.configured()
 	rebuild := b != t.backend.Load()
-	for _, want := range t.wanted(c) {
-		i := slices.IndexFunc(left, func(e *endpoint) bool { return e.config.Address == want.Address })
-		var e *endpoint
-		var err error
-		switch {
-		case i < 0:
-			if e, err = t.open(want); err == nil {
-				ch.opened = append(ch.opened, e)
-			}
-		case !rebuild && sameListener(left[i].config, want):
-			ch.endpoints = append(ch.endpoints, left[i])
-			left = slices.Delete(left, i, i+1)
+	for i, want := range ch.wanted {
+		at := slices.IndexFunc(left, func(e *endpoint) bool { return e.config.Address == want.Address })
+		if at < 0 {
+			ch.fresh = append(ch.fresh, i)
 			continue
-		default:
-			old := left[i]
-			left = slices.Delete(left, i, i+1)
-			if err = old.canHandOver(); err == nil {
-				if e, err = t.open(want, old.bare(max(1, want.ReusePort))...); err == nil {
-					ch.opened = append(ch.opened, e)
-					ch.handOver = append(ch.handOver, handOver{old, e.kept})
-				}
-			}
+		}
+		old := left[at]
+		left = slices.Delete(left, at, at+1)
+		if !rebuild && sameListener(old.config, want) {
+			ch.endpoints[i] = old
+			continue
+		}
+		err := old.canHandOver()
+		if err == nil {
+			keep := old.bare(want.Keeps(len(old.sockets)))
+			ch.endpoints[i], err = t.open(context.Background(), want, keep...)
 		}
 		if err != nil {
 			_ = closeEndpoints(ch.opened)
 			return nil, err
 		}
-		ch.endpoints = append(ch.endpoints, e)
-		ch.begin = append(ch.begin, e)
+		ch.opened = append(ch.opened, ch.endpoints[i])
+		ch.handOver = append(ch.handOver, handOver{old, ch.endpoints[i].kept})
 	}
-	ch.end = append(ch.end, left...)
+	ch.end = left
 	if rebuild {
 		for _, old := range t.brought() {
 			if err := old.canHandOver(); err != nil {
@@ -75,6 +76,56 @@ func (t *topology) prepare(c *Config, b *backend) (*change, error) {
 	return ch, nil
 }
 
+// openFresh opens the addresses that are new. It is the last step that can fail, and opens
+// those last that overlap with an address that is served and is to go: such a socket gets
+// connections from now on, which are lost where the change fails. The caller closes
+// ch.opened after an error.
+func (t *topology) openFresh(ch *change) error {
+	ctx := listeners.Replacing(context.Background(), t.leaving(ch)...)
+	overlaps := func(i int) bool {
+		return slices.ContainsFunc(ch.end, func(e *endpoint) bool {
+			return listeners.Collide(ch.wanted[i].Address, e.Addr().String()) || listeners.Collide(ch.wanted[i].Address, e.config.Address)
+		})
+	}
+	for _, last := range []bool{false, true} {
+		for _, i := range ch.fresh {
+			if overlaps(i) != last {
+				continue
+			}
+			e, err := t.open(ctx, ch.wanted[i])
+			if err != nil {
+				return err
+			}
+			ch.endpoints[i] = e
+			ch.opened = append(ch.opened, e)
+		}
+	}
+	return nil
+}
+
+// leaving returns the sockets that are to go with a change, or have been told to by an
+// earlier one.
+func (t *topology) leaving(ch *change) []net.Listener {
+	bare := func(endpoints []*endpoint) (all []net.Listener) {
+		for _, e := range endpoints {
+			if e != nil {
+				all = append(all, e.bare(len(e.sockets))...)
+			}
+		}
+		return all
+	}
+	gone := slices.Clone(ch.end)
+	t.mu.Lock()
+	for _, r := range t.roots {
+		if e := r.endpoint; !e.brought && !e.local && e.isReplaced() && !isDone(r.done) {
+			gone = append(gone, e)
+		}
+	}
+	t.mu.Unlock()
+	stay := bare(ch.endpoints)
+	return slices.DeleteFunc(bare(gone), func(l net.Listener) bool { return slices.Contains(stay, l) })
+}
+
 // sameListener reports whether a listener need not be touched.
 func sameListener(a, b listeners.Config) bool {
 	p := new(planner)
@@ -83,13 +134,13 @@ func sameListener(a, b listeners.Config) bool {
 }
 
 // renew reads the certificates of the endpoints that stay, and returns one function for
-// each endpoint whose certificate changes.
+// each open endpoint whose certificate changes.
 func (ch *change) renew() (use []func(), err error) {
 	for _, e := range ch.endpoints {
-		if e.tls == nil {
+		if e == nil || e.tls == nil {
 			continue
 		}
-		if !slices.Contains(ch.begin, e) {
+		if !slices.Contains(ch.opened, e) {
 			swap, eerr := e.tls.Prepare()
 			if eerr != nil {
 				err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), eerr))
@@ -126,7 +177,7 @@ func (t *topology) apply(c *Config, ch *change) {
 	retired = append(retired, t.replaceLocal()...)
 	// A socket that stays queues connections in the kernel meanwhile. Where the address
 	// changes, the new one is served first.
-	begin := ch.begin
+	begin := ch.opened
 	for _, e := range ch.handOver {
 		retired = append(retired, e.replace()...)
 		if e.brought {

@@ -64,6 +64,14 @@ func (c Config) Validate() error {
 			faults = append(faults, fmt.Errorf("mux: listeners[%d]: %w", i, err))
 		}
 	}
+	for i, l := range c.Listeners {
+		for j, other := range c.Listeners[:i] {
+			if listeners.Collide(l.Address, other.Address) {
+				faults = append(faults, fmt.Errorf("mux: listeners[%d]: address: %s cannot be listened on beside %s, which is that of listeners[%d]",
+					i, l.Address, other.Address, j))
+			}
+		}
+	}
 	faults = append(faults,
 		c.Sniff.Validate(),
 		c.Limits.Validate(),

@@ -118,10 +118,11 @@ func (e *endpoint) canHandOver() error {
 	return nil
 }
 
-// stop accepts what the kernel has queued, and closes the sockets.
+// stop accepts what the kernel has queued, and closes the sockets. Another endpoint may
+// have their addresses by now.
 func (e *endpoint) stop() {
 	for _, r := range e.replace() {
-		r.listener.Stop()
+		r.listener.Release()
 	}
 }
 

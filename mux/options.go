@@ -35,7 +35,7 @@ type options struct {
 }
 
 func defaultOptions() options {
-	return options{initial: DefaultConfig(), healthPaths: true, listen: listeners.Listen}
+	return options{initial: DefaultConfig(), healthPaths: true, listen: new(listeners.Sockets).Listen}
 }
 
 // GRPCRegistrar is what gRPC services are registered with. It is enough for
@@ -172,7 +172,7 @@ func WithoutHealthPaths() Option {
 
 // WithListen sets the function that opens the sockets of the configured listeners, by
 // address. It is for sockets that the process was passed, by a service manager or by its
-// predecessor. Default: [listeners.Listen].
+// predecessor. Default: [listeners.Sockets.Listen] of empty Sockets.
 func WithListen(listen func(ctx context.Context, address string) (net.Listener, error)) Option {
 	return func(o *options) {
 		if listen != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +14,32 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
+// lockedLog is what a log has written. Timers write, too.
+type lockedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements [io.Writer].
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// take returns the text since the last call.
+func (l *lockedLog) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
+}
+
 // loggedBooks returns books and a function that takes the lines out of their log, without
 // times.
 func loggedBooks(t *testing.T) (b *books, take func() []string) {
 	t.Helper()
-	var log bytes.Buffer
+	var log lockedLog
 	b = newBooks(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -25,8 +47,7 @@ func loggedBooks(t *testing.T) (b *books, take func() []string) {
 		return a
 	}})), nil, pool.Limits{})
 	return b, func() []string {
-		text := strings.TrimSpace(log.String())
-		log.Reset()
+		text := strings.TrimSpace(log.take())
 		if text == "" {
 			return nil
 		}

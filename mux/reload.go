@@ -92,6 +92,9 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 		}
 	}
 	renewed, err := ch.renew()
+	if err == nil {
+		err = t.openFresh(ch)
+	}
 	if err != nil {
 		_ = closeEndpoints(ch.opened)
 		return abort(err)

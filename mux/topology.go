@@ -146,15 +146,15 @@ func (t *topology) firstAddr() net.Addr {
 	return listenAddr("")
 }
 
-// wanted returns the configured listeners, or none where the server serves only listeners
-// that callers of Serve have brought.
+// wanted returns the configured listeners as they are to be opened, or none where the
+// server serves only listeners that callers of Serve have brought.
 func (t *topology) wanted(c *Config) []listeners.Config {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.endpoints == nil && !t.listens {
 		return nil
 	}
-	return c.Listeners
+	return listeners.Arrange(c.Listeners)
 }
 
 // listenOn opens every listener, or none: after a failure it closes those that it has
@@ -165,8 +165,8 @@ func (t *topology) listenOn(configs []listeners.Config) error {
 		_ = closeEndpoints(opened)
 		return err
 	}
-	for _, c := range configs {
-		e, err := t.open(c)
+	for _, c := range listeners.Arrange(configs) {
+		e, err := t.open(context.Background(), c)
 		if err != nil {
 			return undo(err)
 		}
@@ -187,7 +187,7 @@ func (t *topology) listenOn(configs []listeners.Config) error {
 // open opens the sockets of a configured listener, and reads its certificates. Open bare
 // sockets of the same address may be passed in keep. They are used first, and stay open
 // after an error.
-func (t *topology) open(c listeners.Config, keep ...net.Listener) (*endpoint, error) {
+func (t *topology) open(ctx context.Context, c listeners.Config, keep ...net.Listener) (*endpoint, error) {
 	e := &endpoint{config: c, optional: c.TLS.Optional, allow: allowOf(c.Protocols)}
 	var err error
 	if c.TLS.Enabled() {
@@ -195,7 +195,7 @@ func (t *topology) open(c listeners.Config, keep ...net.Listener) (*endpoint, er
 			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
 		}
 	}
-	if e.sockets, err = c.Open(context.Background(), t.listen, keep...); err != nil {
+	if e.sockets, err = c.Open(ctx, t.listen, keep...); err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}
 	e.kept = len(keep)

@@ -222,7 +222,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 		Undo: func() {
 			static.close()
 			if site != nil {
-				_ = site.listener.Close()
+				site.closeListeners()
 			}
 		},
 	}, nil

@@ -149,7 +149,7 @@ func (p *process) announce(w io.Writer) {
 		announce(w, addr, p.settings().Mux.Listeners[i])
 	}
 	if site := p.admin.site.Load(); site != nil {
-		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listener.Addr(), listeners.ModeOff))
+		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listeners[0].Addr(), listeners.ModeOff))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+	"github.com/muxserve/muxserve/listeners"
 )
 
 // The timeouts of the admin server. The pages bound the times of bodies and answers.
@@ -30,23 +31,36 @@ type adminPages struct {
 	site  atomic.Pointer[adminSite] // nil without admin pages
 }
 
-// adminSite is the server of the pages on one address.
+// adminSite is the server of the pages on one address, which has several sockets where the
+// service manager has passed several of its name.
 type adminSite struct {
-	listener net.Listener
-	server   *http.Server
+	listeners []net.Listener
+	server    *http.Server
 }
 
-// open opens an address for the pages. It returns nil for [settings.Off]. newPages may
-// come later.
+// closeListeners closes the sockets.
+func (s *adminSite) closeListeners() {
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+}
+
+// open opens an address for the pages, which may overlap with the one that they have. It
+// returns nil for [settings.Off]. newPages may come later.
 func (a *adminPages) open(ctx context.Context, p *process, address string) (site *adminSite, err error) {
 	if address == settings.Off {
 		return site, nil
 	}
-	l, err := p.handover.sockets.Listen(ctx, address)
+	if old := a.site.Load(); old != nil {
+		ctx = listeners.Replacing(ctx, old.listeners...)
+	}
+	c := listeners.DefaultConfig()
+	c.Address = address
+	sockets, err := c.Open(ctx, p.handover.sockets.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	return &adminSite{listener: l, server: &http.Server{
+	return &adminSite{listeners: sockets, server: &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.pages.ServeHTTP(w, r) }),
 		ReadHeaderTimeout: adminHeaderTimeout,
 		IdleTimeout:       adminIdleTimeout,
@@ -67,11 +81,13 @@ func (a *adminPages) serve(p *process, site *adminSite) {
 	if site == nil {
 		return
 	}
-	go func() {
-		if err := site.server.Serve(site.listener); !errors.Is(err, http.ErrServerClosed) {
-			p.logger.Error("the admin listener failed", keyErr, err)
-		}
-	}()
+	for _, l := range site.listeners {
+		go func() {
+			if err := site.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				p.logger.Error("the admin listener failed", keyErr, err)
+			}
+		}()
+	}
 }
 
 // move replaces the current site. Requests under way at the old site go on: one of them
@@ -112,6 +128,6 @@ func (a *adminPages) server() *http.Server {
 func (a *adminPages) close() {
 	if site := a.site.Load(); site != nil {
 		_ = site.server.Close()
-		_ = site.listener.Close() // The server only closes listeners that it serves.
+		site.closeListeners() // The server only closes listeners that it serves.
 	}
 }

@@ -150,6 +150,7 @@ var beside = []struct{ path, keys string }{
 	{"listeners[].tls.", "mode: manual, cert: c.pem, key: k.pem"},
 	{"listeners[].proxy_protocol.mode", "trusted: [unix]"},
 	{"listeners[].proxy_protocol.trusted", "mode: off"},
+	{"listeners[].unix_", `address: "unix:x"`},
 	{"health.degraded_above", "overloaded_above: 1"},
 	{"health.overloaded_above", "degraded_above: 0.1"},
 }
@@ -162,6 +163,7 @@ var windows = []string{"1", "2", "1023", "1024", "16383", "16384", "65534"}
 // other.
 var laxer = map[string][]string{
 	"listeners[].address":                {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
+	"listeners[].unix_mode":              {"unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", "1d"},
 	"admin.address":                      {`""`, "unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
 	"admin.token_file":                   {"unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},
 	"static":                             {"unheard-of", "30 s", "0s", "1s", "1h30m", "1.5h", "-1s", `"1"`, "1d"},

@@ -52,7 +52,7 @@ var configOption = option{Flag: cli.Flag{
 // listenOption wins over the variables of hosting platforms.
 var listenOption = option{Flag: cli.Flag{
 	Name: "listen", Group: groupListen, Value: "ADDR", Key: listenersKey + ".address",
-	Help: "listen on HOST:PORT, unix:PATH, or fd:NAME for a socket of the service manager; may be given more than once. The first address replaces that of the file's first listener, and so on",
+	Help: "listen on HOST:PORT, unix:PATH, or fd:NAME for the service manager's sockets of that name; 0.0.0.0 is IPv4 alone; may be given more than once. The first address replaces that of the file's first listener, and so on",
 }, list: true}
 
 // profileOption chooses the defaults of the other keys of the drain.

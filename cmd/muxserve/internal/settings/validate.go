@@ -227,26 +227,46 @@ func (s *Settings) loadPlatform() []fault {
 	return nil
 }
 
-// validateAddresses reports addresses that are wrong or given twice.
+// adminAddress is the path of the admin listener's address.
+const adminAddress = "admin.address"
+
+// bothFamilies reports whether one address is [::] and the other 0.0.0.0. Listeners can
+// have one each, but [::] does not leave IPv4 to the admin listener, nor the other way.
+func bothFamilies(a, b string) bool {
+	one, errA := netip.ParseAddrPort(a)
+	other, errB := netip.ParseAddrPort(b)
+	return errA == nil && errB == nil && one.Port() == other.Port() && one.Port() != 0 &&
+		one.Addr().IsUnspecified() && other.Addr().IsUnspecified()
+}
+
+// validateAddresses reports addresses that are wrong or cannot be listened on together.
 func (s *Settings) validateAddresses() []fault {
 	var faults []fault
 	if len(s.Mux.Listeners) == 0 {
 		faults = append(faults, fault{path: "listeners", text: "empty; leave it out to listen on the default address"})
 	}
-	seen := make(map[string]string)
+	type place struct{ path, address string }
+	var before []place
 	check := func(path, address string, err error) {
-		other, twice := seen[address]
-		seen[address] = path
-		switch {
-		case err != nil:
+		if err != nil {
 			faults = append(faults, fault{path: path, text: err.Error()})
-		case twice && address != Off && !strings.HasSuffix(address, ":0"):
-			faults = append(faults, fault{path: path, text: fmt.Sprintf("%s is that of %s already", address, other)})
+			return
+		}
+		at := slices.IndexFunc(before, func(p place) bool {
+			return listeners.Collide(p.address, address) || path == adminAddress && bothFamilies(p.address, address)
+		})
+		switch {
+		case at < 0:
+			before = append(before, place{path, address})
+		case before[at].address == address:
+			faults = append(faults, fault{path: path, text: fmt.Sprintf("%s is that of %s already", address, before[at].path)})
+		default:
+			faults = append(faults, fault{path: path, text: fmt.Sprintf("%s cannot be listened on beside %s, which is that of %s", address, before[at].address, before[at].path)})
 		}
 	}
 	for i, l := range s.Mux.Listeners {
 		check(element("listeners", i)+".address", l.Address, checkAddress(l.Address))
 	}
-	check("admin.address", s.Admin.Address, checkAdmin(s.Admin.Address))
+	check(adminAddress, s.Admin.Address, checkAdmin(s.Admin.Address))
 	return faults
 }
