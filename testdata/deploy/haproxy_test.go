@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -77,11 +78,12 @@ func TestHAProxy(t *testing.T) {
 			return false
 		}
 		defer resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
+		_, err = io.Copy(io.Discard, resp.Body) // The connection is kept then, and stands in the list below.
+		return err == nil && resp.StatusCode == http.StatusOK
 	})
 	var all strings.Builder
 	for _, admin := range admins {
-		code, body := get(t, http.DefaultClient, "http://"+admin+"/connections", "")
+		code, body := get(t, plain, "http://"+admin+"/connections", "")
 		if code != http.StatusOK {
 			t.Errorf("/connections: %d", code)
 		}
@@ -90,7 +92,7 @@ func TestHAProxy(t *testing.T) {
 	if !strings.Contains(all.String(), `"`+client+":") {
 		t.Errorf("no server sees the client %s:\n%s", client, all.String())
 	}
-	if resp, err := http.Get("http://" + services[0] + "/echo"); err == nil { //nolint:noctx // It ends at once.
+	if resp, err := plain.Get("http://" + services[0] + "/echo"); err == nil { //nolint:noctx // It ends at once.
 		resp.Body.Close()
 		t.Errorf("without a PROXY header: %s", resp.Status)
 	}

@@ -207,7 +207,7 @@ func TestImageRuns(t *testing.T) {
 
 	inside := func(ctx context.Context, args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // The recipe says what to run.
-		cmd.Path = args[0]                                   // It is looked up in the new root.
+		cmd.Path = args[0]                                    // It is looked up in the new root.
 		cmd.Err = nil
 		cmd.Dir = "/"
 		cmd.Env = []string{"PATH=/"}
@@ -221,7 +221,7 @@ func TestImageRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, inside(context.WithoutCancel(t.Context()), append(command, "--drain-profile=none")...), admin)
-	if code, body := get(t, http.DefaultClient, "http://"+service+"/echo", ""); code != http.StatusOK {
+	if code, body := get(t, plain, "http://"+service+"/echo", ""); code != http.StatusOK {
 		t.Errorf("/echo: %d %s", code, body)
 	}
 	if out, err := inside(t.Context(), probe...).CombinedOutput(); err != nil {

@@ -236,17 +236,17 @@ func TestKubernetesRuns(t *testing.T) {
 	cmd.Env = env
 	start(t, cmd, admin)
 	for _, path := range []string{c.ReadinessProbe.HTTPGet.Path, c.LivenessProbe.HTTPGet.Path} {
-		if code, body := get(t, http.DefaultClient, "http://"+admin+path, ""); code != http.StatusOK {
+		if code, body := get(t, plain, "http://"+admin+path, ""); code != http.StatusOK {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	if code, _ := get(t, http.DefaultClient, "http://"+admin+m.monitor.Spec.Endpoints[0].Path, token); code != http.StatusOK {
+	if code, _ := get(t, plain, "http://"+admin+m.monitor.Spec.Endpoints[0].Path, token); code != http.StatusOK {
 		t.Errorf("the scraper gets %d", code)
 	}
-	if code, _ := ask(t, http.DefaultClient, http.MethodPost, "http://"+admin+"/config/reload", ""); code != http.StatusUnauthorized {
+	if code, _ := ask(t, plain, http.MethodPost, "http://"+admin+"/config/reload", ""); code != http.StatusUnauthorized {
 		t.Errorf("a change without the token: %d", code)
 	}
-	if code, body := ask(t, http.DefaultClient, http.MethodPost, "http://"+admin+"/config/reload", token); code != http.StatusOK {
+	if code, body := ask(t, plain, http.MethodPost, "http://"+admin+"/config/reload", token); code != http.StatusOK {
 		t.Errorf("a change with the token: %d %s", code, body)
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}

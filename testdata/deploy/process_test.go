@@ -76,7 +76,7 @@ func start(t *testing.T, cmd *exec.Cmd, admin string) *running {
 			t.Fatalf("%v ended early: %s\n%s", cmd.Args, cmd.ProcessState, p.log)
 		default:
 		}
-		resp, err := http.Get("http://" + admin + "/readyz") //nolint:gosec,noctx // The client of this package has a timeout.
+		resp, err := plain.Get("http://" + admin + "/readyz") //nolint:noctx // It has a timeout.
 		if err != nil {
 			return false
 		}
@@ -101,6 +101,10 @@ func (p *running) stop(t *testing.T) {
 		t.Errorf("muxserve ended with %s", p.cmd.ProcessState)
 	}
 }
+
+// plain asks on a new connection each time, so that none is kept that leads to a process
+// that is about to end.
+var plain = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 
 // eventually asks until what is asked for is so.
 func eventually(t *testing.T, what string, so func() bool) {

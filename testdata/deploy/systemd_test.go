@@ -106,15 +106,15 @@ func TestUnitRuns(t *testing.T) {
 	}
 	p := start(t, cmd, admin)
 	waitNotify(t, messages, regexp.MustCompile(`READY=1`))
-	if code, body := get(t, http.DefaultClient, service+"/echo", ""); code != http.StatusOK {
+	if code, body := get(t, plain, service+"/echo", ""); code != http.StatusOK {
 		t.Errorf("/echo: %d %s", code, body)
 	}
 	reload := func() {
 		t.Helper()
-		if code, _ := ask(t, http.DefaultClient, http.MethodPost, "http://"+admin+"/config/reload", ""); code != http.StatusUnauthorized {
+		if code, _ := ask(t, plain, http.MethodPost, "http://"+admin+"/config/reload", ""); code != http.StatusUnauthorized {
 			t.Errorf("a reload without the credential's token: %d", code)
 		}
-		if code, body := ask(t, http.DefaultClient, http.MethodPost, "http://"+admin+"/config/reload", token); code != http.StatusOK {
+		if code, body := ask(t, plain, http.MethodPost, "http://"+admin+"/config/reload", token); code != http.StatusOK {
 			t.Errorf("a reload: %d %s", code, body)
 		}
 	}
@@ -135,7 +135,7 @@ func TestUnitRuns(t *testing.T) {
 	}
 	defer func() { _ = syscall.Kill(next, syscall.SIGKILL) }()
 	reload()
-	if code, body := get(t, http.DefaultClient, service+"/echo", ""); code != http.StatusOK {
+	if code, body := get(t, plain, service+"/echo", ""); code != http.StatusOK {
 		t.Errorf("/echo of the new process: %d %s", code, body)
 	}
 	select {
