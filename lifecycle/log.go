@@ -56,7 +56,7 @@ func (d *drain) logStep(s StepResult) {
 	d.log.LogAttrs(d.base, slog.LevelInfo, "drain step", attrs...)
 }
 
-// logEnd logs the one line of the whole drain.
+// logEnd logs the one line of the whole drain, at Warn where connections were cut.
 func (d *drain) logEnd() {
 	attrs := []slog.Attr{
 		slog.String(keyTraceID, d.report.TraceID),
@@ -66,7 +66,11 @@ func (d *drain) logEnd() {
 	if d.report.Reason != "" {
 		attrs = append(attrs, slog.String(keyReason, d.report.Reason))
 	}
-	d.log.LogAttrs(d.base, slog.LevelInfo, "drain ended", attrs...)
+	level := slog.LevelInfo
+	if d.report.ForcedTotal() > 0 {
+		level = slog.LevelWarn
+	}
+	d.log.LogAttrs(d.base, level, "drain ended", attrs...)
 }
 
 // countsAttr is a group with a count for each protocol, in the order of their

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -31,8 +32,12 @@ func TestLog(t *testing.T) {
 			if err := dec.Decode(&line); err != nil {
 				t.Fatal(err)
 			}
-			if level := line["level"]; level != "INFO" {
-				t.Errorf("level is %v, want INFO", level)
+			wantLevel := "INFO"
+			if line["msg"] == "drain ended" { // It has cut connections.
+				wantLevel = "WARN"
+			}
+			if level := line["level"]; level != wantLevel {
+				t.Errorf("level of %v is %v, want %s", line["msg"], level, wantLevel)
 			}
 			delete(line, "time")
 			delete(line, "level")
@@ -66,4 +71,20 @@ func TestLog(t *testing.T) {
 			t.Errorf("log (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// TestLevelOfDrainEnded: a drain that cuts nothing ends at Info.
+func TestLevelOfDrainEnded(t *testing.T) {
+	for level, cut := range map[string]map[string]int{"INFO": nil, "WARN": {"http1": 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			p := newPlay(t)
+			p.cut = cut
+			m := New(config(func(*Config) {}), p.actions(), slog.New(slog.NewTextHandler(&out, nil)))
+			_, _ = m.Drain(t.Context())
+			if want := "level=" + level + " msg=\"drain ended\""; !strings.Contains(out.String(), want) {
+				t.Errorf("%s is missing in\n%s", want, &out)
+			}
+		})
+	}
 }

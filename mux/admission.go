@@ -29,6 +29,8 @@ type admission struct {
 	contexts *contexts
 	// mu is held while a connection waits for room, so that no two take the same place.
 	mu sync.Mutex
+
+	probes probes
 }
 
 // add accounts for a connection. Where the server is told to wait at the limit, it waits
@@ -94,6 +96,9 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 			return served
 		}
 		c.refused = refusedLimit
+	}
+	if a.probes.admit(c, tag) {
+		return a.serveProbe(c, tag)
 	}
 	a.refuse(c, tag)
 	return false
@@ -163,8 +168,17 @@ const maxRefusals = 256
 
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (a *admission) tooManyRefusals() bool {
-	conns, total := &a.books.conns, a.live.Load().Limits.MaxConnections
-	return conns.Len(refusedTag) >= maxRefusals || total > 0 && conns.Len() > total+maxRefusals
+	return a.books.conns.Len(refusedTag) >= maxRefusals || a.areAbove(maxRefusals)
+}
+
+// tooManyUnread reports whether one more connection that a limit keeps out cannot be read
+// from, to see whether it is a probe.
+func (a *admission) tooManyUnread() bool { return a.areAbove(2 * maxRefusals) }
+
+// areAbove reports whether there are so many more connections than the limit allows.
+func (a *admission) areAbove(n int) bool {
+	total := a.live.Load().Limits.MaxConnections
+	return total > 0 && a.books.conns.Len() > total+n
 }
 
 // refuse ends a connection that a limit keeps out, in the words of its protocol: HTTP/1.1

@@ -60,7 +60,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks
 	refusing.BaseContext, refusing.ConnContext = nil, connContext
-	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge)
+	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge, s.front.probes)
 	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
 	if c.HTTP2.UpgradeH2C {
@@ -69,7 +69,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		}
 	}
 	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(),
-		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.contexts.interceptors(), s.options)...)
+		slices.Concat(boundCalls(c.HTTP2.MaxStreams), s.books.interceptors(), s.contexts.grpcOptions(), s.options)...)
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}

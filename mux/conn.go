@@ -95,6 +95,8 @@ type rarely struct {
 	ownWrites atomic.Bool
 	leave     farewell
 	notice    atomic.Pointer[notice] // nil before its context is asked for
+	// probe counts the connection; nil unless it is served for a probe alone.
+	probe atomic.Pointer[atomic.Int32]
 }
 
 // rare returns what few connections need, for writing.
@@ -243,6 +245,7 @@ func (c *conn) Close() error {
 			grpcConns.Delete(c.RemoteAddr())
 		}
 		m.notice.Load().end(net.ErrClosed)
+		m.endProbe()
 	}
 	return err
 }

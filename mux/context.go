@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/pool"
@@ -197,8 +198,7 @@ func (x *contexts) ofConn(ctx context.Context, c *conn) context.Context {
 	return ctx
 }
 
-// ofNative keeps the context of a connection for the calls on it, which grpc-go gives a
-// context of its own.
+// ofNative keeps the context of a connection for the calls on it; see [nativeContexts].
 func (x *contexts) ofNative(c *conn) {
 	if x.base == nil && x.conn == nil {
 		return
@@ -210,66 +210,53 @@ func (x *contexts) ofNative(c *conn) {
 	c.rare().values = ctx
 }
 
-// inherit returns the context of a native call with the values of its connection's, which it
-// ends with. release must be called when the call is over.
-func inherit(call context.Context) (ctx context.Context, release func()) {
-	if _, shared := sharedConn(call); shared {
-		return call, func() {} // It has come from the connection's.
+// grpcOptions give native calls the contexts of their connections.
+func (x *contexts) grpcOptions() []grpc.ServerOption {
+	if x.base == nil && x.conn == nil {
+		return nil
 	}
-	c, ok := connOf(call)
-	if !ok || c.seldom().values == nil {
-		return call, func() {}
-	}
-	from := c.seldom().values
-	ctx, cancel := context.WithCancelCause(&inheritedCtx{call, from})
-	stop := context.AfterFunc(from, func() { cancel(context.Cause(from)) })
-	return ctx, func() {
-		stop()
-		cancel(context.Canceled)
-	}
+	return []grpc.ServerOption{grpc.StatsHandler(nativeContexts{})}
 }
 
-// inheritedCtx is a context that has the values of another one as well.
+// nativeContexts gives a native connection the context that [contexts.ofNative] has kept.
+// Those of its calls derive from it. An interceptor would come too late: behind the one of
+// grpc.UnaryInterceptor, and behind the embedder's own stats.Handler.
+type nativeContexts struct{}
+
+// TagConn implements [stats.Handler].
+func (nativeContexts) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	if _, shared := sharedConn(ctx); shared {
+		return ctx // It has come from the connection's.
+	}
+	if c, ok := connOf(ctx); ok && c.seldom().values != nil {
+		return &inheritedCtx{c.seldom().values, ctx}
+	}
+	return ctx
+}
+
+// TagRPC implements [stats.Handler].
+func (nativeContexts) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// HandleRPC implements [stats.Handler].
+func (nativeContexts) HandleRPC(context.Context, stats.RPCStats) {}
+
+// HandleConn implements [stats.Handler].
+func (nativeContexts) HandleConn(context.Context, stats.ConnStats) {}
+
+// inheritedCtx is a context that has the values of grpc-go's own as well, which win. That
+// one does not end.
 type inheritedCtx struct {
 	context.Context //nolint:containedctx // It is one.
-	from            context.Context
+	own             context.Context
 }
 
 // Value implements [context.Context].
 func (c *inheritedCtx) Value(key any) any {
-	if v := c.Context.Value(key); v != nil {
+	if v := c.own.Value(key); v != nil {
 		return v
 	}
-	return c.from.Value(key)
+	return c.Context.Value(key)
 }
-
-// interceptors give native calls the contexts of their connections.
-func (x *contexts) interceptors() []grpc.ServerOption {
-	if x.base == nil && x.conn == nil {
-		return nil
-	}
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			ctx, release := inherit(ctx)
-			defer release()
-			return h(ctx, req)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			ctx, release := inherit(ss.Context())
-			defer release()
-			return h(srv, &inheritingStream{ss, ctx})
-		}),
-	}
-}
-
-// inheritingStream is a stream with another context.
-type inheritingStream struct {
-	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // It is the stream's.
-}
-
-// Context implements [grpc.ServerStream].
-func (s *inheritingStream) Context() context.Context { return s.ctx }
 
 // connCtx is a context that knows its connection. It is half the size of what
 // [context.WithValue] returns.

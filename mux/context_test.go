@@ -9,14 +9,18 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/stats"
 
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
 )
 
 type (
@@ -166,6 +170,75 @@ func TestContexts(t *testing.T) {
 	}
 	if _, err := stream.CloseAndRecv(); err == nil {
 		t.Error("the call has not ended")
+	}
+}
+
+// noteRPC is a stats.Handler that notes the context of each call.
+type noteRPC struct{ note func(context.Context, string) }
+
+func (n noteRPC) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	n.note(ctx, "stats")
+	return ctx
+}
+
+func (noteRPC) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (noteRPC) HandleRPC(context.Context, stats.RPCStats)                         {}
+func (noteRPC) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// TestContextsInInterceptors: the embedder's interceptors of every kind, and what it counts
+// calls with, see the values of the hooks, on both transports.
+func TestContextsInInterceptors(t *testing.T) {
+	for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
+		t.Run(string(transport), func(t *testing.T) {
+			var mu sync.Mutex
+			seen := make(map[string]string)
+			note := func(ctx context.Context, where string) {
+				mu.Lock()
+				defer mu.Unlock()
+				seen[where] = shownBy(ctx)
+			}
+			unary := func(name string) grpc.UnaryServerInterceptor {
+				return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+					note(ctx, name)
+					return h(ctx, req)
+				}
+			}
+			stream := func(name string) grpc.StreamServerInterceptor {
+				return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+					note(ss.Context(), name)
+					return h(srv, ss)
+				}
+			}
+			hooks := &contextHooks{base: context.Background()}
+			s := start(t, false, mux.Configure(func(c *mux.Config) { c.GRPC.Transport = transport }),
+				mux.WithGRPC(nil, grpc.StatsHandler(noteRPC{note}),
+					grpc.UnaryInterceptor(unary("unary")), grpc.ChainUnaryInterceptor(unary("chained unary")),
+					grpc.StreamInterceptor(stream("stream")), grpc.ChainStreamInterceptor(stream("chained stream"))),
+				mux.WithBaseContext(hooks.baseContext), mux.WithConnContext(hooks.connContext))
+			c := testpb.NewTestServiceClient(s.grpcClient(t))
+			if _, err := c.UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			duplex, err := c.FullDuplexCall(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := duplex.CloseSend(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := duplex.Recv(); !errors.Is(err, io.EOF) {
+				t.Error(err)
+			}
+			want := make(map[string]string)
+			for _, where := range []string{"stats", "unary", "chained unary", "stream", "chained stream"} {
+				want[where] = s.addr + ", *net.TCPConn after true"
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if diff := cmp.Diff(want, seen); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

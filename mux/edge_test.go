@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
@@ -9,6 +10,37 @@ import (
 
 	"github.com/muxserve/muxserve/mux"
 )
+
+// TestDefaults: the bounds are net/http's and grpc-go's, where those have one.
+func TestDefaults(t *testing.T) {
+	c := mux.DefaultConfig()
+	got := map[string]any{
+		"connections of a protocol": [4]int{c.HTTP1.MaxConnections, c.HTTP2.MaxConnections, c.GRPC.MaxConnections, c.WebSocket.MaxConnections},
+		"streams":                   [2]uint32{c.HTTP2.MaxStreams, c.GRPC.MaxStreams},
+		"HTTP/2 windows":            [2]int32{c.HTTP2.StreamWindow, c.HTTP2.ConnectionWindow},
+		"gRPC windows":              [2]int32{c.GRPC.StreamWindow, c.GRPC.ConnectionWindow},
+		"gRPC messages":             [2]int{c.GRPC.MaxRecvBytes, c.GRPC.MaxSendBytes},
+		"gRPC age":                  [2]time.Duration{c.GRPC.MaxAge, c.GRPC.MaxAgeGrace},
+		"HTTP age":                  [4]time.Duration{c.HTTP1.MaxAge, c.HTTP1.MaxAgeGrace, c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace},
+		"header bytes":              [2]int64{int64(c.HTTP1.MaxHeaderBytes), int64(c.HTTP2.MaxHeaderListBytes)},
+	}
+	want := map[string]any{
+		"connections of a protocol": [4]int{}, // No bound.
+		"streams":                   [2]uint32{250, 250},
+		"HTTP/2 windows":            [2]int32{1 << 20, 4 << 20},
+		"gRPC windows":              [2]int32{}, // grpc-go's estimate.
+		"gRPC messages":             [2]int{4 << 20, 0},
+		"gRPC age":                  [2]time.Duration{30 * time.Minute, 0},
+		"HTTP age":                  [4]time.Duration{},
+		"header bytes":              [2]int64{64 << 10, 64 << 10},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if c.Limits.MaxConnections < 1 {
+		t.Errorf("all connections: %d", c.Limits.MaxConnections)
+	}
+}
 
 // TestEdge: the strict bounds are valid, and only they differ from the defaults.
 func TestEdge(t *testing.T) {
@@ -33,9 +65,7 @@ func TestEdge(t *testing.T) {
 		"http2.stream_window": "65535", "http2.connection_window": "1048576",
 		"grpc.stream_window": "65535", "grpc.connection_window": "1048576",
 		"grpc.max_send_bytes": "4194304",
-	}
-	for _, key := range []string{"http1.max_age_grace", "http2.max_age_grace", "grpc.max_age_grace"} {
-		delete(got, key) // They may be the defaults.
+		"http1.max_age_grace": "30s", "http2.max_age_grace": "30s", "grpc.max_age_grace": "30s",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what Edge changes (-want +got):\n%s", diff)

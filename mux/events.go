@@ -78,6 +78,7 @@ const (
 	reasonDrain    = "drain"           // the server leaves
 	reasonForced   = "forced"          // the server leaves, and the time for it was up
 	reasonRefused  = "refused"         // a limit kept the connection out
+	reasonProbe    = "probe"           // a limit kept it out, but for a request of /livez or /readyz
 	reasonFlood    = "too_many_resets" // the client reset streams faster than is allowed
 
 	reasonReclassified = "reclassified" // a native gRPC connection brought something else

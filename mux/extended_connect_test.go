@@ -210,7 +210,10 @@ func testStreamEcho(t *testing.T) {
 }
 
 func testStreamRefusals(t *testing.T) {
-	s := start(t, false, mux.Configure(overHTTP2))
+	own := http.NewServeMux()
+	own.Handle("/", routes())
+	own.Handle("/limited", timeLimit(mux.WebSocket(echoWebSocket)))
+	s := start(t, false, mux.Configure(overHTTP2), mux.WithHandler(own))
 	c := s.http2(t)
 	stream := uint32(1)
 	for _, test := range []struct {
@@ -220,6 +223,7 @@ func testStreamRefusals(t *testing.T) {
 	}{
 		{"no version", "CONNECT", "websocket", "/ws", nil, "400"},
 		{"foreign origin", "CONNECT", "websocket", "/ws", []string{"sec-websocket-version", "13", "origin", "https://elsewhere"}, "403"},
+		{"below http.TimeoutHandler", "CONNECT", "websocket", "/limited", []string{"sec-websocket-version", "13"}, "501"},
 		{"unknown protocol", "CONNECT", "connect-udp", "/ws", nil, "501"},
 		{"other method", "GET", "websocket", "/ws", nil, "400"},
 		{"no such path", "CONNECT", "websocket", "/nowhere", []string{"sec-websocket-version", "13"}, "404"},

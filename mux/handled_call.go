@@ -53,8 +53,12 @@ func (r *callRecorder) WriteHeader(code int) {
 		clear(h)
 		h.Set("Content-Type", "application/grpc")
 		h.Set(http.TrailerPrefix+grpcStatus, strconv.Itoa(int(codes.Unimplemented)))
-		service, _ := protocols.ServiceOf(r.path)
-		h.Set(http.TrailerPrefix+"Grpc-Message", "unknown service "+url.PathEscape(service))
+		h["Date"] = nil // grpc-go sends none, and clients take it for metadata.
+		message := "malformed method name: " + strconv.Quote(r.path)
+		if service, ok := protocols.ServiceOf(r.path); ok {
+			message = "unknown service " + url.PathEscape(service)
+		}
+		h.Set(http.TrailerPrefix+"Grpc-Message", message)
 		code = http.StatusOK
 	}
 	r.recorder2.WriteHeader(code)

@@ -115,6 +115,22 @@ func TestWhoServesACall(t *testing.T) {
 	}
 }
 
+// TestCallsOfNobody: what neither has is answered as by grpc-go, though the handler was asked.
+func TestCallsOfNobody(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.WithHandler(handlesCalls()))
+	for method, message := range map[string]string{
+		"/unknown.Service/Call": "unknown service unknown.Service",
+		"/nothing":              `malformed method name: "/nothing"`,
+	} {
+		var header metadata.MD
+		err := s.grpcClient(t).Invoke(t.Context(), method, new(emptypb.Empty), new(emptypb.Empty), grpc.Header(&header))
+		if st := status.Convert(err); st.Code() != codes.Unimplemented || st.Message() != message || len(header.Get("date")) > 0 {
+			t.Errorf("%s: %v, %v", method, st, header)
+		}
+	}
+}
+
 // TestCallsWithoutHandler: with no handler, and on native connections that were asked for,
 // grpc-go answers every call.
 func TestCallsWithoutHandler(t *testing.T) {

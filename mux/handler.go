@@ -17,9 +17,9 @@ type front struct {
 	live             *reloader
 	backend          func() *backend // in use, for requests that came in some other way
 	handler          http.Handler
-	takesCalls       bool         // the handler gets the calls that grpc-go does not have
-	webSocketHandler http.Handler // of handshakes on every path; nil: they are requests like any other
-	livez, readyz    http.Handler // nil where the handler has these paths
+	takesCalls       bool                    // the handler gets the calls that grpc-go does not have
+	webSocketHandler http.Handler            // of handshakes on every path; nil: they are requests like any other
+	probes           map[string]http.Handler // by path; nil where the handler has these paths
 }
 
 // ServeHTTP implements [http.Handler].
@@ -74,7 +74,7 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	isCall := isGRPC(r) && c.allowed().grpc
 	if servers := f.backendOf(c).grpc; isCall && (!f.takesCalls || servers.Serves(r.URL.Path)) {
-		serveSharedCall(servers.Shared, w, r) // Its interceptors book the call.
+		serveSharedCall(servers, w, r) // Its interceptors book the call.
 		return
 	}
 	book, serve := &f.books.requests.http2, f.route
@@ -219,15 +219,9 @@ func (f *front) h2cResets(r *http.Request) (perMinute int, onFlood func()) {
 
 // route answers the health paths and leaves the rest to the embedder's handler.
 func (f *front) route(w http.ResponseWriter, r *http.Request) {
-	if f.livez != nil {
-		switch r.URL.Path {
-		case "/livez":
-			f.livez.ServeHTTP(w, r)
-			return
-		case "/readyz":
-			f.readyz.ServeHTTP(w, r)
-			return
-		}
+	if probe, ok := f.probes[r.URL.Path]; ok {
+		probe.ServeHTTP(w, r)
+		return
 	}
 	f.handler.ServeHTTP(w, r)
 }

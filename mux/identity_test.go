@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"testing"
 
@@ -29,13 +30,15 @@ import (
 // identity is what a handler sees of its connection's TLS.
 type identity struct {
 	Version, Cipher, ALPN, ServerName, ClientSubject string
+
+	SPIFFEID string // calls alone have it
 }
 
 func identityOf(s *tls.ConnectionState) identity {
 	if s == nil {
 		return identity{}
 	}
-	return identity{tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite), s.NegotiatedProtocol, s.ServerName, s.PeerCertificates[0].Subject.String()}
+	return identity{tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite), s.NegotiatedProtocol, s.ServerName, s.PeerCertificates[0].Subject.String(), ""}
 }
 
 // identityService answers a call with what grpc-go knows of the peer.
@@ -46,12 +49,19 @@ type identityService struct {
 func (identityService) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 	p, _ := peer.FromContext(ctx)
 	info, _ := p.AuthInfo.(credentials.TLSInfo)
-	b, err := json.Marshal(identityOf(&info.State))
+	id := identityOf(&info.State)
+	if info.SPIFFEID != nil {
+		id.SPIFFEID = info.SPIFFEID.String()
+	}
+	b, err := json.Marshal(id)
 	if err != nil {
 		return nil, err
 	}
 	return &testpb.SimpleResponse{Payload: &testpb.Payload{Body: b}}, nil
 }
+
+// aliceID is alice's SPIFFE ID.
+var aliceID = &url.URL{Scheme: "spiffe", Host: "example.org", Path: "/alice"}
 
 func handleIdentity(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(identityOf(r.TLS))
@@ -81,9 +91,9 @@ func TestTLSIdentity(t *testing.T) {
 		}))
 	s.roots = ca.pool
 	clientConfig := func() *tls.Config {
-		return &tls.Config{RootCAs: ca.pool, ServerName: "server.test", Certificates: []tls.Certificate{ca.issue(t, "alice")}, MaxVersion: tls.VersionTLS12}
+		return &tls.Config{RootCAs: ca.pool, ServerName: "server.test", Certificates: []tls.Certificate{ca.issue(t, "alice", aliceID)}, MaxVersion: tls.VersionTLS12}
 	}
-	want := identity{"TLS 1.2", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "h2", "server.test", "CN=alice"}
+	want := identity{"TLS 1.2", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "h2", "server.test", "CN=alice", ""}
 	check := func(name, alpn string, b []byte) {
 		t.Helper()
 		var got identity
@@ -122,6 +132,7 @@ func TestTLSIdentity(t *testing.T) {
 			_ = ws.CloseNow()
 		}
 	}
+	want.SPIFFEID = aliceID.String()
 	for name, via := range map[string][]grpc.DialOption{
 		"native gRPC": nil,
 		"shared gRPC": {grpc.WithUnaryInterceptor(viaProxy)},

@@ -22,17 +22,26 @@ import (
 
 // TestShutdownBeforeServing: nobody has to notice the end of a server that has not served.
 func TestShutdownBeforeServing(t *testing.T) {
-	for name, prepare := range map[string]func(*mux.Server) error{
-		"new":       func(*mux.Server) error { return nil },
-		"listening": (*mux.Server).Listen,
+	taken := listen(t)
+	for name, tt := range map[string]struct {
+		address string
+		prepare func(*mux.Server) error
+	}{
+		"new":       {"127.0.0.1:0", func(*mux.Server) error { return nil }},
+		"listening": {"127.0.0.1:0", (*mux.Server).Listen},
+		"could not bind": {taken.Addr().String(), func(m *mux.Server) error {
+			if err := m.ListenAndServe(); err == nil {
+				return errors.New("no error")
+			}
+			return nil
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := mux.New(mux.WithLogger(discard), mux.Configure(func(c *mux.Config) {
-				c.Listeners[0].Address = "127.0.0.1:0"
+			m := mux.New(mux.WithLogger(discard), mux.WithAddress(tt.address), mux.Configure(func(c *mux.Config) {
 				c.Drain.Delay = time.Hour
 				c.Drain.Timeout = 2 * time.Hour
 			}))
-			if err := prepare(m); err != nil {
+			if err := tt.prepare(m); err != nil {
 				t.Fatal(err)
 			}
 			ended := make(chan error, 1)

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func newAuthority(t *testing.T) *authority {
 }
 
 // issue returns a certificate for a server on 127.0.0.1 or a client called name.
-func (a *authority) issue(t *testing.T, name string) tls.Certificate {
+func (a *authority) issue(t *testing.T, name string, uris ...*url.URL) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -89,6 +90,7 @@ func (a *authority) issue(t *testing.T, name string) tls.Certificate {
 		Subject:      pkix.Name{CommonName: name},
 		NotAfter:     time.Now().Add(time.Hour),
 		DNSNames:     []string{name},
+		URIs:         uris,
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)

@@ -160,6 +160,12 @@ func WithConnContext(conn func(context.Context, net.Conn) context.Context) Optio
 
 // WithLogger sets where the server logs. What a client causes is logged at Debug.
 // Default: [slog.Default].
+//
+// The server does not wait for its logs. Lines go through a bounded queue, from which one
+// goroutine takes them to the logger's handler, in order and with the time of the event. While
+// the queue is full, lines are dropped and counted ([Stats].LogDropped). At its end the
+// server waits up to a second for those that are left. A handler that package logqueue has
+// made is used as it is.
 func WithLogger(l *slog.Logger) Option {
 	return func(o *options) { o.logger = l }
 }

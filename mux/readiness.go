@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -41,6 +43,12 @@ func (s *Server) AddReadiness(name string, check func(context.Context) error) {
 // /readyz.
 func (s *Server) SetServing(service string, serving bool) {
 	s.readiness.set(service, serving)
+}
+
+// ReadyHandler answers readiness probes as /readyz on the served port does. It is for a
+// listener of the program's own, such as one for operators.
+func (s *Server) ReadyHandler() http.Handler {
+	return lifecycle.ReadyHandler(s.Phase, s.readiness.err)
 }
 
 // readiness is whether a server wants traffic. All methods may be called concurrently.

@@ -241,7 +241,7 @@ func slowAtDrain(t *testing.T, s *server) {
 
 // oneTooMany opens two connections where there is room for one.
 func oneTooMany(t *testing.T, s *server) {
-	const request = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+	const request = "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
 	s.busy(t)
 	second := s.dial(t)
 	if resp := roundTrip(t, second, bufio.NewReader(second), request); resp.StatusCode != http.StatusServiceUnavailable {
@@ -360,6 +360,8 @@ func TestMalformedFirstRequest(t *testing.T) {
 		"method of 300 bytes":  {strings.Repeat("M", 300) + rest, "HTTP/1.1 200 OK"},
 		"character in method":  {"G(T" + rest, "HTTP/1.1 400 Bad Request"},
 		"Unicode in method":    {"G\u00c9T" + rest, "HTTP/1.1 400 Bad Request"},
+		"NUL in target":        {"GET /a\x00b HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+		"space in target":      {"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 		"another major number": {"G(T / HTTP/3.0\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -152,11 +153,20 @@ var writerInterfaces = []struct {
 	}},
 }
 
-// TestRecorderIsTransparent: handlers find the optional methods of net/http's own writers,
+// methodsOf returns the names of all methods that a ResponseWriter shows.
+func methodsOf(w http.ResponseWriter) []string {
+	var names []string
+	for m := range reflect.TypeOf(w).Methods() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// TestRecorderIsTransparent: handlers find the methods of net/http's own writers, all of them
 // and no others but Unwrap, and they do the same: in HTTP/1.1, in HTTP/2, and in handshakes.
 func TestRecorderIsTransparent(t *testing.T) {
 	probe := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		var found []string
+		found := slices.DeleteFunc(methodsOf(w), func(name string) bool { return name == "Unwrap" })
 		for _, i := range writerInterfaces {
 			if ok, result := i.use(w); ok {
 				found = append(found, fmt.Sprint(i.name, "=", result))
@@ -170,7 +180,6 @@ func TestRecorderIsTransparent(t *testing.T) {
 	defer direct.Close()
 	plain := &server{addr: direct.Listener.Addr().String(), roots: x509.NewCertPool()}
 	plain.roots.AddCert(direct.Certificate())
-	muxed := start(t, true, mux.WithHandler(probe))
 	answers := func(t *testing.T, s *server) map[string]string {
 		conn := s.dial(t)
 		r := bufio.NewReader(conn)
@@ -188,8 +197,10 @@ func TestRecorderIsTransparent(t *testing.T) {
 	if !strings.Contains(want["HTTP/1.1"], "Hijacker") || !strings.Contains(want["HTTP/2"], "Pusher") {
 		t.Fatalf("net/http: %q", want)
 	}
-	if diff := cmp.Diff(want, answers(t, muxed)); diff != "" {
-		t.Errorf("(-net/http +mux):\n%s", diff)
+	for name, option := range map[string]mux.Option{"default": requestTimeout(0), "bounded": requestTimeout(time.Hour)} {
+		if diff := cmp.Diff(want, answers(t, start(t, true, mux.WithHandler(probe), option))); diff != "" {
+			t.Errorf("%s (-net/http +mux):\n%s", name, diff)
+		}
 	}
 }
 
@@ -197,22 +208,24 @@ func TestRecorderIsTransparent(t *testing.T) {
 func TestCloseNotify(t *testing.T) {
 	t.Parallel()
 	left := make(chan bool, 1)
-	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
-		w.(http.Flusher).Flush()
-		left <- <-gone
-	})))
-	for version := 1; version <= 2; version++ {
-		ctx, cancel := context.WithCancel(t.Context())
-		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr, nil)
-		resp, err := s.client(t, version).Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cancel()
-		_ = resp.Body.Close()
-		if !within(t, "the notification", left) {
-			t.Errorf("HTTP/%d: false", version)
+	for _, bound := range []time.Duration{0, time.Hour} {
+		s := start(t, false, requestTimeout(bound), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
+			w.(http.Flusher).Flush()
+			left <- <-gone
+		})))
+		for version := 1; version <= 2; version++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr, nil)
+			resp, err := s.client(t, version).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			_ = resp.Body.Close()
+			if !within(t, "the notification", left) {
+				t.Errorf("HTTP/%d, bounded to %v: false", version, bound)
+			}
 		}
 	}
 }
@@ -283,20 +296,23 @@ func TestMisuseIsLogged(t *testing.T) {
 					conn := (&server{addr: addr}).dial(t)
 					_ = roundTrip(t, conn, bufio.NewReader(conn), head)
 				}
-				plain, muxed := new(messageLog), new(messageLog)
+				plain := new(messageLog)
 				direct := httptest.NewUnstartedServer(h)
 				direct.Config.ErrorLog = slog.NewLogLogger(plain, slog.LevelWarn)
 				direct.Start()
 				ask(direct.Listener.Addr().String())
 				direct.Close()
-				ask(start(t, false, mux.WithHandler(h), mux.WithLogger(slog.New(muxed))).addr)
 				want := plain.all()
 				if len(want) == 0 {
 					t.Fatal("net/http has nothing to say")
 				}
-				eventually(t, "logged", func() bool { return len(muxed.all()) >= len(want) })
-				if diff := cmp.Diff(want, muxed.all()); diff != "" {
-					t.Errorf("(-net/http +mux):\n%s", diff)
+				for _, bound := range []time.Duration{0, time.Hour} {
+					muxed := new(messageLog)
+					ask(start(t, false, mux.WithHandler(h), mux.WithLogger(slog.New(muxed)), requestTimeout(bound)).addr)
+					eventually(t, "logged", func() bool { return len(muxed.all()) >= len(want) })
+					if diff := cmp.Diff(want, muxed.all()); diff != "" {
+						t.Errorf("bounded to %v (-net/http +mux):\n%s", bound, diff)
+					}
 				}
 			})
 		}

@@ -93,7 +93,7 @@ func TestReloadRuntime(t *testing.T) {
 	if v.Outcome != mux.OutcomeApplied || v.Number != 2 || len(v.Changes) != 4 {
 		t.Errorf("%+v", v)
 	}
-	if got := s.status(t, "/livez"); got != http.StatusServiceUnavailable {
+	if got := s.status(t, "/echo"); got != http.StatusServiceUnavailable {
 		t.Errorf("above the new limit: %d", got)
 	}
 	for i := range 2 {

@@ -123,6 +123,14 @@ type (
 	guard2 struct{ *guard }
 )
 
+var (
+	_ fullWriter    = guard1{}
+	_ http.Hijacker = guard1{}
+	_ io.ReaderFrom = guard1{}
+	_ fullWriter    = guard2{}
+	_ http.Pusher   = guard2{}
+)
+
 func (g *guard) as(w http.ResponseWriter) http.ResponseWriter {
 	if _, ok := w.(http.Hijacker); ok {
 		return guard1{g}
@@ -184,29 +192,24 @@ func (g *guard) WriteString(s string) (n int, err error) {
 	return n, err
 }
 
-// ReadFrom implements [io.ReaderFrom]. Only a file is handed on whole: any other source may
-// block, and the response is not to wait for it when its time is up.
-func (g *guard) ReadFrom(src io.Reader) (n int64, err error) {
-	from := src
-	if limited, ok := src.(*io.LimitedReader); ok {
-		from = limited.R
-	}
-	if _, isFile := from.(*os.File); !isFile {
-		return io.Copy(struct{ io.Writer }{g}, src)
-	}
-	err = g.use(true, func(w http.ResponseWriter) error {
-		n, err = io.Copy(w, src)
-		return err
-	})
-	return n, err
-}
-
 // Flush implements [http.Flusher].
 func (g *guard) Flush() { _ = g.FlushError() }
 
 // FlushError is what [http.ResponseController] flushes by.
 func (g *guard) FlushError() error {
 	return g.use(true, func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() })
+}
+
+// CloseNotify implements [http.CloseNotifier].
+func (g *guard) CloseNotify() <-chan bool {
+	left := make(<-chan bool)
+	_ = g.use(false, func(w http.ResponseWriter) error {
+		if n, ok := w.(closeNotifier); ok {
+			left = n.CloseNotify()
+		}
+		return nil
+	})
+	return left
 }
 
 // SetReadDeadline is what [http.ResponseController] calls.
@@ -222,6 +225,23 @@ func (g *guard) SetWriteDeadline(t time.Time) error {
 // EnableFullDuplex is what [http.ResponseController] calls.
 func (g *guard) EnableFullDuplex() error {
 	return g.use(false, func(w http.ResponseWriter) error { return http.NewResponseController(w).EnableFullDuplex() })
+}
+
+// ReadFrom implements [io.ReaderFrom]. Only a file is handed on whole: any other source may
+// block, and the response is not to wait for it when its time is up.
+func (g guard1) ReadFrom(src io.Reader) (n int64, err error) {
+	from := src
+	if limited, ok := src.(*io.LimitedReader); ok {
+		from = limited.R
+	}
+	if _, isFile := from.(*os.File); !isFile {
+		return io.Copy(struct{ io.Writer }{g}, src)
+	}
+	err = g.use(true, func(w http.ResponseWriter) error {
+		n, err = io.Copy(w, src)
+		return err
+	})
+	return n, err
 }
 
 // Hijack implements [http.Hijacker]. A hijacked connection is its owner's, and has no bound.

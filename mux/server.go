@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -28,6 +27,7 @@ var ErrServerClosed = fmt.Errorf("mux: %w", http.ErrServerClosed)
 type Server struct {
 	options
 
+	logs       *logs
 	books      *books
 	running    *running
 	live       *reloader
@@ -53,9 +53,7 @@ func New(opts ...Option) *Server {
 	for _, o := range opts {
 		o(&s.options)
 	}
-	if s.logger == nil {
-		s.logger = slog.Default()
-	}
+	s.logs = newLogs(&s.options)
 	c := s.initial.clone()
 	s.configErr = s.check()
 	s.books = newBooks(s.logger, s.accessLog, c.limits())
@@ -72,6 +70,7 @@ func New(opts ...Option) *Server {
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
 	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures), contexts: &s.contexts}
+	s.topology.admission.probes.enabled = s.healthPaths
 	s.topology.departures, s.topology.live = s.departures, s.live
 	s.topology.watch = sniff.NewWatch(func(path string) bool {
 		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)
@@ -102,7 +101,10 @@ func (s *Server) newFront() *front {
 		f.handler = http.NotFoundHandler()
 	}
 	if s.healthPaths {
-		f.livez, f.readyz = lifecycle.LiveHandler(), lifecycle.ReadyHandler(s.machine.Phase, s.readiness.err)
+		f.probes = map[string]http.Handler{
+			pathLive:  lifecycle.LiveHandler(),
+			pathReady: s.ReadyHandler(),
+		}
 	}
 	return f
 }
@@ -201,6 +203,7 @@ func (s *Server) serve(which func() []*endpoint) error {
 	}
 	if closing {
 		<-s.machine.Done()
+		s.logs.flush()
 		return ErrServerClosed
 	}
 	return err
@@ -232,6 +235,7 @@ func (s *Server) Drain(ctx context.Context) (*Report, error) {
 	report, err := s.machine.Drain(ctx)
 	if report != nil {
 		s.report.Store(report)
+		s.logs.flush()
 	}
 	return report, err
 }

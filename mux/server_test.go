@@ -250,3 +250,33 @@ func TestServerOf(t *testing.T) {
 		t.Error("a server of an unknown protocol")
 	}
 }
+
+// momentaryError says Temporary, and no more.
+type momentaryError struct{}
+
+func (momentaryError) Error() string   { return "a moment" }
+func (momentaryError) Temporary() bool { return true }
+
+// momentaryListener fails once.
+type momentaryListener struct {
+	net.Listener
+	failed bool
+}
+
+func (l *momentaryListener) Accept() (net.Conn, error) {
+	if !l.failed {
+		l.failed = true
+		return nil, momentaryError{}
+	}
+	return l.Listener.Accept()
+}
+
+// TestServeOutlastsTemporary: an error of Accept that says no more than Temporary does not
+// end Serve, as grpc-go's goes on.
+func TestServeOutlastsTemporary(t *testing.T) {
+	m, _ := newServer(t, false)
+	s := serveOn(t, m, &momentaryListener{Listener: listen(t)})
+	if got := s.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("status %d", got)
+	}
+}

@@ -18,6 +18,8 @@ import (
 //     ("Trailers-Only"), behind which clients may retry.
 //   - A call is over at its deadline, also where its handler runs on. grpc-go resets the
 //     stream; here the client gets the status.
+//   - The header does not announce the trailers. A gRPC client takes that field for
+//     metadata, which grpc-gateway passes on to its clients.
 func serveSharedCall(shared http.Handler, w http.ResponseWriter, r *http.Request) {
 	call := &sharedCall{ResponseWriter: w}
 	if timeout, ok := grpcTimeout(r.Header.Get("Grpc-Timeout")); ok {
@@ -41,15 +43,24 @@ type sharedCall struct {
 // Unwrap is for [http.ResponseController].
 func (c *sharedCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
+// send notes that the header goes out with what comes next, and ends what announces
+// trailers in it.
+func (c *sharedCall) send() {
+	if !c.sent {
+		c.sent = true
+		c.Header().Del("Trailer")
+	}
+}
+
 // WriteHeader implements [http.ResponseWriter].
 func (c *sharedCall) WriteHeader(code int) {
-	c.sent = true
+	c.send()
 	c.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].
 func (c *sharedCall) Write(p []byte) (int, error) {
-	c.sent = true
+	c.send()
 	return c.ResponseWriter.Write(p)
 }
 
@@ -61,7 +72,7 @@ func (c *sharedCall) Flush() {
 		if !hasOwnFields(c.Header()) {
 			return
 		}
-		c.sent = true
+		c.send()
 	}
 	_ = http.NewResponseController(c.ResponseWriter).Flush()
 }
@@ -92,9 +103,16 @@ func (c *sharedCall) finish(r *http.Request, expired bool) {
 		h.Set("Grpc-Message", context.DeadlineExceeded.Error())
 	}
 	if c.sent {
-		return // The status is a trailer.
+		for _, name := range statusFields { // They are trailers, which the header did not announce.
+			if values, ok := h[name]; ok {
+				delete(h, name)
+				h[http.TrailerPrefix+name] = values
+			}
+		}
+		return
 	}
 	h.Del("Trailer")
+	h["Content-Length"] = nil // Else net/http adds it.
 	for name, values := range h {
 		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
 			delete(h, name)
@@ -103,6 +121,9 @@ func (c *sharedCall) finish(r *http.Request, expired bool) {
 	}
 	c.ResponseWriter.WriteHeader(http.StatusOK)
 }
+
+// statusFields are the fields with the outcome of a call.
+var statusFields = []string{grpcStatus, "Grpc-Message", "Grpc-Status-Details-Bin"}
 
 // grpcTimeout reads the field grpc-timeout, as gRPC's specification of its protocol on
 // HTTP/2 has it. It reports false for a value that is none, which grpc-go refuses, and for

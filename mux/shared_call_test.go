@@ -121,7 +121,24 @@ func TestTrailersOnly(t *testing.T) {
 		if err != nil || len(resp.Trailer) > 0 {
 			t.Fatalf("%s: %v, %v", transport, resp, err)
 		}
-		resp.Header.Del("Content-Length") // net/http adds it.
+		fields[transport] = resp.Header
+	}
+	if diff := cmp.Diff(fields[protocols.TransportNative], fields[protocols.TransportShared]); diff != "" {
+		t.Errorf("(-native +shared):\n%s", diff)
+	}
+}
+
+// TestSharedHeader: a call that has messages has the same header on each transport, and its
+// status in the trailer.
+func TestSharedHeader(t *testing.T) {
+	fields := make(map[protocols.GRPCTransport]http.Header)
+	for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
+		s, service := startFailing(t, transport)
+		service.calls.Store(2)
+		resp, err := s.post(t, "UnaryCall", "", "\x00\x00\x00\x00\x00")
+		if err != nil || resp.Trailer.Get("Grpc-Status") != "0" || resp.Trailer.Get("X-Trailer") != "value" {
+			t.Fatalf("%s: %v, %v", transport, resp, err)
+		}
 		fields[transport] = resp.Header
 	}
 	if diff := cmp.Diff(fields[protocols.TransportNative], fields[protocols.TransportShared]); diff != "" {

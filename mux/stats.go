@@ -37,6 +37,9 @@ type Stats struct {
 	// verdict, Handshakes those of TLS handshakes that succeeded.
 	Sniffs     requests.DurationTotals `json:"-"`
 	Handshakes requests.DurationTotals `json:"-"`
+	// LogDropped counts lines of the log ("server") and of the access log ("access") that
+	// were dropped, because the handler of the log was too slow, or failed.
+	LogDropped map[string]uint64 `json:"log_dropped"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
@@ -62,6 +65,7 @@ func (s *Server) Stats() Stats {
 		Sniffs:        s.books.sniffTimes.Totals(),
 		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.books.tlsTimes.Totals(),
+		LogDropped:    s.logs.dropped(),
 		Drain:         s.report.Load(),
 		Health:        s.books.conns.Health(),
 	}

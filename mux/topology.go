@@ -160,6 +160,9 @@ func (t *topology) wanted(c *Config) []listeners.Config {
 // listenOn opens every listener, or none: after a failure it closes those that it has
 // opened.
 func (t *topology) listenOn(configs []listeners.Config) error {
+	if t.isClosing() {
+		return ErrServerClosed // Whether the addresses are free does not matter.
+	}
 	var opened []*endpoint
 	undo := func(err error) error {
 		_ = closeEndpoints(opened)

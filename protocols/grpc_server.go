@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,10 +20,11 @@ import (
 // of connections that net/http serves, through its ServeHTTP. They are two because a
 // server that is stopped gracefully cuts the streams of its ServeHTTP.
 type GRPCServers struct {
-	Native   *grpc.Server
-	Shared   *grpc.Server
-	services map[string]grpc.ServiceInfo // By name.
-	unknown  bool                        // An option has set a handler of unknown services.
+	Native     *grpc.Server
+	Shared     *grpc.Server
+	identified *grpc.Server                // Shared for clients that have a SPIFFE ID.
+	services   map[string]grpc.ServiceInfo // By name.
+	unknown    bool                        // An option has set a handler of unknown services.
 }
 
 // streamWorkers is how many goroutines the native server keeps for its calls. They have
@@ -47,12 +49,14 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, option
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials(), sockets: services.has(channelzService)}
 	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(creds)})
 	s := &GRPCServers{
-		Native:   grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers)}, options)...),
-		Shared:   grpc.NewServer(options...),
-		services: services.GetServiceInfo(),
+		Native:     grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers)}, options)...),
+		Shared:     grpc.NewServer(options...),
+		identified: grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, options)...),
+		services:   services.GetServiceInfo(),
 	}
-	services.registerWith(s.Native)
-	services.registerWith(s.Shared)
+	for _, srv := range s.all() {
+		services.registerWith(srv)
+	}
 	s.unknown = handlesUnknown(s.Native)
 	return s, nil
 }
@@ -93,10 +97,24 @@ func handlesUnknown(srv *grpc.Server) bool {
 	return desc.Kind() == reflect.Pointer && !desc.IsNil()
 }
 
-// Stop ends both servers at once, and what they serve.
+// ServeHTTP has Shared serve a call. It shows a client's SPIFFE ID, as Native does.
+func (s *GRPCServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.TLS != nil && spiffeID(r.TLS.PeerCertificates) != nil {
+		s.identified.ServeHTTP(w, r)
+		return
+	}
+	s.Shared.ServeHTTP(w, r)
+}
+
+func (s *GRPCServers) all() []*grpc.Server {
+	return []*grpc.Server{s.Native, s.Shared, s.identified}
+}
+
+// Stop ends the servers at once, and what they serve.
 func (s *GRPCServers) Stop() {
-	s.Native.Stop()
-	s.Shared.Stop()
+	for _, srv := range s.all() {
+		srv.Stop()
+	}
 }
 
 // handshakeTimeout bounds the time that grpc-go waits for a client's preface. It

@@ -44,12 +44,17 @@ const maxRefusedBytes = 256 << 10
 // answers gRPC calls UNAVAILABLE and other requests 503, for a second; then it says
 // GOAWAY. A connection that is idle for a second goes as well. The settings are those of
 // the server that would have served it, because the client may have been told them
-// already. The function age says how old a request's connection is.
-func NewRefusingHTTP2Server(c HTTP2Config, h HTTPHooks, age func(*http.Request) time.Duration) *http.Server {
+// already. The function age says how old a request's connection is. Requests for the paths
+// of probes are served by these handlers.
+func NewRefusingHTTP2Server(c HTTP2Config, h HTTPHooks, age func(*http.Request) time.Duration, probes map[string]http.Handler) *http.Server {
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		if age(r) >= refusalTime {
 			header.Set("Connection", "close") // Net/http says GOAWAY for it.
+		}
+		if probe, ok := probes[r.URL.Path]; ok {
+			probe.ServeHTTP(w, r)
+			return
 		}
 		if IsGRPCContentType(r.Header.Get("Content-Type")) {
 			// A response that consists of trailers alone (gRPC over HTTP/2, "Responses").

@@ -27,9 +27,9 @@ const (
 
 // serveGRPC serves a port by the native server and returns its address. A
 // call of waits never ends by itself; echoes takes bytes, and returns as many as the first of them says.
-func serveGRPC(t *testing.T, c GRPCConfig, h2 HTTP2Config) string {
+func serveGRPC(t *testing.T, c GRPCConfig, h2 HTTP2Config, options ...grpc.ServerOption) string {
 	t.Helper()
-	s := newServers(t, c, h2, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+	s := newServers(t, c, h2, append(options, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		if method, _ := grpc.MethodFromServerStream(stream); method == waits {
 			<-stream.Context().Done()
 			return stream.Context().Err()
@@ -39,7 +39,7 @@ func serveGRPC(t *testing.T, c GRPCConfig, h2 HTTP2Config) string {
 			return err
 		}
 		return stream.SendMsg(wrapperspb.Bytes(make([]byte, message.GetValue()[0])))
-	}))
+	}))...)
 	l := listenAnywhere(t)
 	go s.Native.Serve(l)
 	t.Cleanup(s.Stop)
@@ -91,20 +91,25 @@ func TestGRPCSettingsOnTheWire(t *testing.T) {
 		edit       func(*GRPCConfig)
 		want       map[http2.SettingID]uint32 // Beside the defaults.
 		connection uint32                     // The connection's window.
+		options    []grpc.ServerOption        // They win over the settings.
 	}{
-		{"defaults", func(*GRPCConfig) {}, nil, minWindow},
-		{"max_streams", func(c *GRPCConfig) { c.MaxStreams = 7 }, map[http2.SettingID]uint32{streams: 7}, minWindow},
-		{"most streams", func(c *GRPCConfig) { c.MaxStreams = math.MaxUint32 }, map[http2.SettingID]uint32{streams: math.MaxUint32 - 1}, minWindow},
-		{"both windows", func(c *GRPCConfig) { c.StreamWindow, c.ConnectionWindow = 100_000, 300_000 }, map[http2.SettingID]uint32{window: 100_000}, 300_000},
-		{"stream_window", func(c *GRPCConfig) { c.StreamWindow = 100_000 }, map[http2.SettingID]uint32{window: 100_000}, 100_000},
-		{"connection_window", func(c *GRPCConfig) { c.ConnectionWindow = 300_000 }, map[http2.SettingID]uint32{window: 300_000}, 300_000},
+		{"option above max_streams", func(*GRPCConfig) {}, map[http2.SettingID]uint32{streams: 1000}, minWindow, []grpc.ServerOption{grpc.MaxConcurrentStreams(1000)}},
+		{"options for windows", func(*GRPCConfig) {}, map[http2.SettingID]uint32{window: 100_000}, 300_000, []grpc.ServerOption{
+			grpc.InitialWindowSize(100_000), grpc.InitialConnWindowSize(300_000),
+		}},
+		{"defaults", func(*GRPCConfig) {}, nil, minWindow, nil},
+		{"max_streams", func(c *GRPCConfig) { c.MaxStreams = 7 }, map[http2.SettingID]uint32{streams: 7}, minWindow, nil},
+		{"most streams", func(c *GRPCConfig) { c.MaxStreams = math.MaxUint32 }, map[http2.SettingID]uint32{streams: math.MaxUint32 - 1}, minWindow, nil},
+		{"both windows", func(c *GRPCConfig) { c.StreamWindow, c.ConnectionWindow = 100_000, 300_000 }, map[http2.SettingID]uint32{window: 100_000}, 300_000, nil},
+		{"stream_window", func(c *GRPCConfig) { c.StreamWindow = 100_000 }, map[http2.SettingID]uint32{window: 100_000}, 100_000, nil},
+		{"connection_window", func(c *GRPCConfig) { c.ConnectionWindow = 300_000 }, map[http2.SettingID]uint32{window: 300_000}, 300_000, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h2, config := DefaultHTTP2Config(), endlessGRPC()
 			h2.MaxHeaderListBytes = 9000
 			h2.MaxStreams, h2.StreamWindow, h2.ConnectionWindow, h2.MaxFrameBytes = 3, 1<<18, 1<<19, 1<<15
 			test.edit(&config)
-			c := newFrameClient(t, serveGRPC(t, config, h2))
+			c := newFrameClient(t, serveGRPC(t, config, h2, test.options...))
 			want := maps.Clone(defaults)
 			maps.Copy(want, test.want)
 			if diff := cmp.Diff(want, c.announced()); diff != "" {

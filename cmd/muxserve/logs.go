@@ -4,22 +4,26 @@ import (
 	"context"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
+	"github.com/muxserve/muxserve/lifecycle/logqueue"
 )
 
 // logs are the server's log and its access log. Both have the same level and format,
-// which apply changes while they are in use.
+// which apply changes while they are in use. Lines go through queues: nothing waits for
+// stderr, which may be a pipe that is full.
 type logs struct {
 	logger *slog.Logger
-	level  slog.LevelVar
-	access atomic.Bool
-	inJSON atomic.Bool
+	access *slog.Logger // logs at Info, so a higher level silences it too
+
+	level    slog.LevelVar
+	accessOn atomic.Bool
+	inJSON   atomic.Bool
 	// options returns the options of a format.
 	options func(format string) humanlog.Options
-
-	switchable
+	queues  []*logqueue.Handler
 }
 
 func newLogs(env environment, c settings.Log) *logs {
@@ -28,25 +32,40 @@ func newLogs(env environment, c settings.Log) *logs {
 		return humanlog.OptionsFor(env.stderr, format, &l.level, env.getenv)
 	}
 	handler := func(format string) slog.Handler { return humanlog.New(env.stderr, l.options(format)).Handler() }
-	l.switchable = switchable{text: handler(humanlog.Text), json: handler(humanlog.JSON), inJSON: &l.inJSON}
+	output := switchable{text: handler(humanlog.Text), json: handler(humanlog.JSON), inJSON: &l.inJSON}
 	l.apply(c)
-	l.logger = slog.New(l.switchable)
+	server := logqueue.New(output, "server", nil)
+	l.logger = slog.New(server)
+	output.on = &l.accessOn
+	access := logqueue.New(output, "access", l.logger)
+	l.access = slog.New(access)
+	l.queues = []*logqueue.Handler{access, server} // The first may write into the second.
 	return l
 }
 
 // apply puts the settings in force.
 func (l *logs) apply(c settings.Log) {
 	l.level.Set(c.Level)
-	l.access.Store(c.Access)
+	l.accessOn.Store(c.Access)
 	l.inJSON.Store(l.options(c.Format).InJSON())
 }
 
-// accessLogger returns the access log. It logs at Info, so a higher level silences it
-// too.
-func (l *logs) accessLogger() *slog.Logger {
-	h := l.switchable
-	h.on = &l.access
-	return slog.New(h)
+// writeTime bounds how long the end of the process waits for stderr.
+const writeTime = time.Second
+
+// flush waits until the lines have been written, for a bounded time.
+func (l *logs) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTime)
+	defer cancel()
+	for _, q := range l.queues {
+		_ = q.Flush(ctx)
+	}
+}
+
+// fail reports why the server could not start or serve, behind what was logged.
+func (l *logs) fail(env environment, err error) int {
+	l.flush()
+	return failure(env, err)
 }
 
 // switchable is a handler whose format can be changed while loggers use it.

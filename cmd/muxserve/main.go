@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
@@ -96,9 +97,18 @@ func usageError(env environment, err error) int {
 	return exitUsage
 }
 
-// failure reports an error of a well-formed command.
+// failure reports an error of a well-formed command. It waits for stderr, which may be a full
+// pipe, for a bounded time.
 func failure(env environment, err error) int {
-	fmt.Fprintln(env.stderr, "muxserve:", err)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		fmt.Fprintln(env.stderr, "muxserve:", err)
+	}()
+	select {
+	case <-written:
+	case <-time.After(writeTime):
+	}
 	return exitFailed
 }
 

@@ -60,8 +60,8 @@ func launchAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...strin
 	p := &running{exited: make(chan struct{})}
 	p.cmd = exec.Command(binary, args...)
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, vars...)
-	adjust(p.cmd)
 	p.cmd.Stderr = &p.stderr
+	adjust(p.cmd)
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -93,7 +94,10 @@ func (r *reloads) Rollback(number int, origin string) (mux.Version, error) {
 
 func (r *reloads) Write(w io.Writer) error { return r.process.settings().Write(w) }
 
-func (r *reloads) Token() string { return r.process.settings().Admin.Token }
+func (r *reloads) Access() admin.Access {
+	c := r.process.settings().Admin
+	return admin.Access{Token: c.Token, ProtectAll: c.Protect == settings.ProtectAll, Hosts: slices.Clone(c.Hosts)}
+}
 
 // reload reads the configuration again and puts it in force. The caller holds changing.
 func (r *reloads) reload(origin string) (mux.Version, error) {
@@ -259,6 +263,9 @@ func ownChanges(current, next *settings.Settings) []mux.Change {
 	compare("static_listings", fmt.Sprint(current.StaticListings), fmt.Sprint(next.StaticListings), mux.ApplyRestart, atOnce)
 	compare("static_dot_files", fmt.Sprint(current.StaticDotFiles), fmt.Sprint(next.StaticDotFiles), mux.ApplyRestart, atOnce)
 	compare("admin.token_file", current.Admin.TokenFile, next.Admin.TokenFile, mux.ApplyRuntime, "its token is read now and at each reload")
+	compare("admin.protect", current.Admin.Protect, next.Admin.Protect, mux.ApplyRuntime, "holds from the next request on")
+	compare("admin.hosts", strings.Join(current.Admin.Hosts, ", "), strings.Join(next.Admin.Hosts, ", "), mux.ApplyRuntime,
+		"holds from the next request on")
 	compare("watch", fmt.Sprint(current.Watch), fmt.Sprint(next.Watch), mux.ApplyRestart, "the files are looked at from now on, or no more")
 	compare("log.level", current.Log.Level.String(), next.Log.Level.String(), mux.ApplyRuntime, atOnce)
 	compare("log.access", fmt.Sprint(current.Log.Access), fmt.Sprint(next.Log.Access), mux.ApplyRuntime, atOnce)

@@ -58,8 +58,9 @@ func TestLineComesBehindTheChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &lockSeen{}
-	env := environment{stderr: log, getenv: func(string) string { return "" }}
+	env := environment{stderr: io.Discard, getenv: func(string) string { return "" }}
 	p := newProcess(env, s, newLogs(env, s.Log), h)
+	p.logger = slog.New(slog.NewTextHandler(log, nil)) // Without a queue.
 	defer p.close()
 	log.of = &p.reloads.changing
 	if _, err := p.reloads.Reload("test"); !errors.Is(err, admin.ErrBusy) { // It does not serve yet.
@@ -135,7 +136,9 @@ func TestDigests(t *testing.T) {
 func TestOwnChanges(t *testing.T) {
 	t.Parallel()
 	current, next := settings.Default(), settings.Default()
-	next.Admin, next.Static, next.Watch = settings.Admin{Address: "off", Token: "s3cret", TokenFile: "token"}, "/", true
+	next.Admin, next.Static, next.Watch = settings.Admin{
+		Address: "off", Token: "s3cret", TokenFile: "token", Protect: settings.ProtectAll, Hosts: []string{"a.example"},
+	}, "/", true
 	next.StaticListings, next.StaticDotFiles = true, true
 	next.Profile = "edge"
 	next.Log = settings.Log{Level: 8, Format: humanlog.Text, Access: true}

@@ -30,17 +30,18 @@ func serve(ctx context.Context, args []string, env environment) int {
 		return failure(env, env.restart(godebug))
 	}
 	logs := newLogs(env, s.Log)
+	defer logs.flush()
 	logger := logs.logger
 	for _, w := range append(s.Warnings(), env.warnings()...) {
 		logger.Warn(w)
 	}
 	h, err := inherit(env.getenv, logger)
 	if err != nil {
-		return failure(env, err)
+		return logs.fail(env, err)
 	}
 	p := newProcess(env, s, logs, h)
 	if err := p.open(ctx); err != nil {
-		return failure(env, err)
+		return logs.fail(env, err)
 	}
 	// From here on a signal drains. Before, it ended the process at once: there was
 	// nothing to drain.
@@ -86,7 +87,7 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 		mux.WithHandler(p.routes),
 		mux.WithGRPC(demo.RegisterGRPC),
 		mux.WithLogger(p.logger),
-		mux.WithAccessLog(p.logs.accessLogger()),
+		mux.WithAccessLog(p.logs.access),
 		mux.WithListen(h.sockets.Listen),
 	)
 	p.reloads = &reloads{process: p, looked: digestsOf(filesOf(s))}
@@ -168,7 +169,7 @@ func (p *process) run(env environment) int {
 	go p.announce(env.stdout)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
-		return failure(env, err)
+		return p.logs.fail(env, err)
 	}
 	<-p.ended
 	p.handover.upgrader.WaitTold()

@@ -31,6 +31,7 @@ const (
 	labelAddress  = "address"
 	labelCode     = "code"
 	labelStatus   = "status"
+	labelLog      = "log"
 )
 
 // Collector is a [prometheus.Collector] over one server. It keeps no state: each
@@ -82,6 +83,8 @@ var (
 		"From the first wait for a connection's bytes to the verdict what it speaks.")
 	tlsDuration = describe("mux_tls_handshake_duration_seconds",
 		"How long TLS handshakes took that succeeded.")
+	logDropped = describe("mux_log_lines_dropped_total",
+		"Lines of the server's log and of its access log that were dropped, because the log was too slow or failed.", labelLog)
 	drainDuration = describe("mux_drain_duration_seconds",
 		"How long the drain took; absent until it is over.")
 	drainForced = describe("mux_drain_forced_connections_total",
@@ -96,7 +99,7 @@ var (
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		active, accepted, rejected, reclassified, received, sent, phase, notAfter, build, requestCount, requestDuration, inFlight,
-		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration,
+		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration, logDropped,
 	} {
 		ch <- d
 	}
@@ -116,6 +119,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	collectState(stats, gauge)
 	histogram(ch, sniffDuration, stats.Sniffs)
 	histogram(ch, tlsDuration, stats.Handshakes)
+	for log, n := range stats.LogDropped {
+		counter(logDropped, n, log)
+	}
 	if stats.Drain != nil {
 		gauge(drainDuration, stats.Drain.Duration.Seconds())
 		for protocol, n := range stats.Drain.Forced {

@@ -44,8 +44,9 @@ func example() fixed {
 		ConnDurations: map[string]requests.DurationTotals{"http1": {
 			Count: 3, SumSeconds: 90, Buckets: []requests.DurationBucket{{Seconds: 60, Count: 2}},
 		}},
-		Health: map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
-		Drain:  &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},
+		Health:     map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
+		LogDropped: map[string]uint64{"server": 0, "access": 12},
+		Drain:      &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},
 	}
 }
 
@@ -76,6 +77,10 @@ mux_drain_duration_seconds 1.5
 # HELP mux_drain_forced_connections_total Connections that the drain had to cut.
 # TYPE mux_drain_forced_connections_total counter
 mux_drain_forced_connections_total{protocol="grpc"} 2
+# HELP mux_log_lines_dropped_total Lines of the server's log and of its access log that were dropped, because the log was too slow or failed.
+# TYPE mux_log_lines_dropped_total counter
+mux_log_lines_dropped_total{log="access"} 12
+mux_log_lines_dropped_total{log="server"} 0
 # HELP mux_phase 1 for the phase that the server is in, 0 for the others.
 # TYPE mux_phase gauge
 mux_phase{phase="draining"} 1
@@ -118,7 +123,7 @@ mux_tls_certificate_not_after_timestamp_seconds{address="127.0.0.1:443"} 1.8e+09
 		"mux_connections_accepted_total", "mux_connections_active", "mux_connections_rejected_total",
 		"mux_phase", "mux_received_bytes_total", "mux_sent_bytes_total",
 		"mux_tls_certificate_not_after_timestamp_seconds", "mux_requests_total", "mux_requests_in_flight",
-		"mux_request_duration_seconds", "mux_pool_health", "mux_drain_duration_seconds", "mux_drain_forced_connections_total",
+		"mux_request_duration_seconds", "mux_pool_health", "mux_log_lines_dropped_total", "mux_drain_duration_seconds", "mux_drain_forced_connections_total",
 		"mux_connection_duration_seconds",
 	}
 	if err := testutil.CollectAndCompare(New(example()), strings.NewReader(want), names...); err != nil {

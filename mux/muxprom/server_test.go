@@ -141,6 +141,7 @@ func TestServerWithTraffic(t *testing.T) {
 		"mux_connections_rejected_total",
 		"mux_drain_duration_seconds",
 		"mux_drain_forced_connections_total",
+		"mux_log_lines_dropped_total",
 		"mux_phase",
 		"mux_pool_health",
 		"mux_received_bytes_total",

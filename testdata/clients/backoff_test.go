@@ -231,7 +231,7 @@ func TestBrowserAtLimit(t *testing.T) {
 		for limit, edit := range limits {
 			t.Run(tt.name+"/"+limit, func(t *testing.T) {
 				l := startFull(t, tt.form, mux.Configure(edit))
-				url := tt.scheme + l.Addr().String() + "/livez"
+				url := tt.scheme + l.Addr().String() + "/other"
 				keepBusy(t, tt.scheme+l.Addr().String()+"/hold", tt.version, pair)
 				out, err := command(t.Context(), "curl", "--silent", "--show-error", "--noproxy", "*", "--cacert", cert, tt.option,
 					"--output", "/dev/null", "--write-out", "%{http_code} %header{retry-after}", url)

@@ -17,6 +17,7 @@ import (
 // streamed has a router send three events.
 var streamed = map[string]http.Handler{
 	"gin": func() http.Handler {
+		gin.SetMode(gin.ReleaseMode) // It is before TestMain.
 		e := gin.New()
 		e.GET("/", func(c *gin.Context) {
 			n := 0
@@ -57,10 +58,11 @@ var streamed = map[string]http.Handler{
 // TestStreams: an event stream of each router is the same in both versions of HTTP. gin's
 // asks for [http.CloseNotifier].
 func TestStreams(t *testing.T) {
+	t.Parallel()
 	for name, program := range streamed {
 		for version := 1; version <= 2; version++ {
 			t.Run(fmt.Sprintf("%s HTTP/%d", name, version), func(t *testing.T) {
-				if got := alike(t, program, get(version, "/")); !strings.HasPrefix(got, "200") || strings.Count(got, "data:") != 3 {
+				if got := alike(t, handled(program), version, get("/")); !strings.Contains(got, "200 OK") || strings.Count(got, "data:") != 3 {
 					t.Errorf("%q", got)
 				}
 			})
@@ -77,6 +79,7 @@ func (event) Data() string  { return "data" }
 
 // TestEventSource: donovanhide/eventsource asserts [http.CloseNotifier].
 func TestEventSource(t *testing.T) {
+	t.Parallel()
 	for version := 1; version <= 2; version++ {
 		t.Run(fmt.Sprintf("HTTP/%d", version), func(t *testing.T) {
 			srv := eventsource.NewServer()
@@ -85,8 +88,8 @@ func TestEventSource(t *testing.T) {
 			repository.Add("ticks", event{})
 			srv.Register("ticks", repository)
 			srv.ReplayAll = true
-			got := alike(t, srv.Handler("ticks"), func(t *testing.T, addr string) string {
-				resp, err := client(t, version).Get("http://" + addr)
+			got := alike(t, handled(srv.Handler("ticks")), version, func(t *testing.T, s *site) string {
+				resp, err := s.httpClient(t).Get(s.url("/"))
 				if err != nil {
 					return err.Error()
 				}

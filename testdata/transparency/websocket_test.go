@@ -83,11 +83,11 @@ func accept(subprotocols ...string) http.Handler {
 }
 
 // openWebSocket returns what a client sees of a WebSocket at /ws.
-func openWebSocket(t *testing.T, addr string) string {
+func openWebSocket(t *testing.T, s *site) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	c, resp, err := websocket.Dial(ctx, "ws://"+addr+"/ws", &websocket.DialOptions{Subprotocols: []string{"wamp", "mqtt"}})
+	c, resp, err := websocket.Dial(ctx, "ws://"+s.http+"/ws", &websocket.DialOptions{Subprotocols: []string{"wamp", "mqtt"}})
 	if err != nil {
 		if resp == nil {
 			return err.Error()
@@ -105,6 +105,7 @@ func openWebSocket(t *testing.T, addr string) string {
 // TestWebSocketBelowRouters: coder/websocket's own Accept behind the mux, and
 // [mux.WebSocket] on either server, work below each router.
 func TestWebSocketBelowRouters(t *testing.T) {
+	t.Parallel()
 	const want = "101 Switching Protocols mqtt hello"
 	for name, router := range routers {
 		for way, h := range map[string]http.Handler{
@@ -112,7 +113,7 @@ func TestWebSocketBelowRouters(t *testing.T) {
 			"mux":   mux.WebSocket(echoMessages, mux.Subprotocols("graphql-transport-ws", "mqtt")),
 		} {
 			t.Run(name+" "+way, func(t *testing.T) {
-				if got := alike(t, router(h), openWebSocket); got != want {
+				if got := alike(t, handled(router(h)), 1, openWebSocket); got != want {
 					t.Errorf("%q, want %q", got, want)
 				}
 			})
@@ -122,9 +123,10 @@ func TestWebSocketBelowRouters(t *testing.T) {
 
 // TestWebSocketBelowTimeLimits: where a WebSocket cannot work, [mux.WebSocket] says so.
 func TestWebSocketBelowTimeLimits(t *testing.T) {
+	t.Parallel()
 	for name, wrap := range limited {
 		t.Run(name, func(t *testing.T) {
-			if got := alike(t, wrap(mux.WebSocket(echoMessages)), openWebSocket); got != "501 Not Implemented" {
+			if got := alike(t, handled(wrap(mux.WebSocket(echoMessages))), 1, openWebSocket); got != "501 Not Implemented" {
 				t.Errorf("%q", got)
 			}
 		})

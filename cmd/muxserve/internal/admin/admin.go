@@ -32,6 +32,7 @@ var pageScript string
 // Server is what the pages show; *[mux.Server] is one.
 type Server interface {
 	Phase() lifecycle.Phase
+	ReadyHandler() http.Handler
 	Stats() mux.Stats
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
@@ -44,7 +45,7 @@ var _ Server = (*mux.Server)(nil)
 // Options are the optional parameters of [New]. The zero value works.
 type Options struct {
 	// Address is the configured address of the admin listener. The pages answer requests
-	// that name its host, besides those that [Pages.guard] always lets in. See
+	// that name its host, besides others that [Pages.guard] lets in. See
 	// [Pages.SetAddress].
 	Address string
 	// Configuration shows and changes the configuration. Without it there are no such pages.
@@ -76,7 +77,7 @@ func New(s Server, o Options) *Pages {
 	routes := http.NewServeMux()
 	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
 	routes.Handle("/livez", lifecycle.LiveHandler())
-	routes.Handle("/readyz", lifecycle.ReadyHandler(s.Phase))
+	routes.Handle("/readyz", s.ReadyHandler())
 	routes.HandleFunc("GET /health", p.serveHealth)
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)

@@ -23,7 +23,9 @@ type fakeServer struct {
 	history mux.History
 }
 
-func (f fakeServer) Phase() lifecycle.Phase   { return f.phase }
+func (f fakeServer) Phase() lifecycle.Phase     { return f.phase }
+func (f fakeServer) ReadyHandler() http.Handler { return lifecycle.ReadyHandler(f.Phase) }
+
 func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
 
 func (f fakeServer) History() mux.History { return f.history }
@@ -181,21 +183,104 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// TestProbesAndMetricsAnswerToEveryName: balancers and Prometheus may ask by any name.
+// TestProbesAndMetricsAnswerToEveryName: balancers and Prometheus may ask by any name. A page
+// that has rebound its name gets probes alone: what a browser sends is not Prometheus's.
 func TestProbesAndMetricsAnswerToEveryName(t *testing.T) {
 	t.Parallel()
 	pages := New(example(), Options{Address: "127.0.0.1:8081"})
-	for path, want := range map[string]int{
-		"/livez": http.StatusOK, "/readyz": http.StatusOK, "/metrics": http.StatusOK,
-		"/": http.StatusForbidden, "/health": http.StatusForbidden, "/connections": http.StatusForbidden,
-		"/debug/pprof/": http.StatusForbidden,
+	for _, tt := range []struct {
+		path, header, value string
+		want                int
+	}{
+		{"/livez", "", "", http.StatusOK},
+		{"/readyz", "Accept-Language", "en", http.StatusOK},
+		{"/metrics", "", "", http.StatusOK},
+		{"/metrics?format=prometheus", "", "", http.StatusOK},
+		{"/metrics", "Accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1", http.StatusOK},
+		{"/metrics", "Authorization", "Bearer x", http.StatusOK},
+		{"/metrics", "Accept-Language", "*", http.StatusForbidden},
+		{"/metrics", "Origin", "http://muxserve.monitoring.svc:8081", http.StatusForbidden},
+		{"/metrics", "Referer", "http://muxserve.monitoring.svc:8081/", http.StatusForbidden},
+		{"/metrics", "Sec-Fetch-Site", "same-origin", http.StatusForbidden},
+		{"/metrics", "Sec-Ch-Ua", `"Chromium"`, http.StatusForbidden},
+		{"/metrics", "Cookie", "a=b", http.StatusForbidden},
+		{"/metrics", "Accept", "application/json", http.StatusForbidden},
+		{"/metrics?format=json", "", "", http.StatusForbidden},
+		{"/metrics?format=other", "", "", http.StatusForbidden},
+		{"/", "", "", http.StatusForbidden},
+		{"/health", "", "", http.StatusForbidden},
+		{"/connections", "", "", http.StatusForbidden},
+		{"/debug/pprof/", "", "", http.StatusForbidden},
 	} {
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, tt.path, nil)
 		r.Host = "muxserve.monitoring.svc:8081"
+		if tt.header != "" {
+			r.Header.Set(tt.header, tt.value)
+		}
+		w := httptest.NewRecorder()
+		pages.ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("%s by a name of a cluster with %s %q: got %d, want %d", tt.path, tt.header, tt.value, w.Code, tt.want)
+		}
+	}
+}
+
+// TestConfiguredHosts: the names of admin.hosts are answered, and no others.
+func TestConfiguredHosts(t *testing.T) {
+	t.Parallel()
+	pages := New(example(), Options{Address: "127.0.0.1:8081", Configuration: &fakeConfiguration{hosts: []string{"a.example", "B.example"}}})
+	for host, want := range map[string]int{
+		"a.example": http.StatusOK, "A.Example:8081": http.StatusOK, "b.example.": http.StatusOK, "127.0.0.1": http.StatusOK,
+		"c.a.example": http.StatusForbidden, "example": http.StatusForbidden,
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/health", nil)
+		r.Host = host
 		w := httptest.NewRecorder()
 		pages.ServeHTTP(w, r)
 		if w.Code != want {
-			t.Errorf("%s by a name of a cluster: got %d, want %d", path, w.Code, want)
+			t.Errorf("%s: got %d, want %d", host, w.Code, want)
+		}
+		if want == http.StatusForbidden && !strings.Contains(w.Body.String(), "admin.hosts") {
+			t.Errorf("%s: the refusal does not name the key: %s", host, w.Body)
+		}
+	}
+}
+
+// TestProtectAll: with admin.protect all, everything but the probes and the page, which has
+// no data, asks for the token, of this machine, too.
+func TestProtectAll(t *testing.T) {
+	t.Parallel()
+	paths := []string{"/health", "/servers", "/connections", "/metrics", "/metrics?format=json", "/config", "/debug/pprof/", "/debug/pprof/heap", "/nothing"}
+	for _, tt := range []struct {
+		all           bool
+		authorization string
+		refused       bool
+	}{
+		{true, "", true},
+		{true, "Bearer x", true},
+		{true, "Basic s3cret", true},
+		{true, "Bearer s3cret", false},
+		{false, "", false},
+	} {
+		c := &fakeConfiguration{token: "s3cret", protectAll: tt.all}
+		bring := func(r *http.Request) {
+			if tt.authorization != "" {
+				r.Header.Set("Authorization", tt.authorization)
+			}
+		}
+		for _, path := range paths {
+			w := ask(t, c, http.MethodGet, path, bring)
+			if refused := w.Code == http.StatusUnauthorized; refused != tt.refused {
+				t.Errorf("all %v, %q, %s: status %d", tt.all, tt.authorization, path, w.Code)
+			}
+			if tt.refused && (w.Header().Get("WWW-Authenticate") == "" || !strings.Contains(w.Body.String(), "admin.token")) {
+				t.Errorf("%s: the refusal does not say what is missing: %v %s", path, w.Header(), w.Body)
+			}
+		}
+		for path := range free {
+			if w := ask(t, c, http.MethodGet, path, bring); w.Code != http.StatusOK {
+				t.Errorf("all %v, %q, %s: status %d", tt.all, tt.authorization, path, w.Code)
+			}
 		}
 	}
 }

@@ -23,9 +23,8 @@ type Configuration interface {
 	// Rollback puts the configuration of an earlier version in force again, as a new
 	// version. Its errors are those of Reload.
 	Rollback(number int, origin string) (mux.Version, error)
-	// Token is the token that a request needs in order to change something. Where it is
-	// empty, only requests of this machine may.
-	Token() string
+	// Access returns the access rules in force.
+	Access() Access
 }
 
 // ErrBusy says that the configuration cannot be changed now, because another change is
@@ -86,7 +85,7 @@ func wantsJSON(r *http.Request) bool {
 
 // changing serves a change of the configuration.
 func (p *Pages) changing(change func(*http.Request) (mux.Version, error)) http.Handler {
-	return p.authorized(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return p.authorized(http.MethodPost, func(w http.ResponseWriter, r *http.Request) {
 		version, err := change(r)
 		if parameter, ok := errors.AsType[parameterError](err); ok {
 			page.Error(w, http.StatusBadRequest, parameter)
@@ -101,5 +100,5 @@ func (p *Pages) changing(change func(*http.Request) (mux.Version, error)) http.H
 			status = http.StatusConflict
 		}
 		page.JSON(w, status, map[string]any{"error": "the configuration is as it was", "faults": strings.Split(err.Error(), "\n")})
-	}))
+	})
 }

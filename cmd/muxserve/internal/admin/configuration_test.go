@@ -23,6 +23,9 @@ type fakeConfiguration struct {
 	err    error
 	origin string
 	number int // of the last rollback
+
+	protectAll bool
+	hosts      []string
 }
 
 var _ Configuration = (*fakeConfiguration)(nil)
@@ -60,7 +63,7 @@ func exampleHistory() mux.History {
 	}}
 }
 
-func (c *fakeConfiguration) Token() string { return c.token }
+func (c *fakeConfiguration) Access() Access { return Access{c.token, c.protectAll, c.hosts} }
 
 // ask sends a request to the pages of a configuration. It is local unless edit changes
 // that.

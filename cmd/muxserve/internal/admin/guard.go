@@ -12,16 +12,37 @@ import (
 	"strings"
 )
 
-// guard lets in requests whose host is an IP address, localhost or the configured host. A
-// foreign web page can point its own name at this address (DNS rebinding). Its requests
-// would pass the browser's same-origin rule, and the page could read everything here.
+// Access says who may do what. The zero value is the default.
+type Access struct {
+	// Token is the bearer token that a request needs in order to change something. Where it
+	// is empty, only requests of this machine may.
+	Token string
+	// ProtectAll asks for the token for everything but [free].
+	ProtectAll bool
+	// Hosts are more names by which the listener is asked for; see [Pages.guard].
+	Hosts []string
+}
+
+// access returns the access rules in force.
+func (p *Pages) access() Access {
+	if p.configuration == nil {
+		return Access{}
+	}
+	return p.configuration.Access()
+}
+
+// guard lets in requests whose host is an IP address, localhost, the configured host or one
+// of [Access.Hosts]. A foreign web page can point its own name at this address (DNS
+// rebinding). Its requests would pass the browser's same-origin rule, and the page could
+// read everything here.
 //
-// A request without a host comes from an HTTP/1.0 client, which is not a browser. The
-// paths of anyName answer to every name.
+// A request without a host comes from an HTTP/1.0 client, which is not a browser.
+// isAnyName names the requests for which every name will do.
 func (p *Pages) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if host := bareHost(r.Host); host != "" && !anyName[r.URL.Path] && !trusted(host, *p.host.Load()) {
-			http.Error(w, "muxserve: the admin pages answer to an IP address, to localhost or to the host of --admin, not to "+
+		access := p.access()
+		if host := bareHost(r.Host); host != "" && !isAnyName(r) && !trusted(host, append(access.Hosts, *p.host.Load())) {
+			http.Error(w, "muxserve: the admin pages answer to an IP address, to localhost, to the host of admin.address and to the names in admin.hosts, not to "+
 				strconv.Quote(host), http.StatusForbidden)
 			return
 		}
@@ -29,13 +50,45 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 			http.Error(w, "muxserve: the admin pages do not answer to pages of other sites, nor to links on them", http.StatusForbidden)
 			return
 		}
+		if access.ProtectAll && !free[r.URL.Path] && !hasToken(r, access.Token) {
+			askForToken(w)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// anyName are the paths that answer to every name. Balancers and Prometheus ask by names
-// that the server does not know, and the answers name neither clients nor settings.
-var anyName = map[string]bool{"/livez": true, "/readyz": true, "/metrics": true}
+// free are the paths for which [Access.ProtectAll] asks no token: those of probes, and the
+// page, which has no data of its own.
+var free = map[string]bool{"/": true, "/livez": true, "/readyz": true}
+
+// isAnyName reports whether a request is answered by whatever name it comes. Balancers and
+// Prometheus ask by names that the server does not know. The answers to probes say next to
+// nothing. The metrics are for programs alone: a page that has rebound its name does not
+// get them, because its browser sends headers that the page cannot take out.
+func isAnyName(r *http.Request) bool {
+	switch r.URL.Path {
+	case "/livez", "/readyz":
+		return true
+	case "/metrics":
+		format, _ := metricsFormat(r)
+		return format == formatPrometheus && !isBrowser(r)
+	default:
+		return false
+	}
+}
+
+// isBrowser reports whether a request has a header that browsers send. They send
+// Accept-Language with each request, and a script can change it but not take it out.
+func isBrowser(r *http.Request) bool {
+	for name := range r.Header {
+		switch {
+		case name == "Accept-Language", name == "Origin", name == "Referer", name == "Cookie", strings.HasPrefix(name, "Sec-"):
+			return true
+		}
+	}
+	return false
+}
 
 // isForeign reports whether a web page of another origin has sent a request, or a link on
 // it. Such a page cannot read the answer, but a profile costs time, and a change is a
@@ -67,37 +120,52 @@ func bareHost(header string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
-func trusted(host, configured string) bool {
+func trusted(host string, names []string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
 	// Browsers resolve names below localhost to the loopback interface (RFC 6761, section
 	// 6.3).
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == strings.ToLower(configured)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") ||
+		slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, host) })
 }
 
-// authorized passes on requests that may change something: a POST with the token. Where
-// no token is configured, it has to come from this machine and bring none.
-func (p *Pages) authorized(next http.Handler) http.Handler {
+// authorized passes on requests that may change something: by this method, and with the
+// token. Where no token is configured, they have to come from this machine and bring none.
+func (p *Pages) authorized(method string, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
-			w.Header().Set("Allow", http.MethodPost)
-			http.Error(w, "muxserve: this takes POST alone", http.StatusMethodNotAllowed)
+		if r.Method != method {
+			w.Header().Set("Allow", method)
+			http.Error(w, "muxserve: this takes "+method+" alone", http.StatusMethodNotAllowed)
 			return
 		}
-		want := p.configuration.Token()
-		given, brought := bearerToken(r)
+		want := p.access().Token
+		_, brought := bearerToken(r)
 		switch {
-		case want != "" && brought && sameToken(given, want), want == "" && !brought && isLocal(r):
+		case hasToken(r, want), want == "" && !brought && isLocal(r):
 			next.ServeHTTP(w, r)
 		case !brought && want == "":
-			http.Error(w, "muxserve: without admin.token, only requests of this machine change anything", http.StatusForbidden)
+			http.Error(w, "muxserve: without a token, only requests of this machine change anything; set admin.token or admin.token_file, "+
+				"and send the token as Authorization: Bearer TOKEN", http.StatusForbidden)
 		default:
-			w.Header().Set("WWW-Authenticate", `Bearer realm="muxserve"`)
-			http.Error(w, "muxserve: the bearer token is missing or wrong", http.StatusUnauthorized)
+			askForToken(w)
 		}
 	})
+}
+
+// askForToken refuses a request without the token.
+func askForToken(w http.ResponseWriter) {
+	w.Header().Set("WWW-Authenticate", `Bearer realm="muxserve"`)
+	http.Error(w, "muxserve: the bearer token is missing or wrong; send the value of admin.token as Authorization: Bearer TOKEN",
+		http.StatusUnauthorized)
+}
+
+// hasToken reports whether a request brings the token that is wanted; never where that is
+// empty.
+func hasToken(r *http.Request, want string) bool {
+	given, brought := bearerToken(r)
+	return want != "" && brought && sameToken(given, want)
 }
 
 // bearerToken returns the token of a request (RFC 6750, section 2.1). brought is true for

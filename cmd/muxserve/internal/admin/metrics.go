@@ -111,25 +111,34 @@ func (p *Pages) serveMetrics() http.HandlerFunc {
 	registry := newRegistry(p.server)
 	forPrometheus := promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
 	return func(w http.ResponseWriter, r *http.Request) {
-		format := r.URL.Query().Get("format")
-		switch format {
-		case "":
+		format, negotiated := metricsFormat(r)
+		if negotiated {
 			w.Header().Set("Vary", "Accept")
-			if prefersJSON(r.Header.Values("Accept")) {
-				format = formatJSON
-			}
-		case formatJSON, formatPrometheus:
+		}
+		switch format {
+		case formatPrometheus:
+		case formatJSON:
+			page.JSON(w, http.StatusOK, p.metrics(time.Now()))
+			return
 		default:
 			page.Error(w, http.StatusBadRequest, badParameter("format", format, "one of "+formatJSON+", "+formatPrometheus))
-			return
-		}
-		if format == formatJSON {
-			page.JSON(w, http.StatusOK, p.metrics(time.Now()))
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		forPrometheus.ServeHTTP(w, r)
 	}
+}
+
+// metricsFormat returns the format in which a request wants the metrics, by the parameter
+// format or else by Accept, and reports whether it is by the latter.
+func metricsFormat(r *http.Request) (format string, negotiated bool) {
+	if format := r.URL.Query().Get("format"); format != "" {
+		return format, false
+	}
+	if prefersJSON(r.Header.Values("Accept")) {
+		return formatJSON, true
+	}
+	return formatPrometheus, true
 }
 
 func (p *Pages) metrics(now time.Time) metricsView {

@@ -159,9 +159,18 @@ function showConfiguration({ version, history }) {
   }));
 }
 
+// Where the pages ask for the token, the user does so once. It is kept in memory alone.
+let token = "";
+let asked;
+
 async function json(path) {
-  const response = await fetch(path, { cache: "no-store" });
-  return response.json();
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { cache: "no-store", headers });
+  if (response.status !== 401 || token) return response.json();
+  asked ??= Promise.resolve(prompt("The value of admin.token"));
+  token = await asked ?? "";
+  if (token) return json(path);
+  throw new Error("no token");
 }
 
 // The history is asked for no more often than it changes.

@@ -2,10 +2,13 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,4 +80,32 @@ func TestPhaseMetric(t *testing.T) {
 	}
 	<-ended
 	check(lifecycle.PhaseStopped)
+}
+
+// TestReadyzAsksChecks: the admin listener's /readyz answers what the served port's does.
+func TestReadyzAsksChecks(t *testing.T) {
+	t.Parallel()
+	s := mux.New(mux.WithAddress("127.0.0.1:0"), mux.WithLogger(slog.New(slog.DiscardHandler)))
+	defer s.Close()
+	s.AddReadiness("database", func(context.Context) error { return errors.New("connection refused") })
+	serving := make(chan struct{})
+	s.OnPhase(func(p lifecycle.Phase) {
+		if p == lifecycle.PhaseServing {
+			close(serving)
+		}
+	})
+	readyz := func() [2]string {
+		w := get(t, s, "localhost", "/readyz")
+		return [2]string{strconv.Itoa(w.Code), strings.TrimSpace(w.Body.String())}
+	}
+	got := [][2]string{readyz()}
+	go s.ListenAndServe()
+	<-serving
+	got = append(got, readyz())
+	s.SetServing("", false)
+	got = append(got, readyz())
+	want := [][2]string{{"503", "starting"}, {"503", "not ready: database"}, {"503", "not ready: switched off, database"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }

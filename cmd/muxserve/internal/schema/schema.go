@@ -206,6 +206,7 @@ var known = map[string]constraints{
 	"drain.profile":           oneOf(append([]string{""}, lifecycle.Profiles()...)...),
 	"drain.skip_steps":        oneOf(skippable()...),
 	"profile":                 oneOf(settings.Profiles()...),
+	"admin.protect":           oneOf(settings.Protections()...),
 	"log.level":               oneOf("debug", "info", "warn", "error"),
 	"log.format":              oneOf(humanlog.Auto, humanlog.Text, humanlog.JSON),
 }

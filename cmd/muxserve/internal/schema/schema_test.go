@@ -151,6 +151,7 @@ var beside = []struct{ path, keys string }{
 	{"listeners[].proxy_protocol.mode", "trusted: [unix]"},
 	{"listeners[].proxy_protocol.trusted", "mode: off"},
 	{"listeners[].unix_", `address: "unix:x"`},
+	{"admin.protect", "token: t"},
 	{"health.degraded_above", "overloaded_above: 1"},
 	{"health.overloaded_above", "degraded_above: 0.1"},
 }

@@ -86,6 +86,12 @@ var badValues = []badFile{
 	{"address twice", "listeners:\n  - {address: \":1\"}\n  - {address: \":1\"}\n", []string{"3: listeners[1].address: :1 is that of listeners[0].address already"}},
 	{"default address twice", "listeners:\n  - {}\n  - tls: {}\n", []string{"3: listeners[1].address: 127.0.0.1:8080 is that of listeners[0].address already"}},
 	{"admin address", "admin:\n  address: on\n", []string{`2: admin.address: "on" is not HOST:PORT`}},
+	{"protection", "admin:\n  protect: reads\n", []string{`2: admin.protect: "reads" is not one of writes, all`}},
+	{"protection without a token", "admin:\n  protect: all\n", []string{"2: admin.protect: all needs a token; set admin.token or admin.token_file"}},
+	{
+		"hosts", "admin:\n  hosts:\n    - a.example\n    - http://a.example\n    - a.example:8081\n    - \"\"\n    - \"*.example\"\n",
+		[]string{`2: admin.hosts[1]: "http://a.example" is not a host name`, "2: admin.hosts[2]", "2: admin.hosts[3]", "2: admin.hosts[4]"},
+	},
 	{"certificate without a key", "listeners:\n  - {}\n  - address: :1\n    tls:\n      cert: c.pem\n", []string{"4: listeners[1].tls.key: needed in mode auto"}},
 	{"directory that is not there", "log: {}\nstatic: /missing/directory\n", []string{"2: static: not a directory that can be read: open /missing/directory"}},
 	{"step", "drain:\n  skip_steps: [annuonce]\n", []string{`2: drain.skip_steps: unknown step "annuonce"`}},

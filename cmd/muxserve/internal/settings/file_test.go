@@ -190,26 +190,42 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// TestEdge: the profile edge sets the defaults of mux.Edge, and keys beside it win.
+// TestEdge: the profile edge sets the defaults of mux.Edge, from the file and by its flag,
+// and keys beside it win.
 func TestEdge(t *testing.T) {
 	t.Parallel()
+	const seven = "http1: {max_connections: 7}\n"
 	want := Default().Mux
 	mux.Edge(&want)
 	want.HTTP1.MaxConnections = 7
-	got, _, err := loadText(t, "http1: {max_connections: 7}\nprofile: edge\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got.Mux); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	for key, want := range map[string]string{"http2.max_connections": "profile edge", "http2.idle_timeout": "default"} {
-		if source := got.source(key); source != want {
-			t.Errorf("origin of %s: %s, want %s", key, source, want)
+	for _, tt := range []struct {
+		text string
+		args []string
+	}{
+		{seven + "profile: edge\n", nil},
+		{seven, []string{"--profile=edge"}},
+		{seven + "profile: \"\"\n", []string{"--profile=edge"}},
+	} {
+		got, _, err := loadText(t, tt.text, tt.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.Mux); diff != "" {
+			t.Errorf("%s %q (-want +got):\n%s", tt.text, tt.args, diff)
+		}
+		for key, want := range map[string]string{"http2.max_connections": "profile edge", "http2.idle_timeout": "default"} {
+			if source := got.source(key); source != want {
+				t.Errorf("origin of %s: %s, want %s", key, source, want)
+			}
 		}
 	}
-	if _, _, err := loadText(t, "profile: egde\n"); err == nil || !strings.Contains(err.Error(), "profile") {
-		t.Errorf("a misspelt profile: %v", err)
+	if s, err := loadFrom(t, nil, map[string]string{"MUXSERVE_PROFILE": "edge"}); err != nil || s.Mux.HTTP2.MaxStreams != want.HTTP2.MaxStreams {
+		t.Errorf("by the variable: %v", err)
+	}
+	for text, args := range map[string][]string{"profile: egde\n": nil, "": {"--profile=egde"}} {
+		if _, _, err := loadText(t, text, args...); err == nil || !strings.Contains(err.Error(), "profile") {
+			t.Errorf("a misspelt profile: %v", err)
+		}
 	}
 }
 

@@ -55,8 +55,14 @@ var listenOption = option{Flag: cli.Flag{
 	Help: "listen on HOST:PORT, unix:PATH, or fd:NAME for the service manager's sockets of that name; 0.0.0.0 is IPv4 alone; may be given more than once. The first address replaces that of the file's first listener, and so on",
 }, list: true}
 
-// profileOption chooses the defaults of the other keys of the drain.
+// profileOption chooses the defaults of the bounds.
 var profileOption = option{Flag: cli.Flag{
+	Name: "profile", Group: groupServing, Value: "NAME", Key: "profile", Choices: []string{profileEdge},
+	Help: "edge: stricter bounds, for a port that strangers reach",
+}}
+
+// drainProfileOption chooses the defaults of the other keys of the drain.
+var drainProfileOption = option{Flag: cli.Flag{
 	Name: "drain-profile", Group: groupDrain, Value: "NAME", Key: "drain.profile", Choices: lifecycle.Profiles(),
 	Help: "k8s, haproxy, nlb or none: the balancer whose numbers are the drain's defaults",
 }}
@@ -79,6 +85,10 @@ var options = []option{
 		Help: "bearer token of requests to the admin listener that change something and do not come from the loopback interface; better given by its environment variable"}},
 	{Flag: cli.Flag{Name: "admin-token-file", Group: groupListen, Value: "FILE", Key: "admin.token_file", Files: cli.AnyFile, Rare: true,
 		Help: "file with that token; a reload reads it again"}},
+	{Flag: cli.Flag{Name: "admin-protect", Group: groupListen, Value: "WHAT", Key: "admin.protect", Choices: Protections(), Rare: true,
+		Help: "writes or all: what that token is for; with all, for everything but /livez, /readyz and the page itself"}},
+	{Flag: cli.Flag{Name: "admin-hosts", Group: groupListen, Value: "NAMES", Key: "admin.hosts", Rare: true,
+		Help: "more names by which the admin listener may be asked for, separated by commas"}, list: true},
 	{Flag: cli.Flag{Name: "tls", Group: groupTLS, Value: "MODE", Key: listenersKey + ".tls.mode",
 		Choices: []string{listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual},
 		Help:    "off, self-signed, auto, manual or mutual; auto where a certificate is given"}},
@@ -104,7 +114,8 @@ var options = []option{
 		Help: "serve plaintext on the same port as well; for --tls self-signed, manual and mutual"}},
 	{Flag: cli.Flag{Name: "watch", Group: groupFiles, Key: "watch",
 		Help: "check every second whether the configuration file, certificates, keys or ticket keys have changed, and reload them"}},
-	{Flag: cli.Flag{Name: "http2-upgrade-h2c", Group: groupServing, Key: "http2.upgrade_h2c",
+	profileOption,
+	{Flag: cli.Flag{Name: "http2-upgrade-h2c", Group: groupServing, Key: "http2.upgrade_h2c", Rare: true,
 		Help: "let clients turn HTTP/1.1 connections without TLS into HTTP/2 ones by Upgrade: h2c, which RFC 9113 has removed"}},
 	{Flag: cli.Flag{Name: "http2-websocket", Group: groupServing, Key: "http2.websocket",
 		Help: "let clients open WebSockets on streams of an HTTP/2 connection (RFC 8441); restarts the process with GODEBUG set for it"}},
@@ -121,7 +132,7 @@ var options = []option{
 		Help: "show the names in directories of --static that have no index.html"}},
 	{Flag: cli.Flag{Name: "static-dot-files", Group: groupServing, Key: "static_dot_files", Rare: true,
 		Help: "serve files of --static whose name or directory begins with a dot, too"}},
-	profileOption,
+	drainProfileOption,
 	{Flag: cli.Flag{Name: "drain-delay", Group: groupDrain, Value: "TIME", Key: "drain.delay",
 		Help: "how long a balancer gets to notice a drain; new connections are served meanwhile"}},
 	{Flag: cli.Flag{Name: "drain-timeout", Group: groupDrain, Value: "TIME", Key: "drain.timeout",

@@ -71,21 +71,24 @@ func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 // startFromProfiles replaces the defaults by those of the profile, and the drain's by those of
 // its own. It comes before the file and the flags, which win over both.
 func (s *Settings) startFromProfiles(root *yaml.Node) {
-	if n := below(root, "profile"); n != nil && n.Value == profileEdge {
+	// Validation reports an unknown name.
+	if s.inputs.profile(profileOption, root) == profileEdge {
 		mux.Edge(&s.Mux)
 	}
-	_, _, values := s.inputs.lookUp(profileOption)
-	name := ""
-	if n := below(below(root, "drain"), "profile"); n != nil {
-		name = n.Value
-	}
-	if len(values) > 0 {
-		name = values[0]
-	}
-	// Validation reports an unknown name.
-	if c, err := lifecycle.Profile(name); err == nil {
+	if c, err := lifecycle.Profile(s.inputs.profile(drainProfileOption, below(root, "drain"))); err == nil {
 		s.Mux.Drain = c
 	}
+}
+
+// profile returns the name of a profile, from its flag or from a section of the file.
+func (in inputs) profile(o option, section *yaml.Node) string {
+	if _, _, values := in.lookUp(o); len(values) > 0 {
+		return values[0]
+	}
+	if n := below(section, "profile"); n != nil {
+		return n.Value
+	}
+	return ""
 }
 
 // loadFile sets the keys of the file.

@@ -79,6 +79,7 @@ func TestLoadEverything(t *testing.T) {
 		"--protocols", "http1,grpc", "--proxy-protocol", "required", "--proxy-trusted", "10.0.0.0/8", "--proxy-trusted=::1,unix",
 		"--ws-read-limit", "-1", "--grpc-transport", "shared", "--static", dir,
 		"--drain-delay", "1s", "--drain-timeout", "1m", "--drain-spread", "2s", "--admin-token", "secret",
+		"--admin-protect", "all", "--admin-hosts", "a.example,b.example",
 		"--log-format", "json", "--log-level", "debug", "--access-log",
 	}, nil)
 	if err != nil {
@@ -92,7 +93,7 @@ func TestLoadEverything(t *testing.T) {
 		{Address: "127.0.0.1:1", TLS: tls, ProxyProtocol: proxy, Protocols: names, TCPKeepalive: listeners.DefaultConfig().TCPKeepalive},
 		{Address: "unix:/run/m.sock", TLS: tls, ProxyProtocol: proxy, Protocols: names, TCPKeepalive: listeners.DefaultConfig().TCPKeepalive},
 	}
-	want.Admin = Admin{Address: Off, Token: "secret"}
+	want.Admin = Admin{Address: Off, Token: "secret", Protect: ProtectAll, Hosts: []string{"a.example", "b.example"}}
 	want.Mux.WebSocket.ReadLimit = -1
 	want.Mux.GRPC.Transport = protocols.TransportShared
 	want.Static = dir

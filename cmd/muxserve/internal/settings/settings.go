@@ -67,7 +67,23 @@ type Admin struct {
 	Token string `apply:"runtime" yaml:"token"`
 	// TokenFile is the path of a file with the token, without the end of its last line.
 	TokenFile string `apply:"runtime" yaml:"token_file"`
+	// Protect is writes or all: what the token is for. With all, everything asks for it but
+	// /livez, /readyz and the page itself: metrics, connections and profiles, too.
+	Protect string `apply:"runtime" yaml:"protect"`
+	// Hosts are more names by which the admin listener is asked for. It answers to IP
+	// addresses, to localhost and to the host of address, and refuses other names, because a
+	// web page may point its own name there. Probes and Prometheus may use any name.
+	Hosts []string `apply:"runtime" yaml:"hosts"`
 }
+
+// The values of Admin.Protect.
+const (
+	ProtectWrites = "writes"
+	ProtectAll    = "all"
+)
+
+// Protections returns the values of Admin.Protect.
+func Protections() []string { return []string{ProtectWrites, ProtectAll} }
 
 // Log configures the log.
 type Log struct {
@@ -93,7 +109,7 @@ var formats = []string{humanlog.Auto, humanlog.Text, humanlog.JSON}
 func Default() *Settings {
 	return &Settings{
 		Mux:     mux.DefaultConfig(),
-		Admin:   Admin{Address: DefaultAdmin},
+		Admin:   Admin{Address: DefaultAdmin, Protect: ProtectWrites},
 		Log:     Log{Level: slog.LevelInfo, Format: humanlog.Auto},
 		places:  make(map[string]int),
 		origins: make(map[string]origin),

@@ -24,6 +24,10 @@ func (s *Settings) validate(before []fault) []fault {
 	}
 	check("static", checkDirectory(s.Static))
 	check("profile", oneOf(s.Profile, Profiles()))
+	check("admin.protect", s.checkProtect())
+	for i, host := range s.Admin.Hosts {
+		check(element("admin.hosts", i), checkHost(host))
+	}
 	check("log.format", oneOf(s.Log.Format, formats))
 	faults := slices.Clone(own)
 	for _, f := range faultsOf("", s.Mux.Validate()) {
@@ -76,6 +80,22 @@ func checkDirectory(name string) error {
 		return fmt.Errorf("not a directory that can be read: %w", err)
 	}
 	return d.Close()
+}
+
+// checkProtect accepts the values of admin.protect. All needs a token.
+func (s *Settings) checkProtect() error {
+	if s.Admin.Protect == ProtectAll && s.Admin.Token == "" && s.Admin.TokenFile == "" {
+		return errors.New("all needs a token; set admin.token or admin.token_file")
+	}
+	return oneOf(s.Admin.Protect, Protections())
+}
+
+// checkHost accepts a host name as browsers send it, without scheme and port.
+func checkHost(name string) error {
+	if name == "" || strings.ContainsAny(name, " \t/:*") {
+		return fmt.Errorf("%q is not a host name without scheme and port, such as admin.example.com", name)
+	}
+	return nil
 }
 
 func checkProtocols(values []string) error {

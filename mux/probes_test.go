@@ -1,0 +1,109 @@
+package mux_test
+
+import (
+	"bufio"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+// TestProbesAboveTheLimits: a full server is alive and ready. A probe's connection serves
+// nothing else, and is not counted as refused.
+func TestProbesAboveTheLimits(t *testing.T) {
+	for name, option := range map[string]mux.Option{
+		"total":   limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }),
+		"http1":   limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }),
+		"address": limits(func(c *mux.Config) { c.Limits.PerAddress = 1 }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothForms(t, func(t *testing.T, s *server) {
+				s.busy(t)
+				for _, request := range []string{"GET /livez", "GET /readyz", "GET /livez?verbose=1"} {
+					conn := s.dial(t)
+					resp := roundTrip(t, conn, bufio.NewReader(conn), request+" HTTP/1.1\r\nHost: x\r\n\r\n")
+					if resp.StatusCode != http.StatusOK || !resp.Close {
+						t.Errorf("%q: %s, closed %v", request, resp.Status, resp.Close)
+					}
+				}
+				// No more of them than are open at a time are bounded, so their places come back.
+				for range 100 {
+					if got := s.status(t, "/livez"); got != http.StatusOK {
+						t.Fatalf("a probe after others: %d", got)
+					}
+				}
+				for tag, reasons := range s.Stats().Rejected {
+					t.Errorf("rejected in %s: %v", tag, reasons)
+				}
+				eventually(t, "the probes' connections are gone", func() bool { return s.active("http1") == 1 })
+				for _, request := range []string{"GET /echo", "POST /livez", "GET /livez/more", "GET /"} {
+					conn := s.dial(t)
+					resp := roundTrip(t, conn, bufio.NewReader(conn), request+" HTTP/1.1\r\nHost: x\r\n\r\n")
+					if resp.StatusCode != http.StatusServiceUnavailable {
+						t.Errorf("%q: %s, want a refusal", request, resp.Status)
+					}
+				}
+			}, option)
+		})
+	}
+}
+
+// TestProbesAboveTheLimitByHTTP2: the connection is refused, and a probe on it is answered.
+func TestProbesAboveTheLimitByHTTP2(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.busy(t)
+		for path, want := range map[string]int{"/livez": http.StatusOK, "/readyz": http.StatusOK, "/echo": http.StatusServiceUnavailable} {
+			resp, err := s.client(t, 2).Get(s.scheme() + "://" + s.addr + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s: %s, want %d", path, resp.Status, want)
+			}
+		}
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
+}
+
+// TestProbesBesideRefusals: as many clients as are refused politely at a time do not keep a
+// probe out. Their connections are open until their second is over.
+func TestProbesBesideRefusals(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
+	s.busy(t)
+	for range 300 {
+		send(t, s.dial(t), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	if got := s.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("status %d", got)
+	}
+}
+
+// TestProbesAreBounded: requests that are never complete take only so many places, and give
+// them back.
+func TestProbesAreBounded(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
+	s.busy(t)
+	for range 64 {
+		send(t, s.dial(t), "GET /livez HTTP/1.1\r\nHost: x\r\n")
+	}
+	eventually(t, "they are all there", func() bool { return s.active("http1") == 65 })
+	if got := s.status(t, "/livez"); got != http.StatusServiceUnavailable {
+		t.Errorf("one more: %d", got)
+	}
+	eventually(t, "they are gone", func() bool { return s.active("http1") == 1 })
+	if got := s.status(t, "/livez"); got != http.StatusOK {
+		t.Errorf("a probe after them: %d", got)
+	}
+}
+
+// TestProbesOfTheHandler: where the handler has these paths, the limits hold for them.
+func TestProbesOfTheHandler(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }), mux.WithoutHealthPaths())
+	s.busy(t)
+	conn := s.dial(t)
+	resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /livez HTTP/1.1\r\nHost: "+strings.Repeat("x", 9)+"\r\n\r\n")
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("status %s", resp.Status)
+	}
+}
