@@ -243,6 +243,11 @@ func TestKubernetesRuns(t *testing.T) {
 	if code, _ := get(t, plain, "http://"+admin+m.monitor.Spec.Endpoints[0].Path, token); code != http.StatusOK {
 		t.Errorf("the scraper gets %d", code)
 	}
+	for _, path := range []string{"/connections", "/config", m.monitor.Spec.Endpoints[0].Path} {
+		if code, _ := get(t, plain, "http://"+admin+path, ""); code != http.StatusUnauthorized {
+			t.Errorf("%s without the token: %d", path, code)
+		}
+	}
 	if code, _ := ask(t, plain, http.MethodPost, "http://"+admin+"/config/reload", ""); code != http.StatusUnauthorized {
 		t.Errorf("a change without the token: %d", code)
 	}
