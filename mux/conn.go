@@ -163,9 +163,12 @@ var (
 func (c *conn) RemoteAddr() net.Addr {
 	if c.stage() == stageServing && !c.grown.Load() {
 		c.grown.Store(true)
-		if c.verdict().Protocol == protocols.WebSocket {
+		switch c.verdict().Protocol {
+		case protocols.WebSocket:
 			growStack[[9 << 10]byte]() // 16 KB: 9 % of ws-newconn.
-		} else {
+		case protocols.GRPC:
+			growStack[[3 << 9]byte]() // 4 KB.
+		default:
 			growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
 		}
 	}

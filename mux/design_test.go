@@ -57,7 +57,9 @@ func TestDesign02SilentConnectionHasNoServer(t *testing.T) {
 	if n := accepted.Load(); n != 0 {
 		t.Errorf("the fallback got %d silent connections", n)
 	}
-	if lines := strings.Count(log.String(), "\n"); lines != 1 { // The phase change.
+	lines := func() int { return strings.Count(log.String(), "\n") }
+	eventually(t, "a line in the log", func() bool { return lines() > 0 })
+	if lines() != 1 { // The phase change.
 		t.Errorf("logged above Debug:\n%s", log.String())
 	}
 	if _, err := s.dial(t).Write([]byte("\x00\x01\x02\x03 what is this")); err != nil {

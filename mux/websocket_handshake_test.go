@@ -204,6 +204,9 @@ func TestHandshakePanics(t *testing.T) {
 				t.Errorf("the answer has an end: %q", all)
 			}
 			eventually(t, "the end of the connection", func() bool { return s.active("websocket")+s.active("http1") == 0 })
+			if err := s.Close(); err != nil { // It waits for the lines of the log.
+				t.Error(err)
+			}
 			if got, want := strings.Contains(log.String(), "level=ERROR"), strings.HasPrefix(name, "fault"); got != want {
 				t.Errorf("logged is %v, want %v: %v", got, want, log.String())
 			}

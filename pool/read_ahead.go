@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -31,10 +32,10 @@ type reader struct {
 	// The rest belongs to one read. It stands here, and step is made once, so that a
 	// read allocates nothing.
 	step func(fd uintptr) bool // tryRead
-	size int
 	pool buffers
 	own  callerBuffer
 	buf  *[]byte
+	size int32
 	n    int32
 	err  syscall.Errno // 0 for none.
 }
@@ -101,7 +102,7 @@ func (c *Conn) bareReader() *reader {
 
 // receive is ReadReady on a bare socket. It books what it has read, and how it failed.
 func (c *Conn) receive(r *reader, size int, pool buffers) (*[]byte, int, error) {
-	r.size, r.pool, r.n, r.err = size, pool, 0, 0
+	r.size, r.pool, r.n, r.err = int32(min(size, math.MaxInt32)), pool, 0, 0
 	err := r.raw.Read(r.step)
 	buf, n := r.buf, int(r.n)
 	r.pool, r.buf = nil, nil
@@ -116,7 +117,7 @@ func (c *Conn) receive(r *reader, size int, pool buffers) (*[]byte, int, error) 
 
 // tryRead reports false where the socket has nothing to read yet.
 func (r *reader) tryRead(fd uintptr) bool {
-	r.buf = r.pool.Get(r.size)
+	r.buf = r.pool.Get(int(r.size))
 	n, err := recv(int(fd), *r.buf)
 	if n > 0 {
 		r.n, r.err = int32(n), 0

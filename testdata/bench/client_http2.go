@@ -27,7 +27,7 @@ type http2Client struct {
 	pending map[uint32]*http2Answer
 	err     error // why there are no more answers
 
-	settled bool // SETTINGS were acknowledged; it belongs to the goroutine that reads
+	settled chan struct{} // closed when SETTINGS were acknowledged, by the goroutine that reads
 	unacked int  // bytes of DATA that the server was given no room for yet; the same
 	ended   sync.WaitGroup
 }
@@ -53,12 +53,31 @@ func openHTTP2(ctx context.Context, p *process, port string) (*http2Client, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &http2Client{conn: conn, reader: bufio.NewReader(conn), next: 1, pending: make(map[uint32]*http2Answer)}
+	c := &http2Client{conn: conn, reader: bufio.NewReader(conn), next: 1, pending: make(map[uint32]*http2Answer), settled: make(chan struct{})}
 	c.wake.L = &c.mu
 	c.write(append([]byte(http2.ClientPreface), frameOf(http2.FrameSettings, 0, nil)...))
 	c.ended.Go(c.readAll)
 	c.ended.Go(c.writeAll)
 	return c, nil
+}
+
+// greeted waits until the client has acknowledged the server's SETTINGS, as a gRPC library does before its first call.
+func (c *http2Client) greeted(ctx context.Context) error {
+	select {
+	case <-c.settled:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *http2Client) close() {
@@ -204,9 +223,9 @@ func (c *http2Client) take(kind http2.FrameType, flags http2.Flags, stream uint3
 	case http2.FrameSettings:
 		// One acknowledgement, whatever comes: plain cmux sends SETTINGS besides its server's, and
 		// net/http's ends a connection on which a second one is acknowledged.
-		if !flags.Has(http2.FlagSettingsAck) && !c.settled {
-			c.settled = true
+		if !flags.Has(http2.FlagSettingsAck) && !isClosed(c.settled) {
 			c.write(frameOf(http2.FrameSettings, http2.FlagSettingsAck, nil))
+			close(c.settled)
 		}
 	case http2.FramePing:
 		if !flags.Has(http2.FlagPingAck) {

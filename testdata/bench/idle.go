@@ -37,14 +37,21 @@ func idleHTTP1(ctx context.Context, p *process) (idleConn, error) {
 	}, nil
 }
 
-// idleStream makes one of HTTP/2, after a request and an answer.
-func idleStream(port string, r http2Request) idleOpener {
+// idleStream makes one of HTTP/2, after a request and an answer. One that is greeted waits for the server's SETTINGS first: by
+// that muxserve tells gRPC libraries from others.
+func idleStream(port string, r http2Request, isGreeted bool) idleOpener {
 	return func(ctx context.Context, p *process) (idleConn, error) {
 		c, err := openHTTP2(ctx, p, port)
 		if err != nil {
 			return idleConn{}, err
 		}
-		n, err := c.do(r, &http2Answer{done: make(chan error, 1)})
+		var n int
+		if isGreeted {
+			err = c.greeted(ctx)
+		}
+		if err == nil {
+			n, err = c.do(r, &http2Answer{done: make(chan error, 1)})
+		}
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: empty", errAnswer)
 		}

@@ -43,8 +43,8 @@ type operation struct {
 
 func operations() []operation {
 	var (
-		idleHTTP2 = idleStream(portHTTP2, http2Small)
-		idleGRPC  = idleStream(portGRPC, http2Call)
+		idleHTTP2 = idleStream(portHTTP2, http2Small, false)
+		idleGRPC  = idleStream(portGRPC, http2Call, true)
 	)
 	all := []operation{
 		{name: "h1-keepalive", open: manyWorkers(http1Kept)},
