@@ -14,7 +14,7 @@ const (
 	keyPhase     = "phase"    // a [Phase]
 	keyStep      = "step"     // one of [Steps]
 	keyStatus    = "status"   // a [Status]
-	keyDuration  = "duration"
+	keyDuration  = "duration_seconds"
 	keyRemaining = "remaining" // a group: connections left, by protocol
 	keyForced    = "forced"    // a group: connections cut, by protocol
 	keyReason    = "reason"    // why the waiting was cut short
@@ -47,7 +47,7 @@ func (d *drain) logStep(s StepResult) {
 		slog.String(keyPhase, string(PhaseDraining)),
 		slog.String(keyStep, s.Name),
 		slog.String(keyStatus, string(s.Status)),
-		slog.Duration(keyDuration, s.Duration),
+		slog.Float64(keyDuration, s.Duration.Seconds()),
 		countsAttr(keyRemaining, s.Remaining),
 	}
 	if s.Err != nil {
@@ -60,7 +60,7 @@ func (d *drain) logStep(s StepResult) {
 func (d *drain) logEnd() {
 	attrs := []slog.Attr{
 		slog.String(keyTraceID, d.report.TraceID),
-		slog.Duration(keyDuration, d.report.Duration),
+		slog.Float64(keyDuration, d.report.Duration.Seconds()),
 		countsAttr(keyForced, d.report.Forced),
 	}
 	if d.report.Reason != "" {

@@ -46,6 +46,18 @@ func TestCollide(t *testing.T) {
 	}
 }
 
+// freePort returns a port that is free at every address. One that is free at 127.0.0.1 may
+// be that of a client at another address.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return port(l.Addr())
+}
+
 // reachable reports which of the loopback addresses have a listener at a port.
 func reachable(t *testing.T, port string) (reached []string) {
 	t.Helper()
@@ -86,12 +98,7 @@ func TestArrange(t *testing.T) {
 		if diff := cmp.Diff(configs, Arrange(configs)); diff != "" {
 			t.Errorf("port 0 (-want +got):\n%s", diff)
 		}
-		l, err := net.Listen("tcp", "[::]:0") // A port that is free in both families.
-		if err != nil {
-			t.Fatal(err)
-		}
-		free := port(l.Addr())
-		l.Close()
+		free := freePort(t)
 		for i, host := range hosts {
 			configs[i].Address = net.JoinHostPort(host, free)
 		}

@@ -352,7 +352,7 @@ func (f *failureLog) recovered(log *slog.Logger, addr net.Addr) {
 	defer f.mu.Unlock()
 	if f.failing {
 		log.Info("accepting connections again",
-			"local_addr", addr.String(), "failures", f.failures, "duration", time.Since(f.first))
+			"local_addr", addr.String(), "failures", f.failures, "duration_seconds", time.Since(f.first).Seconds())
 	}
 	f.failing, f.failures = false, 0
 }

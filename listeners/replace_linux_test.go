@@ -21,7 +21,7 @@ func TestReplacing(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.old+" by "+tt.next, func(t *testing.T) {
 			s := new(Sockets)
-			old := openAll(t, withAddress(DefaultConfig(), net.JoinHostPort(tt.old, "0")), s.Listen)[0]
+			old := openAll(t, withAddress(DefaultConfig(), net.JoinHostPort(tt.old, freePort(t))), s.Listen)[0]
 			c := withAddress(DefaultConfig(), net.JoinHostPort(tt.next, port(old.Addr())))
 			_, err := c.Open(t.Context(), s.Listen)
 			checkError(t, err, []string{"address already in use; this process itself listens on " + old.Addr().String()})
@@ -67,7 +67,7 @@ func TestReplacingStrangers(t *testing.T) {
 // of its address. A process that has the old socket, too, goes on to get connections.
 func TestRelease(t *testing.T) {
 	s := new(Sockets)
-	old := openAll(t, withAddress(DefaultConfig(), "127.0.0.1:0"), s.Listen)[0]
+	old := openAll(t, withAddress(DefaultConfig(), "127.0.0.1:"+freePort(t)), s.Listen)[0]
 	address := old.Addr().String()
 	queued := dial(t, old.Addr())
 	next := openAll(t, withAddress(DefaultConfig(), "0.0.0.0:"+port(old.Addr())), func(ctx context.Context, address string) (net.Listener, error) {

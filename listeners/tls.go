@@ -33,15 +33,17 @@ func NewTLS(c TLSConfig) (*TLS, error) {
 	if !c.Enabled() {
 		return nil, errors.New("listeners: tls.mode: off, nothing to load")
 	}
-	c.CipherSuites = slices.Clone(c.CipherSuites)
+	c.CipherSuites, c.Certificates = slices.Clone(c.CipherSuites), slices.Clone(c.Certificates)
 	m, err := load(c)
 	if err != nil {
 		return nil, err
 	}
 	if c.mode() == ModeSelfSigned {
-		if m.cert, err = newSelfSigned(time.Now()); err != nil {
+		cert, err := newSelfSigned(time.Now())
+		if err != nil {
 			return nil, err
 		}
+		m.certs = []tls.Certificate{cert}
 	}
 	t := &TLS{config: c, base: baseConfig(c)}
 	t.current.Store(m)
@@ -61,8 +63,9 @@ func baseConfig(c TLSConfig) *tls.Config {
 	return base
 }
 
-// Config returns a new configuration for a server. Its certificate, client CA and ticket
-// keys follow what Prepare puts in use. ALPN offers nextProtos, or h2 and http/1.1 where
+// Config returns a new configuration for a server. Its certificates, client CA and ticket
+// keys follow what Prepare puts in use. Of several certificates crypto/tls chooses one, see
+// [tls.ClientHelloInfo.SupportsCertificate]. ALPN offers nextProtos, or h2 and http/1.1 where
 // none is given.
 //
 // Call it once for a listener, not for each connection: without a ticket_keys file, the
@@ -88,7 +91,7 @@ func (t *TLS) Config(nextProtos ...string) *tls.Config {
 		}
 		c := t.base.Clone()
 		c.NextProtos = nextProtos
-		c.Certificates = []tls.Certificate{current.cert}
+		c.Certificates = current.certs
 		c.ClientCAs = current.clientCA
 		if len(current.tickets) > 0 {
 			// Without keys of its own, crypto/tls takes the outer configuration's, which
@@ -101,32 +104,44 @@ func (t *TLS) Config(nextProtos ...string) *tls.Config {
 	return outer
 }
 
-// Prepare reads the files again and returns a function that puts the new material in use.
-// It is nil where nothing differs or Prepare has failed, also where only one file is bad
-// or the two of a pair do not match yet.
+// Prepare reads the files again, and returns the certificates that new handshakes are to
+// get and a function that puts the new material in use. Both are nil where nothing differs
+// or Prepare has failed, also where only one file is bad or the two of a pair do not match
+// yet.
 //
 // After use, new handshakes get the new material as a whole. Established connections keep
 // theirs. Tickets stay good while their key, and the client CA of a verified client, are
 // still there. Of two calls at a time, the later use wins.
-func (t *TLS) Prepare() (use func(), err error) {
+func (t *TLS) Prepare() (next []*x509.Certificate, use func(), err error) {
 	old := t.current.Load()
 	m, err := load(t.config)
 	if err != nil || m.digest == old.digest {
-		return nil, err
+		return nil, nil, err
 	}
 	if t.config.mode() == ModeSelfSigned {
-		m.cert = old.cert
+		m.certs = old.certs
 	}
-	return func() { t.current.Store(m) }, nil
+	return m.leaves(), func() { t.current.Store(m) }, nil
 }
 
-// Certificate returns the leaf that new handshakes get. Do not modify it.
-func (t *TLS) Certificate() *x509.Certificate { return t.current.Load().cert.Leaf }
+// Certificates returns the leaves that new handshakes get, in the order of the
+// configuration. Do not modify them.
+func (t *TLS) Certificates() []*x509.Certificate { return t.current.Load().leaves() }
+
+// HasName reports whether one of the certificates is for a server name. A client that asks
+// for another name gets the first certificate.
+func (t *TLS) HasName(name string) bool {
+	return slices.ContainsFunc(t.current.Load().certs, func(c tls.Certificate) bool { return c.Leaf.VerifyHostname(name) == nil })
+}
 
 // Warnings returns what is odd about the material in use now, but no error: a certificate
 // that is not valid now, a passphrase for a plain key, client certificates that plaintext
 // gets past.
 func (t *TLS) Warnings() []string {
 	m := t.current.Load()
-	return append(m.warnValidity(time.Now()), m.warnings...)
+	var warnings []string
+	for i, p := range t.config.pairs() {
+		warnings = append(warnings, p.warnValidity(m.certs[i].Leaf, time.Now())...)
+	}
+	return append(warnings, m.warnings...)
 }

@@ -40,6 +40,11 @@ type TLSConfig struct {
 	// last line. It takes the place of KeyPassphrase.
 	KeyPassphraseFile string `apply:"runtime" yaml:"key_passphrase_file"`
 
+	// Certificates are several certificates, in place of Cert and Key: for several names, or
+	// with an RSA and an ECDSA key for one. A client gets the first that is for its server
+	// name and has a key of a type that it supports, or else the first of all.
+	Certificates []CertificateConfig `apply:"runtime" yaml:"certificates"`
+
 	// ClientCA holds the certificates that client certificates must lead to.
 	ClientCA string `apply:"restart" yaml:"client_ca"`
 
@@ -64,12 +69,84 @@ type TLSConfig struct {
 	TicketKeys string `apply:"runtime" yaml:"ticket_keys"`
 }
 
+// CertificateConfig names one certificate of [TLSConfig].Certificates. Packages fmt and
+// slog show neither its passphrase nor an inline key.
+type CertificateConfig struct {
+	// Cert is the certificate chain, leaf first, and Key its private key: each the path of a
+	// PEM file or the PEM text itself.
+	Cert string `apply:"runtime" yaml:"cert"`
+	Key  string `apply:"runtime" yaml:"key"`
+
+	// KeyPassphrase decrypts Key: PKCS#8 (PBES2) or the encrypted PEM form of RFC 1421.
+	KeyPassphrase string `apply:"runtime" yaml:"key_passphrase"`
+	// KeyPassphraseFile is the path of a file with the passphrase, without the end of its
+	// last line. It takes the place of KeyPassphrase.
+	KeyPassphraseFile string `apply:"runtime" yaml:"key_passphrase_file"`
+}
+
+// String returns the sources of the certificate and its key.
+func (c CertificateConfig) String() string {
+	return fmt.Sprintf("{cert: %s, key: %s}", source(c.Cert), source(c.Key))
+}
+
+// GoString is String, without the secrets that %#v would show.
+func (c CertificateConfig) GoString() string { return c.String() }
+
+// LogValue implements [slog.LogValuer], without the secrets.
+func (c CertificateConfig) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// redacted returns a copy without secrets.
+func (c CertificateConfig) redacted() CertificateConfig {
+	if c.KeyPassphrase != "" {
+		c.KeyPassphrase = redacted
+	}
+	c.Cert, c.Key = source(c.Cert).String(), source(c.Key).String()
+	return c
+}
+
+// redacted stands for a secret.
+const redacted = "[redacted]"
+
+// pair is a configured certificate, and the path of the section that names it.
+type pair struct {
+	CertificateConfig
+
+	path string
+}
+
+// pairs returns the configured certificates.
+func (c TLSConfig) pairs() []pair {
+	if len(c.Certificates) == 0 {
+		return []pair{{c.single(), "tls"}}
+	}
+	all := make([]pair, len(c.Certificates))
+	for i, one := range c.Certificates {
+		all[i] = pair{one, fmt.Sprintf("tls.certificates[%d]", i)}
+	}
+	return all
+}
+
+// single returns the certificate that stands outside of the list.
+func (c TLSConfig) single() CertificateConfig {
+	return CertificateConfig{c.Cert, c.Key, c.KeyPassphrase, c.KeyPassphraseFile}
+}
+
+// Files returns the names of all files that c names.
+func (c TLSConfig) Files() []string {
+	var names []string
+	for _, p := range c.pairs() {
+		names = append(names, p.Cert, p.Key, p.KeyPassphraseFile)
+	}
+	names = append(names, c.ClientCA, c.TicketKeys)
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" || source(name).inline() })
+}
+
 // mode returns Mode with its default filled in.
 func (c TLSConfig) mode() string {
 	switch {
 	case c.Mode != "":
 		return c.Mode
-	case c.Cert != "":
+	case c.Cert != "" || len(c.Certificates) > 0:
 		return ModeAuto
 	default:
 		return ModeOff
@@ -90,46 +167,51 @@ func (c TLSConfig) check(f *faults) {
 		return
 	case ModeSelfSigned:
 		c.refuse(f, "not allowed in mode self-signed, which makes its own certificate", func(name string) bool {
-			return name == "cert" || name == "key" || strings.HasPrefix(name, "key_passphrase")
+			return strings.HasPrefix(name, "cert") || strings.HasPrefix(name, "key")
 		})
 	case ModeAuto:
-		c.requirePair(f)
+		c.requirePairs(f)
 		c.refuse(f, "not allowed in mode auto; set mode: manual or mode: mutual", func(name string) bool {
-			return name != "cert" && name != "key"
+			return name != "cert" && name != "key" && name != "certificates"
 		})
 	case ModeManual, ModeMutual:
-		c.requirePair(f)
+		c.requirePairs(f)
 	default:
 		f.addf("tls.mode", "unknown %q; want off, self-signed, auto, manual or mutual", mode)
 	}
 	c.checkVersions(f)
 	c.checkClientAuth(f)
-	if c.KeyPassphrase != "" && c.KeyPassphraseFile != "" {
-		f.addf("tls.key_passphrase_file", "key_passphrase is set, too; leave one of them out")
-	}
 	if holdsTicketKeys(c.TicketKeys) {
 		f.addf("tls.ticket_keys", "want the path of a file, not the keys")
 	}
 }
 
-// refuse makes a fault of each key but mode that is set and unwanted. An empty list of
-// suites counts as not set.
+// refuse makes a fault of each key but mode that is set and unwanted. An empty list counts
+// as not set.
 func (c TLSConfig) refuse(f *faults, reason string, unwanted func(name string) bool) {
 	for field, value := range reflect.ValueOf(c).Fields() {
 		name := field.Tag.Get("yaml")
-		isSet := !value.IsZero() && (name != "cipher_suites" || len(c.CipherSuites) > 0)
+		isSet := !value.IsZero() && (value.Kind() != reflect.Slice || value.Len() > 0)
 		if name != "mode" && isSet && unwanted(name) {
 			f.addf("tls."+name, "%s", reason)
 		}
 	}
 }
 
-func (c TLSConfig) requirePair(f *faults) {
-	if c.Cert == "" {
-		f.addf("tls.cert", "needed in mode %s", c.mode())
+func (c TLSConfig) requirePairs(f *faults) {
+	if len(c.Certificates) > 0 && c.single() != (CertificateConfig{}) {
+		f.addf("tls.certificates", "cert or key is set, too; move them into the list, or leave the list out")
 	}
-	if c.Key == "" {
-		f.addf("tls.key", "needed in mode %s", c.mode())
+	for _, p := range c.pairs() {
+		if p.Cert == "" {
+			f.addf(p.path+".cert", "needed in mode %s", c.mode())
+		}
+		if p.Key == "" {
+			f.addf(p.path+".key", "needed in mode %s", c.mode())
+		}
+		if p.KeyPassphrase != "" && p.KeyPassphraseFile != "" {
+			f.addf(p.path+".key_passphrase_file", "key_passphrase is set, too; leave one of them out")
+		}
 	}
 }
 
@@ -184,12 +266,15 @@ func (c TLSConfig) checkClientAuth(f *faults) {
 
 // redacted returns a copy without secrets: the passphrase, and a key that is not a path.
 func (c TLSConfig) redacted() TLSConfig {
-	if c.KeyPassphrase != "" {
-		c.KeyPassphrase = "[redacted]"
+	one := c.single().redacted()
+	c.Cert, c.Key, c.KeyPassphrase = one.Cert, one.Key, one.KeyPassphrase
+	c.Certificates = slices.Clone(c.Certificates)
+	for i := range c.Certificates {
+		c.Certificates[i] = c.Certificates[i].redacted()
 	}
-	c.Cert, c.Key, c.ClientCA = source(c.Cert).String(), source(c.Key).String(), source(c.ClientCA).String()
+	c.ClientCA = source(c.ClientCA).String()
 	if holdsTicketKeys(c.TicketKeys) {
-		c.TicketKeys = "[redacted]"
+		c.TicketKeys = redacted
 	}
 	return c
 }

@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -95,10 +96,19 @@ func TestTLSConfigHidesSecrets(t *testing.T) {
 	c := TLSConfig{
 		Cert: "/etc/cert.pem", Key: inlineMarker + "PRIVATE KEY-----\nS3CRET\n", KeyPassphrase: "S3CRET", TicketKeys: ticketKey,
 	}
+	one := CertificateConfig{Cert: c.Cert, Key: c.Key, KeyPassphrase: c.KeyPassphrase}
+	several := TLSConfig{Certificates: []CertificateConfig{one}}
 	var logged bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&logged, nil))
 	logger.Info("x", "tls", c)
 	logger.Info("x", "config", Config{TLS: c})
+	logger.Info("x", "tls", several)
+	logger.Info("x", "one", one)
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "one", one)
+	shown, err := json.Marshal(Config{TLS: several}.Shown())
+	if err != nil {
+		t.Fatal(err)
+	}
 	outputs := map[string]string{
 		"%v":       fmt.Sprintf("%v", c),
 		"%+v":      fmt.Sprintf("%+v", Config{TLS: c}),
@@ -106,6 +116,12 @@ func TestTLSConfigHidesSecrets(t *testing.T) {
 		"pointer":  fmt.Sprint(&c),
 		"validate": fmt.Sprint(Config{TLS: c}.Validate()),
 		"slog":     logged.String(),
+
+		"several":     fmt.Sprintf("%v", several),
+		"several %#v": fmt.Sprintf("%#v", Config{TLS: several}),
+		"one":         fmt.Sprintf("%+v", one),
+		"one %#v":     fmt.Sprintf("%#v", one),
+		"shown":       string(shown),
 	}
 	for name, out := range outputs {
 		if strings.Contains(out, "S3CRET") || strings.Contains(out, ticketKey) {

@@ -16,7 +16,7 @@ import (
 func TestSelfSigned(t *testing.T) {
 	material := mustTLS(t, TLSConfig{Mode: ModeSelfSigned})
 	address := serveTLS(t, material.Config())
-	ca := &authority{cert: material.Certificate()}
+	ca := &authority{cert: material.Certificates()[0]}
 	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
 		config := clientConfig(ca)
 		config.ServerName = name
@@ -29,7 +29,7 @@ func TestSelfSigned(t *testing.T) {
 	if _, err := dialTLS(t, address, config); err == nil {
 		t.Error("the certificate passes for example.com")
 	}
-	leaf := material.Certificate()
+	leaf := material.Certificates()[0]
 	if d := time.Until(leaf.NotAfter); d < 364*24*time.Hour || d > 366*24*time.Hour {
 		t.Errorf("lifetime %v, want a year", d)
 	}
@@ -190,7 +190,7 @@ func TestVersionsAndCipherSuites(t *testing.T) {
 			if client == nil {
 				client = new(tls.Config)
 			}
-			client.RootCAs, client.ServerName = (&authority{cert: material.Certificate()}).pool(), "localhost"
+			client.RootCAs, client.ServerName = (&authority{cert: material.Certificates()[0]}).pool(), "localhost"
 			state, err := dialTLS(t, serveTLS(t, material.Config()), client)
 			if (err == nil) != (tt.want != 0) || err == nil && state.Version != tt.want {
 				t.Fatalf("version %s, error %v; want %s", tls.VersionName(state.Version), err, tls.VersionName(tt.want))
@@ -220,7 +220,7 @@ func TestALPN(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			config := clientConfig(&authority{cert: material.Certificate()})
+			config := clientConfig(&authority{cert: material.Certificates()[0]})
 			config.NextProtos = tt.offer
 			state, err := dialTLS(t, tt.address, config)
 			if (err != nil) != tt.refused || state.NegotiatedProtocol != tt.want {

@@ -35,6 +35,12 @@ func issue(t *testing.T, template *x509.Certificate, parent *authority) *authori
 	if err != nil {
 		t.Fatal(err)
 	}
+	return issueFor(t, key, template, parent)
+}
+
+// issueFor is issue for a key.
+func issueFor(t *testing.T, key crypto.Signer, template *x509.Certificate, parent *authority) *authority {
+	t.Helper()
 	template.SerialNumber = big.NewInt(testSerial.Add(1))
 	if template.NotAfter.IsZero() {
 		template.NotBefore = time.Now().Add(-time.Hour)
@@ -176,7 +182,7 @@ func clientConfig(ca *authority) *tls.Config {
 // reload puts the files' new content in use, as a server's reload does, and reports
 // whether anything differs.
 func reload(material *TLS) (changed bool, err error) {
-	use, err := material.Prepare()
+	_, use, err := material.Prepare()
 	if use == nil {
 		return false, err
 	}

@@ -25,66 +25,54 @@ import (
 // material is what one load has read. It never changes.
 type material struct {
 	digest   [sha256.Size]byte // of everything read, to tell a change
-	cert     tls.Certificate
+	certs    []tls.Certificate // at least one, in the order of the configuration
 	clientCA *x509.CertPool
 	tickets  [][32]byte
 	warnings []string
 }
 
+// reader reads what a key names, and has parse take it. Its error names the key and the
+// source. It does nothing for a key that is not set.
+type reader func(key, value string, parse func(text []byte) error) error
+
 // load reads what c names. Every error names its key and source, and no secret.
 func load(c TLSConfig) (*material, error) {
 	m := new(material)
-	var certText, plainKey []byte
-	defer func() { clear(plainKey) }()
 	digest := sha256.New()
-	for _, part := range []struct {
-		key, value string
-		parse      func(text []byte) error
-	}{
-		{"cert", c.Cert, func(text []byte) error {
-			certText = text
+	read := func(key, value string, parse func(text []byte) error) error {
+		if value == "" {
 			return nil
-		}},
-		{"key", c.Key, func(text []byte) error {
-			passphrase, err := c.passphrase()
-			if err != nil {
-				return err
-			}
-			plain, encrypted, err := decryptKey(text, passphrase)
-			if passphrase != "" && !encrypted {
-				m.warnings = append(m.warnings, "tls.key_passphrase: the key is not encrypted")
-			}
-			plainKey = plain
-			return err
-		}},
-		{"client_ca", c.ClientCA, func(text []byte) (err error) {
-			m.clientCA, err = parseCertPool(text)
-			return err
-		}},
-		{"ticket_keys", c.TicketKeys, func(text []byte) (err error) {
-			m.tickets, err = parseTicketKeys(text)
-			return err
-		}},
-	} {
-		if part.value == "" {
-			continue
 		}
-		from := source(part.value)
+		from := source(value)
 		text, err := from.read()
 		if err != nil {
-			return nil, fmt.Errorf("listeners: tls.%s: %w", part.key, err)
+			return fmt.Errorf("listeners: %s: %w", key, err)
 		}
-		fmt.Fprintf(digest, "%s %d ", part.key, len(text))
+		fmt.Fprintf(digest, "%s %d ", key, len(text))
 		digest.Write(text)
-		if err := part.parse(text); err != nil {
-			return nil, fmt.Errorf("listeners: tls.%s: %s: %w", part.key, from, err)
+		if err := parse(text); err != nil {
+			return fmt.Errorf("listeners: %s: %s: %w", key, from, err)
+		}
+		return nil
+	}
+	var errs []error
+	if c.mode() != ModeSelfSigned {
+		for _, p := range c.pairs() {
+			cert, warnings, err := p.load(read)
+			m.certs, m.warnings, errs = append(m.certs, cert), append(m.warnings, warnings...), append(errs, err)
 		}
 	}
-	if c.mode() != ModeSelfSigned {
-		var err error
-		if m.cert, err = tls.X509KeyPair(certText, plainKey); err != nil {
-			return nil, fmt.Errorf("listeners: tls.cert and tls.key: %s, %s: %w", source(c.Cert), source(c.Key), err)
-		}
+	errs = append(errs,
+		read("tls.client_ca", c.ClientCA, func(text []byte) (err error) {
+			m.clientCA, err = parseCertPool(text)
+			return err
+		}),
+		read("tls.ticket_keys", c.TicketKeys, func(text []byte) (err error) {
+			m.tickets, err = parseTicketKeys(text)
+			return err
+		}))
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	if auth, _ := c.clientAuth(); c.Optional && auth != tls.NoClientCert {
 		m.warnings = append(m.warnings, "tls.optional: plaintext clients get past the client certificate that client_auth asks for")
@@ -93,15 +81,53 @@ func load(c TLSConfig) (*material, error) {
 	return m, nil
 }
 
+// load reads a certificate and its key. Its error is one of the two.
+func (p pair) load(read reader) (cert tls.Certificate, warnings []string, err error) {
+	var chain, key []byte
+	defer func() { clear(key) }()
+	if err = read(p.path+".cert", p.Cert, func(text []byte) error {
+		chain = text
+		return nil
+	}); err != nil {
+		return cert, nil, err
+	}
+	if err = read(p.path+".key", p.Key, func(text []byte) error {
+		passphrase, err := p.passphrase()
+		if err != nil {
+			return err
+		}
+		plain, encrypted, err := decryptKey(text, passphrase)
+		if passphrase != "" && !encrypted {
+			warnings = append(warnings, p.path+".key_passphrase: the key is not encrypted")
+		}
+		key = plain
+		return err
+	}); err != nil {
+		return cert, nil, err
+	}
+	if cert, err = tls.X509KeyPair(chain, key); err != nil {
+		return cert, nil, fmt.Errorf("listeners: %s.cert and %[1]s.key: %s, %s: %w", p.path, source(p.Cert), source(p.Key), err)
+	}
+	return cert, warnings, nil
+}
+
+// leaves returns the certificates without their chains.
+func (m *material) leaves() []*x509.Certificate {
+	leaves := make([]*x509.Certificate, len(m.certs))
+	for i, c := range m.certs {
+		leaves[i] = c.Leaf
+	}
+	return leaves
+}
+
 // warnValidity warns of a certificate that clients refuse at now. It is served all the
 // same: a clock may be wrong, and some clients do not look.
-func (m *material) warnValidity(now time.Time) []string {
-	leaf := m.cert.Leaf
+func (p pair) warnValidity(leaf *x509.Certificate, now time.Time) []string {
 	switch {
 	case now.After(leaf.NotAfter):
-		return []string{"tls.cert: expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)}
+		return []string{p.path + ".cert: expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)}
 	case now.Before(leaf.NotBefore):
-		return []string{"tls.cert: not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339)}
+		return []string{p.path + ".cert: not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339)}
 	default:
 		return nil
 	}
@@ -342,7 +368,7 @@ func holdsTicketKeys(value string) bool {
 }
 
 // passphrase returns the passphrase of the key; empty where there is none.
-func (c TLSConfig) passphrase() (string, error) {
+func (c CertificateConfig) passphrase() (string, error) {
 	if c.KeyPassphraseFile == "" {
 		return c.KeyPassphrase, nil
 	}

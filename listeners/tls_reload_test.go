@@ -53,7 +53,7 @@ func TestReload(t *testing.T) {
 	if changed, err := reload(material); !changed || err != nil {
 		t.Fatalf("Reload = %v, %v; want a change", changed, err)
 	}
-	if !served().Equal(second.cert) || !material.Certificate().Equal(second.cert) {
+	if !served().Equal(second.cert) || !material.Certificates()[0].Equal(second.cert) {
 		t.Error("the new certificate is not served after a reload")
 	}
 }
@@ -173,12 +173,12 @@ func TestTicketsOwnKeys(t *testing.T) {
 func TestReloadSelfSigned(t *testing.T) {
 	tickets := writeFile(t, t.TempDir(), "tickets", hexKey(1))
 	material := mustTLS(t, TLSConfig{Mode: ModeSelfSigned, TicketKeys: tickets, Optional: true})
-	before := material.Certificate()
+	before := material.Certificates()[0]
 	writeFile(t, filepath.Dir(tickets), "tickets", hexKey(2))
 	if changed, err := reload(material); !changed || err != nil {
 		t.Errorf("Reload = %v, %v; want a change", changed, err)
 	}
-	if !material.Certificate().Equal(before) {
+	if !material.Certificates()[0].Equal(before) {
 		t.Error("another certificate")
 	}
 }

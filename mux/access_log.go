@@ -91,7 +91,7 @@ func (b *books) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 	if a.method != "" {
 		attrs = append(attrs, slog.String(keyMethod, a.method))
 	}
-	attrs = append(attrs, slog.String(keyPath, a.path), slog.Int(keyCode, o.code), slog.Duration(keyDuration, o.duration))
+	attrs = append(attrs, slog.String(keyPath, a.path), slog.Int(keyCode, o.code), slog.Float64(keyDuration, o.duration.Seconds()))
 	switch {
 	case o.protocol == protocols.WebSocket && o.code == http.StatusSwitchingProtocols && c != nil:
 		info := b.conns.Info(&c.account)

@@ -29,13 +29,13 @@ func (l *lines) all(t *testing.T) (all []map[string]any) {
 		if err := json.Unmarshal([]byte(line), &record); err != nil {
 			t.Fatal(err)
 		}
-		if d, ok := record["duration"].(float64); !ok || d <= 0 {
-			t.Errorf("duration %v in %s", record["duration"], line)
+		if d, ok := record["duration_seconds"].(float64); !ok || d <= 0 {
+			t.Errorf("duration_seconds %v in %s", record["duration_seconds"], line)
 		}
 		if addr, ok := record["remote_addr"].(string); !ok || !strings.HasPrefix(addr, "127.0.0.1:") {
 			t.Errorf("remote_addr %v in %s", record["remote_addr"], line)
 		}
-		for _, key := range []string{"time", "duration", "remote_addr", "level", "user_agent"} {
+		for _, key := range []string{"time", "duration_seconds", "remote_addr", "level", "user_agent"} {
 			delete(record, key)
 		}
 		all = append(all, record)

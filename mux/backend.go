@@ -17,10 +17,12 @@ import (
 type backend struct {
 	config   *Config // what it was made from
 	settings []byte  // the SETTINGS for clients that wait for them, which both HTTP/2 servers keep
-	http1    *http.Server
-	http2    *http.Server
-	h2c      *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
-	grpc     *protocols.GRPCServers
+	// saysNative is whether the native gRPC server's own SETTINGS add nothing to settings.
+	saysNative bool
+	http1      *http.Server
+	http2      *http.Server
+	h2c        *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
+	grpc       *protocols.GRPCServers
 	// refusals is where HTTP/2 connections go that a limit keeps out.
 	refusals *sub.Listener
 	refuser  *http.Server
@@ -73,7 +75,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}
-	if b.settings, err = protocols.CommonSettings(c.HTTP2, b.grpc); err != nil {
+	if b.settings, b.saysNative, err = protocols.CommonSettings(c.HTTP2, b.grpc); err != nil {
 		b.grpc.Stop()
 		return nil, fmt.Errorf("mux: %w", err)
 	}

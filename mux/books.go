@@ -20,6 +20,9 @@ type books struct {
 	logger     *slog.Logger
 	accessLog  *slog.Logger // nil: none
 
+	// unknownNames counts TLS handshakes for a name that no certificate of the listener has.
+	unknownNames atomic.Uint64
+
 	// reclassified counts native gRPC connections that brought something else: a request,
 	// or a call to a service of the HTTP handler.
 	reclassified [len(reclassifications)]atomic.Uint64

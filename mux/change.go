@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -133,29 +134,76 @@ func sameListener(a, b listeners.Config) bool {
 	return len(p.changes) == 0
 }
 
-// renew reads the certificates of the endpoints that stay, and returns one function for
-// each open endpoint whose certificate changes.
-func (ch *change) renew() (use []func(), err error) {
+// renew reads the certificates of the endpoints that stay. It returns what puts them in
+// use, and how the certificates change.
+func (ch *change) renew() (use []func(), changes []Change, err error) {
+	add := func(more ...Change) {
+		for _, c := range more {
+			if !slices.Contains(changes, c) { // Listeners may share a certificate.
+				changes = append(changes, c)
+			}
+		}
+	}
 	for _, e := range ch.endpoints {
 		if e == nil || e.tls == nil {
 			continue
 		}
 		if !slices.Contains(ch.opened, e) {
-			swap, eerr := e.tls.Prepare()
+			next, swap, eerr := e.tls.Prepare()
 			if eerr != nil {
 				err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), eerr))
-			} else if swap != nil {
-				use = append(use, swap)
 			}
+			if swap == nil {
+				continue
+			}
+			use = append(use, swap)
+			renewed := certificateChanges(e.tls.Certificates(), next)
+			if len(renewed) == 0 { // A chain, the client CA or the ticket keys.
+				renewed = []Change{certificateChange("the files as they were", "the files as they are")}
+			}
+			add(renewed...)
 			continue
 		}
 		for _, old := range ch.handOver {
-			if old.config.Address == e.config.Address && old.tls != nil && !old.tls.Certificate().Equal(e.tls.Certificate()) {
-				use = append(use, func() {}) // open has read it.
+			if old.config.Address == e.config.Address && old.tls != nil {
+				add(certificateChanges(old.tls.Certificates(), e.tls.Certificates())...)
 			}
 		}
 	}
-	return use, err
+	return use, changes, err
+}
+
+// certificateChanges returns the changes from one list of certificates to another.
+func certificateChanges(from, to []*x509.Certificate) (changes []Change) {
+	without := func(all, others []*x509.Certificate) []*x509.Certificate {
+		return slices.DeleteFunc(slices.Clone(all), func(c *x509.Certificate) bool { return slices.ContainsFunc(others, c.Equal) })
+	}
+	gone, come := without(from, to), without(to, from)
+	for i := range max(len(gone), len(come)) {
+		var was, is string
+		if i < len(gone) {
+			was = describeCertificate(gone[i])
+		}
+		if i < len(come) {
+			is = describeCertificate(come[i])
+		}
+		changes = append(changes, certificateChange(was, is))
+	}
+	return changes
+}
+
+func certificateChange(was, is string) Change {
+	return Change{Path: "certificates", Old: was, New: is, Apply: ApplyRuntime, How: "new handshakes meet what the files hold now"}
+}
+
+// describeCertificate names a certificate by its subject, or by its first name where that
+// is empty, with the kind of its key and when it expires.
+func describeCertificate(c *x509.Certificate) string {
+	subject := c.Subject.String()
+	if subject == "" && len(c.DNSNames) > 0 {
+		subject = c.DNSNames[0]
+	}
+	return fmt.Sprintf("%s (%s), expires %s", subject, c.PublicKeyAlgorithm, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // apply makes the change. Nothing of it can fail.

@@ -205,6 +205,23 @@ func (c *conn) remoteAddr() string {
 	return ""
 }
 
+// socketPeer returns the address of the peer that has opened the socket, which is the
+// balancer's where that sends a PROXY header. It never waits.
+func (c *conn) socketPeer() string {
+	socket := c.account.NetConn()
+	for {
+		layer, ok := socket.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		socket = layer.NetConn()
+	}
+	if addr := socket.RemoteAddr(); addr != nil {
+		return addr.String()
+	}
+	return ""
+}
+
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.
 func (c *conn) TLSState() *tls.ConnectionState {
 	if c.stage() < stageServing {
@@ -300,6 +317,7 @@ func (c *conn) settle() {
 	switch v := c.verdict(); {
 	case c.account.CloseReason() == reasonDrain:
 		c.reject(failureDraining)
+	case c.account.CloseReason() == reasonRoom: // What was cut had nothing to say.
 	case v.Failure != "" && !v.IsIdle():
 		c.reject(v.Failure)
 	case v.Protocol == protocols.TLS && v.Reason != customReason: // A custom protocol may be called "tls".
@@ -318,7 +336,7 @@ func (c *conn) logVerdict() {
 	logger.Debug("connection recognised",
 		keyConnID, c.account.ID(), keyRemoteAddr, c.remoteAddr(), keyLocalAddr, c.LocalAddr().String(),
 		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
-		keyBytesRead, v.Bytes, keyDuration, v.Duration)
+		keyBytesRead, v.Bytes, keyDuration, v.Duration.Seconds())
 }
 
 // reject counts the connection as refused.

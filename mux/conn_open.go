@@ -116,7 +116,12 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 	if bound := c.root.sniffs.Load().handshake; bound > 0 {
 		_ = c.account.SetDeadline(started.Add(bound))
 	}
-	if err := layer.tls.HandshakeContext(context.Background()); err != nil {
+	err := layer.tls.HandshakeContext(context.Background())
+	state := layer.tls.ConnectionState()
+	if name, known := state.ServerName, c.root.endpoint.tls; !brought && name != "" && known != nil && !known.HasName(name) {
+		c.root.books.unknownNames.Add(1)
+	}
+	if err != nil {
 		return sniff.Verdict{
 			Reason:   c.explainTLS(err),
 			Failure:  c.tlsFailure(err),
@@ -126,7 +131,6 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 	}
 	_ = c.account.SetDeadline(time.Time{})
 	c.root.books.tlsTimes.Record(time.Since(started))
-	state := layer.tls.ConnectionState()
 	layer.state = &state
 	c.idleAt.Store(uint32(c.account.Received()))
 	if !brought {

@@ -74,7 +74,7 @@ const (
 	reasonAge      = "max_age"         // the connection was old enough
 	reasonReload   = "reload"          // a reload has replaced its listener or server
 	reasonRequests = "max_requests"    // the connection has had all its requests
-	reasonRoom     = "made_room"       // it was idle where a limit kept others out
+	reasonRoom     = "made_room"       // it did nothing where a limit kept others out
 	reasonDrain    = "drain"           // the server leaves
 	reasonForced   = "forced"          // the server leaves, and the time for it was up
 	reasonRefused  = "refused"         // a limit kept the connection out
@@ -119,12 +119,16 @@ func (b *books) logDebug(ctx context.Context, e pool.Event) {
 	if a := e.Conn; a != nil {
 		attrs = append(attrs, slog.Uint64(keyConnID, a.ID()))
 		if c, ok := a.Owner().(*conn); ok {
-			attrs = append(attrs, slog.String(keyRemoteAddr, c.remoteAddr()))
+			peer := c.remoteAddr()
+			if e.Kind == pool.EventAdded {
+				peer = c.socketPeer() // No PROXY header has told of another one yet.
+			}
+			attrs = append(attrs, slog.String(keyRemoteAddr, peer))
 		}
 		if e.Kind == pool.EventRemoved {
 			info := b.conns.Info(a)
 			attrs = append(attrs, slog.Uint64(keyBytesRead, info.BytesReceived), slog.Uint64(keyBytesWritten, info.BytesSent),
-				slog.Duration(keyDuration, e.Time.Sub(info.Opened)))
+				slog.Float64(keyDuration, e.Time.Sub(info.Opened).Seconds()))
 		}
 	}
 	b.logger.LogAttrs(ctx, slog.LevelDebug, eventMessages[e.Kind], attrs...)

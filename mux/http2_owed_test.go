@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bufio"
 	"bytes"
 	"net"
 	"net/http"
@@ -68,11 +69,12 @@ func TestServerOwesLittle(t *testing.T) {
 		},
 	}
 	hold := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	forms := map[string]struct{ withTLS, waits bool }{
+	forms := map[string]struct{ withTLS, waits, upgraded bool }{
 		"plaintext": {},
 		"tls":       {withTLS: true},
 		// It acknowledges nothing, neither the SETTINGS it has waited for nor net/http's.
 		"SETTINGS without an ACK": {waits: true},
+		"Upgrade: h2c":            {upgraded: true},
 	}
 	for name, test := range tests {
 		for form, with := range forms {
@@ -80,6 +82,7 @@ func TestServerOwesLittle(t *testing.T) {
 				m, roots := newServer(t, with.withTLS, mux.WithHandler(hold), limits(func(c *mux.Config) {
 					c.HTTP2.MaxStreams = 1
 					c.HTTP2.MaxResetsPerMinute = 0
+					c.HTTP2.UpgradeH2C = with.upgraded
 				}))
 				s := serveOn(t, m, wrapListener{listen(t), smallWrites})
 				s.roots = roots
@@ -87,7 +90,11 @@ func TestServerOwesLittle(t *testing.T) {
 				_ = conn.SetDeadline(time.Now().Add(time.Minute))
 				var out bytes.Buffer
 				out.WriteString(http2.ClientPreface)
-				framer := http2.NewFramer(&out, conn)
+				r := bufio.NewReader(conn)
+				if with.upgraded {
+					_ = roundTrip(t, conn, r, "GET /hold HTTP/1.1\r\n"+upgradeFields+"\r\n") // It is stream 1.
+				}
+				framer := http2.NewFramer(&out, r)
 				framer.AllowIllegalWrites = true
 				_ = framer.WriteSettings()
 				if with.waits {
@@ -97,7 +104,9 @@ func TestServerOwesLittle(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: true, EndStream: true})
+				if !with.upgraded {
+					_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: true, EndStream: true})
+				}
 				if name == "DATA behind the end" { // of a stream that is refused
 					_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: first, EndHeaders: true, EndStream: true})
 				}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -31,8 +32,17 @@ func localClient(t *testing.T, m *mux.Server, version int) *http.Client {
 // localCalls returns a gRPC client in the process.
 func localCalls(t *testing.T, m *mux.Server) testpb.TestServiceClient {
 	t.Helper()
+	return countedCalls(t, m, new(atomic.Int32))
+}
+
+// countedCalls is localCalls, and counts the connections that are made.
+func countedCalls(t *testing.T, m *mux.Server, dials *atomic.Int32) testpb.TestServiceClient {
+	t.Helper()
 	cc, err := grpc.NewClient("passthrough:mux", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return m.Dial(ctx) }))
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			dials.Add(1)
+			return m.Dial(ctx)
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +129,8 @@ func TestDial(t *testing.T) {
 // port of its own, works as long as the drain waits for anything.
 func TestDialInDrain(t *testing.T) {
 	s := start(t, false, mux.Configure(patient))
-	warm := localCalls(t, s.Server)
+	var dials atomic.Int32
+	warm := countedCalls(t, s.Server, &dials)
 	if _, err := warm.UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -163,6 +174,9 @@ func TestDialInDrain(t *testing.T) {
 	}
 	if _, err := inFlight.Recv(); err != nil {
 		t.Fatal(err)
+	}
+	if n := dials.Load(); n != 1 {
+		t.Errorf("the client was told to leave before the others had left: %d connections", n)
 	}
 	if err := held.CloseSend(); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ const (
 	keyReason       = "reason"  // why it was refused or closed; empty if it was not
 	keyBytesRead    = "bytes_read"
 	keyBytesWritten = "bytes_written"
-	keyDuration     = "duration"
+	keyDuration     = "duration_seconds"
 	keyErr          = "err"
 	keyFrom         = "from"    // what a state was before
 	keyTo           = "to"      // what it is now

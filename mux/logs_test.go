@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 )
 
@@ -92,5 +93,19 @@ func TestLinesAreThereAtTheEnd(t *testing.T) {
 		if !strings.Contains(lines.String(), "phase=stopped") {
 			t.Fatalf("no last line in\n%s", &lines)
 		}
+	}
+}
+
+// TestAcceptedLineNamesThePeer: also where a PROXY header is to come, which nobody waits for.
+func TestAcceptedLineNamesThePeer(t *testing.T) {
+	t.Parallel()
+	for name, mode := range map[string]string{"bare": "off", "PROXY": "required"} {
+		var lines syncBuffer
+		s := startOn(t, false, []listeners.Config{{ProxyProtocol: listeners.ProxyConfig{Mode: mode, Trusted: []string{"127.0.0.1"}}}},
+			mux.WithLogger(slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))))[0]
+		conn := s.dial(t)
+		want := "msg=\"connection accepted\" protocol=sniffing conn_id=1 remote_addr=" + conn.LocalAddr().String()
+		eventually(t, name+": "+want, func() bool { return strings.Contains(lines.String(), want) })
+		_ = conn.Close()
 	}
 }

@@ -14,6 +14,28 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
+// TestWithAddress: it sets the first listener's, also where the configuration has none.
+func TestWithAddress(t *testing.T) {
+	for name, option := range map[string]mux.Option{
+		"default":     mux.Configure(func(*mux.Config) {}),
+		"no listener": mux.Configure(func(c *mux.Config) { c.Listeners = nil }),
+		"two": mux.Configure(func(c *mux.Config) {
+			c.Listeners = append(c.Listeners, mux.ListenerConfig{Address: "127.0.0.1:0"})
+		}),
+	} {
+		m := mux.New(option, mux.WithAddress("127.0.0.2:0"), mux.WithLogger(discard))
+		if err := m.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, _ := strings.Cut(m.Addrs()[0].String(), ":"); got != "127.0.0.2" {
+			t.Errorf("%s: %v", name, m.Addrs())
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestNoOptions: mux.New without options serves.
 func TestNoOptions(t *testing.T) {
 	s := serve(t, mux.New(mux.Configure(noDelay)))

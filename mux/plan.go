@@ -81,6 +81,7 @@ func (p *planner) compareSecrets(path string, from, to listeners.Config) {
 		{"key", from.TLS.Key, to.TLS.Key},
 		{"key_passphrase", from.TLS.KeyPassphrase, to.TLS.KeyPassphrase},
 		{"client_ca", from.TLS.ClientCA, to.TLS.ClientCA},
+		{"certificates", fmt.Sprintf("%q", secretsOf(from.TLS)), fmt.Sprintf("%q", secretsOf(to.TLS))},
 	} {
 		path := path + ".tls." + secret.key
 		known := slices.ContainsFunc(p.changes, func(c Change) bool { return c.Path == path })
@@ -88,6 +89,14 @@ func (p *planner) compareSecrets(path string, from, to listeners.Config) {
 			p.changes = append(p.changes, Change{Path: path, Old: "(hidden)", New: "(hidden)", Apply: ApplyRestart, How: how(path, ApplyRestart)})
 		}
 	}
+}
+
+// secretsOf returns what Config.Shown hides of a list of certificates.
+func secretsOf(c listeners.TLSConfig) (all []string) {
+	for _, one := range c.Certificates {
+		all = append(all, one.Cert, one.Key, one.KeyPassphrase)
+	}
+	return all
 }
 
 // compare compares two values of a key or of a section.

@@ -43,7 +43,8 @@ func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 // ListenAndServe was called, c.Listeners is not opened.
 //
 // The files of certificates, keys and ticket keys are read again. New handshakes use
-// them; where they differ, that is a change with the path "certificates".
+// them; where they differ, that is a change with the path "certificates" for each
+// certificate, with its subject and expiry.
 //
 // Reload returns [ErrReloading], [ErrNotServing], every fault of the configuration, or
 // the error of an address, a certificate or a function of [Server.OnReload]. Then nothing
@@ -91,7 +92,7 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 			return abort(err)
 		}
 	}
-	renewed, err := ch.renew()
+	renewed, certificates, err := ch.renew()
 	if err == nil {
 		err = t.openFresh(ch)
 	}
@@ -99,22 +100,18 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 		_ = closeEndpoints(ch.opened)
 		return abort(err)
 	}
-	part := ReloadPart{Commit: func() {
-		for _, use := range renewed {
-			use()
-		}
-		if len(changes) > 0 {
-			s.setLimits(&to)
-			t.apply(&to, ch)
-		}
-	}}
-	if len(renewed) > 0 {
-		part.Changes = []Change{{
-			Path: "certificates", Old: "the files as they were", New: "the files as they are", Apply: ApplyRuntime,
-			How: "new handshakes meet what the files hold now",
-		}}
-	}
-	return part, nil
+	return ReloadPart{
+		Changes: certificates,
+		Commit: func() {
+			for _, use := range renewed {
+				use()
+			}
+			if len(changes) > 0 {
+				s.setLimits(&to)
+				t.apply(&to, ch)
+			}
+		},
+	}, nil
 }
 
 // setLimits puts limits, drain and pings of c in force. Connections above a lowered limit

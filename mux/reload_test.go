@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
@@ -288,41 +290,127 @@ func TestReloadOfServeAlone(t *testing.T) {
 	}
 }
 
+// writePair writes a certificate and its key.
+func writePair(t *testing.T, pair tls.Certificate, cert, key string) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestReloadSeveralCertificates: each certificate is a change of its own, which names it.
+func TestReloadSeveralCertificates(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	file := func(i int, name string) string { return filepath.Join(dir, fmt.Sprint(i, name)) }
+	write := func(i int, name string) { writePair(t, ca.issue(t, name), file(i, ".pem"), file(i, ".key")) }
+	var c listeners.TLSConfig
+	for i, name := range []string{"a.test", "b.test", "c.test"} {
+		write(i, name)
+		c.Certificates = append(c.Certificates, listeners.CertificateConfig{Cert: file(i, ".pem"), Key: file(i, ".key")})
+	}
+	s := configured(t, func(conf *mux.Config) {
+		conf.Listeners[0].TLS = c
+		// It shares the certificates of the other, whose changes are listed once.
+		conf.Listeners = append(conf.Listeners, listeners.Config{Address: freeAddress(t), TLS: c})
+	})
+	describe := func(i int) string {
+		one := s.Certificates()[s.addr][i]
+		return fmt.Sprintf("%s (ECDSA), expires %s", one.Subject, one.NotAfter.UTC().Format(time.RFC3339))
+	}
+	change := func(was, is string) mux.Change {
+		return mux.Change{Path: "certificates", Old: was, New: is, Apply: mux.ApplyRuntime, How: "new handshakes meet what the files hold now"}
+	}
+	before := []string{describe(0), describe(1), describe(2)}
+	write(1, "b.test")
+	write(2, "d.test")
+	v := s.reload(t, func(*mux.Config) {})
+	want := []mux.Change{change(before[1], describe(1)), change(before[2], describe(2))}
+	if diff := cmp.Diff(want, v.Changes); diff != "" || !strings.HasPrefix(describe(2), "CN=d.test (ECDSA)") {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if n := len(s.Certificates()); n != 2 {
+		t.Errorf("certificates of %d listeners, want 2", n)
+	}
+	gone := describe(0)
+	v = s.reload(t, func(c *mux.Config) { c.Listeners[0].TLS.Certificates = c.Listeners[0].TLS.Certificates[1:] })
+	if len(v.Changes) != 2 || v.Changes[0].Path != "listeners[0].tls.certificates" {
+		t.Errorf("%+v", v.Changes)
+	} else if diff := cmp.Diff(change(gone, ""), v.Changes[1]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestReloadInlineKey changes a key that Config.Shown hides.
+func TestReloadInlineKey(t *testing.T) {
+	from, to := mux.DefaultConfig(), mux.DefaultConfig()
+	const begin = "-----BEGIN PRIVATE KEY-----\n"
+	from.Listeners[0].TLS.Certificates = []listeners.CertificateConfig{{Cert: "c", Key: begin + "a"}}
+	to.Listeners[0].TLS.Certificates = []listeners.CertificateConfig{{Cert: "c", Key: begin + "b"}}
+	s := mux.New(mux.Configure(func(c *mux.Config) { *c = from }))
+	changes, err := s.Plan(to)
+	if err != nil || len(changes) != 1 || changes[0].Path != "listeners[0].tls.certificates" || changes[0].New != "(hidden)" {
+		t.Errorf("%+v, %v", changes, err)
+	}
+}
+
+// TestUnknownNames counts handshakes for names that no certificate has.
+func TestUnknownNames(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writePair(t, ca.issue(t, "a.test"), cert, key)
+	s := configured(t, func(c *mux.Config) { c.Listeners[0].TLS = listeners.TLSConfig{Cert: cert, Key: key} })
+	dial := func(name string, trusts bool) {
+		t.Helper()
+		conn, err := tls.Dial("tcp", s.addr, &tls.Config{ServerName: name, RootCAs: ca.pool, InsecureSkipVerify: trusts})
+		if err == nil {
+			_ = conn.Close()
+		}
+		if (err == nil) != (trusts || name == "a.test") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	dial("a.test", false)
+	dial("127.0.0.1", true) // It sends no name.
+	dial("b.test", true)
+	dial("b.test", false) // The client ends the handshake.
+	eventually(t, "two names are counted", func() bool { return s.Stats().UnknownNames >= 2 })
+	s.reload(t, func(c *mux.Config) { c.Listeners[0].Protocols = []string{"http1"} })
+	dial("c.test", true)
+	eventually(t, "a third is counted", func() bool { return s.Stats().UnknownNames >= 3 })
+	if n := s.Stats().UnknownNames; n != 3 {
+		t.Errorf("%d unknown names, want 3", n)
+	}
+}
+
 // TestReloadCertificates: every reload reads changed files. With a broken file nothing
 // changes.
 func TestReloadCertificates(t *testing.T) {
 	ca := newAuthority(t)
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	write := func() {
-		t.Helper()
-		pair := ca.issue(t, "server.test")
-		der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der}} {
-			if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	write := func() { writePair(t, ca.issue(t, "server.test"), cert, key) }
 	write()
 	s := configured(t, func(c *mux.Config) { c.Listeners[0].TLS = listeners.TLSConfig{Cert: cert, Key: key} })
 	if v := s.reload(t, func(*mux.Config) {}); v.Outcome != mux.OutcomeUnchanged {
 		t.Errorf("%+v", v)
 	}
-	first := s.Certificates()[s.addr]
+	first := s.Certificates()[s.addr][0]
 	write()
 	v := s.reload(t, func(c *mux.Config) { c.HTTP1.MaxRequests = 7 })
-	second := s.Certificates()[s.addr]
+	second := s.Certificates()[s.addr][0]
 	if len(v.Changes) != 2 || v.Changes[1].Path != "certificates" || second.Equal(first) {
 		t.Errorf("%+v", v)
 	}
 	// Where the socket is served another way, the new listener has read the files.
 	write()
 	v = s.reload(t, func(c *mux.Config) { c.Listeners[0].Protocols = []string{"http1"} })
-	third := s.Certificates()[s.addr]
+	third := s.Certificates()[s.addr][0]
 	if len(v.Changes) != 2 || v.Changes[1].Path != "certificates" || third.Equal(second) {
 		t.Errorf("%+v", v)
 	}
@@ -331,7 +419,7 @@ func TestReloadCertificates(t *testing.T) {
 	}
 	c := s.Config()
 	c.HTTP1.MaxRequests = 8
-	if v, err := s.Reload(c, "test"); err == nil || s.Config().HTTP1.MaxRequests != 7 || !s.Certificates()[s.addr].Equal(third) {
+	if v, err := s.Reload(c, "test"); err == nil || s.Config().HTTP1.MaxRequests != 7 || !s.Certificates()[s.addr][0].Equal(third) {
 		t.Errorf("%+v, %v", v, err)
 	}
 }

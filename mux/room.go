@@ -10,9 +10,9 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// room makes room for newcomers where a limit is reached: an undecided connection, or the
-// one that has been idle longest, is told to leave and gives up its place at once. So no
-// client keeps others out by connections that cost it nothing. All methods may be called
+// room makes room for newcomers where a limit is reached: a connection that has had no
+// request, or the one that has been idle longest, leaves and gives up its place at once. So
+// no client keeps others out by connections that cost it nothing. All methods may be called
 // concurrently.
 type room struct {
 	departures *departures
@@ -31,10 +31,11 @@ type findings struct {
 
 // spare is a connection that may leave.
 type spare struct {
-	c         *conn
-	undecided bool
-	since     time.Time // idle, or when it was accepted
-	requests  uint64    // that it has had
+	c        *conn
+	early    bool      // it waits for its first request
+	mute     bool      // the server waits for the rest of what the client has to send
+	since    time.Time // idle, or when it was accepted
+	requests uint64    // that it has had
 }
 
 const (
@@ -48,6 +49,9 @@ const (
 	undecidedShare = 4
 	// maxLeaving bounds how many connections are on their way out without a place.
 	maxLeaving = 256
+	// mutePatience is how long a client may send nothing while the server waits for a
+	// handshake or the head of a request. It is the round trip of a client that is far away.
+	mutePatience = 250 * time.Millisecond
 )
 
 func newRoom(d *departures) *room {
@@ -99,15 +103,15 @@ func (m *room) makeIn(tag pool.Tag) {
 		s := f.next[0]
 		f.next = f.next[1:]
 		// It may have had another request since the search.
-		if now, ok := s.c.spare(); ok && now.undecided == s.undecided && now.requests == s.requests && m.leave(now) {
+		if now, ok := s.c.spare(); ok && now.early == s.early && now.requests == s.requests && m.leave(now) {
 			return
 		}
 	}
 }
 
-// search returns connections that may leave: the undecided ones by their age, and then
-// those that are idle, the one that has been so longest first. It also returns how many
-// it has looked at.
+// search returns connections that may leave: those without a request by their age, and
+// then those that are idle, the one that has been so longest first. It also returns how
+// many it has looked at.
 func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
 	var tags []pool.Tag
 	if tag != "" {
@@ -121,8 +125,8 @@ func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
 		}
 	}
 	slices.SortFunc(found, func(a, b spare) int {
-		if a.undecided != b.undecided {
-			if a.undecided {
+		if a.early != b.early {
+			if a.early {
 				return -1
 			}
 			return 1
@@ -135,13 +139,16 @@ func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
 // spare describes a connection that may leave. It reports false for one that serves a
 // request, or leaves already, and for an in-process one.
 func (c *conn) spare() (s spare, ok bool) {
-	s = spare{c: c, requests: c.account.Requests()}
-	if c.isLocal() {
+	s = spare{c: c, since: c.account.Opened(), requests: c.account.Requests()}
+	switch {
+	case c.isLocal():
 		return s, false
-	}
-	if c.stage() == stageOpen && c.IsUndecided() {
-		s.undecided, s.since = true, c.account.Opened()
+	case c.stage() == stageOpen && c.IsUndecided():
+		s.early = true
 		return s, c.account.CloseReason() == ""
+	case c.awaitsRest():
+		s.early, s.mute = s.requests == 0, true
+		return s, c.account.CloseReason() == "" && c.isMute()
 	}
 	idle := c.account.State() == pool.StateIdle
 	s.since = c.account.LastActivity()
@@ -157,12 +164,30 @@ func (c *conn) spare() (s spare, ok bool) {
 	return s, ok && c.isServing() && !c.isTold()
 }
 
+// awaitsRest reports whether the connection is within what comes before its first request
+// (a PROXY header, a TLS handshake, the first bytes), or within the head of one in HTTP/1.1.
+func (c *conn) awaitsRest() bool {
+	switch stage := c.stage(); {
+	case stage < stageKnown:
+		return true
+	case stage != stageServing || c.root.books.tag(c) != protocols.HTTP1:
+		return false
+	default:
+		return c.awaitsRequest() && (c.account.State() != pool.StateIdle || c.isFed())
+	}
+}
+
+// isMute reports whether the client has sent nothing for mutePatience.
+func (c *conn) isMute() bool {
+	return time.Since(c.account.LastActivity()) >= mutePatience && !c.account.HasUnread()
+}
+
 // leave tells a connection to leave, and takes its place. It reports false for one that
 // has ended meanwhile.
 func (m *room) leave(s spare) bool {
 	c := s.c
 	yield := func() bool { return m.departures.books.conns.Yield(&c.account) }
-	if s.undecided { // It yields only if it will not be served.
+	if s.early && !s.mute { // It yields only if it will not be served.
 		return c.GiveUp(func() bool {
 			if !yield() {
 				return false
@@ -173,6 +198,11 @@ func (m *room) leave(s spare) bool {
 	}
 	if !yield() {
 		return false
+	}
+	if s.mute {
+		c.account.SetCloseReason(reasonRoom)
+		_ = c.account.Close() // Not through TLS, which would write first.
+		return true
 	}
 	m.departures.leave(c, reasonRoom, 0)
 	if !c.isHTTP2() && m.departures.books.conns.Yielded() > maxLeaving/2 {

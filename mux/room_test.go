@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
@@ -139,6 +140,79 @@ func TestUndecidedMakeRoom(t *testing.T) {
 					}
 				}
 			}, limits(func(c *mux.Config) { c.Limits.MaxConnections = test.total }))
+		})
+	}
+}
+
+// TestMuteMakeRoom: a client that stops within what comes before its first request, or
+// within the head of a request, keeps nobody out. One that goes on has its answer.
+func TestMuteMakeRoom(t *testing.T) {
+	const total = 3
+	hello := "\x16\x03\x01\x02\x00\x01" // the beginning of a ClientHello
+	head := "GET /echo HTTP/1.1\r\nHost: x\r\n"
+	tests := map[string]struct {
+		opening, mode   string
+		withTLS, second bool
+		limit           func(*mux.Config) *int
+	}{
+		"silent":               {},
+		"method":               {opening: "GE"},
+		"request line":         {opening: "GET /echo HTTP/1.1\r\n"},
+		"HTTP/1.1, its limit":  {opening: head, limit: func(c *mux.Config) *int { return &c.HTTP1.MaxConnections }},
+		"second head":          {opening: head, second: true},
+		"HTTP/2 preface":       {opening: http2.ClientPreface[:10]},
+		"HTTP/2 frame":         {opening: http2.ClientPreface + "\x00\x00\x06\x04\x00"},
+		"PROXY header":         {opening: "PROXY TCP4 127", mode: listeners.ProxyOptional},
+		"TLS, silent":          {withTLS: true},
+		"TLS, a record's head": {withTLS: true, opening: hello},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := listeners.Config{}
+			if test.mode != "" {
+				l = behindProxy(test.mode, "127.0.0.0/8")
+			}
+			s := startOn(t, test.withTLS, []listeners.Config{l}, limits(func(c *mux.Config) {
+				c.Sniff.Timeout, c.Sniff.TLSTimeout, c.HTTP1.HeaderTimeout = time.Minute, time.Minute, time.Minute
+				most := &c.Limits.MaxConnections
+				if test.limit != nil {
+					most = test.limit(c)
+				}
+				*most = total
+			}))[0]
+			busy := s.busy(t)
+			var mute []net.Conn
+			for range total - 1 {
+				conn, err := net.Dial("tcp", s.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+				if test.second {
+					_ = roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+				}
+				send(t, conn, test.opening)
+				mute = append(mute, conn)
+			}
+			eventually(t, "one more is served", func() bool {
+				resp, err := s.client(t, 1).Get(map[bool]string{false: "http://", true: "https://"}[test.withTLS] + s.addr + "/echo")
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				return err == nil && resp.StatusCode == http.StatusOK
+			})
+			eventually(t, "one has made room", func() bool {
+				closed := s.Stats().Closed
+				return closed["sniffing"]["made_room"]+closed["http1"]["made_room"] > 0
+			})
+			if test.opening == head && !test.second { // Those were told while they were idle.
+				last := mute[len(mute)-1]
+				if resp := roundTrip(t, last, bufio.NewReader(last), "\r\n"); resp.StatusCode != http.StatusOK {
+					t.Errorf("one that goes on: %s", resp.Status)
+				}
+			}
+			_ = busy.Close()
 		})
 	}
 }

@@ -79,6 +79,7 @@ func (r *root) configure(c *Config) {
 		MaxBytes:           c.Sniff.MaxBytes,
 		UndecidedTimeout:   r.backend.config.HTTP2.IdleTimeout,
 		Settings:           r.backend.settings,
+		SaysNative:         r.backend.saysNative,
 		Transport:          r.allow.transport(r.backend.config.GRPC.Transport),
 		Watch:              r.watch,
 		CallsOnly:          !r.allow.http2,

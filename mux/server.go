@@ -209,12 +209,13 @@ func (s *Server) serve(which func() []*endpoint) error {
 	return err
 }
 
-// Certificates returns the certificates in use, by the address of their listener.
-func (s *Server) Certificates() map[string]*x509.Certificate {
-	certificates := make(map[string]*x509.Certificate)
+// Certificates returns the certificates in use, by the address of their listener and in
+// the order of its configuration.
+func (s *Server) Certificates() map[string][]*x509.Certificate {
+	certificates := make(map[string][]*x509.Certificate)
 	for _, e := range s.topology.configured() {
 		if e.tls != nil {
-			certificates[e.Addr().String()] = e.tls.Certificate()
+			certificates[e.Addr().String()] = e.tls.Certificates()
 		}
 	}
 	return certificates

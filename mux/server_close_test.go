@@ -17,6 +17,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 )
 
 // TestCloseBreaksBlockedWrite: Close does not wait for a handler that blocks in Write, on
@@ -250,6 +251,8 @@ func TestForceAtOnce(t *testing.T) {
 func TestCloseRefusesNewcomers(t *testing.T) {
 	s := start(t, false, mux.Configure(patient))
 	conn := s.hold(t)
+	// Until then the response could be one that lasts until the connection ends, which a reset cuts.
+	eventually(t, "the connection is idle", func() bool { return s.Connections()[0].State == pool.StateIdle.String() })
 	closed := s.closing()
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the open connection: %v", err)

@@ -102,6 +102,9 @@ func (c *sharedCall) finish(r *http.Request, expired bool) {
 		h.Set(grpcStatus, strconv.Itoa(int(codes.DeadlineExceeded)))
 		h.Set("Grpc-Message", context.DeadlineExceeded.Error())
 	}
+	if _, ok := h["Grpc-Message"]; !ok {
+		h.Set("Grpc-Message", "") // As grpc-go on connections of its own.
+	}
 	if c.sent {
 		for _, name := range statusFields { // They are trailers, which the header did not announce.
 			if values, ok := h[name]; ok {

@@ -128,10 +128,10 @@ func TestTrailersOnly(t *testing.T) {
 	}
 }
 
-// TestSharedHeader: a call that has messages has the same header on each transport, and its
-// status in the trailer.
-func TestSharedHeader(t *testing.T) {
-	fields := make(map[protocols.GRPCTransport]http.Header)
+// TestSharedFields: a call that has messages has the same header and trailer on each
+// transport.
+func TestSharedFields(t *testing.T) {
+	fields := make(map[protocols.GRPCTransport][2]http.Header)
 	for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
 		s, service := startFailing(t, transport)
 		service.calls.Store(2)
@@ -139,7 +139,7 @@ func TestSharedHeader(t *testing.T) {
 		if err != nil || resp.Trailer.Get("Grpc-Status") != "0" || resp.Trailer.Get("X-Trailer") != "value" {
 			t.Fatalf("%s: %v, %v", transport, resp, err)
 		}
-		fields[transport] = resp.Header
+		fields[transport] = [2]http.Header{resp.Header, resp.Trailer}
 	}
 	if diff := cmp.Diff(fields[protocols.TransportNative], fields[protocols.TransportShared]); diff != "" {
 		t.Errorf("(-native +shared):\n%s", diff)

@@ -40,6 +40,9 @@ type Stats struct {
 	// LogDropped counts lines of the log ("server") and of the access log ("access") that
 	// were dropped, because the handler of the log was too slow, or failed.
 	LogDropped map[string]uint64 `json:"log_dropped"`
+	// UnknownNames counts TLS handshakes for a server name that no certificate of the
+	// configured listener has.
+	UnknownNames uint64 `json:"unknown_names"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *Report `json:"-"`
 	// Health is how full each pool is, and "total" all of them together.
@@ -66,6 +69,7 @@ func (s *Server) Stats() Stats {
 		ConnDurations: make(map[string]requests.DurationTotals),
 		Handshakes:    s.books.tlsTimes.Totals(),
 		LogDropped:    s.logs.dropped(),
+		UnknownNames:  s.books.unknownNames.Load(),
 		Drain:         s.report.Load(),
 		Health:        s.books.conns.Health(),
 	}
@@ -168,7 +172,8 @@ func (s *Server) Servers() []ServerInfo {
 
 // ServerOf returns the server of one built-in protocol, by the name of its pool. Before the
 // server serves it makes the protocols' servers, so that Native is there for packages that ask
-// for a *grpc.Server. Shutdown or Close ends them.
+// for a *grpc.Server. Shutdown or Close ends them. Native takes no more services: [WithGRPC]
+// registers them.
 func (s *Server) ServerOf(protocol string) (ServerInfo, bool) {
 	_ = s.prepare() // Its error is that of the start.
 	infos := s.Servers()

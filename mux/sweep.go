@@ -127,8 +127,12 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	case c.isTold():
 		d.closeIfIdle(c) // Its last response was on its way when it was told.
-		if _, over := c.toldFor(); over && c.account.State() != pool.StateIdle {
+		ago, over := c.toldFor()
+		switch {
+		case over && c.account.State() != pool.StateIdle:
 			c.abort("") // The reason for which it was told stands.
+		case ago > roomPatience && c.account.CloseReason() == reasonRoom && c.awaitsRest():
+			_ = c.account.Close() // It has begun a request since, and others wait.
 		}
 	case c.overAge() >= 0:
 		d.leave(c, reasonAge, config.MaxAgeGrace)
@@ -150,8 +154,9 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 // goAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
 const goAwayPatience = 5 * time.Second
 
-// goAwayHurry is goAwayPatience where others wait for a place.
-const goAwayHurry = time.Second
+// roomPatience is goAwayPatience where others wait for a place. It is also how long the head
+// of a request may take on a connection that was told to make room.
+const roomPatience = time.Second
 
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config) {
 	d, limit := w.departures, config.Progress.ProgressTimeout
@@ -176,7 +181,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	ago, over := c.toldFor()
 	patience := goAwayPatience
 	if c.account.CloseReason() == reasonRoom {
-		patience = goAwayHurry
+		patience = roomPatience
 	}
 	_, acked := c.GoneAway()
 	idle := state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0

@@ -2,9 +2,11 @@ package protocols
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -25,13 +27,14 @@ const settingEnableConnectProtocol http2.SettingID = 0x8
 // CommonSettings returns the SETTINGS frame for a client that waits for SETTINGS before
 // it is known which server gets its connection: one that [NewHTTP2Server] makes from c,
 // or s.Native. The frame allows the client what both servers allow. The chosen server's
-// own SETTINGS, which follow, can only allow more.
+// own SETTINGS, which follow, can only allow more. saysNative reports that those of
+// s.Native would change nothing, so that a client need not see them.
 //
 // CommonSettings asks both servers over a pipe, so that the answer is right for each
 // version of net/http and grpc-go, for their debug settings, and for the options that s
 // was made with. The error is [ErrNoExtendedConnect] where c asks for WebSockets and
 // net/http does not offer them.
-func CommonSettings(c HTTP2Config, s *GRPCServers) ([]byte, error) {
+func CommonSettings(c HTTP2Config, s *GRPCServers) (frame []byte, saysNative bool, err error) {
 	srv := NewHTTP2Server(c, HTTPHooks{
 		Handler: http.NotFoundHandler(),
 		Logger:  slog.New(slog.DiscardHandler),
@@ -39,19 +42,37 @@ func CommonSettings(c HTTP2Config, s *GRPCServers) ([]byte, error) {
 	shared, err := announced(srv.Serve)
 	_ = srv.Close()
 	if err != nil {
-		return nil, fmt.Errorf("protocols: settings of the HTTP/2 server: %w", err)
+		return nil, false, fmt.Errorf("protocols: settings of the HTTP/2 server: %w", err)
 	}
 	if v, _ := shared.Value(settingEnableConnectProtocol); c.WebSocket && v != 1 {
-		return nil, ErrNoExtendedConnect
+		return nil, false, ErrNoExtendedConnect
 	}
 	native, err := announced(s.Native.Serve)
 	if err != nil {
-		return nil, fmt.Errorf("protocols: settings of the gRPC server: %w", err)
+		return nil, false, fmt.Errorf("protocols: settings of the gRPC server: %w", err)
 	}
-	var frame bytes.Buffer
-	err = http2.NewFramer(&frame, nil).WriteSettings(least(shared, native)...)
-	return frame.Bytes(), err
+	var buffer bytes.Buffer
+	common := least(shared, native)
+	err = http2.NewFramer(&buffer, nil).WriteSettings(common...)
+	return buffer.Bytes(), says(common, native), err
 }
+
+// says reports whether a client that knows the settings learns nothing from the frame.
+func says(settings []http2.Setting, frame *http2.SettingsFrame) bool {
+	known := maps.Clone(limits)
+	for _, s := range settings {
+		known[s.ID] = s.Val
+	}
+	return frame.ForeachSetting(func(s http2.Setting) error {
+		if v, ok := known[s.ID]; !ok || v != s.Val {
+			return errNews
+		}
+		return nil
+	}) == nil
+}
+
+// errNews ends the walk in says.
+var errNews = errors.New("news")
 
 // limits are the settings that bound the client, and what holds where a server does not
 // send them (RFC 9113 section 6.5.2).

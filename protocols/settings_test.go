@@ -58,7 +58,7 @@ func TestCommonSettings(t *testing.T) {
 			test.edit(&h, &g)
 			s := newServers(t, g, h, test.options...)
 			defer s.Stop()
-			told, err := CommonSettings(h, s)
+			told, saysNative, err := CommonSettings(h, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,6 +81,16 @@ func TestCommonSettings(t *testing.T) {
 						t.Errorf("%s: %v is %d behind %d", name, id, own, v)
 					}
 				}
+				if name == "net/http" {
+					continue
+				}
+				both := maps.Clone(limits)
+				maps.Copy(both, got)
+				before := maps.Clone(both)
+				maps.Copy(both, server)
+				if same := maps.Equal(before, both); saysNative != same {
+					t.Errorf("it says all of %s's own is %v, want %v", name, saysNative, same)
+				}
 			}
 		})
 	}
@@ -92,7 +102,7 @@ func TestCommonSettingsOfferWebSockets(t *testing.T) {
 	c := DefaultHTTP2Config()
 	s := newServers(t, DefaultGRPCConfig(), c)
 	defer s.Stop()
-	frame, err := CommonSettings(c, s)
+	frame, _, err := CommonSettings(c, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +113,7 @@ func TestCommonSettingsOfferWebSockets(t *testing.T) {
 	}
 	c.WebSocket = true
 	offered := own[settingEnableConnectProtocol] == 1
-	if _, err := CommonSettings(c, s); errors.Is(err, ErrNoExtendedConnect) == offered {
+	if _, _, err := CommonSettings(c, s); errors.Is(err, ErrNoExtendedConnect) == offered {
 		t.Errorf("offered is %v, error %v", offered, err)
 	}
 }

@@ -95,6 +95,7 @@ func (u *H2CUpgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if u.resets != nil {
 		perMinute, onFlood := u.resets(r)
 		w = &trackingWriter{w, h2.Options{
+			NetHTTP:            true,
 			MaxResetsPerMinute: perMinute,
 			Watch:              &h2.Watch{OnFlood: func(*h2.Track) { onFlood() }},
 		}}
@@ -128,6 +129,9 @@ type trackedConn struct {
 
 // Read implements [net.Conn].
 func (c *trackedConn) Read(p []byte) (int, error) {
+	if n := c.track.Insert(p); n > 0 {
+		return n, nil
+	}
 	if c.ahead != nil && c.ahead.Buffered() == 0 {
 		c.ahead = nil
 	}
@@ -148,6 +152,12 @@ func (c *trackedConn) Write(p []byte) (n int, err error) {
 		_, err = c.Conn.Write(out)
 	}
 	return c.track.Finish(len(p), err)
+}
+
+// Close implements [net.Conn]. It ends a Read that waits for what the server owes.
+func (c *trackedConn) Close() error {
+	c.track.OpenGate()
+	return c.Conn.Close()
 }
 
 // resumedBody is a body whose beginning was read before.

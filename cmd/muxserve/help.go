@@ -123,10 +123,18 @@ func version(_ context.Context, args []string, env environment) int {
 	return exitOK
 }
 
+// buildVersion returns the module's version. info may be nil.
+func buildVersion(info *debug.BuildInfo) string {
+	if info == nil {
+		return "unknown"
+	}
+	return cmp.Or(info.Main.Version, "unknown")
+}
+
 // printVersion prints "unknown" for what the build has not recorded. info may be nil.
 func printVersion(w io.Writer, info *debug.BuildInfo) {
 	info = cmp.Or(info, new(debug.BuildInfo))
-	module, revision, when, modified := cmp.Or(info.Main.Version, "unknown"), "unknown", "", ""
+	module, revision, when, modified := buildVersion(info), "unknown", "", ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -10,6 +11,10 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle/logqueue"
 )
+
+// keyPID is the log key for the id of the process. Every line has it, because two processes
+// write to the same stderr during an upgrade.
+const keyPID = "pid"
 
 // logs are the server's log and its access log. Both have the same level and format,
 // which apply changes while they are in use. Lines go through queues: nothing waits for
@@ -31,7 +36,9 @@ func newLogs(env environment, c settings.Log) *logs {
 	l.options = func(format string) humanlog.Options {
 		return humanlog.OptionsFor(env.stderr, format, &l.level, env.getenv)
 	}
-	handler := func(format string) slog.Handler { return humanlog.New(env.stderr, l.options(format)).Handler() }
+	handler := func(format string) slog.Handler {
+		return humanlog.New(env.stderr, l.options(format)).Handler().WithAttrs([]slog.Attr{slog.Int(keyPID, os.Getpid())})
+	}
 	output := switchable{text: handler(humanlog.Text), json: handler(humanlog.JSON), inJSON: &l.inJSON}
 	l.apply(c)
 	server := logqueue.New(output, "server", nil)

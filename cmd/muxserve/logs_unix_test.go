@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // mute is a muxserve whose stderr is a pipe that was full before it started.
@@ -128,7 +131,7 @@ func TestLogPipeFreed(t *testing.T) {
 		defer close(read)
 		_, _ = io.Copy(&log, m.log)
 	}()
-	want := `level=WARN msg="log lines dropped" log=access count=` + got[1] + "\n"
+	want := fmt.Sprintf("level=WARN msg=\"log lines dropped\" pid=%d log=access count=%s\n", m.cmd.Process.Pid, got[1])
 	eventually(t, "the log tells of the dropped lines", func() bool { return strings.Contains(log.String(), want) })
 	m.signal(t, syscall.SIGTERM)
 	if code := m.wait(t); code != exitOK {
@@ -161,4 +164,79 @@ func pipeline(t *testing.T, socket string, n int) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
 	}
+}
+
+// TestStartLine: one line tells what is served and with which configuration, every line has
+// the process's id, and without a terminal stdout has the addresses and no more.
+func TestStartLine(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	const text = `listeners:
+  - {address: "127.0.0.1:0", protocols: [http1, grpc], tls: {mode: self-signed}}
+  - {address: "127.0.0.1:0", proxy_protocol: {mode: required, trusted: [127.0.0.1]}}
+admin: {address: "127.0.0.1:0"}
+limits: {max_connections: 77}
+drain: {delay: 0s}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, lines := launch(t, nil, "--config", file)
+	p.logged(t, `"msg":"serving"`, 1)
+	var printed []string
+	for len(printed) < 3 {
+		printed = append(printed, <-lines)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if code := p.wait(t); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	for line := range lines {
+		printed = append(printed, line)
+	}
+	at := func(i int) string {
+		_, address, _ := strings.Cut(printed[i], "://")
+		return address
+	}
+	var starts []map[string]any
+	for line := range strings.Lines(p.stderr.String()) {
+		var entry map[string]any
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		if entry["pid"] != float64(p.cmd.Process.Pid) {
+			t.Errorf("pid %v in %s", entry["pid"], line)
+		}
+		if entry["msg"] == "serving" {
+			starts = append(starts, entry)
+			for _, key := range []string{"time", "build", "pid"} {
+				if entry[key] == nil {
+					t.Errorf("%s is missing in %s", key, line)
+				}
+				delete(entry, key)
+			}
+		}
+	}
+	want := []map[string]any{{
+		"level": "INFO", "msg": "serving", "config_file": file, "admin": at(2), "max_connections": 77.0,
+		"listeners": []any{
+			map[string]any{"address": at(0), "protocols": []any{"http1", "grpc"}, "tls": "self-signed", "proxy_protocol": "off"},
+			map[string]any{
+				"address": at(1), "protocols": []any{"http1", "http2", "grpc", "websocket"}, "tls": "off", "proxy_protocol": "required",
+			},
+		},
+	}}
+	if diff := cmp.Diff(want, starts); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(printed) != 3 {
+		t.Errorf("stdout has %d lines:\n%s", len(printed), strings.Join(printed, "\n"))
+	}
+}
+
+// TestStartLineInText: the listeners are words in text.
+func TestStartLineInText(t *testing.T) {
+	t.Parallel()
+	p := start(t, textLog, "--protocols=http1,http2")
+	p.logged(t, fmt.Sprintf(`listeners="[%s http1,http2 tls=off proxy_protocol=off]"`, p.service.Host), 1)
 }

@@ -21,6 +21,8 @@ const (
 	originSignal  = "SIGHUP"
 	originWatch   = "watch"
 	originUpgrade = "upgrade"
+
+	originTerminal = "Ctrl-C"
 )
 
 // The log keys of a reload.
@@ -114,16 +116,17 @@ func (r *reloads) reload(origin string) (mux.Version, error) {
 	})
 }
 
-// drainAtOnce sets the drain's delay to zero, for an upgrade: health checks reach the new
-// process already. It does nothing while another change is under way.
-func (r *reloads) drainAtOnce() {
+// drainAtOnce sets the drain's delay to zero, for an upgrade, where health checks reach the
+// new process already, and for a terminal, where there is no balancer. It does nothing while
+// another change is under way.
+func (r *reloads) drainAtOnce(origin string) {
 	if !r.changing.TryLock() {
 		return
 	}
 	defer r.changing.Unlock()
 	s := *r.process.settings()
 	s.Mux.Drain.Delay = 0
-	if _, err := r.process.server.Reload(configOf(&s), originUpgrade); err != nil && !errors.Is(err, mux.ErrNotServing) {
+	if _, err := r.process.server.Reload(configOf(&s), origin); err != nil && !errors.Is(err, mux.ErrNotServing) {
 		r.process.logger.Warn("the drain waits for its delay", keyErr, err)
 	}
 }

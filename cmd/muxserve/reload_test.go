@@ -94,8 +94,9 @@ func TestFilesOf(t *testing.T) {
 	s.Mux.Listeners = []listeners.Config{
 		{TLS: listeners.TLSConfig{Cert: "c.pem", Key: "k.pem", ClientCA: "ca.pem", TicketKeys: "t"}},
 		{TLS: listeners.TLSConfig{Cert: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"}},
+		{TLS: listeners.TLSConfig{Certificates: []listeners.CertificateConfig{{Cert: "d.pem", Key: "l.pem"}, {Cert: "e.pem", KeyPassphraseFile: "p"}}}},
 	}
-	if diff := cmp.Diff([]string{"c.pem", "k.pem", "ca.pem", "t"}, filesOf(s)); diff != "" {
+	if diff := cmp.Diff([]string{"c.pem", "k.pem", "ca.pem", "t", "d.pem", "l.pem", "e.pem", "p"}, filesOf(s)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

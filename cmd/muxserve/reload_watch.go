@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
@@ -97,12 +96,7 @@ func filesOf(s *settings.Settings) []string {
 		names = append(names, s.Admin.TokenFile)
 	}
 	for _, l := range s.Mux.Listeners {
-		for _, name := range []string{l.TLS.Cert, l.TLS.Key, l.TLS.KeyPassphraseFile, l.TLS.ClientCA, l.TLS.TicketKeys} {
-			// A value of several lines is PEM text and not the name of a file.
-			if name != "" && !strings.ContainsAny(name, "\r\n") {
-				names = append(names, name)
-			}
-		}
+		names = append(names, l.TLS.Files()...)
 	}
 	return names
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/demo"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
@@ -55,6 +56,8 @@ type process struct {
 	getenv func(string) string
 	logs   *logs
 	logger *slog.Logger
+	// terminal says that a person started the process at a terminal and sees its log.
+	terminal bool
 
 	server   *mux.Server
 	routes   *routes
@@ -78,7 +81,7 @@ type process struct {
 // newProcess returns a process that has not opened anything yet.
 func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *process {
 	p := &process{
-		getenv: env.getenv, logs: l, logger: l.logger, handover: h, routes: new(routes),
+		getenv: env.getenv, logs: l, logger: l.logger, terminal: humanlog.IsTerminal(env.stderr), handover: h, routes: new(routes),
 		serving: make(chan struct{}), ended: make(chan struct{}),
 	}
 	p.running, p.stop = context.WithCancel(context.Background())
@@ -139,15 +142,18 @@ func (p *process) close() {
 	p.routes.close()
 }
 
-// announce prints the addresses on w, once the server serves.
+// announce logs the start, and prints the addresses on w, once the server serves. People at a
+// terminal get commands to try them as well.
 func (p *process) announce(w io.Writer) {
 	select {
 	case <-p.serving:
 	case <-p.running.Done():
 		return
 	}
+	p.logStart()
+	hints := humanlog.IsTerminal(w)
 	for i, addr := range p.server.Addrs() {
-		announce(w, addr, p.settings().Mux.Listeners[i])
+		announce(w, addr, p.settings().Mux.Listeners[i], hints)
 	}
 	if site := p.admin.site.Load(); site != nil {
 		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listeners[0].Addr(), listeners.ModeOff))
@@ -195,9 +201,14 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 	ctx, force := context.WithCancelCause(ctx)
 	return lifecycle.SignalHandlers{
 		Drain: func(s os.Signal) {
-			p.logger.Info("draining", keySignal, s.String())
 			p.handover.abandon()
 			p.handover.upgrader.Stop()
+			if p.terminal && s == os.Interrupt {
+				p.logger.Info("draining; another Ctrl-C cuts what is left", keySignal, s.String())
+				p.reloads.drainAtOnce(originTerminal) // There is no balancer that has to notice.
+			} else {
+				p.logger.Info("draining", keySignal, s.String())
+			}
 			p.drain(ctx)
 		},
 		Force: func(s os.Signal) {
@@ -212,7 +223,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 		// instead of starting another one after it.
 		Upgrade: func() {
 			go p.handover.upgrade(ctx, func() {
-				p.reloads.drainAtOnce()
+				p.reloads.drainAtOnce(originUpgrade)
 				p.drain(ctx)
 			})
 		},

@@ -20,25 +20,36 @@ const unixPrefix = "unix:"
 type hint struct {
 	protocol, command string
 	needs             []string
+	// plain says that the client cannot send a PROXY header.
+	plain bool
 }
 
-// announce prints an address of the server and how to try each of its protocols there.
-func announce(w io.Writer, addr net.Addr, c listeners.Config) {
+// announce prints an address of the server, and with hints how to try each of its protocols
+// there.
+func announce(w io.Writer, addr net.Addr, c listeners.Config, withHints bool) {
 	c = c.Shown()
-	mode, served := c.TLS.Mode, c.Protocols
+	required := c.ProxyProtocol.Mode == listeners.ProxyRequired
 	var all []hint
 	var names []string
-	for _, h := range hints(addr, mode) {
-		missing := func(protocol string) bool { return !slices.Contains(served, protocol) }
+	for _, h := range hints(addr, c) {
+		missing := func(protocol string) bool { return !slices.Contains(c.Protocols, protocol) }
 		if slices.ContainsFunc(h.needs, missing) {
 			continue
 		}
-		all = append(all, h)
+		if !required || !h.plain && trusts(c.ProxyProtocol.Trusted, addr) {
+			all = append(all, h)
+		}
 		if len(h.needs) == 1 {
 			names = append(names, h.protocol)
 		}
 	}
-	fmt.Fprintf(w, "muxserve: %s on %s\n", list(names), shownAddress(addr, mode))
+	fmt.Fprintf(w, "muxserve: %s on %s\n", list(names), shownAddress(addr, c.TLS.Mode))
+	if !withHints {
+		return
+	}
+	if required {
+		fmt.Fprintln(w, "  Clients come through a balancer of proxy_protocol.trusted, which sends a PROXY header.")
+	}
 	const padding = 2
 	table := tabwriter.NewWriter(w, 0, 0, padding, ' ', 0)
 	for _, h := range all {
@@ -72,24 +83,40 @@ func tlsSuffix(mode string) string {
 }
 
 // reachable replaces an unspecified address, which clients cannot connect to on every
-// system, by the loopback address.
+// system, by 127.0.0.1. A socket on [::] takes IPv4 too.
 func reachable(addr net.Addr) string {
 	bound, err := netip.ParseAddrPort(addr.String())
 	if err != nil || !bound.Addr().IsUnspecified() {
 		return addr.String()
 	}
-	loopback := "127.0.0.1"
-	if bound.Addr().Is6() {
-		loopback = "::1"
-	}
-	return net.JoinHostPort(loopback, fmt.Sprint(bound.Port()))
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(bound.Port()))
 }
 
-// hints returns a command for each protocol. They suit the kind of address and the TLS
-// mode: for a self-signed certificate they do not verify, and for mutual TLS they name a
-// client certificate.
-func hints(addr net.Addr, mode string) []hint {
-	c := clientFlags(mode)
+// trusts reports whether a client of this machine may send a PROXY header to an address. Its
+// own address is the one that it connects to.
+func trusts(trusted []string, addr net.Addr) bool {
+	if addr.Network() == "unix" {
+		return slices.Contains(trusted, listeners.TrustUnix)
+	}
+	client, err := netip.ParseAddrPort(reachable(addr))
+	return err == nil && slices.ContainsFunc(trusted, func(entry string) bool {
+		if network, err := netip.ParsePrefix(entry); err == nil {
+			return network.Contains(client.Addr().Unmap())
+		}
+		single, err := netip.ParseAddr(entry)
+		return err == nil && single.Unmap() == client.Addr().Unmap()
+	})
+}
+
+// hints returns a command for each protocol. They suit the kind of address, the TLS mode and
+// the PROXY mode. Those for TLS do not verify the certificate, which is for a name and
+// perhaps of a private authority, and name a client certificate where the server wants one.
+func hints(addr net.Addr, served listeners.Config) []hint {
+	mode := served.TLS.Mode
+	c := clientFlags(served.TLS)
+	if served.ProxyProtocol.Mode == listeners.ProxyRequired {
+		c.curl = words(c.curl, "--haproxy-protocol")
+	}
 	path := ""
 	target := reachable(addr)
 	if addr.Network() == "unix" {
@@ -98,8 +125,8 @@ func hints(addr net.Addr, mode string) []hint {
 	s := tlsSuffix(mode)
 	curl := words("curl", c.curl)
 	grpcurl := words("grpcurl", c.grpcurl, `-d '{"message": "hello"}'`)
-	ws := words("npx wscat", c.wscat, "-c", "ws"+s+"://"+target+"/ws")
-	grpcTarget := target
+	ws := words("npx wscat", c.wscat, "-c", shellQuote("ws"+s+"://"+target+"/ws"))
+	grpcTarget := shellQuote(target)
 	if path != "" {
 		curl = words(curl, "--unix-socket", path)
 		grpcurl = words(grpcurl, "-unix")
@@ -112,37 +139,32 @@ func hints(addr net.Addr, mode string) []hint {
 	}
 	url := "http" + s + "://" + target
 	all := []hint{
-		{"HTTP/1.1", words(curl, "--http1.1", url+"/echo"), []string{"http1"}},
-		{"HTTP/2", words(curl, http2, url+"/echo"), []string{"http2"}},
-		{"gRPC", words(grpcurl, grpcTarget, "muxserve.demo.v1.Echo/Unary"), []string{"grpc"}},
-		{"WebSocket", ws, []string{"websocket"}},
+		{"HTTP/1.1", words(curl, "--http1.1", shellQuote(url+"/echo")), []string{"http1"}, false},
+		{"HTTP/2", words(curl, http2, shellQuote(url+"/echo")), []string{"http2"}, false},
+		{"gRPC", words(grpcurl, grpcTarget, "muxserve.demo.v1.Echo/Unary"), []string{"grpc"}, true},
+		{"WebSocket", ws, []string{"websocket"}, true},
 	}
 	if path == "" {
-		all = append(all, hint{"browser", url + "/", []string{"http1", "websocket"}})
+		all = append(all, hint{"browser", url + "/", []string{"http1", "websocket"}, true})
 	}
 	return all
 }
 
-// flags are the flags of each client for one TLS mode.
+// flags are the flags of each client for one TLS configuration.
 type flags struct{ curl, grpcurl, wscat, websocat, websocatLayer string }
 
-func clientFlags(mode string) flags {
-	switch mode {
-	case listeners.ModeOff:
+func clientFlags(c listeners.TLSConfig) flags {
+	if c.Mode == listeners.ModeOff {
 		return flags{grpcurl: "-plaintext"}
-	case listeners.ModeSelfSigned:
-		return flags{curl: "-k", grpcurl: "-insecure", wscat: "-n", websocat: "-k", websocatLayer: "tls:"}
-	case listeners.ModeMutual:
-		return flags{
-			curl:          "--cert client.pem --key client.key",
-			grpcurl:       "-cert client.pem -key client.key",
-			wscat:         "--cert client.pem --key client.key",
-			websocat:      "--client-pkcs12-der client.p12",
-			websocatLayer: "tls:",
-		}
-	default:
-		return flags{websocatLayer: "tls:"}
 	}
+	f := flags{curl: "-k", grpcurl: "-insecure", wscat: "-n", websocat: "-k", websocatLayer: "tls:"}
+	if c.ClientAuth == "require" || c.ClientAuth == "require-and-verify" || c.ClientAuth == "" && c.Mode == listeners.ModeMutual {
+		f.curl += " --cert client.pem --key client.key"
+		f.grpcurl += " -cert client.pem -key client.key"
+		f.wscat += " --cert client.pem --key client.key"
+		f.websocat += " --client-pkcs12-der client.p12"
+	}
+	return f
 }
 
 // words joins the parts that are not empty.
@@ -150,10 +172,10 @@ func words(parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
 }
 
-// shellQuote quotes a path for a POSIX shell where it needs quotes.
+// shellQuote quotes a word for a POSIX shell and zsh where it needs quotes, as brackets do.
 func shellQuote(path string) string {
 	ordinary := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-@", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-@:", r)
 	}
 	if strings.IndexFunc(path, func(r rune) bool { return !ordinary(r) }) < 0 {
 		return path

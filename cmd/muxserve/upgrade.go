@@ -14,8 +14,8 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// keyPID is the log key for the id of another process.
-const keyPID = "pid"
+// keyNewPID is the log key for the id of the process that takes over.
+const keyNewPID = "new_pid"
 
 // handover takes the listening sockets over from the previous process or the service
 // manager, and hands them over to the next process.
@@ -134,7 +134,7 @@ func (h *handover) upgrade(ctx context.Context, drain func()) {
 		h.logger.Error("upgrade failed; this process serves on", keyErr, err)
 		return
 	}
-	h.logger.Info("upgraded: a new process serves, and this one drains", keyPID, pid)
+	h.logger.Info("upgraded: a new process serves, and this one drains", keyNewPID, pid)
 	// The service manager follows the new process now. It would take this process's
 	// messages, such as STOPPING, for the new one's.
 	_ = os.Unsetenv("NOTIFY_SOCKET")

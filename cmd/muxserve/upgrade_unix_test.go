@@ -26,7 +26,7 @@ import (
 const textLog = "--log-format=text"
 
 // newPID finds the ids of new processes in a log.
-var newPID = regexp.MustCompile(`upgraded: .* pid=(\d+)`)
+var newPID = regexp.MustCompile(`upgraded: .* new_pid=(\d+)`)
 
 // successors returns the ids of the processes that have taken over from p, in order, from
 // their logs.

@@ -19,7 +19,7 @@ import (
 // Source is what a [Collector] asks; *[mux.Server] is one.
 type Source interface {
 	Stats() mux.Stats
-	Certificates() map[string]*x509.Certificate
+	Certificates() map[string][]*x509.Certificate
 }
 
 // The labels.
@@ -32,6 +32,9 @@ const (
 	labelCode     = "code"
 	labelStatus   = "status"
 	labelLog      = "log"
+	labelPosition = "position"
+	labelSubject  = "subject"
+	labelKey      = "key"
 )
 
 // Collector is a [prometheus.Collector] over one server. It keeps no state: each
@@ -90,7 +93,10 @@ var (
 	drainForced = describe("mux_drain_forced_connections_total",
 		"Connections that the drain had to cut.", labelProtocol)
 	notAfter = describe("mux_tls_certificate_not_after_timestamp_seconds",
-		"When the listener's certificate expires, in seconds since 1970.", labelAddress)
+		"When the certificate expires, in seconds since 1970; position is its place in the listener's configuration.",
+		labelAddress, labelPosition, labelSubject, labelKey)
+	unknownNames = describe("mux_tls_unknown_names_total",
+		"TLS handshakes for a server name that no certificate of the listener has; they get the first one.")
 	build = describe("mux_build_info",
 		"Always 1; the labels say what the program was built from.", "version", "revision", "goversion")
 )
@@ -99,7 +105,7 @@ var (
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		active, accepted, rejected, reclassified, received, sent, phase, notAfter, build, requestCount, requestDuration, inFlight,
-		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration, logDropped,
+		poolHealth, sniffDuration, tlsDuration, drainDuration, drainForced, connectionDuration, logDropped, unknownNames,
 	} {
 		ch <- d
 	}
@@ -128,8 +134,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			counter(drainForced, uint64(n), protocol)
 		}
 	}
-	for address, certificate := range c.source.Certificates() {
-		gauge(notAfter, float64(certificate.NotAfter.Unix()), address)
+	counter(unknownNames, stats.UnknownNames)
+	for address, certificates := range c.source.Certificates() {
+		for i, one := range certificates {
+			gauge(notAfter, float64(one.NotAfter.Unix()), address, strconv.Itoa(i), one.Subject.String(), one.PublicKeyAlgorithm.String())
+		}
 	}
 	ch <- c.build
 }

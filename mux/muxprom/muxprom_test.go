@@ -2,6 +2,7 @@ package muxprom
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"maps"
 	"slices"
 	"strings"
@@ -24,8 +25,12 @@ type fixed mux.Stats
 
 func (f fixed) Stats() mux.Stats { return mux.Stats(f) }
 
-func (fixed) Certificates() map[string]*x509.Certificate {
-	return map[string]*x509.Certificate{"127.0.0.1:443": {NotAfter: time.Unix(1_800_000_000, 0)}}
+func (fixed) Certificates() map[string][]*x509.Certificate {
+	name := pkix.Name{CommonName: "example.com"}
+	return map[string][]*x509.Certificate{"127.0.0.1:443": {
+		{Subject: name, PublicKeyAlgorithm: x509.RSA, NotAfter: time.Unix(1_800_000_000, 0)},
+		{Subject: name, PublicKeyAlgorithm: x509.ECDSA, NotAfter: time.Unix(1_900_000_000, 0)},
+	}}
 }
 
 func example() fixed {
@@ -44,9 +49,10 @@ func example() fixed {
 		ConnDurations: map[string]requests.DurationTotals{"http1": {
 			Count: 3, SumSeconds: 90, Buckets: []requests.DurationBucket{{Seconds: 60, Count: 2}},
 		}},
-		Health:     map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
-		LogDropped: map[string]uint64{"server": 0, "access": 12},
-		Drain:      &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},
+		Health:       map[string]pool.HealthStatus{"grpc": {Status: pool.Degraded}},
+		LogDropped:   map[string]uint64{"server": 0, "access": 12},
+		UnknownNames: 3,
+		Drain:        &lifecycle.Report{Duration: 1500 * time.Millisecond, Forced: map[string]int{"grpc": 2}},
 	}
 }
 
@@ -115,16 +121,20 @@ mux_requests_total{code="14",protocol="grpc"} 2
 # TYPE mux_sent_bytes_total counter
 mux_sent_bytes_total{protocol="grpc"} 900
 mux_sent_bytes_total{protocol="sniffing"} 0
-# HELP mux_tls_certificate_not_after_timestamp_seconds When the listener's certificate expires, in seconds since 1970.
+# HELP mux_tls_certificate_not_after_timestamp_seconds When the certificate expires, in seconds since 1970; position is its place in the listener's configuration.
 # TYPE mux_tls_certificate_not_after_timestamp_seconds gauge
-mux_tls_certificate_not_after_timestamp_seconds{address="127.0.0.1:443"} 1.8e+09
+mux_tls_certificate_not_after_timestamp_seconds{address="127.0.0.1:443",key="ECDSA",position="1",subject="CN=example.com"} 1.9e+09
+mux_tls_certificate_not_after_timestamp_seconds{address="127.0.0.1:443",key="RSA",position="0",subject="CN=example.com"} 1.8e+09
+# HELP mux_tls_unknown_names_total TLS handshakes for a server name that no certificate of the listener has; they get the first one.
+# TYPE mux_tls_unknown_names_total counter
+mux_tls_unknown_names_total 3
 `
 	names := []string{
 		"mux_connections_accepted_total", "mux_connections_active", "mux_connections_rejected_total",
 		"mux_phase", "mux_received_bytes_total", "mux_sent_bytes_total",
 		"mux_tls_certificate_not_after_timestamp_seconds", "mux_requests_total", "mux_requests_in_flight",
 		"mux_request_duration_seconds", "mux_pool_health", "mux_log_lines_dropped_total", "mux_drain_duration_seconds", "mux_drain_forced_connections_total",
-		"mux_connection_duration_seconds",
+		"mux_connection_duration_seconds", "mux_tls_unknown_names_total",
 	}
 	if err := testutil.CollectAndCompare(New(example()), strings.NewReader(want), names...); err != nil {
 		t.Error(err)

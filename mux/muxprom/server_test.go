@@ -152,6 +152,7 @@ func TestServerWithTraffic(t *testing.T) {
 		"mux_sniff_duration_seconds",
 		"mux_tls_certificate_not_after_timestamp_seconds",
 		"mux_tls_handshake_duration_seconds",
+		"mux_tls_unknown_names_total",
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {

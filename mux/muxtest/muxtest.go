@@ -95,8 +95,8 @@ func serve(tb testing.TB, tlsMode string, options []mux.Option) *Server {
 	if tlsMode != "" {
 		s.URL = "https://" + s.Addr
 		s.TLS = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-		for _, certificate := range m.Certificates() {
-			s.TLS.RootCAs.AddCert(certificate)
+		for _, certificates := range m.Certificates() {
+			s.TLS.RootCAs.AddCert(certificates[0])
 		}
 	}
 	return s

@@ -147,7 +147,8 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
 	}
 	if r.played {
-		o.Acked = r.peek.cutACK()
+		o.SaysAll = r.config.SaysNative && v.Protocol == protocols.GRPC
+		o.Acked = o.SaysAll || r.peek.cutACK()
 	}
 	// grpc-go acknowledges each SETTINGS.
 	o.Gate = r.played && v.Failure == "" && v.Protocol != protocols.GRPC

@@ -41,6 +41,10 @@ type Config struct {
 	// their own. Where it is empty, Sniff never writes: an HTTP/2 connection that its
 	// first bytes do not decide goes to the shared server.
 	Settings []byte
+	// SaysNative is set where the native gRPC server's own SETTINGS add nothing to
+	// Settings. Then they are taken out of what it writes, which saves a system call and
+	// the client's ACK.
+	SaysNative bool
 	// Patience is how long Sniff waits for such a connection's first request where
 	// Settings is empty, and writes nothing. A client that does not wait for our SETTINGS
 	// sends its request right behind its own, in another packet. Zero means not at all.

@@ -28,7 +28,7 @@ type http2Client struct {
 	err     error // why there are no more answers
 
 	settled chan struct{} // closed when SETTINGS were acknowledged, by the goroutine that reads
-	unacked int  // bytes of DATA that the server was given no room for yet; the same
+	unacked int           // bytes of DATA that the server was given no room for yet; the same
 	ended   sync.WaitGroup
 }
 

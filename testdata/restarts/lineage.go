@@ -97,7 +97,7 @@ func outcomeIn(log []byte) (pid int, failed bool) {
 	for line := range bytes.Lines(log) {
 		var entry struct {
 			Msg string `json:"msg"`
-			PID int    `json:"pid"`
+			PID int    `json:"new_pid"`
 		}
 		at := bytes.Index(line, logEntry)
 		if at < 0 || json.Unmarshal(line[at:], &entry) != nil {

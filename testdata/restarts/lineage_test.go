@@ -5,7 +5,7 @@ import "testing"
 func TestOutcomeIn(t *testing.T) {
 	const (
 		serving  = `{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"phase change","phase":"serving"}` + "\n"
-		upgraded = `{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"` + logUpgraded + ` a new process serves","pid":7}` + "\n"
+		upgraded = `{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"` + logUpgraded + ` a new process serves","pid":6,"new_pid":7}` + "\n"
 		failed   = `{"time":"2026-01-01T00:00:00Z","level":"ERROR","msg":"` + logFailed + `"}` + "\n"
 	)
 	tests := []struct {

@@ -13,7 +13,9 @@ import (
 
 	"connectrpc.com/connect"
 	"connectrpc.com/vanguard"
+	"connectrpc.com/vanguard/vanguardgrpc"
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -302,7 +304,7 @@ func TestVanguard(t *testing.T) {
 		&annotations.HttpRule{Selector: "grpc.testing.TestService.UnaryCall", Body: "*", Pattern: &annotations.HttpRule_Post{Post: "/v1/unary"}},
 		&annotations.HttpRule{Selector: "grpc.testing.TestService.StreamingInputCall", Body: "payload", Pattern: &annotations.HttpRule_Post{Post: "/v1/input"}},
 	)
-	start := func() program {
+	handlers := func() program {
 		var seen notes
 		service := vanguard.NewService("grpc.testing.TestService", connectService(&seen), vanguard.WithTargetProtocols(vanguard.ProtocolConnect))
 		transcoder, err := vanguard.NewTranscoder([]*vanguard.Service{service}, rules)
@@ -319,6 +321,19 @@ func TestVanguard(t *testing.T) {
 	scenarios["REST"] = request("POST", "/v1/unary", `{"payload":{"body":"aGVsbG8="}}`, field("Content-Type", "application/json"))
 	scenarios["REST error"] = request("POST", "/v1/unary", `{"responseStatus":{"message":"error"}}`, field("Content-Type", "application/json"))
 	scenarios["REST, none"] = get("/v1/nothing")
-	t.Run("HTTP1", func(t *testing.T) { alikeEach(t, start, 1, scenarios) })
-	t.Run("HTTP2", func(t *testing.T) { alikeEach(t, start, 2, scenarios) })
+	services := func() program {
+		var seen notes
+		gs := grpc.NewServer()
+		testpb.RegisterTestServiceServer(gs, testService{notes: &seen})
+		transcoder, err := vanguardgrpc.NewTranscoder(gs, rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return program{handler: transcoder, seen: seen.text}
+	}
+	for name, start := range map[string]func() program{"connect-go": handlers, "grpc-go": services} {
+		for version := 1; version <= 2; version++ {
+			t.Run(fmt.Sprintf("%s HTTP%d", name, version), func(t *testing.T) { alikeEach(t, start, version, scenarios) })
+		}
+	}
 }

@@ -6,6 +6,7 @@ replace github.com/muxserve/muxserve => ../..
 
 require (
 	connectrpc.com/connect v1.21.1
+	connectrpc.com/grpchealth v1.5.0
 	connectrpc.com/vanguard v0.4.0
 	github.com/99designs/gqlgen v0.17.98
 	github.com/coder/websocket v1.8.15

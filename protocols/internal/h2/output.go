@@ -42,6 +42,9 @@ type output struct {
 	ours  bool // One of the GOAWAYs was ours.
 	final bool // So that no GOAWAY of ours follows.
 
+	// dropSettings is set while the server's first SETTINGS are still to be taken out.
+	dropSettings bool
+
 	dropACKs uint8  // How many ACKs of the server are still to be taken out.
 	lastTold uint32 // The lowest stream that a GOAWAY has named, or noGoAway.
 	marks    uint32 // What is true when the Write under way succeeds.
@@ -252,7 +255,7 @@ func (t *Track) compose(p []byte) []byte {
 }
 
 // isNeedless reports whether the frame whose head is complete is to be taken out: the
-// ACKs that were sent in its place, a second RST_STREAM of a stream, the answer to a marker
+// ACKs and the SETTINGS that were sent in its place, a second RST_STREAM of a stream, the answer to a marker
 // of the pace, and a GOAWAY that lowers nothing behind one of ours.
 //
 // net/http resets a stream that it has answered early, and then once more for each DATA
@@ -268,6 +271,9 @@ func (t *Track) isNeedless() bool {
 		if o.dropACKs--; o.dropACKs == 0 {
 			t.openGate()
 		}
+		return true
+	case h.Type == http2.FrameSettings && !h.IsAck() && o.dropSettings:
+		o.dropSettings = false
 		return true
 	case h.Type == http2.FrameRSTStream && t.pace != nil:
 		if t.pace.reset == nil {

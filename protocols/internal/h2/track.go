@@ -55,8 +55,11 @@ type Options struct {
 	// Played is set if SETTINGS and one ACK were sent in the server's place. The ACK of
 	// the server is taken out then, and so is the client's first.
 	Played bool
-	// Acked is set if the client's first ACK has been taken out already.
+	// Acked is set if no ACK of the client is to be taken out, or none any more.
 	Acked bool
+	// SaysAll is set if the server's own SETTINGS add nothing to those sent in its place.
+	// They are taken out then. It needs Played.
+	SaysAll bool
 	// Gate keeps the client's second SETTINGS from the server until the server has
 	// acknowledged the first. It needs Played. net/http answers two SETTINGS frames by one
 	// ACK when the second comes before the first ACK is written. The Track takes that ACK
@@ -135,7 +138,7 @@ func New(inner net.Conn, o Options) *Track {
 		t.pace = &pace{wake: make(chan struct{}, 1)}
 	}
 	if o.Played {
-		t.out.begun, t.out.dropACKs = true, 1
+		t.out.begun, t.out.dropACKs, t.out.dropSettings = true, 1, o.SaysAll
 		if o.Gate || !o.Acked {
 			t.firstACK = &firstACK{left: len(http2.ClientPreface), out: o.Acked}
 		}

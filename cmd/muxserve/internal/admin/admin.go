@@ -36,7 +36,7 @@ type Server interface {
 	Stats() mux.Stats
 	Connections() []pool.Info
 	Servers() []mux.ServerInfo
-	Certificates() map[string]*x509.Certificate
+	Certificates() map[string][]*x509.Certificate
 	History() mux.History
 }
 

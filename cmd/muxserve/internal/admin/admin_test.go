@@ -30,7 +30,7 @@ func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), 
 
 func (f fakeServer) History() mux.History { return f.history }
 
-func (f fakeServer) Certificates() map[string]*x509.Certificate { return nil }
+func (f fakeServer) Certificates() map[string][]*x509.Certificate { return nil }
 
 func (f fakeServer) Stats() mux.Stats {
 	return mux.Stats{

@@ -62,6 +62,7 @@ func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
 					strconv.FormatFloat(p.bounds.profile.Seconds(), 'f', -1, 64), http.StatusBadRequest)
 				return
 			}
+			takes = max(takes, seconds) // pprof takes its default for 0, and for a fraction.
 		}
 		if takes > 0 {
 			if !p.profiling.TryLock() {

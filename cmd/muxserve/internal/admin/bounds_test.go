@@ -69,7 +69,7 @@ func TestProfilesAreBounded(t *testing.T) {
 		}
 	}
 	p.profiling.Lock()
-	for _, path := range []string{"profile", "trace", "profile?seconds=1", "heap?seconds=1"} {
+	for _, path := range []string{"profile", "trace", "profile?seconds=1", "heap?seconds=1", "profile?seconds=0", "profile?seconds=0.5", "trace?seconds=0"} {
 		if w := ask(path); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s beside another: %d %v", path, w.Code, w.Header())
 		}

@@ -37,7 +37,7 @@ type Options struct {
 // OptionsFor returns the options of a logger that writes to w. It uses colours on a
 // terminal, unless NO_COLOR is set (no-color.org) or TERM is dumb.
 func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(string) string) Options {
-	terminal := isTerminal(w)
+	terminal := IsTerminal(w)
 	return Options{
 		Format: format, Level: level, Terminal: terminal,
 		Color: terminal && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb",
@@ -47,15 +47,18 @@ func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(stri
 // InJSON reports whether the logger writes JSON.
 func (o Options) InJSON() bool { return o.Format == JSON || o.Format != Text && !o.Terminal }
 
-// isTerminal reports whether w is a character device. It is true for /dev/null too, where
-// it does not matter.
-func isTerminal(w io.Writer) bool {
+// IsTerminal reports whether w is a terminal: a character device other than the null device.
+func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
 }
 
 // New returns a logger that writes to w, one call of Write for each line.

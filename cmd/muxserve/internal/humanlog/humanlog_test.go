@@ -140,6 +140,11 @@ func TestOptionsFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { null.Close() })
+	device, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Skip("no character device that could stand for a terminal: ", err)
+	}
+	t.Cleanup(func() { device.Close() })
 	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -152,9 +157,10 @@ func TestOptionsFor(t *testing.T) {
 		env  map[string]string
 		want Options
 	}{
-		{"character device", null, none, Options{Terminal: true, Color: true}},
-		{"NO_COLOR", null, map[string]string{"NO_COLOR": "1"}, Options{Terminal: true}},
-		{"dumb terminal", null, map[string]string{"TERM": "dumb"}, Options{Terminal: true}},
+		{"null device", null, none, Options{}},
+		{"character device", device, none, Options{Terminal: true, Color: true}},
+		{"NO_COLOR", device, map[string]string{"NO_COLOR": "1"}, Options{Terminal: true}},
+		{"dumb terminal", device, map[string]string{"TERM": "dumb"}, Options{Terminal: true}},
 		{"file", file, none, Options{}},
 	}
 	for _, tt := range tests {
@@ -163,7 +169,7 @@ func TestOptionsFor(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
-	if isTerminal(&bytes.Buffer{}) {
+	if IsTerminal(&bytes.Buffer{}) {
 		t.Error("a buffer is no terminal")
 	}
 }

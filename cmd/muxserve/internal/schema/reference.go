@@ -106,7 +106,7 @@ const exampleHead = `# yaml-language-server: $schema=muxserve.schema.json
 ## Every key of muxserve's configuration file, with its default. To set a key, remove the first
 ## "# " of its line and of the section above it. Comments stay comments then.
 ## "muxserve check --config FILE" prints the effective configuration. CONFIGURATION.md explains
-## all keys.
+## all keys. A list that has no elements shows the keys of one in a comment.
 `
 
 // exampleWidth is the width of the comments in the example.
@@ -121,20 +121,29 @@ func Example(docs Docs) []byte {
 	written := make(map[string]bool)
 	before := ""
 	for _, k := range settings.Keys() {
-		first := false
+		first, empty := false, ""
 		for _, s := range sections {
-			if within(k.Path, s.Path) && !written[s.Path] {
+			if !within(k.Path, s.Path) {
+				continue
+			}
+			if s.Default == emptyList {
+				empty = indentOf(s.Path)
+			}
+			if !written[s.Path] {
 				written[s.Path] = true
 				if !strings.Contains(s.Path, ".") {
 					out.WriteByte('\n')
 				}
-				writeExample(&out, indentOf(s.Path), docs.Of(s, plain), lastOf(s.Path)+":")
+				writeExample(&out, indentOf(s.Path), docs.Of(s, plain), strings.TrimSuffix(lastOf(s.Path)+": "+s.Default, " "))
 				first = strings.Contains(k.Path, s.Path+"[]")
 			}
 		}
 		indent, label := indentOf(k.Path), lastOf(k.Path)+": "
 		if first {
 			indent, label = strings.TrimSuffix(indent, "  "), "- "+label
+		}
+		if empty != "" {
+			indent = empty + "# " + strings.TrimPrefix(indent, empty)
 		}
 		value := cmp.Or(k.Default, "null")
 		if !strings.Contains(k.Path, ".") {

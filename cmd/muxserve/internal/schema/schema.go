@@ -58,6 +58,9 @@ func JSON(docs Docs) ([]byte, error) {
 			n.Type = []string{"object"}
 			nodes[k.Path+"[]"] = n
 			n = &node{Type: []string{"array", "null"}, MinItems: 1, Items: n}
+			if k.Default == emptyList {
+				n.MinItems = 0
+			}
 		}
 		n.Description = docs.Of(k, plain)
 		place(k, n)
@@ -73,6 +76,9 @@ func JSON(docs Docs) ([]byte, error) {
 	text, err := json.MarshalIndent(root, "", "  ")
 	return append(text, '\n'), err
 }
+
+// emptyList is the default of a list of sections that has no elements.
+const emptyList = "[]"
 
 // plain returns the name of a key unchanged.
 func plain(name string) string { return name }

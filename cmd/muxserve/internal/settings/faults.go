@@ -129,7 +129,7 @@ func (s *Settings) Locate(path string, err error) error {
 // faultForm matches the faults that the packages report: package names, the key and the
 // text, all separated by colons. Package mux puts the listener first.
 var faultForm = regexp.MustCompile(
-	`^(?:mux: )?(listeners\[\d+\])?(?:: )?(?:(?:mux|listeners|protocols|pool|lifecycle): )?([a-z0-9_]+(?:\.[a-z0-9_]+)*): (.*)$`)
+	`^(?:mux: )?(listeners\[\d+\])?(?:: )?(?:(?:mux|listeners|protocols|pool|lifecycle): )?([a-z0-9_]+(?:\[\d+\])?(?:\.[a-z0-9_]+(?:\[\d+\])?)*): (.*)$`)
 
 // faultsOf splits joined errors. Where an error wraps joined errors, each fault keeps the
 // text in front of them.

@@ -3,6 +3,7 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -139,24 +140,31 @@ type Key struct {
 	Struct reflect.Type
 	Field  string
 	// Default is its default in the syntax of the file; empty where it depends on the
-	// machine.
+	// machine, and for a section.
 	Default string
 }
 
 // secretKeys are the keys whose values appear neither in errors nor in the printed
 // settings. A private key may be inline PEM text.
-var secretKeys = []string{"admin.token", "listeners[].tls.key", "listeners[].tls.key_passphrase"}
+var secretKeys = []string{
+	"admin.token", "listeners[].tls.key", "listeners[].tls.key_passphrase",
+	"listeners[].tls.certificates[].key", "listeners[].tls.certificates[].key_passphrase",
+}
 
 // Keys returns all keys that have a value, in the order of the printed settings.
 func Keys() []Key { return slices.Clone(allKeys()) }
 
 // Sections returns the keys that have keys below them, in the order of the printed
-// settings. The path of the TLS section of a listener is listeners[].tls.
+// settings. The path of the TLS section of a listener is listeners[].tls. The default of a
+// list that has no elements is "[]".
 func Sections() []Key {
+	defaults := Default().values()
 	var sections []Key
 	walk(reflect.TypeFor[Settings](), "", func(f field, path string) {
 		if isSection(f.Type) {
-			sections = append(sections, f.key(path))
+			k := f.key(path)
+			k.Default = defaults[strings.ReplaceAll(path, "[]", "[0]")]
+			sections = append(sections, k)
 		}
 	})
 	return sections
@@ -171,7 +179,7 @@ var allKeys = sync.OnceValue(func() []Key {
 		}
 		k := f.key(path)
 		if path != "limits.max_connections" { // Its default depends on the machine.
-			k.Default = defaults[strings.ReplaceAll(path, "[]", "[0]")]
+			k.Default = cmp.Or(defaults[strings.ReplaceAll(path, "[]", "[0]")], scalar(reflect.Zero(f.Type)))
 		}
 		keys = append(keys, k)
 	})

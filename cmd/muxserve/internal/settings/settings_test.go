@@ -51,7 +51,7 @@ func TestSections(t *testing.T) {
 		got = append(got, s.Path)
 	}
 	want := []string{
-		"listeners", "listeners[].tls", "listeners[].proxy_protocol", "sniff", "limits", "http1", "http2", "grpc", "websocket",
+		"listeners", "listeners[].tls", "listeners[].tls.certificates", "listeners[].proxy_protocol", "sniff", "limits", "http1", "http2", "grpc", "websocket",
 		"health", "drain", "admin", "log",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

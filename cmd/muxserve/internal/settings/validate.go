@@ -3,6 +3,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -193,10 +194,9 @@ func (s *Settings) copyOrigins(from, to string) {
 		return
 	}
 	s.places[to] = s.places[from]
-	for _, k := range allKeys() {
-		rest, ok := strings.CutPrefix(k.Path, listenersKey)
-		if o, set := s.origins[from+rest]; ok && set {
-			s.origins[to+rest] = o
+	for path, o := range maps.Clone(s.origins) {
+		if rest, ok := strings.CutPrefix(path, from+"."); ok {
+			s.origins[to+"."+rest] = o
 		}
 	}
 }
