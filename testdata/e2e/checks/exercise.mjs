@@ -130,7 +130,7 @@ class Exercise {
       const [code, signal] = await withTimeout(this.exited, endTimeout, 'the old process ends');
       assert.deepEqual({ code, signal }, { code: 0, signal: null }, this.a.output);
       const [line] = await this.logged(({ msg }) => /^upgraded/.test(msg));
-      this.next = line.next_pid ?? line.pid;
+      this.next = line.new_pid;
       assert.notEqual(this.next, this.a.process.pid);
       assert.equal((await this.a.admin('/readyz')).status, 200);
     });
