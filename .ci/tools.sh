@@ -2,6 +2,8 @@
 # Sourced by the scripts beside it: what CI needs and how it gets it. A tool that cannot be had is a failure.
 
 GOLANGCI_LINT_VERSION=v2.15.0
+GORELEASER_VERSION=v2.15.1
+CYCLONEDX_GOMOD_VERSION=v1.10.0
 
 # need COMMAND PACKAGE...: installs the Debian packages when the command is absent.
 need() {
@@ -63,6 +65,17 @@ golangci_lint() {
 		GOBIN=$dir go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$GOLANGCI_LINT_VERSION"
 	fi
 	"$dir/golangci-lint" "$@"
+}
+
+# release_tools builds goreleaser and cyclonedx-gomod once into a cache outside the repository, and prints its directory.
+release_tools() {
+	local dir=${XDG_CACHE_HOME:-$HOME/.cache}/muxserve-ci/release-$GORELEASER_VERSION-$CYCLONEDX_GOMOD_VERSION
+	if [ ! -x "$dir/goreleaser" ] || [ ! -x "$dir/cyclonedx-gomod" ]; then
+		echo "building goreleaser $GORELEASER_VERSION and cyclonedx-gomod $CYCLONEDX_GOMOD_VERSION into $dir" >&2
+		GOBIN=$dir go install "github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$CYCLONEDX_GOMOD_VERSION"
+		GOBIN=$dir go install "github.com/goreleaser/goreleaser/v2@$GORELEASER_VERSION"
+	fi
+	echo "$dir"
 }
 
 # nested_modules: the directories under testdata that are modules of their own.

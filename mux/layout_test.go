@@ -130,7 +130,7 @@ func TestMuxLinksNoPrometheus(t *testing.T) {
 func TestTopLevelEntries(t *testing.T) {
 	t.Parallel()
 	allowed := []string{
-		".ci", ".gitignore", ".golangci.yml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md",
+		".ci", ".gitignore", ".golangci.yml", ".goreleaser.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md",
 		"cmd", "go.mod", "go.sum", "lifecycle", "listeners", "mux", "pool", "protocols", "testdata",
 	}
 	ignored := ignoredTopLevel(t)

@@ -113,9 +113,13 @@ func failure(env environment, err error) int {
 	return exitFailed
 }
 
+// envInherit is the variable in which package listeners describes the sockets of an
+// upgrade to the new process.
+const envInherit = "MUXSERVE_INHERIT"
+
 // warnings returns a sentence for each variable that looks like muxserve's and is not.
 func (e environment) warnings() []string {
-	return settings.VariableWarnings(e.environ, upgrade.EnvReady)
+	return settings.VariableWarnings(e.environ, upgrade.EnvReady, envInherit)
 }
 
 // check does everything that serve does before it opens a port, and prints the effective

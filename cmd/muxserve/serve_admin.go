@@ -124,9 +124,17 @@ func (a *adminPages) server() *http.Server {
 	return nil
 }
 
-// close closes the server of the pages.
+// adminEndTimeout bounds requests that are under way at the end of the process. One may
+// have been accepted while the new process of an upgrade took over.
+const adminEndTimeout = 500 * time.Millisecond
+
+// close answers the requests under way, for a short time, and closes the server of the
+// pages.
 func (a *adminPages) close() {
 	if site := a.site.Load(); site != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), adminEndTimeout)
+		defer cancel()
+		_ = site.server.Shutdown(ctx)
 		_ = site.server.Close()
 		site.closeListeners() // The server only closes listeners that it serves.
 	}

@@ -35,11 +35,9 @@ type handover struct {
 // anything is opened, because it knows them by number, and after a restart for another
 // GODEBUG, which keeps them open.
 func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error) {
-	program, err := upgrade.Current()
-	if err != nil {
-		return nil, err
-	}
+	program := upgrade.Current()
 	h := &handover{logger: logger}
+	var err error
 	if h.sockets, err = listeners.Inherited(getenv); err != nil {
 		return nil, err
 	}

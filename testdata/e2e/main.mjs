@@ -1,10 +1,12 @@
-// Starts muxserve twice, in plaintext and over TLS, and lets every client ask; then drains it under load.
+// Starts muxserve twice, in plaintext and over TLS, and lets every client ask; then drains it under load. At last an operator
+// makes mistakes and mends them behind HAProxy.
 // Usage: node main.mjs BINARY
 
 import assert from 'node:assert/strict';
 
 import { checkCurl } from './checks/curl.mjs';
 import { checkDrain } from './checks/drain.mjs';
+import { checkExercise } from './checks/exercise.mjs';
 import { checkGRPC } from './checks/grpc.mjs';
 import { checkHTTP } from './checks/http.mjs';
 import { checkMetrics } from './checks/metrics.mjs';
@@ -24,6 +26,8 @@ for (const tls of ['off', 'self-signed']) {
   await group('every client', () => checkClients(tls));
   await group('the drain', () => checkDrain(binary, tls));
 }
+console.log('# an operator, two servers and HAProxy');
+await group("the operator's exercise", () => checkExercise(binary));
 process.exit(finish());
 
 // checkClients lets every client ask one server. Of its errors only a server that does not start is left to its caller.

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Builds muxserve and asks it everything with clients that other people wrote: bash testdata/e2e/run.sh
-# Needs go, node, npm, curl, nghttp and h2load; a missing one is a failure.
+# Needs go, node, npm, curl, nghttp, h2load, haproxy and openssl; a missing one is a failure.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 missing=()
-for tool in go node npm curl nghttp h2load; do
+for tool in go node npm curl nghttp h2load haproxy openssl; do
 	command -v "$tool" >/dev/null || missing+=("$tool")
 done
 if [ ${#missing[@]} -gt 0 ]; then
-	echo "missing: ${missing[*]} (Debian: apt install nodejs npm curl nghttp2-client)" >&2
+	echo "missing: ${missing[*]} (Debian: apt install nodejs npm curl nghttp2-client haproxy openssl)" >&2
 	exit 1
 fi
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/muxserve/muxserve/testdata/clients/process"
@@ -10,7 +11,10 @@ import (
 
 // strictChecks take the place of the recipe's health checks, so that a restart
 // takes seconds: they notice a drain within a second and a half.
-const strictChecks = "  default-server check inter 500ms fall 2 rise 1"
+const strictChecks = "check inter 500ms fall 2 rise 1"
+
+// recipeChecks are the recipe's own.
+var recipeChecks = regexp.MustCompile(`check inter \d+s fall \d+ rise \d+`)
 
 // maxConnections is enough for the load, and takes fewer descriptors than the recipe's.
 const maxConnections = "  maxconn 4000"
@@ -39,7 +43,7 @@ func recipe(file, socket string, bind *process.Port, backends []*backend, strict
 			line = ""
 			served = true
 		case strict && directive == "default-server":
-			line = strictChecks + "\n"
+			line = recipeChecks.ReplaceAllString(line, strictChecks)
 		case strict && directive == "retries":
 			line = "  retries 0\n"
 		case strict && strings.TrimSpace(line) == "option redispatch":

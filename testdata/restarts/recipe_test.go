@@ -21,7 +21,7 @@ frontend service
     bind 127.0.0.1:8000
 backend muxserve
     option httpchk GET /readyz
-    default-server check inter 2s fall 3 rise 1
+    default-server check inter 2s fall 3 rise 1 send-proxy-v2
     server a 127.0.0.1:8080 port 8081
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -38,7 +38,7 @@ frontend service
   bind 127.0.0.1:1
 backend muxserve
     option httpchk GET /readyz
-  default-server check inter 500ms fall 2 rise 1
+    default-server check inter 500ms fall 2 rise 1 send-proxy-v2
   server muxserve0 127.0.0.1:2 port 3
 `,
 		false: `global
@@ -51,7 +51,7 @@ frontend service
   bind 127.0.0.1:1
 backend muxserve
     option httpchk GET /readyz
-    default-server check inter 2s fall 3 rise 1
+    default-server check inter 2s fall 3 rise 1 send-proxy-v2
   server muxserve0 127.0.0.1:2 port 3
 `,
 	}

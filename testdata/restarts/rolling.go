@@ -14,8 +14,9 @@ const backendCount = 3
 // deployment does.
 func rolling(ctx context.Context, o *options) error {
 	var backends []*backend
+	flags := append(o.drainFlags(), "--proxy-protocol=required", "--proxy-trusted=127.0.0.1") // The recipe sends the header.
 	for i := range backendCount {
-		b, err := newBackend(o.binary, o.dir, fmt.Sprintf("rolling%d", i), o.drainFlags()...)
+		b, err := newBackend(o.binary, o.dir, fmt.Sprintf("rolling%d", i), flags...)
 		if err != nil {
 			return err
 		}

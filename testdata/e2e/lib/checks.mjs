@@ -58,8 +58,8 @@ const pollInterval = 20;
 const pollTimeout = 10_000;
 
 // eventually asks until probe returns something truthy, and returns that. An error of the last probe is the reason given.
-export async function eventually(what, probe) {
-  const end = performance.now() + pollTimeout;
+export async function eventually(what, probe, timeout = pollTimeout) {
+  const end = performance.now() + timeout;
   let last;
   for (;;) {
     try {
@@ -70,7 +70,7 @@ export async function eventually(what, probe) {
       last = err;
     }
     if (performance.now() > end) {
-      throw new Error(`${what}: not within ${pollTimeout} ms${last ? ` (${last.message})` : ''}`);
+      throw new Error(`${what}: not within ${timeout} ms${last ? ` (${last.message})` : ''}`);
     }
     await new Promise((resolve) => setTimeout(resolve, pollInterval));
   }

@@ -16,7 +16,7 @@ const host = '127.0.0.1';
 const exitTimeout = 20_000;
 
 // freePorts returns n loopback ports that were free a moment ago.
-async function freePorts(n) {
+export async function freePorts(n) {
   const listeners = await Promise.all(
     Array.from({ length: n }, async () => {
       const listener = net.createServer().listen(0, host);
@@ -34,6 +34,13 @@ export async function start(binary, { tls: mode = 'off', args = [] } = {}) {
   const [port, adminPort] = await freePorts(2);
   const server = new Server(port, adminPort, mode !== 'off');
   const flags = ['--listen', `${host}:${port}`, '--admin', `${host}:${adminPort}`, '--tls', mode, ...args];
+  await server.run(binary, flags);
+  return server;
+}
+
+// startWith runs the binary with these flags alone, which have it listen on the ports, and returns when it is ready.
+export async function startWith(binary, port, adminPort, flags) {
+  const server = new Server(port, adminPort, false);
   await server.run(binary, flags);
   return server;
 }
@@ -80,14 +87,15 @@ class Server {
   }
 
   // admin asks the admin listener, on a connection of its own each time.
-  admin(path) {
+  admin(path, method = 'GET') {
     return new Promise((resolve, reject) => {
-      const request = http.get({ host, port: this.adminPort, path, agent: false }, (response) => {
+      const request = http.request({ host, port: this.adminPort, path, method, agent: false }, (response) => {
         let body = '';
         response.on('data', (data) => (body += data));
         response.on('end', () => resolve({ status: response.statusCode, body }));
       });
       request.on('error', reject);
+      request.end();
     });
   }
 

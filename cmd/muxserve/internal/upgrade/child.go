@@ -44,11 +44,12 @@ type Program struct {
 //
 // The path is the name that the program was called by, if that leads to the running file.
 // It may be a symbolic link that a deployment points to the next version. The system's
-// answer has all links resolved.
-func Current() (Program, error) {
+// answer has all links resolved. Where the system has no answer, as in a root without
+// /proc, upgrades are refused.
+func Current() Program {
 	path, err := os.Executable()
 	if err != nil {
-		return Program{}, errorf("%w", err)
+		return Program{unfit: fmt.Errorf("%w: the system does not tell which file it runs: %w", ErrUnfit, err)}
 	}
 	dir, err := os.Getwd()
 	if err != nil {
@@ -61,7 +62,7 @@ func Current() (Program, error) {
 	return Program{
 		Path: path, Args: os.Args, Dir: dir,
 		unfit: unfit(os.Getpid(), starter, nameOf(starter), os.Getenv("NOTIFY_SOCKET") != ""),
-	}, nil
+	}
 }
 
 // calledBy resolves a program's name to a path, if that leads to the same file as path.
