@@ -34,10 +34,15 @@ func (m *Machine) tell(phase Phase, watchers []func(Phase)) {
 			return nil
 		})
 		if err != nil {
-			m.log.LogAttrs(context.Background(), slog.LevelError, "phase watcher failed",
-				slog.String(keyPhase, string(phase)), slog.Any(keyErr, err))
+			m.logWatcher(phase, err)
 		}
 	}
+}
+
+// logWatcher logs the panic of a watcher.
+func (m *Machine) logWatcher(phase Phase, err error) {
+	m.log.LogAttrs(context.Background(), slog.LevelError, "phase watcher failed",
+		slog.String(keyPhase, string(phase)), slog.Any(keyErr, err))
 }
 
 // logStep logs the one line of a step.

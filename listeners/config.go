@@ -23,10 +23,10 @@ type Config struct {
 	// same port.
 	Address string `apply:"restart" yaml:"address"`
 
-	// TLS is off in its zero value.
+	// TLS is off where its mode is not set.
 	TLS TLSConfig `yaml:"tls"`
 
-	// ProxyProtocol is off in its zero value. The header comes before TLS.
+	// ProxyProtocol is off where its mode is not set. The header comes before TLS.
 	ProxyProtocol ProxyConfig `yaml:"proxy_protocol"`
 
 	// Protocols are the protocols served: http1, http2, grpc and websocket. Empty means all.

@@ -52,7 +52,8 @@ type TLSConfig struct {
 	MinVersion string `apply:"restart" yaml:"min_version"`
 	MaxVersion string `apply:"restart" yaml:"max_version"`
 
-	// CipherSuites are names as in crypto/tls, for TLS 1.2 alone; empty means Go's choice.
+	// CipherSuites are IANA's names, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, for TLS 1.2
+	// alone; empty means Go's choice.
 	CipherSuites []string `apply:"restart" yaml:"cipher_suites"`
 
 	// ClientAuth is none, request, require, verify-if-given or require-and-verify. The

@@ -15,7 +15,7 @@ import (
 // its section. Start from [DefaultConfig]: a zero in a Config is a zero and not the
 // default.
 type Config struct {
-	// Listeners are the addresses that ListenAndServe opens.
+	// Listeners are the addresses that the server opens.
 	Listeners []listeners.Config `yaml:"listeners"`
 	// Sniff bounds what a connection may cost before its protocol is known.
 	Sniff protocols.SniffLimits `yaml:"sniff"`

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"encoding"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -29,6 +30,16 @@ type Change struct {
 	// key.
 	Apply string `json:"apply"`
 	How   string `json:"how"`
+}
+
+// MarshalJSON implements [json.Marshaler]. ApplyRestart is "new connections" in JSON: nothing
+// restarts.
+func (c Change) MarshalJSON() ([]byte, error) {
+	type plain Change
+	if c.Apply == ApplyRestart {
+		c.Apply = "new connections"
+	}
+	return json.Marshal(plain(c))
 }
 
 // planOf returns the differences between two configurations.

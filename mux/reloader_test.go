@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -326,5 +327,16 @@ func TestReloadCopies(t *testing.T) {
 	in := s.Config().Listeners[0]
 	if diff := cmp.Diff([]string{s.addr, "http1", "http2"}, append([]string{in.Address}, in.Protocols...)); diff != "" {
 		t.Errorf("in force (-want +got):\n%s", diff)
+	}
+}
+
+// TestChangeInJSON: nothing restarts, so the JSON of a change says what it reaches.
+func TestChangeInJSON(t *testing.T) {
+	t.Parallel()
+	for apply, want := range map[string]string{mux.ApplyRestart: "new connections", mux.ApplyRuntime: "runtime"} {
+		text, err := json.Marshal([]mux.Change{{Path: "p", Apply: apply}})
+		if err != nil || !strings.Contains(string(text), `"apply":"`+want+`"`) {
+			t.Errorf("%s %v, want apply %q", text, err, want)
+		}
 	}
 }

@@ -139,7 +139,7 @@ type GRPCConfig struct {
 	// MaxConnections bounds the connections in the pool. 0: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// Transport says which connections grpc-go serves itself; the others are
-	// served by its slower ServeHTTP, stream by stream.
+	// served by net/http, stream by stream, which is slower.
 	Transport GRPCTransport `apply:"restart" yaml:"transport"`
 	// MaxStreams is the number of concurrent streams on a connection that grpc-go serves
 	// itself (SETTINGS_MAX_CONCURRENT_STREAMS). On the others http2.max_streams holds.
@@ -194,8 +194,9 @@ type WebSocketConfig struct {
 	// connection) or no-takeover.
 	Compression WebSocketCompression `apply:"runtime" yaml:"compression"`
 	// OriginPatterns are the hosts, besides the request's own, whose pages may open a
-	// WebSocket, as [path.Match] patterns. One with "://" is for the scheme as well. On a
-	// port with TLS, the request's own host counts with https alone.
+	// WebSocket. A star stands for any text without a slash, and a question mark for one
+	// character. A pattern with "://" is for the scheme as well. On a port with TLS, the
+	// request's own host counts with https alone.
 	OriginPatterns []string `apply:"runtime" yaml:"origin_patterns"`
 }
 

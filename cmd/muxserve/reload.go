@@ -34,6 +34,7 @@ const (
 	keyChanged = "changed"
 	keyFrom    = "from"
 	keyTo      = "to"
+	keyWarning = "warning" // what works, and is probably not meant
 )
 
 // reloads changes the configuration of a running process. The configuration in force and
@@ -271,10 +272,10 @@ func ownChanges(current, next *settings.Settings) []mux.Change {
 	compare("admin.protect", current.Admin.Protect, next.Admin.Protect, mux.ApplyRuntime, "holds from the next request on")
 	compare("admin.hosts", strings.Join(current.Admin.Hosts, ", "), strings.Join(next.Admin.Hosts, ", "), mux.ApplyRuntime,
 		"holds from the next request on")
-	compare("watch", fmt.Sprint(current.Watch), fmt.Sprint(next.Watch), mux.ApplyRestart, "the files are looked at from now on, or no more")
+	compare("watch", fmt.Sprint(current.Watch), fmt.Sprint(next.Watch), mux.ApplyRuntime, "the files are looked at from now on, or no more")
 	compare("log.level", current.Log.Level.String(), next.Log.Level.String(), mux.ApplyRuntime, atOnce)
 	compare("log.access", fmt.Sprint(current.Log.Access), fmt.Sprint(next.Log.Access), mux.ApplyRuntime, atOnce)
-	compare("log.format", current.Log.Format, next.Log.Format, mux.ApplyRestart, "another writer takes the place of the log's")
+	compare("log.format", current.Log.Format, next.Log.Format, mux.ApplyRuntime, "another writer takes the place of the log's")
 	if was, is := current.Admin.Token, next.Admin.Token; was != is {
 		changes = append(changes, mux.Change{
 			Path: "admin.token", Old: hidden(was), New: hidden(is), Apply: mux.ApplyRuntime, How: "the next request has to bring it",

@@ -35,7 +35,7 @@ func serve(ctx context.Context, args []string, env environment) int {
 	defer logs.flush()
 	logger := logs.logger
 	for _, w := range append(s.Warnings(), env.warnings()...) {
-		logger.Warn(w)
+		logger.Warn("questionable configuration", keyWarning, w)
 	}
 	h, err := inherit(env.getenv, logger)
 	if err != nil {

@@ -225,7 +225,7 @@ const (
 
 	keyLog   = "log"   // which log: server or access
 	keyCount = "count" // of the lines that are missing
-	keyErr   = "err"   // what the handler has failed with, if it was the handler
+	keyErr   = "err"
 )
 
 // handle gives the line to its handler. A panic is an error.

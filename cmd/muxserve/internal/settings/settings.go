@@ -44,7 +44,7 @@ type Settings struct {
 	StaticDotFiles bool `apply:"restart" yaml:"static_dot_files"`
 	// Watch checks every second whether this file or a file of certificates, keys or
 	// ticket keys has changed, and reloads them then.
-	Watch bool `apply:"restart" yaml:"watch"`
+	Watch bool `apply:"runtime" yaml:"watch"`
 	// Log configures the log.
 	Log Log `yaml:"log"`
 
@@ -92,7 +92,7 @@ type Log struct {
 	Level slog.Level `apply:"runtime" yaml:"level"`
 	// Format is auto, text or json. Text is columns on a terminal and key=value
 	// elsewhere. auto is text on a terminal and json elsewhere.
-	Format string `apply:"restart" yaml:"format"`
+	Format string `apply:"runtime" yaml:"format"`
 	// Access logs every request, call and WebSocket when it has ended.
 	Access bool `apply:"runtime" yaml:"access"`
 }
