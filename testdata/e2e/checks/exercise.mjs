@@ -95,9 +95,12 @@ class Exercise {
   }
 
   async misconfigure() {
-    await this.step('a PROXY header to a port without it is refused', async () => {
+    await this.step('a PROXY header to a port without it is refused, and the log says so with the peer and the cure', async () => {
       const socket = await this.balancerConnects();
       assert.equal(await textOf(socket), '');
+      const said = (line, text) => JSON.stringify(line).includes(text);
+      const [line] = await this.logged((l) => l.level === 'WARN' && said(l, 'a PROXY header on a port without proxy_protocol'));
+      assert.ok(said(line, host) && said(line, 'set proxy_protocol.mode'), JSON.stringify(line));
     });
     await this.step('a reload mends it', async () => {
       this.config.listeners[1].proxy_protocol = { mode: 'required', trusted: [host] };
