@@ -1,5 +1,6 @@
-// An operator's exercise: two servers behind HAProxy serve 200 requests a second, while the first of them is misconfigured and
-// mended, gets a new certificate and a new binary, has a log that nobody reads, and is drained at last. Nothing is lost.
+// An operator's exercise: two servers behind HAProxy serve 200 requests a second, while the first of them is misconfigured, mended,
+// taken out of service and put back, gets a new certificate and a new binary, has a log that nobody reads, and is drained at last.
+// Nothing is lost.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -27,6 +28,7 @@ export async function checkExercise(binary) {
   try {
     await e.start();
     await e.misconfigure();
+    await e.leaveAndReturn();
     await e.swapCertificate();
     await e.upgrade();
     await e.blockLog();
@@ -93,9 +95,12 @@ class Exercise {
   }
 
   async misconfigure() {
-    await this.step('a PROXY header to a port without it is refused', async () => {
+    await this.step('a PROXY header to a port without it is refused, and the log says so with the peer and the cure', async () => {
       const socket = await this.balancerConnects();
       assert.equal(await textOf(socket), '');
+      const said = (line, text) => JSON.stringify(line).includes(text);
+      const [line] = await this.logged((l) => l.level === 'WARN' && said(l, 'a PROXY header on a port without proxy_protocol'));
+      assert.ok(said(line, host) && said(line, 'set proxy_protocol.mode'), JSON.stringify(line));
     });
     await this.step('a reload mends it', async () => {
       this.config.listeners[1].proxy_protocol = { mode: 'required', trusted: [host] };
@@ -103,6 +108,19 @@ class Exercise {
       const answer = await textOf(await this.balancerConnects());
       assert.match(answer, /^HTTP\/1\.1 200 /);
       assert.match(answer, /192\.0\.2\.7/, 'the handler sees the client that the header names');
+    });
+  }
+
+  async leaveAndReturn() {
+    await this.step('the API takes a server out of service', async () => {
+      await this.call('/ready?state=off');
+      assert.equal((await this.a.admin('/readyz')).status, 503);
+      await this.haproxy.becomes(this.haproxy.names[0], 'DOWN');
+    });
+    await this.step('the API puts it back', async () => {
+      await this.call('/ready?state=on');
+      assert.equal((await this.a.admin('/readyz')).status, 200);
+      await this.haproxy.becomes(this.haproxy.names[0], 'UP');
     });
   }
 
@@ -159,9 +177,9 @@ class Exercise {
 
   async drain() {
     this.load.kinds = this.load.kinds.filter((kind) => kind !== this.overTLS); // Nothing else serves that port.
-    await this.step('SIGTERM drains a server, and the other one goes on', async () => {
+    await this.step('the API drains a server, and the other one goes on', async () => {
       await eventually('the last request over TLS is answered', async () => this.load.pending(this.overTLS) === 0);
-      process.kill(this.next, 'SIGTERM');
+      await this.call('/drain');
       await this.haproxy.becomes(this.haproxy.names[0], 'DOWN');
       await eventually('the server ends', async () => (await refused(this.a.adminPort)), endTimeout);
       await this.logged(({ msg, pid }) => msg === 'drain ended' && (pid === undefined || pid === this.next));
