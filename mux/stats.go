@@ -19,8 +19,8 @@ type Stats struct {
 	Pools map[string]pool.Stats `json:"pools"`
 	// Rejected counts connections that were refused or given up, by tag and reason.
 	Rejected map[string]map[string]uint64 `json:"rejected"`
-	// Refusals counts the same connections by what exactly was wrong. Each fault that there
-	// is is listed, by reason, detail and protocol.
+	// Refusals counts the same connections by what exactly was wrong: by reason, detail and
+	// protocol. Faults that have not happened are listed, too.
 	Refusals []Refusal `json:"refusals"`
 	// Requests are requests, calls and WebSocket sessions by what was asked, and
 	// Codes how many were answered with which code: HTTP's, or for grpc the call's.
