@@ -361,6 +361,7 @@ func TestMalformedFirstRequest(t *testing.T) {
 		"character in method":  {"G(T" + rest, "HTTP/1.1 400 Bad Request"},
 		"Unicode in method":    {"G\u00c9T" + rest, "HTTP/1.1 400 Bad Request"},
 		"NUL in target":        {"GET /a\x00b HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+		"NUL in version":       {"GET / HTTP/1.1\x00\r\nHost: x\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 		"space in target":      {"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 		"another major number": {"G(T / HTTP/3.0\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 	} {
