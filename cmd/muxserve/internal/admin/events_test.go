@@ -139,7 +139,7 @@ func TestWatchedDrain(t *testing.T) {
 		mux.Configure(func(c *mux.Config) {
 			c.Listeners[0].Address = "127.0.0.1:0"
 			c.Listeners[0].TLS.Mode = listeners.ModeSelfSigned
-			c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = time.Second, 0, 20*time.Second
+			c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = 3*time.Second, 0, 20*time.Second // A sample is taken each second.
 		}),
 		mux.WithLogger(slog.New(slog.DiscardHandler)),
 	)
@@ -168,7 +168,7 @@ func TestWatchedDrain(t *testing.T) {
 		}
 	}
 	ask("/drain", &before)
-	if before.Running || before.Over || before.Plan.Delay != 1 || before.Plan.Timeout != 20 || before.Account != nil {
+	if before.Running || before.Over || before.Plan.Delay != 3 || before.Plan.Timeout != 20 || before.Account != nil {
 		t.Errorf("before: %+v", before)
 	}
 	checkListeners(t, s, ask)

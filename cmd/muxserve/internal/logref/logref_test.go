@@ -31,7 +31,7 @@ func TestReference(t *testing.T) {
 	// One of each kind of call: pairs, attributes, a level in a variable, a table of messages, a
 	// message in a constant.
 	for _, line := range []string{
-		"| INFO | draining | `signal` | cmd/muxserve |",
+		"| INFO | draining | `origin` | cmd/muxserve |",
 		"| INFO | phase change | `phase`, `trace_id` | lifecycle |",
 		"| WARN or INFO | drain ended | `duration_seconds`, `forced`, `reason`, `trace_id` | lifecycle |",
 		"| DEBUG | connection accepted |",
