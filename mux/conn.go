@@ -260,8 +260,12 @@ func (c *conn) Close() error {
 		_, _ = c.account.Write(handshakeFailure)
 	}
 	c.noteWhy()
+	served := c.stage() >= stageServing
 	err := c.Conn.Close()
 	c.advance(stageClosed)
+	if served { // Otherwise settle does it, with the verdict.
+		c.root.books.closed.add(c, true)
+	}
 	if m := c.layer().rare.Load(); m != nil {
 		if m.byAddr.Load() {
 			grpcConns.Delete(c.RemoteAddr())
@@ -324,7 +328,7 @@ func (c *conn) settle() {
 		c.reject(c.fault())
 	}
 	c.logVerdict()
-	if c.stage() == stageClosed { // Events have it only where it was served.
+	if c.stage() == stageClosed {
 		c.root.books.closed.add(c, false)
 	}
 	c.root.unsettled.Done()

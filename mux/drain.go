@@ -287,6 +287,9 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 	for _, a := range d.books.conns.Conns() {
 		a.SetCloseReason(reasonForced)
 		_ = a.Close()
+		if c, ok := a.Owner().(*conn); ok && c.stage() == stageServing {
+			d.books.closed.add(c, true) // Its handler may hang.
+		}
 	}
 	d.departures.webSockets.Cut()
 	// grpc-go's Stop waits for its listeners, which end with the roots.

@@ -105,11 +105,6 @@ func (b *books) logEvent(e pool.Event) {
 		b.health.note(e.Tag, healthChange{e.Seq, e.Old, e.New, 1})
 		return
 	}
-	if e.Kind == pool.EventRemoved {
-		if c, ok := e.Conn.Owner().(*conn); ok && c.stage() >= stageServing { // Otherwise settle does it.
-			b.closed.add(c, true)
-		}
-	}
 	ctx := context.Background()
 	if e.Kind == pool.EventError && e.Conn == nil { // An observer panicked.
 		b.logger.LogAttrs(ctx, slog.LevelError, "observer panicked", slog.Any(keyErr, e.Err))
