@@ -86,7 +86,11 @@ func TestMetricsJSON(t *testing.T) {
 	}
 	p := New(scripted{stats: func() mux.Stats { return stats }}, Options{})
 	p.history.add(at, stats)
-	p.history.add(at.Add(SampleInterval), busy(lifecycle.PhaseServing, 0))
+	later := busy(lifecycle.PhaseServing, 0)
+	calls := later.Pools["grpc"]
+	calls.MessagesReceived, calls.MessagesSent = 50, 25
+	later.Pools["grpc"] = calls
+	p.history.add(at.Add(SampleInterval), later)
 	got, err := json.MarshalIndent(p.metrics(at), "", " ")
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +127,8 @@ func TestMetricsJSON(t *testing.T) {
      "rejected_per_second": 1.4,
      "bytes_received_per_second": 0,
      "bytes_sent_per_second": 0,
-     "messages_received_per_second": 0,
-     "messages_sent_per_second": 0,
+     "messages_received_per_second": 10,
+     "messages_sent_per_second": 5,
      "requests_per_second": 20,
      "in_flight": 3,
      "error_rate": 0.25,
