@@ -124,11 +124,11 @@ func WithTLS(c *tls.Config) Option {
 		if c == nil {
 			return
 		}
-		c = c.Clone()
-		if !slices.Contains(c.NextProtos, alpnHTTP2) && !slices.Contains(c.NextProtos, alpnHTTP1) {
-			c.NextProtos = slices.Concat(c.NextProtos, []string{alpnHTTP2, alpnHTTP1})
+		own := c.Clone() // An option may be given to several servers.
+		if !slices.Contains(own.NextProtos, alpnHTTP2) && !slices.Contains(own.NextProtos, alpnHTTP1) {
+			own.NextProtos = slices.Concat(own.NextProtos, []string{alpnHTTP2, alpnHTTP1})
 		}
-		o.tlsConfig = c
+		o.tlsConfig = own
 	}
 }
 
