@@ -45,8 +45,8 @@ const closedKept = 200
 // methods may be called concurrently.
 type closedConns struct{ fine, others closedRing }
 
-// closedRing is a ring of ended connections. Each slot has a lock of its own, so that goroutines
-// which close connections do not wait for each other.
+// closedRing is a ring of ended connections. Each slot has a lock of its own, so that
+// goroutines which close connections do not wait for each other.
 type closedRing struct {
 	count atomic.Uint64
 	slots [closedKept]closedSlot
@@ -131,9 +131,7 @@ func (k *closedConns) list() []ClosedConn {
 			if c.ID == 0 {
 				continue
 			}
-			if remote != nil {
-				c.RemoteAddr = remote.String()
-			}
+			c.RemoteAddr = addrText(remote)
 			all = append(all, c)
 		}
 	}

@@ -200,12 +200,7 @@ func (c *conn) knownAddr() net.Addr {
 }
 
 // remoteAddr is knownAddr for people.
-func (c *conn) remoteAddr() string {
-	if addr := c.knownAddr(); addr != nil {
-		return addr.String()
-	}
-	return ""
-}
+func (c *conn) remoteAddr() string { return addrText(c.knownAddr()) }
 
 // socketPeer returns the address of the peer that has opened the socket, which is the
 // balancer's where that sends a PROXY header. It never waits.
@@ -218,10 +213,7 @@ func (c *conn) socketPeer() string {
 		}
 		socket = layer.NetConn()
 	}
-	if addr := socket.RemoteAddr(); addr != nil {
-		return addr.String()
-	}
-	return ""
+	return addrText(socket.RemoteAddr())
 }
 
 // TLSState returns the outcome of the TLS handshake, or nil for a connection without TLS.

@@ -11,15 +11,11 @@ import (
 // patience, and then they are cut; with 0 they are closed at once. Disconnect does not wait
 // for that. which is called for each live connection.
 func (s *Server) Disconnect(which func(ConnInfo) bool, patience time.Duration) int {
-	var leaving []*conn
-	for _, c := range s.books.all(func(c *conn) bool { return which(c.info()) }) {
-		leaving = append(leaving, c)
-		switch {
-		case patience <= 0:
+	leaving := s.books.all(func(c *conn) bool { return which(c.info()) })
+	for _, c := range leaving {
+		if patience <= 0 || c.stage() < stageServing { // It has nothing under way.
 			s.departures.cut(c)
-		case c.stage() < stageServing: // It has nothing under way.
-			s.departures.cut(c)
-		default:
+		} else {
 			s.departures.leave(c, reasonDisconnected, 0)
 		}
 	}

@@ -91,7 +91,7 @@ func CloseReasons() []string {
 	return []string{
 		"peer_closed", "reset", "timeout", "server_closed", reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing,
 		reasonSniff, reasonTLS, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonForced, reasonRefused, reasonProbe, reasonFlood,
-		reasonReclassified,
+		reasonDisconnected, reasonReclassified,
 	}
 }
 

@@ -2,7 +2,12 @@ package mux_test
 
 import (
 	"bufio"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -183,5 +188,35 @@ func TestCloseReasonsAreListed(t *testing.T) {
 				t.Errorf("%s: %s is not listed", tag, reason)
 			}
 		}
+	}
+}
+
+// TestAllCloseReasonsAreListed: CloseReasons has each reason that events.go declares.
+func TestAllCloseReasonsAreListed(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(token.NewFileSet(), "events.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := 0
+	for _, d := range file.Decls {
+		constants, ok := d.(*ast.GenDecl)
+		if !ok || constants.Tok != token.CONST {
+			continue
+		}
+		for _, s := range constants.Specs {
+			spec, ok := s.(*ast.ValueSpec)
+			if !ok || !strings.HasPrefix(spec.Names[0].Name, "reason") {
+				continue
+			}
+			declared++
+			reason, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil || !slices.Contains(mux.CloseReasons(), reason) {
+				t.Errorf("%s %q is not listed, %v", spec.Names[0].Name, reason, err)
+			}
+		}
+	}
+	if declared == 0 {
+		t.Error("no reason was found")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -70,8 +71,9 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 
 // newPages makes the pages, and keeps their history until the process ends.
 func (a *adminPages) newPages(p *process) {
+	info, _ := debug.ReadBuildInfo()
 	a.pages = admin.New(p.server, admin.Options{
-		Address: p.settings().Admin.Address, Configuration: p.reloads, Process: p,
+		Address: p.settings().Admin.Address, Version: buildVersion(info), Configuration: p.reloads, Process: p,
 	})
 	go a.pages.Run(p.running)
 }

@@ -61,7 +61,8 @@ func openHTTP2(ctx context.Context, p *process, port string) (*http2Client, erro
 	return c, nil
 }
 
-// greeted waits until the client has acknowledged the server's SETTINGS, as a gRPC library does before its first call.
+// greeted waits until the client has acknowledged the server's SETTINGS, as a gRPC library
+// does before its first call.
 func (c *http2Client) greeted(ctx context.Context) error {
 	select {
 	case <-c.settled:

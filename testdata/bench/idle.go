@@ -37,8 +37,8 @@ func idleHTTP1(ctx context.Context, p *process) (idleConn, error) {
 	}, nil
 }
 
-// idleStream makes one of HTTP/2, after a request and an answer. One that is greeted waits for the server's SETTINGS first: by
-// that muxserve tells gRPC libraries from others.
+// idleStream makes one of HTTP/2, after a request and an answer. A greeted client waits for
+// the server's SETTINGS first: by that muxserve tells gRPC libraries from others.
 func idleStream(port string, r http2Request, isGreeted bool) idleOpener {
 	return func(ctx context.Context, p *process) (idleConn, error) {
 		c, err := openHTTP2(ctx, p, port)

@@ -227,7 +227,8 @@ func TestImageRuns(t *testing.T) {
 	if out, err := inside(t.Context(), probe...).CombinedOutput(); err != nil {
 		t.Errorf("HEALTHCHECK: %v\n%s", err, out)
 	}
-	// The root has no /proc to find the binary by, and a container's process 1 cannot be replaced either.
+	// The root has no /proc to find the binary by, and a container's process 1 cannot be
+	// replaced either.
 	if err := p.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}

@@ -55,6 +55,8 @@ type Options struct {
 	// that name its host, besides others that [Pages.guard] lets in. See
 	// [Pages.SetAddress].
 	Address string
+	// Version is muxserve's, for people.
+	Version string
 	// Process is asked for what concerns the whole process. Without it there are no such
 	// pages.
 	Process Process
@@ -67,6 +69,7 @@ type Pages struct {
 	server        Server
 	configuration Configuration // may be nil
 	process       Process       // may be nil
+	version       string
 	history       *history
 	routes        http.Handler
 	host          atomic.Pointer[string] // of the configured address
@@ -84,6 +87,7 @@ func New(s Server, o Options) *Pages {
 		server:        s,
 		configuration: o.Configuration,
 		process:       o.Process,
+		version:       o.Version,
 		history:       new(history),
 		bounds:        defaultBounds,
 	}

@@ -82,7 +82,7 @@ func get(t *testing.T, s Server, host, path string) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 	r.Host = host
 	w := httptest.NewRecorder()
-	New(s, Options{Address: "admin.internal:8081", Configuration: new(fakeConfiguration)}).ServeHTTP(w, r)
+	New(s, Options{Address: "admin.internal:8081", Version: "v1.2.3", Configuration: new(fakeConfiguration)}).ServeHTTP(w, r)
 	return w
 }
 

@@ -29,7 +29,7 @@ type Process interface {
 
 // addCalls adds what changes something besides the configuration.
 func (p *Pages) addCalls(routes *http.ServeMux) {
-	if p.configuration == nil { // Without it, nobody says who may.
+	if p.configuration == nil { // It has the access rules.
 		return
 	}
 	routes.Handle("/ready", p.authorized(http.MethodPost, p.serveReady))
@@ -111,8 +111,8 @@ const (
 	maxPatience     = time.Hour
 )
 
-// serveDisconnect ends the connection with an id, or those of a peer. Clients are told
-// first.
+// serveDisconnect ends the connection with an id, or all connections of a peer. The server
+// tells their clients first.
 func (p *Pages) serveDisconnect(w http.ResponseWriter, r *http.Request) {
 	which, what, err := connectionsOf(r)
 	patience := defaultPatience

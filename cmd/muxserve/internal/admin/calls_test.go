@@ -97,7 +97,7 @@ func call(t *testing.T, a *actor, method, path string) (status int, answer strin
 	r := httptest.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:8081"+path, nil)
 	r.RemoteAddr = "127.0.0.1:4242"
 	w := httptest.NewRecorder()
-	New(a, Options{Configuration: new(fakeConfiguration), Process: a}).ServeHTTP(w, r)
+	New(a, Options{Version: "v1.2.3", Configuration: new(fakeConfiguration), Process: a}).ServeHTTP(w, r)
 	return w.Code, strings.TrimSpace(w.Body.String())
 }
 

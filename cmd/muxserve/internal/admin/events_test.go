@@ -271,7 +271,7 @@ func TestHealthKnowsTheProcess(t *testing.T) {
 	if err := json.Unmarshal([]byte(answer), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got["pid"] == float64(0) || got["version"] == "" || got["log_level"] != "warn" || got["ready"] != false || got["not_ready"] != "switched off" {
+	if got["pid"] == float64(0) || got["version"] != "v1.2.3" || got["log_level"] != "warn" || got["ready"] != false || got["not_ready"] != "switched off" {
 		t.Errorf("%v", got)
 	}
 	if diff := cmp.Diff(map[string]any{"degraded": 0.8, "overloaded": 0.95}, got["thresholds"]); diff != "" {

@@ -4,8 +4,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
@@ -41,25 +39,17 @@ type health struct {
 // processView describes the process.
 type processView struct {
 	PID      int    `json:"pid"`
-	Version  string `json:"version"` // of muxserve; (devel) without one
+	Version  string `json:"version"` // of muxserve
 	LogLevel string `json:"log_level,omitempty"`
 }
 
 func (p *Pages) processView() processView {
-	view := processView{PID: os.Getpid(), Version: version()}
+	view := processView{PID: os.Getpid(), Version: p.version}
 	if p.process != nil {
 		view.LogLevel = levelName(p.process.LogLevel())
 	}
 	return view
 }
-
-// version returns the version of the main module.
-var version = sync.OnceValue(func() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-})
 
 type thresholds struct {
 	Degraded   float64 `json:"degraded"`
@@ -87,7 +77,7 @@ type protocolHealth struct {
 	// RejectedRecently counts by reason the connections that were rejected in the last
 	// [HistoryLength], or since the start without a history.
 	RejectedRecently map[string]uint64 `json:"rejected_recently"`
-	// RejectedLastMinute are those of the last minute.
+	// RejectedLastMinute counts rejections of the last minute by reason.
 	RejectedLastMinute map[string]uint64 `json:"rejected_last_minute"`
 }
 

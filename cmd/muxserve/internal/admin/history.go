@@ -40,7 +40,7 @@ type ProtocolSample struct {
 	BytesReceivedPerSecond float64 `json:"bytes_received_per_second"`
 	BytesSentPerSecond     float64 `json:"bytes_sent_per_second"`
 
-	// Messages are those of WebSockets.
+	// Messages are those of WebSockets and of gRPC calls.
 	MessagesReceivedPerSecond float64 `json:"messages_received_per_second"`
 	MessagesSentPerSecond     float64 `json:"messages_sent_per_second"`
 
