@@ -42,6 +42,11 @@ func (c ProxyConfig) mode() string {
 	return c.Mode
 }
 
+// Trusts reports whether a peer may send a header. It is only of use for a valid c.
+func (c ProxyConfig) Trusts(peer net.Addr) bool {
+	return parseTrusted(c.Trusted, new(faults)).holds(peer)
+}
+
 // check finds the faults, and returns the trusted peers. Trusted peers without a mode are
 // a fault, except in an explicit "off".
 func (c ProxyConfig) check(f *faults) trust {

@@ -48,7 +48,9 @@ func RefuseHTTP1(c net.Conn, status int, text string, answered func(*http.Reques
 }
 
 // TooManyConnections is the text of answers to clients whose connection is one too many.
-const TooManyConnections = "too many connections\n"
+const TooManyConnections = tooMany + "\n"
+
+const tooMany = "too many connections"
 
 // maxRefusedBytes bounds what is read from a client that was refused.
 const maxRefusedBytes = 256 << 10
@@ -77,11 +79,11 @@ func NewRefusingHTTP2Server(
 			// A response that consists of trailers alone (gRPC over HTTP/2, "Responses").
 			header.Set("Content-Type", "application/grpc")
 			header.Set("Grpc-Status", "14")
-			header.Set("Grpc-Message", "too many connections")
+			header.Set("Grpc-Message", tooMany)
 			return
 		}
 		header.Set("Retry-After", retryAfter)
-		http.Error(w, "too many connections", http.StatusServiceUnavailable)
+		http.Error(w, tooMany, http.StatusServiceUnavailable)
 	}
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { count(w, r, answer) })
 	c.IdleTimeout = refusalTime

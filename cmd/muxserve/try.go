@@ -36,7 +36,7 @@ func announce(w io.Writer, addr net.Addr, c listeners.Config, withHints bool) {
 		if slices.ContainsFunc(h.needs, missing) {
 			continue
 		}
-		if !required || !h.plain && trusts(c.ProxyProtocol.Trusted, addr) {
+		if !required || !h.plain && c.ProxyProtocol.Trusts(client(addr)) {
 			all = append(all, h)
 		}
 		if len(h.needs) == 1 {
@@ -92,20 +92,13 @@ func reachable(addr net.Addr) string {
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(bound.Port()))
 }
 
-// trusts reports whether a client of this machine may send a PROXY header to an address. Its
-// own address is the one that it connects to.
-func trusts(trusted []string, addr net.Addr) bool {
-	if addr.Network() == "unix" {
-		return slices.Contains(trusted, listeners.TrustUnix)
+// client returns the address that a client of this machine has at a server's address: the
+// one that it connects to.
+func client(server net.Addr) net.Addr {
+	if a, err := netip.ParseAddrPort(reachable(server)); err == nil {
+		return net.TCPAddrFromAddrPort(a)
 	}
-	client, err := netip.ParseAddrPort(reachable(addr))
-	return err == nil && slices.ContainsFunc(trusted, func(entry string) bool {
-		if network, err := netip.ParsePrefix(entry); err == nil {
-			return network.Contains(client.Addr().Unmap())
-		}
-		single, err := netip.ParseAddr(entry)
-		return err == nil && single.Unmap() == client.Addr().Unmap()
-	})
+	return server // A Unix socket.
 }
 
 // hints returns a command for each protocol. They suit the kind of address, the TLS mode and
