@@ -259,7 +259,12 @@ func TestHowItWorksMachines(t *testing.T) {
 
 // plainPages are the pages whose sentences have at most maxWords words.
 var plainPages = []string{
-	"README.md", howItWorks, "mux/COMING_FROM.md", "cmd/muxserve/README.md", "cmd/muxserve/LIMITS.md", "cmd/muxserve/OPERATING.md",
+	"README.md",
+	howItWorks,
+	"mux/COMING_FROM.md",
+	"cmd/muxserve/README.md",
+	"cmd/muxserve/LIMITS.md",
+	"cmd/muxserve/OPERATING.md",
 }
 
 const maxWords = 25
