@@ -261,6 +261,7 @@ func TestHowItWorksMachines(t *testing.T) {
 var plainPages = []string{
 	"README.md",
 	howItWorks,
+	"mux/COMING_FROM.md",
 	"cmd/muxserve/README.md",
 	"cmd/muxserve/LIMITS.md",
 	"cmd/muxserve/OPERATING.md",
