@@ -326,3 +326,41 @@ func TestUpgradeH2CBehindHandshake(t *testing.T) {
 		}
 	}
 }
+
+// TestIdleUpgradedH2CMakesRoom: a connection that was upgraded makes room like any other
+// when it has no stream, and not before.
+func TestIdleUpgradedH2CMakesRoom(t *testing.T) {
+	for name, edit := range map[string]func(*mux.Config){
+		"HTTP/2": func(c *mux.Config) { c.HTTP2.MaxConnections = 4 },
+		"all":    func(c *mux.Config) { c.Limits.MaxConnections = 4 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, false, mux.Configure(upgradesOn), limits(edit))
+			events := observe(t, s.Server)
+			first, _ := s.upgrade(t, "GET /busy HTTP/1.1\r\n"+upgradeFields+"\r\n")
+			_ = first.header(1)
+			second, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+			_ = second.rest(1)
+			second.get(3, "/busy")
+			_ = second.header(3)
+			for range 2 {
+				c, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+				_ = c.rest(1)
+				c.must(c.WritePing(false, [8]byte{1})) // It is activity, but no reason to stay.
+			}
+			for range 6 {
+				eventually(t, "one more is served", func() bool {
+					resp, err := s.client(t, 2).Get("http://" + s.addr + "/echo")
+					return err == nil && resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+				})
+			}
+			eventually(t, "two have made room, and more", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "made_room") >= 6 })
+			for i, c := range []*h2Client{first, second} {
+				c.get(5, "/echo")
+				if got := c.header(5)[":status"]; got != "200" || c.goAway != nil {
+					t.Errorf("busy one %d: %s, %v", i, got, c.goAway)
+				}
+			}
+		})
+	}
+}
