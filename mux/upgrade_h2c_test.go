@@ -17,6 +17,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -362,5 +363,31 @@ func TestIdleUpgradedH2CMakesRoom(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestToldIsNotUpgraded: a client that was told to leave is answered in HTTP/1.1, and its
+// connection closed.
+func TestToldIsNotUpgraded(t *testing.T) {
+	release := make(chan struct{})
+	s := start(t, false, mux.Configure(upgradesOn), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/first" {
+			_ = http.NewResponseController(w).Flush()
+			<-release
+		}
+	})))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	first := roundTrip(t, conn, r, "GET /first HTTP/1.1\r\nHost: x\r\n\r\n"+"GET / HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	if n := s.Disconnect(func(pool.Info) bool { return true }, time.Hour); n != 1 {
+		t.Fatalf("%d connections were told", n)
+	}
+	close(release)
+	if _, err := io.Copy(io.Discard, first.Body); err != nil {
+		t.Fatal(err)
+	}
+	second, err := http.ReadResponse(r, nil)
+	if err != nil || second.StatusCode != http.StatusOK || !second.Close {
+		t.Errorf("%v, %v", second, err)
 	}
 }
