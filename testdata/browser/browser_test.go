@@ -99,8 +99,8 @@ func look(ctx context.Context, t *testing.T, width, height int64, m media) {
 		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: features})
 		return err
 	}))
-	// Two frames: one for the new layout, and one for what a ResizeObserver draws.
-	eval[bool](ctx, t, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
+	// A frame has the new layout, which the page notices, and draws in the next one.
+	eval[bool](ctx, t, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))`)
 }
 
 // act performs actions.
@@ -140,12 +140,16 @@ func text(ctx context.Context, t *testing.T, selector string) string {
 	return eval[string](ctx, t, fmt.Sprintf(`Array.from(document.querySelectorAll(%q), (e) => e.innerText).join("\n")`, selector))
 }
 
-// checkWidth reports whatever makes the page wider than its window.
+// checkWidth reports what makes the page wider than its window, or stands out of its panel.
 func checkWidth(ctx context.Context, t *testing.T, what string) {
 	t.Helper()
-	const tooWide = `document.documentElement.scrollWidth <= innerWidth ? "" : document.documentElement.scrollWidth + " px: " +
-  Array.from(document.querySelectorAll("body *")).filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("svg svg"))
-    .map((e) => e.tagName + "#" + e.id + "." + e.getAttribute("class")).slice(0, 8).join(" ")`
+	const tooWide = `(() => {
+  const name = (e) => e.tagName + "#" + e.id + "." + e.getAttribute("class") + " " + e.textContent.slice(0, 40);
+  const right = (e) => e.getBoundingClientRect().right, edge = (e) => right(e.closest(".panel") ?? document.documentElement);
+  const wide = Array.from(document.querySelectorAll("body *")).filter((e) => e.checkVisibility() && !e.closest(".sr, svg, .tip, dialog") && right(e) > Math.min(innerWidth, edge(e)) + 0.5);
+  const { scrollWidth } = document.documentElement;
+  return scrollWidth > innerWidth || wide.length ? scrollWidth + " px: " + wide.slice(-6).map(name).join(" | ") : "";
+})()`
 	if got := eval[string](ctx, t, tooWide); got != "" {
 		t.Errorf("%s is too wide: %s", what, got)
 	}

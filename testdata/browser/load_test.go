@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -23,88 +24,128 @@ import (
 // They leave when the server tells them to.
 type clients struct {
 	service string
+	period  time.Duration // about the time between two requests of a client
 	ctx     context.Context
 	group   sync.WaitGroup
 }
 
-// load opens so many connections of each protocol, each with about a request in a period,
-// until the end of the test.
+// newClients returns no clients yet. All end with the test.
+func newClients(t *testing.T, service string, period time.Duration) *clients {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &clients{service: service, period: period, ctx: ctx}
+	t.Cleanup(func() { cancel(); c.group.Wait() })
+	return c
+}
+
+// load opens so many connections of each protocol.
 func load(t *testing.T, service string, each int, period time.Duration) *clients {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	c := &clients{service: service, ctx: ctx}
-	t.Cleanup(func() { cancel(); c.group.Wait() })
+	c := newClients(t, service, period)
 	for range each {
-		c.every(period, c.http(false))
-		c.every(period, c.http(true))
-		c.every(period, c.call())
-		c.group.Go(func() { c.chat(period) })
+		for _, client := range c.kinds() {
+			c.group.Go(func() { client(c.ctx) })
+		}
 	}
 	return c
 }
 
-// every calls f about once in a period, until it fails.
-func (c *clients) every(period time.Duration, f func() error) {
-	c.group.Go(func() {
-		for f() == nil {
-			select {
-			case <-c.ctx.Done():
-				return
-			case <-time.After(period/2 + rand.N(period)):
-			}
-		}
-	})
+// kinds has a client of each protocol, which lives until the end of its context.
+func (c *clients) kinds() []func(context.Context) {
+	return []func(context.Context){
+		func(ctx context.Context) { c.get(ctx, false) }, func(ctx context.Context) { c.get(ctx, true) }, c.call, c.chat,
+	}
 }
 
-// http returns a function that makes a request on a connection of its own.
-func (c *clients) http(h2 bool) func() error {
+// waves lets the numbers of clients swell and fall for a time.
+func (c *clients) waves(length time.Duration) {
+	kinds := c.kinds()
+	leave := make([][]context.CancelFunc, len(kinds))
+	begin := time.Now()
+	for t := time.Duration(0); t < length; t = time.Since(begin) {
+		for i, client := range kinds {
+			base, swing := []float64{14, 9, 7, 16}[i], []float64{6, 3, 2, 2}[i]
+			want := int(math.Round(base + swing*math.Sin(t.Seconds()/[]float64{23, 31, 47, 61}[i]) + t.Seconds()/100))
+			for len(leave[i]) < want {
+				ctx, cancel := context.WithCancel(c.ctx)
+				leave[i] = append(leave[i], cancel)
+				c.group.Go(func() { client(ctx) })
+			}
+			for len(leave[i]) > want {
+				leave[i][0]()
+				leave[i] = leave[i][1:]
+			}
+		}
+		if rand.N(6) == 0 {
+			go c.gibberish()
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// every calls f about once in a period, until it fails.
+func (c *clients) every(ctx context.Context, f func() error) {
+	for f() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(c.period/2 + rand.N(c.period)):
+		}
+	}
+}
+
+// get makes requests over HTTP/1.1 or HTTP/2.
+func (c *clients) get(ctx context.Context, h2 bool) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!h2)
 	protocols.SetHTTP2(h2)
-	client := &http.Client{Transport: &http.Transport{
-		Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-	}}
-	return func() error {
-		r, err := http.NewRequestWithContext(c.ctx, http.MethodGet, c.service+"/echo", nil)
+	transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer transport.CloseIdleConnections()
+	c.every(ctx, func() error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.service+"/echo", nil)
 		if err != nil {
 			return err
 		}
-		resp, err := client.Do(r)
+		resp, err := transport.RoundTrip(r)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
 		_, err = io.Copy(io.Discard, resp.Body)
 		return err
+	})
+}
+
+// call makes gRPC calls.
+func (c *clients) call(ctx context.Context) {
+	target, err := url.Parse(c.service)
+	if err != nil {
+		return
 	}
+	conn, err := grpc.NewClient(target.Host, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})))
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	c.every(ctx, func() error {
+		_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+		return err
+	})
 }
 
 // chat sends messages on a WebSocket, and leaves when the server closes it.
-func (c *clients) chat(period time.Duration) {
-	conn, err := dialWebSocket(c.ctx, c.service, "")
+func (c *clients) chat(ctx context.Context) {
+	conn, err := dialWebSocket(ctx, c.service, "")
 	if err != nil {
 		return
 	}
 	defer conn.CloseNow()
-	c.every(period, func() error { return conn.Write(c.ctx, websocket.MessageText, []byte("hello")) })
+	c.group.Go(func() {
+		c.every(ctx, func() error { return conn.Write(ctx, websocket.MessageText, []byte("hello")) })
+	})
 	for {
-		if _, _, err := conn.Read(c.ctx); err != nil { // A close frame is answered below this.
+		if _, _, err := conn.Read(ctx); err != nil { // Read answers a close frame.
 			return
 		}
-	}
-}
-
-// call returns a function that makes a gRPC call on a connection of its own.
-func (c *clients) call() func() error {
-	target, _ := url.Parse(c.service)
-	conn, err := grpc.NewClient(target.Host, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})))
-	if err != nil {
-		return func() error { return err }
-	}
-	context.AfterFunc(c.ctx, func() { conn.Close() })
-	return func() error {
-		_, err := healthpb.NewHealthClient(conn).Check(c.ctx, &healthpb.HealthCheckRequest{})
-		return err
 	}
 }
 
@@ -128,7 +169,10 @@ func stubborn(t *testing.T, service, serverName string) {
 
 // gibberish opens a connection that says nothing that the server knows.
 func (c *clients) gibberish() {
-	u, _ := url.Parse(c.service)
+	u, err := url.Parse(c.service)
+	if err != nil {
+		return
+	}
 	conn, err := net.Dial("tcp", u.Host)
 	if err != nil {
 		return

@@ -99,7 +99,7 @@ func file(name string, content []byte, policy string) http.HandlerFunc {
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Cache-Control", "no-cache")
-		header.Set("Etag", etag)
+		header.Set("ETag", etag)
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
 	}
 }

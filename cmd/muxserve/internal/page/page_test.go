@@ -57,7 +57,7 @@ func TestSite(t *testing.T) {
 	if first.Code != http.StatusOK || first.Body.String() != "1" || first.Header().Get("Cache-Control") != "no-cache" {
 		t.Errorf("file: %d %q %v", first.Code, first.Body, first.Header())
 	}
-	if w := ask(files, "/page/a.js", first.Header().Get("Etag")); w.Code != http.StatusNotModified || w.Body.Len() != 0 {
+	if w := ask(files, "/page/a.js", first.Header().Get("ETag")); w.Code != http.StatusNotModified || w.Body.Len() != 0 {
 		t.Errorf("a file that the browser has: %d %q", w.Code, w.Body)
 	}
 	if w := ask(files, "/page/b.js", ""); w.Code != http.StatusNotFound {

@@ -236,7 +236,7 @@ function listen() {
   for (const details of document.querySelectorAll("details.data")) details.addEventListener("toggle", () => draw(true));
   let width = 0;
   new ResizeObserver(([entry]) => {
-    if (entry.contentRect.width !== width) draw(true);
+    if (entry.contentRect.width !== width) requestAnimationFrame(() => draw(true));
     width = entry.contentRect.width;
   }).observe(byId("main"));
 }

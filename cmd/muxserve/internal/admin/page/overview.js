@@ -210,10 +210,11 @@ export function showData(state) {
     ...pools.map((p) => make("td", { "data-label": label[p] }, count(s.values[p]))), make("td", { "data-label": "Total" }, count(sum(s.values))))));
 }
 
-// lastMinute sums the samples of the last minute: connections that were accepted, and that were given their protocol.
-function lastMinute(metrics) {
-  const samples = metrics.history.slice(-60 / metrics.interval_seconds);
-  const total = (p) => sum(samples.map((s) => (s.protocols[p]?.accepted_per_second ?? 0) * metrics.interval_seconds));
+// lastMinute counts the connections of the last minute: those that were accepted, and those that were given their protocol.
+function lastMinute({ history, interval_seconds: interval, totals }) {
+  const samples = history.slice(-60 / interval);
+  const total = samples.length * interval < 60 ? (p) => totals.pools[p]?.accepted ?? 0 // Everything since the start.
+    : (p) => sum(samples.map((s) => (s.protocols[p]?.accepted_per_second ?? 0) * interval));
   return { accepted: Math.round(total(sniffing)), recognised: Object.fromEntries(protocols.map((p) => [p, Math.round(total(p))])) };
 }
 
