@@ -75,8 +75,8 @@ func TestAdminPicture(t *testing.T) {
 	screenshot(ctx, t, "admin", false)
 }
 
-// watchDrain notes what the page says of a drain and of its steps, in its order.
-const watchDrain = `globalThis.heard = [];
+// watchAdminDrain notes what the page says of a drain and of its steps, in its order.
+const watchAdminDrain = `globalThis.heard = [];
 new MutationObserver(() => heard.push(document.getElementById("announce").textContent))
   .observe(document.getElementById("announce"), { childList: true, characterData: true, subtree: true });
 globalThis.current = new Set();
@@ -98,7 +98,7 @@ func TestAdminDrain(t *testing.T) {
 	look(ctx, t, 1280, 1000, dark)
 	open(ctx, t, s, "/")
 	until(ctx, t, `document.getElementById("live-count").textContent.includes("of 17")`)
-	eval[bool](ctx, t, watchDrain)
+	eval[bool](ctx, t, watchAdminDrain)
 	act(ctx, t, chromedp.Click(chromedp.CSS("#do-drain")))
 	until(ctx, t, `document.getElementById("ask").open`)
 	press(ctx, t, "\t\r") // From Cancel to the button that does it.

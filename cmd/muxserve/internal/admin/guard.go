@@ -17,7 +17,7 @@ type Access struct {
 	// Token is the bearer token that a request needs in order to change something. Where it
 	// is empty, only requests of this machine may.
 	Token string
-	// ProtectAll asks for the token for everything but [isFree].
+	// ProtectAll asks for the token for everything but the page and the probes.
 	ProtectAll bool
 	// Hosts are more names by which the listener is asked for; see [Pages.guard].
 	Hosts []string
@@ -32,7 +32,7 @@ func (p *Pages) access() Access {
 }
 
 // guard lets in requests whose host is an IP address, localhost, the configured host or one
-// of [Access.Hosts]. A foreign web page can point its own name at this address (DNS
+// of [Access].Hosts. A foreign web page can point its own name at this address (DNS
 // rebinding). Its requests would pass the browser's same-origin rule, and the page could
 // read everything here.
 //
@@ -58,7 +58,7 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 	})
 }
 
-// isFree reports whether [Access.ProtectAll] asks no token for a path: those of probes, and
+// isFree reports whether [Access].ProtectAll asks no token for a path: those of probes, and
 // of the page, which has no data of its own.
 func isFree(path string) bool {
 	return path == "/" || path == "/livez" || path == "/readyz" || strings.HasPrefix(path, "/page/")
