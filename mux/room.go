@@ -8,6 +8,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
@@ -60,7 +61,7 @@ const (
 )
 
 func newRoom(d *departures) *room {
-	return &room{departures: d, maxLeaving: maxLeaving, patience: goAwayPatience, found: make(map[pool.Tag]*findings)}
+	return &room{departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience, found: make(map[pool.Tag]*findings)}
 }
 
 // beforeAccept makes room for a connection of which nothing is known yet. total is the

@@ -116,7 +116,7 @@ func New(s Server, o Options) *Pages {
 	return p
 }
 
-// SetAddress replaces [Options.Address] after the admin listener has moved.
+// SetAddress replaces [Options].Address after the admin listener has moved.
 func (p *Pages) SetAddress(address string) {
 	host, _, _ := net.SplitHostPort(address) // "" for an address without a host.
 	p.host.Store(&host)
