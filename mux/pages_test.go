@@ -258,7 +258,7 @@ func TestHowItWorksMachines(t *testing.T) {
 }
 
 // plainPages are the pages whose sentences have at most maxWords words.
-var plainPages = []string{howItWorks, "cmd/muxserve/LIMITS.md", "cmd/muxserve/OPERATING.md"}
+var plainPages = []string{howItWorks, "cmd/muxserve/LIMITS.md", "cmd/muxserve/OPERATING.md", "cmd/muxserve/TROUBLESHOOTING.md"}
 
 const maxWords = 25
 
