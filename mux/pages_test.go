@@ -258,7 +258,15 @@ func TestHowItWorksMachines(t *testing.T) {
 }
 
 // plainPages are the pages whose sentences have at most maxWords words.
-var plainPages = []string{howItWorks, "cmd/muxserve/LIMITS.md", "cmd/muxserve/OPERATING.md", "cmd/muxserve/TROUBLESHOOTING.md"}
+var plainPages = []string{
+	"README.md",
+	howItWorks,
+	"mux/COMING_FROM.md",
+	"cmd/muxserve/README.md",
+	"cmd/muxserve/LIMITS.md",
+	"cmd/muxserve/OPERATING.md",
+	"cmd/muxserve/TROUBLESHOOTING.md",
+}
 
 const maxWords = 25
 
