@@ -265,6 +265,7 @@ var plainPages = []string{
 	"cmd/muxserve/README.md",
 	"cmd/muxserve/LIMITS.md",
 	"cmd/muxserve/OPERATING.md",
+	"cmd/muxserve/TROUBLESHOOTING.md",
 }
 
 const maxWords = 25
