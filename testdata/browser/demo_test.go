@@ -43,12 +43,12 @@ func openAll(ctx context.Context, t *testing.T) {
 	t.Helper()
 	eval[bool](ctx, t, fmt.Sprintf(click, "open-all"))
 	for _, live := range lives {
-		awaitDemo(ctx, t, fmt.Sprintf(pillIs, live, "connected"))
+		until(ctx, t, fmt.Sprintf(pillIs, live, "connected"))
 	}
-	awaitDemo(ctx, t, fmt.Sprintf(pillIs, "request", "under way"))
+	until(ctx, t, fmt.Sprintf(pillIs, "request", "under way"))
 	sendBoth(ctx, t)
 	for _, live := range lives {
-		awaitDemo(ctx, t, fmt.Sprintf(hasCounted, live, 1))
+		until(ctx, t, fmt.Sprintf(hasCounted, live, 1))
 	}
 }
 
@@ -61,39 +61,60 @@ func sendBoth(ctx context.Context, t *testing.T) {
 	eval[bool](ctx, t, fmt.Sprintf(click, "unary"))
 }
 
+// demoHeight is that of the window, in which the README shows the page.
+const demoHeight = 900
+
+// checkDemo checks how the page looks in every width and colour scheme, and keeps pictures
+// of it.
+func checkDemo(ctx context.Context, t *testing.T, state string) {
+	t.Helper()
+	for _, width := range widths {
+		for scheme, m := range map[string]media{"light": light, "dark": dark} {
+			look(ctx, t, width, demoHeight, m)
+			what := fmt.Sprintf("demo-%s-%d-%s", state, width, scheme)
+			checkWidth(ctx, t, what)
+			if width > 1280 || width == 768 && scheme == "dark" {
+				continue // Nothing is arranged in another way, and nothing has other colours.
+			}
+			checkAccess(ctx, t, what)
+			screenshot(ctx, t, what, true)
+		}
+	}
+}
+
 // TestDemoAppearance: the page fits into every window and has no fault that axe-core
 // finds, whatever messages it shows.
 func TestDemoAppearance(t *testing.T) {
 	s := start(t, "--drain-spread=0")
 	ctx := chromium(t, s.key)
-	lookAtDemo(ctx, t, 390, "light")
+	look(ctx, t, 390, demoHeight, light)
 	openDemo(ctx, t, s.service)
-	checkDemoFits(ctx, t)
-	checkDemoAccess(ctx, t)
+	checkWidth(ctx, t, "demo")
+	checkAccess(ctx, t, "demo")
 	eval[bool](ctx, t, `document.getElementById("seconds").value = "5", true`)
 	openAll(ctx, t)
-	lookAtDemo(ctx, t, 1280, "light")
+	look(ctx, t, 1280, demoHeight, light)
 	eval[bool](ctx, t, `document.activeElement.blur(), scrollTo(0, 0), true`)
-	keepPicture(ctx, t, "demo", chromedp.CaptureScreenshot())
+	screenshot(ctx, t, "demo", false)
 	checkDemo(ctx, t, "open")
 
 	// What comes from the server is text, and breaks where the window ends.
-	lookAtDemo(ctx, t, 390, "light")
+	look(ctx, t, 390, demoHeight, light)
 	message := `<img src=x onerror="document.title='run'">` + strings.Repeat("w", 200)
 	eval[bool](ctx, t, fmt.Sprintf(`document.getElementById("message").value = %q, true`, message))
 	eval[bool](ctx, t, fmt.Sprintf(`document.getElementById("stream-message").value = %q, true`, message))
 	sendBoth(ctx, t)
 	for _, live := range []string{"stream", "socket"} {
-		awaitDemo(ctx, t, fmt.Sprintf(hasText, live+"-lines", message))
+		until(ctx, t, fmt.Sprintf(hasText, live+"-lines", message))
 	}
-	checkDemoFits(ctx, t)
+	checkWidth(ctx, t, "demo")
 	if n := eval[int](ctx, t, `document.querySelectorAll("img").length`); n != 0 {
 		t.Errorf("%d messages became markup", n)
 	}
 
 	eval[bool](ctx, t, fmt.Sprintf(click, "close-all"))
 	for _, live := range lives {
-		awaitDemo(ctx, t, fmt.Sprintf(pillIs, live, "closed"))
+		until(ctx, t, fmt.Sprintf(pillIs, live, "closed"))
 	}
 	// The request, which nothing closes, ends by itself in the drain.
 }
@@ -104,7 +125,7 @@ func TestDemoAppearance(t *testing.T) {
 func TestDemoDrain(t *testing.T) {
 	s := start(t, "--drain-delay=1s", "--drain-spread=500ms")
 	ctx := chromium(t, s.key)
-	lookAtDemo(ctx, t, 1280, "light")
+	look(ctx, t, 1280, demoHeight, light)
 	openDemo(ctx, t, s.service)
 	watchDrain(ctx, t, func() { s.drain(t) })
 	for _, step := range []string{"unready", "told", "closed", "finished"} {
@@ -122,7 +143,7 @@ func watchDrain(ctx context.Context, t *testing.T, drain func()) {
 	openAll(ctx, t)
 	drain()
 	for _, step := range []string{"unready", "told", "closed", "finished"} {
-		awaitDemo(ctx, t, fmt.Sprintf(stepDone, step))
+		until(ctx, t, fmt.Sprintf(stepDone, step))
 	}
 	lines := eval[[]string](ctx, t, demoLog)
 	t.Log(strings.Join(lines, "\n"))
@@ -158,19 +179,19 @@ func TestDemoReturn(t *testing.T) {
 	}
 	watchDrain(ctx, t, func() { first.stop(t) })
 	second := startPlain(t, strings.TrimPrefix(first.service, "http://"))
-	awaitDemo(ctx, t, fmt.Sprintf(stepDone, "back"))
+	until(ctx, t, fmt.Sprintf(stepDone, "back"))
 	for _, live := range lives {
-		awaitDemo(ctx, t, fmt.Sprintf(pillIs, live, "connected"))
-		awaitDemo(ctx, t, fmt.Sprintf(hasText, live+"-last", "Connected again at try"))
+		until(ctx, t, fmt.Sprintf(pillIs, live, "connected"))
+		until(ctx, t, fmt.Sprintf(hasText, live+"-last", "Connected again at try"))
 	}
-	awaitDemo(ctx, t, fmt.Sprintf(hasText, "server", "ready"))
+	until(ctx, t, fmt.Sprintf(hasText, "server", "ready"))
 	// What ends without a word is another thing than a drain.
 	second.stopped = true
 	if err := second.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	for _, live := range lives {
-		awaitDemo(ctx, t, fmt.Sprintf(hasText, live+"-last", "Cut: "))
+		until(ctx, t, fmt.Sprintf(hasText, live+"-last", "Cut: "))
 	}
 	if err := second.cmd.Wait(); err == nil {
 		t.Error("muxserve ended well although it was killed")
@@ -193,10 +214,10 @@ func TestDemoUpgrade(t *testing.T) {
 		t.Errorf("the old process ended with %v", err)
 	}
 	endUpgraded(t, old)
-	awaitDemo(ctx, t, fmt.Sprintf(stepDone, "back"))
+	until(ctx, t, fmt.Sprintf(stepDone, "back"))
 	for _, live := range lives {
-		awaitDemo(ctx, t, fmt.Sprintf(pillIs, live, "connected"))
-		awaitDemo(ctx, t, fmt.Sprintf(hasText, live+"-last", "Connected again"))
+		until(ctx, t, fmt.Sprintf(pillIs, live, "connected"))
+		until(ctx, t, fmt.Sprintf(hasText, live+"-last", "Connected again"))
 	}
 	lines := eval[[]string](ctx, t, demoLog)
 	t.Log(strings.Join(lines, "\n"))
