@@ -37,7 +37,8 @@ type Config struct {
 	StepTimeout time.Duration `apply:"runtime" yaml:"step_timeout"`
 	// Spread is the time over which clients are told to leave, so that they do not all
 	// reconnect in the same moment. The step stop-accepting gets it on top of StepTimeout.
-	// Zero tells all clients at once. Default 10s.
+	// Zero tells all clients at once. Muxserve warns where the max_connections that are set
+	// would make more reconnects a second than a replica has time for. Default 10s.
 	Spread time.Duration `apply:"runtime" yaml:"spread"`
 	// SkipSteps names steps to leave out, with their hooks: any but cleanup. Default none.
 	SkipSteps []string `apply:"runtime" yaml:"skip_steps"`

@@ -203,6 +203,20 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckHerd: more connections than any machine has time to serve handshakes for.
+func TestCheckHerd(t *testing.T) {
+	t.Parallel()
+	config := filepath.Join(t.TempDir(), "herd.yaml")
+	if err := os.WriteFile(config, []byte("limits: {max_connections: 1000000000}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := runCommand(t.Context(), nil, "check", "--config", config)
+	const want = "muxserve: warning: drain.spread 5s makes a herd: 1000000000 connections over 5s are 200000000 reconnects a second"
+	if got.code != exitOK || !strings.Contains(got.stderr, want) {
+		t.Errorf("%+v, want exit code 0 and %q", got, want)
+	}
+}
+
 // TestCheckUnreadableCertificates: every listener with a bad certificate is reported with
 // its line.
 func TestCheckUnreadableCertificates(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -119,7 +120,9 @@ func Default() *Settings {
 
 // Warnings returns a sentence for each setting that is allowed but cannot work as
 // intended.
-func (s *Settings) Warnings() []string { return slices.Concat(s.passedOver, s.Mux.Drain.Warnings()) }
+func (s *Settings) Warnings() []string {
+	return slices.Concat(s.passedOver, s.Mux.Drain.Warnings(), s.herd(runtime.GOMAXPROCS(0)))
+}
 
 // ConfigFile returns the name of the configuration file as given; empty if there is none.
 func (s *Settings) ConfigFile() string { return s.file }
