@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -86,9 +87,34 @@ func TestReadme(t *testing.T) {
 			t.Errorf("README.md: the part of %s is not what the program prints; run go run . -only %s -write .", q.name, q.name)
 			continue
 		}
-		q.text = "" // It was compared.
-		if q.name == "death" || q.name == "spreads" {
+		if q.name == "death" {
 			compare(t, q, part)
+		}
+	}
+}
+
+// TestDefaults: README.md has the figures of today's defaults, which lose nothing and ask
+// no replica for more than its one processor.
+func TestDefaults(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := spreads(1)
+	q.rows = slices.DeleteFunc(q.rows, func(r row) bool {
+		return r.scenarios[0].Drain.Spread != profile(strings.TrimPrefix(r.labels[0], "(default)")).Spread
+	})
+	if len(q.rows) != 5 {
+		t.Fatalf("%d rows have the defaults, want 5", len(q.rows))
+	}
+	q.answer()
+	for _, r := range q.rows {
+		line := "| " + strings.Join(append(slices.Clone(r.labels), q.cells(r)...), " | ") + " |\n"
+		if runtime.GOARCH == "amd64" && !strings.Contains(string(readme), line) {
+			t.Errorf("README.md does not have\n%s", line)
+		}
+		if one := r.results[0]; one.Loss() != 0 || one.PeakHandshake >= 1 {
+			t.Errorf("a default loses connections, or asks for too much:\n%s", line)
 		}
 	}
 }

@@ -186,7 +186,7 @@ tls.ticket_keys.`,
 		c := chart{file: "handshakes", title: "Handshakes on one replica, busiest second, spread 5 s", x: "balancer, replicas at once", y: "processors", logY: true, limit: 1}
 		for i, r := range q.rows {
 			if i%3 == 0 {
-				c.groups = append(c.groups, r.labels[0]+", "+r.labels[1])
+				c.groups = append(c.groups, r.labels[0]+" "+r.labels[1])
 			}
 			if i < 3 {
 				c.series, c.bars = append(c.series, r.labels[2]), append(c.bars, nil)
@@ -204,10 +204,10 @@ func spreads(scale float64) *question {
 		name:  "spreads",
 		title: "the profiles and their spreads",
 		text: `
-Twenty replicas, each with 10,000 WebSockets over TLS without resumption; four of them are restarted, for k8s all at once and otherwise
-one by one. *Time left* is what drain.timeout leaves behind the delay, the spread and the step's own time: to requests and calls that are
-under way. It has to be positive. The empty profile is the default, behind HAProxy's round robin and least connections. The other
-columns are for clients that come back after 1 s.`,
+Twenty replicas, each with 10,000 WebSockets over TLS without resumption, whose clients come back after 1 s. All are restarted, for k8s
+five at once (maxUnavailable 25 %) and otherwise one by one. *Time left* is what drain.timeout leaves behind the delay, the spread and the
+step's own time to requests and calls of those that are told last; it has to be positive. The default is shown behind HAProxy's round robin
+and least connections.`,
 		head: []string{"profile", "balancer", "spread", "time left", "peak of reconnects a second", "peak of handshakes on a replica, in processors",
 			"longest wait for a handshake", "longest without service", "lost", "a drain takes"},
 		cells: func(r row) []string {
@@ -224,7 +224,7 @@ columns are for clients that come back after 1 s.`,
 	}{
 		{"", sim.HAProxy(sim.RoundRobin), 1, []int{2, 5, 10, 15}},
 		{"", least, 1, []int{2, 5, 10, 15}},
-		{"k8s", sim.KubeProxy(20), 4, []int{2, 4, 6, 8, 10}},
+		{"k8s", sim.KubeProxy(20), 5, []int{2, 4, 6, 8, 10}},
 		{"haproxy", least, 1, []int{5, 10, 15, 20, 30, 40}},
 		{"nlb", sim.NLB(false), 1, []int{10, 20, 40, 60, 80}},
 	} {
@@ -234,7 +234,7 @@ columns are for clients that come back after 1 s.`,
 			s := sim.Scenario{
 				Seed: seed, Replicas: 20, Processors: 1, Drain: c, StartTime: startTime, RTT: rtt, Balancer: p.balancer,
 				Clients: []sim.Clients{{Kind: sim.WebSocket, Count: scaled(200_000, scale), Backoff: sim.BackoffPage, TLS: sim.TLSFull}},
-				Events:  []sim.Event{{At: begins, Roll: &sim.Roll{Replicas: 4, AtOnce: p.atOnce}}},
+				Events:  []sim.Event{{At: begins, Roll: &sim.Roll{AtOnce: p.atOnce}}},
 			}
 			name := p.name
 			if name == "" {
@@ -445,7 +445,7 @@ func late(scale float64) *question {
 		title: "a balancer that notices late",
 		text: `
 Ten replicas, each with 200 new connections a second; two are restarted, one after the other. The numbers are connections lost, for
-each restart, by the drain.delay that the server gives the balancer to notice.`,
+each restart, by the drain.delay that the server gives the balancer to notice. HAProxy's second attempts hide what a replica refuses.`,
 		head: []string{"drain.delay"},
 		cells: func(r row) []string {
 			var cells []string

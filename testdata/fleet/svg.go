@@ -26,8 +26,8 @@ type line struct {
 
 // The picture's measures.
 const (
-	width, height            = 760, 380
-	left, right, top, bottom = 78, 190, 40, 56
+	width, height            = 820, 380
+	left, right, top, bottom = 78, 250, 40, 56
 )
 
 // colours can be told apart by those who see no red or green (Okabe and Ito).
