@@ -54,7 +54,7 @@ func TestConservation(t *testing.T) {
 				e := f.queue.pop()
 				f.now = e.at
 				f.do(&e)
-				if n%23 == 0 { // A recount costs more than an event.
+				if n%101 == 0 { // A recount costs more than an event.
 					f.verify(t)
 				}
 				if t.Failed() {
