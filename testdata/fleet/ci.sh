@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The short form: all questions with few clients, and the tables of the defaults with all of them.
+# These run some ten million events, each table in one goroutine, so that the race detector sees one question alone.
+set -euo pipefail
+cd "$(dirname "$0")"
+go vet ./...
+packages=$(go list ./... | grep -v '/fleet$')
+# shellcheck disable=SC2086 # They are words.
+go test -race $packages
+go test -race -run TestRun .
+go test .
