@@ -251,7 +251,7 @@ func (t *topology) retire(roots []*root, over time.Duration) {
 	serving := t.running.serving
 	_ = waitRoots(serving, roots)
 	leaving := t.books.all(func(c *conn) bool { return slices.Contains(roots, c.root) })
-	spread(serving, slices.Clone(leaving), over, func(c *conn) { t.departures.leave(c, reasonReload, 0) })
+	spread(serving, leaving, over, func(c *conn) { t.departures.leave(c, reasonReload, 0) })
 	isClosed := func(c *conn) bool { return c.account.State() == pool.StateClosing }
 	tick := time.NewTicker(retireInterval)
 	defer tick.Stop()

@@ -2,7 +2,6 @@ package mux
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
@@ -23,7 +23,7 @@ type departures struct {
 	background *background
 
 	// fresh is how long an HTTP/1.1 connection without a request counts as one that will
-	// soon have another; see freshTime.
+	// soon have another; see [moments.FreshTime].
 	fresh atomic.Int64
 	// idle guards conn.closingIdle of all connections, and the read deadline that belongs
 	// to it.
@@ -35,14 +35,14 @@ type departures struct {
 
 func newDepartures(b *books, ws *websocket.Server, bg *background) *departures {
 	d := &departures{books: b, webSockets: ws, background: bg}
-	d.fresh.Store(int64(freshTime))
+	d.fresh.Store(int64(moments.FreshTime))
 	return d
 }
 
 // beginDrain notes that the drain tells the clients, over so long a spread.
 func (d *departures) beginDrain(over time.Duration) {
 	d.draining.Store(true)
-	d.fresh.Store(int64(min(over/4, freshTime)))
+	d.fresh.Store(int64(moments.Fresh(over)))
 }
 
 // greet tells a client whose connection comes to its server while the drain tells the
@@ -62,11 +62,6 @@ func (d *departures) endSpread() bool {
 	d.fresh.Store(0)
 	return true
 }
-
-// freshTime is how long an HTTP/1.1 connection without a request counts as one that will
-// soon have another. Its client would send that into the close, so the next response tells
-// it, or the sweep closes it later.
-const freshTime = 500 * time.Millisecond
 
 // farewell is what is remembered of a connection that was told to leave.
 type farewell struct {
@@ -114,9 +109,7 @@ func (d *departures) depart(c *conn, reason string, patience time.Duration) bool
 	}
 	f, now := &c.rare().leave, sinceStart()
 	f.told.Store(int64(now))
-	if patience > 0 {
-		f.cut.Store(int64(now + patience))
-	}
+	f.cut.Store(int64(moments.Cut(now, patience)))
 	c.account.SetCloseReason(reason)
 	if reason == reasonDrain {
 		d.told.Add(1)
@@ -174,16 +167,13 @@ func (d *departures) closeIfIdle(c *conn) {
 	}
 }
 
-// spread calls tell for each connection at a random moment of its own part of d, until all
-// were told or ctx ends; then it calls tell for the rest at once. The moments are random,
-// not their number: no moment is crowded by chance.
+// spread calls tell for each connection at its moment of d, until all were told or ctx
+// ends; then it calls tell for the rest at once. See [moments.Spread].
 func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn)) {
-	rand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] }) //nolint:gosec // A herd is spread, no secret is made.
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	started := time.Now()
-	for i, c := range conns {
-		at := time.Duration((float64(i) + rand.Float64()) / float64(len(conns)) * float64(d)) //nolint:gosec // As above.
+	for i, at := range moments.Spread(moments.Random, len(conns), d) {
 		if wait := at - time.Since(started); wait > 0 {
 			timer.Reset(wait)
 			select {
@@ -191,7 +181,7 @@ func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn
 			case <-ctx.Done():
 			}
 		}
-		tell(c)
+		tell(conns[i])
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // drainActions has the actions of the steps by which a server ends.
@@ -132,9 +133,7 @@ func (d *drainActions) closeUnrecognised() {
 func (d *drainActions) tell(ctx context.Context) {
 	over := d.config().Spread
 	if end, ok := ctx.Deadline(); ok {
-		// A client that is not told within the time of the step would be cut without a word.
-		left := time.Until(end)
-		over = max(0, min(over, left-min(left/2, lastWords)))
+		over = moments.Within(over, time.Until(end))
 	}
 	started := time.Now()
 	d.departures.beginDrain(over)
@@ -170,19 +169,12 @@ func (d *drainActions) tellLate() {
 	}
 }
 
-// lastWords is the part of the step's time that is kept for the answers of the clients that
-// are told last.
-const lastWords = answerTime + 500*time.Millisecond
-
-// answerTime bounds waitAnswered.
-const answerTime = time.Second
-
 // waitAnswered waits until every HTTP/2 client has answered the PING behind its first
 // GOAWAY. By then its server has taken on every stream that was on its way, among them a
 // first request that came with the first bytes. The server's own GOAWAY, which comes next,
 // would refuse them.
 func (d *drainActions) waitAnswered(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, moments.AnswerTime)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

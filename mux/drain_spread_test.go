@@ -86,7 +86,7 @@ func TestIdleHTTP1Spread(t *testing.T) {
 				moments[i] = time.Since(began)
 			})
 		}
-		time.Sleep(stillTime) // The bubble's clock alone; see freshTime.
+		time.Sleep(stillTime) // The bubble's clock alone; see moments.FreshTime.
 		began = time.Now()
 		if got := <-s.drain(t.Context()); got.err != nil || got.report.ForcedTotal() != 0 {
 			t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
@@ -108,7 +108,7 @@ func TestFreshHTTP1AtEndOfSpread(t *testing.T) {
 		_, _ = io.Copy(io.Discard, roundTrip(t, conn, r, request).Body)
 		began := time.Now()
 		done := s.drain(t.Context())
-		// The client asks far more often than freshTime and gets an answer each time.
+		// The client asks far more often than moments.FreshTime and gets an answer each time.
 		const pace = spreadTime / 20
 		for {
 			time.Sleep(pace)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // sweep looks after the live connections, in one goroutine and without a timer for each.
@@ -36,26 +37,12 @@ type tail struct {
 	sent    uint64
 }
 
-// The time between two sweeps is an eighth of the shortest time that they measure, within
-// bounds.
-const (
-	minSweep = 10 * time.Millisecond
-	maxSweep = time.Second
-	perSweep = 8
-)
-
 // sweepEvery returns the time between two sweeps.
 func (c Config) sweepEvery() time.Duration {
-	every := maxSweep
-	for _, d := range []time.Duration{
+	return moments.SweepEvery(
 		c.HTTP1.MaxAge, c.HTTP1.MaxAgeGrace, c.HTTP1.Progress.BodyGrace, c.HTTP1.Progress.ProgressTimeout,
 		c.HTTP2.IdleTimeout, c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace, c.HTTP2.Progress.BodyGrace, c.HTTP2.Progress.ProgressTimeout,
-	} {
-		if d > 0 {
-			every = min(every, d/perSweep)
-		}
-	}
-	return max(every, minSweep)
+	)
 }
 
 // sweep looks after the live connections until ctx ends.
@@ -151,10 +138,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	return slow
 }
 
-// goAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
-const goAwayPatience = 5 * time.Second
-
-// roomPatience is goAwayPatience where others wait for a place. It is also how long the head
+// roomPatience is [moments.GoAwayPatience] where others wait for a place. It is also how long the head
 // of a request may take on a connection that was told to make room.
 const roomPatience = time.Second
 
@@ -178,22 +162,22 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		}
 		return
 	}
-	ago, over := c.toldFor()
-	patience := goAwayPatience
+	told := moments.Told{Patience: moments.GoAwayPatience}
 	if c.account.CloseReason() == reasonRoom {
-		patience = roomPatience
+		told.Patience = roomPatience
 	}
-	_, acked := c.GoneAway()
-	idle := state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
-	switch {
-	case over, c.staysIdle(idle) && c.departure() == departFinal, c.floodsOn():
+	told.Ago, told.Over = c.toldFor()
+	_, told.Answered = c.GoneAway()
+	told.Idle = state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
+	told.Last = c.staysIdle(told.Idle) && c.departure() == departFinal
+	switch step := told.Next(); {
+	case step == moments.End, c.floodsOn():
 		d.end(c, reasonAge) // The reason for which it was told stands.
-	case idle && !c.isHTTP2(): // Upgraded by "Upgrade: h2c": only its next response can say it.
-		if ago > freshTime {
+	case told.Idle && !c.isHTTP2(): // Upgraded by "Upgrade: h2c": only its next response can say it.
+		if told.Ago > moments.FreshTime {
 			c.closeFor(reasonAge)
 		}
-	case idle && (acked || ago > patience):
-		// It is closed at the next sweep, so that the frame gets there first.
+	case step == moments.LastStream:
 		w.departures.background.run(c.finalGoAway)
 	}
 }

@@ -3,10 +3,10 @@ package protocols
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/muxserve/muxserve/protocols/internal/h2"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // SniffLimits bounds what a connection may cost before its protocol is known.
@@ -399,12 +399,10 @@ func check(ok bool, key string, value any, want string) error {
 }
 
 // AgeLimit returns when a connection that was opened at some time reaches the age limit:
-// at a random moment within a tenth of it, so that connections which began together do
-// not end together. It is zero for no limit.
+// at a random moment within a tenth of it; see [moments.Age]. It is zero for no limit.
 func AgeLimit(opened time.Time, limit time.Duration) time.Time {
 	if limit <= 0 {
 		return time.Time{}
 	}
-	tenth := limit / 10
-	return opened.Add(limit - tenth + rand.N(2*tenth+1)) //nolint:gosec // It spreads a herd and makes no secret.
+	return opened.Add(moments.Age(moments.Random, limit, moments.AgeJitter))
 }

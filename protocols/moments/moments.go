@@ -1,0 +1,138 @@
+// Package moments says when connections have to leave: the moments at which a drain tells
+// its clients, the age of a connection, and the steps by which an HTTP/2 connection goes.
+//
+// Every function is pure: what is random comes from the caller's source, and the time from
+// the caller's clock. Package mux calls them with its own, and the simulation in
+// testdata/fleet with a seeded source and a clock that jumps.
+package moments
+
+import (
+	"iter"
+	"math/rand/v2"
+	"time"
+)
+
+// Random is the process's own source. It is safe for concurrent use, and no secret may
+// depend on it.
+var Random = rand.New(global{})
+
+// global is math/rand/v2's source, which its functions share.
+type global struct{}
+
+// Uint64 implements [rand.Source].
+func (global) Uint64() uint64 { return rand.Uint64() } //nolint:gosec // A herd is spread, no secret is made.
+
+// Spread yields each of n clients once, in a random order, with the moment at which it is
+// told to leave: a random one of its own part of over. The moments are random, not their
+// number: no moment is crowded by chance.
+func Spread(r *rand.Rand, n int, over time.Duration) iter.Seq2[int, time.Duration] {
+	return func(yield func(int, time.Duration) bool) {
+		for i, which := range r.Perm(n) {
+			at := time.Duration((float64(i) + r.Float64()) / float64(n) * float64(over))
+			if !yield(which, at) {
+				return
+			}
+		}
+	}
+}
+
+// Times that a drain keeps free.
+const (
+	// AnswerTime is how long a drain waits for clients to answer the PING behind the first
+	// GOAWAY.
+	AnswerTime = time.Second
+	// lastWords is the part of the step's time that is kept for the answers of the clients
+	// that are told last.
+	lastWords = AnswerTime + 500*time.Millisecond
+)
+
+// Within returns over how much time clients are told where over is configured and the
+// step ends after left. A client that is not told within the step would be cut without a
+// word.
+func Within(over, left time.Duration) time.Duration {
+	return max(0, min(over, left-min(left/2, lastWords)))
+}
+
+// FreshTime is how long an HTTP/1.1 connection without a request counts as one that will
+// soon have another. Its client would send that into the close, so the next response tells
+// it, or the sweep closes it later.
+const FreshTime = 500 * time.Millisecond
+
+// Fresh returns what counts as [FreshTime] while a drain tells its clients over a spread.
+func Fresh(over time.Duration) time.Duration { return min(over/4, FreshTime) }
+
+// AgeJitter is how much of its limit a connection's age may differ from it.
+const AgeJitter = 0.1
+
+// Age returns how old a connection may become under a limit: a random time within jitter,
+// a share of the limit, so that connections which began together do not end together.
+func Age(r *rand.Rand, limit time.Duration, jitter float64) time.Duration {
+	most := time.Duration(float64(limit) * jitter)
+	return limit - most + time.Duration(r.Int64N(int64(2*most)+1))
+}
+
+// Cut returns when the requests of a connection that is told now are cut: patience later,
+// and never, which is 0, without one.
+func Cut(now, patience time.Duration) time.Duration {
+	if patience <= 0 {
+		return 0
+	}
+	return now + patience
+}
+
+// GoAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
+const GoAwayPatience = 5 * time.Second
+
+// Told is an HTTP/2 connection, as a sweep finds it, whose client was told to leave by a
+// GOAWAY that refuses no stream.
+type Told struct {
+	Ago      time.Duration // how long ago
+	Patience time.Duration // how long its answer may take: [GoAwayPatience], mostly
+	Answered bool          // The client has answered the PING behind that GOAWAY.
+	Idle     bool          // No stream is open.
+	Last     bool          // It was idle at the last sweep too, and was told its last stream.
+	Over     bool          // The moment of [Cut] has passed.
+}
+
+// Step is what a sweep does with a connection that was told to leave.
+type Step int
+
+// The steps. The first GOAWAY has been sent before them.
+const (
+	Wait       Step = iota // Streams are open, or some may be on their way.
+	LastStream             // Send the second GOAWAY, which names the last stream.
+	End                    // Close the connection.
+)
+
+// Next returns the next step.
+func (t Told) Next() Step {
+	switch {
+	case t.Over, t.Last:
+		return End
+	case t.Idle && (t.Answered || t.Ago > t.Patience):
+		// It is closed at the next sweep, so that the frame gets there first.
+		return LastStream
+	default:
+		return Wait
+	}
+}
+
+// The time between two sweeps is an eighth of the shortest time that they measure, within
+// bounds.
+const (
+	minSweep = 10 * time.Millisecond
+	maxSweep = time.Second
+	perSweep = 8
+)
+
+// SweepEvery returns the time between two sweeps that measure these times. Those that are
+// not positive are not measured.
+func SweepEvery(measured ...time.Duration) time.Duration {
+	every := maxSweep
+	for _, d := range measured {
+		if d > 0 {
+			every = min(every, d/perSweep)
+		}
+	}
+	return max(every, minSweep)
+}
