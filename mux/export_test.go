@@ -83,3 +83,6 @@ func (s *Server) Backends() int { return len(s.topology.allBackends()) }
 
 // PanicOnInvalidTransition makes an invalid transition panic, as it does in all tests.
 func PanicOnInvalidTransition() { panicOnInvalidTransition = true }
+
+// StageNames returns the names of the stages of a connection, in their order.
+func StageNames() []string { return stageNames[:] }
