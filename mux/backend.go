@@ -70,8 +70,8 @@ func (s services) newBackend(c *Config) (*backend, error) {
 			return nil, fmt.Errorf("mux: %w", err)
 		}
 	}
-	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(), s.books.grpcCalls(),
-		slices.Concat(s.books.interceptors(), boundCalls(c.HTTP2.MaxStreams), s.contexts.grpcOptions(), s.options)...)
+	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(), s.books.grpcCalls(c.HTTP2.MaxStreams),
+		slices.Concat(s.contexts.grpcOptions(), s.options)...)
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}

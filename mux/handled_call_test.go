@@ -103,6 +103,9 @@ func TestWhoServesACall(t *testing.T) {
 					}
 					want := map[int]uint64{int(codes.OK): 2, int(codes.Unimplemented): 6, int(codes.PermissionDenied): 2}
 					eventually(t, "the books", func() bool { return cmp.Equal(want, s.Stats().Codes["grpc"]) })
+					eventually(t, "ten lines of calls in the access log", func() bool {
+						return strings.Count(lines.String(), `"protocol":"grpc"`) >= 10
+					})
 					if got := strings.Count(lines.String(), `"protocol":"grpc"`); got != 10 {
 						t.Errorf("%d lines of calls in the access log:\n%s", got, &lines)
 					}

@@ -163,39 +163,45 @@ func (l *knownLoad) sample(began interval) (stats mux.Stats, second int) {
 
 // checkRates compares the rates with the records of the handlers, the clients and the
 // listener for the same full seconds.
-func (l *knownLoad) checkRates(t *testing.T) {
-	t.Helper()
+func (l *knownLoad) checkRates(r reporter) {
 	stats, now := l.sample(l.began)
 	for tag, ledger := range l.ledgers {
 		got := stats.Requests[tag]
-		nearRates(t, tag+" requests", got.PerSecond, got.PerMinute, now, func(from int) (least, most float64) {
+		nearRates(r, tag+" requests", got.PerSecond, got.PerMinute, now, func(from int) (least, most float64) {
 			return ledger.bounds(l.began, from, now)
 		})
 	}
 	got := stats.Pools[string(pool.Sniffing)] // Each connection begins in this pool.
-	nearRates(t, "connections", got.AcceptedPerSecond, got.AcceptedPerMinute, now, func(from int) (least, most float64) {
+	nearRates(r, "connections", got.AcceptedPerSecond, got.AcceptedPerMinute, now, func(from int) (least, most float64) {
 		return l.accepts.bounds(l.began, from, now)
 	})
 }
 
 // nearRates compares the rates at the second now with the bounds of the events since
 // another second.
-func nearRates(t *testing.T, what string, perSecond, perMinute float64, now int, bounds func(from int) (least, most float64)) {
-	t.Helper()
+func nearRates(r reporter, what string, perSecond, perMinute float64, now int, bounds func(from int) (least, most float64)) {
 	least, most := bounds(now - 1)
-	near(t, what+" a second", perSecond, least*(1-loadTolerance), most*(1+loadTolerance))
+	near(r, what+" a second", perSecond, least*(1-loadTolerance), most*(1+loadTolerance))
 	least, most = bounds(0)
 	toMinute := 60 / float64(now)
-	near(t, what+" a minute", perMinute, least*toMinute*(1-loadTolerance), most*toMinute*(1+loadTolerance))
+	near(r, what+" a minute", perMinute, least*toMinute*(1-loadTolerance), most*toMinute*(1+loadTolerance))
 }
 
-func near(t *testing.T, what string, got, least, most float64) {
-	t.Helper()
-	t.Logf("%s: %.4g, want %.4g to %.4g", what, got, least, most)
+func near(r reporter, what string, got, least, most float64) {
 	if got < least || got > most {
-		t.Errorf("%s: %v", what, got)
+		r.Errorf("%s: %.4g, want %.4g to %.4g", what, got, least, most)
 	}
 }
+
+// A reporter takes what is wrong.
+type reporter interface {
+	Errorf(format string, args ...any)
+}
+
+// reports are a reporter that keeps what is wrong.
+type reports []string
+
+func (r *reports) Errorf(format string, args ...any) { *r = append(*r, fmt.Sprintf(format, args...)) }
 
 // checkTotals compares the totals when the load is over.
 func (l *knownLoad) checkTotals(t *testing.T) {
@@ -226,11 +232,28 @@ func nearQuantile(t *testing.T, what string, got float64, l *ledger, p float64) 
 // quantiles within 5 %. The handlers measure the latencies, because sleeps are too long
 // on a busy machine.
 func TestKnownLoad(t *testing.T) {
-	l := newKnownLoad(t)
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		l := newKnownLoad(t)
+		wrong := l.run(t)
+		if len(wrong) == 0 || attempt == attempts {
+			for _, w := range wrong {
+				t.Error(w)
+			}
+			return
+		}
+		t.Log("the machine was too busy for rates to the second: ", wrong)
+	}
+}
+
+// run runs the load, checks what must hold on any machine, and returns which rates were
+// wrong. A sweep that comes late counts some requests in the second before.
+func (l *knownLoad) run(t *testing.T) (wrong reports) {
+	t.Helper()
 	done := l.start(t)
 	for _, at := range []time.Duration{2500 * time.Millisecond, 3500 * time.Millisecond} {
 		<-time.After(time.Until(l.began.after.Add(at))) // The middle of a second, far from where the next one is counted.
-		l.checkRates(t)
+		l.checkRates(&wrong)
 	}
 	within(t, "the end of the load", done)
 	eventually(t, "nothing in flight", func() bool {
@@ -242,4 +265,5 @@ func TestKnownLoad(t *testing.T) {
 		return true
 	})
 	l.checkTotals(t)
+	return wrong
 }

@@ -189,23 +189,26 @@ func codeOf(err error) codes.Code {
 	return status.FromContextError(err).Code()
 }
 
-// grpcCalls books unary calls, and those that grpc-go answers by itself.
-func (b *books) grpcCalls() protocols.GRPCCalls {
+// grpcCalls book calls, those that grpc-go answers by itself included. A connection of
+// net/http has the handlers of so many calls run at a time.
+func (b *books) grpcCalls(streams uint32) protocols.GRPCCalls {
 	calls := &b.requests.grpc
 	return protocols.GRPCCalls{
-		Unary: func(ctx context.Context, method string, serve func() (received bool, err error)) {
+		Unary: func(ctx context.Context, method string, call *protocols.UnaryCall) {
 			c, _ := connOf(ctx)
-			started, received, finished := calls.begin(c), false, false
+			started, finished := calls.begin(c), false
 			var err error
 			defer func() {
 				if c != nil {
-					c.account.CountMessages(boolInt(received), boolInt(finished && err == nil))
+					c.account.CountMessages(boolInt(call.Received()), boolInt(finished && err == nil))
 				}
 				b.endCall(ctx, c, method, method, started, err, finished)
 			}()
-			received, err = serve()
+			err = call.Serve()
 			finished = true
 		},
+		Interceptors: b.interceptors(),
+		Shared:       boundCalls(streams),
 		Answered: func(ctx context.Context, method string, code codes.Code) {
 			c, _ := connOf(ctx)
 			b.endCall(ctx, c, method, otherMethods, calls.begin(c), status.Error(code, ""), true)

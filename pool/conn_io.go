@@ -142,13 +142,20 @@ func (c *Conn) CloseWrite() error {
 // SyscallConn implements [syscall.Conn]. What is read or written there is not counted,
 // and a read there passes over what [Conn.ReadAhead] has read ahead.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.syscallConn()
+	if raw == nil {
+		return nil, err
+	}
+	return rawConn{raw}, err
+}
+
+func (c *Conn) syscallConn() (syscall.RawConn, error) {
 	sc, ok := c.raw.(syscall.Conn)
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}
 	c.beEager()
-	raw, err := sc.SyscallConn()
-	return rawConn{raw}, err
+	return sc.SyscallConn()
 }
 
 // rawConn hides the method by which (*os.File).WriteTo finds the socket behind a

@@ -92,7 +92,7 @@ func (c *Conn) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error)
 // bareReader returns c's reader, or nil where the connection is not bare.
 func (c *Conn) bareReader() *reader {
 	if c.reader == nil && c.IsBare() {
-		if raw, err := c.SyscallConn(); err == nil {
+		if raw, err := c.syscallConn(); err == nil {
 			c.reader = &reader{raw: raw}
 			c.reader.step = c.reader.tryRead
 		}
@@ -133,9 +133,8 @@ func (r *reader) tryRead(fd uintptr) bool {
 // readError returns why a reader got nothing, in the form that Read gives it: by waiting,
 // by the read itself or, where neither failed, at the end of the stream.
 func (c *Conn) readError(waiting error, reading syscall.Errno) error {
-	var failed *net.OpError
-	switch {
-	case errors.As(waiting, &failed):
+	switch failed, ok := errors.AsType[*net.OpError](waiting); {
+	case ok:
 		failed.Op = "read" // A raw socket's has another name. Nothing else holds this error.
 		return failed
 	case waiting != nil:
@@ -144,7 +143,7 @@ func (c *Conn) readError(waiting error, reading syscall.Errno) error {
 		return io.EOF
 	}
 	addr := c.RemoteAddr()
-	failed = &net.OpError{Op: "read", Source: c.LocalAddr(), Addr: addr, Err: os.NewSyscallError("read", reading)}
+	failed := &net.OpError{Op: "read", Source: c.LocalAddr(), Addr: addr, Err: os.NewSyscallError("read", reading)}
 	if addr != nil {
 		failed.Net = addr.Network()
 	}

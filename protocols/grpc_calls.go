@@ -19,9 +19,12 @@ import (
 // stats.Handler would see all of them, at 17 allocations more for each call. Nil functions
 // are not called.
 type GRPCCalls struct {
-	// Unary stands around each unary call, outside of all interceptors. It calls serve, once,
-	// which returns whether the message could be read, and the error that the client gets.
-	Unary func(ctx context.Context, method string, serve func() (received bool, err error))
+	// Unary stands around each unary call, outside of all interceptors. It calls the call's
+	// Serve, once.
+	Unary func(ctx context.Context, method string, call *UnaryCall)
+	// Interceptors are options for both servers, outside of all others. Shared are some for
+	// what net/http serves, inside of those.
+	Interceptors, Shared []grpc.ServerOption
 	// Answered is called for a call on a connection of the native server that grpc-go answers
 	// with code before it looks for a handler. It must not block.
 	Answered func(ctx context.Context, method string, code codes.Code)
@@ -38,23 +41,47 @@ func (s *GRPCServers) around(desc *grpc.ServiceDesc, calls GRPCCalls) *grpc.Serv
 	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
 	for i, m := range desc.Methods {
 		handler, method := m.Handler, "/"+desc.ServiceName+"/"+m.MethodName
-		m.Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (reply any, err error) {
-			calls.Unary(ctx, method, func() (received bool, outcome error) {
-				reply, err = handler(srv, ctx, func(m any) error {
-					err := decode(m)
-					received = err == nil
-					return err
-				}, interceptor)
-				if err == nil {
-					return received, s.sendError(ctx, reply, calls.SizeOf)
-				}
-				return received, err
-			})
-			return reply, err
+		m.Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			c := &UnaryCall{servers: s, sizeOf: calls.SizeOf, handler: handler, srv: srv, ctx: ctx, decode: decode, interceptor: interceptor}
+			calls.Unary(ctx, method, c)
+			return c.reply, c.err
 		}
 		wrapped.Methods[i] = m
 	}
 	return &wrapped
+}
+
+// A UnaryCall is one call of a unary method. It is its goroutine's alone.
+type UnaryCall struct {
+	servers     *GRPCServers
+	sizeOf      func(reply any) int
+	handler     grpc.MethodHandler
+	srv         any
+	ctx         context.Context //nolint:containedctx // The arguments of one call of handler.
+	decode      func(any) error
+	interceptor grpc.UnaryServerInterceptor
+
+	received bool
+	reply    any
+	err      error
+}
+
+// Serve has the call served, and returns the error that the client gets.
+func (c *UnaryCall) Serve() error {
+	c.reply, c.err = c.handler(c.srv, c.ctx, c.receive, c.interceptor)
+	if c.err == nil {
+		return c.servers.sendError(c.ctx, c.reply, c.sizeOf)
+	}
+	return c.err
+}
+
+// Received reports whether the message could be read.
+func (c *UnaryCall) Received() bool { return c.received }
+
+func (c *UnaryCall) receive(m any) error {
+	err := c.decode(m)
+	c.received = err == nil
+	return err
 }
 
 // sendError returns the error with which grpc-go ends a call whose answer is longer than it

@@ -49,12 +49,14 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 		return nil, err
 	}
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials(), sockets: services.has(channelzService)}
-	options = slices.Concat(c.options(h2), options, []grpc.ServerOption{grpc.Creds(creds)})
+	outer := slices.Concat(c.options(h2), calls.Interceptors)
+	options = append(slices.Clip(options), grpc.Creds(creds))
+	shared := slices.Concat(outer, calls.Shared, options)
 	s := &GRPCServers{services: services.GetServiceInfo()}
 	s.methods = methodsOf(s.services)
-	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, options)...)
-	s.Shared = grpc.NewServer(options...)
-	s.identified = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, options)...)
+	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, outer, options)...)
+	s.Shared = grpc.NewServer(shared...)
+	s.identified = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, shared)...)
 	for _, a := range services.added {
 		desc := s.around(a.desc, calls)
 		for _, srv := range s.all() {

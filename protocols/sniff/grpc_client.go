@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -93,7 +94,7 @@ func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall
 		return func(c *Conn) bool { return c.h2.Load() == t }
 	}
 	w.frames.OnRefused = func(t *h2.Track, settings uint32, r h2.Request) {
-		w.mixed.add(mixedClient{hostOf(t.RemoteAddr()), settings}, r.IsCall())
+		w.mixed.add(newMixedClient(t.RemoteAddr(), settings), r.IsCall())
 		mixed(tells(t), r.IsCall())
 	}
 	w.frames.OnFlood = func(t *h2.Track) { flood(tells(t)) }
@@ -120,8 +121,16 @@ const maxMixedClients = 1024
 // mixedClient is a client by its address, without the port, and the SETTINGS with which it
 // opens its connections.
 type mixedClient struct {
-	host     string
+	addr     netip.Addr
+	name     string // Where there is no address: a Unix-domain socket's.
 	settings uint32
+}
+
+func newMixedClient(addr net.Addr, settings uint32) mixedClient {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		return mixedClient{addr: tcp.AddrPort().Addr().Unmap(), settings: settings}
+	}
+	return mixedClient{name: hostOf(addr), settings: settings}
 }
 
 var settingsSeed = maphash.MakeSeed()

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,7 +133,11 @@ func (a namedAddr) String() string { return string(a) }
 func TestMixedClients(t *testing.T) {
 	var m mixedClients
 	client := func(addr, settings string) mixedClient {
-		return mixedClient{hostOf(namedAddr(addr)), settingsHash([]byte(settings))}
+		var of net.Addr = namedAddr(addr)
+		if tcp, err := netip.ParseAddrPort(addr); err == nil {
+			of = net.TCPAddrFromAddrPort(tcp)
+		}
+		return newMixedClient(of, settingsHash([]byte(settings)))
 	}
 	first := client("10.0.0.1:1000", "a")
 	m.add(first, false)
@@ -144,6 +149,7 @@ func TestMixedClients(t *testing.T) {
 		{client("10.0.0.1:2000", "a"), true},
 		{client("10.0.0.1:1000", "b"), false},
 		{client("10.0.0.2:1000", "a"), false},
+		{client("[::ffff:10.0.0.1]:1000", "a"), true},
 		{client("@", "a"), false},
 	} {
 		if got := m.has(tt.client); got != tt.want {
@@ -186,7 +192,7 @@ func TestALPNBinds(t *testing.T) {
 func TestMixedCallsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m mixedClients
-		caller, other := mixedClient{host: "caller"}, mixedClient{host: "other"}
+		caller, other := mixedClient{name: "caller"}, mixedClient{name: "other"}
 		m.add(caller, true)
 		m.add(other, false)
 		time.Sleep(mixedCallTime - time.Second)

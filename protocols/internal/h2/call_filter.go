@@ -16,7 +16,8 @@ import (
 // The reading goroutine owns a callFilter, but for what is atomic.
 type callFilter struct {
 	table headerTable
-	split *splitFrames // Of what came in pieces; nil if none did.
+	first [usualEntries]tableEntry // The table's, until it has more.
+	split *splitFrames             // Of what came in pieces; nil if none did.
 
 	left     uint32 // What is to come of a frame that is no HEADERS.
 	dropping bool   // That frame is dropped.
@@ -28,6 +29,15 @@ type callFilter struct {
 	// What the writing goroutine owes the client: the RST_STREAM of this stream, 0 for
 	// none, and so much of the connection's window.
 	refused, refund atomic.Uint32
+}
+
+// usualEntries is how many entries the table of a grpc-go client has after its first call.
+const usualEntries = 8
+
+func newCallFilter(client uint32) *callFilter {
+	f := &callFilter{left: uint32(len(http2.ClientPreface)), client: client}
+	f.table = headerTable{limit: tableLimit, entries: f.first[:0]}
+	return f
 }
 
 // splitFrames is a frame header that has come in part, or the header block that has, in

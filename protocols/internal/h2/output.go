@@ -169,28 +169,43 @@ func (t *Track) abort() {
 	_ = inner.Close()
 }
 
-// An edit composes what is to be written for p.
+// An edit composes what is to be written for p. It copies nothing where only the ends of
+// p are cut.
 type edit struct {
-	p    []byte
-	done int    // p[:done] is in out, or left out.
-	out  []byte // Nil while nothing is changed.
+	p          []byte
+	done       int    // p[:done] is decided on.
+	start, end int    // p[start:end] is kept, behind out.
+	out        []byte // Nil while nothing is copied.
 }
 
-// pass takes over what is not done of p[:to].
+// pass keeps what is not decided on of p[:to].
 func (e *edit) pass(to int) {
+	if to <= e.done {
+		return
+	}
+	if e.end < e.done { // Something was cut in between.
+		if e.end > e.start {
+			e.copy()
+		}
+		e.start = e.done
+	}
+	e.end, e.done = to, to
+}
+
+// copy moves what is kept to out.
+func (e *edit) copy() {
 	const room = 128 // For the frames of ours.
 	if e.out == nil {
 		e.out = make([]byte, 0, len(e.p)+room)
 	}
-	if to > e.done {
-		e.out = append(e.out, e.p[e.done:to]...)
-		e.done = to
-	}
+	e.out = append(e.out, e.p[e.start:e.end]...)
+	e.start = e.end
 }
 
 // insert puts b behind p[:at].
 func (e *edit) insert(at int, b []byte) {
 	e.pass(at)
+	e.copy()
 	e.out = append(e.out, b...)
 }
 
@@ -200,12 +215,13 @@ func (e *edit) cut(from, to int) {
 	e.done = to
 }
 
-// result returns p itself if nothing was changed.
+// result returns a part of p if nothing was copied.
 func (e *edit) result() []byte {
+	e.pass(len(e.p))
 	if e.out == nil {
-		return e.p
+		return e.p[e.start:e.end]
 	}
-	return append(e.out, e.p[e.done:]...)
+	return append(e.out, e.p[e.start:e.end]...)
 }
 
 // compose returns what is to be written for p, the server's next bytes: without the

@@ -144,11 +144,7 @@ func New(inner net.Conn, o Options) *Track {
 		}
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
-		t.calls = &callFilter{
-			table:  headerTable{limit: tableLimit},
-			left:   uint32(len(http2.ClientPreface)),
-			client: o.Client,
-		}
+		t.calls = newCallFilter(o.Client)
 	}
 	if o.Gate {
 		t.acked = make(chan struct{})

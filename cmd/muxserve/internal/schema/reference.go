@@ -50,16 +50,19 @@ func Reference(docs Docs) []byte {
 		}
 		writeKeys(&out, docs, tableOf(keys, path))
 	}
-	out.WriteString("\n## Flags\n\n| flag | environment | key | meaning |\n|---|---|---|---|\n")
+	out.WriteString("\n## Flags\n\n| flag | environment | key | default | meaning |\n|---|---|---|---|---|\n")
 	for _, f := range settings.Flags() {
-		flag, key := "--"+f.Name, ""
+		flag, key, value := "--"+f.Name, "", ""
 		if f.Value != "" {
 			flag += " " + f.Value
 		}
 		if f.Key != "" {
 			key = code(f.Key)
 		}
-		fmt.Fprintf(&out, "| `%s` | `%s` | %s | %s |\n", flag, f.Env, key, markdown(f.Help))
+		if f.Default != "" {
+			value = code(f.Default)
+		}
+		fmt.Fprintf(&out, "| `%s` | `%s` | %s | %s | %s |\n", flag, f.Env, key, value, markdown(f.Help))
 	}
 	return []byte(out.String())
 }
