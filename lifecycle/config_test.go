@@ -54,11 +54,11 @@ func TestWarnings(t *testing.T) {
 		want []string
 	}{
 		"default":    {cfg: DefaultConfig()},
-		"one second": {cfg: config(func(c *Config) { c.Timeout = 17 * time.Second })},
+		"one second": {cfg: config(func(c *Config) { c.Timeout = 22 * time.Second })},
 		"no time": {
-			cfg: config(func(c *Config) { c.Timeout = 16 * time.Second }),
-			want: []string{"drain.timeout 16s leaves connections no time to end by themselves: " +
-				"drain.delay 5s + drain.spread 5s + drain.step_timeout 6s come to 16s"},
+			cfg: config(func(c *Config) { c.Timeout = 21 * time.Second }),
+			want: []string{"drain.timeout 21s leaves connections no time to end by themselves: " +
+				"drain.delay 5s + drain.spread 10s + drain.step_timeout 6s come to 21s"},
 		},
 		"what is skipped takes no time": {
 			cfg: config(func(c *Config) {

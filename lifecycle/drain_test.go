@@ -159,7 +159,7 @@ func TestDeadlineArithmetic(t *testing.T) {
 		},
 		"stop-accepting has the spread on top": {
 			cfg: config(nil), hangs: StepStopAccepting,
-			want: "stop-accepting timed_out 11.05s", next: "wait-connections at 16.05s", total: 16*time.Second + abandonGrace,
+			want: "stop-accepting timed_out 16.05s", next: "wait-connections at 21.05s", total: 21*time.Second + abandonGrace,
 		},
 		"stop-accepting has no more than the deadline": {
 			cfg: short, hangs: StepStopAccepting,

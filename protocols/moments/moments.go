@@ -61,7 +61,10 @@ const FreshTime = 500 * time.Millisecond
 // Fresh returns what counts as [FreshTime] while a drain tells its clients over a spread.
 func Fresh(over time.Duration) time.Duration { return min(over/4, FreshTime) }
 
-// AgeJitter is how much of its limit a connection's age may differ from it.
+// AgeJitter is how much of its limit a connection's age may differ from it. grpc-go has the
+// same for those that it serves. Table `growth` of testdata/fleet: with an age of 30 min it
+// makes the peak behind an outage a fifth of what it is without, and new replicas are
+// filled 2 min later. Half of the limit would make it a third of that, and cost 8 min more.
 const AgeJitter = 0.1
 
 // Age returns how old a connection may become under a limit: a random time within jitter,

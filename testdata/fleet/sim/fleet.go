@@ -244,10 +244,9 @@ func (f *fleet) sample() {
 	}
 	fullest := float64(most) * float64(alive) / float64(max(1, all))
 	f.result.Fullest = append(f.result.Fullest, fullest)
-	if f.Balanced > 0 && f.waiting == 0 && fullest < f.Balanced {
+	if f.Balanced > 0 && f.waiting == 0 && fullest < f.Balanced && f.result.BalancedAfter < 0 {
 		f.result.BalancedAfter = f.now - f.first
-		f.done = true
-		return
+		f.done = f.Until == 0
 	}
 	f.after(f.SampleEvery, doSample, 0, 0)
 }

@@ -87,6 +87,7 @@ func (w *window) add(now, work time.Duration) {
 type Histogram struct {
 	buckets [1024]int
 	count   int
+	most    time.Duration
 }
 
 // bucketsPerE is how many buckets there are for each factor of e.
@@ -94,6 +95,7 @@ const bucketsPerE = 50
 
 func (h *Histogram) add(d time.Duration) {
 	h.count++
+	h.most = max(h.most, d)
 	i := 0
 	if d > time.Microsecond {
 		i = min(len(h.buckets)-1, 1+int(bucketsPerE*math.Log(float64(d)/float64(time.Microsecond))))
@@ -109,7 +111,10 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := int(math.Ceil(q * float64(h.count)))
 	for i, n := range h.buckets {
 		if rank -= n; rank <= 0 {
-			return time.Duration(math.Exp(float64(i)/bucketsPerE) * float64(time.Microsecond))
+			if i == 0 {
+				return 0
+			}
+			return min(h.most, time.Duration(math.Exp(float64(i)/bucketsPerE)*float64(time.Microsecond)))
 		}
 	}
 	return 0

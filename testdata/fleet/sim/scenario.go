@@ -39,8 +39,9 @@ type Scenario struct {
 	// Until ends the run. 0: it ends when the events are over, no replica drains, and no
 	// client is without service.
 	Until time.Duration
-	// Balanced ends the run when the fullest replica holds no more than this times the mean.
-	// 0: it does not. SampleEvery is how often that is looked at.
+	// Balanced is how full the fullest replica may be, in means, to be counted as balanced;
+	// see [Result.BalancedAfter]. Without Until the run ends then. SampleEvery is how often
+	// that is looked at.
 	Balanced    float64
 	SampleEvery time.Duration
 }
