@@ -28,7 +28,7 @@ type Actions struct {
 	// Announce tells balancers that this server wants no more traffic.
 	Announce func(ctx context.Context) error
 	// StopAccepting closes the doors and tells every client to leave, spread
-	// over [Config.Spread].
+	// over [Config].Spread.
 	StopAccepting func(ctx context.Context) error
 	// WaitConnections returns when nothing is left that may end by itself.
 	WaitConnections func(ctx context.Context) error

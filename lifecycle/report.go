@@ -15,7 +15,7 @@ var ErrForced = errors.New("lifecycle: drain cut connections")
 // heed its context and was left behind. Its goroutine may still be running.
 var ErrAbandoned = errors.New("abandoned, did not heed its context")
 
-// reasonForced is the [Report.Reason] of a drain that [Machine.Force] ended.
+// reasonForced is the [Report].Reason of a drain that [Machine.Force] ended.
 const reasonForced = "forced"
 
 // A Report is the account of one drain. All callers of [Machine.Drain] share
@@ -62,7 +62,7 @@ func total(counts map[string]int) int {
 	return n
 }
 
-// The names of the drain's steps, as they stand in [Config.SkipSteps], in the
+// The names of the drain's steps, as they stand in [Config].SkipSteps, in the
 // [Report] and in the log.
 const (
 	StepAnnounce        = "announce"
@@ -82,7 +82,7 @@ func Steps() []string {
 	}
 }
 
-// skippable returns the names that may stand in [Config.SkipSteps].
+// skippable returns the names that may stand in [Config].SkipSteps.
 func skippable() []string {
 	return slices.DeleteFunc(Steps(), func(name string) bool { return name == StepCleanup })
 }
@@ -94,7 +94,7 @@ const (
 	// StatusDone is a step that did all it had to, which may have been
 	// nothing.
 	StatusDone Status = "done"
-	// StatusSkipped is a step that [Config.SkipSteps] names.
+	// StatusSkipped is a step that [Config].SkipSteps names.
 	StatusSkipped Status = "skipped"
 	// StatusTimedOut is a step that was not ready when its bound was over, or
 	// for which the drain's deadline left no time at all.
@@ -119,7 +119,7 @@ type StepResult struct {
 	// Err joins what went wrong, each error naming the step and the hook. It is nil for a
 	// step that is done, skipped, or cut and heeded its context.
 	Err error
-	// Remaining is what [Actions.Remaining] said when the step had ended:
+	// Remaining is what [Actions].Remaining said when the step had ended:
 	// connections left per protocol.
 	Remaining map[string]int
 }

@@ -41,22 +41,23 @@ type Config struct {
 	UnixOwner string `apply:"restart" yaml:"unix_owner"`
 
 	// ReusePort is the number of sockets of the address, each with an accept loop, among
-	// which the kernel spreads new connections (SO_REUSEPORT). 0 and 1 are one plain
-	// socket. More need TCP and Linux; up to 1024.
+	// which the kernel spreads new connections (SO_REUSEPORT). 0, the default, and 1 are one
+	// plain socket. More need TCP and Linux; up to 1024.
 	ReusePort int `apply:"restart" yaml:"reuse_port"`
 
-	// Backlog is how many connections may wait to be accepted, as in listen(2). 0 keeps the
-	// system's maximum (net.core.somaxconn), or the service manager's choice.
+	// Backlog is how many connections may wait to be accepted, as in listen(2). 0, the
+	// default, keeps the system's maximum (net.core.somaxconn), or the service manager's
+	// choice.
 	Backlog int `apply:"restart" yaml:"backlog"`
 
 	// TCPKeepalive is how long a TCP connection is silent before the kernel probes the
 	// peer, and the time between probes; nine without an answer end the connection. 0 is
-	// never; from 1s to 32767s, in whole seconds, rounded up.
+	// never; from 1s to 32767s, in whole seconds, rounded up. Default 15s.
 	TCPKeepalive time.Duration `apply:"restart" yaml:"tcp_keepalive"`
 
 	// TCPUserTimeout is how long sent bytes, or keepalive probes, may go unacknowledged
-	// before the connection ends (TCP_USER_TIMEOUT, RFC 5482). 0 is the system's choice,
-	// about a quarter of an hour. It needs Linux.
+	// before the connection ends (TCP_USER_TIMEOUT, RFC 5482). 0, the default, is the
+	// system's choice, about a quarter of an hour. It needs Linux.
 	TCPUserTimeout time.Duration `apply:"restart" yaml:"tcp_user_timeout"`
 }
 

@@ -139,7 +139,7 @@ func (s *Sockets) explain(err error, address string) error {
 // ownAddressCure is what to do about an address that the process itself keeps.
 const ownAddressCure = "give that address up first, in a reload of its own"
 
-// boundAddress returns the address of a socket in the form of [Config.Address].
+// boundAddress returns the address of a socket in the form of [Config].Address.
 func boundAddress(a net.Addr) string {
 	if a.Network() == "unix" {
 		return unixPrefix + a.String()

@@ -15,7 +15,7 @@ import (
 // An End says how a connection ended.
 type End string
 
-// The values of End.
+// The values of [End], in [ClosedConn].Outcome.
 const (
 	EndClosed  End = "closed"  // as it should
 	EndRefused End = "refused" // a limit kept it out, or it was never recognised
@@ -25,16 +25,16 @@ const (
 
 // ClosedConn describes a connection that has ended.
 type ClosedConn struct {
-	ID            uint64    `json:"id"`
-	Protocol      string    `json:"protocol"` // the tag of its last pool
-	RemoteAddr    string    `json:"remote_addr"`
-	Opened        time.Time `json:"opened"`
-	Closed        time.Time `json:"closed"`
-	Outcome       End       `json:"outcome"`
-	Reason        string    `json:"reason"` // as in [Stats].Closed, or for refused ones in .Rejected
-	Detail        string    `json:"detail,omitempty"`
-	BytesReceived uint64    `json:"bytes_received"`
-	Requests      uint64    `json:"requests"`
+	ID            uint64    `json:"id"`               // as in [Conn].ID and in the log
+	Protocol      string    `json:"protocol"`         // the tag of its last pool
+	RemoteAddr    string    `json:"remote_addr"`      // the peer, behind a PROXY header the client
+	Opened        time.Time `json:"opened"`           // when it was accepted
+	Closed        time.Time `json:"closed"`           // when it ended
+	Outcome       End       `json:"outcome"`          // how it ended, in one word
+	Reason        string    `json:"reason"`           // as in [Stats].Closed, or for refused ones in .Rejected
+	Detail        string    `json:"detail,omitempty"` // what exactly was wrong; the texts are constants
+	BytesReceived uint64    `json:"bytes_received"`   // from the peer
+	Requests      uint64    `json:"requests"`         // requests, calls and WebSocket sessions
 }
 
 // closedKept is how many ended connections are remembered: so many that ended as they
@@ -139,6 +139,7 @@ func (k *closedConns) list() []ClosedConn {
 	return all
 }
 
-// Closed returns the connections that have ended last, the latest first: up to 200 that
-// ended as they should, and up to 200 others.
+// Closed returns a [ClosedConn] for each connection that has ended last, the latest first:
+// up to 200 that ended as they should ([EndClosed]), and up to 200 others ([EndRefused],
+// [EndFailed], [EndCut]).
 func (s *Server) Closed() []ClosedConn { return s.books.closed.list() }

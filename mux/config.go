@@ -39,7 +39,54 @@ type Config struct {
 // DefaultAddress is the address of the listener in [DefaultConfig].
 const DefaultAddress = "127.0.0.1:8080"
 
-// DefaultConfig returns the defaults.
+// DefaultConfig returns the defaults. These are what is not zero, empty or off:
+//
+//	Listeners[0].Address               127.0.0.1:8080
+//	Listeners[0].TCPKeepalive          15s
+//	Sniff.Timeout                      3s
+//	Sniff.TLSTimeout                   10s
+//	Sniff.MaxBytes                     16 KiB
+//	Limits.MaxConnections              0.9 x (descriptors - 64), at most 50,000
+//	Limits.OnLimit                     refuse
+//	HTTP1.HeaderTimeout                10s
+//	HTTP1.IdleTimeout                  2m
+//	HTTP1.MaxHeaderBytes               64 KiB
+//	HTTP1.Progress.MinBodyRate         240
+//	HTTP1.Progress.BodyGrace           5s
+//	HTTP1.Progress.ProgressTimeout     1m
+//	HTTP2.MaxStreams                   250
+//	HTTP2.MaxHeaderListBytes           64 KiB
+//	HTTP2.StreamWindow                 1 MiB
+//	HTTP2.ConnectionWindow             4 MiB
+//	HTTP2.IdleTimeout                  2m
+//	HTTP2.MaxFrameBytes                16 KiB
+//	HTTP2.MaxResetsPerMinute           400
+//	HTTP2.PingInterval                 1m
+//	HTTP2.PingTimeout                  20s
+//	HTTP2.Progress.MinBodyRate         240
+//	HTTP2.Progress.BodyGrace           5s
+//	HTTP2.Progress.ProgressTimeout     1m
+//	GRPC.Transport                     auto
+//	GRPC.MaxStreams                    250
+//	GRPC.MaxRecvBytes                  4 MiB
+//	GRPC.MaxIdle                       5m
+//	GRPC.MaxAge                        30m
+//	GRPC.PingInterval                  1m
+//	GRPC.PingTimeout                   20s
+//	GRPC.MinPingInterval               20s
+//	WebSocket.ReadLimit                32 KiB
+//	WebSocket.PingInterval             30s
+//	WebSocket.PongTimeout              10s
+//	WebSocket.Compression              off
+//	Health.DegradedAbove               0.8
+//	Health.OverloadedAbove             0.95
+//	Drain.Delay                        5s
+//	Drain.Timeout                      30s
+//	Drain.StepTimeout                  6s
+//	Drain.Spread                       5s
+//	Drain.AcceptDuringDelay            true
+//
+// The comment of each field says what it bounds, and what a zero means.
 func DefaultConfig() Config {
 	l := listeners.DefaultConfig()
 	l.Address = DefaultAddress

@@ -33,8 +33,8 @@ type custom struct {
 // Beyond it, recognising more of that kind waits.
 const customBacklog = 128
 
-// Match returns a listener for the connections that one of the matchers accepts. The
-// matchers are asked before the built-in protocols, in the order of the calls; those of
+// Match returns a listener for the connections that one of the matchers accepts; see
+// [Matcher]. They are asked before the built-in protocols, in the order of the calls; those of
 // [Server.MatchAfter] come last. [SNI] and [ALPN] match by the TLS handshake that ended
 // here, [ClientHelloSNI] by one that did not.
 //

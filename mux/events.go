@@ -11,7 +11,8 @@ import (
 // EventKind says what happened, in one word.
 type EventKind = pool.EventKind
 
-// The kinds of events, and the fields of Event that each fills besides Kind, Seq and Time.
+// The values of [EventKind], and the fields of [Event] that each fills besides Kind, Seq and
+// Time.
 const (
 	EventAdded         = pool.EventAdded         // a connection was accepted: Conn, Protocol
 	EventRemoved       = pool.EventRemoved       // a connection was closed: Conn, Protocol, Reason

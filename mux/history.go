@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// The values of Version.Outcome.
+// The values of [Version].Outcome.
 const (
 	OutcomeApplied   = "applied"
 	OutcomeUnchanged = "unchanged" // nothing differed from the configuration in force
 	OutcomeFailed    = "failed"    // an error; nothing has changed
 )
 
-// Version is one attempt to change the configuration.
+// Version is one attempt to change the configuration, in the [History].
 type Version struct {
 	// Number counts the attempts; 1 is the configuration that the server started with. An
 	// attempt that changes nothing has the number of the version in force.

@@ -12,7 +12,8 @@ type (
 	ListenerConfig = listeners.Config
 	// TLSConfig is the TLS of a listener.
 	TLSConfig = listeners.TLSConfig
-	// ProxyConfig says from where a listener takes PROXY headers.
+	// ProxyConfig says from where a listener takes PROXY headers. [Conn].Proxy has the
+	// [ProxyInfo] of a connection.
 	ProxyConfig = listeners.ProxyConfig
 	// ProxyInfo is what a PROXY header said besides the address.
 	ProxyInfo = listeners.ProxyInfo
@@ -26,7 +27,7 @@ type (
 	Report = lifecycle.Report
 )
 
-// The phases of a server, in their order.
+// The values of [Phase], in their order.
 const (
 	PhaseNew      = lifecycle.PhaseNew
 	PhaseServing  = lifecycle.PhaseServing

@@ -104,7 +104,7 @@ func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
 	}
 }
 
-// WithWebSocket sets a handler for WebSocket handshakes on every path. To serve
+// WithWebSocket sets a [WebSocketHandler] for handshakes on every path. To serve
 // WebSockets on some paths only, mount [WebSocket] in the HTTP handler
 // instead. Default: handshakes are requests like any other.
 func WithWebSocket(h WebSocketHandler, opts ...WebSocketOption) Option {

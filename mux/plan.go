@@ -11,7 +11,7 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// The values of Change.Apply: how a key takes effect while the server runs. The tag apply
+// The values of [Change].Apply: how a key takes effect while the server runs. The tag apply
 // of the key's field has it.
 const (
 	ApplyRuntime = "runtime" // at once, for open connections too where the key applies to them

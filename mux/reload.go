@@ -34,8 +34,8 @@ func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 // Reload puts another configuration in force while the server runs: whole, or not at all.
 // origin names the caller in [Server.History].
 //
-// Keys that are ApplyRuntime take effect at once. The others are applied without refusing
-// or cutting a connection. New addresses are bound first. An address that stays keeps its
+// Keys that are [ApplyRuntime] take effect at once. The others ([ApplyRestart]) are applied
+// without refusing or cutting a connection. New addresses are bound first. An address that stays keeps its
 // socket, also one that was passed to [Server.Serve], and new protocol servers take its
 // new connections. The clients of what was replaced are told to leave over Drain.Spread,
 // as at a drain, and take the time they need. An address that is not in c is released
@@ -44,7 +44,8 @@ func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 //
 // The files of certificates, keys and ticket keys are read again. New handshakes use
 // them; where they differ, that is a change with the path "certificates" for each
-// certificate, with its subject and expiry.
+// certificate, with its subject and expiry. Where nothing differs, the [Version] is
+// [OutcomeUnchanged].
 //
 // Reload returns [ErrReloading], [ErrNotServing], every fault of the configuration, or
 // the error of an address, a certificate or a function of [Server.OnReload]. Then nothing

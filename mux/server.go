@@ -46,8 +46,9 @@ type Server struct {
 }
 
 // New returns a server. With no option it serves: HTTP requests are answered 404, calls
-// UNIMPLEMENTED, and WebSocket handshakes are refused. An invalid configuration, or an option
-// that cannot take effect, is reported by Listen, Serve and ListenAndServe.
+// UNIMPLEMENTED, and WebSocket handshakes are refused. Each [Option] adds to that. An invalid
+// configuration, or an option that cannot take effect, is reported by Listen, Serve and
+// ListenAndServe.
 func New(opts ...Option) *Server {
 	s := &Server{options: defaultOptions()}
 	for _, o := range opts {
@@ -226,7 +227,8 @@ func (s *Server) Certificates() map[string][]*x509.Certificate {
 // and only what overstays its time is cut. Concurrent callers share one drain. A server that
 // has not served anything is drained at once.
 //
-// When ctx ends before the drain does, what is left is cut at once.
+// When ctx ends before the drain does, what is left is cut at once. Meanwhile
+// [Server.DrainProgress] returns the [DrainProgress].
 func (s *Server) Drain(ctx context.Context) (*Report, error) {
 	if served := s.topology.noteClosing(); !served {
 		c := s.machine.Config()
@@ -268,7 +270,10 @@ func (s *Server) Close() error {
 	return err
 }
 
-// OnDrain registers fn to run in the step of that name; see [lifecycle.Machine.OnStep].
+// OnDrain registers fn to run in a step of the drain: [StepAnnounce] for what has to turn
+// with readiness, [StepDrainDelay], [StepStopAccepting] for servers of your own,
+// [StepWaitConnections] for work that outlives its connection, [StepForceClose] or
+// [StepCleanup] for what nobody needs any more; see [lifecycle.Machine.OnStep].
 func (s *Server) OnDrain(step, name string, fn func(context.Context) error) error {
 	return s.machine.OnStep(step, name, fn)
 }

@@ -51,14 +51,14 @@ type Stats struct {
 	UnknownNames uint64 `json:"unknown_names"`
 	// Drain is the account of the drain; nil until that is over.
 	Drain *Report `json:"-"`
-	// Health is how full each pool is, and "total" all of them together.
+	// Health is the [Health] of each pool, and "total" that of all of them together.
 	Health map[string]pool.HealthStatus `json:"health"`
 }
 
 // builtin are the tags that Stats and Servers show even while they are empty.
 var builtin = []protocols.Protocol{protocols.HTTP1, protocols.HTTP2, protocols.GRPC, protocols.WebSocket}
 
-// Stats returns the server's totals.
+// Stats returns the server's totals. What was refused is counted by [Refusal].
 func (s *Server) Stats() Stats {
 	pools := s.books.conns.Stats()
 	stats := Stats{
@@ -131,12 +131,12 @@ func (s *Server) Connections() []ConnInfo {
 
 // ServerInfo describes the server of one protocol.
 type ServerInfo struct {
-	ID          string        `json:"id"`
-	Protocol    string        `json:"protocol"`
+	ID          string        `json:"id"`        // the same as Protocol
+	Protocol    string        `json:"protocol"`  // the name of its pool
 	Status      string        `json:"status"`    // the phase, or "not_served" where no address serves the protocol
 	Addresses   []string      `json:"addresses"` // that serve the protocol
 	Connections int64         `json:"connections"`
-	Uptime      time.Duration `json:"uptime"`
+	Uptime      time.Duration `json:"uptime"` // of the server, since it has served
 	// Native is the *http.Server or *grpc.Server itself; nil before the server serves, but
 	// from [Server.ServerOf]. It is for looking at: do not shut it down, and register gRPC
 	// services by [WithGRPC]. A reload may put another in its place.
@@ -146,7 +146,7 @@ type ServerInfo struct {
 // statusNotServed is the status of a protocol that no listener serves.
 const statusNotServed = "not_served"
 
-// Servers returns the server of each built-in protocol.
+// Servers returns a [ServerInfo] for each built-in protocol.
 func (s *Server) Servers() []ServerInfo {
 	stats := s.Stats()
 	native := make(map[protocols.Protocol]any)

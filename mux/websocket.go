@@ -25,7 +25,8 @@ import (
 // of a foreign origin. Middleware may stand above it. Where that does not let a connection
 // be hijacked, as [http.TimeoutHandler] does not, the answer is 501. Behind another server
 // than a [Server] of this package it works with the default settings, and no drain closes
-// its WebSockets.
+// its WebSockets. A [WebSocketOption] sets what this handler agrees on: [Subprotocols],
+// [OriginPatterns], [Compression].
 func WebSocket(h WebSocketHandler, options ...WebSocketOption) http.Handler {
 	if h == nil {
 		panic("mux: WebSocket without a handler")

@@ -36,8 +36,8 @@ func OriginPatterns(patterns ...string) WebSocketOption {
 }
 
 // Compression says whether messages are compressed where the client offers it (RFC 7692).
-// The default is the key websocket.compression. It panics for any other value than those
-// below.
+// The default is the key websocket.compression. It panics for any value but
+// [CompressionOff], [CompressionTakeover] and [CompressionNoTakeover].
 func Compression(c WebSocketCompression) WebSocketOption {
 	if !slices.Contains([]WebSocketCompression{CompressionOff, CompressionTakeover, CompressionNoTakeover}, c) {
 		panic(fmt.Sprintf("mux: Compression: %q", c))
@@ -48,7 +48,7 @@ func Compression(c WebSocketCompression) WebSocketOption {
 // WebSocketCompression says how the messages of a WebSocket are compressed.
 type WebSocketCompression = protocols.WebSocketCompression
 
-// The values of WebSocketCompression. With takeover each message refers to those before
+// The values of [WebSocketCompression]. With takeover each message refers to those before
 // it, which costs 1.2 MB a connection.
 const (
 	CompressionOff        = protocols.CompressionOff

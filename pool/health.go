@@ -39,9 +39,9 @@ const (
 // HealthConfig are the shares of a limit, from 0 to 1, above which a pool is not
 // healthy. A state is left at nine tenths of its threshold.
 type HealthConfig struct {
-	// DegradedAbove is 0.8 unless set.
+	// DegradedAbove is the share above which a pool is degraded. Default 0.8.
 	DegradedAbove float64 `apply:"runtime" yaml:"degraded_above"`
-	// OverloadedAbove is 0.95 unless set.
+	// OverloadedAbove is the share above which it is overloaded. Default 0.95.
 	OverloadedAbove float64 `apply:"runtime" yaml:"overloaded_above"`
 }
 

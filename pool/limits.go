@@ -10,12 +10,13 @@ import (
 
 // Config is the section of the limits that hold for all protocols together.
 type Config struct {
-	// MaxConnections bounds all connections together. 0: no bound.
+	// MaxConnections bounds all connections together. 0: no bound. Default: nine tenths
+	// of the descriptors that the process may open, less 64, and at most 50,000.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// PerAddress bounds the connections of one client address; see [Limits]. It
-	// may be used only where the peer's address is the client's. 0: no bound.
+	// may be used only where the peer's address is the client's. 0, the default: no bound.
 	PerAddress int `apply:"runtime" yaml:"per_address"`
-	// OnLimit says what happens at MaxConnections: [Refuse] or [Wait].
+	// OnLimit says what happens at MaxConnections: [Refuse] or [Wait]. Default refuse.
 	OnLimit string `apply:"runtime" yaml:"on_limit"`
 }
 

@@ -54,7 +54,7 @@ type Stats struct {
 // ready to use. All methods may be called concurrently.
 //
 // From its accept to its close a connection takes no lock that all share, unless the
-// health of a pool changes or [Config.PerAddress] is set. Methods that return figures do.
+// health of a pool changes or [Config].PerAddress is set. Methods that return figures do.
 type Set struct {
 	// What reads, writes and moves look at, which seldom changes. What a pointer points to
 	// is never changed: it is replaced by a copy, with mu held.

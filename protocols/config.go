@@ -12,40 +12,40 @@ import (
 // SniffLimits bounds what a connection may cost before its protocol is known.
 type SniffLimits struct {
 	// Timeout bounds the time from the accept, or from the end of the TLS handshake, to
-	// the verdict. 0: no bound.
+	// the verdict. 0: no bound. Default 3s.
 	Timeout time.Duration `apply:"runtime" yaml:"timeout"`
-	// TLSTimeout bounds the TLS handshake, from the accept on. 0: no bound.
+	// TLSTimeout bounds the TLS handshake, from the accept on. 0: no bound. Default 10s.
 	TLSTimeout time.Duration `apply:"runtime" yaml:"tls_timeout"`
-	// MaxBytes bounds the bytes that are looked at and kept.
+	// MaxBytes bounds the bytes that are looked at and kept. Default 16 KiB.
 	MaxBytes int `apply:"runtime" yaml:"max_bytes"`
 }
 
 // HTTP1Config is the section of the HTTP/1.1 server. The WebSocket server, which
 // begins as an HTTP/1.1 one, shares it.
 type HTTP1Config struct {
-	// MaxConnections bounds the connections in the pool. 0: no bound.
+	// MaxConnections bounds the connections in the pool. 0, the default: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// HeaderTimeout bounds the time from a request's first byte to the end of its head.
-	// 0: no bound.
+	// 0: no bound. Default 10s.
 	HeaderTimeout time.Duration `apply:"restart" yaml:"header_timeout"`
 	// IdleTimeout is how long a kept-alive connection may wait for its next request. 0:
-	// no bound.
+	// no bound. Default 2m.
 	IdleTimeout time.Duration `apply:"restart" yaml:"idle_timeout"`
-	// MaxHeaderBytes bounds a request's head.
+	// MaxHeaderBytes bounds a request's head. Default 64 KiB.
 	MaxHeaderBytes int `apply:"restart" yaml:"max_header_bytes"`
 	// MaxAge is how long a connection is kept, give or take a tenth; then its next
-	// response closes it. 0: no bound.
+	// response closes it. 0, the default: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
 	// MaxAgeGrace is what a request that is in flight gets after that, before its
-	// connection is reset, even if it moves. 0: it ends by itself.
+	// connection is reset, even if it moves. 0, the default: it ends by itself.
 	MaxAgeGrace time.Duration `apply:"runtime" yaml:"max_age_grace"`
 	// MaxRequests is how many requests a connection may have; the last response closes
-	// it. 0: no bound.
+	// it. 0, the default: no bound.
 	MaxRequests uint64 `apply:"runtime" yaml:"max_requests"`
 	// RequestTimeout bounds the time of a request from its head to the end of its response,
 	// even if it moves. Then it is answered with 503, or 408 where its handler waits for
 	// the body; if its response has begun, the connection is reset. It bounds neither
-	// WebSockets nor hijacked connections. 0: no bound.
+	// WebSockets nor hijacked connections. 0, the default: no bound.
 	RequestTimeout time.Duration `apply:"runtime" yaml:"request_timeout"`
 	// Progress is what a client has to do while a request of its own is in flight.
 	Progress ProgressConfig `yaml:",inline"`
@@ -59,65 +59,66 @@ type HTTP1Config struct {
 type ProgressConfig struct {
 	// MinBodyRate is how many bytes a second a request body of declared length has to
 	// bring on average, over the time that the handler waits for it, counted from its
-	// first byte, and from BodyGrace on. 0: no bound.
+	// first byte, and from BodyGrace on. 0: no bound. Default 240.
 	MinBodyRate int `apply:"runtime" yaml:"min_body_rate"`
-	// BodyGrace is how long a body may be slower than that at first.
+	// BodyGrace is how long a body may be slower than that at first. Default 5s.
 	BodyGrace time.Duration `apply:"runtime" yaml:"body_grace"`
 	// ProgressTimeout is how long a handler may wait for the next byte of a request body,
 	// or for the client to take any byte of the response. A body without a declared
 	// length, and one that is read beside the response (full duplex), has no bound once the
-	// response has begun. 0: no bound.
+	// response has begun. 0: no bound. Default 1m.
 	ProgressTimeout time.Duration `apply:"runtime" yaml:"progress_timeout"`
 }
 
 // HTTP2Config is the section of the HTTP/2 server. Its bounds of the header list and of
 // resets hold for native gRPC connections too.
 type HTTP2Config struct {
-	// MaxConnections bounds the connections in the pool. 0: no bound.
+	// MaxConnections bounds the connections in the pool. 0, the default: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// MaxStreams is the number of concurrent streams on a connection
-	// (SETTINGS_MAX_CONCURRENT_STREAMS).
+	// (SETTINGS_MAX_CONCURRENT_STREAMS). Default 250.
 	MaxStreams uint32 `apply:"restart" yaml:"max_streams"`
 	// MaxHeaderListBytes bounds a request's header list, as RFC 9113 section 6.5.2 counts
-	// it (SETTINGS_MAX_HEADER_LIST_SIZE).
+	// it (SETTINGS_MAX_HEADER_LIST_SIZE). Default 64 KiB.
 	MaxHeaderListBytes uint32 `apply:"restart" yaml:"max_header_list_bytes"`
 	// StreamWindow and ConnectionWindow are the initial flow-control windows in bytes, at
 	// least 65,535 (RFC 9113 section 6.9.2). The server keeps up to ConnectionWindow of
 	// what handlers have not read. Where that is no larger than StreamWindow, one upload
-	// that is not read stops all others of its connection.
+	// that is not read stops all others of its connection. Defaults 1 MiB and 4 MiB.
 	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
 	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
 	// IdleTimeout is how long a connection without streams is kept, one that never had a
-	// stream included. 0: no bound.
+	// stream included. 0: no bound. Default 2m.
 	IdleTimeout time.Duration `apply:"restart" yaml:"idle_timeout"`
 	// MaxAge is how long a connection is kept, give or take a tenth; then it is told to
-	// leave by GOAWAY. 0: no bound.
+	// leave by GOAWAY. 0, the default: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
-	// MaxAgeGrace is what its streams get after that, even if they move. 0: they end by
-	// themselves.
+	// MaxAgeGrace is what its streams get after that, even if they move. 0, the default:
+	// they end by themselves.
 	MaxAgeGrace time.Duration `apply:"runtime" yaml:"max_age_grace"`
-	// MaxRequests is how many requests a connection may have before GOAWAY. 0: no bound.
+	// MaxRequests is how many requests a connection may have before GOAWAY. 0, the
+	// default: no bound.
 	MaxRequests uint64 `apply:"runtime" yaml:"max_requests"`
 	// MaxFrameBytes is the largest frame that is taken (SETTINGS_MAX_FRAME_SIZE), from
 	// 16384 to 16777215. grpc-go takes no more than 16384 on connections that it serves
-	// itself.
+	// itself. Default 16 KiB.
 	MaxFrameBytes uint32 `apply:"restart" yaml:"max_frame_bytes"`
 	// MaxResetsPerMinute bounds Rapid Reset (CVE-2023-44487) and MadeYouReset
 	// (CVE-2025-8671), on native gRPC connections too. It is how many streams a client may
 	// have broken off in a minute, if they are more than its other streams: by a reset
 	// within 20 ms of the opening and before an answer, or by illegal frames. More is
 	// answered by GOAWAY with ENHANCE_YOUR_CALM, behind which streams in flight end by
-	// themselves; a client that opens more of them is cut. 0: no bound.
+	// themselves; a client that opens more of them is cut. 0: no bound. Default 400.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PingTimeout how long it may take to answer before the connection is
-	// closed.
+	// closed. Defaults 1m and 20s.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
 	// RequestTimeout bounds the time of a request from its head to the end of its response,
 	// even if it moves. Then it is answered with 503, or 408 where its handler waits for
 	// the body; if its response has begun, the stream is reset. It bounds neither gRPC
-	// calls, which have deadlines of their own, nor WebSockets. 0: no bound.
+	// calls, which have deadlines of their own, nor WebSockets. 0, the default: no bound.
 	RequestTimeout time.Duration `apply:"runtime" yaml:"request_timeout"`
 	// Progress is what a client has to do while a request of its own is in flight.
 	Progress ProgressConfig `yaml:",inline"`
@@ -136,62 +137,65 @@ type HTTP2Config struct {
 // GRPCConfig is the section of the gRPC servers. The fields are those of grpc-go's
 // server options and keepalive parameters.
 type GRPCConfig struct {
-	// MaxConnections bounds the connections in the pool. 0: no bound.
+	// MaxConnections bounds the connections in the pool. 0, the default: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// Transport says which connections grpc-go serves itself; the others are
-	// served by net/http, stream by stream, which is slower.
+	// served by net/http, stream by stream, which is slower. Default auto.
 	Transport GRPCTransport `apply:"restart" yaml:"transport"`
 	// MaxStreams is the number of concurrent streams on a connection that grpc-go serves
 	// itself (SETTINGS_MAX_CONCURRENT_STREAMS). On the others http2.max_streams holds.
+	// Default 250.
 	MaxStreams uint32 `apply:"restart" yaml:"max_streams"`
 	// StreamWindow and ConnectionWindow are the flow-control windows in bytes, at least
-	// 65,535, of connections that grpc-go serves itself. 0: grpc-go estimates what the
-	// network needs, and begins with 65,535. Where only one is set, the other is the same.
+	// 65,535, of connections that grpc-go serves itself. 0, the default: grpc-go estimates
+	// what the network needs, and begins with 65,535. Where only one is set, the other is
+	// the same.
 	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
 	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
-	// MaxRecvBytes and MaxSendBytes bound one message. 0: no bound.
+	// MaxRecvBytes and MaxSendBytes bound one message. 0: no bound. Defaults 4 MiB and
+	// 0.
 	MaxRecvBytes int `apply:"restart" yaml:"max_recv_bytes"`
 	MaxSendBytes int `apply:"restart" yaml:"max_send_bytes"`
-	// MaxIdle is how long a connection without calls is kept. 0: no bound.
+	// MaxIdle is how long a connection without calls is kept. 0: no bound. Default 5m.
 	MaxIdle time.Duration `apply:"restart" yaml:"idle_timeout"`
 	// MaxAge is how long a connection is kept, give or take a tenth; then it is told to
 	// leave by GOAWAY. 0: no bound. MaxAgeGrace is what its calls get after that, even if
-	// they move. 0: they end by themselves.
+	// they move. 0: they end by themselves. Defaults 30m and 0.
 	MaxAge      time.Duration `apply:"restart" yaml:"max_age"`
 	MaxAgeGrace time.Duration `apply:"restart" yaml:"max_age_grace"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
-	// ever), and PingTimeout how long it may take to answer.
+	// ever), and PingTimeout how long it may take to answer. Defaults 1m and 20s.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
 	// MinPingInterval is how often a client may ping; one that pings more often is told
-	// ENHANCE_YOUR_CALM. 0: as often as it likes.
+	// ENHANCE_YOUR_CALM. 0: as often as it likes. Default 20s.
 	MinPingInterval time.Duration `apply:"restart" yaml:"min_ping_interval"`
 }
 
 // WebSocketConfig is the section of the WebSocket server.
 type WebSocketConfig struct {
-	// MaxConnections bounds the connections in the pool. 0: no bound.
+	// MaxConnections bounds the connections in the pool. 0, the default: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// ReadLimit bounds one message in bytes; a longer one closes the connection with
-	// 1009. -1: no bound.
+	// 1009. -1: no bound. Default 32 KiB.
 	ReadLimit int64 `apply:"runtime" yaml:"read_limit"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PongTimeout how long it may take to answer before the connection is
 	// closed. Only a peer whose handler is reading can be heard, and is pinged. A ping
 	// waits behind the message that is being sent, and PongTimeout begins when the ping
 	// has left the socket; until then the peer has to take a byte within
-	// http1.progress_timeout.
+	// http1.progress_timeout. Defaults 30s and 10s.
 	PingInterval time.Duration `apply:"runtime" yaml:"ping_interval"`
 	PongTimeout  time.Duration `apply:"runtime" yaml:"pong_timeout"`
 	// IdleTimeout is how long a WebSocket may exchange no part of a message, pings
-	// aside; then it is closed with 1001. 0: no bound.
+	// aside; then it is closed with 1001. 0, the default: no bound.
 	IdleTimeout time.Duration `apply:"runtime" yaml:"idle_timeout"`
 	// MaxAge is how long a WebSocket is kept, give or take a tenth; then it is closed
-	// with 1001, behind the message that is being sent. 0: no bound.
+	// with 1001, behind the message that is being sent. 0, the default: no bound.
 	MaxAge time.Duration `apply:"runtime" yaml:"max_age"`
 	// Compression is whether messages are compressed where the client offers it (RFC
 	// 7692): off, takeover (each message refers to those before it, which costs 1.2 MB a
-	// connection) or no-takeover.
+	// connection) or no-takeover. Default off.
 	Compression WebSocketCompression `apply:"runtime" yaml:"compression"`
 	// OriginPatterns are the hosts, besides the request's own, whose pages may open a
 	// WebSocket. A star stands for any text without a slash, and a question mark for one

@@ -16,7 +16,7 @@ const (
 	NoMatch                // No continuation of the bytes can match.
 )
 
-// The values of [Verdict.Failure]. Metrics have them as reasons of rejected connections.
+// The values of [Verdict].Failure. Metrics have them as reasons of rejected connections.
 const (
 	FailureNoMatch  = "no_match"        // The bytes, or their early end, fit no protocol.
 	FailureTimeout  = "sniff_timeout"   // Some bytes came, but not enough of them in time.
@@ -24,7 +24,7 @@ const (
 	FailureSilent   = "silent"          // Not one byte came.
 )
 
-// The values of [Verdict.Reason]. They are constants so that a reason costs no
+// The values of [Verdict].Reason. They are constants so that a reason costs no
 // memory and can be compared.
 const (
 	reasonRequestLine     = "http/1 request line"

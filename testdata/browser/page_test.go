@@ -81,8 +81,8 @@ func TestPage(t *testing.T) {
 		args []string
 		want map[string]int
 	}{
-		{"WebSocket over HTTP/1.1", nil, map[string]int{"http2": 1, "websocket": 1}},
-		{"WebSocket over HTTP/2", []string{"--http2-websocket"}, map[string]int{"http2": 1}},
+		{"WebSocket over HTTP/1.1", []string{"--drain-spread=0"}, map[string]int{"http2": 1, "websocket": 1}},
+		{"WebSocket over HTTP/2", []string{"--drain-spread=0", "--http2-websocket"}, map[string]int{"http2": 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A difference is a row of the README's table of what differs from net/http and grpc-go.
+// A difference is a row of the table of what differs from net/http and grpc-go.
 type difference struct {
 	what, plain, muxed, why string
 
@@ -118,13 +118,13 @@ var differences = []difference{
 	},
 }
 
-// The table in the README stands between these lines.
+// The table in the page stands between these lines.
 const (
 	tableBegin = "<!-- differences: go test ./testdata/transparency compares them with its table -->\n"
 	tableEnd   = "<!-- end of differences -->\n"
 )
 
-// table is the README's table of the differences.
+// table is the table of the differences as it stands in the page.
 func table() string {
 	var b strings.Builder
 	b.WriteString("| what | net/http, grpc-go | here | why |\n|---|---|---|---|\n")
@@ -134,10 +134,10 @@ func table() string {
 	return b.String()
 }
 
-// TestREADME: the README has the table as it is here. With UPDATE=1 in the environment it is
-// written there.
-func TestREADME(t *testing.T) {
-	const name = "../../README.md"
+// TestPage: mux/COMING_FROM.md has the table as it is here. With UPDATE=1 in the environment
+// it is written there.
+func TestPage(t *testing.T) {
+	const name = "../../mux/COMING_FROM.md"
 	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestREADME(t *testing.T) {
 		}
 		return
 	}
-	t.Errorf("%s has another table than differences_test.go; UPDATE=1 go test -run TestREADME . in this directory writes:\n%s", name, table())
+	t.Errorf("%s has another table than differences_test.go; UPDATE=1 go test -run TestPage . in this directory writes:\n%s", name, table())
 }
 
 // TestTableFits: the table fits on a screen, and each row gives its reason.

@@ -11,7 +11,7 @@ import (
 // net/http ends a connection whose client acknowledges more than net/http has sent.
 //
 // It also holds the client's second SETTINGS back until the gate is open; see
-// [Options.Gate]. Everything else passes: a client over net.Pipe reads the server's SETTINGS
+// [Options].Gate. Everything else passes: a client over net.Pipe reads the server's SETTINGS
 // only when what it writes is read.
 //
 // Until the ACK has come and the gate is open, the bytes of each frame's header are held

@@ -299,10 +299,45 @@ func TestOverload(t *testing.T) {
 	}
 }
 
+// TestBalance computes by hand when a fleet that has doubled is balanced, where ages are
+// over evenly within an hour: round robin has to move 80 % of the clients to new places,
+// and least connections 40 %, all of them to new replicas.
+func TestBalance(t *testing.T) {
+	for policy, want := range map[Policy]time.Duration{RoundRobin: 48 * time.Minute, LeastConn: 24 * time.Minute} {
+		r := Run(Scenario{
+			Replicas: 5, Processors: 1, RTT: 20 * ms, Balancer: HAProxy(policy), Balanced: 1.2, SampleEvery: time.Second,
+			Clients: []Clients{{Kind: WebSocket, Count: 50000, Backoff: BackoffPage, Age: time.Hour, Opened: time.Hour}},
+			Events:  []Event{{At: time.Second, Add: 5}},
+		})
+		if r.BalancedAfter < want-time.Minute || r.BalancedAfter > want+time.Minute || r.Loss() != 0 {
+			t.Errorf("%v: balanced after %v, want %v", policy, r.BalancedAfter, want)
+		}
+	}
+}
+
+// TestChecks: checks count in a row. A good one between makes a view begin again.
+func TestChecks(t *testing.T) {
+	f := newFleet(pair())
+	at := func(ready bool, want bool) {
+		t.Helper()
+		f.replicas[0].ready = ready
+		f.check(0, 0)
+		if got := f.replicas[0].seen[0].want; got != want {
+			t.Errorf("seen up: %v, want %v", got, want)
+		}
+	}
+	at(false, true)
+	at(false, true)
+	at(true, true)
+	at(false, true)
+	at(false, true)
+	at(false, false)
+}
+
 // TestPeak: the busiest second begins anywhere.
 func TestPeak(t *testing.T) {
 	series := make([]int32, 40)
-	series[15], series[24], series[25] = 3, 4, 5
+	series[0], series[15], series[24], series[25] = 8, 3, 4, 5
 	if got := peak(series); got != 9 { // 24 and 25; 15 and 24 are within a second, 15 and 25 are not.
 		t.Errorf("peak %d, want 9", got)
 	}

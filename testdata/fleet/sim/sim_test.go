@@ -39,6 +39,8 @@ func TestConservation(t *testing.T) {
 		for _, what := range []Event{{Roll: &Roll{}}, {Roll: &Roll{AtOnce: 3}}, {Kill: &Kill{Replica: 2, Restarts: true}}, {Kill: &Kill{Replica: 2, Silent: true}}, {Add: 3}} {
 			s := small()
 			s.Balancer = b
+			// Calls that are cut at the drain's timeout.
+			s.Clients = append(s.Clients, Clients{Kind: GRPC, Count: 20, Every: time.Second, Takes: time.Hour, Backoff: BackoffGRPC})
 			what.At = 10 * time.Second
 			s.Events, s.Until = []Event{what}, 5*time.Minute
 			for i := range s.Clients[:5] {

@@ -76,7 +76,9 @@ type Pages struct {
 	bounds        bounds
 	curve         curve
 	watchers      watchers
-	profiling     sync.Mutex // held while a profile of a time is taken
+	profiling     sync.Mutex    // held while a profile is taken
+	longLists     chan struct{} // has an element for each long list of connections; see maxLongLists
+	listing       sync.Mutex    // held while the connections are looked at
 }
 
 var _ http.Handler = (*Pages)(nil)
@@ -90,6 +92,7 @@ func New(s Server, o Options) *Pages {
 		version:       o.Version,
 		history:       new(history),
 		bounds:        defaultBounds,
+		longLists:     make(chan struct{}, maxLongLists),
 	}
 	p.SetAddress(o.Address)
 	routes := http.NewServeMux()
@@ -113,7 +116,7 @@ func New(s Server, o Options) *Pages {
 	return p
 }
 
-// SetAddress replaces [Options.Address] after the admin listener has moved.
+// SetAddress replaces [Options].Address after the admin listener has moved.
 func (p *Pages) SetAddress(address string) {
 	host, _, _ := net.SplitHostPort(address) // "" for an address without a host.
 	p.host.Store(&host)

@@ -32,7 +32,7 @@ func (p *Pages) access() Access {
 }
 
 // guard lets in requests whose host is an IP address, localhost, the configured host or one
-// of [Access.Hosts]. A foreign web page can point its own name at this address (DNS
+// of [Access].Hosts. A foreign web page can point its own name at this address (DNS
 // rebinding). Its requests would pass the browser's same-origin rule, and the page could
 // read everything here.
 //
@@ -58,7 +58,7 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 	})
 }
 
-// free are the paths for which [Access.ProtectAll] asks no token: those of probes, and the
+// free are the paths for which [Access].ProtectAll asks no token: those of probes, and the
 // page, which has no data of its own.
 var free = map[string]bool{"/": true, "/livez": true, "/readyz": true}
 

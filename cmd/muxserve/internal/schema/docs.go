@@ -145,6 +145,7 @@ func (d Docs) Of(k settings.Key, name func(string) string) string {
 		}
 	}
 	text = seeForm.ReplaceAllString(text, "")
+	text = defaultForm.ReplaceAllString(text, "")
 	text = strings.Join(strings.Fields(text), " ")
 	text = constantsForm.ReplaceAllStringFunc(text, func(string) string {
 		return "one of " + strings.Join(named(constraintsOf(k).values), ", ")
@@ -167,9 +168,12 @@ func (d Docs) Of(k settings.Key, name func(string) string) string {
 var (
 	// seeForm is a reference into the sources.
 	seeForm = regexp.MustCompile(`; see\s+\[[A-Za-z.]+\]`)
+	// defaultForm is the sentence with the default of a field, which the reference shows in a
+	// column, and the schema and the example by its value.
+	defaultForm = regexp.MustCompile(`\s*\bDefaults?:? (?:[^.]|\.\d)+\.`)
 	// constantsForm refers to constants. The values that replace it are those of the file.
 	constantsForm = regexp.MustCompile(`one of the \w+ constants`)
-	// linkForm is a link to a declaration, as in [Refuse] or [path.Match].
+	// linkForm is a link to a declaration, as in [path.Match].
 	linkForm = regexp.MustCompile(`\[[A-Za-z][A-Za-z0-9.]*\]`)
 	// wordForm is a word that may be a field's name.
 	wordForm = regexp.MustCompile(`\b[A-Z][A-Za-z0-9]*\b`)

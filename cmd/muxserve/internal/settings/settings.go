@@ -222,7 +222,7 @@ func join(path, name string) string {
 // element returns the path of an element of a list.
 func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
-// withoutIndexes turns the path of a key in the settings into a [Key.Path].
+// withoutIndexes turns the path of a key in the settings into a [Key].Path.
 func withoutIndexes(path string) string {
 	var key strings.Builder
 	for {
