@@ -33,7 +33,7 @@ func TestDrainEndsLiveStreams(t *testing.T) {
 	for name, args := range map[string][]string{"native": nil, "shared": {"--grpc-transport=shared"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, append([]string{"--drain-delay=0", "--drain-spread=100ms"}, args...)...)
+			p := start(t, append([]string{"--drain-delay=0", "--drain-spread=100ms", "--drain-timeout=10s"}, args...)...)
 			native, err := demov1.NewEchoClient(p.dialGRPC(t)).ServerStream(t.Context(), endless())
 			if err != nil {
 				t.Fatal(err)
@@ -61,13 +61,14 @@ func TestDrainEndsLiveStreams(t *testing.T) {
 					break
 				}
 			}
-			if status.Code(err) != codes.Unavailable {
+			const leave = "the connection is to leave"
+			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), leave) {
 				t.Errorf("the call of grpc-go ended with %v", err)
 			}
 			for _, stream := range web {
 				for stream.Receive() { // Up to its end.
 				}
-				if connect.CodeOf(stream.Err()) != connect.CodeUnavailable {
+				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), leave) {
 					t.Errorf("the call of gRPC-Web ended with %v", stream.Err())
 				}
 			}
@@ -76,7 +77,7 @@ func TestDrainEndsLiveStreams(t *testing.T) {
 				for lines.Scan() {
 					all = append(all, lines.Text())
 				}
-				if end := strings.Join(all, "\n"); lines.Err() != nil || !strings.HasSuffix(end, "event: leave\ndata: the connection is to leave\n") {
+				if end := strings.Join(all, "\n"); lines.Err() != nil || !strings.HasSuffix(end, "event: leave\ndata: "+leave+"\n") {
 					t.Errorf("the events ended with %v behind\n%s", lines.Err(), end)
 				}
 			}

@@ -4,10 +4,15 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -172,9 +177,58 @@ func TestDemoReturn(t *testing.T) {
 	}
 }
 
+// TestDemoUpgrade: where a new process takes over the port, the page is told by the old one
+// and connects to the new one without seeing the port closed.
+func TestDemoUpgrade(t *testing.T) {
+	old := startPlain(t, "127.0.0.1:0")
+	ctx := chromium(t, "")
+	openDemo(ctx, t, old.service)
+	eval[bool](ctx, t, `document.getElementById("seconds").value = "1", true`)
+	openAll(ctx, t)
+	old.stopped = true // It ends by itself, without a cut.
+	if err := old.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.cmd.Wait(); err != nil {
+		t.Errorf("the old process ended with %v", err)
+	}
+	endUpgraded(t, old)
+	awaitDemo(ctx, t, fmt.Sprintf(stepDone, "back"))
+	for _, live := range lives {
+		awaitDemo(ctx, t, fmt.Sprintf(pillIs, live, "connected"))
+		awaitDemo(ctx, t, fmt.Sprintf(hasText, live+"-last", "Connected again"))
+	}
+	lines := eval[[]string](ctx, t, demoLog)
+	t.Log(strings.Join(lines, "\n"))
+	for _, line := range lines {
+		if strings.Contains(line, "cut: ") || strings.Contains(line, "failed") || strings.Contains(line, "port closed") {
+			t.Errorf("the page says %q", line)
+		}
+	}
+	if got := eval[string](ctx, t, `document.getElementById("drain-state").textContent`); got != "over" {
+		t.Errorf("the drain is %s", got)
+	}
+}
+
+// endUpgraded ends the process that has taken over from s, at the end of the test.
+func endUpgraded(t *testing.T, s *plain) {
+	t.Helper()
+	named := regexp.MustCompile(`"new_pid":(\d+)`).FindStringSubmatch(s.logged(t))
+	if named == nil {
+		t.Fatal("the log does not name the new process")
+	}
+	pid, _ := strconv.Atoi(named[1]) // It is a number.
+	t.Cleanup(func() {
+		for signal := syscall.SIGTERM; syscall.Kill(pid, signal) == nil; signal = 0 {
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+}
+
 // plain is a running muxserve without TLS.
 type plain struct {
 	cmd     *exec.Cmd
+	log     string // a file, which a process that takes over writes on
 	service string
 	stopped bool
 }
@@ -183,7 +237,13 @@ type plain struct {
 func startPlain(t *testing.T, address string) *plain {
 	t.Helper()
 	s := &plain{cmd: exec.Command(binary, "--listen="+address, "--admin=off", "--drain-delay=1s", "--drain-spread=500ms")}
-	s.cmd.Stderr = t.Output()
+	s.log = filepath.Join(t.TempDir(), "log")
+	log, err := os.Create(s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	s.cmd.Stderr = log
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +251,10 @@ func startPlain(t *testing.T, address string) *plain {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.stop(t) })
+	t.Cleanup(func() {
+		s.stop(t)
+		t.Log(s.logged(t))
+	})
 	for lines := bufio.NewScanner(stdout); s.service == "" && lines.Scan(); {
 		_, s.service, _ = strings.Cut(lines.Text(), " on ")
 	}
@@ -199,6 +262,15 @@ func startPlain(t *testing.T, address string) *plain {
 		t.Fatal("muxserve does not say where it listens")
 	}
 	return s
+}
+
+func (s *plain) logged(t *testing.T) string {
+	t.Helper()
+	log, err := os.ReadFile(s.log)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(log)
 }
 
 // stop drains the server and waits for its end, once.

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bufio"
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -63,8 +64,11 @@ func TestEvents(t *testing.T) {
 
 func TestEventsRefused(t *testing.T) {
 	t.Parallel()
+	left, cancel := context.WithCancel(t.Context())
+	cancel() // So that a stream would end at once.
 	for _, value := range []string{"1", "-1s", "0s", "9ms", "6m", "soon"} {
-		w := serveRequest(t, Files{}, http.MethodGet, "/sse?interval="+value, nil)
+		w := httptest.NewRecorder()
+		Routes(Files{}).ServeHTTP(w, httptest.NewRequestWithContext(left, http.MethodGet, "/sse?interval="+value, nil))
 		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "is not a time from 10ms to 5m0s") {
 			t.Errorf("interval=%s: %d %s", value, w.Code, w.Body)
 		}
