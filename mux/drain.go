@@ -70,6 +70,7 @@ func (d *drainActions) stopAccepting(ctx context.Context) error {
 	}
 	settled := make(chan error, 1)
 	go func() { settled <- d.settle(ctx, roots) }()
+	waitClosed(ctx, roots)
 	d.tell(ctx)
 	d.tellLate()
 	err := <-settled
@@ -78,6 +79,24 @@ func (d *drainActions) stopAccepting(ctx context.Context) error {
 		d.shutdown()
 	}
 	return err
+}
+
+// closeTime is more than a listener takes for what the kernel has queued, which is a second
+// of its own time at most.
+const closeTime = 2 * time.Second
+
+// waitClosed waits until the roots accept nothing any more. A client that was told before
+// could come back to one of them, where it is told at once and comes back again, and so on.
+func waitClosed(ctx context.Context, roots []*root) {
+	ctx, cancel := context.WithTimeout(ctx, closeTime)
+	defer cancel()
+	for _, r := range roots {
+		select {
+		case <-r.ending:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // settle waits until every connection has been recognised, and cuts those that take too

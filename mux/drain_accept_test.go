@@ -17,6 +17,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
@@ -380,4 +382,28 @@ func (c *halfConn) Write(p []byte) (int, error) {
 	<-c.release
 	m, err := c.Conn.Write(p[20:])
 	return n + m, err
+}
+
+// TestDrainIsNotComeBackTo: no client that is told to leave comes back to the listener that
+// it was told to leave. It would be told again at once, and come back again.
+func TestDrainIsNotComeBackTo(t *testing.T) {
+	t.Parallel()
+	const clients = 100
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		noDelay(c)
+		c.Drain.Spread = 200 * time.Millisecond // The first are told before a listener can close.
+	}))
+	for range clients {
+		// These connect again as soon as they are told.
+		cc := s.grpcClient(t, grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`))
+		if _, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-s.drain(t.Context()); got.err != nil {
+		t.Errorf("drain: %v", got.err)
+	}
+	if got := s.Stats().Pools["sniffing"].Accepted; got != clients {
+		t.Errorf("%d connections of %d clients", got, clients)
+	}
 }

@@ -267,6 +267,7 @@ var plainPages = []string{
 	"cmd/muxserve/OPERATING.md",
 	"cmd/muxserve/TROUBLESHOOTING.md",
 	"mux/EMBEDDING.md",
+	"cmd/muxserve/CAPACITY.md",
 }
 
 const maxWords = 25

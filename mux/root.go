@@ -33,8 +33,8 @@ type root struct {
 	// unsettled counts the connections that are accepted and neither dispatched nor closed.
 	// Only accept adds to it.
 	unsettled sync.WaitGroup
-	// ending is set when nothing more is accepted.
-	ending atomic.Bool
+	// ending is closed when nothing more is accepted.
+	ending chan struct{}
 	// done is closed when nothing more comes out of this root.
 	done chan struct{}
 }
@@ -66,6 +66,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 		tlsOptional: e.optional,
 		allow:       e.allow,
 		watch:       t.watch,
+		ending:      make(chan struct{}),
 		done:        make(chan struct{}),
 	}
 	r.configure(t.live.Load())
@@ -97,7 +98,7 @@ func (r *root) accept() (*conn, error) {
 	for {
 		raw, err := r.listener.Accept()
 		if err != nil {
-			r.ending.Store(true)
+			close(r.ending)
 			r.endWaits()
 			r.unsettled.Wait()
 			return nil, err

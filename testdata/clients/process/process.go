@@ -192,6 +192,21 @@ func (p *Process) Stop() error {
 // exitForced is muxserve's exit code after a second SIGTERM.
 const exitForced = 128 + int(syscall.SIGTERM)
 
+// Drain makes the process drain and returns its exit code when it has ended, -1 if a signal
+// has ended it. Call either Drain or Stop.
+func (p *Process) Drain(ctx context.Context) (int, error) {
+	if !p.Alive() {
+		return 0, fmt.Errorf("process: muxserve had ended: %w\n%s", p.err, p.Log())
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+		return p.cmd.ProcessState.ExitCode(), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("process: muxserve does not end: %w\n%s", context.Cause(ctx), p.Log())
+	}
+}
+
 // waits reports whether the process ends within d.
 func (p *Process) waits(d time.Duration) bool {
 	timer := time.NewTimer(d)
