@@ -3,6 +3,7 @@ module github.com/muxserve/muxserve
 go 1.26.0
 
 require (
+	connectrpc.com/connect v1.21.1 // gRPC-Web for the page of the server muxserve; package mux does not link it.
 	github.com/coder/websocket v1.8.15
 	github.com/google/go-cmp v0.7.0
 	github.com/pires/go-proxyproto v0.15.0

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -35,15 +36,22 @@ type access struct {
 	method, path                      string
 }
 
+// longTarget is the length of a request target above which parts of it are copied.
+const longTarget = 1 << 10
+
 // httpAccess reads an HTTP request.
 func httpAccess(r *http.Request) access {
-	return access{
+	a := access{
 		requestID:   r.Header.Get("X-Request-ID"),
 		traceparent: r.Header.Get("Traceparent"),
 		userAgent:   r.UserAgent(),
 		method:      r.Method,
 		path:        r.URL.Path,
 	}
+	if len(r.RequestURI) > longTarget { // They would keep the whole request line, with the query, while their line waits.
+		a.method, a.path = strings.Clone(a.method), strings.Clone(a.path)
+	}
+	return a
 }
 
 // callAccess reads a gRPC call.
@@ -154,6 +162,9 @@ func parseTraceparent(s string) (traceID, spanID string, ok bool) {
 	const afterVersion = traceVersionLen + 1
 	const afterTrace = afterVersion + traceIDLen + 1
 	const afterSpan = afterTrace + spanIDLen + 1
+	if len(s) > traceparentLen {
+		s = strings.Clone(s[:traceparentLen])
+	}
 	traceID, spanID = s[afterVersion:afterTrace-1], s[afterTrace:afterSpan-1]
 	if s[afterVersion-1] != '-' || s[afterTrace-1] != '-' || s[afterSpan-1] != '-' ||
 		!isHex(version) || version == forbiddenVersion || !isHex(s[afterSpan:traceparentLen]) ||

@@ -145,7 +145,9 @@ func (c *conn) advance(to stage) bool {
 type http2State struct {
 	exchanges exchanges
 	running   atomic.Int32 // requests whose handlers have not returned, calls included
-	idleSince atomic.Int64 // when the last stream ended, counted from clockStart; see track
+	// idleSince is when the last stream ended, counted from clockStart; see track. On a
+	// connection that was upgraded it is 0 while there are streams.
+	idleSince atomic.Int64
 	calls     callSlots
 }
 

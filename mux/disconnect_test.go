@@ -150,15 +150,23 @@ func TestClosedIsBounded(t *testing.T) {
 	}
 }
 
-// TestClosedByADrain: a drain that cuts says which.
+// TestClosedByADrain: a drain that cuts says which, whether their clients were told to leave
+// or not.
 func TestClosedByADrain(t *testing.T) {
-	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Timeout = 0 }))
-	s.busy(t)
-	if _, err := s.Drain(t.Context()); !errors.Is(err, mux.ErrForced) {
-		t.Errorf("drain: %v", err)
-	}
-	if got := s.ends(); got["cut forced"] != 1 {
-		t.Errorf("ends %v", got)
+	for name, timeout := range map[string]time.Duration{"at once": 0, "told first": 200 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Spread, c.Drain.Timeout = 0, timeout }))
+			s.busy(t)
+			if _, err := s.Drain(t.Context()); !errors.Is(err, mux.ErrForced) {
+				t.Errorf("drain: %v", err)
+			}
+			if got := s.ends(); got["cut forced"] != 1 {
+				t.Errorf("ends %v", got)
+			}
+			if got := s.Stats().Closed["http1"]; got["forced"] != 1 || got["drain"] != 0 {
+				t.Errorf("close reasons %v", got)
+			}
+		})
 	}
 }
 

@@ -264,7 +264,11 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 	}
 	d.forced.Store(&forced)
 	for _, a := range d.books.conns.Conns() {
-		if c, ok := a.Owner().(*conn); ok && d.books.endsLikeComplete(c) {
+		c, ok := a.Owner().(*conn)
+		if ok && c.stage() == stageServing {
+			a.ReplaceCloseReason(reasonDrain, reasonForced)
+		}
+		if ok && d.books.endsLikeComplete(c) {
 			c.abort(reasonForced)
 			continue
 		}

@@ -3,6 +3,7 @@ package mux
 import (
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/muxserve/muxserve/pool"
 )
@@ -76,6 +77,15 @@ func (s *Server) ServeOptional(l net.Listener) error {
 // FailListener makes the configured listener i fail for good.
 func (s *Server) FailListener(i int) error {
 	return s.topology.configured()[i].sockets[0].Close()
+}
+
+// SetLeaving sets how many connections may be on their way out to make room, and how long
+// their clients may go on with requests then.
+func (s *Server) SetLeaving(most int, patience time.Duration) {
+	m := s.topology.admission.room
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.maxLeaving, m.patience = most, patience
 }
 
 // Backends returns the number of generations of protocol servers.

@@ -185,10 +185,11 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 }
 
 // mayUpgradeH2C reports whether a connection may go on in HTTP/2. With TLS, ALPN has chosen
-// the protocol (RFC 7540 section 3.2). During a drain there is no upgrade.
+// the protocol (RFC 7540 section 3.2). During a drain there is no upgrade, nor for a client
+// that was told to leave.
 func (f *front) mayUpgradeH2C(c *conn) bool {
 	a := c.allowed()
-	return f.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !f.departures.draining.Load()
+	return f.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !c.isTold() && !f.departures.draining.Load()
 }
 
 const http2Tag = pool.Tag(protocols.HTTP2)

@@ -57,6 +57,14 @@ func trackState(nc net.Conn, state http.ConnState) {
 
 // track keeps the account's state by what net/http says of the connection.
 func (c *conn) track(state http.ConnState) {
+	if c.account.State() == pool.StateUpgraded { // It has become HTTP/2; see H2CUpgrades.
+		var since int64
+		if state == http.StateIdle {
+			since = int64(sinceStart())
+		}
+		c.http2().idleSince.Store(since)
+		return
+	}
 	switch state {
 	case http.StateActive:
 		c.account.SetState(pool.StateActive)

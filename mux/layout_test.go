@@ -116,13 +116,17 @@ func TestOneFileKnowsCmux(t *testing.T) {
 	}
 }
 
-// TestMuxLinksNoPrometheus keeps the metrics library out of the binary of an embedder
-// that does not use it.
-func TestMuxLinksNoPrometheus(t *testing.T) {
+// TestLibraryLinksNoModuleOfTheServer keeps what only the server muxserve, or an embedder
+// that asks for it, needs out of the binaries of all others.
+func TestLibraryLinksNoModuleOfTheServer(t *testing.T) {
 	t.Parallel()
-	for path := range listDeps(t, "./mux") {
-		if strings.HasPrefix(path, "github.com/prometheus/") {
-			t.Errorf("package mux links %s", path)
+	patterns := []string{"./mux"}
+	for leaf := range leaves {
+		patterns = append(patterns, "./"+leaf+"/...")
+	}
+	for path := range listDeps(t, patterns...) {
+		if strings.HasPrefix(path, "github.com/prometheus/") || strings.HasPrefix(path, "connectrpc.com/") {
+			t.Errorf("package mux or one of the leaves links %s", path)
 		}
 	}
 }
@@ -150,11 +154,12 @@ func TestTopLevelEntries(t *testing.T) {
 	}
 }
 
-// listDeps returns the packages that match the pattern and all their dependencies, tests
+// listDeps returns the packages that match the patterns and all their dependencies, tests
 // aside, by import path.
-func listDeps(t *testing.T, pattern string) map[string]goPackage {
+func listDeps(t *testing.T, patterns ...string) map[string]goPackage {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,Imports,Deps,Standard,Module", pattern)
+	args := append([]string{"list", "-deps", "-json=ImportPath,Dir,GoFiles,Imports,Deps,Standard,Module"}, patterns...)
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = moduleRoot
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

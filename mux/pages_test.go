@@ -258,7 +258,15 @@ func TestHowItWorksMachines(t *testing.T) {
 }
 
 // plainPages are the pages whose sentences have at most maxWords words.
-var plainPages = []string{"README.md", howItWorks, "mux/COMING_FROM.md", "mux/EMBEDDING.md", "cmd/muxserve/README.md", "cmd/muxserve/LIMITS.md"}
+var plainPages = []string{
+	"README.md",
+	howItWorks,
+	"mux/COMING_FROM.md",
+	"mux/EMBEDDING.md",
+	"cmd/muxserve/README.md",
+	"cmd/muxserve/LIMITS.md",
+	"cmd/muxserve/OPERATING.md",
+}
 
 const maxWords = 25
 

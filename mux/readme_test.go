@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -64,6 +65,13 @@ func TestReadmeFigures(t *testing.T) {
 			t.Errorf("%s has no table with the columns%s", name, forms)
 		}
 	}
+	var slower float64
+	if _, err := fmt.Sscan(measured["gRPC, unary"][4], &slower); err != nil {
+		t.Fatal(err)
+	}
+	if words := fmt.Sprintf("ServeHTTP` takes %.1f times the processor time for a call", slower); !strings.Contains(readPage(t, "README.md"), words) {
+		t.Errorf("README.md does not say %q", words)
+	}
 	for _, row := range shown {
 		name, cells := row[0], row[1:]
 		want := measured[name]
@@ -85,7 +93,7 @@ func TestReadmeProgram(t *testing.T) {
 	t.Parallel()
 	readme := readPage(t, "README.md")
 	_, program, _ := strings.Cut(readme, "\n```go\n")
-	program, _, _ = strings.Cut(program, "\n```\n")
+	program, shown, _ := strings.Cut(program, "\n```\n")
 	const address = `WithAddress("127.0.0.1:9000")`
 	if !strings.Contains(program, address) {
 		t.Fatalf("the README's program does not have %s:\n%s", address, program)
@@ -115,8 +123,8 @@ func TestReadmeProgram(t *testing.T) {
 	go func() { ended <- cmd.Wait() }()
 	answers := askReadmeProgram(t, socket, ended)
 	for _, answer := range answers {
-		if !strings.Contains(readme, answer) {
-			t.Errorf("README.md does not show %q", answer)
+		if !strings.Contains(shown, answer) {
+			t.Errorf("README.md does not show %q behind the program", answer)
 		}
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

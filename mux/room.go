@@ -8,6 +8,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
@@ -16,6 +17,10 @@ import (
 // concurrently.
 type room struct {
 	departures *departures
+	maxLeaving int
+	// patience is how long a client that was told may go on with a request when maxLeaving
+	// are on their way out.
+	patience time.Duration
 
 	// mu guards what follows.
 	mu    sync.Mutex
@@ -47,7 +52,8 @@ const (
 	// undecidedShare is the part of all places that connections may take which are not
 	// recognised yet, as a divisor.
 	undecidedShare = 4
-	// maxLeaving bounds how many connections are on their way out without a place.
+	// maxLeaving bounds how many connections are on their way out without a place. Where
+	// there are so many, those are cut that have gone on with requests.
 	maxLeaving = 256
 	// mutePatience is how long a client may send nothing while the server waits for a
 	// handshake or the head of a request. It is the round trip of a client that is far away.
@@ -55,7 +61,7 @@ const (
 )
 
 func newRoom(d *departures) *room {
-	return &room{departures: d, found: make(map[pool.Tag]*findings)}
+	return &room{departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience, found: make(map[pool.Tag]*findings)}
 }
 
 // beforeAccept makes room for a connection of which nothing is known yet. total is the
@@ -82,19 +88,41 @@ func (m *room) beforeMove(tag pool.Tag) {
 func (m *room) makeIn(tag pool.Tag) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := m.found[tag]
+	if m.areTooManyLeaving() {
+		m.first(lastingTag, m.lasting, cut)
+	}
+	if m.areTooManyLeaving() {
+		return
+	}
+	m.first(tag, func() (spares []spare, looked int) { return m.spares(tag) }, func(s spare) bool {
+		// It may have had another request since the search.
+		now, ok := s.c.spare()
+		return ok && now.early == s.early && now.requests == s.requests && m.leave(now)
+	})
+}
+
+// areTooManyLeaving reports whether so many connections are on their way out that no more
+// are told.
+func (m *room) areTooManyLeaving() bool {
+	return m.departures.books.conns.Yielded() >= m.maxLeaving
+}
+
+// first calls use for what a search of this name has found, in order, until it succeeds.
+// The search is made anew where nothing is left, and it is time for that.
+func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), use func(spare) bool) {
+	f := m.found[name]
 	if f == nil {
 		f = new(findings)
-		m.found[tag] = f
+		m.found[name] = f
 	}
-	for m.departures.books.conns.Yielded() < maxLeaving {
+	for {
 		if len(f.next) == 0 {
 			now := time.Now()
 			if now.Before(f.again) {
 				return
 			}
 			var looked int
-			f.next, looked = m.search(tag)
+			f.next, looked = search()
 			f.again = now.Add(searchPause * time.Duration(looked))
 			if len(f.next) == 0 {
 				return
@@ -102,25 +130,38 @@ func (m *room) makeIn(tag pool.Tag) {
 		}
 		s := f.next[0]
 		f.next = f.next[1:]
-		// It may have had another request since the search.
-		if now, ok := s.c.spare(); ok && now.early == s.early && now.requests == s.requests && m.leave(now) {
+		if use(s) {
 			return
 		}
 	}
 }
 
-// search returns connections that may leave: those without a request by their age, and
+// spares returns connections that may leave: those without a request by their age, and
 // then those that are idle, the one that has been so longest first. It also returns how
 // many it has looked at.
-func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
+func (m *room) spares(tag pool.Tag) (spares []spare, looked int) {
 	var tags []pool.Tag
 	if tag != "" {
 		tags = append(tags, tag)
 	}
+	return m.search((*conn).spare, tags...)
+}
+
+// lastingTag is the name of the search for [conn.lasting], which no pool has.
+const lastingTag pool.Tag = "lasting"
+
+// lasting returns connections that were told to make room and have gone on with requests,
+// the one that was told first before the others.
+func (m *room) lasting() (spares []spare, looked int) {
+	return m.search(func(c *conn) (spare, bool) { return c.lasting(m.patience) })
+}
+
+// search returns what is says yes to, of the pools named or of all.
+func (m *room) search(is func(*conn) (spare, bool), tags ...pool.Tag) (spares []spare, looked int) {
 	var found []spare
 	all := m.departures.books.all(nil, tags...)
 	for _, c := range all {
-		if s, ok := c.spare(); ok {
+		if s, ok := is(c); ok {
 			found = append(found, s)
 		}
 	}
@@ -134,6 +175,24 @@ func (m *room) search(tag pool.Tag) (spares []spare, looked int) {
 		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.c.account.ID(), b.c.account.ID()))
 	})
 	return slices.Clone(found[:min(len(found), maxSpares)]), len(all)
+}
+
+// lasting describes a connection whose client was told to make room longer than patience
+// ago. It reports false for a WebSocket, which has taken a place again.
+func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
+	ago, _ := c.toldFor()
+	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
+	return s, c.isServing() && c.isTold() && c.account.CloseReason() == reasonRoom && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
+}
+
+// cut ends a connection that goes on with requests although it was told to leave, because
+// so many do that no other can make room.
+func cut(s spare) bool {
+	if !s.c.isServing() {
+		return false
+	}
+	s.c.abort("") // The reason for which it was told stands.
+	return true
 }
 
 // spare describes a connection that may leave. It reports false for one that serves a
@@ -156,8 +215,9 @@ func (c *conn) spare() (s spare, ok bool) {
 	case protocols.HTTP1:
 		ok = idle && !c.isFed()
 	case protocols.HTTP2: // A PING is activity, but no reason to stay.
-		ok = idle && c.isShared()
-		s.since = clockStart.Add(time.Duration(c.seldom().h2.idleSince.Load()))
+		since := c.seldom().h2.idleSince.Load()
+		ok = idle && c.isShared() || c.account.State() == pool.StateUpgraded && since != 0
+		s.since = clockStart.Add(time.Duration(since))
 	case protocols.GRPC:
 		ok = c.account.InFlight() == 0
 	}
@@ -205,7 +265,7 @@ func (m *room) leave(s spare) bool {
 		return true
 	}
 	m.departures.leave(c, reasonRoom, 0)
-	if !c.isHTTP2() && m.departures.books.conns.Yielded() > maxLeaving/2 {
+	if !c.isHTTP2() && m.departures.books.conns.Yielded() > m.maxLeaving/2 {
 		c.closeIdle(0) // However fresh: more come than leave by themselves.
 	}
 	return true

@@ -96,6 +96,32 @@ func TestIdleHTTP2MakesRoom(t *testing.T) {
 	}
 }
 
+// TestLastingMakeRoom: clients that were told to make room, and go on with requests that
+// last, keep nobody out.
+func TestLastingMakeRoom(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.SetLeaving(2, 0)
+		var lasting []*h2Client
+		for range 2 {
+			conn := s.dial(t, "h2")
+			c := newH2Client(t, conn, conn)
+			c.get(1, "/echo")
+			_ = c.header(1)
+			lasting = append(lasting, c)
+		}
+		s.hold(t)
+		s.hold(t)
+		for _, c := range lasting {
+			c.get(3, "/busy") // It crosses the GOAWAY.
+			if got := c.header(3)[":status"]; got != "200" {
+				t.Errorf("a request that crosses the GOAWAY: %s", got)
+			}
+		}
+		s.hold(t)
+		s.hold(t)
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }))
+}
+
 // TestUndecidedMakeRoom: undecided connections go first where places run out, by a GOAWAY
 // without an error, and never take more than their share.
 func TestUndecidedMakeRoom(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -324,5 +325,69 @@ func TestUpgradeH2CBehindHandshake(t *testing.T) {
 		if resp.StatusCode != http.StatusOK || resp.Close != (i > 0) {
 			t.Errorf("%d: %s, close %t, %v", i, resp.Status, resp.Close, s.counts())
 		}
+	}
+}
+
+// TestIdleUpgradedH2CMakesRoom: a connection that was upgraded makes room like any other
+// when it has no stream, and not before.
+func TestIdleUpgradedH2CMakesRoom(t *testing.T) {
+	for name, edit := range map[string]func(*mux.Config){
+		"HTTP/2": func(c *mux.Config) { c.HTTP2.MaxConnections = 4 },
+		"all":    func(c *mux.Config) { c.Limits.MaxConnections = 4 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, false, mux.Configure(upgradesOn), limits(edit))
+			events := observe(t, s.Server)
+			first, _ := s.upgrade(t, "GET /busy HTTP/1.1\r\n"+upgradeFields+"\r\n")
+			_ = first.header(1)
+			second, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+			_ = second.rest(1)
+			second.get(3, "/busy")
+			_ = second.header(3)
+			for range 2 {
+				c, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+				_ = c.rest(1)
+				c.must(c.WritePing(false, [8]byte{1})) // It is activity, but no reason to stay.
+			}
+			for range 6 {
+				eventually(t, "one more is served", func() bool {
+					resp, err := s.client(t, 2).Get("http://" + s.addr + "/echo")
+					return err == nil && resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+				})
+			}
+			eventually(t, "two have made room, and more", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "made_room") >= 6 })
+			for i, c := range []*h2Client{first, second} {
+				c.get(5, "/echo")
+				if got := c.header(5)[":status"]; got != "200" || c.goAway != nil {
+					t.Errorf("busy one %d: %s, %v", i, got, c.goAway)
+				}
+			}
+		})
+	}
+}
+
+// TestToldIsNotUpgraded: a client that was told to leave is answered in HTTP/1.1, and its
+// connection closed.
+func TestToldIsNotUpgraded(t *testing.T) {
+	release := make(chan struct{})
+	s := start(t, false, mux.Configure(upgradesOn), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/first" {
+			_ = http.NewResponseController(w).Flush()
+			<-release
+		}
+	})))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	first := roundTrip(t, conn, r, "GET /first HTTP/1.1\r\nHost: x\r\n\r\n"+"GET / HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	if n := s.Disconnect(func(pool.Info) bool { return true }, time.Hour); n != 1 {
+		t.Fatalf("%d connections were told", n)
+	}
+	close(release)
+	if _, err := io.Copy(io.Discard, first.Body); err != nil {
+		t.Fatal(err)
+	}
+	second, err := http.ReadResponse(r, nil)
+	if err != nil || second.StatusCode != http.StatusOK || !second.Close {
+		t.Errorf("%v, %v", second, err)
 	}
 }

@@ -39,6 +39,14 @@ func (c *Conn) SetCloseReason(reason string) {
 	c.closeReason.CompareAndSwap(nil, &given)
 }
 
+// ReplaceCloseReason records another reason where SetCloseReason has recorded old: the
+// client was told to leave, and is now cut.
+func (c *Conn) ReplaceCloseReason(old, reason string) {
+	if recorded := c.closeReason.Load(); recorded != nil && *recorded == old {
+		c.closeReason.CompareAndSwap(recorded, &reason)
+	}
+}
+
 // CloseReason returns what SetCloseReason recorded. Without that it is "" until Close is
 // called. From then on it is what the last errors of reads and writes say: "peer_closed",
 // "reset", "timeout" or "server_closed".

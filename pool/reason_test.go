@@ -81,6 +81,9 @@ func TestCloseReasons(t *testing.T) {
 	say := func(reason string) func(*pool.Conn, *scripted) {
 		return func(c *pool.Conn, _ *scripted) { c.SetCloseReason(reason) }
 	}
+	replace := func(old, reason string) func(*pool.Conn, *scripted) {
+		return func(c *pool.Conn, _ *scripted) { c.ReplaceCloseReason(old, reason) }
+	}
 	reset, broken := opError(os.NewSyscallError("read", syscall.ECONNRESET), "read"), opError(os.NewSyscallError("write", syscall.EPIPE), "write")
 	timeout := opError(os.ErrDeadlineExceeded, "read")
 	type steps []func(*pool.Conn, *scripted)
@@ -130,6 +133,9 @@ func TestCloseReasons(t *testing.T) {
 		{"ping", steps{say("ping_timeout")}, "ping_timeout", pool.EventTimeout},
 		{"sniff", steps{say("sniff_timeout")}, "sniff_timeout", pool.EventTimeout},
 		{"age", steps{say("max_age"), read(timeout)}, "max_age", ""},
+		{"told, then cut", steps{say("drain"), replace("drain", "forced")}, "forced", ""},
+		{"cut for another reason", steps{say("max_age"), replace("drain", "forced")}, "max_age", ""},
+		{"cut without a reason", steps{replace("drain", "forced")}, "server_closed", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var set pool.Set

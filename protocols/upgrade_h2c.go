@@ -31,6 +31,7 @@ type H2CUpgrades struct {
 	upgrade  http.Handler
 	upgraded func(*http.Request)
 	resets   func(*http.Request) (perMinute int, onFlood func())
+	state    func(net.Conn, http.ConnState)
 	// server never listens. It holds the limits of the connections, and by its
 	// Shutdown x/net's server is told to send GOAWAY to all of them.
 	server   *http.Server
@@ -57,13 +58,14 @@ func IsH2CUpgrade(r *http.Request) bool {
 
 // NewH2CUpgrades returns an H2CUpgrades whose connections have the limits of c and whose
 // streams, the upgraded request among them, are served by h.Handler as HTTP/2. Of the
-// other hooks only the logger is used: net/http has let go of the connection by then. The
+// other hooks the logger is used, and ConnState: it is told, behind [http.StateHijacked],
+// when the connection has a stream (StateActive) and when it has none (StateIdle). The
 // function upgraded, which may be nil, is called once for each connection that has become
 // HTTP/2, with its first request. So is resets, before, which says how many streams the
 // client may have broken off in a minute and what to do when it was told that they are too
 // many; see MaxResetsPerMinute in the package sniff. It may be nil as well.
 func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request), resets func(*http.Request) (perMinute int, onFlood func())) (*H2CUpgrades, error) {
-	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded, resets: resets}
+	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded, resets: resets, state: h.ConnState}
 	u.server = NewHTTP2Server(c, h)
 	u.server.ConnState = u.connState
 	limits := new(http2.Server)                                     //nolint:staticcheck // What h2c takes; deprecated with it.
@@ -92,15 +94,12 @@ func (u *H2CUpgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// x/net's server takes its limits from the server in the context.
 	r = r.WithContext(context.WithValue(r.Context(), http.ServerContextKey, u.server))
 	r.Body = io.NopCloser(bytes.NewReader(body))
+	o := h2.Options{NetHTTP: true}
 	if u.resets != nil {
 		perMinute, onFlood := u.resets(r)
-		w = &trackingWriter{w, h2.Options{
-			NetHTTP:            true,
-			MaxResetsPerMinute: perMinute,
-			Watch:              &h2.Watch{OnFlood: func(*h2.Track) { onFlood() }},
-		}}
+		o.MaxResetsPerMinute, o.Watch = perMinute, &h2.Watch{OnFlood: func(*h2.Track) { onFlood() }}
 	}
-	u.upgrade.ServeHTTP(w, r)
+	u.upgrade.ServeHTTP(&trackingWriter{w, o}, r)
 }
 
 // trackingWriter follows the frames of a connection from where it is hijacked.
@@ -125,6 +124,7 @@ type trackedConn struct {
 	net.Conn
 	ahead *bufio.Reader // net/http's, which may have read ahead; nil once that is read
 	track *h2.Track
+	begun bool // x/net has reported its first StateIdle; see connState
 }
 
 // Read implements [net.Conn].
@@ -214,10 +214,19 @@ func (u *H2CUpgrades) tell() {
 	_ = u.server.Shutdown(context.Background())
 }
 
-// connState is called by x/net's server after it has put the connection on the
-// list of those that Shutdown tells.
-func (u *H2CUpgrades) connState(_ net.Conn, state http.ConnState) {
+// connState is called by x/net's server, the first time after it has put the connection on
+// the list of those that Shutdown tells. One goroutine calls it for a connection.
+func (u *H2CUpgrades) connState(nc net.Conn, state http.ConnState) {
 	if state == http.StateActive && u.draining.Load() {
 		u.tell()
 	}
+	c, ok := nc.(*trackedConn)
+	if !ok || u.state == nil {
+		return
+	}
+	if state == http.StateIdle && !c.begun {
+		c.begun = true // x/net says so whenever it begins. The first stream is open then.
+		return
+	}
+	u.state(c.Conn, state)
 }

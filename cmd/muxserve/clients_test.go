@@ -11,11 +11,13 @@ import (
 	"net/url"
 	"testing"
 
+	"connectrpc.com/connect"
 	"github.com/coder/websocket"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
 	"github.com/muxserve/muxserve/pool"
 )
 
@@ -118,6 +120,12 @@ func (p *running) dialGRPC(t *testing.T) *grpc.ClientConn {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+// webClient returns a client of one call of the echo service in gRPC-Web.
+func (p *running) webClient(t *testing.T, http2 bool, procedure string) *connect.Client[demov1.EchoRequest, demov1.EchoResponse] {
+	t.Helper()
+	return connect.NewClient[demov1.EchoRequest, demov1.EchoResponse](httpClient(t, http2), p.service.String()+procedure, connect.WithGRPCWeb())
 }
 
 // dialWebSocket opens a WebSocket on /ws.

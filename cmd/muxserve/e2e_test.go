@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
@@ -46,6 +47,7 @@ func TestEveryProtocol(t *testing.T) {
 			t.Run("HTTP/1.1", func(t *testing.T) { testHTTP(t, p, false, tt.tls) })
 			t.Run("HTTP/2", func(t *testing.T) { testHTTP(t, p, true, tt.tls) })
 			t.Run("gRPC", func(t *testing.T) { testGRPC(t, p, tt.transport, tt.pool) })
+			t.Run("gRPC-Web", func(t *testing.T) { testGRPCWeb(t, p) })
 			t.Run("gRPC services", func(t *testing.T) { testGRPCServices(t, p) })
 			t.Run("WebSocket", func(t *testing.T) { testWebSocket(t, p) })
 			t.Run("probe", func(t *testing.T) { testProbe(t, p) })
@@ -146,6 +148,38 @@ func testGRPC(t *testing.T, p *running, transport, pool string) {
 }
 
 // testGRPCServices calls health and reflection, as balancers and grpcurl do.
+// testGRPCWeb calls the echo service as a browser does, over both versions of HTTP.
+func testGRPCWeb(t *testing.T, p *running) {
+	for pool, http2 := range map[string]bool{"http1": false, "http2": true} {
+		check := func(r *demov1.EchoResponse, sequence uint64) {
+			t.Helper()
+			if r.GetMessage() != "m" || r.GetSequence() != sequence || r.GetTransport() != "web" || r.GetProtocol() != pool || r.GetConnId() == 0 {
+				t.Errorf("got %v, want number %d over %s", r, sequence, pool)
+			}
+		}
+		unary, err := p.webClient(t, http2, demov1.Echo_Unary_FullMethodName).CallUnary(t.Context(),
+			connect.NewRequest(&demov1.EchoRequest{Message: "m"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(unary.Msg, 1)
+		stream, err := p.webClient(t, http2, demov1.Echo_ServerStream_FullMethodName).CallServerStream(t.Context(),
+			connect.NewRequest(&demov1.EchoRequest{Message: "m", Repeat: 2}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		received := uint64(0)
+		for stream.Receive() {
+			received++
+			check(stream.Msg(), received)
+		}
+		if stream.Err() != nil || received != 2 {
+			t.Errorf("%d responses, then %v", received, stream.Err())
+		}
+		_ = stream.Close()
+	}
+}
+
 func testGRPCServices(t *testing.T, p *running) {
 	conn := p.dialGRPC(t)
 	health, err := healthpb.NewHealthClient(conn).Check(t.Context(), new(healthpb.HealthCheckRequest))

@@ -94,7 +94,7 @@ func TestLimits(t *testing.T) {
 	byDefault, edge := valuesOf(t), valuesOf(t, "--profile=edge")
 	tests := testsOfModule(t)
 	var rows []limitRow
-	for _, cells := range pageTables(t, "LIMITS.md") {
+	for _, cells := range tableRows(readPage(t, "LIMITS.md")) {
 		if len(cells) != 5 {
 			t.Fatalf("%d cells: %q", len(cells), cells)
 		}
@@ -201,15 +201,10 @@ func valuesOf(t *testing.T, args ...string) map[string]string {
 	return values
 }
 
-// pageTables returns the cells of all tables of a page in this directory, without the heads.
-func pageTables(t *testing.T, name string) (rows [][]string) {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+// tableRows returns the cells of all tables in a text, without the heads.
+func tableRows(text string) (rows [][]string) {
 	inTable := 0
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "|") {
 			inTable = 0

@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
-	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,19 +14,10 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-func readReference(t *testing.T, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
 // section returns the text below a heading of the reference, up to the next heading.
 func section(t *testing.T, heading string) string {
 	t.Helper()
-	_, rest, found := strings.Cut(readReference(t, "README.md"), "\n"+heading+"\n")
+	_, rest, found := strings.Cut(readPage(t, "README.md"), "\n"+heading+"\n")
 	if !found {
 		t.Fatalf("README.md has no %q", heading)
 	}
@@ -65,43 +54,12 @@ func TestReferenceFlags(t *testing.T) {
 	}
 }
 
-// TestReferenceSignals: the table of signals has those of the manual page.
-func TestReferenceSignals(t *testing.T) {
-	t.Parallel()
-	form := regexp.MustCompile(`SIG[A-Z0-9]+`)
-	names := func(text string) []string {
-		all := form.FindAllString(text, -1)
-		slices.Sort(all)
-		return slices.Compact(all)
-	}
-	at := slices.IndexFunc(manual, func(s cli.Section) bool { return s.Title == "Signals" })
-	if diff := cmp.Diff(names(strings.Join(manual[at].Paragraphs, " ")), names(section(t, "## Signals"))); diff != "" {
-		t.Errorf("(-manual +README.md):\n%s", diff)
-	}
-}
-
-// TestReferenceExitCodes: the table of exit codes has all of them and no other. Other tests
-// see the binary end with each.
-func TestReferenceExitCodes(t *testing.T) {
-	t.Parallel()
-	want := []string{
-		fmt.Sprint(exitOK), fmt.Sprint(exitFailed), fmt.Sprint(exitUsage), fmt.Sprint(exitCut), fmt.Sprint(exitSignalled, " + signal"),
-	}
-	var got []string
-	for _, m := range regexp.MustCompile(`(?m)^\| (\d[^|]*) \|`).FindAllStringSubmatch(section(t, "## Exit codes"), -1) {
-		got = append(got, m[1])
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +README.md):\n%s", diff)
-	}
-}
-
 // TestReferencePaths: the table of the service port has what the demo routes and the gRPC
 // services that the binary names by reflection.
 func TestReferencePaths(t *testing.T) {
 	t.Parallel()
 	text := section(t, "## What the service port serves")
-	source := readReference(t, "demo/demo.go")
+	source := readPage(t, "demo/demo.go")
 	found := regexp.MustCompile(`routes\.Handle(?:Func)?\("(?:[A-Z]+ )?([^"]+)"`).FindAllStringSubmatch(source, -1)
 	if len(found) < 5 {
 		t.Fatalf("demo.go has %d routes", len(found))
@@ -133,7 +91,7 @@ func TestReadmeShowsTheStart(t *testing.T) {
 	var out strings.Builder
 	announce(&out, ofFlag("listen"), listeners.DefaultConfig(), true)
 	fmt.Fprintf(&out, "muxserve: admin pages on %s\n", shownAddress(ofFlag("admin"), listeners.ModeOff))
-	shown := strings.ReplaceAll("\n"+readReference(t, "../../README.md"), "\n    ", "\n")
+	shown := strings.ReplaceAll("\n"+readPage(t, "../../README.md"), "\n    ", "\n")
 	if !strings.Contains(shown, out.String()) {
 		t.Errorf("README.md does not show:\n%s", out.String())
 	}

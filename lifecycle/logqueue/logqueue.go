@@ -16,6 +16,10 @@ import (
 // second. A line takes less than 1 KB, of which 0.3 KB are kept for later ones.
 const maxLines = 4096
 
+// maxText bounds the text of the lines that wait, in bytes, which clients can make long: the
+// path of a request. One line may be longer.
+const maxText = 4 << 20
+
 // Handler is a [slog.Handler] that puts lines into a queue. One goroutine at a time takes
 // them from there to another handler, in their order. It begins with a line and ends when
 // the queue is empty, so a Handler needs no closing.
@@ -45,6 +49,7 @@ type queue struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting []line
+	text    int           // bytes of text in waiting
 	spare   []line        // room for the next ones
 	writing bool          // a goroutine takes lines
 	idle    chan struct{} // closed when the goroutine ends; nil where nothing waits for it
@@ -58,6 +63,18 @@ type line struct {
 	ctx    context.Context //nolint:containedctx // Handlers read values from it.
 	next   slog.Handler
 	record slog.Record
+}
+
+// text returns how many bytes of text the line has.
+func (l *line) text() int {
+	n := len(l.record.Message)
+	l.record.Attrs(func(a slog.Attr) bool {
+		if a.Value.Kind() == slog.KindString {
+			n += len(a.Value.String())
+		}
+		return true
+	})
+	return n
 }
 
 // New returns a handler that gives lines to next. A Handler is returned as it is. The name is
@@ -121,14 +138,16 @@ func (h *Handler) Flush(ctx context.Context) error {
 
 // add puts a line into the queue, or drops it.
 func (q *queue) add(l line) {
+	text := l.text()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) >= maxLines {
+	if len(q.waiting) >= maxLines || q.text > 0 && q.text+text > maxText {
 		q.dropped++
 		q.unsaid++
 		return
 	}
 	q.waiting = append(q.waiting, l)
+	q.text += text
 	if !q.writing {
 		q.writing = true
 		go q.write()
@@ -163,7 +182,7 @@ func (q *queue) take() (lines []line, unsaid uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) > 0 {
-		lines, q.waiting, q.spare = q.waiting, q.spare, nil
+		lines, q.waiting, q.spare, q.text = q.waiting, q.spare, nil, 0
 		unsaid, q.unsaid = q.unsaid, 0
 		return lines, unsaid
 	}

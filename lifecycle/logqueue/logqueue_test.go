@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/slogtest"
@@ -156,6 +157,32 @@ func TestNothingWaits(t *testing.T) {
 			t.Errorf("the handler's context has %v and %v", r.ctxs[0].Value(key{}), r.ctxs[0].Err())
 		}
 	})
+}
+
+// TestLongLines: lines wait that have so much text together, or one that has more.
+func TestLongLines(t *testing.T) {
+	for _, test := range []struct{ text, want int }{{maxText / 4, 4}, {maxText/4 + 1, 3}, {2 * maxText, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRecorder()
+			h := New(r, "server", nil)
+			log := slog.New(h)
+			log.Info("first")
+			synctest.Wait() // The handler has it, and hangs.
+			for range 6 {
+				log.Info("", "path", strings.Repeat("p", test.text))
+			}
+			if got, want := h.Dropped(), uint64(6-test.want); got != want {
+				t.Errorf("lines of %d bytes: %d dropped, want %d", test.text, got, want)
+			}
+			close(r.gate)
+			flush(t, h)
+			log.Info("", "path", strings.Repeat("p", test.text))
+			flush(t, h)
+			if got := h.Dropped(); got != uint64(6-test.want) {
+				t.Errorf("one more line of %d bytes was dropped", test.text)
+			}
+		})
+	}
 }
 
 // TestFaultyHandler: lines on which the handler fails or panics are counted, and the next

@@ -2,7 +2,6 @@ package browser
 
 import (
 	"context"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -16,26 +15,26 @@ const patience = 50 * time.Second
 // the end of the test.
 func chromium(t *testing.T, key string) context.Context {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatalf("these tests need Chromium (Debian: apt install chromium): %v", err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.UserDataDir(t.TempDir()),
+	ctx, cancel = chromedp.NewExecAllocator(ctx, append(options(t.TempDir()), chromedp.Flag("ignore-certificate-errors-spki-list", key))...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(t.Logf))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// options are those of every browser; dir has its profile.
+func options(dir string) []chromedp.ExecAllocatorOption {
+	return []chromedp.ExecAllocatorOption{
+		chromedp.ExecPath("chromium"), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+		chromedp.UserDataDir(dir),
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-sync", true),
-		chromedp.Flag("ignore-certificate-errors-spki-list", key),
-	)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(t.Logf))
-	t.Cleanup(cancel)
-	return ctx
+	}
 }
 
 // eval evaluates an expression in the page, and waits for what it promises.
@@ -81,8 +80,8 @@ func TestPage(t *testing.T) {
 		args []string
 		want map[string]int
 	}{
-		{"WebSocket over HTTP/1.1", nil, map[string]int{"http2": 1, "websocket": 1}},
-		{"WebSocket over HTTP/2", []string{"--http2-websocket"}, map[string]int{"http2": 1}},
+		{"WebSocket over HTTP/1.1", []string{"--drain-spread=0"}, map[string]int{"http2": 1, "websocket": 1}},
+		{"WebSocket over HTTP/2", []string{"--drain-spread=0", "--http2-websocket"}, map[string]int{"http2": 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

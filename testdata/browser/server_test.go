@@ -33,6 +33,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	defer closeShared()
 	binary = filepath.Join(dir, "muxserve")
 	// The version stamp asks git about the checkout, whose owner may be another one here.
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "./cmd/muxserve")
@@ -47,12 +48,13 @@ func run(m *testing.M) int {
 // server is a running muxserve.
 type server struct {
 	process        *os.Process
+	exit           int    // the code that it is to end with
 	service, admin string // URLs without a path
 	key            string // the hash of its certificate's key, as Chromium wants it
 }
 
 // start runs muxserve with a certificate of its own making, until the end of the
-// test; then it must drain without cutting a connection.
+// test; then it must drain without cutting a connection, unless the test says otherwise.
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{
@@ -66,14 +68,14 @@ func start(t *testing.T, args ...string) *server {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s := &server{process: cmd.Process}
 	t.Cleanup(func() {
 		// Harmless where the test has done so.
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("muxserve ended with %v", err)
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != s.exit {
+			t.Errorf("muxserve ended with %v, want exit status %d", cmd.ProcessState, s.exit)
 		}
 	})
-	s := &server{process: cmd.Process}
 	for lines := bufio.NewScanner(stdout); s.admin == "" && lines.Scan(); {
 		_, address, _ := strings.Cut(lines.Text(), " on ")
 		switch {

@@ -1,5 +1,5 @@
 // Package demo is the content of muxserve's service port: a page, an echo over HTTP,
-// WebSocket and gRPC, and files. The echoes describe the connection of each request. Most
+// WebSocket, gRPC and gRPC-Web, an event stream, and files. The echoes describe the connection of each request. Most
 // answers can be delayed, to try a drain.
 package demo
 
@@ -23,18 +23,23 @@ var pageHTML string
 //go:embed page.css
 var pageStyle string
 
+//go:embed grpcweb.js
+var grpcWebScript string
+
 //go:embed page.js
 var pageScript string
 
-// Routes returns the HTTP handler of the demo: the page at /, /echo, /duplex, the WebSocket
-// echo at /ws, and the files of static under /static/ unless its root is nil. Other paths
-// are 404.
+// Routes returns the HTTP handler of the demo: the page at /, /echo, /duplex, the events at
+// /sse, the WebSocket echo at /ws, two calls of the gRPC service in gRPC-Web and Connect,
+// and the files of static under /static/ unless its root is nil. Other paths are 404.
 func Routes(static Files) http.Handler {
 	routes := http.NewServeMux()
-	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
+	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, grpcWebScript+pageScript))
 	routes.HandleFunc("/echo", serveEcho)
 	routes.HandleFunc("POST /duplex", serveDuplex)
+	routes.HandleFunc("GET /sse", serveEvents)
 	routes.Handle("/ws", mux.WebSocket(echoWebSocket))
+	handleWebCalls(routes)
 	if static.Root != nil {
 		routes.Handle("GET /static/", http.StripPrefix("/static", http.FileServer(static)))
 	}
@@ -102,4 +107,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// untilLeave returns a context that ends, with the cause [mux.ErrDraining], when the
+// connection of ctx is to leave.
+func untilLeave(ctx context.Context) (context.Context, context.CancelFunc) {
+	c, _ := mux.ConnOf(ctx) // Without a connection nothing ends it early.
+	told := c.Draining()
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(told, func() { cancel(context.Cause(told)) })
+	return ctx, func() { stop(); cancel(nil) }
 }

@@ -93,6 +93,11 @@ func answer(ctx context.Context, req *demov1.EchoRequest, sent uint64, send func
 	if err != nil {
 		return sent, err
 	}
+	if req.GetEndOnDrain() {
+		var cancel context.CancelFunc
+		ctx, cancel = untilLeave(ctx)
+		defer cancel()
+	}
 	wait := p.delay
 	for range p.repeat {
 		if err := pause(ctx, wait); err != nil {
@@ -135,10 +140,15 @@ func waitOf(field string, d *durationpb.Duration) (time.Duration, error) {
 
 // pause waits for d. It returns the status of a call whose context ends first.
 func pause(ctx context.Context, d time.Duration) error {
-	if err := sleep(ctx, d); err != nil {
+	err := sleep(ctx, d)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(context.Cause(ctx), mux.ErrDraining):
+		return status.Error(codes.Unavailable, "the connection is to leave: call again on another one")
+	default:
 		return status.FromContextError(err).Err()
 	}
-	return nil
 }
 
 func response(ctx context.Context, req *demov1.EchoRequest, sequence uint64) *demov1.EchoResponse {

@@ -35,7 +35,11 @@ type EchoRequest struct {
 	// stands for 1. Calls with a single response ignore it.
 	Repeat uint32 `protobuf:"varint,3,opt,name=repeat,proto3" json:"repeat,omitempty"`
 	// How long to wait between two of those responses: 0s to 300s.
-	Interval      *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Whether a call that gives several responses ends early, with UNAVAILABLE, when
+	// its connection is to leave, as in a drain. Its client then calls again, on
+	// another connection. Without it the call goes on to its end.
+	EndOnDrain    bool `protobuf:"varint,5,opt,name=end_on_drain,json=endOnDrain,proto3" json:"end_on_drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -98,6 +102,13 @@ func (x *EchoRequest) GetInterval() *durationpb.Duration {
 	return nil
 }
 
+func (x *EchoRequest) GetEndOnDrain() bool {
+	if x != nil {
+		return x.EndOnDrain
+	}
+	return false
+}
+
 type EchoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The request's message.
@@ -105,10 +116,11 @@ type EchoResponse struct {
 	// The position of this response in its stream, from 1 on. For ClientStream:
 	// how many requests there were.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The pool that holds the call's connection: "grpc" or "http2".
+	// The pool that holds the call's connection: "grpc", "http2" or "http1".
 	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	// Which server took the call: "native" (grpc-go's own HTTP/2) or "shared"
-	// (net/http's HTTP/2, where one connection carries gRPC and other requests).
+	// Which server took the call: "native" (grpc-go's own HTTP/2), "shared"
+	// (net/http's HTTP/2, where one connection carries gRPC and other requests) or
+	// "web" (an HTTP request in gRPC-Web or in Connect, as a browser makes it).
 	Transport string `protobuf:"bytes,4,opt,name=transport,proto3" json:"transport,omitempty"`
 	// The server's number for the connection, as /connections shows it.
 	ConnId        uint64 `protobuf:"varint,5,opt,name=conn_id,json=connId,proto3" json:"conn_id,omitempty"`
@@ -185,12 +197,14 @@ var File_cmd_muxserve_demo_v1_echo_proto protoreflect.FileDescriptor
 
 const file_cmd_muxserve_demo_v1_echo_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcmd/muxserve/demo/v1/echo.proto\x12\x10muxserve.demo.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa7\x01\n" +
+	"\x1fcmd/muxserve/demo/v1/echo.proto\x12\x10muxserve.demo.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x01\n" +
 	"\vEchoRequest\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12/\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x16\n" +
 	"\x06repeat\x18\x03 \x01(\rR\x06repeat\x125\n" +
-	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\x97\x01\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12 \n" +
+	"\fend_on_drain\x18\x05 \x01(\bR\n" +
+	"endOnDrain\"\x97\x01\n" +
 	"\fEchoResponse\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1a\n" +

@@ -5,10 +5,11 @@ package admin
 import (
 	"context"
 	"crypto/x509"
-	_ "embed"
+	"embed"
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,14 +21,8 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-//go:embed page.html
-var pageHTML string
-
-//go:embed page.css
-var pageStyle string
-
-//go:embed page.js
-var pageScript string
+//go:embed page
+var pageFiles embed.FS
 
 // Server is what the pages show; *[mux.Server] is one.
 type Server interface { //nolint:interfacebloat // It is the part of *mux.Server that the pages show.
@@ -76,7 +71,9 @@ type Pages struct {
 	bounds        bounds
 	curve         curve
 	watchers      watchers
-	profiling     sync.Mutex // held while a profile of a time is taken
+	profiling     sync.Mutex    // held while a profile is taken
+	longLists     chan struct{} // has an element for each long list of connections; see maxLongLists
+	listing       sync.Mutex    // held while the connections are looked at
 }
 
 var _ http.Handler = (*Pages)(nil)
@@ -90,10 +87,13 @@ func New(s Server, o Options) *Pages {
 		version:       o.Version,
 		history:       new(history),
 		bounds:        defaultBounds,
+		longLists:     make(chan struct{}, maxLongLists),
 	}
 	p.SetAddress(o.Address)
 	routes := http.NewServeMux()
-	routes.Handle("GET /{$}", page.New(pageHTML, pageStyle, pageScript))
+	document, files := page.Site(pageFiles, "page")
+	routes.Handle("GET /{$}", document)
+	routes.Handle("GET /page/", files)
 	routes.Handle("/livez", lifecycle.LiveHandler())
 	routes.Handle("/readyz", s.ReadyHandler())
 	routes.HandleFunc("GET /health", p.serveHealth)
@@ -142,7 +142,14 @@ func (p *Pages) Run(ctx context.Context) {
 }
 
 // ServeHTTP implements [http.Handler].
-func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.routes.ServeHTTP(w, r) }
+func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set(pidHeader, strconv.Itoa(os.Getpid()))
+	p.routes.ServeHTTP(w, r)
+}
+
+// pidHeader names the process that answers. During an upgrade two of them answer at one
+// address, and a client that follows the drain of the first one can tell them apart.
+const pidHeader = "Muxserve-Pid"
 
 // serverView is an element of the answer of /servers.
 type serverView struct {

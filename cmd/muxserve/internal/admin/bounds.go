@@ -40,10 +40,17 @@ func (p *Pages) bounded(next http.Handler) http.Handler {
 	})
 }
 
+// maxLongLists is how many answers of /connections with more than defaultLimit connections
+// are made at a time. They take some megabytes each until the client has them.
+const maxLongLists = 4
+
+// pprofRoot has the list of the profiles.
+const pprofRoot = "/debug/pprof/"
+
 // addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain
 // a private key.
 func (p *Pages) addProfiles(routes *http.ServeMux) {
-	const root = "/debug/pprof/"
+	const root = pprofRoot
 	routes.Handle(root, p.profile(pprof.Index, 0))
 	routes.Handle(root+"profile", p.profile(pprof.Profile, 30)) // The defaults are those of net/http/pprof.
 	routes.HandleFunc(root+"symbol", pprof.Symbol)
@@ -51,7 +58,8 @@ func (p *Pages) addProfiles(routes *http.ServeMux) {
 	routes.Handle(root+"cmdline", http.NotFoundHandler())
 }
 
-// profile serves profiles of a time, one at a time.
+// profile serves profiles, one at a time: some take time, and others take the memory that
+// describes a whole process.
 func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		takes := seconds
@@ -64,7 +72,7 @@ func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
 			}
 			takes = max(takes, seconds) // pprof takes its default for 0, and for a fraction.
 		}
-		if takes > 0 {
+		if r.URL.Path != pprofRoot {
 			if !p.profiling.TryLock() {
 				w.Header().Set("Retry-After", "10")
 				http.Error(w, "muxserve: another profile is being taken", http.StatusServiceUnavailable)

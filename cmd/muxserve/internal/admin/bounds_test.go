@@ -69,17 +69,51 @@ func TestProfilesAreBounded(t *testing.T) {
 		}
 	}
 	p.profiling.Lock()
-	for _, path := range []string{"profile", "trace", "profile?seconds=1", "heap?seconds=1", "profile?seconds=0", "profile?seconds=0.5", "trace?seconds=0"} {
+	for _, path := range []string{"profile", "trace", "profile?seconds=1", "heap?seconds=1", "profile?seconds=0", "profile?seconds=0.5", "trace?seconds=0", "heap", "goroutine?debug=2"} {
 		if w := ask(path); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s beside another: %d %v", path, w.Code, w.Header())
 		}
 	}
-	if w := ask("heap"); w.Code != http.StatusOK {
-		t.Errorf("a profile that takes no time: %d", w.Code)
+	if w := ask(""); w.Code != http.StatusOK {
+		t.Errorf("the list of the profiles: %d", w.Code)
 	}
 	p.profiling.Unlock()
+	for range 2 {
+		if w := ask("heap"); w.Code != http.StatusOK {
+			t.Errorf("a profile that takes no time: %d", w.Code)
+		}
+	}
 	if w := ask("trace?seconds=0.01"); w.Code != http.StatusOK {
 		t.Errorf("a trace: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestLongListsAreBounded: only so many long lists of connections are made at a time, and
+// a short one is made beside them.
+func TestLongListsAreBounded(t *testing.T) {
+	t.Parallel()
+	p := New(example(), Options{})
+	ask := func(limit string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/connections?limit="+limit, nil))
+		return w
+	}
+	for range cap(p.longLists) {
+		p.longLists <- struct{}{}
+	}
+	for _, limit := range []string{"101", "10000"} {
+		if w := ask(limit); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s connections beside others: %d %v", limit, w.Code, w.Header())
+		}
+	}
+	if w := ask("100"); w.Code != http.StatusOK {
+		t.Errorf("a short list beside long ones: %d", w.Code)
+	}
+	<-p.longLists
+	for range 2 {
+		if w := ask("10000"); w.Code != http.StatusOK {
+			t.Errorf("a long list: %d", w.Code)
+		}
 	}
 }
 

@@ -47,6 +47,24 @@ func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
 		page.Error(w, http.StatusBadRequest, err)
 		return
 	}
+	if q.limit > defaultLimit {
+		select {
+		case p.longLists <- struct{}{}:
+			defer func() { <-p.longLists }()
+		default:
+			w.Header().Set("Retry-After", "10")
+			page.Error(w, http.StatusServiceUnavailable, fmt.Errorf("%d other long lists are being sent, which is the most", maxLongLists))
+			return
+		}
+	}
+	page.JSON(w, http.StatusOK, p.list(q))
+}
+
+// list returns what a query asks for. It looks at all connections, which takes memory, and
+// so does that once at a time.
+func (p *Pages) list(q query) connectionsView {
+	p.listing.Lock()
+	defer p.listing.Unlock()
 	infos := p.server.Connections()
 	if q.protocol != "" {
 		infos = slices.DeleteFunc(infos, func(c pool.Info) bool { return c.Protocol != q.protocol })
@@ -57,7 +75,7 @@ func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
 	slices.SortStableFunc(infos, q.order)
 	shown := infos[:min(len(infos), q.limit)]
 	// An empty list is [] and not null.
-	page.JSON(w, http.StatusOK, connectionsView{Total: len(infos), Connections: append([]pool.Info{}, shown...)})
+	return connectionsView{Total: len(infos), Connections: append([]pool.Info{}, shown...)}
 }
 
 // query has the parameters of /connections.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,6 +92,7 @@ type progressView struct {
 	Running bool `json:"running"`
 	Over    bool `json:"over"`
 	// What follows is absent before the drain begins.
+	TraceID        string     `json:"trace_id,omitempty"` // as in the log
 	Started        *time.Time `json:"started,omitempty"`
 	Deadline       *time.Time `json:"deadline,omitempty"` // when it begins to cut
 	ElapsedSeconds float64    `json:"elapsed_seconds,omitempty"`
@@ -102,8 +104,10 @@ type progressView struct {
 	Left      int64            `json:"left"`
 	Remaining map[string]int64 `json:"remaining"` // Left, by protocol
 	History   []curvePoint     `json:"history"`
-	// Account is the report of a drain that is over.
-	Account *drainView `json:"account"`
+	// Account is the report of a drain that is over, and Cut are the connections that it
+	// has cut, the last ones first: up to 200.
+	Account *drainView       `json:"account"`
+	Cut     []mux.ClosedConn `json:"cut"`
 }
 
 // planView has the bounds of the drain, in seconds.
@@ -134,6 +138,7 @@ func (p *Pages) progress(now time.Time) progressView {
 		Remaining: remainingOf(stats),
 		History:   p.curve.list(),
 		Account:   newDrainView(stats.Drain),
+		Cut:       []mux.ClosedConn{},
 	}
 	for _, n := range view.Remaining {
 		view.Left += n
@@ -143,13 +148,21 @@ func (p *Pages) progress(now time.Time) progressView {
 	}
 	view.Over = view.Account != nil
 	view.Running = !view.Over
-	view.Started, view.Deadline, view.Step = &progress.Started, &progress.Deadline, progress.Step
+	view.TraceID, view.Started, view.Deadline, view.Step = progress.TraceID, &progress.Started, &progress.Deadline, progress.Step
 	view.ElapsedSeconds = now.Sub(progress.Started).Seconds()
 	if view.Over {
 		view.ElapsedSeconds = view.Account.DurationSeconds
+		view.Cut = p.cutSince(progress.Started)
 	}
 	for _, s := range progress.Steps {
 		view.Steps = append(view.Steps, newStepView(s))
 	}
 	return view
+}
+
+// cutSince returns the connections that were cut after a time.
+func (p *Pages) cutSince(begun time.Time) []mux.ClosedConn {
+	return slices.DeleteFunc(append([]mux.ClosedConn{}, p.server.Closed()...), func(c mux.ClosedConn) bool {
+		return c.Outcome != mux.EndCut || c.Closed.Before(begun)
+	})
 }

@@ -81,9 +81,9 @@ func (p *Pages) Hold() {
 	}
 }
 
-// serveEvents sends what /health answers every second, as events called health, and during
-// a drain what /drain does four times a second, as events called drain. The last event of a
-// drain, called end, has its account. Then the stream ends.
+// serveEvents sends what /health and /drain answer every second, as events called health
+// and drain, and during a drain the latter four times a second. The last event of a drain,
+// called end, has its account. Then the stream ends.
 func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if !p.watchers.begin() {
 		w.Header().Set("Retry-After", "10")
@@ -110,11 +110,10 @@ func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 		}
 		if now.Sub(last) >= streamInterval-curveInterval/2 {
 			last = now
-			if s.send("health", p.health()) != nil {
+			if errors.Join(s.send("health", p.health()), s.send("drain", progress)) != nil {
 				return
 			}
-		}
-		if progress.Running && s.send("drain", progress) != nil {
+		} else if progress.Running && s.send("drain", progress) != nil {
 			return
 		}
 		select {

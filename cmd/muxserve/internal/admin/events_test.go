@@ -3,14 +3,20 @@ package admin
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muxserve/muxserve/lifecycle"
@@ -139,9 +145,13 @@ func TestWatchedDrain(t *testing.T) {
 		mux.Configure(func(c *mux.Config) {
 			c.Listeners[0].Address = "127.0.0.1:0"
 			c.Listeners[0].TLS.Mode = listeners.ModeSelfSigned
-			c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = 3*time.Second, 0, 20*time.Second // A sample is taken each second.
+			c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = 3*time.Second, 0, 4*time.Second // A sample is taken each second.
 		}),
 		mux.WithLogger(slog.New(slog.DiscardHandler)),
+		mux.WithHandler(mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+			_, _, err := c.Read(ctx)
+			return err
+		})),
 	)
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
@@ -168,7 +178,7 @@ func TestWatchedDrain(t *testing.T) {
 		}
 	}
 	ask("/drain", &before)
-	if before.Running || before.Over || before.Plan.Delay != 3 || before.Plan.Timeout != 20 || before.Account != nil {
+	if before.Running || before.Over || before.Plan.Delay != 3 || before.Plan.Timeout != 4 || before.Account != nil {
 		t.Errorf("before: %+v", before)
 	}
 	checkListeners(t, s, ask)
@@ -178,6 +188,12 @@ func TestWatchedDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if got := resp.Header.Get("Muxserve-Pid"); got != strconv.Itoa(os.Getpid()) {
+		t.Errorf("the process is %q", got)
+	}
+	// It is cut, because it neither reads nor answers.
+	stays := dialWebSocket(t, s)
+	defer stays.Close()
 	go func() { _ = s.Shutdown(context.Background()) }()
 	events := readEvents(t, resp)
 	seen := make(map[string]int)
@@ -196,8 +212,14 @@ func TestWatchedDrain(t *testing.T) {
 	if seen["health"] == 0 || seen["drain"] == 0 || seen["end"] != 1 || events[len(events)-1].name != "end" {
 		t.Errorf("events %v", seen)
 	}
-	if !steps[lifecycle.StepDrainDelay] {
+	if !steps[""] || !steps[lifecycle.StepDrainDelay] {
 		t.Errorf("steps %v", steps)
+	}
+	if len(last.Cut) != 1 || last.Cut[0].RemoteAddr != stays.LocalAddr().String() || last.Cut[0].Outcome != mux.EndCut || last.Account.Forced["websocket"] != 1 {
+		t.Errorf("cut %+v, forced %v, closed %+v", last.Cut, last.Account.Forced, s.Closed())
+	}
+	if last.TraceID == "" || last.TraceID != last.Account.TraceID {
+		t.Errorf("trace id %q, in the account %q", last.TraceID, last.Account.TraceID)
 	}
 	if !last.Over || last.Running || last.Account == nil || len(last.Account.Steps) != 6 || len(last.Steps) != 6 || len(last.History) < 2 {
 		t.Errorf("the end: %+v", last)
@@ -212,6 +234,25 @@ func TestWatchedDrain(t *testing.T) {
 	if !after.Over || after.Account == nil || after.Account.TraceID != last.Account.TraceID {
 		t.Errorf("after: %+v", after)
 	}
+}
+
+// dialWebSocket opens a WebSocket on which nothing is read or written.
+func dialWebSocket(t *testing.T, s *mux.Server) net.Conn {
+	t.Helper()
+	conn, err := tls.Dial("tcp", s.Addrs()[0].String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(line, "101") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	return conn
 }
 
 // checkListeners looks at the listener and the certificate of a server.

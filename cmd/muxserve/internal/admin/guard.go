@@ -17,7 +17,7 @@ type Access struct {
 	// Token is the bearer token that a request needs in order to change something. Where it
 	// is empty, only requests of this machine may.
 	Token string
-	// ProtectAll asks for the token for everything but [free].
+	// ProtectAll asks for the token for everything but the page and the probes.
 	ProtectAll bool
 	// Hosts are more names by which the listener is asked for; see [Pages.guard].
 	Hosts []string
@@ -50,7 +50,7 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 			http.Error(w, "muxserve: the admin pages do not answer to pages of other sites, nor to links on them", http.StatusForbidden)
 			return
 		}
-		if access.ProtectAll && !free[r.URL.Path] && !hasToken(r, access.Token) {
+		if access.ProtectAll && !isFree(r.URL.Path) && !hasToken(r, access.Token) {
 			askForToken(w)
 			return
 		}
@@ -58,9 +58,11 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 	})
 }
 
-// free are the paths for which [Access].ProtectAll asks no token: those of probes, and the
-// page, which has no data of its own.
-var free = map[string]bool{"/": true, "/livez": true, "/readyz": true}
+// isFree reports whether [Access].ProtectAll asks no token for a path: those of probes, and
+// of the page, which has no data of its own.
+func isFree(path string) bool {
+	return path == "/" || path == "/livez" || path == "/readyz" || strings.HasPrefix(path, "/page/")
+}
 
 // isAnyName reports whether a request is answered by whatever name it comes. Balancers and
 // Prometheus ask by names that the server does not know. The answers to probes say next to

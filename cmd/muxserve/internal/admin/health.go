@@ -70,9 +70,11 @@ type protocolHealth struct {
 
 	// InFlight counts the requests, calls and WebSocket sessions under way.
 	InFlight int64 `json:"in_flight"`
-	// ErrorRate, from 0 to 1, Mean and P99 cover the requests that ended in the last minute.
+	// ErrorRate, from 0 to 1, Mean, P50 and P99 cover the requests that ended in the last
+	// minute.
 	ErrorRate float64 `json:"error_rate"`
 	Mean      float64 `json:"mean_seconds"`
+	P50       float64 `json:"p50_seconds"`
 	P99       float64 `json:"p99_seconds"`
 	// RejectedRecently counts by reason the connections that were rejected in the last
 	// [HistoryLength], or since the start without a history.
@@ -138,6 +140,7 @@ func (p *Pages) health() health {
 			InFlight:           requests.InFlight,
 			ErrorRate:          requests.ErrorRate,
 			Mean:               requests.Mean,
+			P50:                requests.P50,
 			P99:                requests.P99,
 			RejectedRecently:   maps.Collect(maps.All(recently[tag])), // It is {} in JSON and not null.
 			RejectedLastMinute: maps.Collect(maps.All(lastMinute[tag])),

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 func TestNew(t *testing.T) {
@@ -35,5 +36,31 @@ func TestNew(t *testing.T) {
 	h.ServeHTTP(head, httptest.NewRequestWithContext(t.Context(), http.MethodHead, "/", nil))
 	if head.Body.Len() != 0 || head.Header().Get("Content-Length") != get.Header().Get("Content-Length") {
 		t.Errorf("HEAD answered %d bytes and Content-Length %s", head.Body.Len(), head.Header().Get("Content-Length"))
+	}
+}
+
+// TestSite: a browser that has a file is told so, and gets a changed one.
+func TestSite(t *testing.T) {
+	t.Parallel()
+	document, files := Site(fstest.MapFS{"d/page.html": {Data: []byte("<title>t</title>")}, "d/a.js": {Data: []byte("1")}}, "d")
+	ask := func(h http.Handler, path, etag string) *httptest.ResponseRecorder {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		r.Header.Set("If-None-Match", etag)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	if w := ask(document, "/", ""); w.Code != http.StatusOK || w.Body.String() != "<title>t</title>" {
+		t.Errorf("document: %d %q", w.Code, w.Body)
+	}
+	first := ask(files, "/page/a.js", `"other"`)
+	if first.Code != http.StatusOK || first.Body.String() != "1" || first.Header().Get("Cache-Control") != "no-cache" {
+		t.Errorf("file: %d %q %v", first.Code, first.Body, first.Header())
+	}
+	if w := ask(files, "/page/a.js", first.Header().Get("ETag")); w.Code != http.StatusNotModified || w.Body.Len() != 0 {
+		t.Errorf("a file that the browser has: %d %q", w.Code, w.Body)
+	}
+	if w := ask(files, "/page/b.js", ""); w.Code != http.StatusNotFound {
+		t.Errorf("no file: %d", w.Code)
 	}
 }
