@@ -31,10 +31,17 @@
 // happens, and [Server.AddReadiness] takes part in /readyz and gRPC's health service.
 // Package mux/muxprom has the figures for Prometheus.
 //
+// # Embedding
+//
+// [EMBEDDING.md] has programs with grpc-gateway, Connect, gorilla/websocket, gqlgen, a protocol
+// of your own, TLS that is passed through, a grpc.Server of your own, kratos, autocert, client
+// certificates, fx and oklog/run. Package mux/muxtest serves a server in a test.
+//
 // # Coming from another server
 //
 // [COMING_FROM.md] sets net/http, grpc.Server, cmux, ServeHTTP with h2c.NewHandler and
 // koatty_serve beside this package, name by name, and lists what clients see differently.
 //
+// [EMBEDDING.md]: https://github.com/muxserve/muxserve/blob/main/mux/EMBEDDING.md
 // [COMING_FROM.md]: https://github.com/muxserve/muxserve/blob/main/mux/COMING_FROM.md
 package mux

@@ -20,7 +20,7 @@ import (
 )
 
 // guides are the pages of this directory that show programs.
-var guides = []string{"COMING_FROM.md"}
+var guides = []string{"COMING_FROM.md", "EMBEDDING.md"}
 
 // codeForm is a block of code in a page, with the file that it is from, and the function
 // whose body it is; without one it is the whole file.

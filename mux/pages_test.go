@@ -262,6 +262,7 @@ var plainPages = []string{
 	"README.md",
 	howItWorks,
 	"mux/COMING_FROM.md",
+	"mux/EMBEDDING.md",
 	"cmd/muxserve/README.md",
 	"cmd/muxserve/LIMITS.md",
 	"cmd/muxserve/OPERATING.md",
