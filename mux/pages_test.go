@@ -266,6 +266,7 @@ var plainPages = []string{
 	"cmd/muxserve/README.md",
 	"cmd/muxserve/LIMITS.md",
 	"cmd/muxserve/OPERATING.md",
+	"cmd/muxserve/TROUBLESHOOTING.md",
 }
 
 const maxWords = 25

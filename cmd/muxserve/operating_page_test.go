@@ -140,7 +140,7 @@ func TestOperatingNames(t *testing.T) {
 			sources.WriteString(readPage(t, name))
 		}
 	}
-	for _, page := range []string{"OPERATING.md", "LIMITS.md"} {
+	for _, page := range []string{"OPERATING.md", "LIMITS.md", "TROUBLESHOOTING.md"} {
 		metrics := regexp.MustCompile(`\bmux_[a-z0-9_]+`).FindAllString(readPage(t, page), -1)
 		if len(metrics) == 0 {
 			t.Errorf("%s names no metric", page)

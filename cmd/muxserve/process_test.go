@@ -120,11 +120,11 @@ func startAs(t *testing.T, adjust func(*exec.Cmd), vars []string, args ...string
 			}
 			_, address, _ := strings.Cut(line, " on ")
 			switch {
-			case strings.HasPrefix(line, "muxserve: HTTP/1.1"):
-				p.service = mustURL(t, address)
 			case strings.HasPrefix(line, "muxserve: admin pages"):
 				p.admin = mustURL(t, address)
 				return p
+			case strings.HasPrefix(line, "muxserve: "):
+				p.service = mustURL(t, address)
 			}
 		case <-deadline:
 			t.Fatalf("%q does not say where it listens", args)
