@@ -83,7 +83,7 @@ const DefaultAddress = "127.0.0.1:8080"
 //	Drain.Delay                        5s
 //	Drain.Timeout                      30s
 //	Drain.StepTimeout                  6s
-//	Drain.Spread                       5s
+//	Drain.Spread                       10s
 //	Drain.AcceptDuringDelay            true
 //
 // The comment of each field says what it bounds, and what a zero means.
