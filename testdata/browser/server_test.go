@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +49,7 @@ func run(m *testing.M) int {
 // server is a running muxserve.
 type server struct {
 	process        *os.Process
+	wait           func() // until it has ended, and its addresses are free
 	exit           int    // the code that it is to end with
 	service, admin string // URLs without a path
 	key            string // the hash of its certificate's key, as Chromium wants it
@@ -68,11 +70,11 @@ func start(t *testing.T, args ...string) *server {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{process: cmd.Process}
+	s := &server{process: cmd.Process, wait: sync.OnceFunc(func() { _ = cmd.Wait() })}
 	t.Cleanup(func() {
 		// Harmless where the test has done so.
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != s.exit {
+		if s.wait(); cmd.ProcessState.ExitCode() != s.exit {
 			t.Errorf("muxserve ended with %v, want exit status %d", cmd.ProcessState, s.exit)
 		}
 	})
