@@ -6,6 +6,6 @@ cd "$(dirname "$0")"
 go vet ./...
 packages=$(go list ./... | grep -v '/fleet$')
 # shellcheck disable=SC2086 # They are words.
-go test -race $packages
+go test -race -p 1 $packages # One after the other: calibrate has deadlines, and sim takes all processors.
 go test -race -run TestRun .
 go test .

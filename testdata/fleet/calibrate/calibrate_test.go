@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // each connection that the clients count is one that a server counts.
 func TestRestart(t *testing.T) {
 	if _, err := exec.LookPath("haproxy"); err != nil {
-		t.Skip("no haproxy")
+		t.Skip(err) // .ci/run installs it.
 	}
 	binary, err := process.Build(t.Context(), t.TempDir())
 	if err != nil {
@@ -31,10 +32,12 @@ func TestRestart(t *testing.T) {
 	}
 	sc := *scenarios()[0]
 	sc.webSockets, sc.channels, sc.keepAlives = 100, 50, 50
-	sc.restarted, sc.every, sc.settle = 1, 500*time.Millisecond, 2*time.Second
-	sc.balancer.Interval = 200 * time.Millisecond
-	sc.drain.Delay, sc.drain.Spread, sc.drain.Timeout = 2*time.Second, 3*time.Second, 30*time.Second
-	o, err := sc.play(t.Context(), binary)
+	sc.restarted, sc.every, sc.settle = 1, 500*time.Millisecond, 4*time.Second
+	sc.balancer.Interval = 500 * time.Millisecond // The time for a check, too.
+	sc.drain.Delay, sc.drain.Spread, sc.drain.Timeout = 4*time.Second, 3*time.Second, time.Minute
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // Its end ends the processes.
+	defer cancel()
+	o, err := sc.play(ctx, binary)
 	if err != nil {
 		t.Fatal(err)
 	}
