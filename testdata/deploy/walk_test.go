@@ -61,8 +61,13 @@ func TestWalk(t *testing.T) {
 		t.Fatalf("the walk has %d blocks", len(blocks))
 	}
 	var ports []string
+	taken := make(map[string]bool)
 	for _, port := range strings.Fields("8000 8080 8081 8082 8083 8404") {
-		_, free, _ := strings.Cut(freeAddress(t), ":")
+		free := ""
+		for free == "" || taken[free] { // The system may name a port twice.
+			_, free, _ = strings.Cut(freeAddress(t), ":")
+		}
+		taken[free] = true
 		ports = append(ports, port, free)
 	}
 	otherPorts := strings.NewReplacer(ports...)
@@ -124,7 +129,7 @@ func newShell(t *testing.T) *shell {
 	s := &shell{dir: t.TempDir()}
 	cmd := exec.Command("bash", "--norc", "--noprofile") //nolint:noctx // The cleanup ends it, and what it has started.
 	cmd.Dir = "../.."
-	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GOCACHE="+goEnv[0], "GOMODCACHE="+goEnv[1], "GOPATH="+goEnv[2], "GOFLAGS=-buildvcs=false")
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GOCACHE="+goEnv[0], "GOMODCACHE="+goEnv[1], "GOPATH="+goEnv[2], "GOFLAGS=-buildvcs=false", "no_proxy=*")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if s.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -163,7 +168,7 @@ func (s *shell) run(t *testing.T, script string) string {
 	// A person's shell does not read the next block as the input of a command.
 	fmt.Fprintf(s.stdin, ". %s </dev/null\necho; echo %s\n", file, end)
 	var said strings.Builder
-	for deadline := time.After(2 * patience); ; {
+	for deadline := time.After(4 * patience); ; {
 		select {
 		case line, ok := <-s.lines:
 			switch {
