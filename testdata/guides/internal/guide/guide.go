@@ -119,6 +119,7 @@ func (p *Program) StopDuring(client *http.Client, url string) int {
 		p.Stop() // Its log is whole then.
 		p.t.Fatalf("the request: %v\n%s", (<-answered).err, p.log)
 	}
+	_, _ = io.WriteString(written, "a bit more, ") // It is taken when what came before has been sent.
 	p.Draining()
 	_, _ = io.WriteString(written, "the second half")
 	_ = written.Close()
