@@ -12,8 +12,8 @@ type Result struct {
 	// Took is the time from the first event to the end of the run.
 	Took time.Duration
 	// Reconnects counts attempts to connect that reached a process, those of HTTP1New
-	// aside. PeakReconnects is how many there were in the busiest second, wherever it
-	// begins. Series has them by [SeriesStep].
+	// aside. PeakReconnects is how many there were in the busiest second, which may begin
+	// at any [SeriesStep]. Series has them by SeriesStep.
 	Reconnects, PeakReconnects int
 	Series                     []int32
 	// Refused counts attempts that failed: refused, timed out, or broken off. Cut counts
@@ -49,7 +49,7 @@ const SeriesStep = 100 * time.Millisecond
 // perSecond is how many SeriesSteps make the second of a peak.
 const perSecond = int(time.Second / SeriesStep)
 
-// peak returns the largest sum of a second, wherever it begins.
+// peak returns the largest sum of a second, which may begin at any step.
 func peak(series []int32) int {
 	sum, most := 0, 0
 	for i, n := range series {
