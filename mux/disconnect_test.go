@@ -170,6 +170,22 @@ func TestClosedByADrain(t *testing.T) {
 	}
 }
 
+// TestClosedByADrainBehindItsAge: a connection that was told to leave for its age, and is cut
+// by a drain, is among those that were cut.
+func TestClosedByADrainBehindItsAge(t *testing.T) {
+	s := start(t, false, mux.Configure(func(c *mux.Config) {
+		c.HTTP1.MaxAge, c.Drain.Spread, c.Drain.Timeout = 50*time.Millisecond, 0, 0
+	}))
+	s.busy(t)
+	eventually(t, "told", func() bool { return s.Accounts()[0].CloseReason() == "max_age" })
+	if _, err := s.Drain(t.Context()); !errors.Is(err, mux.ErrForced) {
+		t.Errorf("drain: %v", err)
+	}
+	if got := s.ends(); got["cut forced"] != 1 {
+		t.Errorf("ends %v", got)
+	}
+}
+
 // TestReady: Ready says what /readyz does.
 func TestReady(t *testing.T) {
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -284,8 +285,8 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 	d.forced.Store(&forced)
 	for _, a := range d.books.conns.Conns() {
 		c, ok := a.Owner().(*conn)
-		if ok && c.stage() == stageServing {
-			a.ReplaceCloseReason(reasonDrain, reasonForced)
+		if told := a.CloseReason(); ok && c.stage() == stageServing && slices.Contains(toldReasons, told) {
+			a.ReplaceCloseReason(told, reasonForced)
 		}
 		if ok && d.books.endsLikeComplete(c) {
 			c.abort(reasonForced)

@@ -96,6 +96,10 @@ func CloseReasons() []string {
 	}
 }
 
+// toldReasons are those for which a client is told to leave and goes on with what it has
+// under way, until a drain cuts it.
+var toldReasons = []string{reasonIdle, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonReclassified}
+
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
 var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing, reasonSniff}
 

@@ -88,6 +88,15 @@ func (s *Server) SetLeaving(most int, patience time.Duration) {
 	m.maxLeaving, m.patience = most, patience
 }
 
+// CutLasting is what room does with a connection that an earlier search has found to go on
+// with requests.
+func (s *Server) CutLasting(a *pool.Conn) bool {
+	m := s.topology.admission.room
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cut(spare{c: a.Owner().(*conn)})
+}
+
 // Backends returns the number of generations of protocol servers.
 func (s *Server) Backends() int { return len(s.topology.allBackends()) }
 

@@ -35,12 +35,12 @@ func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 // origin names the caller in [Server.History].
 //
 // Keys that are [ApplyRuntime] take effect at once. The others ([ApplyRestart]) are applied
-// without refusing or cutting a connection. New addresses are bound first. An address that stays keeps its
-// socket, also one that was passed to [Server.Serve], and new protocol servers take its
-// new connections. The clients of what was replaced are told to leave over Drain.Spread,
-// as at a drain, and take the time they need. An address that is not in c is released
-// once the connections in its kernel queue have been accepted. Where neither Listen nor
-// ListenAndServe was called, c.Listeners is not opened.
+// without refusing or cutting a connection. New addresses are bound first. An address that
+// stays keeps its socket, also one that was passed to [Server.Serve], and new protocol
+// servers take its new connections. The clients of what was replaced are told to leave over
+// Drain.Spread, as at a drain, and take the time they need. An address that is not in c is
+// released once the connections in its kernel queue have been accepted. Where neither Listen
+// nor ListenAndServe was called, c.Listeners is not opened.
 //
 // The files of certificates, keys and ticket keys are read again. New handshakes use
 // them; where they differ, that is a change with the path "certificates" for each

@@ -189,7 +189,7 @@ func codeOf(err error) codes.Code {
 	return status.FromContextError(err).Code()
 }
 
-// grpcCalls book calls, those that grpc-go answers by itself included. A connection of
+// grpcCalls books calls, those that grpc-go answers by itself included. A connection of
 // net/http has the handlers of so many calls run at a time.
 func (b *books) grpcCalls(streams uint32) protocols.GRPCCalls {
 	calls := &b.requests.grpc

@@ -89,7 +89,7 @@ func (m *room) makeIn(tag pool.Tag) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.areTooManyLeaving() {
-		m.first(lastingTag, m.lasting, cut)
+		m.first(lastingTag, m.lasting, m.cut)
 	}
 	if m.areTooManyLeaving() {
 		return
@@ -186,9 +186,10 @@ func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
 }
 
 // cut ends a connection that goes on with requests although it was told to leave, because
-// so many do that no other can make room.
-func cut(s spare) bool {
-	if !s.c.isServing() {
+// so many do that no other can make room. It reports false for one that has ended since the
+// search, or has become a WebSocket.
+func (m *room) cut(s spare) bool {
+	if _, ok := s.c.lasting(m.patience); !ok {
 		return false
 	}
 	s.c.abort("") // The reason for which it was told stands.

@@ -122,6 +122,20 @@ func TestLastingMakeRoom(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }))
 }
 
+// TestLastingMayBecomeWebSocket: a connection that has become a WebSocket since the search
+// for those that go on with requests is not cut.
+func TestLastingMayBecomeWebSocket(t *testing.T) {
+	s := start(t, false)
+	ws := s.webSocket(t)
+	eventually(t, "the pool", func() bool { return s.active("websocket") == 1 })
+	if s.CutLasting(s.Accounts()[0]) {
+		t.Error("it was cut")
+	}
+	if err := ws.Ping(ws.CloseRead(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUndecidedMakeRoom: undecided connections go first where places run out, by a GOAWAY
 // without an error, and never take more than their share.
 func TestUndecidedMakeRoom(t *testing.T) {

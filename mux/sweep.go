@@ -138,8 +138,8 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	return slow
 }
 
-// roomPatience is [moments.GoAwayPatience] where others wait for a place. It is also how long the head
-// of a request may take on a connection that was told to make room.
+// roomPatience is [moments.GoAwayPatience] where others wait for a place. It is also how long
+// the head of a request may take on a connection that was told to make room.
 const roomPatience = time.Second
 
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config) {

@@ -26,7 +26,8 @@ const maxText = 4 << 20
 //
 // Handle never blocks. A line that comes while the queue is full is dropped and counted, and
 // so is one that the other handler fails or panics on. The log says how many were dropped in
-// one line, at the place where they are missing, as soon as it flows again.
+// one line, as soon as it flows again. That line stands where they are missing or, if they
+// were too long and shorter ones still fitted in, behind those.
 //
 // The other handler is called later than the line was logged: the record has the time of
 // that, the context has its values but does not end, and values of attributes must not be
@@ -167,8 +168,8 @@ func (q *queue) write() {
 				unsaid++
 			}
 		}
-		// Lines are dropped only while the queue is full, which it is not behind take: those
-		// that are missing come next.
+		// Lines are dropped only while others wait, which none do behind take: none that is
+		// missing comes later.
 		if unsaid > 0 {
 			q.say(unsaid)
 		}

@@ -1,6 +1,6 @@
 // Package demo is the content of muxserve's service port: a page, an echo over HTTP,
-// WebSocket, gRPC and gRPC-Web, an event stream, and files. The echoes describe the connection of each request. Most
-// answers can be delayed, to try a drain.
+// WebSocket, gRPC and gRPC-Web, an event stream, and files. The echoes describe the
+// connection of each request. Most answers can be delayed, to try a drain.
 package demo
 
 import (

@@ -43,6 +43,9 @@ func serveEvents(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	if r.Method == http.MethodHead {
+		return // Otherwise the next request on the connection would wait for the end of the stream.
+	}
 	fmt.Fprintf(w, "retry: %d\n\n", retryMillis)
 
 	ctx, cancel := untilLeave(r.Context())

@@ -73,6 +73,9 @@ func TestEventsRefused(t *testing.T) {
 			t.Errorf("interval=%s: %d %s", value, w.Code, w.Body)
 		}
 	}
+	if w := serveRequest(t, Files{}, http.MethodHead, "/sse", nil); w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/event-stream" {
+		t.Errorf("HEAD answered %d %v", w.Code, w.Header()) // It would not come back from a stream.
+	}
 	if w := serveRequest(t, Files{}, http.MethodPost, "/sse", nil); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST answered %d", w.Code)
 	}

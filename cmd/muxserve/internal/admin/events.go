@@ -95,6 +95,9 @@ func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
+	if r.Method == http.MethodHead {
+		return // Otherwise the next request on the connection would wait for the end of the stream.
+	}
 	s := stream{w, http.NewResponseController(w), p.bounds.answer}
 	var last time.Time
 	for {

@@ -48,6 +48,16 @@ func TestCurveIsBounded(t *testing.T) {
 	}
 }
 
+// TestEventsHead: HEAD does not wait for the end of the stream.
+func TestEventsHead(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	New(example(), Options{}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodHead, "http://127.0.0.1/events", nil))
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/event-stream" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
 // TestRejectedByMinute: the history has the reasons of each minute.
 func TestRejectedByMinute(t *testing.T) {
 	t.Parallel()

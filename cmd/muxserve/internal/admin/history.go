@@ -47,7 +47,8 @@ type ProtocolSample struct {
 	// Requests are requests, calls and WebSocket sessions.
 	RequestsPerSecond float64 `json:"requests_per_second"` // that ended
 	InFlight          int64   `json:"in_flight"`           // at the sample's time
-	// ErrorRate, from 0 to 1, the mean and the quantiles cover the last minute, as in Stats of package pool/requests.
+	// ErrorRate, from 0 to 1, the mean and the quantiles cover the last minute, as in Stats of
+	// package pool/requests.
 	ErrorRate float64 `json:"error_rate"`
 	Mean      float64 `json:"mean_seconds"`
 	P50       float64 `json:"p50_seconds"`

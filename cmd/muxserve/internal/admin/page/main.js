@@ -21,6 +21,7 @@ const state = {
   lost: 0, // when it last answered, where it answers no more
   cut: 0, // connections that its drain has cut
 };
+const mostRecent = 300; // No sample of the metrics is asked for while the page is hidden or paused.
 const filter = { protocol: "", peer: "", outcome: "", sort: "bytes" };
 const narrow = innerWidth < 720;
 const shown = { live: narrow ? 5 : 10, closed: narrow ? 5 : 10 };
@@ -154,6 +155,8 @@ function speak() {
 function answered(pid) {
   if (state.pid && pid !== state.pid) {
     [state.drain, state.metrics, state.recent] = [null, null, []];
+    [state.connections, state.total, state.closed] = [[], 0, []];
+    showLists(); // Its connections have the same numbers, and would be shown in the rows of the old ones.
     announce(`Another process answers: ${pid}`);
   }
   const back = state.lost > 0 || pid !== state.pid;
@@ -167,6 +170,7 @@ const receive = {
     state.health = health;
     state.now = Date.now() + state.offset;
     state.recent.push({ time: state.now, protocols: health.protocols });
+    if (state.recent.length > mostRecent) state.recent.shift();
     draw(speak());
   },
   drain(progress) {
