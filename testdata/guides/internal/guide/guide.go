@@ -99,6 +99,12 @@ func (p *Program) Stop() {
 // sent, to a path that reads it all. It returns the answer's status.
 func (p *Program) StopDuring(client *http.Client, url string) int {
 	p.t.Helper()
+	return p.StopDuringBody(client, url, "the first half, ", "a bit more, ", "the second half")
+}
+
+// StopDuringBody is StopDuring with another body. Its last part is sent in the drain.
+func (p *Program) StopDuringBody(client *http.Client, url, first, more, last string) int {
+	p.t.Helper()
 	body, written := io.Pipe()
 	type answer struct {
 		status int
@@ -115,13 +121,13 @@ func (p *Program) StopDuring(client *http.Client, url string) int {
 		_ = resp.Body.Close()
 		answered <- answer{resp.StatusCode, err}
 	}()
-	if _, err := io.WriteString(written, "the first half, "); err != nil { // The client takes it when it sends.
+	if _, err := io.WriteString(written, first); err != nil { // The client takes it when it sends.
 		p.Stop() // Its log is whole then.
 		p.t.Fatalf("the request: %v\n%s", (<-answered).err, p.log)
 	}
-	_, _ = io.WriteString(written, "a bit more, ") // It is taken when what came before has been sent.
+	_, _ = io.WriteString(written, more) // It is taken when what came before has been sent.
 	p.Draining()
-	_, _ = io.WriteString(written, "the second half")
+	_, _ = io.WriteString(written, last)
 	_ = written.Close()
 	got := <-answered
 	if got.err != nil {
