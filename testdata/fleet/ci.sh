@@ -3,6 +3,9 @@
 # These run some ten million events, each table in one goroutine, so that the race detector sees one question alone.
 set -euo pipefail
 cd "$(dirname "$0")"
+. ../../.ci/tools.sh
+
+need haproxy haproxy # calibrate's test skips without it.
 go vet ./...
 packages=$(go list ./... | grep -v '/fleet$')
 # shellcheck disable=SC2086 # They are words.
