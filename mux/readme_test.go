@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
+	"github.com/muxserve/muxserve/mux"
 )
 
 // TestReadmeIsShort: a stranger reads the README in a few minutes. TestPagesReadPlainly bounds
@@ -87,21 +89,40 @@ func TestReadmeFigures(t *testing.T) {
 	}
 }
 
-// TestReadmeProgram compiles and runs the README's program, on a Unix socket, with a client
-// of each protocol, and sees it drain. What the README says it answers, it answers.
-func TestReadmeProgram(t *testing.T) {
-	t.Parallel()
-	readme := readPage(t, "README.md")
-	_, program, _ := strings.Cut(readme, "\n```go\n")
-	program, shown, _ := strings.Cut(program, "\n```\n")
+// readmePrograms returns the programs that the README shows, the smallest one first, and what
+// stands behind each.
+func readmePrograms(t *testing.T) (programs, behind []string) {
+	t.Helper()
+	blocks := strings.Split(readPage(t, "README.md"), "\n```go\n")
+	for _, block := range blocks[1:] {
+		program, after, _ := strings.Cut(block, "\n```\n")
+		programs, behind = append(programs, program), append(behind, after)
+	}
+	if len(programs) != 2 {
+		t.Fatalf("README.md shows %d programs, want 2", len(programs))
+	}
+	return programs, behind
+}
+
+// readmeProcess is a program of the README that runs on a Unix socket.
+type readmeProcess struct {
+	*exec.Cmd
+	socket string
+	out    *strings.Builder // To be read when it has ended.
+	ended  chan error
+}
+
+// startReadmeProgram compiles a program of the README and starts it.
+func startReadmeProgram(t *testing.T, program string) *readmeProcess {
+	t.Helper()
 	const address = `WithAddress("127.0.0.1:9000")`
 	if !strings.Contains(program, address) {
 		t.Fatalf("the README's program does not have %s:\n%s", address, program)
 	}
 	directory := t.TempDir()
-	socket := filepath.Join(directory, "s")
+	p := &readmeProcess{socket: filepath.Join(directory, "s"), out: new(strings.Builder), ended: make(chan error, 1)}
 	source, binary := filepath.Join(directory, "main.go"), filepath.Join(directory, "hello")
-	program = strings.Replace(program, address, `WithAddress("unix:`+socket+`")`, 1)
+	program = strings.Replace(program, address, `WithAddress("unix:`+p.socket+`")`, 1)
 	if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -112,57 +133,46 @@ func TestReadmeProgram(t *testing.T) {
 			t.Fatalf("go %s: %v\n%s", check[0], err, out)
 		}
 	}
-
-	var out strings.Builder
-	cmd := exec.CommandContext(t.Context(), binary)
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
+	p.Cmd = exec.CommandContext(t.Context(), binary)
+	p.Stdout = p.out
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	answers := askReadmeProgram(t, socket, ended)
-	for _, answer := range answers {
-		if !strings.Contains(shown, answer) {
-			t.Errorf("README.md does not show %q behind the program", answer)
-		}
-	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err != nil || !strings.HasSuffix(out.String(), "mux: http: Server closed\n") {
-		t.Errorf("after SIGTERM: %v, %q", err, out.String())
-	}
-}
-
-// askReadmeProgram returns the answers of the README's program, in the order in which the
-// README shows them. It waits for the server as long as that runs.
-func askReadmeProgram(t *testing.T, socket string, ended <-chan error) []string {
-	t.Helper()
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}
+	go func() { p.ended <- p.Wait() }()
 	eventually(t, "the program listens", func() bool {
 		select {
-		case err := <-ended:
+		case err := <-p.ended:
 			t.Fatalf("the program has ended: %v", err)
 		default:
 		}
-		conn, err := dial(t.Context(), "", "")
+		conn, err := p.dial(t.Context(), "", "")
 		if err == nil {
 			_ = conn.Close()
 		}
 		return err == nil
 	})
-	var answers []string
-	clients := map[bool]*http.Client{}
+	return p
+}
+
+func (p *readmeProcess) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", p.socket)
+}
+
+// client returns a client of HTTP/1.1 or of h2c.
+func (p *readmeProcess) client(t *testing.T, http2 bool) *http.Client {
+	t.Helper()
+	transport := &http.Transport{DialContext: p.dial, Protocols: new(http.Protocols)}
+	transport.Protocols.SetHTTP1(!http2)
+	transport.Protocols.SetUnencryptedHTTP2(http2)
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// askHTTP returns the answers to a request over HTTP/1.1 and one over h2c.
+func (p *readmeProcess) askHTTP(t *testing.T, path string) (answers []string) {
+	t.Helper()
 	for _, http2 := range []bool{false, true} {
-		transport := &http.Transport{DialContext: dial, Protocols: new(http.Protocols)}
-		transport.Protocols.SetHTTP1(!http2)
-		transport.Protocols.SetUnencryptedHTTP2(http2)
-		t.Cleanup(transport.CloseIdleConnections)
-		clients[http2] = &http.Client{Transport: transport}
-		resp, err := clients[http2].Get("http://hello/hello")
+		resp, err := p.client(t, http2).Get("http://hello" + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,22 +183,64 @@ func askReadmeProgram(t *testing.T, socket string, ended <-chan error) []string 
 		}
 		answers = append(answers, string(body))
 	}
+	return answers
+}
 
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// grpc returns a gRPC client, after it has asked for the program's health.
+func (p *readmeProcess) grpc(t *testing.T) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("unix:"+p.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	reply, err := demov1.NewEchoClient(conn).Unary(t.Context(), &demov1.EchoRequest{Message: "hello"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { _ = conn.Close() })
 	health, err := healthpb.NewHealthClient(conn).Check(t.Context(), new(healthpb.HealthCheckRequest))
 	if err != nil || health.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v, %v", health, err)
 	}
+	return conn
+}
 
-	ws, _, err := websocket.Dial(t.Context(), "ws://hello/ws", &websocket.DialOptions{HTTPClient: clients[false]})
+// TestReadmeSmallestProgram: the README's first program has few lines, and does what the
+// README says of it.
+func TestReadmeSmallestProgram(t *testing.T) {
+	t.Parallel()
+	programs, behind := readmePrograms(t)
+	const lines = 15
+	if n := strings.Count(programs[0], "\n") + 1; n > lines {
+		t.Errorf("%d lines, want %d at most", n, lines)
+	}
+	p := startReadmeProgram(t, programs[0])
+	for _, answer := range p.askHTTP(t, "/") {
+		if !strings.Contains(behind[0], "`"+strings.TrimSpace(answer)+"`") {
+			t.Errorf("README.md does not show %q behind the program", answer)
+		}
+	}
+	if got, want := p.askHTTP(t, "/livez"), []string{"ok\n", "ok\n"}; !slices.Equal(got, want) {
+		t.Errorf("/livez: %q, want %q", got, want)
+	}
+	p.grpc(t)
+	if err := p.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-p.ended; err == nil {
+		t.Error("it drains at Ctrl-C, and the README says that it ends at once")
+	}
+}
+
+// TestReadmeProgram compiles and runs the README's second program, with a client of each
+// protocol, and sees it drain. What the README says it answers and prints, it does.
+func TestReadmeProgram(t *testing.T) {
+	t.Parallel()
+	programs, behind := readmePrograms(t)
+	shown := behind[1]
+	p := startReadmeProgram(t, programs[1])
+	answers := p.askHTTP(t, "/hello")
+	reply, err := demov1.NewEchoClient(p.grpc(t)).Unary(t.Context(), &demov1.EchoRequest{Message: "hello"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws, _, err := websocket.Dial(t.Context(), "ws://hello/ws", &websocket.DialOptions{HTTPClient: p.client(t, false)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,5 +249,31 @@ func askReadmeProgram(t *testing.T, socket string, ended <-chan error) []string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(answers, reply.GetMessage(), string(message))
+	const last = "mux: http: Server closed"
+	for _, text := range append(answers, reply.GetMessage(), string(message), "`"+last+"`") {
+		if !strings.Contains(shown, text) {
+			t.Errorf("README.md does not show %q behind the program", text)
+		}
+	}
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-p.ended; err != nil || !strings.HasSuffix(p.out.String(), last+"\n") {
+		t.Errorf("after SIGTERM: %v, %q", err, p.out.String())
+	}
+}
+
+// TestReadmeDrainTimes: the README says how long a drain takes by default.
+func TestReadmeDrainTimes(t *testing.T) {
+	t.Parallel()
+	c := mux.DefaultConfig().Drain
+	for _, want := range []string{
+		fmt.Sprintf("serves for %.0f s more", c.Delay.Seconds()),
+		fmt.Sprintf("over the next %.0f s", c.Spread.Seconds()),
+		fmt.Sprintf("in flight %.0f s after the signal is cut", c.Timeout.Seconds()),
+	} {
+		if !strings.Contains(readPage(t, "README.md"), want) {
+			t.Errorf("README.md does not say %q", want)
+		}
+	}
 }

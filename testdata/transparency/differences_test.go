@@ -50,7 +50,7 @@ var differences = []difference{
 	},
 	{
 		what: "a request body of declared length that stops", plain: "waits without end", muxed: "below 240 B/s from 5 s on the read fails",
-		why:    "so does one that sends no body",
+		why:    "a client that sends no more would hold a connection for nothing",
 		where:  "TestRawHTTP1/slow_body",
 		native: "HTTP/1.1 200 OK\n.*\n\nnot read still open",
 		other:  "HTTP/1.1 200 OK\n.*\n\nnot read closed",
