@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -235,7 +236,11 @@ func TestAdminDrainWithMany(t *testing.T) {
 			steps = append(steps, object{"name": names[i], "status": status, "duration_seconds": took, "remaining": left})
 		}
 		d["history"], d["told"], d["left"], d["running"], d["over"], d["elapsed_seconds"] = history, 2000, 0, false, true, 30.1
-		d["plan"] = object{"delay_seconds": 5, "spread_seconds": 5, "timeout_seconds": 30, "step_timeout_seconds": 6, "skip_steps": []any{}}
+		d["plan"] = object{"delay_seconds": 5, "spread_seconds": 5, "timeout_seconds": 30, "step_timeout_seconds": 6, "skip_steps": []any{}, "steps": []any{
+			object{"name": "announce", "planned_seconds": 0}, object{"name": "drain-delay", "planned_seconds": 5},
+			object{"name": "stop-accepting", "planned_seconds": 5}, object{"name": "wait-connections", "planned_seconds": 20},
+			object{"name": "force-close", "planned_seconds": 6}, object{"name": "cleanup", "planned_seconds": 6},
+		}}
 		d["started"], d["deadline"] = begin, begin.Add(30*time.Second)
 		d["account"] = object{"trace_id": "3689c7bd9b0405f0", "started": begin, "duration_seconds": 30.1, "steps": steps, "forced": object{"grpc": 3, "websocket": 14}}
 		cut := []any{}
@@ -260,4 +265,36 @@ func TestAdminDrainWithMany(t *testing.T) {
 		}
 	}
 	checkEverywhere(ctx, t, "admin-drained-many")
+}
+
+// TestAdminDrainStopsFirst: where the listeners close before the delay, the page shows the
+// steps in that order, and says what is true in it.
+func TestAdminDrainStopsFirst(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "muxserve.yaml")
+	writeConfig(t, config, "drain: {accept_during_delay: false}\n")
+	s := start(t, "--config="+config, "--drain-delay=3s", "--drain-spread=1s", "--drain-timeout=5s")
+	stubborn(t, s.service, "")
+	s.exit = 3 // Because of the one that is cut.
+	ctx := newTab(t)
+	look(ctx, t, 1280, 1000, light)
+	open(ctx, t, s, "/")
+	until(ctx, t, `document.getElementById("live-count").textContent.includes("of 1")`)
+	if got, want := text(ctx, t, "#drain-say"), "leave from second 0 to second 1, and cut what is left after 5 s."; !strings.Contains(got, want) {
+		t.Errorf("the plan says %q, without %q", got, want)
+	}
+	s.drain(t)
+	until(ctx, t, `document.querySelector("#steps [aria-current] b")?.textContent === "drain-delay"`)
+	for what, want := range map[string]string{
+		"#drain-say": "Waiting for the balancer to notice. The listeners are closed. 1 connection was told to leave, 1 left; cutting what is left in",
+		"#fall":      "2 telling3 delay4 waiting",
+	} {
+		if got := eval[string](ctx, t, fmt.Sprintf(`document.querySelector(%q).textContent`, what)); !strings.Contains(got, want) {
+			t.Errorf("%s says %q, without %q", what, got, want)
+		}
+	}
+	const names = `Array.from(document.querySelectorAll("#steps b"), (e) => e.textContent).join(" ")`
+	if got := eval[string](ctx, t, names); got != "announce stop-accepting drain-delay wait-connections force-close cleanup" {
+		t.Errorf("the steps are %q", got)
+	}
+	until(ctx, t, over)
 }

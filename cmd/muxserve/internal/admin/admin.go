@@ -71,7 +71,8 @@ type Pages struct {
 	bounds        bounds
 	curve         curve
 	watchers      watchers
-	profiling     sync.Mutex    // held while a profile is taken
+	timed         sync.Mutex    // held while a profile is taken that takes time
+	snapshots     sync.Mutex    // held while another profile is taken
 	longLists     chan struct{} // has an element for each long list of connections; see maxLongLists
 	listing       sync.Mutex    // held while the connections are looked at
 }

@@ -58,12 +58,18 @@ func (p *Pages) addProfiles(routes *http.ServeMux) {
 	routes.Handle(root+"cmdline", http.NotFoundHandler())
 }
 
-// profile serves profiles, one at a time: some take time, and others take the memory that
-// describes a whole process.
+// profile serves profiles, one of each kind at a time: those that take time, and snapshots,
+// which take the memory that describes a whole process. A profiler that takes CPU profiles
+// nearly always gets its snapshots beside them. seconds is the default of a profile that
+// takes time, and 0 for a snapshot.
 func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		takes := seconds
+		takes, kind := seconds, &p.snapshots
+		if seconds > 0 {
+			kind = &p.timed
+		}
 		if given := r.FormValue("seconds"); given != "" {
+			kind = &p.timed
 			var err error
 			if takes, err = strconv.ParseFloat(given, 64); err != nil || !(takes >= 0 && takes <= p.bounds.profile.Seconds()) {
 				http.Error(w, "muxserve: seconds must be a number from 0 to "+
@@ -73,12 +79,12 @@ func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
 			takes = max(takes, seconds) // pprof takes its default for 0, and for a fraction.
 		}
 		if r.URL.Path != pprofRoot {
-			if !p.profiling.TryLock() {
+			if !kind.TryLock() {
 				w.Header().Set("Retry-After", "10")
-				http.Error(w, "muxserve: another profile is being taken", http.StatusServiceUnavailable)
+				http.Error(w, "muxserve: another profile of this kind is being taken", http.StatusServiceUnavailable)
 				return
 			}
-			defer p.profiling.Unlock()
+			defer kind.Unlock()
 			end := time.Now().Add(time.Duration(takes*float64(time.Second)) + p.bounds.answer)
 			_ = http.NewResponseController(w).SetWriteDeadline(end)
 		}

@@ -52,7 +52,8 @@ func TestForeignPages(t *testing.T) {
 	}
 }
 
-// TestProfilesAreBounded: a profile has an end, and there is one at a time.
+// TestProfilesAreBounded: a profile has an end, and there is one of each kind at a time: of
+// those that take time, and of snapshots.
 func TestProfilesAreBounded(t *testing.T) {
 	t.Parallel()
 	p := New(example(), Options{})
@@ -68,24 +69,31 @@ func TestProfilesAreBounded(t *testing.T) {
 			}
 		}
 	}
-	p.profiling.Lock()
-	for _, path := range []string{"profile", "trace", "profile?seconds=1", "heap?seconds=1", "profile?seconds=0", "profile?seconds=0.5", "trace?seconds=0", "heap", "goroutine?debug=2"} {
-		if w := ask(path); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-			t.Errorf("%s beside another: %d %v", path, w.Code, w.Header())
+	served := func(paths ...string) {
+		t.Helper()
+		for _, path := range paths {
+			if w := ask(path); w.Code != http.StatusOK {
+				t.Errorf("%q: %d %s", path, w.Code, w.Body)
+			}
 		}
 	}
-	if w := ask(""); w.Code != http.StatusOK {
-		t.Errorf("the list of the profiles: %d", w.Code)
-	}
-	p.profiling.Unlock()
-	for range 2 {
-		if w := ask("heap"); w.Code != http.StatusOK {
-			t.Errorf("a profile that takes no time: %d", w.Code)
+	refused := func(paths ...string) {
+		t.Helper()
+		for _, path := range paths {
+			if w := ask(path); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+				t.Errorf("%s beside another of its kind: %d %v", path, w.Code, w.Header())
+			}
 		}
 	}
-	if w := ask("trace?seconds=0.01"); w.Code != http.StatusOK {
-		t.Errorf("a trace: %d %s", w.Code, w.Body)
-	}
+	p.timed.Lock()
+	refused("profile", "trace", "profile?seconds=1", "heap?seconds=1", "goroutine?seconds=1", "profile?seconds=0", "profile?seconds=0.5", "trace?seconds=0")
+	served("", "heap", "heap", "goroutine?debug=2", "allocs", "block?seconds=")
+	p.timed.Unlock()
+	p.snapshots.Lock()
+	refused("heap", "goroutine?debug=2", "allocs", "mutex", "block?seconds=")
+	served("", "trace?seconds=0.01", "trace?seconds=0.01")
+	p.snapshots.Unlock()
+	served("heap", "heap")
 }
 
 // TestLongListsAreBounded: only so many long lists of connections are made at a time, and

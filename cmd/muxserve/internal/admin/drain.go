@@ -117,6 +117,46 @@ type planView struct {
 	Timeout     float64  `json:"timeout_seconds"`
 	StepTimeout float64  `json:"step_timeout_seconds"`
 	SkipSteps   []string `json:"skip_steps"`
+	// Steps are in the order in which they run.
+	Steps []plannedStep `json:"steps"`
+}
+
+// plannedStep is how long a step is meant to last: force-close and cleanup at most so long,
+// and one that goes on at once, or is skipped, 0.
+type plannedStep struct {
+	Name    string  `json:"name"`
+	Planned float64 `json:"planned_seconds"`
+}
+
+// newPlanView returns the plan of a drain.
+func newPlanView(c lifecycle.Config) planView {
+	view := planView{
+		Delay: c.Delay.Seconds(), Spread: c.Spread.Seconds(), Timeout: c.Timeout.Seconds(), StepTimeout: c.StepTimeout.Seconds(),
+		SkipSteps: append([]string{}, c.SkipSteps...),
+	}
+	names := lifecycle.Steps()
+	if !c.AcceptDuringDelay {
+		delay, stop := slices.Index(names, lifecycle.StepDrainDelay), slices.Index(names, lifecycle.StepStopAccepting)
+		names[delay], names[stop] = names[stop], names[delay]
+	}
+	left := c.Timeout // until the drain begins to cut
+	for _, name := range names {
+		var planned time.Duration
+		switch {
+		case slices.Contains(c.SkipSteps, name):
+		case name == lifecycle.StepDrainDelay:
+			planned = min(left, c.Delay)
+		case name == lifecycle.StepStopAccepting:
+			planned = min(left, c.Spread)
+		case name == lifecycle.StepWaitConnections:
+			planned = left
+		case name == lifecycle.StepForceClose, name == lifecycle.StepCleanup:
+			planned = c.StepTimeout
+		}
+		left = max(0, left-planned)
+		view.Steps = append(view.Steps, plannedStep{name, planned.Seconds()})
+	}
+	return view
 }
 
 func (p *Pages) serveProgress(w http.ResponseWriter, _ *http.Request) {
@@ -127,13 +167,10 @@ func (p *Pages) serveProgress(w http.ResponseWriter, _ *http.Request) {
 
 func (p *Pages) progress(now time.Time) progressView {
 	progress, begun := p.server.DrainProgress()
-	stats, plan := p.server.Stats(), p.server.Config().Drain
+	stats := p.server.Stats()
 	view := progressView{
-		Phase: stats.Phase,
-		Plan: planView{
-			plan.Delay.Seconds(), plan.Spread.Seconds(), plan.Timeout.Seconds(), plan.StepTimeout.Seconds(),
-			append([]string{}, plan.SkipSteps...),
-		},
+		Phase:     stats.Phase,
+		Plan:      newPlanView(p.server.Config().Drain),
 		Told:      progress.Told,
 		Remaining: remainingOf(stats),
 		History:   p.curve.list(),

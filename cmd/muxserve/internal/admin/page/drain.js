@@ -12,30 +12,26 @@ const steps = {
   "force-close": "what is left is cut",
   cleanup: "always runs",
 };
-const bandName = { "drain-delay": "2 delay", "stop-accepting": "3 telling", "wait-connections": "4 waiting" };
+const bandName = { "drain-delay": "delay", "stop-accepting": "telling", "wait-connections": "waiting" };
 
-// planned returns when each step would end, in seconds from the beginning.
-function planned({ delay_seconds: delay, spread_seconds: spread, timeout_seconds: timeout, step_timeout_seconds: bound }, deadline = timeout) {
-  const told = Math.min(deadline, delay + spread);
-  return [0, Math.min(deadline, delay), told, deadline, deadline + bound, deadline + 2 * bound];
-}
-
-// timeline joins what has happened with the plan: each step with its beginning, its end and its state.
+// timeline joins what has happened with the plan: each step with its beginning, its end and its state. The plan has the
+// steps in their order; until the drain begins to cut, none goes on behind the deadline.
 function timeline(d) {
-  const deadline = deadlineOf(d), plan = planned(d.plan, deadline), ended = d.account?.steps ?? d.steps ?? [];
-  const forced = sum(d.account?.forced);
+  const deadline = deadlineOf(d), ended = d.account?.steps ?? d.steps ?? [], forced = sum(d.account?.forced);
   let at = 0;
-  return Object.keys(steps).map((name, i) => {
-    const result = ended.find((s) => s.name === name), from = at;
-    const running = !result && d.running && d.step === name;
-    at = result ? from + result.duration_seconds : Math.max(plan[i], running ? d.elapsed_seconds : from);
+  return d.plan.steps.map(({ name, planned_seconds: planned }) => {
+    const result = ended.find((s) => s.name === name), from = at, skipped = d.plan.skip_steps.includes(name);
+    const running = !result && d.running && d.step === name, acts = name === "force-close" || name === "cleanup";
+    const end = acts || skipped ? from + planned : name === "wait-connections" ? deadline : Math.min(deadline, from + planned);
+    at = result ? from + result.duration_seconds : Math.max(end, running ? d.elapsed_seconds : from);
     const amiss = result && result.status !== "done" && result.status !== "skipped";
     const cut = result && forced > 0 && (name === "force-close" || (name === "wait-connections" && amiss));
     const state = cut ? "cut" : amiss ? "amiss" : result ? "done" : running ? "on" : "";
-    return { name, from, to: at, result, state, elapsed: running ? d.elapsed_seconds - from : 0 };
+    return { name, skipped, from, to: at, result, state, elapsed: running ? d.elapsed_seconds - from : 0 };
   });
 }
 
+const stepOf = (line, name) => line.find((step) => step.name === name);
 const deadlineOf = (d) => d.deadline ? (Date.parse(d.deadline) - Date.parse(d.started)) / 1000 : d.plan.timeout_seconds;
 const firstOf = (d) => Math.max(...d.history.map((point) => sum(point.remaining)), d.left, 0);
 
@@ -44,23 +40,31 @@ export function showDrain({ drain: d }) {
   const place = active ? byId("notice").nextElementSibling : byId("connections");
   if (active ? place !== section : section.nextElementSibling !== place) main.insertBefore(section, place);
   byId("gauges").hidden = byId("falls").hidden = !active;
-  once(byId("steps"), () => Object.entries(steps).map(([name, text]) =>
-    make("li", {}, make("span", { class: "rail" }), make("b", {}, name), make("span", {}, text), make("em"))));
+  const list = byId("steps"), names = d.plan.steps.map((step) => step.name);
+  if (names.some((name, i) => list.children[i]?.querySelector("b").textContent !== name)) list.replaceChildren(); // A reload changes the order.
+  once(list, () => names.map((name) =>
+    make("li", {}, make("span", { class: "rail" }), make("b", {}, name), make("span", {}, steps[name]), make("em"))));
   if (active) showActive(d);
-  else showPlan(d.plan);
+  else showPlan(d);
 }
 
-function showPlan(plan) {
-  const { delay_seconds: delay, spread_seconds: spread, timeout_seconds: timeout, step_timeout_seconds: bound, skip_steps: skipped } = plan;
+function showPlan(d) {
+  const line = timeline(d), telling = stepOf(line, "stop-accepting"), waiting = stepOf(line, "wait-connections"), cutting = stepOf(line, "force-close");
   write(byId("drain-note"), "the plan; nothing is under way");
-  const told = spread > 0 ? `from second ${delay} to second ${delay + spread}` : `after ${span(delay)}`;
-  say(byId("drain-say"), "", `A drain that began now would tell its clients to leave ${told}, and cut what is left after ${span(timeout)}.`);
-  const texts = ["at once", span(delay), spread > 0 ? `spread over ${span(spread)}` : "at once", `until ${span(timeout)}`, `at most ${span(bound)}`, `at most ${span(bound)}`];
-  [...byId("steps").children].forEach((li, i) => {
+  const { from, to } = telling, told = to > from ? `from second ${+from.toFixed(2)} to second ${+to.toFixed(2)}` : from > 0 ? `after ${span(from)}` : "at once";
+  say(byId("drain-say"), "", `A drain that began now would ${telling.skipped ? "not tell its clients to leave" : `tell its clients to leave ${told}`}, and ${
+    cutting.skipped ? "no longer wait for" : "cut"} what is left after ${span(cutting.from)}.`);
+  const texts = {
+    announce: "at once",
+    "stop-accepting": to > from ? `spread over ${span(to - from)}` : "at once",
+    "wait-connections": `until ${span(waiting.to)}`,
+  };
+  line.forEach((step, i) => {
+    const li = byId("steps").children[i], length = span(step.to - step.from);
     dress(li, "");
     li.removeAttribute("aria-current");
     fill(li.firstChild, 0);
-    write(li.lastChild, skipped.includes(Object.keys(steps)[i]) ? "skipped" : texts[i]);
+    write(li.lastChild, step.skipped ? "skipped" : texts[step.name] ?? (step.name === "drain-delay" ? length : `at most ${length}`));
   });
   byId("cutlist").hidden = true;
 }
@@ -70,20 +74,29 @@ function exitCode({ account: { forced, reason } }) {
   return reason ? "" : ` Exit code ${sum(forced) > 0 ? 3 : 0}.`;
 }
 
-function sayDrain(d, first, deadline) {
-  const e = byId("drain-say"), cut = sum(d.account?.forced), { delay_seconds: delay, spread_seconds: spread } = d.plan;
+// sayNoticing says what is served while the balancer is to notice, which it may have to before or after the listeners close.
+function sayNoticing(d, line) {
+  const telling = stepOf(line, "stop-accepting"), waits = d.step === "drain-delay" ? "Waiting for the balancer to notice. " : "";
+  if (telling.skipped) return `${waits}${plural(d.left, "connection")} and new ones are served as before`;
+  if (telling.result) return `${waits}The listeners are closed. ${plural(d.told, "connection was", "connections were")} told to leave, ${count(d.left)} left`;
+  return `${waits}${plural(d.left, "connection")} and new ones are served as before; in ${Math.max(0, Math.ceil(telling.from - d.elapsed_seconds))} s the listeners close`;
+}
+
+function sayDrain(d, line, first) {
+  const e = byId("drain-say"), cut = sum(d.account?.forced);
   if (d.over) {
     const begin = `Drained in ${exact(d.account.duration_seconds)}. ${plural(first, "connection was", "connections were")} open; `;
     if (cut) return say(e, "bad", begin, strong(`${count(cut)} ${cut === 1 ? "was" : "were"} cut`), `${d.account.reason ? "" : " when the time was up"}: ${named(d.account.forced)}.${exitCode(d)}`);
     return say(e, "calm", `${begin}nothing was cut.${exitCode(d)}`);
   }
-  const seconds = Math.max(0, Math.ceil(deadline - d.elapsed_seconds)), cutting = `; cutting what is left in ${seconds} s.`;
+  const last = stepOf(line, "force-close"), seconds = Math.max(0, Math.ceil(last.from - d.elapsed_seconds));
+  const cutting = last.skipped ? `; waiting ends in ${seconds} s.` : `; cutting what is left in ${seconds} s.`;
   switch (d.step) {
     case "announce":
     case "drain-delay":
-      return say(e, "calm", `Waiting for the balancer to notice. ${plural(d.left, "connection")} and new ones are served as before; in ${Math.max(0, Math.ceil(delay - d.elapsed_seconds))} s the listeners close${cutting}`);
+      return say(e, "calm", `${sayNoticing(d, line)}${cutting}`);
     case "stop-accepting":
-      return say(e, "calm", `Telling clients to leave, spread over ${span(spread)}: ${count(d.told)} told, `, strong(`${count(d.left)} left`), cutting);
+      return say(e, "calm", `Telling clients to leave, spread over ${span(d.plan.spread_seconds)}: ${count(d.told)} told, `, strong(`${count(d.left)} left`), cutting);
     case "wait-connections":
       return say(e, "calm", `${plural(d.told, "connection was", "connections were")} told to leave. `, strong(`${count(d.left)} left`), d.left ? ` (${named(d.remaining)}), finishing what they began${cutting}` : ".");
     case "force-close":
@@ -96,12 +109,12 @@ function sayDrain(d, first, deadline) {
 let spoken = "";
 
 function showActive(d) {
-  const line = timeline(d), deadline = deadlineOf(d), first = firstOf(d), cut = sum(d.account?.forced);
+  const line = timeline(d), last = stepOf(line, "force-close"), deadline = deadlineOf(d), first = firstOf(d), cut = sum(d.account?.forced);
   write(byId("drain-note"), `trace id ${d.trace_id}`);
-  sayDrain(d, first, deadline);
+  sayDrain(d, line, first);
   showGauges([
     ["elapsed", tenths(d.elapsed_seconds), ""],
-    d.over ? ["deadline was", tenths(deadline), ""] : ["cutting in", tenths(deadline - d.elapsed_seconds), ""],
+    d.over ? ["deadline was", tenths(deadline), ""] : [last.skipped ? "waiting ends in" : "cutting in", tenths(Math.max(0, last.from - d.elapsed_seconds)), ""],
     ["told", count(d.told), ""], ["left", count(d.left), ""], ["cut", count(cut), cut ? "tone bad" : ""],
   ]);
   line.forEach((step, i) => showStep(byId("steps").children[i], step, d.plan, cut));
@@ -145,7 +158,7 @@ function showStep(li, { name, from, to, result, state, elapsed }, plan, cut) {
 function showFalls(d, line, deadline, first, cut) {
   once(byId("drain-keys"), () => pools.map((p) => make("span", { class: `proto ${p}` }, label[p])));
   const end = d.over ? Math.max(0.5, d.account.duration_seconds * 1.12) : Math.max(deadline, d.elapsed_seconds) * 1.12;
-  const told = line[2].to, least = roundUp(Math.max(1.5 * cut, first > 1000 ? 100 : 20)), magnified = first > 4 * least && told < end;
+  const told = stepOf(line, "stop-accepting").to, least = roundUp(Math.max(1.5 * cut, first > 1000 ? 100 : 20)), magnified = first > 4 * least && told < end;
   drawFall(byId("fall"), { d, line, deadline, cut, from: 0, to: end, most: Math.max(4, first * 1.08) });
   byId("fall").setAttribute("aria-label", `${count(d.left)} of ${count(first)} connections left after ${exact(d.elapsed_seconds)}; deadline at ${exact(deadline)}`);
   byId("tail-figure").hidden = !magnified;
@@ -189,18 +202,18 @@ function drawFall(svg, { d, line, deadline, cut, from, to, most }) {
 // drawPhases colours the ground by the steps that last, and returns their names, which are written above the curve.
 function drawPhases(svg, line, { x, from, to, roof, floor }) {
   const names = [];
-  line.filter(({ name }) => bandName[name]).forEach((step, i) => {
+  line.map((step, i) => ({ ...step, band: `${i + 1} ${bandName[step.name]}` })).filter(({ name }) => bandName[name]).forEach((step, i) => {
     const [start, end] = [Math.max(from, step.from), Math.min(to, step.to)];
     if (end <= start) return;
     draw(svg, "rect", { class: `phase ${i % 2 ? "" : "odd"} ${step.state === "on" ? "on" : ""}`, x: x(start), y: roof, width: x(end) - x(start), height: floor - roof });
-    if (x(end) - x(start) > 62) names.push([{ class: "phasename halo", x: x(start) + 6, y: roof + 13 }, bandName[step.name]]);
+    if (x(end) - x(start) > 62) names.push([{ class: "phasename halo", x: x(start) + 6, y: roof + 13 }, step.band]);
   });
   return names;
 }
 
 // drawCut marks what was cut where the waiting ended. It alone is red.
 function drawCut(svg, line, cut, x, y, edge) {
-  const at = line[4].from, height = Math.max(y(cut), y(0) - 150);
+  const at = stepOf(line, "force-close").from, height = Math.max(y(cut), y(0) - 150);
   draw(svg, "rect", { class: "cutarea", x: x(at), y: height, width: Math.max(5, Math.min(9, edge - x(at))), height: y(0) - height });
   draw(svg, "path", { class: "cutarea", d: `M${(x(at) - 4).toFixed(1)} ${(height - 12).toFixed(1)}h8l-4 7z` });
   draw(svg, "text", { class: "cuttext halo", x: x(at) - 8, y: height - 6, "text-anchor": "end" }, `${count(cut)} cut at ${exact(at)}`);
