@@ -267,8 +267,8 @@ func TestAdminDrainWithMany(t *testing.T) {
 	checkEverywhere(ctx, t, "admin-drained-many")
 }
 
-// TestAdminDrainStopsFirst: where the listeners close before the delay, the page shows the
-// steps in that order, and says what is true in it.
+// TestAdminDrainStopsFirst: where the listeners close before the delay, the page shows
+// the steps in that order, and says what is true in it.
 func TestAdminDrainStopsFirst(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "muxserve.yaml")
 	writeConfig(t, config, "drain: {accept_during_delay: false}\n")

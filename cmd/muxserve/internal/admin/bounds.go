@@ -58,10 +58,10 @@ func (p *Pages) addProfiles(routes *http.ServeMux) {
 	routes.Handle(root+"cmdline", http.NotFoundHandler())
 }
 
-// profile serves profiles, one of each kind at a time: those that take time, and snapshots,
-// which take the memory that describes a whole process. A profiler that takes CPU profiles
-// nearly always gets its snapshots beside them. seconds is the default of a profile that
-// takes time, and 0 for a snapshot.
+// profile serves profiles, one of each kind at a time: those that take time, and
+// snapshots, which take the memory that describes a whole process. A profiler that nearly
+// always takes a CPU profile gets its snapshots beside it. seconds is the default of a
+// profile that takes time, and 0 for a snapshot.
 func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		takes, kind := seconds, &p.snapshots

@@ -52,8 +52,8 @@ func TestForeignPages(t *testing.T) {
 	}
 }
 
-// TestProfilesAreBounded: a profile has an end, and there is one of each kind at a time: of
-// those that take time, and of snapshots.
+// TestProfilesAreBounded: a profile has an end, and there is one of each kind at a time:
+// of those that take time, and of snapshots.
 func TestProfilesAreBounded(t *testing.T) {
 	t.Parallel()
 	p := New(example(), Options{})

@@ -121,8 +121,8 @@ type planView struct {
 	Steps []plannedStep `json:"steps"`
 }
 
-// plannedStep is how long a step is meant to last: force-close and cleanup at most so long,
-// and one that goes on at once, or is skipped, 0.
+// plannedStep is how long a step is meant to last: force-close and cleanup at most so
+// long, and one that goes on at once, or is skipped, 0.
 type plannedStep struct {
 	Name    string  `json:"name"`
 	Planned float64 `json:"planned_seconds"`

@@ -12,8 +12,8 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// TestDrainPlan: the plan has the steps in the order in which a drain takes them, each with
-// how long it may take.
+// TestDrainPlan: the plan has the steps in the order in which a drain takes them, each
+// with how long it is meant to last.
 func TestDrainPlan(t *testing.T) {
 	t.Parallel()
 	const delay, spread, timeout, bound = 100 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second, 3 * time.Second
