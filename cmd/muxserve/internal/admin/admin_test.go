@@ -292,7 +292,7 @@ func TestProtectAll(t *testing.T) {
 				t.Errorf("%s: the refusal does not say what is missing: %v %s", path, w.Header(), w.Body)
 			}
 		}
-		for _, path := range []string{"/", "/page/main.js", "/page/page.css", "/livez", "/readyz"} {
+		for _, path := range []string{"/", "/page/main.js", "/page/page.css", "/page/tokens.css", "/livez", "/readyz"} {
 			if w := ask(t, c, http.MethodGet, path, bring); w.Code != http.StatusOK {
 				t.Errorf("all %v, %q, %s: status %d", tt.all, tt.authorization, path, w.Code)
 			}

@@ -5,6 +5,7 @@ package page
 import (
 	"bytes"
 	"crypto/sha256"
+	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -16,12 +17,19 @@ import (
 	"time"
 )
 
+// tokens is the style that all pages begin with.
+//
+//go:embed tokens.css
+var tokens string
+
 // New returns a handler that answers GET and HEAD with the document html. The style and
-// the script replace the comments <!-- style --> and <!-- script --> in it.
+// the script replace the comments <!-- style --> and <!-- script --> in it. The style has
+// that of all pages before it.
 //
 // The page's Content-Security-Policy allows this style and this script by their digests,
 // requests to the page's own origin, and nothing else.
 func New(html, style, script string) http.Handler {
+	style = tokens + style
 	document := strings.NewReplacer(
 		"<!-- style -->", "<style>"+style+"</style>",
 		"<!-- script -->", "<script type=\"module\">"+script+"</script>",
@@ -53,7 +61,8 @@ func digest(text string) string {
 }
 
 // Site returns two handlers for the page in a directory: one for its document, which is
-// called page.html, and one for the other files, whose paths end with their names.
+// called page.html, and one for the other files, whose paths end with their names. One more
+// of these, tokens.css, is the style that all pages have in common.
 //
 // The page's Content-Security-Policy allows the files and requests of the page's own origin,
 // and nothing else. Where the browser knows Trusted Types (W3C), no text becomes markup.
@@ -66,7 +75,7 @@ func Site(fsys fs.FS, dir string) (document, files http.Handler) {
 	if err != nil {
 		panic(err)
 	}
-	served := make(map[string]http.HandlerFunc, len(entries))
+	served := map[string]http.HandlerFunc{"tokens.css": file("tokens.css", []byte(tokens), policy)}
 	for _, e := range entries {
 		content, err := fs.ReadFile(fsys, path.Join(dir, e.Name()))
 		if err != nil {

@@ -17,12 +17,12 @@ func TestNew(t *testing.T) {
 	get := httptest.NewRecorder()
 	h.ServeHTTP(get, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 
-	want := "<title>t</title><style>" + style + `</style><script type="module">` + script + "</script><b>x</b>"
+	want := "<title>t</title><style>" + tokens + style + `</style><script type="module">` + script + "</script><b>x</b>"
 	if got := get.Body.String(); got != want {
 		t.Errorf("document %q, want %q", got, want)
 	}
 	policy := get.Header().Get("Content-Security-Policy")
-	for _, text := range []string{style, script} {
+	for _, text := range []string{tokens + style, script} {
 		sum := sha256.Sum256([]byte(text))
 		if digest := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(policy, digest) {
 			t.Errorf("policy %q does not allow %q by %s", policy, text, digest)
@@ -59,6 +59,9 @@ func TestSite(t *testing.T) {
 	}
 	if w := ask(files, "/page/a.js", first.Header().Get("ETag")); w.Code != http.StatusNotModified || w.Body.Len() != 0 {
 		t.Errorf("a file that the browser has: %d %q", w.Code, w.Body)
+	}
+	if w := ask(files, "/page/tokens.css", ""); w.Body.String() != tokens {
+		t.Errorf("the style of all pages: %d %q", w.Code, w.Body)
 	}
 	if w := ask(files, "/page/b.js", ""); w.Code != http.StatusNotFound {
 		t.Errorf("no file: %d", w.Code)
