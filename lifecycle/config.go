@@ -119,14 +119,14 @@ func (c Config) Warnings() []string {
 			"drain.grace_period %v is over before the drain can be: drain.timeout %v and then twice drain.step_timeout %v come to %v",
 			c.GracePeriod, c.Timeout, c.stepTimeout(), longest))
 	}
-	if c.skips(StepWaitConnections) {
+	if c.Skips(StepWaitConnections) {
 		return warnings
 	}
 	var delay, spread time.Duration
-	if !c.skips(StepDrainDelay) {
+	if !c.Skips(StepDrainDelay) {
 		delay = c.Delay
 	}
-	if !c.skips(StepStopAccepting) {
+	if !c.Skips(StepStopAccepting) {
 		spread = c.Spread
 	}
 	if need := delay + spread + c.StepTimeout; need >= c.Timeout {
@@ -154,13 +154,14 @@ func (c Config) stepTimeout() time.Duration {
 	return c.StepTimeout
 }
 
-// skips reports whether the step is to be left out.
-func (c Config) skips(step string) bool {
+// Skips reports whether the step is to be left out. Cleanup never is.
+func (c Config) Skips(step string) bool {
 	return step != StepCleanup && slices.Contains(c.SkipSteps, step)
 }
 
-// order returns the steps in the order in which they run.
-func (c Config) order() []string {
+// Order returns the steps in the order in which they run, those that are skipped
+// included. The slice is the caller's own.
+func (c Config) Order() []string {
 	steps := Steps()
 	if !c.AcceptDuringDelay {
 		delay := slices.Index(steps, StepDrainDelay)

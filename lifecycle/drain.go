@@ -57,7 +57,7 @@ func (m *Machine) run(ctx context.Context) {
 		wait:     wait,
 		deadline: started.Add(m.cfg.Timeout),
 	}
-	for _, name := range m.cfg.order() {
+	for _, name := range m.cfg.Order() {
 		d.note(name)
 		result := d.step(name)
 		if result.Status == StatusCut && d.report.Reason == "" {
@@ -80,7 +80,7 @@ func (d *drain) step(name string) StepResult {
 	begun := time.Now()
 	patient := name != StepForceClose && name != StepCleanup
 	switch {
-	case d.cfg.skips(name):
+	case d.cfg.Skips(name):
 		result.Status = StatusSkipped
 	case patient && d.wait.Err() != nil:
 		result.Status = StatusCut

@@ -41,7 +41,7 @@ func eachStep(t *testing.T, f func(t *testing.T, cfg Config, at int, middle time
 	t.Helper()
 	for _, stopFirst := range []bool{false, true} {
 		cfg := busyConfig(stopFirst)
-		for i, step := range cfg.order() {
+		for i, step := range cfg.Order() {
 			t.Run(fmt.Sprintf("%s, stop first %t", step, stopFirst), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { f(t, cfg, i, time.Duration(i)*busy+busy/2) })
 			})
@@ -53,7 +53,7 @@ func eachStep(t *testing.T, f func(t *testing.T, cfg Config, at int, middle time
 // step at index at of its order. Those that cannot be cut last their time.
 func cutSteps(cfg Config, at int) []string {
 	var steps []string
-	for i, step := range cfg.order() {
+	for i, step := range cfg.Order() {
 		status, took := StatusDone, busy
 		switch {
 		case step == StepForceClose || step == StepCleanup:
@@ -69,7 +69,7 @@ func cutSteps(cfg Config, at int) []string {
 
 // isPatient reports whether the step at an index can be cut.
 func isPatient(cfg Config, at int) bool {
-	step := cfg.order()[at]
+	step := cfg.Order()[at]
 	return step != StepForceClose && step != StepCleanup
 }
 
@@ -150,7 +150,7 @@ func TestForceFromWithin(t *testing.T) {
 					m.Force()
 					return ctx.Err()
 				}
-				step := cfg.order()[at]
+				step := cfg.Order()[at]
 				if from == "hook" || step == StepDrainDelay { // The delay has no action of ours.
 					if err := m.OnStep(step, "force", force); err != nil {
 						t.Fatal(err)
@@ -267,7 +267,7 @@ func TestSecondCallerOutlivesTheFirst(t *testing.T) {
 func TestSkipEachStep(t *testing.T) {
 	eachStep(t, func(t *testing.T, cfg Config, at int, _ time.Duration) {
 		p := busyPlay(t)
-		skipped := cfg.order()[at]
+		skipped := cfg.Order()[at]
 		cfg.SkipSteps = []string{skipped}
 		m := New(cfg, p.actions(), nil)
 		var ran []string
@@ -278,7 +278,7 @@ func TestSkipEachStep(t *testing.T) {
 		}
 		report, err := m.Drain(t.Context())
 		var want, wantRan []string
-		for _, step := range cfg.order() {
+		for _, step := range cfg.Order() {
 			if step == skipped && step != StepCleanup {
 				want = append(want, step+" skipped 0s")
 				continue
@@ -320,7 +320,7 @@ func TestBadHookInEachStep(t *testing.T) {
 			eachStep(t, func(t *testing.T, cfg Config, at int, _ time.Duration) {
 				p := busyPlay(t)
 				m := New(cfg, p.actions(), nil)
-				bad := cfg.order()[at]
+				bad := cfg.Order()[at]
 				if err := m.OnStep(bad, "bad", func(ctx context.Context) error { return way.do(ctx, p.over) }); err != nil {
 					t.Fatal(err)
 				}
@@ -359,7 +359,7 @@ func TestForceLeavesAHangingHook(t *testing.T) {
 		}
 		p := busyPlay(t)
 		m := New(cfg, p.actions(), nil)
-		if err := m.OnStep(cfg.order()[at], "deaf", func(context.Context) error { <-p.over; return nil }); err != nil {
+		if err := m.OnStep(cfg.Order()[at], "deaf", func(context.Context) error { <-p.over; return nil }); err != nil {
 			t.Fatal(err)
 		}
 		time.AfterFunc(middle, m.Force)

@@ -185,7 +185,8 @@ func TestAdminStill(t *testing.T) {
 	s := start(t)
 	ctx := newTab(t)
 	look(ctx, t, 1280, 1000, media{"prefers-reduced-motion": "reduce"})
-	// What is asked for every five seconds is drawn at once. It would come within the test on a busy machine.
+	// The page draws at once what it asks for every five seconds. On a busy machine that
+	// would come within the test.
 	before(ctx, t, `globalThis.clock = Date.now(); Date.now = () => clock;
 const every = setInterval; globalThis.setInterval = (ask, millis) => every(ask, millis === 5000 ? 600_000 : millis);`)
 	open(ctx, t, s, "/")

@@ -95,8 +95,8 @@ func HAProxy(p Policy) Balancer {
 }
 
 // NLB is an AWS Network Load Balancer with three zones: two checks, 10 s apart, and up to
-// 10 s more until a zone acts. cuts is target_health_state.unhealthy.connection_termination.enabled,
-// which is on by default.
+// 10 s more until a zone acts. cuts is the attribute
+// target_health_state.unhealthy.connection_termination.enabled, which is on by default.
 func NLB(cuts bool) Balancer {
 	return Balancer{
 		Name: "NLB", Policy: Random, Views: 3, Interval: 10 * time.Second, Fall: 2, Rise: 2,

@@ -50,12 +50,11 @@ const pprofRoot = "/debug/pprof/"
 // addProfiles adds /debug/pprof/ without its cmdline, because a command line may contain
 // a private key.
 func (p *Pages) addProfiles(routes *http.ServeMux) {
-	const root = pprofRoot
-	routes.Handle(root, p.profile(pprof.Index, 0))
-	routes.Handle(root+"profile", p.profile(pprof.Profile, 30)) // The defaults are those of net/http/pprof.
-	routes.HandleFunc(root+"symbol", pprof.Symbol)
-	routes.Handle(root+"trace", p.profile(pprof.Trace, 1))
-	routes.Handle(root+"cmdline", http.NotFoundHandler())
+	routes.Handle(pprofRoot, p.profile(pprof.Index, 0))
+	routes.Handle(pprofRoot+"profile", p.profile(pprof.Profile, 30)) // The defaults are those of net/http/pprof.
+	routes.HandleFunc(pprofRoot+"symbol", pprof.Symbol)
+	routes.Handle(pprofRoot+"trace", p.profile(pprof.Trace, 1))
+	routes.Handle(pprofRoot+"cmdline", http.NotFoundHandler())
 }
 
 // profile serves profiles, one of each kind at a time: those that take time, and

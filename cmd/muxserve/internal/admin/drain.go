@@ -134,16 +134,11 @@ func newPlanView(c lifecycle.Config) planView {
 		Delay: c.Delay.Seconds(), Spread: c.Spread.Seconds(), Timeout: c.Timeout.Seconds(), StepTimeout: c.StepTimeout.Seconds(),
 		SkipSteps: append([]string{}, c.SkipSteps...),
 	}
-	names := lifecycle.Steps()
-	if !c.AcceptDuringDelay {
-		delay, stop := slices.Index(names, lifecycle.StepDrainDelay), slices.Index(names, lifecycle.StepStopAccepting)
-		names[delay], names[stop] = names[stop], names[delay]
-	}
 	left := c.Timeout // until the drain begins to cut
-	for _, name := range names {
+	for _, name := range c.Order() {
 		var planned time.Duration
 		switch {
-		case slices.Contains(c.SkipSteps, name):
+		case c.Skips(name):
 		case name == lifecycle.StepDrainDelay:
 			planned = min(left, c.Delay)
 		case name == lifecycle.StepStopAccepting:

@@ -41,7 +41,7 @@ func (s *Settings) herd(processors int) []string {
 	least := time.Duration(math.Ceil(float64(n)/capacity)) * time.Second
 	spread := s.Mux.Drain.Spread
 	cause, cure := fmt.Sprintf("drain.spread %v", spread), fmt.Sprintf("drain.spread %v or more", least)
-	if slices.Contains(s.Mux.Drain.SkipSteps, lifecycle.StepStopAccepting) {
+	if s.Mux.Drain.Skips(lifecycle.StepStopAccepting) {
 		spread, cause, cure = 0, "drain.skip_steps with stop-accepting", "that step, and a drain.spread,"
 	}
 	over := "over " + spread.String()
