@@ -97,7 +97,9 @@ type rarely struct {
 	// request.
 	ownWrites atomic.Bool
 	leave     farewell
-	notice    atomic.Pointer[notice] // nil before its context is asked for
+	// head is when the sweep has seen the head of a request, and which one; see noteHead.
+	head   atomic.Uint64
+	notice atomic.Pointer[notice] // nil before its context is asked for
 	// probe counts the connection; nil unless it is served for a probe alone.
 	probe atomic.Pointer[atomic.Int32]
 }
