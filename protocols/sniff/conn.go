@@ -182,15 +182,14 @@ func (c *Conn) readPeeked(p []byte) (n int, ok bool, err error) {
 // grpc-go finds this method by its shape. The caller gives the buffer back; it
 // is nil where n is 0.
 //
-// That needs a connection that was recognised as HTTP2 or GRPC, over a bare socket.
-// Elsewhere, as with TLS, the buffer is taken first, as grpc-go does for such
-// connections.
+// That needs a connection that was recognised as HTTP2 or GRPC. Elsewhere the buffer is
+// taken first.
 func (c *Conn) ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error) {
 	t := c.h2.Load()
-	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || !t.IsPlain() || t.Bare() == nil {
+	if r := c.recognition.Load(); r != nil && r.isDue() || t == nil || !t.IsPlain() {
 		return readInto(c, bufSize, pool)
 	}
-	buf, n, err := t.Bare().ReadReady(bufSize, pool)
+	buf, n, err := t.ReadReady(bufSize, pool)
 	if n == 0 {
 		return buf, n, err
 	}

@@ -1,13 +1,17 @@
 package sniff
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"testing"
 	"unsafe"
 
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/mem"
 
+	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/internal/h2"
 	"github.com/muxserve/muxserve/protocols/internal/wiretest"
 )
@@ -86,7 +90,87 @@ func TestReadOnReady(t *testing.T) {
 	}
 }
 
-// TestReadOnReadyWithoutSocket has what cannot be waited for, as with TLS.
+// A heldConn notes how many buffers of a pool are out whenever it is read from, and has the
+// client send its next record.
+type heldConn struct {
+	net.Conn
+	pool *countingPool
+	held []countingPool
+	send func()
+}
+
+func (c *heldConn) Read(p []byte) (int, error) {
+	c.held = append(c.held, *c.pool)
+	c.send()
+	return c.Conn.Read(p)
+}
+
+// TestReadOnReadyOverTLS has a connection wait for each frame without a buffer.
+func TestReadOnReadyOverTLS(t *testing.T) {
+	ping := string(pingFrame(0, "12345678"))
+	ack := string(wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteSettingsAck() })[len(http2.ClientPreface):])
+	for _, tt := range []struct {
+		name    string
+		records []string // what the client writes before it ends
+		size    int      // of the buffers
+		want    []string // what the reads return before the end
+		held    []countingPool
+	}{
+		{"a frame", []string{ping}, 100, []string{ping}, []countingPool{0, 0}},
+		{"two frames in a record", []string{ping + ack}, 100, []string{ping + ack}, []countingPool{0, 0}},
+		{"frames without payload", []string{ack + ack}, 100, []string{ack, ack}, []countingPool{0, 0}},
+		{"a header and its payload", []string{ping[:9], ping[9:]}, 100, []string{ping}, []countingPool{0, 1, 0}},
+		{"a part of a header", []string{ping[:4], ping[4:]}, 100, []string{ping[:4], ping[4:]}, []countingPool{0, 1, 0}},
+		{"small buffers", []string{ping}, 8, []string{ping[:8], ping[8:16], ping[16:]}, []countingPool{0, 0}},
+		{"no frame", nil, 100, nil, []countingPool{0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var pool countingPool
+			socket, server := wiretest.TCPPair(t)
+			client := tls.Client(socket, &tls.Config{InsecureSkipVerify: true})
+			inner := &heldConn{Conn: server, pool: &pool, send: func() {}}
+			c := newConn(tls.Server(inner, &tls.Config{Certificates: []tls.Certificate{wiretest.Certificate(t)}}))
+			sent := make(chan error, 1)
+			go func() {
+				_, err := client.Write(grpcOpening())
+				sent <- err
+			}()
+			v := c.Sniff(nil)
+			if err := <-sent; v.Protocol != protocols.GRPC || err != nil {
+				t.Fatalf("verdict %+v, %v", v, err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, len(grpcOpening()))); err != nil {
+				t.Fatal(err)
+			}
+			inner.held, inner.send = nil, func() {
+				if len(tt.records) == 0 {
+					_ = client.CloseWrite()
+					return
+				}
+				mustWrite(t, client, []byte(tt.records[0]))
+				tt.records = tt.records[1:]
+			}
+			for _, want := range tt.want {
+				buf, n, err := c.ReadOnReady(tt.size, &pool)
+				if err != nil || string((*buf)[:n]) != want {
+					t.Fatalf("ReadOnReady = %d, %v; want %q", n, err, want)
+				}
+				pool.Put(buf)
+			}
+			if buf, n, err := c.ReadOnReady(tt.size, &pool); buf != nil || n != 0 || err != io.EOF {
+				t.Errorf("ReadOnReady = %v, %d, %v; want EOF", buf, n, err)
+			}
+			if d := cmp.Diff(tt.held, inner.held); d != "" {
+				t.Errorf("buffers that were out when the socket was read (-want +got):\n%s", d)
+			}
+			if pool != 0 {
+				t.Errorf("%d buffers are missing", pool)
+			}
+		})
+	}
+}
+
+// TestReadOnReadyWithoutSocket has what cannot be waited for, before the verdict.
 func TestReadOnReadyWithoutSocket(t *testing.T) {
 	client, server := net.Pipe()
 	c := newConn(server)

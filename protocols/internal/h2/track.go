@@ -36,10 +36,13 @@ const (
 type BareConn interface {
 	IsBare() bool
 	ReadAhead(p []byte) (int, error)
-	ReadReady(size int, pool interface {
-		Get(length int) *[]byte
-		Put(buf *[]byte)
-	}) (*[]byte, int, error)
+	ReadReady(size int, pool buffers) (*[]byte, int, error)
+}
+
+// buffers is [google.golang.org/grpc/mem.BufferPool].
+type buffers = interface {
+	Get(length int) *[]byte
+	Put(buf *[]byte)
 }
 
 // BareOf returns conn if it stands over a bare socket, and nil otherwise.
@@ -187,6 +190,36 @@ func (t *Track) Ready(p []byte) int {
 func (t *Track) IsPlain() bool {
 	hasReady := t.calls != nil && t.calls.split != nil && len(t.calls.split.ready) > 0
 	return !t.AwaitsACK() && !hasReady
+}
+
+// ReadReady waits until the client has sent something, and reads up to size bytes into a
+// buffer that it then takes from pool. So an idle connection holds none. Where the
+// connection does not stand over a bare socket, as with TLS, it waits for the header of the
+// next frame; within a frame the buffer is taken first. The caller gives the buffer back; it
+// is nil where n is 0.
+func (t *Track) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error) {
+	if t.bare != nil {
+		return t.bare.ReadReady(size, pool)
+	}
+	var header []byte
+	if t.in.atBoundary() {
+		header = t.in.head[:min(HeaderLen, size)] // No other head is being read.
+		if n, err = t.inner.Read(header); n == 0 {
+			return nil, 0, err
+		}
+	}
+	buf = pool.Get(size)
+	copy(*buf, header[:n])
+	if n == 0 || n == HeaderLen && err == nil && ParseHeader(header).Length > 0 {
+		var payload int
+		payload, err = t.inner.Read((*buf)[n:])
+		n += payload
+	}
+	if n == 0 {
+		pool.Put(buf)
+		return nil, 0, err
+	}
+	return buf, n, err
 }
 
 // Follow looks at p, which was read for the server. It returns how much of p the server
