@@ -16,7 +16,9 @@ import (
 
 // callBody is the body of a call that grpc-go's ServeHTTP serves. ServeHTTP reads a body as
 // fast as it comes and queues it for the handler without a bound. So a read waits here while
-// the queue holds as much as the window, and net/http's windows hold back the client.
+// the queue holds as much as the window. What comes meanwhile is read into an overflow, which
+// holds back the client by the window of the stream, and other streams not at all. Where that
+// is impossible nothing is read, and net/http's windows hold back the client.
 //
 // What the handler is waiting for passes at any time, or a message longer than the window
 // would never be complete. Of a message that is longer than grpc-go accepts only the head
@@ -26,9 +28,13 @@ import (
 type callBody struct {
 	io.ReadCloser // net/http's
 
-	window   int      // bytes that grpc-go may hold for the handler
-	longest  int64    // length of the longest message that grpc-go accepts
-	messages messages // read so far; the reading goroutine's alone
+	window  int           // bytes that grpc-go may hold for the handler
+	longest int64         // length of the longest message that grpc-go accepts
+	windows StreamWindows // nil where the connection is not known
+
+	// The reading goroutine owns these.
+	messages messages  // read so far
+	overflow *overflow // nil before it is needed
 
 	mu    sync.Mutex // guards what follows
 	moved sync.Cond  // tells the reading goroutine of changes
@@ -55,10 +61,19 @@ func newCallBody(body io.ReadCloser, window, longest int) *callBody {
 // Read implements [io.Reader]. It fills p until a message is complete: grpc-go keeps a buffer
 // for each read, however little is in it.
 func (b *callBody) Read(p []byte) (int, error) {
-	b.await(len(p))
+	if !b.mayRead(len(p)) {
+		if b.windows != nil && b.overflow == nil {
+			b.overflow = newOverflow(b.ReadCloser, b.windows)
+		}
+		b.await(len(p))
+	}
+	from := io.Reader(b.ReadCloser)
+	if b.overflow != nil {
+		from = b.overflow
+	}
 	n, complete := 0, b.messages.complete
 	for {
-		got, err := b.ReadCloser.Read(p[n:])
+		got, err := from.Read(p[n:])
 		b.messages.pass(p[n : n+got])
 		n += got
 		if err != nil || n == len(p) || b.messages.complete > complete || b.messages.length > b.longest {
@@ -70,13 +85,25 @@ func (b *callBody) Read(p []byte) (int, error) {
 	}
 }
 
+// mayRead reports whether a buffer of the size may be read into.
+func (b *callBody) mayRead(size int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.isFull(size)
+}
+
 // await waits until a buffer of the size may be read into.
 func (b *callBody) await(size int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for !b.closed && len(b.held)*size >= b.window && (b.messages.complete >= b.asked || b.messages.length > b.longest) {
+	for b.isFull(size) {
 		b.moved.Wait()
 	}
+}
+
+// isFull is mayRead's contrary for the reading goroutine where it holds mu.
+func (b *callBody) isFull(size int) bool {
+	return !b.closed && len(b.held)*size >= b.window && (b.messages.complete >= b.asked || b.messages.length > b.longest)
 }
 
 // hold notes that grpc-go gets a buffer.
@@ -118,6 +145,13 @@ func (b *callBody) Close() error {
 	b.closed = true
 	b.moved.Signal()
 	return err
+}
+
+// end frees what the body has. ServeHTTP has returned.
+func (b *callBody) end() {
+	if b.overflow != nil {
+		b.overflow.end()
+	}
 }
 
 // messages counts the messages of a body, each of which has its length in front of it
@@ -164,9 +198,12 @@ func (m *messages) last() int64 {
 // callBodyKey is the key of a call's body in its context.
 type callBodyKey struct{}
 
-// bound returns the request with a body that waits for the handler.
-func (s *GRPCServers) bound(r *http.Request) *http.Request {
+// bound returns the request with a body that waits for the handler. The body must be ended.
+func (s *GRPCServers) bound(r *http.Request) (*http.Request, *callBody) {
 	b := newCallBody(r.Body, s.window, s.maxRecv)
+	if s.windowsOf != nil {
+		b.windows = s.windowsOf(r.Context())
+	}
 	if s.isStream(r.URL.Path) {
 		b.asked, b.taken = 0, 0
 		if s.countsTaken {
@@ -175,7 +212,7 @@ func (s *GRPCServers) bound(r *http.Request) *http.Request {
 		r = r.WithContext(context.WithValue(r.Context(), callBodyKey{}, b))
 	}
 	r.Body = b
-	return r
+	return r, b
 }
 
 // isStream reports whether a call to path is a stream, in either direction.
