@@ -108,7 +108,8 @@ type HTTP2Config struct {
 	// have broken off in a minute, if they are more than its other streams: by a reset
 	// within 20 ms of the opening and before an answer, or by illegal frames. More is
 	// answered by GOAWAY with ENHANCE_YOUR_CALM, behind which streams in flight end by
-	// themselves; a client that opens more of them is cut. 0: no bound. Default 400.
+	// themselves; a client that opens more of them is cut: after a second, or at once if they
+	// are more than MaxStreams. 0: no bound. Default 400.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PingTimeout how long it may take to answer before the connection is

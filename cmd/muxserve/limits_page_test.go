@@ -62,6 +62,7 @@ var limitTests = map[string]string{
 	"http1.request_timeout":                        "TestRequestTimeout",
 	"http2.request_timeout":                        "TestRequestTimeout",
 	"http2.max_resets_per_minute":                  "TestTooManyResets",
+	"streams that it opens behind that":            "TestTooManyResets",
 	"frames that the server owes an HTTP/2 client": "TestServerOwesLittle",
 	"http1.idle_timeout":                           "TestHTTP1SettingsOnTheWire",
 	"grpc.idle_timeout":                            "TestGRPCIdleTimeout",
