@@ -164,7 +164,8 @@ func WithConnContext(conn func(context.Context, net.Conn) context.Context) Optio
 //
 // The server does not wait for its logs. Lines go through a bounded queue, from which one
 // goroutine takes them to the logger's handler, in order and with the time of the event. While
-// the queue is full, lines are dropped and counted ([Stats].LogDropped). At its end the
+// the queue is full, lines are dropped and counted ([Stats].LogDropped). The handler gets a line
+// with the values of its call's context, unless 64 others were waiting before it. At its end the
 // server waits up to a second for those that are left. A handler that package logqueue has
 // made is used as it is.
 func WithLogger(l *slog.Logger) Option {
