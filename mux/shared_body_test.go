@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/protocols"
 )
@@ -282,6 +283,7 @@ func sharedReader(t *testing.T, window int32, options ...grpc.ServerOption) *ser
 // grpc-go's plain ServeHTTP get, with messages longer than the window, and behind an
 // interceptor that reads messages before mux's.
 func TestSharedBodies(t *testing.T) {
+	t.Parallel()
 	addrs := map[string]string{
 		"window of 1 MiB":        sharedReader(t, 0).addr,
 		"small window":           sharedReader(t, smallWindow).addr,
@@ -328,20 +330,26 @@ func (c *counted) Read(p []byte) (int, error) {
 
 // TestSharedBodyIsBounded: the client of a call whose handler reads nothing can send no more
 // than the windows, and what the HTTP client has read of the body before. Other calls on the
-// connection go on.
+// connection go on. The call ends with its client, and with a drain.
 func TestSharedBodyIsBounded(t *testing.T) {
+	t.Parallel()
 	const (
 		all  = 64 << 20
 		most = 1 << 20
 	)
-	for name, options := range map[string][]grpc.ServerOption{
-		"usual":                  nil,
-		"interceptor that reads": {grpc.StreamInterceptor(peeker)},
+	for name, tt := range map[string]struct {
+		options []grpc.ServerOption
+		drain   bool
+	}{
+		"usual":                  {nil, false},
+		"interceptor that reads": {[]grpc.ServerOption{grpc.StreamInterceptor(peeker)}, false},
+		"drain":                  {nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, false, mux.WithHandler(nil), mux.Configure(func(c *mux.Config) {
+				c.Drain.Timeout = 200 * time.Millisecond
 				c.GRPC.Transport, c.GRPC.StreamWindow, c.HTTP2.StreamWindow = protocols.TransportShared, smallWindow, smallWindow
-			}), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, readingService{}) }, options...))
+			}), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, readingService{}) }, tt.options...))
 			client := s.client(t, 2)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -380,7 +388,14 @@ func TestSharedBodyIsBounded(t *testing.T) {
 			if n := body.n.Load(); n > most {
 				t.Errorf("the client could send %d bytes, want at most %d", n, most)
 			}
-			cancel()
+			if tt.drain {
+				report, err := s.Drain(t.Context())
+				if !errors.Is(err, lifecycle.ErrForced) || len(report.Forced) != 1 {
+					t.Errorf("drain: %v, %v", report.Forced, err)
+				}
+			} else {
+				cancel()
+			}
 			<-ended
 			eventually(t, "the call ends", func() bool { return s.Stats().Codes["grpc"][int(codes.Canceled)] == 1 })
 		})
