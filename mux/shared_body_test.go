@@ -368,7 +368,7 @@ func TestSharedBodyIsBounded(t *testing.T) {
 					_ = resp.Body.Close()
 				}
 			}()
-			eventually(t, "the windows are full", func() bool { return body.n.Load() > 2*smallWindow })
+			eventually(t, "the windows are full", func() bool { return body.n.Load() > smallWindow })
 			for range 200 { // The call before has all the time of these.
 				r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+testpb.TestService_UnaryCall_FullMethodName, strings.NewReader("\x00\x00\x00\x00\x00"))
 				if err != nil {
