@@ -32,6 +32,8 @@ type callBody struct {
 	longest int64         // length of the longest message that grpc-go accepts
 	windows StreamWindows // nil where the connection is not known
 
+	budget *CallBudget // of the connection, or else its own
+
 	// The reading goroutine owns these.
 	messages messages  // read so far
 	overflow *overflow // nil before it is needed
@@ -44,7 +46,9 @@ type callBody struct {
 	// held has, for each buffer that grpc-go holds, the number of the message with which the
 	// handler takes the rest of it. It increases.
 	held   []int64
-	closed bool
+	size   int // of each of them
+	over   bool
+	closed chan struct{} // closed with the body; nil before it is needed
 }
 
 // aloneAsks is how many messages grpc-go asks for where there has to be one: it refuses a
@@ -53,7 +57,9 @@ const aloneAsks = 2
 
 // newCallBody returns the body of a unary call, whose message grpc-go takes by itself.
 func newCallBody(body io.ReadCloser, window, longest int) *callBody {
-	b := &callBody{ReadCloser: body, window: window, longest: int64(longest), asked: aloneAsks, taken: aloneAsks}
+	b := &callBody{
+		ReadCloser: body, window: window, longest: int64(longest), asked: aloneAsks, taken: aloneAsks,
+	}
 	b.moved.L = &b.mu
 	return b
 }
@@ -63,7 +69,7 @@ func newCallBody(body io.ReadCloser, window, longest int) *callBody {
 func (b *callBody) Read(p []byte) (int, error) {
 	if !b.mayRead(len(p)) {
 		if b.windows != nil && b.overflow == nil {
-			b.overflow = newOverflow(b.ReadCloser, b.windows)
+			b.overflow = newOverflow(b.ReadCloser, b.whenClosed(), b.windows)
 		}
 		b.await(len(p))
 	}
@@ -78,7 +84,7 @@ func (b *callBody) Read(p []byte) (int, error) {
 		n += got
 		if err != nil || n == len(p) || b.messages.complete > complete || b.messages.length > b.longest {
 			if n > 0 {
-				b.hold()
+				b.hold(len(p))
 			}
 			return n, err
 		}
@@ -103,15 +109,23 @@ func (b *callBody) await(size int) {
 
 // isFull is mayRead's contrary for the reading goroutine where it holds mu.
 func (b *callBody) isFull(size int) bool {
-	return !b.closed && len(b.held)*size >= b.window && (b.messages.complete >= b.asked || b.messages.length > b.longest)
+	if b.over || b.messages.complete < b.asked && b.messages.length <= b.longest {
+		return false
+	}
+	window := b.window
+	if b.budget.full() != nil {
+		window = min(window, callShare)
+	}
+	return len(b.held)*size >= window
 }
 
-// hold notes that grpc-go gets a buffer.
-func (b *callBody) hold() {
+// hold notes that grpc-go gets a buffer of the size.
+func (b *callBody) hold(size int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if last := b.messages.last(); last > b.taken {
-		b.held = append(b.held, last)
+		b.held, b.size = append(b.held, last), size
+		b.budget.add(size)
 	}
 }
 
@@ -133,6 +147,7 @@ func (b *callBody) take(n int64) {
 		free++
 	}
 	b.held = slices.Delete(b.held, 0, free)
+	b.budget.add(-free * b.size)
 	b.moved.Signal()
 }
 
@@ -142,9 +157,23 @@ func (b *callBody) Close() error {
 	err := b.ReadCloser.Close()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
+	if !b.over && b.closed != nil {
+		close(b.closed)
+	}
+	b.over = true
 	b.moved.Signal()
 	return err
+}
+
+// whenClosed returns what is closed with the body. It is called once.
+func (b *callBody) whenClosed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = make(chan struct{})
+	if b.over {
+		close(b.closed)
+	}
+	return b.closed
 }
 
 // end frees what the body has. ServeHTTP has returned.
@@ -152,6 +181,10 @@ func (b *callBody) end() {
 	if b.overflow != nil {
 		b.overflow.end()
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.budget.add(-len(b.held) * b.size)
+	b.held = nil // The handler may run on, and take some of it.
 }
 
 // messages counts the messages of a body, each of which has its length in front of it
@@ -202,7 +235,9 @@ type callBodyKey struct{}
 func (s *GRPCServers) bound(r *http.Request) (*http.Request, *callBody) {
 	b := newCallBody(r.Body, s.window, s.maxRecv)
 	if s.windowsOf != nil {
-		b.windows = s.windowsOf(r.Context())
+		if b.windows = s.windowsOf(r.Context()); b.windows != nil {
+			b.budget = b.windows.CallBudget()
+		}
 	}
 	if s.isStream(r.URL.Path) {
 		b.asked, b.taken = 0, 0

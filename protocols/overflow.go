@@ -14,6 +14,52 @@ type StreamWindows interface {
 	// GiveWindow gives the client what was kept, unless the stream is over, and keeps no
 	// more.
 	GiveWindow(stream uint32, over bool)
+	// CallBudget is that of the connection.
+	CallBudget() *CallBudget
+}
+
+// A CallBudget counts what the calls of a connection hold for their handlers together. The
+// zero value is empty, and a nil one is never full. All methods may be called concurrently.
+type CallBudget struct {
+	mu    sync.Mutex // guards what follows
+	bytes int
+	freed chan struct{} // closed when the budget is not full any more; nil if nobody waits
+}
+
+const (
+	// callBudget is how much the calls of a connection hold before each has only its share.
+	callBudget = 16 << 20
+	// callShare is how much each may hold then.
+	callShare = 64 << 10
+)
+
+// add notes that so many bytes more are held, or less.
+func (b *CallBudget) add(n int) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes += n; b.bytes < callBudget && b.freed != nil {
+		close(b.freed)
+		b.freed = nil
+	}
+}
+
+// full returns nil unless the budget is full, and then what is closed when it is no more.
+func (b *CallBudget) full() <-chan struct{} {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes < callBudget {
+		return nil
+	}
+	if b.freed == nil {
+		b.freed = make(chan struct{})
+	}
+	return b.freed
 }
 
 const (
@@ -25,11 +71,16 @@ const (
 )
 
 // overflow is what has come of a body before it is asked for. A goroutine reads it, until the
-// end of the body or an error, which Close of the body is.
+// end of the body or an error, which Close of the body is. While the budget is full, it reads
+// only what is asked for. Then net/http's windows hold back the client, and other uploads of
+// its connection with it.
 type overflow struct {
 	windows StreamWindows
 	stream  uint32
-	ended   chan struct{} // closed when the goroutine has ended
+	budget  *CallBudget
+	closed  <-chan struct{} // closed with the body
+	wanted  chan struct{}   // has an element when Read waits
+	ended   chan struct{}   // closed when the goroutine has ended
 
 	mu    sync.Mutex // guards what follows
 	moved sync.Cond  // tells Read of changes
@@ -39,12 +90,15 @@ type overflow struct {
 }
 
 // newOverflow begins to read the body. It returns nil where its client cannot be held back.
-func newOverflow(body io.Reader, windows StreamWindows) *overflow {
+func newOverflow(body io.Reader, closed <-chan struct{}, windows StreamWindows) *overflow {
 	stream, ok := StreamOf(body)
 	if !ok || !windows.KeepWindow(stream) {
 		return nil
 	}
-	o := &overflow{windows: windows, stream: stream, keeps: true, ended: make(chan struct{})}
+	o := &overflow{
+		windows: windows, stream: stream, budget: windows.CallBudget(), keeps: true,
+		closed: closed, wanted: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
 	o.moved.L = &o.mu
 	go o.fill(body)
 	return o
@@ -56,6 +110,7 @@ func (o *overflow) end() {
 	if o.keeps {
 		o.windows.GiveWindow(o.stream, true)
 	}
+	o.budget.add(-len(o.bytes))
 }
 
 // fill reads the body to its end.
@@ -63,6 +118,13 @@ func (o *overflow) fill(body io.Reader) {
 	defer close(o.ended)
 	step := make([]byte, overflowStep)
 	for {
+		if freed := o.budget.full(); freed != nil {
+			select {
+			case <-freed:
+			case <-o.wanted:
+			case <-o.closed: // As the next read will say.
+			}
+		}
 		n, err := body.Read(step)
 		if o.add(step[:n], err); err != nil {
 			return
@@ -74,6 +136,7 @@ func (o *overflow) fill(body io.Reader) {
 func (o *overflow) add(p []byte, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.budget.add(len(p))
 	o.bytes, o.err = append(o.bytes, p...), err
 	if !o.keeps && len(o.bytes) >= overflowKept {
 		o.keeps = o.windows.KeepWindow(o.stream)
@@ -86,9 +149,14 @@ func (o *overflow) Read(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(o.bytes) == 0 && o.err == nil {
+		select {
+		case o.wanted <- struct{}{}:
+		default:
+		}
 		o.moved.Wait()
 	}
 	n := copy(p, o.bytes)
+	o.budget.add(-n)
 	if o.bytes = o.bytes[n:]; len(o.bytes) > 0 {
 		return n, nil
 	}
