@@ -2,6 +2,7 @@ package mux
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -44,11 +45,21 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 	}
-	a.room.beforeAccept(limits.MaxConnections)
-	if limits.OnLimit == pool.Wait {
-		_ = a.books.conns.WaitRoom(a.running.accepting)
+	for waits := limits.OnLimit == pool.Wait; ; {
+		a.room.beforeAccept(limits.MaxConnections)
+		if !waits || a.waitRoom() {
+			break
+		}
 	}
 	return a.books.conns.Add(&c.account, raw, c)
+}
+
+// waitRoom waits until there is a place, or the server stops. It reports false where a
+// connection may have become one that can make room meanwhile.
+func (a *admission) waitRoom() bool {
+	ctx, cancel := context.WithTimeout(a.running.accepting, mutePatience)
+	defer cancel()
+	return a.books.conns.WaitRoom(ctx) == nil || a.running.isStopping()
 }
 
 // dispatch books a recognised connection in its pool, as it goes to its server. It reports

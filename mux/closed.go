@@ -49,7 +49,7 @@ type closedConns struct{ fine, others closedRing }
 // goroutines which close connections do not wait for each other.
 type closedRing struct {
 	count atomic.Uint64
-	slots [closedKept]closedSlot
+	slots atomic.Pointer[[closedKept]closedSlot] // nil before the first connection
 }
 
 type closedSlot struct {
@@ -84,7 +84,14 @@ func (k *closedConns) add(c *conn, served bool) {
 }
 
 // next returns the slot of the oldest connection.
-func (r *closedRing) next() *closedSlot { return &r.slots[(r.count.Add(1)-1)%closedKept] }
+func (r *closedRing) next() *closedSlot {
+	slots := r.slots.Load()
+	if slots == nil {
+		r.slots.CompareAndSwap(nil, new([closedKept]closedSlot)) // Unless another goroutine was faster.
+		slots = r.slots.Load()
+	}
+	return &slots[(r.count.Add(1)-1)%closedKept]
+}
 
 // fill describes c.
 func (s *closedSlot) fill(c *conn, outcome End, reason, detail string) {
@@ -123,8 +130,12 @@ func (c *conn) unserved(closed string) (outcome End, reason, detail string) {
 func (k *closedConns) list() []ClosedConn {
 	var all []ClosedConn
 	for _, ring := range []*closedRing{&k.fine, &k.others} {
-		for i := range ring.slots {
-			slot := &ring.slots[i]
+		slots := ring.slots.Load()
+		if slots == nil {
+			continue
+		}
+		for i := range slots {
+			slot := &slots[i]
 			slot.mu.Lock()
 			c, remote := slot.conn, slot.remote
 			slot.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
@@ -37,7 +38,7 @@ type conn struct {
 	// HTTP/1.1 connection became idle, by the lower bits.
 	idleAt atomic.Uint32
 	life
-	grown atomic.Bool // the stack of the server's goroutine; see RemoteAddr
+	grown atomic.Bool // the stack of the server's goroutine; see growServerStack
 	// refused is why a limit keeps the connection out. It belongs to the goroutines that
 	// accept, recognise and dispatch, one after the other.
 	refused refusal
@@ -96,7 +97,9 @@ type rarely struct {
 	// request.
 	ownWrites atomic.Bool
 	leave     farewell
-	notice    atomic.Pointer[notice] // nil before its context is asked for
+	// head is when the sweep has seen the head of a request, and which one; see noteHead.
+	head   atomic.Uint64
+	notice atomic.Pointer[notice] // nil before its context is asked for
 	// probe counts the connection; nil unless it is served for a probe alone.
 	probe atomic.Pointer[atomic.Int32]
 }
@@ -159,27 +162,42 @@ var (
 	_ protocols.TLSConn = (*conn)(nil)
 )
 
-// RemoteAddr returns the peer's address. The goroutine in which a server serves the
-// connection asks for it first, so its stack is grown here. Without nosplit, RemoteAddr
-// would grow it once more, for itself.
+// RemoteAddr returns the peer's address. It is the first that net/http asks of a connection
+// in the goroutine in which it serves it. Without nosplit, RemoteAddr would grow the stack
+// once more, for itself.
 //
 //go:nosplit
 func (c *conn) RemoteAddr() net.Addr {
-	if c.stage() == stageServing && !c.grown.Load() {
-		c.grown.Store(true)
-		switch c.verdict().Protocol {
-		case protocols.WebSocket:
-			growStack[[9 << 10]byte]() // 16 KB: 9 % of ws-newconn.
-		case protocols.GRPC:
-			growStack[[3 << 9]byte]() // 4 KB.
-		default:
-			growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
-		}
-	}
+	c.growServerStack()
 	if known := c.seldom().remote.Load(); known != nil {
 		return *known
 	}
 	return c.account.RemoteAddr()
+}
+
+// SetDeadline implements [net.Conn]. It is the first that grpc-go asks of a connection in
+// the goroutine in which it serves it.
+//
+//go:nosplit
+func (c *conn) SetDeadline(t time.Time) error {
+	c.growServerStack()
+	return c.Conn.SetDeadline(t)
+}
+
+// growServerStack makes room on the stack of the goroutine in which a server has begun to
+// serve the connection.
+//
+//go:nosplit
+func (c *conn) growServerStack() {
+	if c.stage() != stageServing || c.grown.Load() {
+		return
+	}
+	c.grown.Store(true)
+	if c.verdict().Protocol == protocols.WebSocket {
+		growStack[[9 << 10]byte]() // 16 KB: 9 % of ws-newconn.
+	} else {
+		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn and grpc-newconn.
+	}
 }
 
 // isBare reports whether the socket itself knows the peer's address.

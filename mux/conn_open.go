@@ -18,7 +18,11 @@ import (
 // that has failed.
 func (c *conn) prepare() bool {
 	if c.stage() == stageAccepted && c.verdict().Failure == "" {
-		growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
+		if c.root.tlsConfig != nil || c.layer().tls != nil {
+			growStack[[12 << 10]byte]() // 16 KB, for ML-KEM alone 9: 2 % of tls-newconn.
+		} else {
+			growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
+		}
 		if failure, ok := c.open(); !ok {
 			c.decide(failure)
 			return false
@@ -111,7 +115,6 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 	if !brought {
 		layer.tls = tls.Server(below, c.root.tlsConfig)
 	}
-	growStack[[12 << 10]byte]() // 16 KB, for ML-KEM alone 9: 2 % of tls-newconn.
 	started := time.Now()
 	// A context with a timeout would cost a goroutine. The failure of a handshake is final,
 	// so the deadline need not be taken back behind one.

@@ -206,7 +206,7 @@ func (d *departures) end(c *conn, reason string) {
 }
 
 // floodGrace is how long a client that was told to calm down may go on opening streams,
-// because it has not read that yet.
+// because it has not read that yet, and no more of them than it may have open.
 const floodGrace = time.Second
 
 // flooded has a connection leave whose client was told to calm down, by a GOAWAY that

@@ -75,7 +75,7 @@ const (
 	reasonAge      = "max_age"         // the connection was old enough
 	reasonReload   = "reload"          // a reload has replaced its listener or server
 	reasonRequests = "max_requests"    // the connection has had all its requests
-	reasonRoom     = "made_room"       // it did nothing where a limit kept others out
+	reasonRoom     = "made_room"       // it did nothing, or too slowly, where a limit kept others out
 	reasonDrain    = "drain"           // the server leaves
 	reasonForced   = "forced"          // the server leaves, and the time for it was up
 	reasonRefused  = "refused"         // a limit kept the connection out

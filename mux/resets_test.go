@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 )
 
@@ -110,7 +111,7 @@ func TestManyCancels(t *testing.T) {
 
 // TestTooManyResets: a client that has too many streams broken off, by resets or by illegal
 // frames, gets GOAWAY with ENHANCE_YOUR_CALM, whoever serves it. If it goes on all the same,
-// the connection ends.
+// the connection ends before many more of its streams are served.
 func TestTooManyResets(t *testing.T) {
 	t.Parallel()
 	breaks := map[string]func(c *h2Client, stream uint32) error{
@@ -127,8 +128,11 @@ func TestTooManyResets(t *testing.T) {
 			}
 			t.Run(way+", "+name, func(t *testing.T) {
 				t.Parallel()
-				s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) { c.HTTP2.MaxResetsPerMinute = 20 }))
+				s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
+					c.HTTP2.MaxResetsPerMinute, c.HTTP2.MaxStreams, c.GRPC.MaxStreams = 20, 50, 50
+				}))
 				events := observe(t, s.Server)
+				var account *pool.Conn
 				first := uint32(1)
 				conn := s.dial(t)
 				r := bufio.NewReader(conn)
@@ -149,11 +153,17 @@ func TestTooManyResets(t *testing.T) {
 				reader := &h2Client{Framer: http2.NewFramer(io.Discard, r), t: t, streams: make(map[uint32]*h2Stream)}
 				go func() {
 					for stream := first; c.open(stream, false, fields...) == nil && breakOff(c, stream) == nil; stream += 2 {
-						if stream%100 == 1 {
+						if stream%50 == 1 {
 							time.Sleep(10 * time.Millisecond)
 						}
 					}
 				}()
+				eventually(t, "accepted", func() bool {
+					if all := s.Accounts(); len(all) > 0 {
+						account = all[0]
+					}
+					return account != nil
+				})
 				_, codes := reader.goAways(nil)
 				if len(codes) == 0 || codes[0] != http2.ErrCodeEnhanceYourCalm {
 					t.Errorf("GOAWAY %v; closed %v", codes, s.Stats().Closed)
@@ -161,6 +171,10 @@ func TestTooManyResets(t *testing.T) {
 				eventually(t, "closed for it", func() bool {
 					return events.count(mux.EventRemoved, protocols.HTTP2, "too_many_resets")+events.count(mux.EventRemoved, protocols.GRPC, "too_many_resets") == 1
 				})
+				// Some hundred frames may pass before the server has reset so many streams.
+				if n := account.Requests(); n > 500 {
+					t.Errorf("%d requests were served", n)
+				}
 			})
 		}
 	}

@@ -12,9 +12,9 @@ import (
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
-// request, or the one that has been idle longest, leaves and gives up its place at once. So
-// no client keeps others out by connections that cost it nothing. All methods may be called
-// concurrently.
+// request leaves and gives up its place at once, or the one that has been idle, or within
+// the head of a request, for longest. So no client keeps others out by connections that
+// cost it nothing. All methods may be called concurrently.
 type room struct {
 	departures *departures
 	maxLeaving int
@@ -37,9 +37,9 @@ type findings struct {
 // spare is a connection that may leave.
 type spare struct {
 	c        *conn
-	early    bool      // it waits for its first request
-	mute     bool      // the server waits for the rest of what the client has to send
-	since    time.Time // idle, or when it was accepted
+	early    bool      // it waits for its first request, and leaves before others
+	halfway  bool      // the server waits for the rest of a handshake or a head
+	since    time.Time // idle or within the head of a request, or when it was accepted
 	requests uint64    // that it has had
 }
 
@@ -58,6 +58,9 @@ const (
 	// mutePatience is how long a client may send nothing while the server waits for a
 	// handshake or the head of a request. It is the round trip of a client that is far away.
 	mutePatience = 250 * time.Millisecond
+	// slowPatience is how long a client may take, however steadily it sends, for what
+	// comes before its first request, and for the head of each request.
+	slowPatience = time.Second
 )
 
 func newRoom(d *departures) *room {
@@ -97,7 +100,7 @@ func (m *room) makeIn(tag pool.Tag) {
 	m.first(tag, func() (spares []spare, looked int) { return m.spares(tag) }, func(s spare) bool {
 		// It may have had another request since the search.
 		now, ok := s.c.spare()
-		return ok && now.early == s.early && now.requests == s.requests && m.leave(now)
+		return ok && now.halfway == s.halfway && (now.halfway || now.early == s.early) && now.requests == s.requests && m.leave(now)
 	})
 }
 
@@ -136,9 +139,9 @@ func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), 
 	}
 }
 
-// spares returns connections that may leave: those without a request by their age, and
-// then those that are idle, the one that has been so longest first. It also returns how
-// many it has looked at.
+// spares returns connections that may leave: those without a request that wait or are mute
+// by their age, and then those that are idle or slow, the one that has been so longest
+// first. It also returns how many it has looked at.
 func (m *room) spares(tag pool.Tag) (spares []spare, looked int) {
 	var tags []pool.Tag
 	if tag != "" {
@@ -207,8 +210,12 @@ func (c *conn) spare() (s spare, ok bool) {
 		s.early = true
 		return s, c.account.CloseReason() == ""
 	case c.awaitsRest():
-		s.early, s.mute = s.requests == 0, true
-		return s, c.account.CloseReason() == "" && c.isMute()
+		mute, slow := c.isMute(), c.headFor()
+		s.early, s.halfway = mute && s.requests == 0, true
+		if !mute {
+			s.since = time.Now().Add(-slow)
+		}
+		return s, c.account.CloseReason() == "" && (mute || slow >= slowPatience) && !c.account.HasUnread()
 	}
 	idle := c.account.State() == pool.StateIdle
 	s.since = c.account.LastActivity()
@@ -239,16 +246,46 @@ func (c *conn) awaitsRest() bool {
 }
 
 // isMute reports whether the client has sent nothing for mutePatience.
-func (c *conn) isMute() bool {
-	return time.Since(c.account.LastActivity()) >= mutePatience && !c.account.HasUnread()
+func (c *conn) isMute() bool { return time.Since(c.account.LastActivity()) >= mutePatience }
+
+// headFor returns for how long a connection that awaitsRest has done so: since the accept,
+// or within the head of a request since noteHead has seen it, and 0 before that.
+func (c *conn) headFor() time.Duration {
+	if c.stage() < stageServing {
+		return time.Since(c.account.Opened())
+	}
+	seen := c.seldom().head.Load()
+	if seen == 0 || seen>>headShift != uint64(c.idleAt.Load()) {
+		return 0
+	}
+	return time.Duration(uint32(headTime())-uint32(seen)) * time.Millisecond
 }
+
+// noteHead notes when the connection is within the head of a request. The sweep calls it,
+// so that no read has to ask for the time.
+func (c *conn) noteHead() {
+	if !c.awaitsRest() {
+		return
+	}
+	head, of := &c.rare().head, uint64(c.idleAt.Load())
+	if seen := head.Load(); seen == 0 || seen>>headShift != of {
+		head.Store(of<<headShift | headTime())
+	}
+}
+
+// headShift is where in rarely.head stands which head it is, by what idleAt was before it.
+// Below that is the time at which it was seen, as headTime has it.
+const headShift = 32
+
+// headTime returns the time in milliseconds, by its lower bits, which is never 0.
+func headTime() uint64 { return uint64(uint32(sinceStart()/time.Millisecond)) | 1 }
 
 // leave tells a connection to leave, and takes its place. It reports false for one that
 // has ended meanwhile.
 func (m *room) leave(s spare) bool {
 	c := s.c
 	yield := func() bool { return m.departures.books.conns.Yield(&c.account) }
-	if s.early && !s.mute { // It yields only if it will not be served.
+	if s.early && !s.halfway { // It yields only if it will not be served.
 		return c.GiveUp(func() bool {
 			if !yield() {
 				return false
@@ -260,7 +297,7 @@ func (m *room) leave(s spare) bool {
 	if !yield() {
 		return false
 	}
-	if s.mute {
+	if s.halfway {
 		c.account.SetCloseReason(reasonRoom)
 		_ = c.account.Close() // Not through TLS, which would write first.
 		return true

@@ -3,10 +3,15 @@ package mux_test
 import (
 	"bufio"
 	"cmp"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,6 +259,150 @@ func TestMuteMakeRoom(t *testing.T) {
 			}
 			_ = busy.Close()
 		})
+	}
+}
+
+// slowConn writes the first bytes at once, and then one byte after the other, so that its
+// client is never mute. It does so until it is closed.
+type slowConn struct {
+	net.Conn
+	slow atomic.Bool
+}
+
+const slowPace = 40 * time.Millisecond
+
+// Write implements [net.Conn].
+func (c *slowConn) Write(p []byte) (int, error) {
+	if !c.slow.Load() {
+		return c.Conn.Write(p)
+	}
+	for i := range p {
+		if _, err := c.Conn.Write(p[i : i+1]); err != nil {
+			return i, err
+		}
+		time.Sleep(slowPace) // What is under test is time.
+	}
+	return len(p), nil
+}
+
+// dialSlow opens a connection that is slow from the moment at which the test says so, past
+// its TLS handshake where handshake says so.
+func (s *server) dialSlow(t *testing.T, handshake bool) (conn net.Conn, slow *slowConn) {
+	t.Helper()
+	raw, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = raw.Close() })
+	slow = &slowConn{Conn: raw}
+	if !handshake {
+		return slow, slow
+	}
+	return tls.Client(slow, &tls.Config{RootCAs: s.roots, ServerName: "127.0.0.1", DynamicRecordSizingDisabled: true}), slow
+}
+
+// TestSlowMakeRoom: a client that sends what comes before its first request, or the head of
+// a request, byte by byte and never ends keeps nobody out.
+func TestSlowMakeRoom(t *testing.T) {
+	const total = 3
+	head := "GET /echo HTTP/1.1\r\nHost: x\r\nX: "
+	long := strings.Repeat("a", 16000) // More than a test can send.
+	zeros := strings.Repeat("\x00", 16000)
+	settings := http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	all := func(c *mux.Config) *int { return &c.Limits.MaxConnections }
+	http1 := func(c *mux.Config) *int { return &c.HTTP1.MaxConnections }
+	tests := map[string]struct {
+		opening, rest, mode string
+		withTLS, handshake  bool // The handshake comes before the opening.
+		second              bool // A request of HTTP/1.1 does.
+		wait                bool
+		limit               func(*mux.Config) *int
+	}{
+		"method":               {rest: long, limit: all},
+		"request line":         {opening: "GET /", rest: long, limit: all},
+		"head":                 {opening: head, rest: long, limit: all},
+		"head, wait":           {opening: head, rest: long, limit: all, wait: true},
+		"head, its limit":      {opening: head, rest: long, limit: http1},
+		"second head":          {opening: head, rest: long, limit: http1, second: true},
+		"second head over TLS": {opening: head, rest: long, limit: http1, second: true, withTLS: true, handshake: true},
+		"WebSocket":            {opening: strings.TrimSuffix(handshake, "\r\n") + "X: ", rest: long, limit: http1},
+		"HTTP/2 preface":       {opening: http2.ClientPreface + "\x00\x3e\x82\x04\x00\x00\x00\x00\x00", rest: zeros, limit: all},
+		"HTTP/2 HEADERS":       {opening: settings + "\x00\x3e\x82\x01\x00\x00\x00\x00\x01", rest: zeros, limit: all},
+		"HTTP/2 CONTINUATION": {
+			opening: settings + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82" + "\x00\x3e\x82\x09\x00\x00\x00\x00\x01", rest: zeros, limit: all,
+		},
+		"PROXY header": {
+			opening: "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x01\x00", rest: zeros, mode: listeners.ProxyOptional, limit: all,
+		},
+		"TLS handshake": {opening: "\x16\x03\x01\x3e\x82\x01", rest: zeros, withTLS: true, limit: all},
+		"TLS record":    {rest: head + long, withTLS: true, handshake: true, limit: all},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := listeners.Config{}
+			if test.mode != "" {
+				l = behindProxy(test.mode, "127.0.0.0/8")
+			}
+			s := startOn(t, test.withTLS, []listeners.Config{l}, limits(func(c *mux.Config) {
+				c.Sniff.Timeout, c.Sniff.TLSTimeout, c.HTTP1.HeaderTimeout = time.Hour, time.Hour, time.Hour
+				*test.limit(c) = total
+				if test.wait {
+					c.Limits.OnLimit = pool.Wait
+				}
+			}))[0]
+			busy := s.busy(t)
+			var left atomic.Int32
+			var writers sync.WaitGroup
+			t.Cleanup(writers.Wait)
+			for range total - 1 {
+				conn, slow := s.dialSlow(t, test.handshake)
+				if test.second {
+					_ = roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+				} else if c, ok := conn.(*tls.Conn); ok {
+					if err := c.Handshake(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				send(t, conn, test.opening)
+				slow.slow.Store(true)
+				writers.Go(func() {
+					_, _ = io.WriteString(conn, test.rest)
+					left.Add(1)
+				})
+			}
+			eventually(t, "all have come", func() bool { return s.Stats().Pools["sniffing"].Accepted == total })
+			eventually(t, "newcomers are served, until no slow one is left", func() bool {
+				client := s.client(t, 1) // Another connection.
+				client.Timeout = 5 * time.Second
+				resp, err := client.Get(s.scheme() + "://" + s.addr + "/echo")
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				return err == nil && resp.StatusCode == http.StatusOK && left.Load() == total-1
+			})
+			_ = busy.Close()
+		})
+	}
+}
+
+// TestSlowIsServed: a client that sends a head slowly has its answer, where another
+// connection has been idle for longer, or there is room.
+func TestSlowIsServed(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 3 }))
+	idle := s.hold(t)
+	conn, slow := s.dialSlow(t, false)
+	send(t, conn, "GET /echo HTTP/1.1\r\nHost: x\r\nX: ")
+	slow.slow.Store(true)
+	send(t, conn, strings.Repeat("a", int(3*time.Second/slowPace)))
+	s.hold(t)
+	s.hold(t)
+	if n, err := idle.Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Errorf("the idle one: %d bytes, %v", n, err)
+	}
+	if resp := roundTrip(t, conn, bufio.NewReader(conn), "\r\n\r\n"); resp.StatusCode != http.StatusOK {
+		t.Errorf("the slow one: %s", resp.Status)
 	}
 }
 

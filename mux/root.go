@@ -85,6 +85,7 @@ func (r *root) configure(c *Config) {
 		Watch:              r.watch,
 		CallsOnly:          !r.allow.http2,
 		MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
+		MaxStreams:         max(r.backend.config.HTTP2.MaxStreams, r.backend.config.GRPC.MaxStreams),
 	}
 	refused := normal
 	refused.Settings = nil

@@ -104,6 +104,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		}
 		return
 	}
+	c.noteHead()
 	d, rare := w.departures, c.seldom()
 	switch {
 	case w.checkWrites(now, c, rare.ownWrites.Load(), config.Progress.ProgressTimeout):

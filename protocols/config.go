@@ -108,7 +108,8 @@ type HTTP2Config struct {
 	// have broken off in a minute, if they are more than its other streams: by a reset
 	// within 20 ms of the opening and before an answer, or by illegal frames. More is
 	// answered by GOAWAY with ENHANCE_YOUR_CALM, behind which streams in flight end by
-	// themselves; a client that opens more of them is cut. 0: no bound. Default 400.
+	// themselves; a client that opens more of them is cut: after a second, or at once if they
+	// are more than MaxStreams. 0: no bound. Default 400.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PingTimeout how long it may take to answer before the connection is
@@ -149,7 +150,8 @@ type GRPCConfig struct {
 	// StreamWindow and ConnectionWindow are the flow-control windows in bytes, at least
 	// 65,535, of connections that grpc-go serves itself. 0, the default: grpc-go estimates
 	// what the network needs, and begins with 65,535. Where only one is set, the other is
-	// the same.
+	// the same. On other connections, StreamWindow (0: 1 MiB) is how much of a call is read
+	// before its handler asks for it. The windows of http2 bound what comes behind that.
 	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
 	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
 	// MaxRecvBytes and MaxSendBytes bound one message. 0: no bound. Defaults 4 MiB and

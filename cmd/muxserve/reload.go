@@ -232,7 +232,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 		Undo: func() {
 			static.close()
 			if site != nil {
-				site.closeListeners()
+				site.stop()
 			}
 		},
 	}, nil

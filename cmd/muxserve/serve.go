@@ -131,7 +131,7 @@ func (p *process) open(ctx context.Context) (err error) {
 	p.admin.newPages(p)
 	p.server.OnPhase(func(phase lifecycle.Phase) {
 		if phase == lifecycle.PhaseDraining {
-			p.handover.leave(p.admin.server())
+			p.handover.leave(p.admin.site.Load())
 		}
 	})
 	return p.server.OnDrain(lifecycle.StepAnnounce, "tell the service manager", func(context.Context) error {

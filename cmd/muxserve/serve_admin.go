@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,13 +38,44 @@ type adminPages struct {
 type adminSite struct {
 	listeners []net.Listener
 	server    *http.Server
+	serving   sync.WaitGroup // one for each listener
+	conns     sync.WaitGroup // one for each connection
 }
 
-// closeListeners closes the sockets.
-func (s *adminSite) closeListeners() {
+// count is the server's ConnState.
+func (s *adminSite) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.conns.Done()
+	case http.StateActive, http.StateIdle:
+	}
+}
+
+// stop closes the listeners and the idle connections. The others end behind the request
+// under way or, if they are new, their first one. Shutdown would not answer that.
+func (s *adminSite) stop() {
 	for _, l := range s.listeners {
 		_ = l.Close()
 	}
+	s.serving.Wait()
+	s.server.SetKeepAlivesEnabled(false)
+}
+
+// end stops the site, and closes what is left of it after timeout.
+func (s *adminSite) end(timeout time.Duration) {
+	s.stop()
+	over := make(chan struct{})
+	go func() {
+		s.conns.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-time.After(timeout):
+	}
+	_ = s.server.Close()
 }
 
 // open opens an address for the pages, which may overlap with the one that they have. It
@@ -61,12 +93,15 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	return &adminSite{listeners: sockets, server: &http.Server{
+	site = &adminSite{listeners: sockets}
+	site.server = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.pages.ServeHTTP(w, r) }),
 		ReadHeaderTimeout: adminHeaderTimeout,
 		IdleTimeout:       adminIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
-	}}, nil
+		ConnState:         site.count,
+	}
+	return site, nil
 }
 
 // newPages makes the pages, and keeps their history until the process ends.
@@ -84,11 +119,11 @@ func (a *adminPages) serve(p *process, site *adminSite) {
 		return
 	}
 	for _, l := range site.listeners {
-		go func() {
-			if err := site.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		site.serving.Go(func() {
+			if err := site.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 				p.logger.Error("the admin listener failed", keyErr, err)
 			}
-		}()
+		})
 	}
 }
 
@@ -101,29 +136,8 @@ func (a *adminPages) move(p *process, address string, site *adminSite) {
 	if old == nil {
 		return
 	}
-	stopListening(old.server) // The address is free now.
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), adminLeaveTimeout)
-		defer cancel()
-		_ = old.server.Shutdown(ctx)
-		_ = old.server.Close()
-	}()
-}
-
-// stopListening closes a server's listeners and does not wait for its requests: Shutdown
-// closes the listeners before it checks its context.
-func stopListening(server *http.Server) {
-	over, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = server.Shutdown(over)
-}
-
-// server returns the server of the pages; nil without one.
-func (a *adminPages) server() *http.Server {
-	if site := a.site.Load(); site != nil {
-		return site.server
-	}
-	return nil
+	old.stop() // The address is free now.
+	go old.end(adminLeaveTimeout)
 }
 
 // adminEndTimeout bounds requests that are under way at the end of the process. One may
@@ -134,10 +148,6 @@ const adminEndTimeout = 500 * time.Millisecond
 // pages.
 func (a *adminPages) close() {
 	if site := a.site.Load(); site != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), adminEndTimeout)
-		defer cancel()
-		_ = site.server.Shutdown(ctx)
-		_ = site.server.Close()
-		site.closeListeners() // The server only closes listeners that it serves.
+		site.end(adminEndTimeout)
 	}
 }

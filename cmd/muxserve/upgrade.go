@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -145,13 +144,13 @@ func (h *handover) upgrade(ctx context.Context, drain func()) {
 // which accepts the connections in the kernel's queue. It does not depend on the steps of
 // the drain, which may be skipped. From then on only the new process answers health
 // checks. Requests under way at the admin server go on until the end of the drain.
-func (h *handover) leave(admin *http.Server) {
+func (h *handover) leave(admin *adminSite) {
 	if !h.upgrader.Stop() {
 		return
 	}
 	h.left.Do(func() {
 		if admin != nil {
-			stopListening(admin)
+			admin.stop()
 		}
 		if err := h.sockets.Close(); err != nil {
 			h.logger.Warn("a socket was not left properly", keyErr, err)

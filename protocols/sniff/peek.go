@@ -145,6 +145,7 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		Played:             r.played,
 		NetHTTP:            v.Protocol == protocols.HTTP2,
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
+		MaxStreams:         r.config.MaxStreams,
 	}
 	if r.played {
 		o.SaysAll = r.config.SaysNative && v.Protocol == protocols.GRPC

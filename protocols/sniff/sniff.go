@@ -65,6 +65,10 @@ type Config struct {
 	// after the opening and before an answer, or by illegal frames. One more is answered
 	// by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
 	MaxResetsPerMinute int
+	// MaxStreams is how many streams such a client may open behind that GOAWAY, which it may
+	// not have read yet: as many as a server lets it have open. One more ends the connection.
+	// Zero means no bound.
+	MaxStreams uint32
 }
 
 func (c *Config) withDefaults() Config {

@@ -159,8 +159,8 @@ func (t *Track) settle() {
 	}
 }
 
-// abort closes the connection, because its server may never write again and so would
-// not notice. Closing a *tls.Conn would write once more, so what is below it is closed.
+// abort closes the connection below its server, which may never write again and so would
+// not notice a failed write. Closing a *tls.Conn would write once more, so what is below it is closed.
 func (t *Track) abort() {
 	inner := t.inner
 	if c, ok := inner.(*tls.Conn); ok {

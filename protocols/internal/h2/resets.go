@@ -96,12 +96,14 @@ func (t *Track) fault(stream uint32, code http2.ErrCode) {
 	}
 }
 
-// flooded tells the client to calm down, and the server's owner.
+// flooded tells the client to calm down, and the server's owner. Behind that the owner
+// knows why the connection ends, if the client goes on.
 func (t *Track) flooded() {
 	t.ask(askCalm)
 	if t.watch != nil && t.watch.OnFlood != nil {
 		t.watch.OnFlood(t)
 	}
+	t.calmed.Store(true)
 }
 
 // slot returns the place of a stream in recent. A client's streams are odd (RFC 9113,

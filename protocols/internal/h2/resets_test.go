@@ -199,6 +199,36 @@ func TestWhichResetsCount(t *testing.T) {
 	}
 }
 
+// TestStreamsBehindCalm: a client may open as many streams behind the GOAWAY as it may have
+// open, because it has not read that yet. One more ends the connection, and the server gets
+// none of what the client has sent with it.
+func TestStreamsBehindCalm(t *testing.T) {
+	const streams = 5
+	f := &flooder{inner: &wireConn{}, stream: ^uint32(0)}
+	f.conn, f.track = newTracked(f.inner, Options{MaxResetsPerMinute: 10, MaxStreams: streams})
+	f.track.Follow([]byte(http2.ClientPreface))
+	_, _ = f.conn.Write(serverSettings())
+	f.flood(12)
+	for range streams {
+		f.open()
+	}
+	if f.inner.closed {
+		t.Fatal("closed for streams that may have crossed the GOAWAY")
+	}
+	if passed := f.track.Follow(openings(f.stream+2, f.stream+4)); passed != 0 || !f.inner.closed {
+		t.Errorf("the server gets %d bytes, closed %t", passed, f.inner.closed)
+	}
+}
+
+// openings are the frames that open these streams.
+func openings(streams ...uint32) []byte {
+	return wiretest.ClientBytes(func(fr *http2.Framer) {
+		for _, s := range streams {
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: s, EndHeaders: true})
+		}
+	})[len(http2.ClientPreface):]
+}
+
 // TestResetsWithoutBound are not even counted.
 func TestResetsWithoutBound(t *testing.T) {
 	f := newFlooder(0)

@@ -76,6 +76,10 @@ type Options struct {
 	// answer, or by illegal frames. One more is answered by GOAWAY with ENHANCE_YOUR_CALM,
 	// and the Watch's OnFlood is called. 0: no bound.
 	MaxResetsPerMinute int
+	// MaxStreams is how many streams the client may open behind that GOAWAY, which it may
+	// not have read yet: as many as the server lets it have open. One more ends the
+	// connection. 0: no bound.
+	MaxStreams uint32
 	// Watch may be nil.
 	Watch *Watch
 	// IsNative has everything refused that is not a call to the native gRPC server, which
@@ -91,10 +95,11 @@ type Options struct {
 // One goroutine reads, by Insert and Follow, and one at a time writes, by Begin and
 // Finish. The other methods are safe at any time.
 type Track struct {
-	inner     net.Conn
-	bare      BareConn // inner, or nil.
-	watch     *Watch   // or nil.
-	maxResets int32
+	inner      net.Conn
+	bare       BareConn // inner, or nil.
+	watch      *Watch   // or nil.
+	maxResets  int32
+	maxStreams uint32
 
 	asked   atomic.Uint32 // The ask bits of all that was ever asked for.
 	pending atomic.Uint32 // The ask bits of what is still to be written.
@@ -110,6 +115,7 @@ type Track struct {
 	// for none.
 	pinged atomic.Int64
 	resets atomic.Pointer[resetBound]
+	calmed atomic.Bool // A GOAWAY has said that resets are too many, and the owner knows.
 	calls  *callFilter // Nil: all streams pass.
 	pace   *pace       // Nil where the server is not net/http.
 
@@ -121,6 +127,7 @@ type Track struct {
 	// The reading goroutine owns these.
 	firstACK *firstACK // Nil unless the client's first ACK is to be taken out.
 	in       walk
+	late     uint32 // How many streams the client has opened since calmed.
 
 	mu  sync.Mutex // Guards out, and makes writers take turns.
 	out output
@@ -130,11 +137,12 @@ type Track struct {
 // to be read.
 func New(inner net.Conn, o Options) *Track {
 	t := &Track{
-		inner:     inner,
-		bare:      BareOf(inner),
-		watch:     o.Watch,
-		maxResets: int32(min(o.MaxResetsPerMinute, math.MaxInt32)),
-		in:        walk{left: uint32(len(http2.ClientPreface))},
+		inner:      inner,
+		bare:       BareOf(inner),
+		watch:      o.Watch,
+		maxResets:  int32(min(o.MaxResetsPerMinute, math.MaxInt32)),
+		maxStreams: o.MaxStreams,
+		in:         walk{left: uint32(len(http2.ClientPreface))},
 	}
 	t.out.lastTold = noGoAway
 	if o.NetHTTP {
@@ -223,15 +231,14 @@ func (t *Track) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error
 }
 
 // Follow looks at p, which was read for the server. It returns how much of p the server
-// gets, which may have been moved in p.
+// gets, which may have been moved in p. It may close the connection.
 func (t *Track) Follow(p []byte) int {
 	if t.calls == nil {
-		t.follow(p)
-		return len(p)
+		return t.follow(p)
 	}
 	r := refusal{watch: t.watch}
 	passed := t.calls.filter(p, &r)
-	t.follow(passed)
+	passed = passed[:t.follow(passed)]
 	n := copy(p, passed)
 	if n < len(passed) {
 		t.calls.keep(passed[n:])
@@ -242,18 +249,25 @@ func (t *Track) Follow(p []byte) int {
 	return n
 }
 
-// follow looks at what the server gets.
-func (t *Track) follow(p []byte) {
-	for len(p) > 0 {
-		n, complete := t.in.advance(p)
-		p = p[n:]
-		if complete {
-			if t.pace != nil {
-				t.pace.follow(t.in.frame())
-			}
-			t.received(t.in.frame())
+// follow looks at what the server is to get. It returns the length of that, or 0 where the
+// client goes on with a flood, and then closes the connection.
+func (t *Track) follow(p []byte) int {
+	for at := 0; at < len(p); {
+		n, complete := t.in.advance(p[at:])
+		at += n
+		if !complete {
+			continue
+		}
+		if t.pace != nil {
+			t.pace.follow(t.in.frame())
+		}
+		t.received(t.in.frame())
+		if t.late > t.maxStreams && t.maxStreams > 0 {
+			t.abort()
+			return 0
 		}
 	}
+	return len(p)
 }
 
 // refuse tells the client of a refusal, behind the streams that the server has got.
@@ -283,6 +297,9 @@ func (t *Track) received(h Header) {
 				r.opened(last, h.Stream)
 			}
 			t.highest.Store(h.Stream)
+			if t.calmed.Load() {
+				t.late++
+			}
 		}
 	case http2.FrameRSTStream:
 		t.reset(h.Stream)
