@@ -25,13 +25,15 @@ type buffers = interface {
 // without the scheduler takes a twentieth less (upload-100MB in testdata/bench).
 const largeRead = 8 << 10
 
-// A reader is what ReadAhead, ReadReady and large reads need. The reading goroutine owns it.
+// A reader is what ReadAhead, ReadReady and large reads need. The goroutine that reads owns
+// it.
 type reader struct {
 	raw syscall.RawConn
 
 	ahead    *[]byte // What was read ahead; nil for nothing.
 	off, end int32   // What is unread of it.
 	filled   bool    // The last read of ReadAhead has filled its buffer.
+	bulk     bool    // It was no shorter than one of readAheadSize: 2 % of h2c-upload.
 
 	// The rest belongs to one read. It stands here, and step is made once, so that a
 	// read allocates nothing.
@@ -51,7 +53,8 @@ func (c *Conn) IsBare() bool { return hasRecv && c.status.Load()&lazyBit != 0 }
 // ReadAhead is Read for callers that read in small pieces, as net/http does with HTTP/2.
 // It takes as much as is there into a buffer and serves small reads from that. An idle
 // connection holds no buffer. None is taken where the last read has not filled p, because
-// then there was no more.
+// then there was no more, and where p was no shorter than the buffer, because then what
+// comes is likely to be as long.
 //
 // What was read ahead is read regardless of deadlines and Close, by Read, ReadReady and
 // WriteTo as well.
@@ -60,7 +63,7 @@ func (c *Conn) ReadAhead(p []byte) (int, error) {
 	switch {
 	case r == nil || r.ahead != nil || len(p) == 0:
 		return c.Read(p)
-	case r.filled && len(p) < readAheadSize:
+	case r.filled && !r.bulk && len(p) < readAheadSize:
 		buf, n, err := c.receive(r, readAheadSize, readAheadBuffers)
 		if n == 0 {
 			return 0, err
@@ -73,7 +76,7 @@ func (c *Conn) ReadAhead(p []byte) (int, error) {
 	r.own = p
 	_, n, err := c.receive(r, len(p), &r.own)
 	r.own = nil
-	r.filled = n == len(p)
+	r.filled, r.bulk = n == len(p), len(p) >= readAheadSize
 	return n, err
 }
 

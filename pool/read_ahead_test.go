@@ -131,6 +131,33 @@ func TestReadAheadOnlyWhereMoreWaits(t *testing.T) {
 	}
 }
 
+// TestReadAheadOfLongFrames takes no buffer for the header behind a long payload.
+func TestReadAheadOfLongFrames(t *testing.T) {
+	client, c := aheadPair(t)
+	const headerLen, short, long = 9, 100, 16 << 10
+	frames := []struct {
+		payload int
+		ahead   bool // its header is read ahead
+	}{{short, false}, {short, true}, {long, true}, {long, false}, {short, false}, {short, true}}
+	for _, f := range frames {
+		mustWrite(t, client, make([]byte, headerLen+f.payload))
+	}
+	mustWrite(t, client, make([]byte, 1))
+	read := func(n int) {
+		t.Helper()
+		if _, err := io.ReadFull(readerFunc(c.ReadAhead), make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, f := range frames {
+		read(headerLen)
+		if c.HoldsBuffer() != f.ahead {
+			t.Errorf("header %d: read ahead is %t, want %t", i, c.HoldsBuffer(), f.ahead)
+		}
+		read(f.payload)
+	}
+}
+
 // TestLargeReads get what was sent, as small ones do, and hold nothing of it.
 func TestLargeReads(t *testing.T) {
 	client, c := aheadPair(t)
