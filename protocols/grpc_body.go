@@ -74,7 +74,7 @@ func (b *callBody) Read(p []byte) (int, error) {
 		b.await(len(p))
 	}
 	from := io.Reader(b.ReadCloser)
-	if b.overflow != nil {
+	if b.overflow != nil && !b.isOver() {
 		from = b.overflow
 	}
 	n, complete := 0, b.messages.complete
@@ -96,6 +96,13 @@ func (b *callBody) mayRead(size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.isFull(size)
+}
+
+// isOver reports whether the body is closed. The server's own says so to whoever reads it.
+func (b *callBody) isOver() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.over
 }
 
 // await waits until a buffer of the size may be read into.

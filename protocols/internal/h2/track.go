@@ -209,7 +209,7 @@ func (t *Track) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error
 		return t.bare.ReadReady(size, pool)
 	}
 	var header []byte
-	if t.in.atBoundary() {
+	if t.in.atBoundary() && t.calls.atBoundary() {
 		header = t.in.head[:min(HeaderLen, size)] // No other head is being read.
 		if n, err = t.inner.Read(header); n == 0 {
 			return nil, 0, err
