@@ -53,8 +53,8 @@ type Conn struct {
 	opened      int64                   // the accept, in nanoseconds since the Set began
 	want, armed atomic.Int64            // the read deadline, and the socket's; see deadline.go
 
-	reader         *reader       // of ReadAhead and ReadReady; nil before the first of them
-	received, sent atomic.Uint64 // bytes
+	reader         atomic.Pointer[reader] // see read_ahead.go; nil before it is needed
+	received, sent atomic.Uint64          // bytes
 	messagesIn     atomic.Uint64
 	messagesOut    atomic.Uint64
 	requests       atomic.Uint64          // requests, calls or WebSocket sessions

@@ -32,7 +32,7 @@ func (c *Conn) touch(note uint32) {
 
 // Read implements [net.Conn].
 func (c *Conn) Read(p []byte) (n int, err error) {
-	if r := c.reader; r != nil && r.ahead != nil {
+	if r := c.reader.Load(); r != nil && r.ahead != nil {
 		return r.take(p), nil
 	}
 	if c.status.Load()&(lazyBit|directBit) == lazyBit {

@@ -152,7 +152,7 @@ func (c *Conn) beEager() {
 
 // read reads from a bare socket.
 func (c *Conn) read(p []byte) (n int, err error) {
-	c.readers.Add(1)
+	isAlone := c.readers.Add(1) == 1
 	for {
 		want := c.want.Load()
 		if want == pastDeadline && c.status.Load()&closedBit == 0 {
@@ -162,7 +162,12 @@ func (c *Conn) read(p []byte) (n int, err error) {
 		if c.isLate(want) {
 			_ = c.rearm() // It fails only on a closed connection, as Read will.
 		}
-		if n, err = c.raw.Read(p); err == nil || n > 0 || !c.isEarly(err) {
+		if isAlone && len(p) >= largeRead {
+			n, err = c.readLarge(p)
+		} else {
+			n, err = c.raw.Read(p)
+		}
+		if err == nil || n > 0 || !c.isEarly(err) {
 			break
 		}
 	}

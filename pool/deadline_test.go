@@ -90,15 +90,15 @@ func TestReadDeadlines(t *testing.T) {
 		{"soon, then none while it waits", deadlines{in(2 * soon)}, deadlines{none}, false},
 		{"soon, then somewhat later while it waits", deadlines{in(soon)}, deadlines{in(2 * soon)}, true},
 	} {
-		for _, eager := range []bool{false, true} {
-			name := tt.name
-			if eager {
-				name += ", eager"
-			}
-			t.Run(name, func(t *testing.T) {
+		for _, reads := range []struct {
+			name   string
+			eager  bool
+			length int
+		}{{"small", false, 1}, {"large", false, pool.LargeRead}, {"eager", true, 1}} {
+			t.Run(tt.name+"/"+reads.name, func(t *testing.T) {
 				t.Parallel()
 				c, peer := tcpPair(t)
-				if eager {
+				if reads.eager {
 					if _, err := c.SyscallConn(); err != nil {
 						t.Fatal(err)
 					}
@@ -110,7 +110,7 @@ func TestReadDeadlines(t *testing.T) {
 				}
 				got := make(chan error, 1)
 				go func() {
-					_, err := c.Read(make([]byte, 1))
+					_, err := c.Read(make([]byte, reads.length))
 					got <- err
 				}()
 				if len(tt.during) > 0 {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -130,26 +131,135 @@ func TestReadAheadOnlyWhereMoreWaits(t *testing.T) {
 	}
 }
 
+// TestReadAheadOfLongFrames takes no buffer for the header behind a long payload.
+func TestReadAheadOfLongFrames(t *testing.T) {
+	client, c := aheadPair(t)
+	const headerLen, short, long = 9, 100, 16 << 10
+	frames := []struct {
+		payload int
+		ahead   bool // its header is read ahead
+	}{{short, false}, {short, true}, {long, true}, {long, false}, {short, false}, {short, true}}
+	for _, f := range frames {
+		mustWrite(t, client, make([]byte, headerLen+f.payload))
+	}
+	mustWrite(t, client, make([]byte, 1))
+	read := func(n int) {
+		t.Helper()
+		if _, err := io.ReadFull(readerFunc(c.ReadAhead), make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, f := range frames {
+		read(headerLen)
+		if c.HoldsBuffer() != f.ahead {
+			t.Errorf("header %d: read ahead is %t, want %t", i, c.HoldsBuffer(), f.ahead)
+		}
+		read(f.payload)
+	}
+}
+
+// TestLargeReads get what was sent, as small ones do, and hold nothing of it.
+func TestLargeReads(t *testing.T) {
+	client, c := aheadPair(t)
+	small, large := make([]byte, pool.LargeRead-1), make([]byte, pool.LargeRead)
+	for i, p := range [][]byte{small, large, small, large} {
+		mustWrite(t, client, []byte("abcd"))
+		if n, err := c.Read(p); err != nil || string(p[:n]) != "abcd" {
+			t.Fatalf("read = %q, %v", p[:n], err)
+		}
+		if wasLarge := i > 0; c.HasReader() != wasLarge {
+			t.Errorf("behind read %d: a reader %v, want %v: it is for large reads", i, c.HasReader(), wasLarge)
+		}
+	}
+	if c.Received() != 16 {
+		t.Errorf("%d bytes were counted, want 16", c.Received())
+	}
+	if allocs := testing.AllocsPerRun(100, func() {
+		mustWrite(t, client, small[:1])
+		if _, err := c.Read(large); err != nil {
+			t.Fatal(err)
+		}
+	}); allocs != 0 {
+		t.Errorf("a large read allocates %v times", allocs)
+	}
+}
+
+// TestLargeReadsAtOnce have each byte read once, also while SetReadDeadline wakes readers.
+func TestLargeReadsAtOnce(t *testing.T) {
+	client, c := aheadPair(t)
+	const readers, total = 4, 4 << 20
+	var wg sync.WaitGroup
+	var got atomic.Int64
+	for range readers {
+		wg.Go(func() {
+			p := make([]byte, pool.LargeRead)
+			for {
+				n, err := c.Read(p)
+				got.Add(int64(n))
+				if n > 0 && !bytes.Equal(p[:n], bytes.Repeat([]byte("x"), n)) {
+					t.Error("other bytes were read than were sent")
+				}
+				clear(p)
+				if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+					if err != io.EOF {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+	sent := bytes.Repeat([]byte("x"), total>>6)
+	for range 1 << 6 {
+		mustWrite(t, client, sent)
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+		_ = c.SetReadDeadline(time.Time{})
+	}
+	client.Close()
+	wg.Wait()
+	if got.Load() != total || c.Received() != total {
+		t.Errorf("%d bytes were read and %d counted, want %d", got.Load(), c.Received(), total)
+	}
+}
+
+// endings are the ways in which reads end, with the error, nil for one that net returns only
+// once, and the reason that is booked.
+var endings = []struct {
+	name   string
+	end    func(client net.Conn, c *pool.Conn) error
+	want   error
+	reason string
+}{
+	{"end", func(client net.Conn, _ *pool.Conn) error { return client.Close() }, io.EOF, "peer_closed"},
+	{"reset", func(client net.Conn, _ *pool.Conn) error {
+		_ = client.(*net.TCPConn).SetLinger(0)
+		return client.Close()
+	}, nil, "reset"},
+	{"deadline", func(_ net.Conn, c *pool.Conn) error {
+		return c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	}, os.ErrDeadlineExceeded, "timeout"},
+	{"close", func(_ net.Conn, c *pool.Conn) error { return c.NetConn().Close() }, net.ErrClosed, "server_closed"},
+}
+
+// expectEnding checks how a read has ended.
+func expectEnding(t *testing.T, c *pool.Conn, n int, err, want error, reason string) {
+	t.Helper()
+	if n != 0 || err == nil || want != nil && !errors.Is(err, want) {
+		t.Errorf("read = %d, %v; want %v", n, err, want)
+	}
+	if _, own := c.NetConn().Read(make([]byte, 1)); want != nil && err.Error() != own.Error() {
+		t.Errorf("read: %v; the connection says %v", err, own)
+	}
+	_ = c.Close()
+	if got := c.CloseReason(); got != reason {
+		t.Errorf("closed for %q, want %q", got, reason)
+	}
+}
+
 // TestReadAheadErrors come as the connection's own Read brings them, behind the bytes
 // before them, and are booked.
 func TestReadAheadErrors(t *testing.T) {
-	tests := []struct {
-		name   string
-		end    func(client net.Conn, c *pool.Conn) error
-		want   error
-		reason string
-	}{
-		{"end", func(client net.Conn, _ *pool.Conn) error { return client.Close() }, io.EOF, "peer_closed"},
-		{"reset", func(client net.Conn, _ *pool.Conn) error {
-			_ = client.(*net.TCPConn).SetLinger(0)
-			return client.Close()
-		}, nil, "reset"},
-		{"deadline", func(_ net.Conn, c *pool.Conn) error {
-			return c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-		}, os.ErrDeadlineExceeded, "timeout"},
-		{"close", func(_ net.Conn, c *pool.Conn) error { return c.NetConn().Close() }, net.ErrClosed, "server_closed"},
-	}
-	for _, tt := range tests {
+	for _, tt := range endings {
 		t.Run(tt.name, func(t *testing.T) {
 			client, c := aheadPair(t)
 			mustWrite(t, client, []byte("abcd"))
@@ -168,16 +278,21 @@ func TestReadAheadErrors(t *testing.T) {
 				}
 			}
 			n, err := c.ReadAhead(p)
-			if n != 0 || tt.want != nil && !errors.Is(err, tt.want) {
-				t.Errorf("read = %d, %v; want %v", n, err, tt.want)
+			expectEnding(t, c, n, err, tt.want, tt.reason)
+		})
+	}
+}
+
+// TestLargeReadErrors come and are booked in the same way.
+func TestLargeReadErrors(t *testing.T) {
+	for _, tt := range endings {
+		t.Run(tt.name, func(t *testing.T) {
+			client, c := aheadPair(t)
+			if err := tt.end(client, c); err != nil {
+				t.Fatal(err)
 			}
-			if _, want := c.NetConn().Read(p); tt.want != nil && err.Error() != want.Error() {
-				t.Errorf("read: %v; the connection says %v", err, want)
-			}
-			_ = c.Close()
-			if got := c.CloseReason(); got != tt.reason {
-				t.Errorf("closed for %q, want %q", got, tt.reason)
-			}
+			n, err := c.Read(make([]byte, pool.LargeRead))
+			expectEnding(t, c, n, err, tt.want, tt.reason)
 		})
 	}
 }

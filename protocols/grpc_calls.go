@@ -141,12 +141,12 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// maxSendOf returns how long an answer of the server may be. grpc-go has no other way to
-// tell; where it has changed, there is no bound.
-func maxSendOf(srv *grpc.Server) int {
+// lengthOf returns how long a message may be by the field of the server's options. grpc-go
+// has no other way to tell; where it has changed, there is no bound.
+func lengthOf(srv *grpc.Server, field string) int {
 	options := reflect.ValueOf(srv).Elem().FieldByName("opts")
 	if options.Kind() == reflect.Struct {
-		if most := options.FieldByName("maxSendMessageSize"); most.Kind() == reflect.Int {
+		if most := options.FieldByName(field); most.Kind() == reflect.Int {
 			return int(most.Int())
 		}
 	}
@@ -171,17 +171,20 @@ func (s *GRPCServers) tapFor(calls GRPCCalls) grpc.ServerOption {
 }
 
 // HasMethod reports whether grpc-go has a handler for the call to path.
-func (s *GRPCServers) HasMethod(path string) bool { return s.unknown || s.methods[path] }
+func (s *GRPCServers) HasMethod(path string) bool {
+	_, ok := s.methods[path]
+	return ok || s.unknown
+}
 
 // Methods returns the paths of all registered methods.
 func (s *GRPCServers) Methods() iter.Seq[string] { return maps.Keys(s.methods) }
 
-// methodsOf returns the paths of all methods.
+// methodsOf returns the paths of all methods, and which are streams.
 func methodsOf(services map[string]grpc.ServiceInfo) map[string]bool {
 	methods := make(map[string]bool)
 	for service, info := range services {
 		for _, m := range info.Methods {
-			methods["/"+service+"/"+m.Name] = true
+			methods["/"+service+"/"+m.Name] = m.IsClientStream || m.IsServerStream
 		}
 	}
 	return methods

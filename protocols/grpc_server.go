@@ -24,9 +24,13 @@ type GRPCServers struct {
 	Shared     *grpc.Server
 	identified *grpc.Server                // Shared for clients that have a SPIFFE ID.
 	services   map[string]grpc.ServiceInfo // By name.
-	methods    map[string]bool             // By path.
+	methods    map[string]bool             // By path; true for a stream.
 	unknown    bool                        // An option has set a handler of unknown services.
 	maxSend    int                         // How long an answer may be.
+	maxRecv    int                         // How long a message of a client may be.
+	window     int                         // How much grpc-go may hold for a handler of Shared.
+
+	countsTaken bool // Shared tells by a takenCounter what its handlers take.
 }
 
 // streamWorkers is how many goroutines the native server keeps for its calls. They have
@@ -51,8 +55,9 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials(), sockets: services.has(channelzService)}
 	outer := slices.Concat(c.options(h2), calls.Interceptors)
 	options = append(slices.Clip(options), grpc.Creds(creds))
-	shared := slices.Concat(outer, calls.Shared, options)
-	s := &GRPCServers{services: services.GetServiceInfo()}
+	bodies, countsTaken := boundBodies(options)
+	shared := slices.Concat(outer, []grpc.ServerOption{bodies}, calls.Shared, options)
+	s := &GRPCServers{services: services.GetServiceInfo(), window: c.callWindow(), countsTaken: countsTaken}
 	s.methods = methodsOf(s.services)
 	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, outer, options)...)
 	s.Shared = grpc.NewServer(shared...)
@@ -63,7 +68,8 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 			srv.RegisterService(desc, a.impl)
 		}
 	}
-	s.unknown, s.maxSend = handlesUnknown(s.Native), maxSendOf(s.Native)
+	s.unknown = handlesUnknown(s.Native)
+	s.maxSend, s.maxRecv = lengthOf(s.Native, "maxSendMessageSize"), lengthOf(s.Native, "maxReceiveMessageSize")
 	return s, nil
 }
 
@@ -103,8 +109,10 @@ func handlesUnknown(srv *grpc.Server) bool {
 	return desc.Kind() == reflect.Pointer && !desc.IsNil()
 }
 
-// ServeHTTP has Shared serve a call. It shows a client's SPIFFE ID, as Native does.
+// ServeHTTP has Shared serve a call. It shows a client's SPIFFE ID, as Native does, and reads
+// the body as the handler takes it, but for GRPCConfig.StreamWindow.
 func (s *GRPCServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = s.bound(r)
 	if r.TLS != nil && spiffeID(r.TLS.PeerCertificates) != nil {
 		s.identified.ServeHTTP(w, r)
 		return

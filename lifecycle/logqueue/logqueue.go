@@ -20,6 +20,11 @@ const maxLines = 4096
 // path of a request. One line may be longer.
 const maxText = 4 << 20
 
+// maxWhole is how many lines wait at most with what is more than text: their context, and
+// errors. A call's context holds its metadata and the messages that its handler has not read,
+// and a TLS error the client's certificate.
+const maxWhole = 64
+
 // Handler is a [slog.Handler] that puts lines into a queue. One goroutine at a time takes
 // them from there to another handler, in their order. It begins with a line and ends when
 // the queue is empty, so a Handler needs no closing.
@@ -31,7 +36,9 @@ const maxText = 4 << 20
 //
 // The other handler is called later than the line was logged: the record has the time of
 // that, the context has its values but does not end, and values of attributes must not be
-// modified any more. Enabled is asked directly.
+// modified any more. Of a line behind 64 others that wait, the queue keeps text alone: the
+// other handler gets it with an empty context, and for an attribute that is an error another
+// error with the same text. Enabled is asked directly.
 type Handler struct {
 	*queue
 
@@ -66,17 +73,47 @@ type line struct {
 	record slog.Record
 }
 
-// text returns how many bytes of text the line has.
+// text returns how many bytes of text the line has. Errors count behind shorten.
 func (l *line) text() int {
 	n := len(l.record.Message)
 	l.record.Attrs(func(a slog.Attr) bool {
-		if a.Value.Kind() == slog.KindString {
+		switch a.Value.Kind() {
+		case slog.KindString:
 			n += len(a.Value.String())
+		case slog.KindAny:
+			if err, ok := a.Value.Any().(textError); ok {
+				n += len(err)
+			}
 		}
 		return true
 	})
 	return n
 }
+
+// shorten takes from the line what is not text.
+func (l *line) shorten() {
+	l.ctx = context.Background()
+	attrs := make([]slog.Attr, 0, l.record.NumAttrs())
+	shortened := false
+	l.record.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.AnyValue(textError(err.Error()))
+			shortened = true
+		}
+		attrs = append(attrs, a)
+		return true
+	})
+	if shortened {
+		l.record = slog.NewRecord(l.record.Time, l.record.Level, l.record.Message, l.record.PC)
+		l.record.AddAttrs(attrs...)
+	}
+}
+
+// textError is what is left of an error.
+type textError string
+
+// Error implements [error].
+func (e textError) Error() string { return string(e) }
 
 // New returns a handler that gives lines to next. A Handler is returned as it is. The name is
 // that of the log, for the line about dropped ones, which goes to notices. Nil is the log
@@ -141,6 +178,12 @@ func (h *Handler) Flush(ctx context.Context) error {
 func (q *queue) add(l line) {
 	text := l.text()
 	q.mu.Lock()
+	if n := len(q.waiting); maxWhole <= n && n < maxLines {
+		q.mu.Unlock() // An Error method may log.
+		l.shorten()
+		text = l.text()
+		q.mu.Lock()
+	}
 	defer q.mu.Unlock()
 	if len(q.waiting) >= maxLines || q.text > 0 && q.text+text > maxText {
 		q.dropped++
@@ -167,6 +210,7 @@ func (q *queue) write() {
 				q.failed(err)
 				unsaid++
 			}
+			lines[i] = line{} // The next ones may take long.
 		}
 		// Lines are dropped only while others wait, which none do behind take: none that is
 		// missing comes later.
@@ -197,7 +241,6 @@ func (q *queue) take() (lines []line, unsaid uint64) {
 
 // giveBack keeps the room of lines that have been handled for the next ones.
 func (q *queue) giveBack(lines []line) {
-	clear(lines)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.spare = lines[:0]

@@ -5,14 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/slogtest"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -183,6 +186,124 @@ func TestLongLines(t *testing.T) {
 			}
 		})
 	}
+}
+
+// heldError is an error that holds something large.
+type heldError struct{ held *[1 << 16]byte }
+
+func (*heldError) Error() string { return "failed" }
+
+// TestLinesAreText: while the handler hangs, only so many lines keep their contexts and
+// errors. The others have their text.
+func TestLinesAreText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		h := New(r, "server", nil)
+		log := slog.New(h)
+		type key struct{}
+		var contexts, errs []weak.Pointer[[1 << 16]byte]
+		call := func() {
+			held := [2]*[1 << 16]byte{new([1 << 16]byte), new([1 << 16]byte)}
+			contexts, errs = append(contexts, weak.Make(held[0])), append(errs, weak.Make(held[1]))
+			log.LogAttrs(context.WithValue(t.Context(), key{}, held[0]), slog.LevelInfo, "call",
+				slog.String("a", "1"), slog.Any("err", &heldError{held[1]}), slog.Int("b", 2))
+		}
+		left := func(held []weak.Pointer[[1 << 16]byte]) (n int) {
+			for _, p := range held {
+				if p.Value() != nil {
+					n++
+				}
+			}
+			return n
+		}
+		const more = 200
+		call()
+		synctest.Wait() // The handler has it, and hangs.
+		for range maxWhole + more {
+			call()
+		}
+		runtime.GC()
+		if c, e := left(contexts), left(errs); c != 1+maxWhole || e != 1+maxWhole {
+			t.Errorf("%d contexts and %d errors are kept, want %d", c, e, 1+maxWhole)
+		}
+		close(r.gate)
+		flush(t, h)
+		if len(r.lines) != 1+maxWhole+more {
+			t.Fatalf("%d lines", len(r.lines))
+		}
+		for i, l := range r.lines {
+			whole := i < 1+maxWhole
+			if got := r.ctxs[i].Value(key{}) != nil; got != whole {
+				t.Errorf("line %d has its context: %v", i, got)
+			}
+			var values []string
+			l.Attrs(func(a slog.Attr) bool {
+				_, isError := a.Value.Any().(error)
+				_, isWhole := a.Value.Any().(*heldError)
+				values = append(values, fmt.Sprint(a, isError, isWhole))
+				return true
+			})
+			want := []string{"a=1 false false", fmt.Sprint("err=failed true ", whole), "b=2 false false"}
+			if diff := cmp.Diff(want, values); diff != "" {
+				t.Errorf("line %d (-want +got):\n%s", i, diff)
+			}
+		}
+	})
+}
+
+// TestHandledLinesAreLetGo: the queue keeps nothing of lines that the handler has, while the
+// handler hangs with a later one.
+func TestHandledLinesAreLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		h := New(slogWithoutMemory{r}, "server", nil)
+		log := slog.New(h)
+		type key struct{}
+		log.Info("first")
+		synctest.Wait() // The handler has it, and hangs.
+		held := new([1 << 16]byte)
+		context1 := weak.Make(held)
+		log.InfoContext(context.WithValue(t.Context(), key{}, held), "second")
+		log.Info("third")
+		r.gate <- struct{}{}
+		r.gate <- struct{}{}
+		synctest.Wait() // The handler hangs with the third.
+		runtime.GC()
+		if context1.Value() != nil {
+			t.Error("the context of a line that was handled is kept")
+		}
+		close(r.gate)
+		flush(t, h)
+	})
+}
+
+// slogWithoutMemory is a recorder that keeps nothing.
+type slogWithoutMemory struct{ *recorder }
+
+func (s slogWithoutMemory) Handle(context.Context, slog.Record) error {
+	<-s.gate
+	return nil
+}
+
+// TestLongErrors: the text of errors counts as other text.
+func TestLongErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		h := New(r, "server", nil)
+		log := slog.New(h)
+		for range 1 + maxWhole {
+			log.Info("short")
+			synctest.Wait() // The handler has the first, and hangs.
+		}
+		for range 6 {
+			log.Info("", "err", errors.New(strings.Repeat("e", maxText/4)))
+		}
+		if got := h.Dropped(); got != 3 {
+			t.Errorf("%d dropped, want 3", got)
+		}
+		close(r.gate)
+		flush(t, h)
+	})
 }
 
 // TestFaultyHandler: lines on which the handler fails or panics are counted, and the next

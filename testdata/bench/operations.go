@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -60,6 +61,7 @@ func operations() []operation {
 		{name: "ws-broadcast", open: oneWorker(broadcast), alone: true, bulk: true},
 		{name: "download-100MB", open: oneWorker(download), bulk: true},
 		{name: "upload-100MB", open: oneWorker(upload), bulk: true},
+		{name: "h2c-upload", open: transfer(httpUpload((*http.Protocols).SetUnencryptedHTTP2, portHTTP2)), bulk: true, without: formCmux},
 		{name: "idle-h1", idle: idleHTTP1},
 		{name: "idle-h2c", idle: idleHTTP2},
 		{name: "idle-grpc", idle: idleGRPC},

@@ -2,6 +2,7 @@ package h2
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -38,7 +39,7 @@ const (
 // Counts are in two buckets of a window each. Of the older one the part counts that the
 // window still covers.
 type resetBound struct {
-	mu       sync.Mutex // guards all
+	mu       sync.Mutex // guards all but the last two
 	began    time.Time
 	started  time.Time // Of the newer bucket.
 	newer    resetCounts
@@ -47,6 +48,9 @@ type resetBound struct {
 	// recent has for each of the latest streams the millisecond in which it was opened,
 	// counted from began, above saidBits of what was said; 0 if that is not known.
 	recent [recentStreams]uint32
+
+	calmed atomic.Bool // A GOAWAY has said that they are too many, and the owner knows.
+	late   uint32      // How many streams were opened since then. The reading goroutine owns it.
 }
 
 // resetCounts are the streams that were broken off, and those that went another way.
@@ -103,7 +107,7 @@ func (t *Track) flooded() {
 	if t.watch != nil && t.watch.OnFlood != nil {
 		t.watch.OnFlood(t)
 	}
-	t.calmed.Store(true)
+	t.resets.Load().calmed.Store(true)
 }
 
 // slot returns the place of a stream in recent. A client's streams are odd (RFC 9113,
@@ -120,8 +124,11 @@ func (r *resetBound) age(now time.Time) uint32 {
 	return uint32(max(1, now.Sub(r.began).Milliseconds())) << saidBits
 }
 
-// opened notes that the client has opened stream, behind last.
+// opened notes that the client has opened stream, behind last. The reading goroutine calls it.
 func (r *resetBound) opened(last, stream uint32) {
+	if r.calmed.Load() {
+		r.late++
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	first := last + 2

@@ -106,6 +106,7 @@ type Track struct {
 	marks   atomic.Uint32
 	code    atomic.Uint32 // The error code of the final GOAWAY.
 	highest atomic.Uint32 // The highest stream that the client has opened.
+	opened  atomic.Bool   // acked is closed.
 
 	sentData atomic.Uint64 // Length of all DATA frames written.
 	// window is what the client may send on the connection beyond the standard
@@ -115,19 +116,16 @@ type Track struct {
 	// for none.
 	pinged atomic.Int64
 	resets atomic.Pointer[resetBound]
-	calmed atomic.Bool // A GOAWAY has said that resets are too many, and the owner knows.
 	calls  *callFilter // Nil: all streams pass.
 	pace   *pace       // Nil where the server is not net/http.
 
 	// acked is closed when the server has acknowledged the client's first SETTINGS; nil
 	// without a gate.
-	acked  chan struct{}
-	opened atomic.Bool // acked is closed.
+	acked chan struct{}
 
 	// The reading goroutine owns these.
 	firstACK *firstACK // Nil unless the client's first ACK is to be taken out.
 	in       walk
-	late     uint32 // How many streams the client has opened since calmed.
 
 	mu  sync.Mutex // Guards out, and makes writers take turns.
 	out output
@@ -262,7 +260,7 @@ func (t *Track) follow(p []byte) int {
 			t.pace.follow(t.in.frame())
 		}
 		t.received(t.in.frame())
-		if t.late > t.maxStreams && t.maxStreams > 0 {
+		if r := t.resets.Load(); r != nil && r.late > t.maxStreams && t.maxStreams > 0 {
 			t.abort()
 			return 0
 		}
@@ -297,9 +295,6 @@ func (t *Track) received(h Header) {
 				r.opened(last, h.Stream)
 			}
 			t.highest.Store(h.Stream)
-			if t.calmed.Load() {
-				t.late++
-			}
 		}
 	case http2.FrameRSTStream:
 		t.reset(h.Stream)

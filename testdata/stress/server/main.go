@@ -1,7 +1,8 @@
 // Server embeds mux as a program would, and differs from muxserve in two things: it
 // shows how much of its heap is live, and it has no limit on connections. It takes
 // muxserve's place where memory or file descriptors are what matters. With the argument
-// "base" it is net/http alone instead.
+// "base" it is net/http alone instead; with "shared" net/http serves the connections of
+// gRPC clients as well, and with "edge" so with the profile of that name.
 package main
 
 import (
@@ -18,8 +19,12 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc"
+
+	demov1 "github.com/muxserve/muxserve/cmd/muxserve/demo/v1"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
+	"github.com/muxserve/muxserve/protocols"
 )
 
 func main() {
@@ -29,14 +34,24 @@ func main() {
 }
 
 func run() error {
-	if len(os.Args) > 1 && os.Args[1] == "base" {
+	form := ""
+	if len(os.Args) > 1 {
+		form = os.Args[1]
+	}
+	if form == "base" {
 		return runBase()
 	}
 	s := mux.New(mux.Configure(func(c *mux.Config) {
+		if form == "edge" {
+			mux.Edge(c)
+		}
+		if form == "edge" || form == "shared" {
+			c.GRPC.Transport = protocols.TransportShared
+		}
 		c.Listeners[0].Address = "127.0.0.1:0"
 		c.Drain.Delay, c.Drain.Spread = 0, 0
 		c.Limits.MaxConnections = 0 // By default a server refuses before it runs out of file descriptors.
-	}))
+	}), mux.WithGRPC(func(r mux.GRPCRegistrar) { demov1.RegisterEchoServer(r, deafEcho{}) }))
 	if err := s.Listen(); err != nil {
 		return err
 	}
@@ -48,6 +63,17 @@ func run() error {
 		return err
 	}
 	return nil
+}
+
+// deafEcho is a service whose handlers read nothing of their clients' streams.
+type deafEcho struct {
+	demov1.UnimplementedEchoServer
+}
+
+// ClientStream implements [demov1.EchoServer].
+func (deafEcho) ClientStream(s grpc.ClientStreamingServer[demov1.EchoRequest, demov1.EchoResponse]) error {
+	<-s.Context().Done()
+	return s.Context().Err()
 }
 
 // figures are what the tests ask for.
