@@ -111,9 +111,12 @@ func New(s Server, o Options) *Pages {
 	}
 	p.addCalls(routes)
 	p.addProfiles(routes)
-	p.routes = p.guard(p.bounded(routes))
+	p.route(routes)
 	return p
 }
+
+// route serves the routes. What the guard refuses is bounded as well.
+func (p *Pages) route(routes http.Handler) { p.routes = p.bounded(p.guard(routes)) }
 
 // SetAddress replaces [Options].Address after the admin listener has moved.
 func (p *Pages) SetAddress(address string) {
