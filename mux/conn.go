@@ -152,9 +152,19 @@ type http2State struct {
 	// connection that was upgraded it is 0 while there are streams.
 	idleSince atomic.Int64
 	calls     callSlots
+	budget    atomic.Pointer[protocols.CallBudget] // nil before it is needed
 }
 
 func (c *conn) http2() *http2State { return &c.rare().h2 }
+
+// CallBudget implements [protocols.StreamWindows].
+func (c *conn) CallBudget() *protocols.CallBudget {
+	budget := &c.http2().budget
+	if budget.Load() == nil {
+		budget.CompareAndSwap(nil, new(protocols.CallBudget)) // Unless another call was faster.
+	}
+	return budget.Load()
+}
 
 var (
 	_ net.Conn          = (*conn)(nil)

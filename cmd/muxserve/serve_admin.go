@@ -40,10 +40,12 @@ type adminSite struct {
 	server    *http.Server
 	serving   sync.WaitGroup // one for each listener
 	conns     sync.WaitGroup // one for each connection
+	bound     admin.Conns
 }
 
 // count is the server's ConnState.
-func (s *adminSite) count(_ net.Conn, state http.ConnState) {
+func (s *adminSite) count(conn net.Conn, state http.ConnState) {
+	s.bound.State(conn, state)
 	switch state {
 	case http.StateNew:
 		s.conns.Add(1)
@@ -100,6 +102,7 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 		IdleTimeout:       adminIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
 		ConnState:         site.count,
+		ConnContext:       site.bound.Context,
 	}
 	return site, nil
 }
