@@ -161,7 +161,9 @@ func (c *replayConn) Read(p []byte) (int, error) {
 		return c.Conn.Read(p)
 	}
 	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
+	if c.rest = c.rest[n:]; len(c.rest) == 0 {
+		c.rest = nil // It would hold the memory as long as the connection.
+	}
 	return n, nil
 }
 

@@ -23,6 +23,9 @@ const (
 	adminIdleTimeout   = 2 * time.Minute
 )
 
+// adminHeaderBytes bounds the head of an admin request. Browsers send some cookies.
+const adminHeaderBytes = 64 << 10
+
 // adminLeaveTimeout bounds requests at an address that the admin listener has left. The
 // default duration of a profile is shorter.
 const adminLeaveTimeout = time.Minute
@@ -99,6 +102,7 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 	site.server = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.pages.ServeHTTP(w, r) }),
 		ReadHeaderTimeout: adminHeaderTimeout,
+		MaxHeaderBytes:    adminHeaderBytes,
 		IdleTimeout:       adminIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
 		ConnState:         site.count,

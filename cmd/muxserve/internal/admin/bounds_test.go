@@ -188,3 +188,15 @@ func TestSlowAdminClients(t *testing.T) {
 		t.Error("refusals that nobody reads do not end")
 	}
 }
+
+// TestRefusalRepeatsLittle: a refusal does not repeat a host of any length.
+func TestRefusalRepeatsLittle(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Host = strings.Repeat("\x01", 1<<20)
+	w := httptest.NewRecorder()
+	New(example(), Options{}).ServeHTTP(w, r)
+	if n := w.Body.Len(); w.Code != http.StatusForbidden || n > 2<<10 {
+		t.Errorf("%d, %d bytes", w.Code, n)
+	}
+}
