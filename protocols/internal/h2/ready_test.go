@@ -64,7 +64,7 @@ func TestReadReadySplit(t *testing.T) {
 	}
 	for _, native := range []bool{true, false} {
 		options := Options{IsNative: native, Watch: testWatch()}
-		for from := range len(all) {
+		for from := range all {
 			for _, n := range []int{1, 8, 9, 10, 20} {
 				to := min(from+n, len(all))
 				whole := bytes.Clone(all[:to])
