@@ -23,7 +23,8 @@ var errFeedClosed = errors.New("body closed")
 type feed struct {
 	data   []byte
 	part   int
-	mu     sync.Mutex // guards what follows
+	more   chan struct{} // if not nil, the end comes when it is closed
+	mu     sync.Mutex    // guards what follows
 	closed bool
 }
 
@@ -34,6 +35,11 @@ func (f *feed) Read(p []byte) (int, error) {
 	case f.closed:
 		return 0, errFeedClosed
 	case len(f.data) == 0:
+		if f.more != nil {
+			f.mu.Unlock()
+			<-f.more
+			f.mu.Lock()
+		}
 		return 0, io.EOF
 	}
 	n := copy(p, f.data[:min(f.part, len(f.data))])
@@ -297,6 +303,25 @@ func TestOverflow(t *testing.T) {
 			if w.over {
 				t.Error("the client was not given what was kept")
 			}
+		},
+		"nothing more can come": func(t *testing.T) {
+			var w feedWindows
+			more := make(chan struct{})
+			q := overflowing(bytes.Repeat(one, 4), 10_005, &w)
+			q.ReadCloser.(*streamFeed).more = more
+			go q.read()
+			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+			w.want(t, "the client is held back", 1, 0, 4*grpcRead)
+			for range 4 {
+				q.ask(1)
+				q.take(1)
+			}
+			q.ask(1)
+			w.want(t, "the next message is asked for", 1, 1, 0)
+			close(more)
+			q.want(t, "the end", 4, 4*len(one), io.EOF)
+			q.end()
+			w.want(t, "at the end", 1, 1, 0)
 		},
 		"the handler reads nothing": func(t *testing.T) {
 			var w feedWindows

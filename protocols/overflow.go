@@ -149,6 +149,7 @@ func (o *overflow) Read(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(o.bytes) == 0 && o.err == nil {
+		o.give() // What was kept may be all that the client can send.
 		select {
 		case o.wanted <- struct{}{}:
 		default:
@@ -161,9 +162,14 @@ func (o *overflow) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	o.bytes = nil
+	o.give()
+	return n, o.err
+}
+
+// give holds back the client no more. The caller holds mu.
+func (o *overflow) give() {
 	if o.keeps {
 		o.keeps = false
 		o.windows.GiveWindow(o.stream, false)
 	}
-	return n, o.err
 }
