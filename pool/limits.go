@@ -162,6 +162,9 @@ func (s *Set) exemptConn(c *Conn) {
 	}
 }
 
+// IsExempt reports whether c takes no place, because of Exempt, Yield or a refusal.
+func (c *Conn) IsExempt() bool { return c.status.Load()&exemptBit != 0 }
+
 // setExempt reports whether a live connection has become exempt.
 func (s *Set) setExempt(c *Conn) bool {
 	stripe := s.stripeOf(c)
