@@ -18,7 +18,8 @@ import (
 //
 // A line has the connection's id, the request's id (X-Request-Id where the client sent a
 // usable one) and the trace's id where the client sent a traceparent. It has no query and
-// no header but User-Agent, because secrets may stand there.
+// no header but User-Agent, because secrets may stand there. A path and a User-Agent of more
+// than 1 KiB are cut.
 func WithAccessLog(l *slog.Logger) Option {
 	return func(o *options) { o.accessLog = l }
 }
@@ -36,19 +37,19 @@ type access struct {
 	method, path                      string
 }
 
-// longTarget is the length of a request target above which parts of it are copied.
-const longTarget = 1 << 10
+// maxTarget bounds the path and the User-Agent of a line, in bytes.
+const maxTarget = 1 << 10
 
 // httpAccess reads an HTTP request.
 func httpAccess(r *http.Request) access {
 	a := access{
 		requestID:   r.Header.Get("X-Request-ID"),
 		traceparent: r.Header.Get("Traceparent"),
-		userAgent:   r.UserAgent(),
-		method:      r.Method,
-		path:        r.URL.Path,
+		userAgent:   protocols.Shorten(r.UserAgent(), maxTarget),
+		method:      protocols.Shorten(r.Method, protocols.MaxText),
+		path:        protocols.Shorten(r.URL.Path, maxTarget),
 	}
-	if len(r.RequestURI) > longTarget { // They would keep the whole request line, with the query, while their line waits.
+	if len(r.Method)+len(r.RequestURI) > maxTarget { // They would keep the whole request line, with the query, while their line waits.
 		a.method, a.path = strings.Clone(a.method), strings.Clone(a.path)
 	}
 	return a
@@ -66,8 +67,8 @@ func callAccess(ctx context.Context, method string) access {
 	return access{
 		requestID:   first(requestIDKey),
 		traceparent: first(traceparentKey),
-		userAgent:   first(userAgentKey),
-		path:        method,
+		userAgent:   protocols.Shorten(first(userAgentKey), maxTarget),
+		path:        protocols.Shorten(method, maxTarget),
 	}
 }
 

@@ -76,7 +76,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		return nil, fmt.Errorf("mux: %w", err)
 	}
 	for method := range b.grpc.Methods() {
-		s.books.calls.of(method)
+		s.books.calls.show(method)
 	}
 	if b.settings, b.saysNative, err = protocols.CommonSettings(c.HTTP2, b.grpc); err != nil {
 		b.grpc.Stop()

@@ -24,16 +24,21 @@ type methodCounts struct {
 // codeCounts counts by gRPC's codes. The last one is for those that there are not.
 type codeCounts [codes.Unauthenticated + 2]atomic.Uint64
 
-// of returns the counts of a method, which is shown from now on.
+// show has a registered method shown from now on, where they are not too many.
+func (m *methodCounts) show(method string) {
+	if _, ok := m.known.Load(method); !ok && m.size.Add(1) <= maxMethods {
+		m.known.LoadOrStore(method, new(codeCounts))
+	}
+}
+
+// of returns the counts of a method, or those of all that are not shown. It does not keep the
+// method, which is the client's text where a server takes unknown services.
 func (m *methodCounts) of(method string) *codeCounts {
-	if counts, ok := m.known.Load(method); ok {
-		return counts.(*codeCounts) //nolint:forcetypeassert // Nothing else is stored.
+	counts, ok := m.known.Load(method)
+	if !ok {
+		counts, _ = m.known.LoadOrStore(otherMethods, new(codeCounts))
 	}
-	if method != otherMethods && m.size.Add(1) > maxMethods {
-		return m.of(otherMethods)
-	}
-	counts, _ := m.known.LoadOrStore(method, new(codeCounts))
-	return counts.(*codeCounts) //nolint:forcetypeassert // The same.
+	return counts.(*codeCounts) //nolint:forcetypeassert // Nothing else is stored.
 }
 
 func (c *codeCounts) add(code codes.Code) { c[min(code, codes.Unauthenticated+1)].Add(1) }

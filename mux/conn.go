@@ -82,7 +82,7 @@ type rarely struct {
 	// a connection which failed before it was recognised.
 	own *sniff.Verdict
 	// fault is what was wrong with the PROXY header or the TLS handshake; nil for nothing.
-	fault *fault
+	fault *openFault
 	// values are for native calls; nil without [WithBaseContext] and [WithConnContext].
 	values context.Context //nolint:containedctx // It is the connection's.
 
@@ -152,9 +152,19 @@ type http2State struct {
 	// connection that was upgraded it is 0 while there are streams.
 	idleSince atomic.Int64
 	calls     callSlots
+	budget    atomic.Pointer[protocols.CallBudget] // nil before it is needed
 }
 
 func (c *conn) http2() *http2State { return &c.rare().h2 }
+
+// CallBudget implements [protocols.StreamWindows].
+func (c *conn) CallBudget() *protocols.CallBudget {
+	budget := &c.http2().budget
+	if budget.Load() == nil {
+		budget.CompareAndSwap(nil, new(protocols.CallBudget)) // Unless another call was faster.
+	}
+	return budget.Load()
+}
 
 var (
 	_ net.Conn          = (*conn)(nil)
@@ -352,10 +362,15 @@ func (c *conn) logVerdict() {
 		return
 	}
 	v := c.verdict()
-	logger.Debug("connection recognised",
+	attrs := []any{
 		keyConnID, c.account.ID(), keyRemoteAddr, c.remoteAddr(), keyLocalAddr, c.LocalAddr().String(),
 		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
-		keyBytesRead, v.Bytes, keyDuration, v.Duration.Seconds())
+		keyBytesRead, v.Bytes, keyDuration, v.Duration.Seconds(),
+	}
+	if f := c.seldom().fault; f != nil {
+		attrs = append(attrs, keyErr, f.err)
+	}
+	logger.Debug("connection recognised", attrs...)
 }
 
 // reject counts the connection as refused.
@@ -440,6 +455,9 @@ func (c *conn) info() pool.Info {
 	info.Verdict = v.Reason
 	info.VerdictBytes = v.Bytes
 	info.VerdictMicros = float64(v.Duration.Nanoseconds()) / 1e3
-	info.TLS = pool.NewTLSInfo(c.layer().state)
+	if info.TLS = pool.NewTLSInfo(c.layer().state); info.TLS != nil { // The client chooses its names.
+		info.TLS.ServerName = protocols.Shorten(info.TLS.ServerName, protocols.MaxText)
+		info.TLS.ClientSubject = protocols.Shorten(info.TLS.ClientSubject, protocols.MaxText)
+	}
 	return info
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
@@ -37,8 +37,7 @@ func (c *conn) prepare() bool {
 func (c *conn) open() (failure sniff.Verdict, ok bool) {
 	if !c.isBare() {
 		if err := c.identify(); err != nil {
-			c.rare().fault = proxyFault(err)
-			return headerVerdict(err), false
+			return c.fail(proxyFault(err), err), false
 		}
 	}
 	c.SetPeek(&c.root.sniffs.Load().normal)
@@ -77,13 +76,17 @@ func headerError(raw net.Conn) error {
 	}
 }
 
-// headerVerdict is the verdict on a bad header. A connection that sent nothing is a probe.
-func headerVerdict(err error) sniff.Verdict {
-	v := sniff.Verdict{Failure: failureProxyHeader, Reason: err.Error()}
-	if errors.Is(err, listeners.ErrProxySilent) {
-		v.Failure = sniff.FailureSilent
-	}
-	return v
+// openFault is a fault in the PROXY header or the TLS handshake.
+type openFault struct {
+	*fault
+	err string // the beginning of the error, for the log
+}
+
+// fail takes note of such a fault, and returns the verdict on it. The words of a verdict
+// outlive the connection, so they are the fault's: the error may repeat what the peer has sent.
+func (c *conn) fail(f *fault, err error) sniff.Verdict {
+	c.rare().fault = &openFault{f, protocols.Shorten(err.Error(), protocols.MaxText)}
+	return sniff.Verdict{Failure: f.reason, Reason: f.detail}
 }
 
 // The reasons under which failures are counted that are not the recogniser's.
@@ -105,8 +108,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		read := make([]byte, c.root.sniffs.Load().normal.MaxBytes)
 		n, err := c.Read(read) // From the peek buffer, which it empties.
 		if err != nil {
-			c.rare().fault = faultTLSLeft
-			return sniff.Verdict{Failure: failureTLS, Reason: err.Error()}, false
+			return c.fail(faultTLSLeft, err), false
 		}
 		below = &replayConn{Conn: &c.account, rest: read[:n]}
 	}
@@ -127,16 +129,10 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		c.root.books.unknownNames.Add(1)
 	}
 	if err != nil {
-		failure := c.tlsFailure(err)
-		if failure == failureTLS {
-			c.rare().fault = tlsFault(err, c.root.hasExpired)
-		}
-		return sniff.Verdict{
-			Reason:   c.explainTLS(err),
-			Failure:  failure,
-			Bytes:    int(c.account.Received()),
-			Duration: time.Since(started),
-		}, false
+		answerPlaintext(err)
+		failure := c.fail(c.tlsFault(err), err)
+		failure.Bytes, failure.Duration = int(c.account.Received()), time.Since(started)
+		return failure, false
 	}
 	_ = c.account.SetDeadline(time.Time{})
 	c.root.books.tlsTimes.Record(time.Since(started))
@@ -161,16 +157,18 @@ func (c *replayConn) Read(p []byte) (int, error) {
 		return c.Conn.Read(p)
 	}
 	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
+	if c.rest = c.rest[n:]; len(c.rest) == 0 {
+		c.rest = nil // It would hold the memory as long as the connection.
+	}
 	return n, nil
 }
 
-// tlsFailure tells a probe that sent nothing from a handshake that failed.
-func (c *conn) tlsFailure(err error) string {
+// tlsFault tells a probe that sent nothing from a handshake that failed.
+func (c *conn) tlsFault(err error) *fault {
 	if c.account.Received() == 0 && (c.root.tlsConfig != nil || errors.Is(err, io.EOF)) {
-		return sniff.FailureSilent
+		return faultSilent
 	}
-	return failureTLS
+	return tlsFault(err, c.root.hasExpired)
 }
 
 // recordTypeHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
@@ -188,14 +186,13 @@ func (c *conn) firstBytes() (first [1]byte, v sniff.Verdict) {
 // plaintextAnswer is the answer to HTTP in plaintext on a TLS port.
 const plaintextAnswer = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\nThis port speaks TLS only.\n"
 
-// explainTLS returns why a handshake failed. It answers a client that speaks plaintext HTTP.
-func (c *conn) explainTLS(err error) string {
+// answerPlaintext answers a client that speaks plaintext HTTP, with which the handshake has
+// failed.
+func answerPlaintext(err error) {
 	var notTLS tls.RecordHeaderError
 	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader) {
 		_, _ = io.WriteString(notTLS.Conn, plaintextAnswer)
-		return "plaintext HTTP on a TLS port"
 	}
-	return err.Error()
 }
 
 // looksLikeHTTP reports whether what was taken for the header of a TLS record begins an

@@ -15,6 +15,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/protocols"
@@ -128,20 +129,33 @@ func TestAnswersOfGRPC(t *testing.T) {
 	}
 }
 
-// TestMethodsAreBounded: strange methods do not make the list of calls longer, and each
-// method that there is stands in it from the start.
+// TestMethodsAreBounded: strange methods do not make the list of calls longer, also where
+// grpc-go serves them, and each method that there is stands in it from the start.
 func TestMethodsAreBounded(t *testing.T) {
-	s := start(t, false, mux.WithHandler(nil))
+	for name, tt := range map[string]struct {
+		code   codes.Code
+		server []grpc.ServerOption
+	}{
+		"nobody's":         {code: codes.Unimplemented},
+		"unknown services": {codes.OK, []grpc.ServerOption{grpc.UnknownServiceHandler(func(_ any, ss grpc.ServerStream) error { return ss.SendMsg(new(emptypb.Empty)) })}},
+	} {
+		t.Run(name, func(t *testing.T) { testMethodsAreBounded(t, tt.code, tt.server...) })
+	}
+}
+
+func testMethodsAreBounded(t *testing.T, code codes.Code, options ...grpc.ServerOption) {
+	t.Helper()
+	s := start(t, false, mux.WithHandler(nil), mux.WithGRPC(nil, options...))
 	_, _ = s.ServerOf("grpc")
 	before := s.Stats().Calls
 	if counts, ok := before[testpb.TestService_UnaryCall_FullMethodName]; !ok || counts[0] != 0 {
 		t.Errorf("at the start: %v", before)
 	}
 	cc := s.grpcClient(t)
-	for _, method := range []string{"/a/b", "/a/c", "/grpc.testing.TestService/D"} {
+	for _, method := range []string{"/a/b", "/a/c", "/grpc.testing.TestService/" + strings.Repeat("D", 5000)} {
 		_, _ = call(t.Context(), cc, method)
 	}
-	eventually(t, "counted", func() bool { return s.Stats().Calls["other"][int(codes.Unimplemented)] == 3 })
+	eventually(t, "counted", func() bool { return s.Stats().Calls["other"][int(code)] == 3 })
 	if got := len(s.Stats().Calls); got > len(before)+1 {
 		t.Errorf("%d methods, %d before", got, len(before))
 	}

@@ -104,7 +104,7 @@ func (c *conn) fault() *fault {
 	case c.refused != notRefused:
 		return refusalFaults[c.refused]
 	case c.seldom().fault != nil:
-		return c.seldom().fault
+		return c.seldom().fault.fault
 	case v.Protocol == protocols.TLS:
 		return faultNoMatchTLS
 	case v.IsProxyHeader() && c.proxied():
@@ -168,14 +168,14 @@ func tlsFault(err error, hasExpired func() bool) *fault {
 			return faultTLSClientExpired
 		}
 		return faultTLSClientCert
+	case contains("unsupported application protocols", "no application protocol"):
+		return faultTLSProtocol // Before the others, because the client's protocols stand there.
 	case contains("client didn't provide a certificate"):
 		return faultTLSNoClientCert
 	case contains("offered only unsupported versions", "protocol version not supported"):
 		return faultTLSVersion
 	case contains("no cipher suite supported", "insufficient security level"):
 		return faultTLSCipher
-	case contains("unsupported application protocols", "no application protocol"):
-		return faultTLSProtocol
 	case contains("tls: expired certificate"), alert && hasExpired():
 		return faultTLSExpired // Some clients say no more than that the certificate is bad.
 	case alert && contains("certificate"):

@@ -107,6 +107,10 @@ func TestRefusalLines(t *testing.T) {
 			client(&tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}),
 		},
 		{"tls_handshake", "no common application protocol (ALPN)", listeners.Config{}, []mux.Option{config(&tls.Config{NextProtos: []string{"h2"}})}, client(&tls.Config{NextProtos: []string{"mqtt"}})},
+		{
+			"tls_handshake", "no common application protocol (ALPN)", listeners.Config{}, []mux.Option{config(&tls.Config{NextProtos: []string{"h2"}})},
+			client(&tls.Config{NextProtos: []string{"client didn't provide a certificate"}}), // The error repeats it.
+		},
 		{"tls_handshake", "the client sent no certificate", listeners.Config{}, []mux.Option{mutual}, client(&tls.Config{})},
 		{"tls_handshake", "the client's certificate has expired", listeners.Config{}, []mux.Option{mutual}, client(&tls.Config{Certificates: []tls.Certificate{ca.issueUntil(t, "alice", past)}})},
 		{"tls_handshake", "the client's certificate was not verified", listeners.Config{}, []mux.Option{mutual}, client(&tls.Config{

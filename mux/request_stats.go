@@ -209,6 +209,12 @@ func (b *books) grpcCalls(streams uint32) protocols.GRPCCalls {
 		},
 		Interceptors: b.interceptors(),
 		Shared:       boundCalls(streams),
+		WindowsOf: func(ctx context.Context) protocols.StreamWindows {
+			if c, ok := sharedConn(ctx); ok {
+				return c
+			}
+			return nil
+		},
 		Answered: func(ctx context.Context, method string, code codes.Code) {
 			c, _ := connOf(ctx)
 			b.endCall(ctx, c, method, otherMethods, calls.begin(c), status.Error(code, ""), true)

@@ -368,7 +368,7 @@ func TestSharedBodyIsBounded(t *testing.T) {
 					_ = resp.Body.Close()
 				}
 			}()
-			eventually(t, "the windows are full", func() bool { return body.n.Load() > 2*smallWindow })
+			eventually(t, "the windows are full", func() bool { return body.n.Load() > smallWindow })
 			for range 200 { // The call before has all the time of these.
 				r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+testpb.TestService_UnaryCall_FullMethodName, strings.NewReader("\x00\x00\x00\x00\x00"))
 				if err != nil {
@@ -416,4 +416,73 @@ func (shortMessages) Read(p []byte) (int, error) {
 		return 0, io.ErrShortBuffer
 	}
 	return n, nil
+}
+
+// lateService reads streams when it is told to.
+type lateService struct {
+	readingService
+	read chan struct{}
+}
+
+func (s lateService) StreamingInputCall(ss grpc.ClientStreamingServer[testpb.StreamingInputCallRequest, testpb.StreamingInputCallResponse]) error {
+	<-s.read
+	return s.readingService.StreamingInputCall(ss)
+}
+
+// TestSharedCallsHoldBackNoOthers: calls whose handlers do not read yet hold back their own
+// clients, and no other call on the connection, however many they are. With the windows of
+// the configuration they would fill that of the connection many times.
+func TestSharedCallsHoldBackNoOthers(t *testing.T) {
+	const (
+		calls    = 20
+		messages = 100
+		size     = 10_000
+	)
+	for name, overTLS := range map[string]bool{"plaintext": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			service := lateService{read: make(chan struct{})}
+			s := start(t, overTLS, mux.WithHandler(nil), mux.Configure(func(c *mux.Config) {
+				c.GRPC.Transport, c.GRPC.StreamWindow = protocols.TransportShared, smallWindow
+				c.HTTP2.StreamWindow, c.HTTP2.ConnectionWindow = smallWindow, 4*smallWindow
+			}), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, service) }))
+			client := testpb.NewTestServiceClient(s.grpcClient(t))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var sent atomic.Int64 // messages
+			got := make(chan string, calls)
+			for range calls {
+				go func() {
+					stream, err := client.StreamingInputCall(ctx)
+					for range messages {
+						if err == nil {
+							err = stream.Send(&testpb.StreamingInputCallRequest{Payload: &testpb.Payload{Body: make([]byte, size)}})
+							sent.Add(1)
+						}
+					}
+					if err != nil {
+						got <- err.Error()
+						return
+					}
+					resp, err := stream.CloseAndRecv()
+					got <- fmt.Sprint(resp.GetAggregatedPayloadSize(), err)
+				}()
+			}
+			// Each client fills the window and what may be read before that.
+			eventually(t, "the clients are held back", func() bool { return sent.Load()*size > calls*2*smallWindow })
+			for range 20 {
+				if _, err := client.UnaryCall(ctx, &testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, size)}}); err != nil {
+					t.Fatal("a call beside them: ", err)
+				}
+			}
+			if n := sent.Load(); n == calls*messages {
+				t.Error("the clients were not held back")
+			}
+			close(service.read)
+			for range calls {
+				if have, want := <-got, fmt.Sprint(messages*size, nil); have != want {
+					t.Errorf("a call that was held back: %s, want %s", have, want)
+				}
+			}
+		})
+	}
 }

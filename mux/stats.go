@@ -116,7 +116,8 @@ func (s *Server) startTime() time.Time {
 // Phase returns where the server is in its life.
 func (s *Server) Phase() Phase { return s.machine.Phase() }
 
-// Connections returns the live connections, by id.
+// Connections returns the live connections, by id. A server name and the subject of a client's
+// certificate are cut where they have more than 256 bytes.
 func (s *Server) Connections() []ConnInfo {
 	conns := s.books.conns.Conns()
 	infos := make([]ConnInfo, 0, len(conns))

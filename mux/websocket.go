@@ -195,11 +195,7 @@ func (w *onlyHandshakes) FlushError() error {
 // serveDetached serves a session whose HTTP handler has returned, as net/http would: it
 // logs a panic, behind which the connection is closed.
 func (f *front) serveDetached(e *entry, rec *recorder) {
-	if e.conn.layer().tls != nil {
-		growStack[[6 << 10]byte]() // 16 KB, which decryption needs.
-	} else {
-		growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
-	}
+	growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
 	defer logPanic(e.conn)
 	finished := false
 	defer func() { f.books.endHTTP(rec.handshake.detached, e, rec, finished) }()

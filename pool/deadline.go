@@ -162,7 +162,7 @@ func (c *Conn) read(p []byte) (n int, err error) {
 		if c.isLate(want) {
 			_ = c.rearm() // It fails only on a closed connection, as Read will.
 		}
-		if isAlone && len(p) >= largeRead {
+		if isAlone && len(p) >= minLargeRead && len(p) <= maxLargeRead {
 			n, err = c.readLarge(p)
 		} else {
 			n, err = c.raw.Read(p)

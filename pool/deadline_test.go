@@ -94,7 +94,7 @@ func TestReadDeadlines(t *testing.T) {
 			name   string
 			eager  bool
 			length int
-		}{{"small", false, 1}, {"large", false, pool.LargeRead}, {"eager", true, 1}} {
+		}{{"small", false, 1}, {"large", false, pool.MinLargeRead}, {"eager", true, 1}} {
 			t.Run(tt.name+"/"+reads.name, func(t *testing.T) {
 				t.Parallel()
 				c, peer := tcpPair(t)

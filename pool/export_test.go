@@ -6,4 +6,7 @@ func (c *Conn) HoldsBuffer() bool { return c.HasReader() && c.reader.Load().ahea
 // HasReader reports whether the connection has what other reads than net's need.
 func (c *Conn) HasReader() bool { return c.reader.Load() != nil }
 
-const LargeRead = largeRead
+const (
+	MinLargeRead = minLargeRead
+	MaxLargeRead = maxLargeRead
+)

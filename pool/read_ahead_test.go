@@ -161,21 +161,23 @@ func TestReadAheadOfLongFrames(t *testing.T) {
 // TestLargeReads get what was sent, as small ones do, and hold nothing of it.
 func TestLargeReads(t *testing.T) {
 	client, c := aheadPair(t)
-	small, large := make([]byte, pool.LargeRead-1), make([]byte, pool.LargeRead)
-	for i, p := range [][]byte{small, large, small, large} {
-		mustWrite(t, client, []byte("abcd"))
-		if n, err := c.Read(p); err != nil || string(p[:n]) != "abcd" {
-			t.Fatalf("read = %q, %v", p[:n], err)
+	large := make([]byte, pool.MaxLargeRead)
+	for _, tt := range []struct {
+		length int
+		reader bool // A large read has made it.
+	}{{pool.MinLargeRead - 1, false}, {pool.MaxLargeRead + 1, false}, {pool.MinLargeRead, true}, {1, true}, {pool.MaxLargeRead, true}} {
+		before := c.Received()
+		mustWrite(t, client, []byte("a"))
+		p := make([]byte, tt.length)
+		if n, err := c.Read(p); n != 1 || p[0] != 'a' || err != nil || c.Received() != before+1 {
+			t.Fatalf("read of %d = %q, %v; %d bytes are counted", tt.length, p[:n], err, c.Received()-before)
 		}
-		if wasLarge := i > 0; c.HasReader() != wasLarge {
-			t.Errorf("behind read %d: a reader %v, want %v: it is for large reads", i, c.HasReader(), wasLarge)
+		if c.HasReader() != tt.reader {
+			t.Errorf("behind a read of %d: a reader %t, want %t", tt.length, c.HasReader(), tt.reader)
 		}
-	}
-	if c.Received() != 16 {
-		t.Errorf("%d bytes were counted, want 16", c.Received())
 	}
 	if allocs := testing.AllocsPerRun(100, func() {
-		mustWrite(t, client, small[:1])
+		mustWrite(t, client, large[:1])
 		if _, err := c.Read(large); err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +194,7 @@ func TestLargeReadsAtOnce(t *testing.T) {
 	var got atomic.Int64
 	for range readers {
 		wg.Go(func() {
-			p := make([]byte, pool.LargeRead)
+			p := make([]byte, pool.MinLargeRead)
 			for {
 				n, err := c.Read(p)
 				got.Add(int64(n))
@@ -291,7 +293,7 @@ func TestLargeReadErrors(t *testing.T) {
 			if err := tt.end(client, c); err != nil {
 				t.Fatal(err)
 			}
-			n, err := c.Read(make([]byte, pool.LargeRead))
+			n, err := c.Read(make([]byte, pool.MinLargeRead))
 			expectEnding(t, c, n, err, tt.want, tt.reason)
 		})
 	}

@@ -16,7 +16,9 @@ import (
 
 // callBody is the body of a call that grpc-go's ServeHTTP serves. ServeHTTP reads a body as
 // fast as it comes and queues it for the handler without a bound. So a read waits here while
-// the queue holds as much as the window, and net/http's windows hold back the client.
+// the queue holds as much as the window. What comes meanwhile is read into an overflow, which
+// holds back the client by the window of the stream, and other streams not at all. Where that
+// is impossible nothing is read, and net/http's windows hold back the client.
 //
 // What the handler is waiting for passes at any time, or a message longer than the window
 // would never be complete. Of a message that is longer than grpc-go accepts only the head
@@ -26,9 +28,15 @@ import (
 type callBody struct {
 	io.ReadCloser // net/http's
 
-	window   int      // bytes that grpc-go may hold for the handler
-	longest  int64    // length of the longest message that grpc-go accepts
-	messages messages // read so far; the reading goroutine's alone
+	window  int           // bytes that grpc-go may hold for the handler
+	longest int64         // length of the longest message that grpc-go accepts
+	windows StreamWindows // nil where the connection is not known
+
+	budget *CallBudget // of the connection, or else its own
+
+	// The reading goroutine owns these.
+	messages messages  // read so far
+	overflow *overflow // nil before it is needed
 
 	mu    sync.Mutex // guards what follows
 	moved sync.Cond  // tells the reading goroutine of changes
@@ -38,7 +46,9 @@ type callBody struct {
 	// held has, for each buffer that grpc-go holds, the number of the message with which the
 	// handler takes the rest of it. It increases.
 	held   []int64
-	closed bool
+	size   int // of each of them
+	over   bool
+	closed chan struct{} // closed with the body; nil before it is needed
 }
 
 // aloneAsks is how many messages grpc-go asks for where there has to be one: it refuses a
@@ -47,7 +57,9 @@ const aloneAsks = 2
 
 // newCallBody returns the body of a unary call, whose message grpc-go takes by itself.
 func newCallBody(body io.ReadCloser, window, longest int) *callBody {
-	b := &callBody{ReadCloser: body, window: window, longest: int64(longest), asked: aloneAsks, taken: aloneAsks}
+	b := &callBody{
+		ReadCloser: body, window: window, longest: int64(longest), asked: aloneAsks, taken: aloneAsks,
+	}
 	b.moved.L = &b.mu
 	return b
 }
@@ -55,36 +67,72 @@ func newCallBody(body io.ReadCloser, window, longest int) *callBody {
 // Read implements [io.Reader]. It fills p until a message is complete: grpc-go keeps a buffer
 // for each read, however little is in it.
 func (b *callBody) Read(p []byte) (int, error) {
-	b.await(len(p))
+	if !b.mayRead(len(p)) {
+		if b.windows != nil && b.overflow == nil {
+			b.overflow = newOverflow(b.ReadCloser, b.whenClosed(), b.windows)
+		}
+		b.await(len(p))
+	}
+	from := io.Reader(b.ReadCloser)
+	if b.overflow != nil && !b.isOver() {
+		from = b.overflow
+	}
 	n, complete := 0, b.messages.complete
 	for {
-		got, err := b.ReadCloser.Read(p[n:])
+		got, err := from.Read(p[n:])
 		b.messages.pass(p[n : n+got])
 		n += got
 		if err != nil || n == len(p) || b.messages.complete > complete || b.messages.length > b.longest {
 			if n > 0 {
-				b.hold()
+				b.hold(len(p))
 			}
 			return n, err
 		}
 	}
 }
 
+// mayRead reports whether a buffer of the size may be read into.
+func (b *callBody) mayRead(size int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.isFull(size)
+}
+
+// isOver reports whether the body is closed. The server's own says so to whoever reads it.
+func (b *callBody) isOver() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.over
+}
+
 // await waits until a buffer of the size may be read into.
 func (b *callBody) await(size int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for !b.closed && len(b.held)*size >= b.window && (b.messages.complete >= b.asked || b.messages.length > b.longest) {
+	for b.isFull(size) {
 		b.moved.Wait()
 	}
 }
 
-// hold notes that grpc-go gets a buffer.
-func (b *callBody) hold() {
+// isFull is mayRead's contrary for the reading goroutine where it holds mu.
+func (b *callBody) isFull(size int) bool {
+	if b.over || b.messages.complete < b.asked && b.messages.length <= b.longest {
+		return false
+	}
+	window := b.window
+	if b.budget.full() != nil {
+		window = min(window, callShare)
+	}
+	return len(b.held)*size >= window
+}
+
+// hold notes that grpc-go gets a buffer of the size.
+func (b *callBody) hold(size int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if last := b.messages.last(); last > b.taken {
-		b.held = append(b.held, last)
+		b.held, b.size = append(b.held, last), size
+		b.budget.add(size)
 	}
 }
 
@@ -106,6 +154,7 @@ func (b *callBody) take(n int64) {
 		free++
 	}
 	b.held = slices.Delete(b.held, 0, free)
+	b.budget.add(-free * b.size)
 	b.moved.Signal()
 }
 
@@ -115,9 +164,34 @@ func (b *callBody) Close() error {
 	err := b.ReadCloser.Close()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
+	if !b.over && b.closed != nil {
+		close(b.closed)
+	}
+	b.over = true
 	b.moved.Signal()
 	return err
+}
+
+// whenClosed returns what is closed with the body. It is called once.
+func (b *callBody) whenClosed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = make(chan struct{})
+	if b.over {
+		close(b.closed)
+	}
+	return b.closed
+}
+
+// end frees what the body has. ServeHTTP has returned.
+func (b *callBody) end() {
+	if b.overflow != nil {
+		b.overflow.end()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.budget.add(-len(b.held) * b.size)
+	b.held = nil // The handler may run on, and take some of it.
 }
 
 // messages counts the messages of a body, each of which has its length in front of it
@@ -164,9 +238,14 @@ func (m *messages) last() int64 {
 // callBodyKey is the key of a call's body in its context.
 type callBodyKey struct{}
 
-// bound returns the request with a body that waits for the handler.
-func (s *GRPCServers) bound(r *http.Request) *http.Request {
+// bound returns the request with a body that waits for the handler. The body must be ended.
+func (s *GRPCServers) bound(r *http.Request) (*http.Request, *callBody) {
 	b := newCallBody(r.Body, s.window, s.maxRecv)
+	if s.windowsOf != nil {
+		if b.windows = s.windowsOf(r.Context()); b.windows != nil {
+			b.budget = b.windows.CallBudget()
+		}
+	}
 	if s.isStream(r.URL.Path) {
 		b.asked, b.taken = 0, 0
 		if s.countsTaken {
@@ -175,7 +254,7 @@ func (s *GRPCServers) bound(r *http.Request) *http.Request {
 		r = r.WithContext(context.WithValue(r.Context(), callBodyKey{}, b))
 	}
 	r.Body = b
-	return r
+	return r, b
 }
 
 // isStream reports whether a call to path is a stream, in either direction.

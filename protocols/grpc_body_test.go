@@ -225,3 +225,128 @@ func TestStreamInterceptorIsFound(t *testing.T) {
 		}
 	}
 }
+
+// streamFeed is a feed that says its stream as net/http's bodies do.
+type streamFeed struct {
+	*feed
+	stream *feedStream
+}
+
+type feedStream struct{ id uint32 }
+
+// feedWindows notes what is kept.
+type feedWindows struct {
+	budget CallBudget
+
+	mu          sync.Mutex // guards what follows
+	kept, given int
+	over        bool
+}
+
+func (w *feedWindows) KeepWindow(stream uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kept++
+	return stream == 7
+}
+
+func (w *feedWindows) GiveWindow(_ uint32, over bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.given++
+	w.over = over
+}
+
+func (w *feedWindows) CallBudget() *CallBudget { return &w.budget }
+
+// want checks what has been kept and given, and what the budget counts.
+func (w *feedWindows) want(t *testing.T, what string, kept, given, bytes int) {
+	t.Helper()
+	synctest.Wait()
+	if w.kept != kept || w.given != given || w.budget.bytes != bytes {
+		t.Errorf("%s: kept %d times, given %d times, %d bytes held; want %d, %d and %d", what, w.kept, w.given, w.budget.bytes, kept, given, bytes)
+	}
+}
+
+// overflowing is queued with a connection whose windows can be kept.
+func overflowing(data []byte, part int, w *feedWindows) *queue {
+	body := &streamFeed{&feed{data: data, part: part}, &feedStream{7}}
+	q := &queue{callBody: newCallBody(body, 4*grpcRead, 1<<20)}
+	q.asked, q.taken, q.windows, q.budget = 0, 0, w, &w.budget
+	return q
+}
+
+// TestOverflow: a body is read on while grpc-go gets no more of it, and its client is held
+// back until the rest is asked for.
+func TestOverflow(t *testing.T) {
+	one := message(10_000)
+	for name, test := range map[string]func(*testing.T){
+		"the handler reads late": func(t *testing.T) {
+			var w feedWindows
+			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			go q.read()
+			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+			w.want(t, "the rest is there", 1, 0, 4*grpcRead+96*len(one))
+			for range 100 {
+				q.ask(1)
+				q.take(1)
+			}
+			q.want(t, "all is taken", 4+59, 100*len(one), io.EOF)
+			q.end()
+			w.want(t, "at the end", 1, 1, 0)
+			if w.over {
+				t.Error("the client was not given what was kept")
+			}
+		},
+		"the handler reads nothing": func(t *testing.T) {
+			var w feedWindows
+			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			go q.read()
+			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+			_ = q.Close()
+			synctest.Wait()
+			q.end()
+			w.want(t, "at the end", 1, 1, 0)
+			if !w.over {
+				t.Error("the client of a stream that is over was given something")
+			}
+			q.take(1)
+			w.want(t, "behind the end", 1, 1, 0)
+		},
+		"the budget is full": func(t *testing.T) {
+			var w feedWindows
+			w.budget.add(callBudget)
+			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			go q.read()
+			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+			w.want(t, "nothing more is read", 1, 0, callBudget+4*grpcRead)
+			for range 5 {
+				q.ask(1)
+				q.take(1)
+			}
+			q.ask(1)
+			q.want(t, "the share of the call is", 9, 9*len(one), nil)
+			w.budget.add(-callBudget)
+			synctest.Wait()
+			if w.budget.bytes != 4*grpcRead+91*len(one) {
+				t.Errorf("%d bytes are held when there is room again", w.budget.bytes)
+			}
+			_ = q.Close()
+			synctest.Wait()
+			q.end()
+		},
+		"closed while the budget is full": func(t *testing.T) {
+			var w feedWindows
+			w.budget.add(callBudget)
+			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			go q.read()
+			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+			_ = q.Close()
+			synctest.Wait()
+			q.end()
+			w.want(t, "at the end", 1, 1, callBudget)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+	}
+}

@@ -30,6 +30,9 @@ type GRPCCalls struct {
 	Answered func(ctx context.Context, method string, code codes.Code)
 	// SizeOf returns how long an answer is in protobuf, without compression; 0 if it is none.
 	SizeOf func(reply any) int
+	// WindowsOf returns the connection of a call that net/http serves, by its context; nil
+	// where it is not known.
+	WindowsOf func(ctx context.Context) StreamWindows
 }
 
 // around returns the service with Unary around its unary calls.

@@ -30,7 +30,8 @@ type GRPCServers struct {
 	maxRecv    int                         // How long a message of a client may be.
 	window     int                         // How much grpc-go may hold for a handler of Shared.
 
-	countsTaken bool // Shared tells by a takenCounter what its handlers take.
+	countsTaken bool                                // Shared tells by a takenCounter what its handlers take.
+	windowsOf   func(context.Context) StreamWindows // As in GRPCCalls.
 }
 
 // streamWorkers is how many goroutines the native server keeps for its calls. They have
@@ -57,7 +58,7 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	options = append(slices.Clip(options), grpc.Creds(creds))
 	bodies, countsTaken := boundBodies(options)
 	shared := slices.Concat(outer, []grpc.ServerOption{bodies}, calls.Shared, options)
-	s := &GRPCServers{services: services.GetServiceInfo(), window: c.callWindow(), countsTaken: countsTaken}
+	s := &GRPCServers{services: services.GetServiceInfo(), window: c.callWindow(), countsTaken: countsTaken, windowsOf: calls.WindowsOf}
 	s.methods = methodsOf(s.services)
 	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, outer, options)...)
 	s.Shared = grpc.NewServer(shared...)
@@ -112,7 +113,8 @@ func handlesUnknown(srv *grpc.Server) bool {
 // ServeHTTP has Shared serve a call. It shows a client's SPIFFE ID, as Native does, and reads
 // the body as the handler takes it, but for GRPCConfig.StreamWindow.
 func (s *GRPCServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r = s.bound(r)
+	r, body := s.bound(r)
+	defer body.end()
 	if r.TLS != nil && spiffeID(r.TLS.PeerCertificates) != nil {
 		s.identified.ServeHTTP(w, r)
 		return

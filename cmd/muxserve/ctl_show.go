@@ -11,17 +11,23 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/mux"
 )
 
 // The functions of this file print answers of the admin listener for people.
 
-// table prints rows in columns.
+// table prints rows in columns. A peer may have chosen a text: the name of its own socket,
+// say. So no cell gets to the terminal as more than text.
 func table(w io.Writer, rows [][]string) error {
 	const padding = 2
 	out := tabwriter.NewWriter(w, 0, 0, padding, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(out, strings.Join(row, "\t"))
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = humanlog.Printable(cell)
+		}
+		fmt.Fprintln(out, strings.Join(cells, "\t"))
 	}
 	return out.Flush()
 }

@@ -23,6 +23,9 @@ const (
 	adminIdleTimeout   = 2 * time.Minute
 )
 
+// adminHeaderBytes bounds the head of an admin request. Browsers send some cookies.
+const adminHeaderBytes = 64 << 10
+
 // adminLeaveTimeout bounds requests at an address that the admin listener has left. The
 // default duration of a profile is shorter.
 const adminLeaveTimeout = time.Minute
@@ -40,10 +43,12 @@ type adminSite struct {
 	server    *http.Server
 	serving   sync.WaitGroup // one for each listener
 	conns     sync.WaitGroup // one for each connection
+	bound     admin.Conns
 }
 
 // count is the server's ConnState.
-func (s *adminSite) count(_ net.Conn, state http.ConnState) {
+func (s *adminSite) count(conn net.Conn, state http.ConnState) {
+	s.bound.State(conn, state)
 	switch state {
 	case http.StateNew:
 		s.conns.Add(1)
@@ -97,9 +102,11 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 	site.server = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.pages.ServeHTTP(w, r) }),
 		ReadHeaderTimeout: adminHeaderTimeout,
+		MaxHeaderBytes:    adminHeaderBytes,
 		IdleTimeout:       adminIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
 		ConnState:         site.count,
+		ConnContext:       site.bound.Context,
 	}
 	return site, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"net"
@@ -36,7 +37,7 @@ func (l *heldListener) Close() error {
 // has to be out by then.
 func TestAdminSiteAnswersWhatItHasAccepted(t *testing.T) {
 	t.Parallel()
-	inner, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It is closed below.
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func TestAdminSiteAnswersWhatItHasAccepted(t *testing.T) {
 	}
 	new(adminPages).serve(&process{logger: slog.New(slog.DiscardHandler)}, site)
 
-	client, err := net.Dial("tcp", inner.Addr().String()) //nolint:noctx // It is closed below.
+	client, err := net.Dial("tcp", inner.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,5 +77,31 @@ func TestAdminSiteAnswersWhatItHasAccepted(t *testing.T) {
 	case <-answered:
 	default:
 		t.Error("the last connection was not answered")
+	}
+}
+
+// TestAdminConnectionsAreBounded: the process has its bound of the admin listener's
+// connections. An idle one leaves for one that comes.
+func TestAdminConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", p.admin.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	idle := dial()
+	_ = idle.SetDeadline(time.Now().Add(patience)) // Less than adminIdleTimeout.
+	if _, err := io.WriteString(idle, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for range 300 {
+		dial()
+	}
+	if answer, err := io.ReadAll(idle); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) {
+		t.Errorf("%q, %v", answer, err)
 	}
 }

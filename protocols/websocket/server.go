@@ -169,10 +169,20 @@ func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 	options.OnPingReceived = func(_ context.Context, payload []byte) bool { return hijacked.conn.answerPing(payload) }
 	conn, err := coder.Accept(hijacked.asWriter(), withoutForeignHost(r), &options)
 	if err != nil {
-		ws.logger.Debug("websocket handshake refused", "err", err)
+		ws.logger.Debug("websocket handshake refused", "err", brief(err))
 		return nil
 	}
 	return ws.open(ctx, conn, hijacked.conn, r, owner)
+}
+
+// brief returns err, or an error with the beginning of its text where a client has made that
+// long, by header fields or the reason of a close.
+func brief(err error) error {
+	text := err.Error()
+	if short := protocols.Shorten(text, protocols.MaxText); short != text {
+		return errors.New(short)
+	}
+	return err
 }
 
 // withoutForeignHost returns r, or a copy with a host that no origin has where the scheme of

@@ -65,11 +65,11 @@ func (s *Session) finish(err error) {
 	case err == nil, told && s.request.Context().Err() == nil:
 		err = s.close(coder.StatusNormalClosure, "", closeWait, true)
 	case coder.CloseStatus(err) == -1 && s.request.Context().Err() == nil:
-		s.server.logger.Debug("websocket handler failed", "err", err)
+		s.server.logger.Debug("websocket handler failed", "err", brief(err))
 		err = s.close(coder.StatusInternalError, "", failedWait, true)
 	}
 	if err != nil {
-		s.server.logger.Debug("websocket closed", "err", err)
+		s.server.logger.Debug("websocket closed", "err", brief(err))
 	}
 }
 

@@ -118,6 +118,12 @@ func (f *callFilter) step(e *edit, p []byte, at int, r *refusal) int {
 	return n
 }
 
+// atBoundary reports whether the client's next byte begins a frame. A nil f does not know of
+// another.
+func (f *callFilter) atBoundary() bool {
+	return f == nil || f.left == 0 && (f.split == nil || len(f.split.held) == 0)
+}
+
 // begin decides on a frame that is no HEADERS, by its header.
 func (f *callFilter) begin(h Header, r *refusal) {
 	f.left = uint32(h.Length)

@@ -271,8 +271,9 @@ func (t *Track) compose(p []byte) []byte {
 }
 
 // isNeedless reports whether the frame whose head is complete is to be taken out: the
-// ACKs and the SETTINGS that were sent in its place, a second RST_STREAM of a stream, the
-// answer to a marker of the pace, and a GOAWAY that lowers nothing behind one of ours.
+// ACKs and the SETTINGS that were sent in its place, a second RST_STREAM of a stream, an
+// update of a window that is kept, the answer to a marker of the pace, and a GOAWAY that
+// lowers nothing behind one of ours.
 //
 // net/http resets a stream that it has answered early, and then once more for each DATA
 // frame that was under way (RFC 9113, sections 5.1 and 5.4.2, have it ignore those). nginx
@@ -296,6 +297,8 @@ func (t *Track) isNeedless() bool {
 			t.pace.reset = new(resetStreams)
 		}
 		return t.pace.reset.note(h.Stream)
+	case h.Type == http2.FrameWindowUpdate && h.Stream != 0 && t.pace != nil && h.Length == WindowUpdateLen:
+		return t.pace.windows.Load().keep(h.Stream, Uint31(o.walk.payload()))
 	case h.Type == http2.FramePing && h.IsAck() && t.pace.isAnswer(o.walk.payload()):
 		return true
 	case h.Type == http2.FrameGoAway && h.Length >= goAwayLen && o.ours:
@@ -376,7 +379,7 @@ func (t *Track) pendingFrames() []byte {
 	owed := t.owedFrames(asked)
 	var frames []byte
 	switch {
-	case asked&^askOwed == 0:
+	case asked&^(askOwed|askWindows) == 0:
 		return owed
 	case asked&askCalm != 0:
 		o.lastTold = min(o.lastTold, highest)
@@ -405,12 +408,16 @@ func (t *Track) pendingFrames() []byte {
 	return append(frames, owed...)
 }
 
-// owedFrames returns what a stream needs that was refused.
+// owedFrames returns what a stream needs that was refused, and what was kept of the
+// windows of others.
 func (t *Track) owedFrames(asked uint32) []byte {
-	if asked&askOwed == 0 {
-		return nil
-	}
 	var frames []byte
+	if asked&askWindows != 0 {
+		frames = t.pace.windows.Load().take()
+	}
+	if asked&askOwed == 0 {
+		return frames
+	}
 	if stream := t.calls.refused.Swap(0); stream != 0 {
 		code := binary.BigEndian.AppendUint32(nil, uint32(http2.ErrCodeRefusedStream))
 		frames = appendStreamFrame(frames, http2.FrameRSTStream, 0, stream, code)

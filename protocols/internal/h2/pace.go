@@ -28,6 +28,8 @@ type pace struct {
 	// The writing goroutine owns this: what the server has reset, nil before the first.
 	reset *resetStreams
 
+	windows atomic.Pointer[keptWindows] // nil before it is needed
+
 	answered atomic.Uint32
 	wake     chan struct{} // has an element when answered has moved, or the connection has ended
 	ended    atomic.Bool

@@ -16,10 +16,11 @@ var goAwayPing = [PingLen]byte{'m', 'u', 'x', 's', 'e', 'r', 'v', 'e'}
 
 // The frames that a Track can be asked for. Each makes those before it needless.
 const (
-	askGoAway uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
-	askFinal                     // GOAWAY for the highest stream that the client has opened.
-	askCalm                      // The same with ENHANCE_YOUR_CALM, for a flood of resets.
-	askOwed                      // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
+	askGoAway  uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
+	askFinal                      // GOAWAY for the highest stream that the client has opened.
+	askCalm                       // The same with ENHANCE_YOUR_CALM, for a flood of resets.
+	askOwed                       // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
+	askWindows                    // What was kept of the windows of streams; see keptWindows.
 )
 
 // What is known about the end of the connection.
@@ -208,7 +209,7 @@ func (t *Track) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error
 		return t.bare.ReadReady(size, pool)
 	}
 	var header []byte
-	if t.in.atBoundary() {
+	if t.in.atBoundary() && t.calls.atBoundary() {
 		header = t.in.head[:min(HeaderLen, size)] // No other head is being read.
 		if n, err = t.inner.Read(header); n == 0 {
 			return nil, 0, err

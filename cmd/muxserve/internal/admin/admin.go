@@ -75,6 +75,7 @@ type Pages struct {
 	snapshots     sync.Mutex    // held while another profile is taken
 	longLists     chan struct{} // has an element for each long list of connections; see maxLongLists
 	listing       sync.Mutex    // held while the connections are looked at
+	rendering     sync.Mutex    // held while the metrics are; see rendered
 }
 
 var _ http.Handler = (*Pages)(nil)
@@ -100,7 +101,7 @@ func New(s Server, o Options) *Pages {
 	routes.HandleFunc("GET /health", p.serveHealth)
 	routes.HandleFunc("GET /servers", p.serveServers)
 	routes.HandleFunc("GET /connections", p.serveConnections)
-	routes.HandleFunc("GET /metrics", p.serveMetrics())
+	routes.HandleFunc("GET /metrics", p.rendered(p.serveMetrics()))
 	routes.HandleFunc("GET /closed", p.serveClosed)
 	routes.HandleFunc("GET /certificates", p.serveCertificates)
 	routes.HandleFunc("GET /drain", p.serveProgress)
@@ -110,9 +111,12 @@ func New(s Server, o Options) *Pages {
 	}
 	p.addCalls(routes)
 	p.addProfiles(routes)
-	p.routes = p.guard(p.bounded(routes))
+	p.route(routes)
 	return p
 }
+
+// route serves the routes. What the guard refuses is bounded as well.
+func (p *Pages) route(routes http.Handler) { p.routes = p.bounded(p.guard(routes)) }
 
 // SetAddress replaces [Options].Address after the admin listener has moved.
 func (p *Pages) SetAddress(address string) {

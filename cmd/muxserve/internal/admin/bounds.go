@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/http/pprof"
@@ -13,9 +14,13 @@ type bounds struct {
 	body    time.Duration // to send its body
 	answer  time.Duration // to take its answer, on top of the time of a profile
 	profile time.Duration // for a profile of a time
+	event   time.Duration // to take an event of a stream
+	events  time.Duration // between two of them while the server serves
 }
 
-var defaultBounds = bounds{body: 10 * time.Second, answer: 30 * time.Second, profile: time.Minute}
+var defaultBounds = bounds{
+	body: 10 * time.Second, answer: 30 * time.Second, profile: time.Minute, event: 10 * time.Second, events: time.Second,
+}
 
 // maxBody bounds a request's body in bytes. No page reads one.
 const maxBody = 64 << 10
@@ -39,6 +44,36 @@ func (p *Pages) bounded(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// rendered has answers made one at a time, and kept without what they are made of until the
+// client has them. Prometheus's handler keeps all of its metrics for as long.
+func (p *Pages) rendered(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		answer := &rendering{ResponseWriter: w, status: http.StatusOK}
+		p.render(answer, r, next)
+		w.WriteHeader(answer.status)
+		_, _ = w.Write(answer.body.Bytes()) // It fails only where the client has left.
+	}
+}
+
+func (p *Pages) render(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+	p.rendering.Lock()
+	defer p.rendering.Unlock()
+	next(w, r)
+}
+
+// rendering is an answer whose body is kept in memory.
+type rendering struct {
+	http.ResponseWriter
+	status int
+	body   bytes.Buffer
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (a *rendering) WriteHeader(status int) { a.status = status }
+
+// Write implements [http.ResponseWriter].
+func (a *rendering) Write(p []byte) (int, error) { return a.body.Write(p) }
 
 // maxLongLists is how many answers of /connections with more than defaultLimit connections
 // are made at a time. They take some megabytes each until the client has them.
@@ -84,6 +119,7 @@ func (p *Pages) profile(next http.HandlerFunc, seconds float64) http.Handler {
 				return
 			}
 			defer kind.Unlock()
+			stay(r)
 			end := time.Now().Add(time.Duration(takes*float64(time.Second)) + p.bounds.answer)
 			_ = http.NewResponseController(w).SetWriteDeadline(end)
 		}

@@ -140,7 +140,7 @@ func TestSlowAdminClients(t *testing.T) {
 			}
 		}
 	})
-	p.routes = p.guard(p.bounded(routes))
+	p.route(routes)
 	srv := httptest.NewServer(p)
 	defer srv.Close()
 	dial := func(request string) net.Conn {
@@ -160,10 +160,43 @@ func TestSlowAdminClients(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close {
 		t.Errorf("half a body: %v, %v", resp, err)
 	}
+	refused := dial("POST /long HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 5\r\n\r\nab")
+	resp, err = http.ReadResponse(bufio.NewReader(refused), nil)
+	if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close {
+		t.Errorf("half a body of a request that is refused: %v, %v", resp, err)
+	}
+	many := dial("")
+	go func() { // Until the server reads no more.
+		for err := error(nil); err == nil; {
+			_, err = io.WriteString(many, strings.Repeat("GET /long HTTP/1.1\r\nHost: evil.example\r\n\r\n", 100))
+		}
+	}()
 	dial("GET /long HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 	select {
 	case <-ended:
 	case <-time.After(20 * time.Second):
 		t.Error("an answer that nobody reads does not end")
+	}
+	closed := make(chan struct{})
+	go func() {
+		srv.Close() // It waits for requests under way.
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		t.Error("refusals that nobody reads do not end")
+	}
+}
+
+// TestRefusalRepeatsLittle: a refusal does not repeat a host of any length.
+func TestRefusalRepeatsLittle(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Host = strings.Repeat("\x01", 1<<20)
+	w := httptest.NewRecorder()
+	New(example(), Options{}).ServeHTTP(w, r)
+	if n := w.Body.Len(); w.Code != http.StatusForbidden || n > 2<<10 {
+		t.Errorf("%d, %d bytes", w.Code, n)
 	}
 }

@@ -15,9 +15,6 @@ import (
 const (
 	// maxStreams bounds the event streams that are open at a time.
 	maxStreams = 16
-	// streamInterval is the time between two events while the server serves. During a drain
-	// it is curveInterval.
-	streamInterval = time.Second
 	// heldTime bounds how long the end of the process waits for watchers.
 	heldTime = 3 * time.Second
 )
@@ -81,8 +78,8 @@ func (p *Pages) Hold() {
 	}
 }
 
-// serveEvents sends what /health and /drain answer every second, as events called health
-// and drain, and during a drain the latter four times a second. The last event of a drain,
+// serveEvents sends what /health and /drain answer every second (bounds.events), as events
+// called health and drain, and during a drain the latter four times a second. The last event of a drain,
 // called end, has its account. Then the stream ends.
 func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if !p.watchers.begin() {
@@ -98,10 +95,11 @@ func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return // Otherwise the next request on the connection would wait for the end of the stream.
 	}
-	s := stream{w, http.NewResponseController(w), p.bounds.answer}
+	stayForEvents(r)
+	s := stream{w, http.NewResponseController(w), p.bounds.event}
 	var last time.Time
 	for {
-		interval := streamInterval
+		interval := p.bounds.events
 		now := time.Now()
 		progress := p.progress(now)
 		if progress.Running || progress.Over {
@@ -111,7 +109,7 @@ func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 			_ = errors.Join(s.send("health", p.health()), s.send("end", progress))
 			return
 		}
-		if now.Sub(last) >= streamInterval-curveInterval/2 {
+		if now.Sub(last) >= p.bounds.events*7/8 { // A tick of a drain may come a little early.
 			last = now
 			if errors.Join(s.send("health", p.health()), s.send("drain", progress)) != nil {
 				return

@@ -132,7 +132,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	}
 	h.paint(levelColor(r.Level), fmt.Sprintf("%-5v", r.Level))
 	h.buf.WriteByte(' ')
-	h.paint(bold, printable(r.Message))
+	h.paint(bold, Printable(r.Message))
 	r.Time = time.Time{} // Its column has it.
 	at := h.buf.Len() + 1
 	h.buf.WriteByte(' ')
@@ -147,8 +147,8 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
-// printable returns a message on one line and without control sequences of terminals.
-func printable(message string) string {
+// Printable returns a text on one line and without control sequences of terminals.
+func Printable(message string) string {
 	if strings.ContainsFunc(message, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return strconv.Quote(message)
 	}

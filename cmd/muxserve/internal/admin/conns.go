@@ -1,0 +1,116 @@
+package admin
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxConns bounds the connections of an admin listener, each of which takes memory and a
+// descriptor of the process.
+const maxConns = 256
+
+// streamBuffer is how many bytes of events the system keeps for a client that does not read
+// them, beside those in the client's own system. Left alone, Linux keeps megabytes.
+const streamBuffer = 16 << 10
+
+// Conns bounds the connections of the server of the pages. One that comes above the bound
+// takes the place of the one that has been without a request for longest, and where all
+// have one, of the one that has taken longest for it: so clients that do nothing keep no
+// probe out. Event streams and profiles stay. The zero value is ready to use. All methods
+// may be called concurrently.
+type Conns struct {
+	mu  sync.Mutex // guards what follows
+	all map[net.Conn]*adminConn
+}
+
+// adminConn is a connection of the server of the pages.
+type adminConn struct {
+	net.Conn
+	stays atomic.Bool // it has a request that takes its time
+	// Guarded by Conns.mu.
+	active bool // it has a request
+	since  time.Time
+}
+
+type connKey struct{}
+
+// Context is the server's ConnContext: a connection has come.
+func (s *Conns) Context(ctx context.Context, conn net.Conn) context.Context {
+	c := &adminConn{Conn: conn, since: time.Now()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[net.Conn]*adminConn)
+	}
+	if len(s.all) >= maxConns {
+		s.makeRoom()
+	}
+	s.all[conn] = c
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// State is the server's ConnState.
+func (s *Conns) State(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.all[conn]
+	if c == nil {
+		return // It has made room.
+	}
+	switch state {
+	case http.StateActive, http.StateIdle:
+		c.active, c.since = state == http.StateActive, time.Now()
+		c.stays.Store(false)
+	case http.StateClosed, http.StateHijacked:
+		delete(s.all, conn)
+	case http.StateNew:
+	}
+}
+
+// makeRoom closes a connection. The caller holds mu.
+func (s *Conns) makeRoom() {
+	var first *adminConn
+	for _, c := range s.all {
+		if !c.stays.Load() && (first == nil || c.leavesBefore(first)) {
+			first = c
+		}
+	}
+	if first != nil {
+		delete(s.all, first.Conn)
+		_ = first.Close()
+	}
+}
+
+func (c *adminConn) leavesBefore(other *adminConn) bool {
+	if c.active != other.active {
+		return other.active
+	}
+	return c.since.Before(other.since)
+}
+
+// connOf returns the connection of a request; nil where its server has no [Conns].
+func connOf(r *http.Request) *adminConn {
+	c, _ := r.Context().Value(connKey{}).(*adminConn)
+	return c
+}
+
+// stay keeps the connection of a request that takes its time, until it is over.
+func stay(r *http.Request) {
+	if c := connOf(r); c != nil {
+		c.stays.Store(true)
+	}
+}
+
+// stayForEvents is stay for an event stream.
+func stayForEvents(r *http.Request) {
+	stay(r)
+	if c := connOf(r); c != nil {
+		if socket, ok := c.Conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
+			_ = socket.SetWriteBuffer(streamBuffer)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package admin
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// serveBounded serves pages with a bound of the connections.
+func serveBounded(t *testing.T, p *Pages) (srv *httptest.Server, conns *Conns) {
+	t.Helper()
+	conns = new(Conns)
+	srv = httptest.NewUnstartedServer(p)
+	srv.Config.ConnContext, srv.Config.ConnState = conns.Context, conns.State
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return srv, conns
+}
+
+// busy returns how many connections have a request that stays, or one that has to make room.
+func (s *Conns) busy(stays bool) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.all {
+		if c.active && c.stays.Load() == stays {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *Conns) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
+
+// dialAdmin opens a connection with a small buffer and sends a request, or a part of one.
+func dialAdmin(t *testing.T, srv *httptest.Server, request string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// eventually waits until cond holds.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("still not so: " + what)
+		}
+	}
+}
+
+// TestConnsAreBounded: however many connections do nothing, or take their time, a probe is
+// answered, and the first of them leaves. An event stream and a profile stay.
+func TestConnsAreBounded(t *testing.T) {
+	t.Parallel()
+	const half = "POST /ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na"
+	const probe = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for name, test := range map[string]struct {
+		request  string
+		answered bool
+		busy     int
+	}{
+		"silent":        {"", false, 0},
+		"within a head": {"GET /livez HTTP/1.1\r\n", false, 0},
+		"idle":          {probe, true, 0},
+		"within a body": {half, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := New(example(), Options{})
+			p.bounds.body = time.Minute
+			srv, conns := serveBounded(t, p)
+			answered := func(c net.Conn, r *bufio.Reader) {
+				t.Helper()
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil || resp.StatusCode != http.StatusOK {
+					t.Fatalf("%v, %v", resp, err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+			}
+			watcher := bufio.NewReader(dialAdmin(t, srv, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+			if _, err := watcher.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			dialAdmin(t, srv, "GET /debug/pprof/goroutine?seconds=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			eventually(t, "an event stream and a profile", func() bool { return conns.busy(true) == 2 })
+			before := 2
+			var busy net.Conn
+			if test.busy == 0 { // Others leave before one with a request.
+				before++
+				busy = dialAdmin(t, srv, half)
+				eventually(t, "a request is under way", func() bool { return conns.busy(false) == 1 })
+			}
+			first := dialAdmin(t, srv, test.request)
+			if test.answered {
+				answered(first, bufio.NewReader(first))
+			}
+			eventually(t, "the first one waits", func() bool { return conns.len() == before+1 && conns.busy(false) == 1 })
+			for range maxConns - before - 1 {
+				c := dialAdmin(t, srv, test.request)
+				if test.answered {
+					answered(c, bufio.NewReader(c))
+				}
+			}
+			eventually(t, "all wait", func() bool {
+				return conns.len() == maxConns && conns.busy(false) == max(1, test.busy*(maxConns-before))
+			})
+			for range 2 {
+				c := dialAdmin(t, srv, probe)
+				answered(c, bufio.NewReader(c))
+			}
+			if n := conns.len(); n > maxConns {
+				t.Errorf("%d connections", n)
+			}
+			if _, err := io.Copy(io.Discard, first); err != nil && err.(net.Error).Timeout() {
+				t.Error("the first one stays")
+			}
+			if n := conns.busy(true); n != 2 {
+				t.Errorf("%d of two requests that take their time have stayed", n)
+			}
+			if busy != nil {
+				_, _ = io.WriteString(busy, "b")
+				if _, err := http.ReadResponse(bufio.NewReader(busy), nil); err != nil {
+					t.Errorf("the request under way: %v", err)
+				}
+			}
+			if _, err := watcher.ReadString('\n'); err != nil {
+				t.Errorf("the watcher: %v", err)
+			}
+		})
+	}
+}
+
+// TestEndedConnsAreForgotten: connections that end leave nothing.
+func TestEndedConnsAreForgotten(t *testing.T) {
+	t.Parallel()
+	srv, conns := serveBounded(t, New(example(), Options{}))
+	for range 10 {
+		_ = dialAdmin(t, srv, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").Close()
+	}
+	eventually(t, "no connection", func() bool { return conns.len() == 0 })
+}
+
+// TestUnreadEvents: clients that do not read their event streams keep nobody out.
+func TestUnreadEvents(t *testing.T) {
+	t.Parallel()
+	p := New(example(), Options{})
+	p.bounds.event, p.bounds.events = 100*time.Millisecond, 10*time.Millisecond
+	srv, _ := serveBounded(t, p)
+	for range maxStreams {
+		dialAdmin(t, srv, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}
+	eventually(t, "no stream is left", func() bool {
+		p.watchers.mu.Lock()
+		defer p.watchers.mu.Unlock()
+		return p.watchers.streams == maxStreams
+	})
+	eventually(t, "another watcher is served", func() bool {
+		resp, err := http.ReadResponse(bufio.NewReader(dialAdmin(t, srv, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")), nil)
+		return err == nil && resp.StatusCode == http.StatusOK
+	})
+}
+
+// blockedWriter is a client that takes nothing before it is told to.
+type blockedWriter struct {
+	*httptest.ResponseRecorder
+	begun, release chan struct{}
+}
+
+func (w blockedWriter) Write(p []byte) (int, error) {
+	w.begun <- struct{}{}
+	<-w.release
+	return w.ResponseRecorder.Write(p)
+}
+
+// TestMetricsAreMadeOnceAtATime: and clients that do not take them do not keep others from
+// them.
+func TestMetricsAreMadeOnceAtATime(t *testing.T) {
+	t.Parallel()
+	p := New(example(), Options{})
+	for _, query := range []string{"", "?format=json"} {
+		get := func(w http.ResponseWriter) <-chan struct{} {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				p.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/metrics"+query, nil))
+			}()
+			return done
+		}
+		p.rendering.Lock()
+		waits := httptest.NewRecorder()
+		waiter := get(waits)
+		select {
+		case <-waiter:
+			t.Error("two at a time")
+		case <-time.After(100 * time.Millisecond): // What is under test is time.
+		}
+		p.rendering.Unlock()
+		<-waiter
+		blocked := blockedWriter{httptest.NewRecorder(), make(chan struct{}, 1), make(chan struct{})}
+		slow := get(blocked)
+		<-blocked.begun
+		after := httptest.NewRecorder()
+		<-get(after)
+		close(blocked.release)
+		<-slow
+		for _, w := range []*httptest.ResponseRecorder{waits, blocked.ResponseRecorder, after} {
+			if w.Code != http.StatusOK || w.Body.Len() < 500 {
+				t.Errorf("%d, %d bytes", w.Code, w.Body.Len())
+			}
+		}
+	}
+}
