@@ -130,7 +130,12 @@ func (m *room) makeIn(tag pool.Tag) {
 // areTooManyLeaving reports whether so many connections are on their way out that no more
 // are told.
 func (m *room) areTooManyLeaving() bool {
-	return m.departures.books.conns.Yielded() >= m.maxLeaving
+	return m.departures.books.conns.Yielded() >= m.mostLeaving()
+}
+
+// mostLeaving is maxLeaving, or what there are descriptors for.
+func (m *room) mostLeaving() int {
+	return max(1, min(m.maxLeaving, m.departures.books.conns.Spare()/3))
 }
 
 // first calls use for what a search of this name has found, in order, until it succeeds.
@@ -333,7 +338,7 @@ func (m *room) leave(s spare) bool {
 		return true
 	}
 	m.departures.leave(c, reasonRoom, 0)
-	if !c.isHTTP2() && m.departures.books.conns.Yielded() > m.maxLeaving/2 {
+	if !c.isHTTP2() && m.departures.books.conns.Yielded() > m.mostLeaving()/2 {
 		c.closeIdle(0) // However fresh: more come than leave by themselves.
 	}
 	return true
