@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"bufio"
 	"bytes"
 	"net/http"
 	"sync/atomic"
@@ -27,8 +28,8 @@ type probes struct {
 const (
 	// maxProbes bounds how many probes are served above a limit at a time.
 	maxProbes = 64
-	// probeTime is how long such a connection lasts at most. Its request may never be
-	// complete.
+	// probeTime is how long such a connection lasts at most. Its client may not take the
+	// answer.
 	probeTime = 5 * time.Second
 )
 
@@ -72,25 +73,20 @@ func (m *rarely) endProbe() {
 	}
 }
 
-// longestProbe is the length of a request line that is looked at.
-const longestProbe = 256
+// longestProbe is the length of a head that is looked at.
+const longestProbe = 4 << 10
 
 // asksForProbe reports whether the connection was recognised as HTTP/1.1 and begins with a
-// request for the path of a probe.
+// whole request for the path of a probe. What comes in pieces, or has a body that may not
+// come, would keep its place from other probes.
 func (c *conn) asksForProbe() bool {
 	first := make([]byte, longestProbe)
-	n, err := c.PeekReader().Read(first) // The verdict stands, so the line is there.
+	n, err := c.PeekReader().Read(first)
 	if err != nil {
 		return false
 	}
-	line, _, found := bytes.Cut(first[:n], []byte("\n"))
-	words := bytes.Fields(line)
-	if !found || len(words) < 2 {
-		return false
-	}
-	method, target := string(words[0]), words[1]
-	path, _, _ := bytes.Cut(target, []byte("?"))
-	return (method == http.MethodGet || method == http.MethodHead) && isProbe(string(path))
+	r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(first[:n])))
+	return err == nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) && isProbe(r.URL.Path) && r.ContentLength == 0
 }
 
 func isProbe(path string) bool { return path == pathLive || path == pathReady }

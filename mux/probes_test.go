@@ -79,21 +79,23 @@ func TestProbesBesideRefusals(t *testing.T) {
 	}
 }
 
-// TestProbesAreBounded: requests that are never complete take only so many places, and give
-// them back.
-func TestProbesAreBounded(t *testing.T) {
-	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
-	s.busy(t)
-	for range 64 {
-		send(t, s.dial(t), "GET /livez HTTP/1.1\r\nHost: x\r\n")
-	}
-	eventually(t, "they are all there", func() bool { return s.active("http1") == 65 })
-	if got := s.status(t, "/livez"); got != http.StatusServiceUnavailable {
-		t.Errorf("one more: %d", got)
-	}
-	eventually(t, "they are gone", func() bool { return s.active("http1") == 1 })
-	if got := s.status(t, "/livez"); got != http.StatusOK {
-		t.Errorf("a probe after them: %d", got)
+// TestPiecesOfProbes: requests that are not complete take no places of probes.
+func TestPiecesOfProbes(t *testing.T) {
+	for name, request := range map[string]string{
+		"head":   "GET /livez HTTP/1.1\r\nHost: x\r\n",
+		"body":   "GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+		"chunks": "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
+			s.busy(t)
+			for range 100 {
+				send(t, s.dial(t), request)
+				if got := s.status(t, "/livez"); got != http.StatusOK {
+					t.Fatalf("a probe beside them: %d", got)
+				}
+			}
+		})
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // the time.
 //
 //	a request body of declared length    MinBodyRate from BodyGrace on, counted from its
-//	                                     first byte; a byte within ProgressTimeout
+//	or what is read behind its handler   first byte; a byte within ProgressTimeout
 //	any other request body, full duplex  a byte within ProgressTimeout, as long as the
 //	                                     handler waits for it and has not answered; there is
 //	                                     no bound once the response has begun
@@ -183,6 +183,7 @@ func (b *requestBody1) begin(c *conn, r *http.Request) (*http.Request, *awaitedB
 // 256 KiB, before it takes the next request. That has no more to do with the response.
 func (b *requestBody1) handled() {
 	b.left.Store(true)
+	b.duplex.Store(false) // So the rate bounds a body of undeclared length as well.
 	b.answered.Store(false)
 	b.owned.Store(false)
 	b.awaited.Store(true)

@@ -139,6 +139,36 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// TestRestOfBody: what net/http reads of a body behind its handler has to come fast enough,
+// also where its length is not declared.
+func TestRestOfBody(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]string{
+		"declared":        "Content-Length: 1000\r\n\r\n",
+		"chunk":           "Transfer-Encoding: chunked\r\n\r\nffff\r\n",
+		"chunk extension": "Transfer-Encoding: chunked\r\n\r\n1;",
+		"trailer":         "Transfer-Encoding: chunked\r\n\r\n0\r\nA: ",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, mux.WithHandler(http.NotFoundHandler()),
+				impatient(protocols.ProgressConfig{MinBodyRate: 10_000, BodyGrace: 100 * time.Millisecond}))
+			events := observe(t, s.Server)
+			conn := s.dial(t)
+			send(t, conn, "POST / HTTP/1.1\r\nHost: x\r\n"+begin)
+			dripped := make(chan struct{})
+			go func() {
+				defer close(dripped)
+				for err := error(nil); err == nil; time.Sleep(20 * time.Millisecond) {
+					_, err = conn.Write([]byte("a"))
+				}
+			}()
+			eventually(t, "the event", func() bool { return events.count(mux.EventTimeout, protocols.HTTP1, "slow_body") > 0 })
+			<-dripped
+		})
+	}
+}
+
 // TestStalledReader: the server cuts a client that takes nothing of a response, and keeps
 // one that takes it slowly.
 func TestStalledReader(t *testing.T) {
