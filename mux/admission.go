@@ -185,23 +185,31 @@ func refusalOf(reason string) refusal {
 // second.
 const refusedTag pool.Tag = "refused"
 
-// maxRefusals bounds how many connections are refused politely at a time. What comes above
-// that, in a flood, is closed without a word.
-const maxRefusals = 256
+const (
+	// maxRefusals bounds how many connections are refused politely at a time. What comes
+	// above that, in a flood, is closed without a word. Where there are few descriptors it
+	// is a third of [pool.Set.Spare], as maxLeaving is.
+	maxRefusals = 256
+	// maxAddressRefusals bounds how many connections of one address are kept until they are
+	// refused, so that it leaves some for others. It is an eighth of the others' bound where
+	// there are few descriptors.
+	maxAddressRefusals = 32
+)
+
+// refusals returns how many connections may be refused politely at a time.
+func (a *admission) refusals() int { return max(1, min(maxRefusals, a.books.conns.Spare()/3)) }
 
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (a *admission) tooManyRefusals() bool {
-	return a.books.conns.Len(refusedTag) >= maxRefusals || a.areAbove(maxRefusals)
+	most := a.refusals()
+	return a.books.conns.Len(refusedTag) >= most || a.books.conns.Above() > most
 }
 
 // tooManyUnread reports whether one more connection that a limit keeps out cannot be read
 // from, to see whether it is a probe.
-func (a *admission) tooManyUnread() bool { return a.areAbove(2 * maxRefusals) }
-
-// areAbove reports whether there are so many more connections than the limit allows.
-func (a *admission) areAbove(n int) bool {
-	total := a.live.Load().Limits.MaxConnections
-	return total > 0 && a.books.conns.Len() > total+n
+func (a *admission) tooManyUnread(c *conn) bool {
+	most := a.refusals()
+	return a.books.conns.Above() > 2*most || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
 }
 
 // refuse ends a connection that a limit keeps out, in the words of its protocol: HTTP/1.1

@@ -88,6 +88,15 @@ func (s *Server) SetLeaving(most int, patience time.Duration) {
 	m.maxLeaving, m.patience = most, patience
 }
 
+// SetPatience sets for how long a client may be mute, and slow, before its connection may
+// make room.
+func (s *Server) SetPatience(mute, slow time.Duration) {
+	m := s.topology.admission.room
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mute, m.slow = mute, slow
+}
+
 // CutLasting is what room does with a connection that an earlier search has found to go on
 // with requests.
 func (s *Server) CutLasting(a *pool.Conn) bool {

@@ -12,15 +12,17 @@ import (
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
-// request leaves and gives up its place at once, or the one that has been idle, or within
-// the head of a request, for longest. So no client keeps others out by connections that
-// cost it nothing. All methods may be called concurrently.
+// request for a second leaves, and gives up its place at once, or the one that has been idle,
+// or within the head of a request, for longest. So no client keeps others out by connections
+// that cost it nothing. All methods may be called concurrently.
 type room struct {
 	departures *departures
 	maxLeaving int
 	// patience is how long a client that was told may go on with a request when maxLeaving
 	// are on their way out.
 	patience time.Duration
+	// mute and slow are mutePatience and slowPatience.
+	mute, slow time.Duration
 
 	// mu guards what follows.
 	mu    sync.Mutex
@@ -36,12 +38,28 @@ type findings struct {
 
 // spare is a connection that may leave.
 type spare struct {
-	c        *conn
-	early    bool      // it waits for its first request, and leaves before others
-	halfway  bool      // the server waits for the rest of a handshake or a head
-	since    time.Time // idle or within the head of a request, or when it was accepted
-	requests uint64    // that it has had
+	c         *conn
+	turn      turn
+	undecided bool      // an HTTP/2 client has sent no request, and is given up by a GOAWAY
+	halfway   bool      // the server waits for the rest of a handshake or a head
+	since     time.Time // idle or within the head of a request, or when it was accepted
+	requests  uint64    // that it has had
 }
+
+// turn is when a connection leaves, beside others.
+type turn int
+
+const (
+	// turnEarly have had no request for slowPatience, or are undecided. The oldest leaves
+	// first.
+	turnEarly turn = iota
+	// turnIdle are idle, or slow with a head. The one that has been so longest leaves first.
+	turnIdle
+	// turnYoung may be within the handshake of a client that is far away. The youngest
+	// leaves first: if they went by their age, none would be over before its turn comes
+	// where many come.
+	turnYoung
+)
 
 const (
 	// maxSpares is how many connections a search finds at most.
@@ -59,16 +77,21 @@ const (
 	// handshake or the head of a request. It is the round trip of a client that is far away.
 	mutePatience = 250 * time.Millisecond
 	// slowPatience is how long a client may take, however steadily it sends, for what
-	// comes before its first request, and for the head of each request.
+	// comes before its first request, and for the head of each request. In that time a
+	// client that is far away makes a handshake of two round trips.
 	slowPatience = time.Second
 )
 
 func newRoom(d *departures) *room {
-	return &room{departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience, found: make(map[pool.Tag]*findings)}
+	return &room{
+		departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
+		mute: mutePatience, slow: slowPatience, found: make(map[pool.Tag]*findings),
+	}
 }
 
 // beforeAccept makes room for a connection of which nothing is known yet. total is the
-// limit of all connections.
+// limit of all connections. Below that only undecided ones leave, whose clients can tell
+// that from a failure.
 func (m *room) beforeAccept(total int) {
 	conns := &m.departures.books.conns
 	switch {
@@ -99,37 +122,40 @@ func (m *room) makeIn(tag pool.Tag) {
 	}
 	m.first(tag, func() (spares []spare, looked int) { return m.spares(tag) }, func(s spare) bool {
 		// It may have had another request since the search.
-		now, ok := s.c.spare()
-		return ok && now.halfway == s.halfway && (now.halfway || now.early == s.early) && now.requests == s.requests && m.leave(now)
+		now, ok := m.spare(s.c)
+		return ok && now.halfway == s.halfway && now.undecided == s.undecided && now.requests == s.requests && m.leave(now)
 	})
 }
 
 // areTooManyLeaving reports whether so many connections are on their way out that no more
 // are told.
 func (m *room) areTooManyLeaving() bool {
-	return m.departures.books.conns.Yielded() >= m.maxLeaving
+	return m.departures.books.conns.Yielded() >= m.mostLeaving()
+}
+
+// mostLeaving is maxLeaving, or what there are descriptors for.
+func (m *room) mostLeaving() int {
+	return max(1, min(m.maxLeaving, m.departures.books.conns.Spare()/3))
 }
 
 // first calls use for what a search of this name has found, in order, until it succeeds.
-// The search is made anew where nothing is left, and it is time for that.
+// The search is made anew where nothing is left but young ones, and it is time for that:
+// others may have become older since, and go before them.
 func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), use func(spare) bool) {
 	f := m.found[name]
 	if f == nil {
 		f = new(findings)
 		m.found[name] = f
 	}
-	for {
-		if len(f.next) == 0 {
-			now := time.Now()
-			if now.Before(f.again) {
-				return
-			}
+	for searched := false; ; {
+		if now := time.Now(); !searched && (len(f.next) == 0 || f.next[0].turn == turnYoung) && !now.Before(f.again) {
 			var looked int
 			f.next, looked = search()
 			f.again = now.Add(searchPause * time.Duration(looked))
-			if len(f.next) == 0 {
-				return
-			}
+			searched = true
+		}
+		if len(f.next) == 0 {
+			return
 		}
 		s := f.next[0]
 		f.next = f.next[1:]
@@ -139,15 +165,21 @@ func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), 
 	}
 }
 
-// spares returns connections that may leave: those without a request that wait or are mute
-// by their age, and then those that are idle or slow, the one that has been so longest
-// first. It also returns how many it has looked at.
+// spares returns connections that may leave, in the order of their turns. Of those that are
+// not recognised yet it returns the undecided ones alone. It also returns how many it has
+// looked at.
 func (m *room) spares(tag pool.Tag) (spares []spare, looked int) {
-	var tags []pool.Tag
-	if tag != "" {
-		tags = append(tags, tag)
+	switch tag {
+	case "":
+		return m.search(m.spare)
+	case pool.Sniffing:
+		return m.search(func(c *conn) (spare, bool) {
+			s, ok := m.spare(c)
+			return s, ok && s.undecided
+		}, tag)
+	default:
+		return m.search(m.spare, tag)
 	}
-	return m.search((*conn).spare, tags...)
 }
 
 // lastingTag is the name of the search for [conn.lasting], which no pool has.
@@ -169,13 +201,11 @@ func (m *room) search(is func(*conn) (spare, bool), tags ...pool.Tag) (spares []
 		}
 	}
 	slices.SortFunc(found, func(a, b spare) int {
-		if a.early != b.early {
-			if a.early {
-				return -1
-			}
-			return 1
+		byAge := cmp.Or(a.since.Compare(b.since), cmp.Compare(a.c.account.ID(), b.c.account.ID()))
+		if a.turn == turnYoung {
+			byAge = -byAge
 		}
-		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.c.account.ID(), b.c.account.ID()))
+		return cmp.Or(cmp.Compare(a.turn, b.turn), byAge)
 	})
 	return slices.Clone(found[:min(len(found), maxSpares)]), len(all)
 }
@@ -200,22 +230,30 @@ func (m *room) cut(s spare) bool {
 }
 
 // spare describes a connection that may leave. It reports false for one that serves a
-// request, or leaves already, and for an in-process one.
-func (c *conn) spare() (s spare, ok bool) {
-	s = spare{c: c, since: c.account.Opened(), requests: c.account.Requests()}
+// request, or leaves already, and for one that takes no place: an in-process one, or one
+// that is being refused.
+func (m *room) spare(c *conn) (s spare, ok bool) {
+	s = spare{c: c, turn: turnIdle, since: c.account.Opened(), requests: c.account.Requests()}
+	unused := turnEarly
+	if time.Since(s.since) < m.slow {
+		unused = turnYoung
+	}
 	switch {
-	case c.isLocal():
+	case c.isLocal() || c.account.IsExempt():
 		return s, false
 	case c.stage() == stageOpen && c.IsUndecided():
-		s.early = true
+		s.turn, s.undecided = turnEarly, true
 		return s, c.account.CloseReason() == ""
 	case c.awaitsRest():
-		mute, slow := c.isMute(), c.headFor()
-		s.early, s.halfway = mute && s.requests == 0, true
+		mute, slow := time.Since(c.account.LastActivity()) >= m.mute, c.headFor()
+		s.halfway = true
+		if mute && s.requests == 0 {
+			s.turn = unused
+		}
 		if !mute {
 			s.since = time.Now().Add(-slow)
 		}
-		return s, c.account.CloseReason() == "" && (mute || slow >= slowPatience) && !c.account.HasUnread()
+		return s, c.account.CloseReason() == "" && (mute || slow >= m.slow) && !c.account.HasUnread()
 	}
 	idle := c.account.State() == pool.StateIdle
 	s.since = c.account.LastActivity()
@@ -244,9 +282,6 @@ func (c *conn) awaitsRest() bool {
 		return c.awaitsRequest() && (c.account.State() != pool.StateIdle || c.isFed())
 	}
 }
-
-// isMute reports whether the client has sent nothing for mutePatience.
-func (c *conn) isMute() bool { return time.Since(c.account.LastActivity()) >= mutePatience }
 
 // headFor returns for how long a connection that awaitsRest has done so: since the accept,
 // or within the head of a request since noteHead has seen it, and 0 before that.
@@ -285,7 +320,7 @@ func headTime() uint64 { return uint64(uint32(sinceStart()/time.Millisecond)) | 
 func (m *room) leave(s spare) bool {
 	c := s.c
 	yield := func() bool { return m.departures.books.conns.Yield(&c.account) }
-	if s.early && !s.halfway { // It yields only if it will not be served.
+	if s.undecided { // It yields only if it will not be served.
 		return c.GiveUp(func() bool {
 			if !yield() {
 				return false
@@ -303,7 +338,7 @@ func (m *room) leave(s spare) bool {
 		return true
 	}
 	m.departures.leave(c, reasonRoom, 0)
-	if !c.isHTTP2() && m.departures.books.conns.Yielded() > m.maxLeaving/2 {
+	if !c.isHTTP2() && m.departures.books.conns.Yielded() > m.mostLeaving()/2 {
 		c.closeIdle(0) // However fresh: more come than leave by themselves.
 	}
 	return true

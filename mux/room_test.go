@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -226,6 +227,7 @@ func TestMuteMakeRoom(t *testing.T) {
 				}
 				*most = total
 			}))[0]
+			s.SetPatience(100*time.Millisecond, time.Hour)
 			busy := s.busy(t)
 			var mute []net.Conn
 			for range total - 1 {
@@ -252,8 +254,8 @@ func TestMuteMakeRoom(t *testing.T) {
 				return closed["sniffing"]["made_room"]+closed["http1"]["made_room"] > 0
 			})
 			if test.opening == head && !test.second { // Those were told while they were idle.
-				last := mute[len(mute)-1]
-				if resp := roundTrip(t, last, bufio.NewReader(last), "\r\n"); resp.StatusCode != http.StatusOK {
+				first := mute[0]
+				if resp := roundTrip(t, first, bufio.NewReader(first), "\r\n"); resp.StatusCode != http.StatusOK {
 					t.Errorf("one that goes on: %s", resp.Status)
 				}
 			}
@@ -391,6 +393,7 @@ func TestSlowMakeRoom(t *testing.T) {
 func TestSlowIsServed(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 3 }))
+	s.SetPatience(time.Hour, time.Second) // It is not mute, however busy the machine is.
 	idle := s.hold(t)
 	conn, slow := s.dialSlow(t, false)
 	send(t, conn, "GET /echo HTTP/1.1\r\nHost: x\r\nX: ")
@@ -404,6 +407,135 @@ func TestSlowIsServed(t *testing.T) {
 	if resp := roundTrip(t, conn, bufio.NewReader(conn), "\r\n\r\n"); resp.StatusCode != http.StatusOK {
 		t.Errorf("the slow one: %s", resp.Status)
 	}
+}
+
+// dialMute opens a connection that sends nothing, and waits until the server has it.
+func (s *server) dialMute(t *testing.T) net.Conn {
+	t.Helper()
+	before := s.Stats().Pools["sniffing"].Accepted
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	eventually(t, "accepted", func() bool { return s.Stats().Pools["sniffing"].Accepted == before+1 })
+	return conn
+}
+
+// idle returns how many connections are idle.
+func (s *server) idle() (n int) {
+	for _, c := range s.Connections() {
+		if c.State == "idle" {
+			n++
+		}
+	}
+	return n
+}
+
+// goesOn reports how a connection is answered that dialMute has opened.
+func (s *server) goesOn(t *testing.T, conn net.Conn) error {
+	t.Helper()
+	if s.scheme() == "https" {
+		conn = tls.Client(conn, &tls.Config{RootCAs: s.roots, ServerName: "127.0.0.1"})
+	}
+	if _, err := io.WriteString(conn, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", resp.Status)
+	}
+	return err
+}
+
+// TestHandshakesMayTakeTheirShare: connections that are not recognised yet are cut only
+// where a limit is full, however many there are, and however long they take.
+func TestHandshakesMayTakeTheirShare(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.SetPatience(0, 0)
+		var far []net.Conn
+		for range 10 {
+			far = append(far, s.dialMute(t))
+		}
+		for range 4 {
+			s.hold(t)
+		}
+		for i, conn := range far {
+			if err := s.goesOn(t, conn); err != nil {
+				t.Errorf("client %d: %v", i, err)
+			}
+		}
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 16 }))
+}
+
+// TestYoungMakeRoomLast: where a limit is full, a client that may be far away, and within
+// its handshake, is cut behind connections without a request that are older, and behind
+// idle ones; and the youngest of them first.
+func TestYoungMakeRoomLast(t *testing.T) {
+	isClosed := func(t *testing.T, what string, conn net.Conn) {
+		t.Helper()
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		var timeout net.Error
+		if n, err := conn.Read(make([]byte, 1)); n > 0 || err == nil || errors.As(err, &timeout) && timeout.Timeout() {
+			t.Errorf("%s: %d bytes, %v", what, n, err)
+		}
+	}
+	bothForms(t, func(t *testing.T, s *server) {
+		s.SetPatience(0, time.Hour)
+		s.busy(t)
+		first, second, third := s.dialMute(t), s.dialMute(t), s.dialMute(t)
+		newcomer := s.hold(t)
+		isClosed(t, "the youngest", third)
+		eventually(t, "idle", func() bool { return s.idle() == 1 })
+		s.hold(t)
+		isClosed(t, "the idle one", newcomer)
+		eventually(t, "idle", func() bool { return s.idle() == 1 })
+		if err := s.goesOn(t, second); err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		s.SetPatience(0, 0)
+		s.hold(t)
+		isClosed(t, "the first, which is old now", first)
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections, c.HTTP2.MaxAgeGrace = 4, 80*time.Millisecond })) // It sweeps often.
+}
+
+// TestRefusedMakeNoRoom: connections that are being refused take no place, and are not
+// taken for some that could make room. There are more than one search finds.
+func TestRefusedMakeNoRoom(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) {
+		c.Sniff.Timeout = time.Minute
+		c.Limits.MaxConnections, c.Limits.PerAddress = 2, 2
+	}))
+	s.SetPatience(0, 0)
+	from := func(last byte) net.Conn {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, last)}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	busy := from(2)
+	if resp := roundTrip(t, busy, bufio.NewReader(busy), "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	other := from(2)
+	if resp := roundTrip(t, other, bufio.NewReader(other), "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	for range 70 {
+		from(2)
+	}
+	eventually(t, "all have come", func() bool { return s.Stats().Pools["sniffing"].Accepted == 72 })
+	_ = other.Close()
+	eventually(t, "one has left", func() bool { return s.active("http1") == 1 })
+	idle := from(3)
+	if resp := roundTrip(t, idle, bufio.NewReader(idle), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	eventually(t, "idle", func() bool { return s.idle() == 1 })
+	s.hold(t)
 }
 
 // TestManyIdleKeepNobodyOut: connections that cost nothing keep no client out, however

@@ -120,7 +120,7 @@ func (r *root) admit(raw net.Conn) *conn {
 		// The caller of Serve brought a TLS listener of its own.
 		c.layered().tls = socket
 	}
-	if cutting := r.running.cutting.Load(); cutting || c.refused != notRefused && r.admission.tooManyUnread() {
+	if cutting := r.running.cutting.Load(); cutting || c.refused != notRefused && r.admission.tooManyUnread(c) {
 		c.decide(sniff.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
 		if cutting {
 			c.account.SetCloseReason(reasonDrain)

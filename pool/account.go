@@ -89,7 +89,8 @@ func (s *Set) openAccount(tag Tag) *account {
 	if s.began.IsZero() {
 		s.began = time.Now()
 		s.clients = make(map[netip.Addr]int)
-		s.addresses = make(map[*Conn]netip.Addr)
+		s.refused = make(map[netip.Addr]int)
+		s.addresses = make(map[*Conn]booked)
 	}
 	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}
 	l.arrivals.Advance(s.second.Load(), 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 )
@@ -162,6 +163,9 @@ func (s *Set) exemptConn(c *Conn) {
 	}
 }
 
+// IsExempt reports whether c takes no place, because of Exempt, Yield or a refusal.
+func (c *Conn) IsExempt() bool { return c.status.Load()&exemptBit != 0 }
+
 // setExempt reports whether a live connection has become exempt.
 func (s *Set) setExempt(c *Conn) bool {
 	stripe := s.stripeOf(c)
@@ -201,34 +205,69 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 	if s.clients[address] >= most {
 		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: s.Tag(c), Reason: ReasonAddressLimit})
 		s.exemptConn(c)
-		return ReasonAddressLimit
+		refuse = ReasonAddressLimit
 	}
 	if s.setClient(c) {
-		s.clients[address]++
-		s.addresses[c] = address
+		who := booked{address, c.IsExempt()}
+		s.countsOf(who)[address]++
+		s.addresses[c] = who
 	}
-	return ""
+	return refuse
 }
 
-// setClient reports whether c, which counts for its client, is to be taken note of: it is
-// live and not exempt. Whoever removes c after that comes to forget.
+// booked is whom a connection counts for, and whether it is being refused.
+type booked struct {
+	address netip.Addr
+	refused bool
+}
+
+// countsOf returns how many connections of its kind each client has. The caller holds mu.
+func (s *Set) countsOf(c booked) map[netip.Addr]int {
+	if c.refused {
+		return s.refused
+	}
+	return s.clients
+}
+
+// setClient reports whether c, which counts for its client, is to be taken note of, because
+// it is live. Whoever removes c after that comes to forget.
 func (s *Set) setClient(c *Conn) bool {
 	stripe := s.stripeOf(c)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
-	if c.isRemoved() || c.status.Load()&exemptBit != 0 {
+	if c.isRemoved() {
 		return false
 	}
 	c.status.Or(clientBit)
 	return true
 }
 
+// RefusedOf returns how many connections of c's client are open that were refused as they
+// came. It is 0 while clients are not limited.
+func (s *Set) RefusedOf(c *Conn) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused[s.addresses[c].address]
+}
+
+// Above returns how many live connections take no place: those that are being refused, or
+// leave, and exempt ones.
+func (s *Set) Above() int { return int(s.live.Load() - s.taken.Load()) }
+
+// Spare returns how many connections may be open above Config.MaxConnections, as far as the
+// descriptors go: half of those that it leaves. The other half is the process's.
+func (s *Set) Spare() int {
+	files, total := min(fileLimit(), math.MaxInt32), uint64(max(0, s.ruled().MaxConnections))
+	return int((files - min(files, total)) / 2)
+}
+
 // forget is the other half of Identify. The caller holds mu.
 func (s *Set) forget(c *Conn) {
-	if address, counted := s.addresses[c]; counted {
+	if who, counted := s.addresses[c]; counted {
 		delete(s.addresses, c)
-		if s.clients[address]--; s.clients[address] == 0 {
-			delete(s.clients, address)
+		counts := s.countsOf(who)
+		if counts[who.address]--; counts[who.address] == 0 {
+			delete(counts, who.address)
 		}
 	}
 }

@@ -83,9 +83,11 @@ type Set struct {
 	mu    sync.Mutex
 	began time.Time              // when the Set was first used
 	books map[Tag]*requests.Book // never changed, but replaced by a copy
-	// While clients are limited: how many connections each has, and the client of each.
+	// While clients are limited: how many connections each has that are served, and that
+	// are being refused, and the client of each.
 	clients   map[netip.Addr]int
-	addresses map[*Conn]netip.Addr
+	refused   map[netip.Addr]int
+	addresses map[*Conn]booked
 	wake      chan struct{} // closed to have the calls of wait look again; nil while there is none
 }
 

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -213,5 +215,61 @@ func TestFewDescriptors(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%d descriptors: %v, want %q in\n%s", files, err, want, out)
 		}
+	}
+}
+
+// TestRefusedLeaveDescriptors: where there are few descriptors, connections that are refused,
+// and that their client keeps silent, leave some for other clients, and for the admin pages.
+// One client takes not even all of those that there are for such connections.
+func TestRefusedLeaveDescriptors(t *testing.T) {
+	t.Parallel()
+	const files, crowd, perAddress = 256, 400, 5
+	const all = (files - 64) * 9 / 10
+	for name, tt := range map[string]struct {
+		limits      string
+		least, most int // that are kept open of the crowd
+	}{
+		"one address": {fmt.Sprintf("limits: {per_address: %d}\n", perAddress), perAddress, 4 * perAddress},
+		"all":         {"", all / 2, all + (files-all)/2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "config.yaml")
+			config := "listeners: [{address: 127.0.0.1:0}]\nadmin: {address: 127.0.0.1:0}\nsniff: {timeout: 1m}\n" + tt.limits
+			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p := startAs(t, func(cmd *exec.Cmd) {
+				script := fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files)
+				cmd.Path, cmd.Args = "/bin/sh", append([]string{"/bin/sh", "-c", script, binary}, cmd.Args[1:]...)
+			}, nil, "--config", file)
+			from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: patience}
+			var ended atomic.Int32
+			var readers sync.WaitGroup
+			t.Cleanup(readers.Wait)
+			for range crowd {
+				conn, err := from.DialContext(t.Context(), "tcp", p.service.Host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+				readers.Go(func() {
+					_, _ = conn.Read(make([]byte, 1))
+					ended.Add(1)
+				})
+			}
+			eventually(t, "enough are closed", func() bool { return crowd-int(ended.Load()) <= tt.most })
+			if n := crowd - int(ended.Load()); n < tt.least {
+				t.Errorf("%d of %d are open, want %d or more", n, crowd, tt.least)
+			}
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+			eventually(t, "another client is served", func() bool { return livez(t, client, p.service.Host) == nil })
+			if err := livez(t, client, p.admin.Host); err != nil {
+				t.Error(err)
+			}
+			if text := p.stderr.String(); strings.Contains(text, "too many open files") {
+				t.Error(text)
+			}
+		})
 	}
 }
