@@ -37,7 +37,7 @@ type admission struct {
 func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 	if c.isLocal() {
 		_ = a.books.conns.Add(&c.account, raw, c)
-		a.books.conns.Exempt(&c.account)
+		a.books.conns.ExemptInner(&c.account)
 		return ""
 	}
 	limits := &a.live.Load().Limits

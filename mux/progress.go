@@ -39,6 +39,7 @@ type bodyWatch struct {
 	owned    atomic.Bool  // the handler has set a read deadline
 	slow     atomic.Bool  // the sweep has ended it
 	over     atomic.Bool  // the request's time is up
+	ended    atomic.Bool  // all of it has been read
 	left     atomic.Bool  // the handler has returned, and the rest is read for the sake of the client
 }
 
@@ -51,6 +52,7 @@ func (b *bodyWatch) watch(r *http.Request) {
 	b.owned.Store(false)
 	b.slow.Store(false)
 	b.over.Store(false)
+	b.ended.Store(false)
 	b.left.Store(false)
 }
 
@@ -69,6 +71,9 @@ func (b *bodyWatch) read(body io.Reader, p []byte) (int, error) {
 	b.awaited.Store(false)
 	if n > 0 {
 		b.received.Add(int64(n))
+	}
+	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
 	}
 	switch {
 	case err == nil:
@@ -180,13 +185,14 @@ func (b *requestBody1) begin(c *conn, r *http.Request) (*http.Request, *awaitedB
 }
 
 // handled notes that the handler has returned. net/http reads what it has left, up to
-// 256 KiB, before it takes the next request. That has no more to do with the response.
+// 256 KiB, before it takes the next request. That has no more to do with the response. Of a
+// body that has ended it reads nothing, and may still be writing the response.
 func (b *requestBody1) handled() {
 	b.left.Store(true)
 	b.duplex.Store(false) // So the rate bounds a body of undeclared length as well.
 	b.answered.Store(false)
 	b.owned.Store(false)
-	b.awaited.Store(true)
+	b.awaited.Store(!b.ended.Load())
 }
 
 // finish notes that the request is over.

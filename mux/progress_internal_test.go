@@ -1,7 +1,9 @@
 package mux
 
 import (
+	"errors"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -34,5 +36,29 @@ func TestPartsOfResponse(t *testing.T) {
 				t.Errorf("%d bytes have arrived of %d, %v", n, r.sent, err)
 			}
 		})
+	}
+}
+
+// TestNothingIsAwaitedBehindTheEnd: behind the handler the server waits for what is left of
+// a body, and for nothing of one that was read to its end, however long the response takes.
+func TestNothingIsAwaitedBehindTheEnd(t *testing.T) {
+	for name, read := range map[string]int{"read to its end": 10, "read in part": 5} {
+		var b requestBody1
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789"))
+		b.watch(r)
+		var err error
+		for n := 0; n < read && err == nil; n++ {
+			_, err = b.read(r.Body, make([]byte, 1))
+		}
+		if read == 10 {
+			_, err = b.read(r.Body, make([]byte, 1))
+			if !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+		}
+		b.handled()
+		if isBound, want := b.isBound(), read < 10; isBound != want {
+			t.Errorf("%s: bound %t, want %t", name, isBound, want)
+		}
 	}
 }

@@ -247,10 +247,12 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	case c.awaitsRest():
 		mute, slow := time.Since(c.account.LastActivity()) >= m.mute, c.headFor()
 		s.halfway = true
-		if mute && s.requests == 0 {
+		switch {
+		case mute && s.requests == 0:
 			s.turn = unused
-		}
-		if !mute {
+		case mute:
+			s.since = c.account.LastActivity()
+		default:
 			s.since = time.Now().Add(-slow)
 		}
 		return s, c.account.CloseReason() == "" && (mute || slow >= m.slow) && !c.account.HasUnread()

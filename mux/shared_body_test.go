@@ -486,3 +486,33 @@ func TestSharedCallsHoldBackNoOthers(t *testing.T) {
 		})
 	}
 }
+
+// TestSharedCallLeavesOverflow: a handler returns while the rest of its call is read ahead.
+// Under the race detector, only one goroutine reads net/http's body.
+func TestSharedCallLeavesOverflow(t *testing.T) {
+	const size, messages = 10_000, 30
+	service := lateService{read: make(chan struct{})}
+	s := start(t, false, mux.WithHandler(nil), mux.Configure(func(c *mux.Config) {
+		c.GRPC.Transport, c.GRPC.StreamWindow = protocols.TransportShared, smallWindow
+	}), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, service) }))
+	stream, err := testpb.NewTestServiceClient(s.grpcClient(t)).StreamingInputCall(metadata.AppendToOutgoingContext(t.Context(), "read", "nothing"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range messages {
+		if err := stream.Send(&testpb.StreamingInputCallRequest{Payload: &testpb.Payload{Body: make([]byte, size)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all has come", func() bool {
+		conns := s.Connections()
+		return len(conns) == 1 && conns[0].BytesReceived > messages*size
+	})
+	close(service.read)
+	if _, err := stream.CloseAndRecv(); err != nil {
+		t.Error(err)
+	}
+}

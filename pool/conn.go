@@ -92,6 +92,7 @@ const (
 	lazyBit          = 1 << 11 // raw is a bare socket
 	eagerBit         = 1 << 12 // and its read deadline is set at once
 	directBit        = 1 << 14 // which it has been, so that reads need not look at it
+	innerBit         = 1 << 17 // it is within the process; the same
 	yieldedBit       = 1 << 16 // its pool's place was given up; changed with its stripe locked
 	writeDeadlineBit = 1 << 13 // there was a write deadline, which has to be taken back
 )

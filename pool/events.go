@@ -104,9 +104,10 @@ func (s *Set) number(e *Event) (observed bool) {
 	return true
 }
 
-// step holds the events of one method: seldom more than four.
+// step holds the events of one method: seldom more than two. It is on the stack of whoever
+// closes a connection.
 type step struct {
-	events [4]Event
+	events [2]Event
 	count  int
 	more   []Event
 }

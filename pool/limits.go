@@ -155,6 +155,18 @@ func (s *Set) Exempt(c *Conn) {
 	s.exemptConn(c)
 }
 
+// ExemptInner is Exempt for a connection within the process, which takes no descriptor
+// either.
+func (s *Set) ExemptInner(c *Conn) {
+	stripe := s.stripeOf(c)
+	stripe.mu.Lock()
+	if !c.isRemoved() && c.status.Or(innerBit)&innerBit == 0 {
+		s.inner.Add(1)
+	}
+	stripe.mu.Unlock()
+	s.Exempt(c)
+}
+
 // exemptConn is Exempt for a caller that holds mu.
 func (s *Set) exemptConn(c *Conn) {
 	if s.setExempt(c) {
@@ -250,9 +262,9 @@ func (s *Set) RefusedOf(c *Conn) int {
 	return s.refused[s.addresses[c].address]
 }
 
-// Above returns how many live connections take no place: those that are being refused, or
-// leave, and exempt ones.
-func (s *Set) Above() int { return int(s.live.Load() - s.taken.Load()) }
+// Above returns how many live connections of the network take no place: those that are
+// being refused, or leave, and exempt ones.
+func (s *Set) Above() int { return int(s.live.Load() - s.taken.Load() - s.inner.Load()) }
 
 // Spare returns how many connections may be open above Config.MaxConnections, as far as the
 // descriptors go: half of those that it leaves. The other half is the process's.

@@ -54,6 +54,32 @@ func TestTotalLimit(t *testing.T) {
 	_ = conns[2].Close()
 }
 
+// TestAbove: connections within the process are not among those that a limit keeps out.
+func TestAbove(t *testing.T) {
+	var set pool.Set
+	set.SetLimits(pool.Limits{Config: pool.Config{MaxConnections: 1}})
+	conns := make([]*pool.Conn, 4)
+	for i := range conns {
+		conns[i] = new(pool.Conn)
+		_ = set.Add(conns[i], pipeFrom(t, "192.0.2.1"), nil)
+	}
+	if n := set.Above(); n != 3 {
+		t.Errorf("%d above a limit of 1, want 3", n)
+	}
+	set.ExemptInner(conns[0])
+	set.ExemptInner(conns[1])
+	set.ExemptInner(conns[1])
+	if n := set.Above(); n != 2 {
+		t.Errorf("%d above the limit beside two that are within the process, want 2", n)
+	}
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	if n := set.Above(); n != 0 {
+		t.Errorf("%d above the limit when all are closed", n)
+	}
+}
+
 // TestAddressLimit: clients are told apart by IPv4 address and by IPv6 network of 64
 // bits.
 func TestAddressLimit(t *testing.T) {

@@ -72,6 +72,7 @@ type Set struct {
 	lastSeq atomic.Uint64 // of the events
 	live    atomic.Int64  // connections
 	taken   atomic.Int64  // places: connections without the exempt ones
+	inner   atomic.Int64  // exempt ones that are within the process
 	yielded atomic.Int64  // exempt ones that have given up a pool's place by Yield
 
 	second  atomic.Uint64 // since began, of the last advance; changed with mu held

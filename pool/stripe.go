@@ -99,6 +99,9 @@ func (s *Set) exit(c *Conn, reason string) (a *account, left int64) {
 	if c.status.Load()&exemptBit == 0 {
 		s.taken.Add(-1)
 	}
+	if c.status.Load()&innerBit != 0 {
+		s.inner.Add(-1)
+	}
 	s.live.Add(-1)
 	return a, left
 }

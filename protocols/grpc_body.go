@@ -69,12 +69,18 @@ func newCallBody(body io.ReadCloser, window, longest int) *callBody {
 func (b *callBody) Read(p []byte) (int, error) {
 	if !b.mayRead(len(p)) {
 		if b.windows != nil && b.overflow == nil {
-			b.overflow = newOverflow(b.ReadCloser, b.whenClosed(), b.windows)
+			if b.overflow = newOverflow(b.ReadCloser, b.whenClosed(), b.windows); b.overflow == nil {
+				b.windows = nil // It is the same at the next read.
+			}
 		}
 		b.await(len(p))
 	}
 	from := io.Reader(b.ReadCloser)
-	if b.overflow != nil && !b.isOver() {
+	switch {
+	case b.overflow == nil:
+	case b.isOver():
+		<-b.overflow.ended // Only one goroutine may read the server's own.
+	default:
 		from = b.overflow
 	}
 	n, complete := 0, b.messages.complete

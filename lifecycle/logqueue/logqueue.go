@@ -97,7 +97,7 @@ func (l *line) shorten() {
 	shortened := false
 	l.record.Attrs(func(a slog.Attr) bool {
 		if err, ok := a.Value.Any().(error); ok {
-			a.Value = slog.AnyValue(textError(err.Error()))
+			a.Value = slog.AnyValue(textError(textOf(err)))
 			shortened = true
 		}
 		attrs = append(attrs, a)
@@ -107,6 +107,17 @@ func (l *line) shorten() {
 		l.record = slog.NewRecord(l.record.Time, l.record.Level, l.record.Message, l.record.PC)
 		l.record.AddAttrs(attrs...)
 	}
+}
+
+// textOf returns the text of err, or what slog's handlers show of one whose Error panics, as
+// that of a nil pointer may.
+func textOf(err error) (text string) {
+	defer func() {
+		if recover() != nil {
+			text = "<nil>"
+		}
+	}()
+	return err.Error()
 }
 
 // textError is what is left of an error.

@@ -306,6 +306,26 @@ func TestLongErrors(t *testing.T) {
 	})
 }
 
+// nilError is an error whose nil pointer has no text.
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
+
+// TestErrorsWithoutText: an error whose text cannot be asked for stops nobody who logs it.
+func TestErrorsWithoutText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		h := New(r, "server", nil)
+		log := slog.New(h)
+		for range 2 * maxWhole {
+			log.Info("", "err", (*nilError)(nil))
+			synctest.Wait()
+		}
+		close(r.gate)
+		flush(t, h)
+	})
+}
+
 // TestFaultyHandler: lines on which the handler fails or panics are counted, and the next
 // line that it takes is followed by one that says so.
 func TestFaultyHandler(t *testing.T) {

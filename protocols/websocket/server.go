@@ -177,7 +177,12 @@ func (ws *Server) Accept(ctx context.Context, w http.ResponseWriter, r *http.Req
 
 // brief returns err, or an error with the beginning of its text where a client has made that
 // long, by header fields or the reason of a close.
-func brief(err error) error {
+func brief(err error) (short error) {
+	defer func() {
+		if recover() != nil {
+			short = err // A nil pointer, say; slog's handlers can show it.
+		}
+	}()
 	text := err.Error()
 	if short := protocols.Shorten(text, protocols.MaxText); short != text {
 		return errors.New(short)

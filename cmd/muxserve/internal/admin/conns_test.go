@@ -161,12 +161,12 @@ func TestEndedConnsAreForgotten(t *testing.T) {
 func TestUnreadEvents(t *testing.T) {
 	t.Parallel()
 	p := New(example(), Options{})
-	p.bounds.event, p.bounds.events = 100*time.Millisecond, 10*time.Millisecond
+	p.bounds.event, p.bounds.events = 2*time.Second, 10*time.Millisecond
 	srv, _ := serveBounded(t, p)
 	for range maxStreams {
 		dialAdmin(t, srv, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	}
-	eventually(t, "no stream is left", func() bool {
+	eventually(t, "all streams are taken", func() bool {
 		p.watchers.mu.Lock()
 		defer p.watchers.mu.Unlock()
 		return p.watchers.streams == maxStreams
