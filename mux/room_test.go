@@ -242,6 +242,9 @@ func TestMuteMakeRoom(t *testing.T) {
 				send(t, conn, test.opening)
 				mute = append(mute, conn)
 			}
+			eventually(t, "they are there", func() bool {
+				return len(s.Connections()) == total && (test.limit == nil || s.active("http1") == total)
+			})
 			eventually(t, "one more is served", func() bool {
 				resp, err := s.client(t, 1).Get(map[bool]string{false: "http://", true: "https://"}[test.withTLS] + s.addr + "/echo")
 				if err == nil {

@@ -20,7 +20,7 @@ func TestProbes(t *testing.T) {
 	silent := func() int64 {
 		return metric(t, p, "mux_connections_rejected_total", `reason="silent"`)
 	}
-	eventually(t, "muxserve has logged its start", func() bool { return strings.Contains(p.Log(), "phase=serving") })
+	eventually(t, "muxserve has logged its start", func() bool { return strings.Contains(p.Log(), "msg=serving") })
 	log := p.Log()
 	for range probes {
 		conn, err := net.Dial("tcp", p.Addr)
