@@ -14,6 +14,20 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
+// TestReplayLetsGo: what was read to tell TLS from plaintext is not kept behind its replay.
+func TestReplayLetsGo(t *testing.T) {
+	c := &replayConn{rest: []byte("hello")}
+	for _, want := range []string{"hel", "lo"} {
+		p := make([]byte, 3)
+		if n, err := c.Read(p); err != nil || string(p[:n]) != want {
+			t.Errorf("read %q, %v; want %q", p[:n], err, want)
+		}
+	}
+	if c.rest != nil {
+		t.Error("the memory is kept")
+	}
+}
+
 // TestConnSize: one allocation holds a connection, its account and its recogniser. The
 // limit leaves room for the context and the pool entry of HTTP/1.1. TestMemory measures
 // the sum.

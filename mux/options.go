@@ -96,8 +96,9 @@ func WithHandler(h http.Handler) Option {
 // The server does not start with one that cannot take effect: grpc.Creds, because [WithTLS]
 // or the listener sets TLS; grpc.InTapHandle; with grpc.transport: shared, those of
 // grpc-go's transport. grpc.ChainStreamInterceptor costs less than grpc.StreamInterceptor
-// where calls and requests share a connection. A call to a service that is not registered goes to the handler of
-// [WithHandler]; without one, and by default, calls are answered UNIMPLEMENTED.
+// where calls and requests share a connection. A call to a service that is not registered
+// goes to the handler of [WithHandler]; without one, and by default, calls are answered
+// UNIMPLEMENTED.
 func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
 	return func(o *options) {
 		o.registerGRPC = append(o.registerGRPC, register)

@@ -502,6 +502,28 @@ func TestYoungMakeRoomLast(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections, c.HTTP2.MaxAgeGrace = 4, 80*time.Millisecond })) // It sweeps often.
 }
 
+// TestLaterHeadLeavesByItsTime: a client that pauses within the head of a later request
+// leaves behind one that has been idle for longer, however old its connection is.
+func TestLaterHeadLeavesByItsTime(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }))
+	s.SetPatience(time.Nanosecond, time.Hour) // The sweep and others see it as mute at once.
+	const request = "GET /echo HTTP/1.1\r\nHost: x\r\n"
+	first, second := s.dial(t), s.dial(t)
+	in := bufio.NewReader(first)
+	_ = roundTrip(t, first, in, request+"\r\n")
+	_ = roundTrip(t, second, bufio.NewReader(second), request+"\r\n")
+	eventually(t, "idle", func() bool { return s.idle() == 2 })
+	time.Sleep(400 * time.Millisecond) // What is under test is time, and the last byte's is known to a fifth of a second.
+	send(t, first, request)
+	eventually(t, "the head has begun", func() bool {
+		return slices.ContainsFunc(s.Connections(), func(c mux.ConnInfo) bool { return c.BytesReceived > uint64(len(request)+2) })
+	})
+	s.hold(t)
+	if resp := roundTrip(t, first, in, "\r\n"); resp.StatusCode != http.StatusOK {
+		t.Errorf("the one that goes on: %s", resp.Status)
+	}
+}
+
 // TestRefusedMakeNoRoom: connections that are being refused take no place, and are not
 // taken for some that could make room. There are more than one search finds.
 func TestRefusedMakeNoRoom(t *testing.T) {

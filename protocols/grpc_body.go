@@ -79,7 +79,7 @@ func (b *callBody) Read(p []byte) (int, error) {
 	switch {
 	case b.overflow == nil:
 	case b.isOver():
-		<-b.overflow.ended // Only one goroutine may read the server's own.
+		<-b.overflow.ended // net/http's body has one reader at a time.
 	default:
 		from = b.overflow
 	}
@@ -104,7 +104,7 @@ func (b *callBody) mayRead(size int) bool {
 	return !b.isFull(size)
 }
 
-// isOver reports whether the body is closed. The server's own says so to whoever reads it.
+// isOver reports whether the body is closed. net/http's says so to whoever reads it.
 func (b *callBody) isOver() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

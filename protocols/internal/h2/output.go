@@ -160,7 +160,8 @@ func (t *Track) settle() {
 }
 
 // abort closes the connection below its server, which may never write again and so would
-// not notice a failed write. Closing a *tls.Conn would write once more, so what is below it is closed.
+// not notice a failed write. Closing a *tls.Conn would write once more, so abort closes what
+// is below it.
 func (t *Track) abort() {
 	inner := t.inner
 	if c, ok := inner.(*tls.Conn); ok {

@@ -79,8 +79,8 @@ func (p *Pages) Hold() {
 }
 
 // serveEvents sends what /health and /drain answer every second (bounds.events), as events
-// called health and drain, and during a drain the latter four times a second. The last event of a drain,
-// called end, has its account. Then the stream ends.
+// called health and drain, and during a drain the latter four times a second. The last event
+// of a drain, called end, has its account. Then the stream ends.
 func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if !p.watchers.begin() {
 		w.Header().Set("Retry-After", "10")

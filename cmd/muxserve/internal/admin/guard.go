@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // Access says who may do what. The zero value is the default.
@@ -31,10 +33,6 @@ func (p *Pages) access() Access {
 	return p.configuration.Access()
 }
 
-// maxHost is how much of a host a refusal repeats: more than a name has (RFC 1035, section
-// 2.3.4).
-const maxHost = 255
-
 // guard lets in requests whose host is an IP address, localhost, the configured host or one
 // of [Access].Hosts. A foreign web page can point its own name at this address (DNS
 // rebinding). Its requests would pass the browser's same-origin rule, and the page could
@@ -47,7 +45,7 @@ func (p *Pages) guard(next http.Handler) http.Handler {
 		access := p.access()
 		if host := bareHost(r.Host); host != "" && !isAnyName(r) && !trusted(host, append(access.Hosts, *p.host.Load())) {
 			http.Error(w, "muxserve: the admin pages answer to an IP address, to localhost, to the host of admin.address and to the names in admin.hosts, not to "+
-				strconv.Quote(host[:min(len(host), maxHost)]), http.StatusForbidden)
+				strconv.Quote(protocols.Shorten(host, protocols.MaxText)), http.StatusForbidden)
 			return
 		}
 		if isForeign(r) {
