@@ -14,6 +14,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // admission takes connections into the books, gives each its place with its server, and
@@ -205,11 +206,20 @@ func (a *admission) tooManyRefusals() bool {
 	return a.books.conns.Len(refusedTag) >= most || a.books.conns.Above() > most
 }
 
-// tooManyUnread reports whether one more connection that a limit keeps out cannot be read
-// from, to see whether it is a probe.
-func (a *admission) tooManyUnread(c *conn) bool {
+// isCrowded reports whether a limit keeps the connection out, beside too many others for it
+// to be read from, to see whether it is a probe.
+func (c *conn) isCrowded() bool {
+	if c.refused == notRefused {
+		return false
+	}
+	a := c.root.admission
 	most := a.refusals()
 	return a.books.conns.Above() > 2*most || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
+}
+
+// crowded is the verdict on such a connection, which is closed without a word.
+func (c *conn) crowded() sniff.Verdict {
+	return sniff.Verdict{Failure: c.refused.String(), Reason: "too many connections"}
 }
 
 // refuse ends a connection that a limit keeps out, in the words of its protocol: HTTP/1.1

@@ -411,6 +411,7 @@ func (c *conn) decide(v sniff.Verdict) {
 // recognise asks the first bytes. Where they ask for TLS, which this listener does not
 // have or has already ended, the verdict says so and no built-in protocol matches.
 func (c *conn) recognise() {
+	defer c.contain()
 	if c.root.running.isStopping() && !c.isLocal() || isDone(c.root.ending) {
 		c.EndWait()
 	}

@@ -32,8 +32,9 @@ type room struct {
 // findings are the connections that a search has found, in the order in which they are to
 // leave. A search looks at all connections, so one is made for many newcomers.
 type findings struct {
-	next  []spare
-	again time.Time // when the next search may be made
+	next   []spare
+	again  time.Time   // when the next search may be made
+	forget *time.Timer // lets go of next; nil before the first search
 }
 
 // spare is a connection that may leave.
@@ -64,6 +65,9 @@ const (
 const (
 	// maxSpares is how many connections a search finds at most.
 	maxSpares = 64
+	// findingsKept is for how long what a search has found is kept. Connections may end
+	// before they are asked to leave.
+	findingsKept = time.Second
 	// searchPause is how long the next search waits, for each connection that was looked
 	// at. It is some ten times as long as the search has taken.
 	searchPause = time.Microsecond
@@ -152,6 +156,7 @@ func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), 
 			var looked int
 			f.next, looked = search()
 			f.again = now.Add(searchPause * time.Duration(looked))
+			m.forgetLater(f)
 			searched = true
 		}
 		if len(f.next) == 0 {
@@ -163,6 +168,19 @@ func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), 
 			return
 		}
 	}
+}
+
+// forgetLater lets go of what is left of the findings after findingsKept. The caller holds mu.
+func (m *room) forgetLater(f *findings) {
+	if f.forget != nil {
+		f.forget.Reset(findingsKept)
+		return
+	}
+	f.forget = time.AfterFunc(findingsKept, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		f.next = nil
+	})
 }
 
 // spares returns connections that may leave, in the order of their turns. Of those that are

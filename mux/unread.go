@@ -27,8 +27,11 @@ const responseBuffer = 4 << 10
 
 // isDiscarded reports whether discard reads the rest of the body. Of a body of undeclared
 // length it reads nothing, since the client may wait for the end of the response before it
-// ends the body.
-func (e *exchange) isDiscarded() bool {
+// ends the body. A client that has asked whether to send the body gets the response at once.
+func (e *exchange) isDiscarded() bool { return !e.unasked.Load() && e.hasRest() }
+
+// hasRest reports whether what is left of the body can be discarded.
+func (e *exchange) hasRest() bool {
 	left := e.length - e.watch.received.Load()
 	return e.length > 0 && left > minDiscard && left <= maxDiscard
 }

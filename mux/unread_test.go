@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/muxserve/muxserve/mux"
 )
@@ -32,6 +33,7 @@ func leavers() http.Handler {
 			http.Error(w, "read from a closed body", http.StatusInternalServerError)
 		}
 	})
+	m.HandleFunc("/close/only", func(_ http.ResponseWriter, r *http.Request) { _ = r.Body.Close() })
 	m.HandleFunc("/flush", func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() })
 	m.HandleFunc("/error", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
 	m.HandleFunc("/error/flush", func(w http.ResponseWriter, _ *http.Request) {
@@ -100,6 +102,29 @@ func TestLeftBodyIsRefused(t *testing.T) {
 			c.step()
 		}
 	}
+}
+
+// TestExpectUnread: a client that has asked whether to send the body is not told to, as
+// behind net/http, unless the handler reads of it.
+func TestExpectUnread(t *testing.T) {
+	t.Parallel()
+	beside(t, leavers(), func(t *testing.T, s *server) string {
+		conn := s.dial(t)
+		c := newH2Client(t, conn, conn)
+		var seen []string
+		for i, path := range []string{"/", "/close/only", "/flush", "/error", "/error/flush", "/error/long"} {
+			stream := uint32(2*i + 1)
+			c.request(stream, false, posting(path, 3<<20, "expect", "100-continue")...)
+			c.rest(stream)
+			seen = append(seen, path, strconv.FormatBool(c.stream(stream).asked), c.header(stream)[":status"])
+		}
+		const read = 99
+		c.request(read, false, posting("/some", 3<<20, "expect", "100-continue")...)
+		for !c.stream(read).asked {
+			c.step()
+		}
+		return strings.Join(seen, " ")
+	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
 }
 
 // TestUnreadBesideRead: an upload that its handler does not read, and that has filled its

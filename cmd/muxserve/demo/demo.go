@@ -6,11 +6,14 @@ package demo
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"io/fs"
 	"net/http"
 	"os"
 	"path"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
@@ -73,24 +76,40 @@ func (f Files) Open(name string) (http.File, error) {
 	}
 	file, err := f.Root.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, noFile(err)
 	}
-	if err := f.listed(file, name); err != nil {
+	info, err := file.Stat()
+	if err == nil && info.IsDir() && !f.Listings {
+		_, err = f.Root.Stat(path.Join(name, "index.html")) // Or net/http would list it.
+	}
+	switch {
+	case err != nil:
 		_ = file.Close()
-		return nil, err
+		return nil, noFile(err)
+	case info.IsDir() && !f.DotFiles:
+		return directory{file}, nil
+	default:
+		return file, nil
 	}
-	return file, nil
 }
 
-// listed returns [fs.ErrNotExist] for a directory that net/http would list.
-func (f Files) listed(file *os.File, name string) error {
-	if info, err := file.Stat(); err != nil || f.Listings || !info.IsDir() {
-		return err
-	}
-	if _, err := f.Root.Stat(path.Join(name, "index.html")); err != nil {
+// noFile returns [fs.ErrNotExist] where an error says that the root has no file of the name.
+// net/http answers others by 500. os.Root's error for a link that leads out has no type.
+func noFile(err error) error {
+	var number syscall.Errno
+	if errors.Is(err, fs.ErrNotExist) || !errors.As(err, &number) || number == syscall.ENOTDIR || number == syscall.ELOOP || number == syscall.ENAMETOOLONG {
 		return fs.ErrNotExist
 	}
-	return nil
+	return err
+}
+
+// directory is one whose listing leaves out what a dot at the beginning of a name hides.
+type directory struct{ *os.File }
+
+// ReadDir implements [fs.ReadDirFile].
+func (d directory) ReadDir(n int) ([]fs.DirEntry, error) {
+	entries, err := d.File.ReadDir(n)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") }), err
 }
 
 // maxWait bounds every delay that a client can ask for.
