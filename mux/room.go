@@ -64,7 +64,7 @@ const (
 
 const (
 	// maxSpares is how many connections a search finds at most.
-	maxSpares = 64
+	maxSpares = maxLeaving
 	// findingsKept is for how long what a search has found is kept. Connections may end
 	// before they are asked to leave.
 	findingsKept = time.Second
@@ -114,17 +114,24 @@ func (m *room) beforeMove(tag pool.Tag) {
 	}
 }
 
-// makeIn has one connection of a pool leave, or of all pools where tag is empty.
+// makeIn has one connection of a pool leave, or of all pools where tag is empty. Where the
+// limit was lowered below what is open, more leave.
 func (m *room) makeIn(tag pool.Tag) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for m.makeOne(tag) && m.departures.books.conns.IsFull(tag) {
+	}
+}
+
+// makeOne has one connection leave, and reports whether there was one. The caller holds mu.
+func (m *room) makeOne(tag pool.Tag) bool {
 	if m.areTooManyLeaving() {
 		m.first(lastingTag, m.lasting, m.cut)
 	}
 	if m.areTooManyLeaving() {
-		return
+		return false
 	}
-	m.first(tag, func() (spares []spare, looked int) { return m.spares(tag) }, func(s spare) bool {
+	return m.first(tag, func() (spares []spare, looked int) { return m.spares(tag) }, func(s spare) bool {
 		// It may have had another request since the search.
 		now, ok := m.spare(s.c)
 		return ok && now.halfway == s.halfway && now.undecided == s.undecided && now.requests == s.requests && m.leave(now)
@@ -142,10 +149,11 @@ func (m *room) mostLeaving() int {
 	return max(1, min(m.maxLeaving, m.departures.books.conns.Spare()/3))
 }
 
-// first calls use for what a search of this name has found, in order, until it succeeds.
+// first calls use for what a search of this name has found, in order, until it succeeds. It
+// reports false where it has not.
 // The search is made anew where nothing is left but young ones, and it is time for that:
 // others may have become older since, and go before them.
-func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), use func(spare) bool) {
+func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), use func(spare) bool) bool {
 	f := m.found[name]
 	if f == nil {
 		f = new(findings)
@@ -160,12 +168,12 @@ func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), 
 			searched = true
 		}
 		if len(f.next) == 0 {
-			return
+			return false
 		}
 		s := f.next[0]
 		f.next = f.next[1:]
 		if use(s) {
-			return
+			return true
 		}
 	}
 }

@@ -72,6 +72,33 @@ func TestIdleMakesRoom(t *testing.T) {
 	}
 }
 
+// TestLoweredLimitMakesRoom: connections above a limit that was lowered stay until others
+// come, and as many of them leave then as there are too many.
+func TestLoweredLimitMakesRoom(t *testing.T) {
+	const open, limit = 12, 3
+	for name, edit := range map[string]func(*mux.Config){
+		"HTTP/1.1":  func(c *mux.Config) { c.HTTP1.MaxConnections = limit },
+		"all":       func(c *mux.Config) { c.Limits.MaxConnections = limit },
+		"all, wait": func(c *mux.Config) { c.Limits.MaxConnections, c.Limits.OnLimit = limit, pool.Wait },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, limits(func(c *mux.Config) { c.HTTP2.MaxAgeGrace = 80 * time.Millisecond })) // It sweeps often.
+			busy := s.busy(t)
+			defer busy.Close()
+			for range open {
+				s.hold(t)
+			}
+			s.reload(t, edit)
+			if n := s.active("http1"); n != 1+open {
+				t.Errorf("%d connections are open when nobody has come, want %d", n, 1+open)
+			}
+			s.hold(t)
+			eventually(t, "no more than the limit", func() bool { return s.active("http1") == limit })
+		})
+	}
+}
+
 // TestIdleHTTP2MakesRoom: clients of HTTP/2 and gRPC are told by GOAWAY, and lose no
 // request.
 func TestIdleHTTP2MakesRoom(t *testing.T) {

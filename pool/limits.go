@@ -358,13 +358,13 @@ func (s *Set) retakePlace(c *Conn, from *account) {
 func (s *Set) Yielded() int { return int(s.yielded.Load()) }
 
 // IsFull reports whether the pool named tag, or where tag is empty the Set, has as many
-// connections as it may. It has more where the limit was lowered, and is not full then.
+// connections as it may, or more, where the limit was lowered.
 func (s *Set) IsFull(tag Tag) bool {
 	taken, limit := &s.taken, int64(s.ruled().MaxConnections)
 	if tag != "" {
 		taken, limit = &s.account(tag).places, int64(s.ruled().PerTag[tag])
 	}
-	return limit > 0 && taken.Load() == limit
+	return limit > 0 && taken.Load() >= limit
 }
 
 // Active returns the number of live connections in the pool named tag. Unlike [Set.Len] it
