@@ -52,6 +52,9 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 			break
 		}
 	}
+	if limits.PerAddress > 0 && pool.IsBare(raw) {
+		a.room.beforeClient(raw.RemoteAddr())
+	}
 	return a.books.conns.Add(&c.account, raw, c)
 }
 

@@ -2,6 +2,8 @@ package mux
 
 import (
 	"cmp"
+	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +28,14 @@ type room struct {
 
 	// mu guards what follows.
 	mu    sync.Mutex
-	found map[pool.Tag]*findings // by the pool that is full; "" for all together
+	found map[place]*findings
+}
+
+// place is where there is no room: in a pool, or in all of them together where the tag is
+// empty, or among the connections of one client.
+type place struct {
+	tag    pool.Tag
+	client netip.Addr // not valid for a pool
 }
 
 // findings are the connections that a search has found, in the order in which they are to
@@ -34,7 +43,7 @@ type room struct {
 type findings struct {
 	next   []spare
 	again  time.Time   // when the next search may be made
-	forget *time.Timer // lets go of next; nil before the first search
+	forget *time.Timer // lets go of them; nil before the first search
 }
 
 // spare is a connection that may leave.
@@ -89,7 +98,7 @@ const (
 func newRoom(d *departures) *room {
 	return &room{
 		departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
-		mute: mutePatience, slow: slowPatience, found: make(map[pool.Tag]*findings),
+		mute: mutePatience, slow: slowPatience, found: make(map[place]*findings),
 	}
 }
 
@@ -101,37 +110,53 @@ func (m *room) beforeAccept(total int) {
 	switch {
 	case total <= 0:
 	case conns.IsFull(""):
-		m.makeIn("")
+		m.makeIn(place{})
 	case conns.Active(pool.Sniffing) >= max(1, total/undecidedShare):
-		m.makeIn(pool.Sniffing)
+		m.makeIn(place{tag: pool.Sniffing})
+	}
+}
+
+// beforeClient makes room for a connection from an address, among those of its client.
+func (m *room) beforeClient(address net.Addr) {
+	conns := &m.departures.books.conns
+	if client, ok := conns.ClientOf(address); ok && conns.IsClientFull(client) {
+		m.makeIn(place{client: client})
 	}
 }
 
 // beforeMove makes room in a pool for a connection that was recognised.
 func (m *room) beforeMove(tag pool.Tag) {
 	if m.departures.books.conns.IsFull(tag) {
-		m.makeIn(tag)
+		m.makeIn(place{tag: tag})
 	}
 }
 
-// makeIn has one connection of a pool leave, or of all pools where tag is empty. Where the
-// limit was lowered below what is open, more leave.
-func (m *room) makeIn(tag pool.Tag) {
+// isFull reports whether there is no room in a place.
+func (m *room) isFull(p place) bool {
+	if p.client.IsValid() {
+		return m.departures.books.conns.IsClientFull(p.client)
+	}
+	return m.departures.books.conns.IsFull(p.tag)
+}
+
+// makeIn has one connection of a place leave. Where the limit was lowered below what is open,
+// more leave.
+func (m *room) makeIn(p place) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.makeOne(tag) && m.departures.books.conns.IsFull(tag) {
+	for m.makeOne(p) && m.isFull(p) {
 	}
 }
 
 // makeOne has one connection leave, and reports whether there was one. The caller holds mu.
-func (m *room) makeOne(tag pool.Tag) bool {
+func (m *room) makeOne(p place) bool {
 	if m.areTooManyLeaving() {
-		m.first(lastingTag, m.lasting, m.cut)
+		m.first(place{tag: lastingTag}, m.lasting, m.cut)
 	}
 	if m.areTooManyLeaving() {
 		return false
 	}
-	return m.first(tag, func() (spares []spare, looked int) { return m.spares(tag) }, func(s spare) bool {
+	return m.first(p, func() (spares []spare, looked int) { return m.spares(p) }, func(s spare) bool {
 		// It may have had another request since the search.
 		now, ok := m.spare(s.c)
 		return ok && now.halfway == s.halfway && now.undecided == s.undecided && now.requests == s.requests && m.leave(now)
@@ -149,22 +174,22 @@ func (m *room) mostLeaving() int {
 	return max(1, min(m.maxLeaving, m.departures.books.conns.Spare()/3))
 }
 
-// first calls use for what a search of this name has found, in order, until it succeeds. It
+// first calls use for what a search of this place has found, in order, until it succeeds. It
 // reports false where it has not.
 // The search is made anew where nothing is left but young ones, and it is time for that:
 // others may have become older since, and go before them.
-func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), use func(spare) bool) bool {
-	f := m.found[name]
+func (m *room) first(p place, search func() (spares []spare, looked int), use func(spare) bool) bool {
+	f := m.found[p]
 	if f == nil {
 		f = new(findings)
-		m.found[name] = f
+		m.found[p] = f
 	}
 	for searched := false; ; {
 		if now := time.Now(); !searched && (len(f.next) == 0 || f.next[0].turn == turnYoung) && !now.Before(f.again) {
 			var looked int
 			f.next, looked = search()
 			f.again = now.Add(searchPause * time.Duration(looked))
-			m.forgetLater(f)
+			m.forgetLater(p, f)
 			searched = true
 		}
 		if len(f.next) == 0 {
@@ -178,8 +203,8 @@ func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), 
 	}
 }
 
-// forgetLater lets go of what is left of the findings after findingsKept. The caller holds mu.
-func (m *room) forgetLater(f *findings) {
+// forgetLater lets go of the findings after findingsKept. The caller holds mu.
+func (m *room) forgetLater(p place, f *findings) {
 	if f.forget != nil {
 		f.forget.Reset(findingsKept)
 		return
@@ -187,24 +212,27 @@ func (m *room) forgetLater(f *findings) {
 	f.forget = time.AfterFunc(findingsKept, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		f.next = nil
+		delete(m.found, p)
 	})
 }
 
 // spares returns connections that may leave, in the order of their turns. Of those that are
 // not recognised yet it returns the undecided ones alone. It also returns how many it has
 // looked at.
-func (m *room) spares(tag pool.Tag) (spares []spare, looked int) {
-	switch tag {
-	case "":
-		return m.search(m.spare)
-	case pool.Sniffing:
-		return m.search(func(c *conn) (spare, bool) {
+func (m *room) spares(p place) (spares []spare, looked int) {
+	conns := &m.departures.books.conns
+	switch {
+	case p.client.IsValid():
+		return search(conns.ClientConns(p.client), m.spare)
+	case p.tag == "":
+		return search(conns.Conns(), m.spare)
+	case p.tag == pool.Sniffing:
+		return search(conns.Conns(p.tag), func(c *conn) (spare, bool) {
 			s, ok := m.spare(c)
 			return s, ok && s.undecided
-		}, tag)
+		})
 	default:
-		return m.search(m.spare, tag)
+		return search(conns.Conns(p.tag), m.spare)
 	}
 }
 
@@ -214,16 +242,17 @@ const lastingTag pool.Tag = "lasting"
 // lasting returns connections that were told to make room and have gone on with requests,
 // the one that was told first before the others.
 func (m *room) lasting() (spares []spare, looked int) {
-	return m.search(func(c *conn) (spare, bool) { return c.lasting(m.patience) })
+	return search(m.departures.books.conns.Conns(), func(c *conn) (spare, bool) { return c.lasting(m.patience) })
 }
 
-// search returns what is says yes to, of the pools named or of all.
-func (m *room) search(is func(*conn) (spare, bool), tags ...pool.Tag) (spares []spare, looked int) {
+// search returns what is says yes to, of all.
+func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, looked int) {
 	var found []spare
-	all := m.departures.books.all(nil, tags...)
-	for _, c := range all {
-		if s, ok := is(c); ok {
-			found = append(found, s)
+	for _, a := range all {
+		if c, ok := a.Owner().(*conn); ok {
+			if s, ok := is(c); ok {
+				found = append(found, s)
+			}
 		}
 	}
 	slices.SortFunc(found, func(a, b spare) int {

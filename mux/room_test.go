@@ -33,6 +33,7 @@ func TestIdleMakesRoom(t *testing.T) {
 		"all":        func(c *mux.Config) { c.Limits.MaxConnections = 3 },
 		"all, wait":  func(c *mux.Config) { c.Limits.MaxConnections, c.Limits.OnLimit = 3, pool.Wait },
 		"both again": func(c *mux.Config) { c.HTTP1.MaxConnections, c.Limits.MaxConnections = 3, 3 },
+		"a client's": func(c *mux.Config) { c.Limits.PerAddress = 3 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -77,13 +78,16 @@ func TestIdleMakesRoom(t *testing.T) {
 func TestLoweredLimitMakesRoom(t *testing.T) {
 	const open, limit = 12, 3
 	for name, edit := range map[string]func(*mux.Config){
-		"HTTP/1.1":  func(c *mux.Config) { c.HTTP1.MaxConnections = limit },
-		"all":       func(c *mux.Config) { c.Limits.MaxConnections = limit },
-		"all, wait": func(c *mux.Config) { c.Limits.MaxConnections, c.Limits.OnLimit = limit, pool.Wait },
+		"HTTP/1.1":   func(c *mux.Config) { c.HTTP1.MaxConnections = limit },
+		"all":        func(c *mux.Config) { c.Limits.MaxConnections = limit },
+		"all, wait":  func(c *mux.Config) { c.Limits.MaxConnections, c.Limits.OnLimit = limit, pool.Wait },
+		"a client's": func(c *mux.Config) { c.Limits.PerAddress = limit },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := start(t, false, limits(func(c *mux.Config) { c.HTTP2.MaxAgeGrace = 80 * time.Millisecond })) // It sweeps often.
+			s := start(t, false, limits(func(c *mux.Config) { // It counts clients from the start, and sweeps often.
+				c.Limits.PerAddress, c.HTTP2.MaxAgeGrace = 100, 80*time.Millisecond
+			}))
 			busy := s.busy(t)
 			defer busy.Close()
 			for range open {
