@@ -210,14 +210,15 @@ func (a *admission) tooManyRefusals() bool {
 }
 
 // isCrowded reports whether a limit keeps the connection out, beside too many others for it
-// to be read from, to see whether it is a probe.
+// to be read from, to see whether it is a probe. Of those that are read from, the oldest
+// goes first: a probe is sent as soon as its client has connected.
 func (c *conn) isCrowded() bool {
 	if c.refused == notRefused {
 		return false
 	}
 	a := c.root.admission
 	most := a.refusals()
-	return a.books.conns.Above() > 2*most || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
+	return a.books.conns.Above() > 2*most && !a.room.beforeRefusal(c) || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
 }
 
 // crowded is the verdict on such a connection, which is closed without a word.

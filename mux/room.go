@@ -131,6 +131,30 @@ func (m *room) beforeMove(tag pool.Tag) {
 	}
 }
 
+// beforeRefusal makes room for a connection that is going to be refused, among others of
+// which nothing is known yet. It reports false where there is none.
+func (m *room) beforeRefusal(c *conn) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first(place{tag: unreadTag}, func() ([]spare, int) {
+		return search(m.departures.books.conns.Conns(pool.Sniffing), func(other *conn) (spare, bool) {
+			return spare{c: other, since: other.account.Opened()}, other != c && other.isUnread()
+		})
+	}, func(s spare) bool {
+		if !s.c.isUnread() {
+			return false
+		}
+		s.c.account.SetCloseReason(reasonRefused)
+		return s.c.account.Close() == nil
+	})
+}
+
+// isUnread reports whether the connection is to be refused, and nothing of what it says
+// first is there.
+func (c *conn) isUnread() bool {
+	return c.account.IsExempt() && !c.isLocal() && c.stage() < stageKnown && c.account.CloseReason() == "" && !c.account.HasUnread()
+}
+
 // isFull reports whether there is no room in a place.
 func (m *room) isFull(p place) bool {
 	if p.client.IsValid() {
@@ -236,8 +260,12 @@ func (m *room) spares(p place) (spares []spare, looked int) {
 	}
 }
 
-// lastingTag is the name of the search for [conn.lasting], which no pool has.
-const lastingTag pool.Tag = "lasting"
+// lastingTag and unreadTag are the names of the searches for [conn.lasting] and
+// [conn.isUnread], which no pool has.
+const (
+	lastingTag pool.Tag = "lasting"
+	unreadTag  pool.Tag = "unread"
+)
 
 // lasting returns connections that were told to make room and have gone on with requests,
 // the one that was told first before the others.
