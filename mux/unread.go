@@ -3,6 +3,7 @@ package mux
 import (
 	"io"
 	"net/http"
+	"time"
 )
 
 // Close implements [io.Closer]. What [exchange.discard] will read stays open, unless a Read
@@ -44,12 +45,17 @@ func (e *exchange) hasRest() bool {
 // A client that has an error already may send no more of the body and wait for the end of
 // the response, as net/http's does. So the response stays where it is until the body is
 // read, and nothing is read behind an error that the handler has flushed.
-func (r *recorder2) discard() {
+//
+// It ends when the time of the request is up; zero is no bound.
+func (r *recorder2) discard(until time.Time) {
 	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
 	r.closed.Store(false)
 	r.watch.owned.Store(false) // The sweep bounds it again.
 	r.watch.left.Store(true)
+	if !until.IsZero() {
+		_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(until)
+	}
 	_, _ = io.CopyN(io.Discard, &r.body, maxDiscard)
 }

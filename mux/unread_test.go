@@ -127,6 +127,21 @@ func TestExpectUnread(t *testing.T) {
 	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
 }
 
+// TestLeftBodyWithinTime: the time of a request bounds what is read behind its handler.
+func TestLeftBodyWithinTime(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.WithHandler(leavers()), requestTimeout(300*time.Millisecond),
+		mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.request(1, false, posting("/", 3<<20)...)
+	c.send(1, make([]byte, 100), 100)
+	c.rest(1)
+	if got := c.header(1)[":status"]; got != "200" {
+		t.Errorf("status %s", got)
+	}
+}
+
 // TestUnreadBesideRead: an upload that its handler does not read, and that has filled its
 // window, does not stop another upload of its connection.
 func TestUnreadBesideRead(t *testing.T) {
