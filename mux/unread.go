@@ -46,9 +46,10 @@ func (e *exchange) hasRest() bool {
 // the response, as net/http's does. So the response stays where it is until the body is
 // read, and nothing is read behind an error that the handler has flushed.
 //
-// It ends when the time of the request is up; zero is no bound.
+// It ends when the time of the request is up; zero is no bound. A handler that still reads
+// in a goroutine of its own, or behind that time, stays the only one.
 func (r *recorder2) discard(until time.Time) {
-	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
+	if r.watch.awaited.Load() || r.watch.over.Load() || !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
 	r.closed.Store(false)
