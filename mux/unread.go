@@ -10,7 +10,7 @@ import (
 // has to end.
 func (b *requestBody) Close() error {
 	b.exchange.closed.Store(true)
-	if b.exchange.isDiscarded() && !b.exchange.watch.awaited.Load() {
+	if b.exchange.isDiscarded() && (b.exchange.watch.left.Load() || !b.exchange.watch.awaited.Load()) {
 		return nil
 	}
 	return b.ReadCloser.Close()
@@ -46,17 +46,29 @@ func (e *exchange) hasRest() bool {
 // the response, as net/http's does. So the response stays where it is until the body is
 // read, and nothing is read behind an error that the handler has flushed.
 //
-// It ends when the time of the request is up; zero is no bound. A handler that still reads
-// in a goroutine of its own, or behind that time, stays the only one.
+// It ends when the time of the request is up; zero is no bound. A goroutine of the handler
+// that still reads, or reads behind that time, stays the only reader, and one that comes to
+// read later gets an error, as behind net/http's end of a request.
 func (r *recorder2) discard(until time.Time) {
-	if r.watch.awaited.Load() || r.watch.over.Load() || !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
+	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
-	r.closed.Store(false)
+	r.closed.Store(true) // Before awaited is looked at; Read does it the other way round.
+	if r.watch.awaited.Load() || r.watch.over.Load() {
+		return
+	}
 	r.watch.owned.Store(false) // The sweep bounds it again.
 	r.watch.left.Store(true)
 	if !until.IsZero() {
 		_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(until)
 	}
-	_, _ = io.CopyN(io.Discard, &r.body, maxDiscard)
+	_, _ = io.CopyN(io.Discard, leftBody{&r.exchange}, maxDiscard)
+}
+
+// leftBody is a body that the handler has left.
+type leftBody struct{ exchange *exchange }
+
+// Read implements [io.Reader].
+func (b leftBody) Read(p []byte) (int, error) {
+	return b.exchange.watch.read(b.exchange.body.ReadCloser, p)
 }
