@@ -62,7 +62,7 @@ func TestNoSecondReader(t *testing.T) {
 		rest := strings.NewReader("rest")
 		r.body = requestBody{ReadCloser: io.NopCloser(rest), exchange: &r.exchange}
 		set(&r.watch)
-		r.discard(time.Time{})
+		r.discard(nil, time.Time{})
 		if rest.Len() != len("rest") {
 			t.Errorf("%s: the body was read", name)
 		}

@@ -21,6 +21,11 @@ func (b *requestBody) Close() error {
 const (
 	minDiscard = 64 << 10
 	maxDiscard = 16 << 20
+	// leftTime is how long it may take.
+	leftTime = time.Minute
+	// maxLeft is for how many requests of a connection it happens at a time. Others are
+	// reset: a stream that is kept costs more than its client's next frame.
+	maxLeft = 8
 )
 
 // responseBuffer is how much of a response net/http keeps until the handler returns.
@@ -46,10 +51,10 @@ func (e *exchange) hasRest() bool {
 // the response, as net/http's does. So the response stays where it is until the body is
 // read, and nothing is read behind an error that the handler has flushed.
 //
-// It ends when the time of the request is up; zero is no bound. A goroutine of the handler
+// It ends when the time of the request is up, where until is not zero. A goroutine of the handler
 // that still reads, or reads behind that time, stays the only reader, and one that comes to
 // read later gets an error, as behind net/http's end of a request.
-func (r *recorder2) discard(until time.Time) {
+func (r *recorder2) discard(c *conn, until time.Time) {
 	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
@@ -57,11 +62,17 @@ func (r *recorder2) discard(until time.Time) {
 	if r.watch.awaited.Load() || r.watch.over.Load() {
 		return
 	}
+	left := &c.http2().left
+	defer left.Add(-1)
+	if left.Add(1) > maxLeft {
+		return
+	}
 	r.watch.owned.Store(false) // The sweep bounds it again.
 	r.watch.left.Store(true)
-	if !until.IsZero() {
-		_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(until)
+	if most := time.Now().Add(leftTime); until.IsZero() || until.After(most) {
+		until = most
 	}
+	_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(until)
 	_, _ = io.CopyN(io.Discard, leftBody{&r.exchange}, maxDiscard)
 }
 
