@@ -10,7 +10,6 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
-	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
@@ -20,8 +19,8 @@ import (
 type room struct {
 	departures *departures
 	maxLeaving int
-	// patience is how long a client that was told may go on with a request when maxLeaving
-	// are on their way out.
+	// patience is how long a client that was told may stay when maxLeaving are on their way
+	// out. It is mutePatience, within which a request that has crossed a GOAWAY arrives.
 	patience time.Duration
 	// mute and slow are mutePatience and slowPatience.
 	mute, slow time.Duration
@@ -97,7 +96,7 @@ const (
 
 func newRoom(d *departures) *room {
 	return &room{
-		departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
+		departures: d, maxLeaving: maxLeaving, patience: mutePatience,
 		mute: mutePatience, slow: slowPatience, found: make(map[place]*findings),
 	}
 }
@@ -267,8 +266,8 @@ const (
 	unreadTag  pool.Tag = "unread"
 )
 
-// lasting returns connections that were told to make room and have gone on with requests,
-// the one that was told first before the others.
+// lasting returns connections that were told to make room and are still there, the one that
+// was told first before the others.
 func (m *room) lasting() (spares []spare, looked int) {
 	return search(m.departures.books.conns.Conns(), func(c *conn) (spare, bool) { return c.lasting(m.patience) })
 }
@@ -301,14 +300,22 @@ func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
 	return s, c.isServing() && c.isTold() && c.account.CloseReason() == reasonRoom && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
 }
 
-// cut ends a connection that goes on with requests although it was told to leave, because
-// so many do that no other can make room. It reports false for one that has ended since the
-// search, or has become a WebSocket.
+// cut ends a connection that is still there although it was told to leave, because so many
+// are that no other can make room. Where nothing is under way the client is told its last
+// stream. It reports false for one that has ended since the search, or has become a WebSocket.
 func (m *room) cut(s spare) bool {
-	if _, ok := s.c.lasting(m.patience); !ok {
+	c := s.c
+	if _, ok := c.lasting(m.patience); !ok {
 		return false
 	}
-	s.c.abort("") // The reason for which it was told stands.
+	switch {
+	case c.isHTTP2() && c.account.InFlight() == 0:
+		m.departures.end(c, "") // The reason for which it was told stands.
+	case c.account.State() == pool.StateIdle:
+		c.closeIdle(0)
+	default:
+		c.abort("")
+	}
 	return true
 }
 

@@ -173,6 +173,25 @@ func TestLastingMayBecomeWebSocket(t *testing.T) {
 	}
 }
 
+// TestToldBecomesNoWebSocket: a connection that has given up its place among all becomes no
+// WebSocket, which would be there above the limit for as long as it likes.
+func TestToldBecomesNoWebSocket(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.busy(t)
+		first := s.hold(t)
+		eventually(t, "idle", func() bool {
+			return slices.ContainsFunc(s.Connections(), func(c mux.ConnInfo) bool { return c.State == "idle" })
+		})
+		s.hold(t) // The first is fresh, and not closed: its client may have a request on the way.
+		resp := roundTrip(t, first, bufio.NewReader(first), "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		if resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
+			t.Errorf("%s, closed %t", resp.Status, resp.Close)
+		}
+		eventually(t, "no more than the limit", func() bool { return len(s.Accounts()) == 2 })
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }))
+}
+
 // TestUndecidedMakeRoom: undecided connections go first where places run out, by a GOAWAY
 // without an error, and never take more than their share.
 func TestUndecidedMakeRoom(t *testing.T) {
