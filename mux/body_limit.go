@@ -83,7 +83,7 @@ const restTime = 500 * time.Millisecond
 // and take the answer with it.
 func (c *conn) CloseWrite() error {
 	err := c.Conn.CloseWrite()
-	if c.account.State() == pool.StateActive && c.seldom().body.awaited.Load() {
+	if c.account.State() == pool.StateActive && c.seldom().body.reader.Load() != readByNobody {
 		_ = c.SetReadDeadline(time.Now().Add(restTime))
 		go io.Copy(io.Discard, struct{ io.Reader }{c}) //nolint:errcheck // It ends by the close.
 	}
