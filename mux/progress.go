@@ -69,6 +69,9 @@ func (b *bodyWatch) read(body io.Reader, p []byte) (int, error) {
 	b.awaited.Store(true)
 	n, err := body.Read(p)
 	b.awaited.Store(false)
+	if b.left.Load() { // By a handler whose time is up, in a goroutine of its own, as it reads.
+		b.awaited.Store(true)
+	}
 	if n > 0 {
 		b.received.Add(int64(n))
 	}
@@ -95,9 +98,12 @@ type exchange struct {
 	written atomic.Uint64 // parts of the response that have gone through
 	owned   atomic.Bool   // the handler has set a write deadline
 
-	length int64       // of the body; 0 or less: it is not known, or there is none
-	body   requestBody // what the handler reads
-	closed atomic.Bool // the handler has closed the body
+	length int64 // of the body; 0 or less: it is not known, or there is none
+	// unasked is set while the client waits to be told to send the body
+	// (Expect: 100-continue).
+	unasked atomic.Bool
+	body    requestBody // what the handler reads
+	closed  atomic.Bool // the handler has closed the body
 
 	// The list of a connection, and what the sweep remembers. Guarded by exchanges.mu.
 	prev, next *exchange
@@ -120,6 +126,7 @@ func (r *recorder2) begin(l *exchanges, w http.ResponseWriter, req *http.Request
 		e.watch.watch(req)
 		r.request = &e.watch
 		e.length = req.ContentLength
+		e.unasked.Store(e.hasRest() && protocols.AwaitsContinue(req.Body))
 		e.body = requestBody{ReadCloser: req.Body, exchange: e}
 		req.Body = &e.body
 	}
@@ -160,6 +167,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if e.closed.Load() {
 		e.watch.awaited.Store(false)
 		return 0, http.ErrBodyReadAfterClose
+	}
+	if e.unasked.Load() {
+		e.unasked.Store(false)
 	}
 	return e.watch.read(b.ReadCloser, p)
 }
