@@ -49,8 +49,10 @@ type findings struct {
 type spare struct {
 	c         *conn
 	turn      turn
-	undecided bool      // an HTTP/2 client has sent no request, and is given up by a GOAWAY
-	halfway   bool      // the server waits for the rest of a handshake or a head
+	undecided bool // an HTTP/2 client has sent no request, and is given up by a GOAWAY
+	halfway   bool // the server waits for the rest of a handshake or a head
+	left      bool // the client of a request that is under way has ended its half
+	client    netip.Addr
 	since     time.Time // idle or within the head of a request, or when it was accepted
 	requests  uint64    // that it has had
 }
@@ -64,6 +66,9 @@ const (
 	turnEarly turn = iota
 	// turnIdle are idle, or slow with a head. The one that has been so longest leaves first.
 	turnIdle
+	// turnLeft have a request under way whose client sends no more, and may have gone. The
+	// one that has been silent longest leaves first.
+	turnLeft
 	// turnYoung may be within the handshake of a client that is far away. The youngest
 	// leaves first: if they went by their age, none would be over before its turn comes
 	// where many come.
@@ -85,6 +90,8 @@ const (
 	// maxLeaving bounds how many connections are on their way out without a place. Where
 	// there are so many, those are cut that have gone on with requests.
 	maxLeaving = 256
+	// manyRequests is how many requests show a client that does not come to take a place.
+	manyRequests = 8
 	// mutePatience is how long a client may send nothing while the server waits for a
 	// handshake or the head of a request. It is the round trip of a client that is far away.
 	mutePatience = 250 * time.Millisecond
@@ -266,10 +273,23 @@ const (
 	unreadTag  pool.Tag = "unread"
 )
 
-// lasting returns connections that were told to make room and are still there, the one that
-// was told first before the others.
+// lasting returns connections that were told to make room and are still there: first those
+// of the client that has the most of them, then those that have had the fewest requests, then
+// the one that was told first. So who floods goes before who is far away.
 func (m *room) lasting() (spares []spare, looked int) {
-	return search(m.departures.books.conns.Conns(), func(c *conn) (spare, bool) { return c.lasting(m.patience) })
+	told := make(map[netip.Addr]int)
+	spares, looked = search(m.departures.books.conns.Conns(), func(c *conn) (spare, bool) {
+		s, ok := c.lasting(m.patience)
+		if c.isTold() && c.account.CloseReason() == reasonRoom {
+			s.client, _ = pool.ClientOf(c.knownAddr())
+			told[s.client]++
+		}
+		return s, ok
+	})
+	slices.SortStableFunc(spares, func(a, b spare) int {
+		return cmp.Or(cmp.Compare(told[b.client], told[a.client]), cmp.Compare(a.requests, b.requests))
+	})
+	return spares, looked
 }
 
 // search returns what is says yes to, of all.
@@ -293,10 +313,14 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 }
 
 // lasting describes a connection whose client was told to make room longer than patience
-// ago. It reports false for a WebSocket, which has taken a place again.
+// ago, or twenty times that where it has had many requests before. It reports false for a
+// WebSocket, which has taken a place again.
 func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
 	ago, _ := c.toldFor()
-	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
+	if c.account.Requests() >= manyRequests {
+		patience *= 20
+	}
+	s = spare{c: c, requests: c.account.Requests(), since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
 	return s, c.isServing() && c.isTold() && c.account.CloseReason() == reasonRoom && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
 }
 
@@ -352,6 +376,9 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	switch c.root.books.tag(c) {
 	case protocols.HTTP1:
 		ok = idle && !c.isFed()
+		if !idle && c.account.State() == pool.StateActive && c.seldom().halfClosed.Load() {
+			s.turn, s.left, ok = turnLeft, true, true
+		}
 	case protocols.HTTP2: // A PING is activity, but no reason to stay.
 		since := c.seldom().h2.idleSince.Load()
 		ok = idle && c.isShared() || c.account.State() == pool.StateUpgraded && since != 0
@@ -423,6 +450,10 @@ func (m *room) leave(s spare) bool {
 	}
 	if !yield() {
 		return false
+	}
+	if s.left {
+		c.abort(reasonRoom)
+		return true
 	}
 	if s.halfway {
 		c.account.SetCloseReason(reasonRoom)
