@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -325,5 +327,35 @@ func TestAgedStreamWebSocket(t *testing.T) {
 				_ = c.WritePing(true, f.Data)
 			}
 		}
+	}
+}
+
+// TestAgeDeliversAnswers: an answer over HTTP/2 that its handler has given is not lost with a
+// connection that has become too old, however slowly the client reads it.
+func TestAgeDeliversAnswers(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells what has arrived")
+	}
+	t.Parallel()
+	const size, parts = 1 << 20, 60
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, size))
+	})), mux.Configure(func(c *mux.Config) { c.HTTP2.MaxAge = 100 * time.Millisecond }))
+	conn := s.dial(t)
+	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: size})
+	c.must(c.WriteWindowUpdate(0, size))
+	c.get(1, "/")
+	for range parts { // Longer than the client has for its answer to the PING of the GOAWAY.
+		c.data(1, size/parts/2)
+		time.Sleep(100 * time.Millisecond)
+	}
+	for !c.stream(1).ended {
+		c.step()
+	}
+	if n := c.stream(1).body.Len(); n != size-parts*(size/parts/2) {
+		t.Errorf("%d bytes are left of the answer", n)
 	}
 }

@@ -61,8 +61,7 @@ type spare struct {
 type turn int
 
 const (
-	// turnEarly have had no request for slowPatience, or are undecided. The oldest leaves
-	// first.
+	// turnEarly have had no request for slowPatience. The oldest leaves first.
 	turnEarly turn = iota
 	// turnIdle are idle, or slow with a head. The one that has been so longest leaves first.
 	turnIdle
@@ -257,6 +256,7 @@ func (m *room) spares(p place) (spares []spare, looked int) {
 	case p.tag == pool.Sniffing:
 		return search(conns.Conns(p.tag), func(c *conn) (spare, bool) {
 			s, ok := m.spare(c)
+			s.turn = turnEarly
 			return s, ok && s.undecided
 		})
 	default:
@@ -343,7 +343,7 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	case c.isLocal() || c.account.IsExempt():
 		return s, false
 	case c.stage() == stageOpen && c.IsUndecided():
-		s.turn, s.undecided = turnEarly, true
+		s.turn, s.undecided = unused, true // gRPC waits for the server's SETTINGS before its first call.
 		return s, c.account.CloseReason() == ""
 	case c.awaitsRest():
 		mute, slow := time.Since(c.account.LastActivity()) >= m.mute, c.headFor()

@@ -235,6 +235,29 @@ func TestGoneMakeRoom(t *testing.T) {
 	}
 }
 
+// TestYoungUndecidedStay: an HTTP/2 client that has just connected, and waits for the server's
+// SETTINGS as gRPC's libraries do, leaves behind connections that are idle.
+func TestYoungUndecidedStay(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 8 }))
+	s.SetPatience(time.Hour, time.Hour)
+	events := observe(t, s.Server)
+	for range 7 {
+		s.hold(t)
+	}
+	eventually(t, "all are idle", func() bool {
+		return !slices.ContainsFunc(s.Connections(), func(c mux.ConnInfo) bool { return c.State != "idle" })
+	})
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.sync()
+	s.hold(t)
+	eventually(t, "an idle one has made room", func() bool { return events.count(mux.EventRemoved, protocols.HTTP1, "made_room") == 1 })
+	c.get(1, "/echo")
+	if got := c.header(1)[":status"]; got != "200" {
+		t.Errorf("status %s", got)
+	}
+}
+
 // TestUndecidedMakeRoom: undecided connections go first where places run out, by a GOAWAY
 // without an error, and never take more than their share.
 func TestUndecidedMakeRoom(t *testing.T) {

@@ -20,7 +20,7 @@ type sweep struct {
 	elapsed    time.Duration // from one to the next
 	writes     pool.StallWatch
 	// These remember the few connections that wait: HTTP/1.1 uploads, and HTTP/2
-	// connections whose handlers are all done while streams are open.
+	// connections whose handlers are all done while streams are open, or answers under way.
 	uploads, seenUploads map[*conn]upload1
 	tails, seenTails     map[*conn]tail
 }
@@ -35,7 +35,7 @@ type upload1 struct {
 // tail is the end of HTTP/2 responses that the client does not take.
 type tail struct {
 	waiting time.Duration
-	sent    uint64
+	sent    uint64 // or acknowledged
 }
 
 // sweepEvery returns the time between two sweeps.
@@ -190,13 +190,22 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
-	told.Idle = state == pool.StateIdle || !c.isShared() && c.account.InFlight() == 0
-	told.Last = c.staysIdle(told.Idle) && c.departure() == departFinal
+	switch {
+	case c.isShared():
+		told.Idle = state == pool.StateIdle
+	case c.isHTTP2():
+		told.Idle = c.account.InFlight() == 0
+	default: // It was upgraded by "Upgrade: h2c".
+		told.Idle = h2.idleSince.Load() != 0
+	}
+	stays := c.staysIdle(told.Idle)
+	told.Last = stays && c.departure() == departFinal
 	switch step := told.Next(); {
+	case step == moments.End && told.Idle && !told.Over && w.isDelivering(c, limit): // The client reads slowly.
 	case step == moments.End, c.floodsOn():
 		d.end(c, reasonAge) // The reason for which it was told stands.
-	case told.Idle && !c.isHTTP2(): // Upgraded by "Upgrade: h2c": only its next response can say it.
-		if told.Ago > moments.FreshTime {
+	case told.Idle && !c.isHTTP2(): // Only its next response can say it.
+		if stays && told.Ago > moments.FreshTime && !w.isDelivering(c, limit) {
 			c.closeFor(reasonAge)
 		}
 	case step == moments.LastStream:
@@ -228,6 +237,21 @@ func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
 // isShared reports whether net/http serves the HTTP/2 connection and keeps its state. Neither
 // grpc-go nor x/net's server, which serves connections upgraded by "Upgrade: h2c", does.
 func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 }
+
+// isDelivering reports whether answers are on their way to the client's system, and move. A
+// close would lose them, because the client goes on sending WINDOW_UPDATE.
+func (w *sweep) isDelivering(c *conn, limit time.Duration) bool {
+	acked, waiting := c.account.Unacknowledged()
+	if !waiting {
+		return false
+	}
+	t := w.tails[c]
+	if t.waiting += w.elapsed; t.sent != acked {
+		t = tail{sent: acked}
+	}
+	w.seenTails[c] = t
+	return limit <= 0 || t.waiting < limit
+}
 
 // stuckTail reports whether responses whose handlers have returned have been waiting for
 // the client's window for too long.

@@ -21,8 +21,9 @@ func (b *requestBody) Close() error {
 const (
 	minDiscard = 64 << 10
 	maxDiscard = 16 << 20
-	// leftTime is how long it may take.
-	leftTime = time.Minute
+	// leftTime is how long it may take. Other clients wait for the answer meanwhile, which
+	// net/http would give them at once.
+	leftTime = 5 * time.Second
 	// maxLeft is for how many requests of a connection it happens at a time. Others are
 	// reset: a stream that is kept costs more than its client's next frame.
 	maxLeft = 8

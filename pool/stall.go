@@ -86,6 +86,14 @@ func (c *Conn) SendQueue() (acked uint64, unsent, known bool) {
 	return q.acked, q.unsent > 0, known
 }
 
+// Unacknowledged reports whether bytes that were written have not reached the peer's system
+// yet, and how many have, where the system says so, as it does for TCP, on Linux. A close
+// may lose them.
+func (c *Conn) Unacknowledged() (acked uint64, waiting bool) {
+	q, _ := sendQueueOf(c.raw)
+	return q.acked, q.unacked|q.unsent != 0
+}
+
 // PeerLeft reports whether the peer has ended its half of the connection, or reset it, where
 // the system says so, as it does for TCP, on Linux. Nobody needs to be reading for that.
 func (c *Conn) PeerLeft() (ended, reset bool) {
