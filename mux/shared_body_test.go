@@ -254,10 +254,10 @@ func (p *peeked) RecvMsg(m any) error {
 
 // plainServeHTTP serves calls by grpc-go's ServeHTTP in a plain http.Server, and returns the
 // address.
-func plainServeHTTP(t *testing.T) string {
+func plainServeHTTP(t *testing.T, service testpb.TestServiceServer) string {
 	t.Helper()
 	calls := grpc.NewServer(grpc.MaxRecvMsgSize(reader16))
-	testpb.RegisterTestServiceServer(calls, readingService{})
+	testpb.RegisterTestServiceServer(calls, service)
 	srv := &http.Server{Handler: calls, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
 	srv.Protocols.SetUnencryptedHTTP2(true)
 	l := listen(t)
@@ -290,7 +290,7 @@ func TestSharedBodies(t *testing.T) {
 		"interceptor that reads": sharedReader(t, smallWindow, grpc.StreamInterceptor(peeker)).addr,
 		"chained interceptor":    sharedReader(t, smallWindow, grpc.ChainStreamInterceptor(peeker)).addr,
 	}
-	plain := plainServeHTTP(t)
+	plain := plainServeHTTP(t, readingService{})
 	for name, call := range sharedCalls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
