@@ -52,6 +52,9 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 			break
 		}
 	}
+	if limits.PerAddress > 0 && pool.IsBare(raw) {
+		a.room.beforeClient(raw.RemoteAddr())
+	}
 	return a.books.conns.Add(&c.account, raw, c)
 }
 
@@ -203,18 +206,23 @@ func (a *admission) refusals() int { return max(1, min(maxRefusals, a.books.conn
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (a *admission) tooManyRefusals() bool {
 	most := a.refusals()
-	return a.books.conns.Len(refusedTag) >= most || a.books.conns.Above() > most
+	return a.books.conns.Len(refusedTag) >= most || a.keptOut() > most
 }
 
+// keptOut returns how many connections are open that a limit keeps out. Those that leave, to
+// make room, have a bound of their own.
+func (a *admission) keptOut() int { return a.books.conns.Above() - a.books.conns.Yielded() }
+
 // isCrowded reports whether a limit keeps the connection out, beside too many others for it
-// to be read from, to see whether it is a probe.
+// to be read from, to see whether it is a probe. Of those that are read from, the oldest
+// goes first: a probe is sent as soon as its client has connected.
 func (c *conn) isCrowded() bool {
 	if c.refused == notRefused {
 		return false
 	}
 	a := c.root.admission
 	most := a.refusals()
-	return a.books.conns.Above() > 2*most || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
+	return a.keptOut() > 2*most && !a.room.beforeRefusal(c) || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
 }
 
 // crowded is the verdict on such a connection, which is closed without a word.

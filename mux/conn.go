@@ -151,6 +151,7 @@ type http2State struct {
 	// idleSince is when the last stream ended, counted from clockStart; see track. On a
 	// connection that was upgraded it is 0 while there are streams.
 	idleSince atomic.Int64
+	left      atomic.Int32 // requests whose bodies are read behind their handlers; see discard
 	calls     callSlots
 	budget    atomic.Pointer[protocols.CallBudget] // nil before it is needed
 }

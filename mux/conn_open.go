@@ -77,6 +77,7 @@ func (c *conn) identify() error {
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
+	c.root.admission.room.beforeClient(address)
 	if reason := c.root.books.conns.Identify(&c.account, address); reason != "" {
 		c.refused = refusalOf(reason)
 	}

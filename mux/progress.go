@@ -69,6 +69,9 @@ func (b *bodyWatch) read(body io.Reader, p []byte) (int, error) {
 	b.awaited.Store(true)
 	n, err := body.Read(p)
 	b.awaited.Store(false)
+	if b.left.Load() { // By a handler whose time is up, in a goroutine of its own, as it reads.
+		b.awaited.Store(true)
+	}
 	if n > 0 {
 		b.received.Add(int64(n))
 	}

@@ -279,7 +279,7 @@ func TestProxyAddressLimit(t *testing.T) {
 	status := func(client string) int {
 		conn := s.dial(t)
 		header := proxyHeader(t, 1, client)
-		return roundTrip(t, conn, bufio.NewReader(conn), header+"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
+		return roundTrip(t, conn, bufio.NewReader(conn), header+"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
 	}
 	for _, tt := range []struct {
 		client string
@@ -307,6 +307,8 @@ func TestProxyAddressCrowd(t *testing.T) {
 	s := startOn(t, false, []listeners.Config{behindProxy(listeners.ProxyRequired, "127.0.0.1")},
 		limits(func(c *mux.Config) { c.Limits.PerAddress, c.Sniff.Timeout = 1, time.Minute }))[0]
 	header := proxyHeader(t, 1, "192.0.2.1:1")
+	busy := s.dial(t)
+	roundTrip(t, busy, bufio.NewReader(busy), header+"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
 	var closed atomic.Int32
 	for range crowd {
 		conn := s.dial(t)

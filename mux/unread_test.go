@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -124,6 +125,69 @@ func TestExpectUnread(t *testing.T) {
 			c.step()
 		}
 		return strings.Join(seen, " ")
+	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
+}
+
+// TestLeftBodyWithinTime: the time of a request bounds what is read behind its handler.
+func TestLeftBodyWithinTime(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.WithHandler(leavers()), requestTimeout(300*time.Millisecond),
+		mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.request(1, false, posting("/", 3<<20)...)
+	c.send(1, make([]byte, 100), 100)
+	c.rest(1)
+	if got := c.header(1)[":status"]; got != "200" {
+		t.Errorf("status %s", got)
+	}
+}
+
+// TestFewLeftBodies: of the requests of a connection whose handlers have left their bodies
+// some are read to their end, and others are reset, as net/http resets all.
+func TestFewLeftBodies(t *testing.T) {
+	t.Parallel()
+	const kept, size = 8, 100 << 10
+	s := start(t, false, mux.WithHandler(leavers()))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	for i := range uint32(kept) {
+		c.request(2*i+1, false, posting("/", size)...)
+		c.send(2*i+1, make([]byte, 100), 100)
+	}
+	eventually(t, "they are being read", func() bool { return len(s.Accounts()) == 1 && mux.LeftBodies(s.Accounts()[0]) == kept })
+	const next = 2*kept + 1
+	c.request(next, false, posting("/", size)...)
+	c.rest(next)
+	for !c.stream(next).reset {
+		c.step()
+	}
+	for i := range uint32(kept) {
+		if c.stream(2*i + 1).ended {
+			t.Errorf("stream %d has ended before its body", 2*i+1)
+		}
+		c.send(2*i+1, make([]byte, size-100), 16<<10)
+		c.must(c.WriteData(2*i+1, true, nil))
+		c.rest(2*i + 1)
+	}
+}
+
+// TestLeftReader: a handler's goroutine that reads on behind the handler sees no end where
+// the body has not ended, and the response does not wait for the body.
+func TestLeftReader(t *testing.T) {
+	t.Parallel()
+	read := make(chan string, 2)
+	upload := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		read <- fmt.Sprint(n, " ", err == nil)
+	})
+	beside(t, http.TimeoutHandler(upload, 100*time.Millisecond, ""), func(t *testing.T, s *server) string {
+		conn := s.dial(t)
+		c := newH2Client(t, conn, conn)
+		c.request(1, false, posting("/", 200_000)...)
+		c.send(1, make([]byte, 20_000), 10_000)
+		c.rest(1)
+		return c.header(1)[":status"] + " " + <-read
 	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
 }
 

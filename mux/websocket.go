@@ -236,8 +236,13 @@ func (f *front) canDetach(r *http.Request) bool {
 const maxNestedRoutes = 8
 
 // reserve keeps a place in the pool of WebSockets until the handshake is answered, unless
-// the connection is there since it was recognised. It reports false where the pool is full.
+// the connection is there since it was recognised. It reports false where the pool is full,
+// and for a connection that has given up its place among all for another one.
 func (f *front) reserve(c *conn, h *handshake) bool {
+	if c != nil && c.account.IsExempt() && !c.isLocal() {
+		f.books.refuse(c, webSocketTag, faultLimit)
+		return false
+	}
 	if c == nil || f.books.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}

@@ -150,6 +150,9 @@ var settingsSeed = maphash.MakeSeed()
 func settingsHash(settings []byte) uint32 { return uint32(maphash.Bytes(settingsSeed, settings)) }
 
 func hostOf(addr net.Addr) string {
+	if addr == nil {
+		return "" // An embedder's listener may not know.
+	}
 	host := addr.String()
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		return h

@@ -4,6 +4,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -67,30 +68,37 @@ func (f Files) Open(name string) (http.File, error) {
 	if !f.DotFiles && strings.Contains(name, "/.") {
 		return nil, fs.ErrNotExist
 	}
-	name = strings.TrimPrefix(name, "/")
-	if name == "" {
-		name = "."
-	}
 	if strings.ContainsRune(name, 0) {
 		return nil, fs.ErrNotExist // The system's error would be answered by 500.
 	}
-	file, err := f.Root.Open(name)
+	file, err := f.Root.Open(cmp.Or(strings.TrimPrefix(name, "/"), "."))
 	if err != nil {
 		return nil, noFile(err)
 	}
 	info, err := file.Stat()
-	if err == nil && info.IsDir() && !f.Listings {
-		_, err = f.Root.Stat(path.Join(name, "index.html")) // Or net/http would list it.
+	if err == nil && info.IsDir() {
+		return f.directory(file, name)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		_ = file.Close()
-		return nil, noFile(err)
-	case info.IsDir() && !f.DotFiles:
-		return directory{file}, nil
-	default:
-		return file, nil
+		return nil, err
 	}
+	return file, nil
+}
+
+// directory returns a directory for net/http, which lists one whose index.html it cannot
+// open, for whatever reason.
+func (f Files) directory(file *os.File, name string) (http.File, error) {
+	if f.Listings {
+		return directory{file, f}, nil
+	}
+	index, err := f.Open(path.Join(name, "index.html"))
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	_ = index.Close()
+	return directory{file, f}, nil
 }
 
 // noFile returns [fs.ErrNotExist] where an error says that the root has no file of the name.
@@ -103,13 +111,22 @@ func noFile(err error) error {
 	return err
 }
 
-// directory is one whose listing leaves out what a dot at the beginning of a name hides.
-type directory struct{ *os.File }
+// directory is one whose listing has what files shows.
+type directory struct {
+	*os.File
+	files Files
+}
 
 // ReadDir implements [fs.ReadDirFile].
 func (d directory) ReadDir(n int) ([]fs.DirEntry, error) {
+	if !d.files.Listings {
+		return nil, fs.ErrPermission
+	}
 	entries, err := d.File.ReadDir(n)
-	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") }), err
+	if !d.files.DotFiles {
+		entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })
+	}
+	return entries, err
 }
 
 // maxWait bounds every delay that a client can ask for.
