@@ -1,10 +1,12 @@
 package mux_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -18,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/protocols"
@@ -217,6 +220,58 @@ func TestStalledCallsHoldBackNoOthers(t *testing.T) {
 				t.Errorf("%d connections, with the windows %d", conns, windows)
 			}
 		})
+	}
+}
+
+// TestStalledCallsOfHTTPClient: the same holds for net/http's client, whose calls have no end.
+func TestStalledCallsOfHTTPClient(t *testing.T) {
+	const (
+		calls = 40
+		most  = 24 << 20 // the budget, the window of the connection, and 80 KiB of each call
+	)
+	s := start(t, false, mux.WithHandler(nil), mux.Configure(func(c *mux.Config) {
+		c.GRPC.Transport = protocols.TransportShared
+	}), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, readingService{}) }))
+	client := s.client(t, 2)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	var ended sync.WaitGroup
+	for range calls {
+		r := callRequest(ctx, t, s.addr, testpb.TestService_StreamingInputCall_FullMethodName, shortMessages{})
+		r.Header.Set("Read", "nothing until the end")
+		ended.Go(func() {
+			if resp, err := client.Do(r); err == nil {
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	defer ended.Wait()
+	defer cancel()
+	// A buffer of grpc-go counts with its whole length, so that less than the budget may do.
+	eventually(t, "the calls are stalled", func() bool {
+		conns := s.Connections()
+		return len(conns) == 1 && conns[0].BytesReceived > 14<<20
+	})
+	sent := uint64(0)
+	for _, length := range []int{10, 10_000, 100_000, 1_000_000} {
+		for range 5 {
+			message, err := proto.Marshal(&testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, length)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+			sent += uint64(len(body))
+			resp, err := client.Do(callRequest(ctx, t, s.addr, testpb.TestService_UnaryCall_FullMethodName, bytes.NewReader(body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err = io.Copy(io.Discard, resp.Body); err != nil || resp.Trailer.Get("Grpc-Status") != "0" {
+				t.Fatal(resp, err)
+			}
+			_ = resp.Body.Close()
+		}
+	}
+	if conns := s.Connections(); len(conns) != 1 || conns[0].BytesReceived > most+sent {
+		t.Errorf("%+v, want one connection with at most %d bytes", conns, most+sent)
 	}
 }
 
