@@ -96,7 +96,10 @@ type rarely struct {
 	// ownWrites is set while a handler that has set a write deadline serves an HTTP/1.1
 	// request.
 	ownWrites atomic.Bool
-	leave     farewell
+	// halfClosed is set where the client of an HTTP/1.1 request that is under way has ended
+	// its half of the connection; see [sweep.hasLeft].
+	halfClosed atomic.Bool
+	leave      farewell
 	// head is when the sweep has seen the head of a request, and which one; see noteHead.
 	head   atomic.Uint64
 	notice atomic.Pointer[notice] // nil before its context is asked for

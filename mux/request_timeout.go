@@ -95,7 +95,7 @@ func (f *front) timeOut(c *conn, rec *recorder, g *guard, r *http.Request) bool 
 func answerTimeout(rec *recorder, w http.ResponseWriter, own *http.ResponseController) {
 	code := http.StatusServiceUnavailable
 	if body := rec.request; body != nil {
-		if body.awaited.Load() {
+		if body.reader.Load() != readByNobody {
 			code = http.StatusRequestTimeout
 		}
 		body.over.Store(true)

@@ -54,7 +54,7 @@ func TestHeaderBehindInformation(t *testing.T) {
 // TestNoSecondReader: a body that a handler may still read is not read behind it.
 func TestNoSecondReader(t *testing.T) {
 	for name, set := range map[string]func(*bodyWatch){
-		"it reads":       func(b *bodyWatch) { b.awaited.Store(true) },
+		"it reads":       func(b *bodyWatch) { b.reader.Store(readByHandler) },
 		"its time is up": func(b *bodyWatch) { b.over.Store(true) },
 	} {
 		r := new(recorder2)

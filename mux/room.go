@@ -10,6 +10,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
@@ -19,8 +20,8 @@ import (
 type room struct {
 	departures *departures
 	maxLeaving int
-	// patience is how long a client that was told may stay when maxLeaving are on their way
-	// out. It is mutePatience, within which a request that has crossed a GOAWAY arrives.
+	// patience is how long a client that was told may go on with a request when maxLeaving
+	// are on their way out.
 	patience time.Duration
 	// mute and slow are mutePatience and slowPatience.
 	mute, slow time.Duration
@@ -51,6 +52,7 @@ type spare struct {
 	turn      turn
 	undecided bool      // an HTTP/2 client has sent no request, and is given up by a GOAWAY
 	halfway   bool      // the server waits for the rest of a handshake or a head
+	left      bool      // the client of a request that is under way has ended its half
 	since     time.Time // idle or within the head of a request, or when it was accepted
 	requests  uint64    // that it has had
 }
@@ -64,6 +66,9 @@ const (
 	turnEarly turn = iota
 	// turnIdle are idle, or slow with a head. The one that has been so longest leaves first.
 	turnIdle
+	// turnLeft have a request under way whose client sends no more, and may have gone. The
+	// one that has been silent longest leaves first.
+	turnLeft
 	// turnYoung may be within the handshake of a client that is far away. The youngest
 	// leaves first: if they went by their age, none would be over before its turn comes
 	// where many come.
@@ -96,7 +101,7 @@ const (
 
 func newRoom(d *departures) *room {
 	return &room{
-		departures: d, maxLeaving: maxLeaving, patience: mutePatience,
+		departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
 		mute: mutePatience, slow: slowPatience, found: make(map[place]*findings),
 	}
 }
@@ -269,7 +274,7 @@ const (
 // lasting returns connections that were told to make room and are still there, the one that
 // was told first before the others.
 func (m *room) lasting() (spares []spare, looked int) {
-	return search(m.departures.books.conns.Conns(), func(c *conn) (spare, bool) { return c.lasting(m.patience) })
+	return search(m.departures.books.conns.Conns(), m.lasts)
 }
 
 // search returns what is says yes to, of all.
@@ -292,10 +297,16 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 	return slices.Clone(found[:min(len(found), maxSpares)]), len(all)
 }
 
-// lasting describes a connection whose client was told to make room longer than patience
-// ago. It reports false for a WebSocket, which has taken a place again.
-func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
+// lasts describes a connection whose client was told to make room longer ago than its patience.
+// That is short where nothing is under way, and where streams are that the client has opened
+// beyond the last one that it was told: it will open them anew. It reports false for a
+// WebSocket, which has taken a place again.
+func (m *room) lasts(c *conn) (s spare, ok bool) {
 	ago, _ := c.toldFor()
+	patience := m.patience
+	if named := c.seldom().leave.named.Load(); c.account.InFlight() == 0 || named != 0 && c.OpenedStreams() > named {
+		patience = min(patience, m.mute)
+	}
 	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
 	return s, c.isServing() && c.isTold() && c.account.CloseReason() == reasonRoom && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
 }
@@ -305,7 +316,7 @@ func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
 // stream. It reports false for one that has ended since the search, or has become a WebSocket.
 func (m *room) cut(s spare) bool {
 	c := s.c
-	if _, ok := c.lasting(m.patience); !ok {
+	if _, ok := m.lasts(c); !ok {
 		return false
 	}
 	switch {
@@ -352,6 +363,9 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	switch c.root.books.tag(c) {
 	case protocols.HTTP1:
 		ok = idle && !c.isFed()
+		if !idle && c.account.State() == pool.StateActive && c.seldom().halfClosed.Load() {
+			s.turn, s.left, ok = turnLeft, true, true
+		}
 	case protocols.HTTP2: // A PING is activity, but no reason to stay.
 		since := c.seldom().h2.idleSince.Load()
 		ok = idle && c.isShared() || c.account.State() == pool.StateUpgraded && since != 0
@@ -424,14 +438,23 @@ func (m *room) leave(s spare) bool {
 	if !yield() {
 		return false
 	}
+	if s.left {
+		c.abort(reasonRoom)
+		return true
+	}
 	if s.halfway {
 		c.account.SetCloseReason(reasonRoom)
 		_ = c.account.Close() // Not through TLS, which would write first.
 		return true
 	}
-	m.departures.leave(c, reasonRoom, 0)
-	if !c.isHTTP2() && m.departures.books.conns.Yielded() > m.mostLeaving()/2 {
-		c.closeIdle(0) // However fresh: more come than leave by themselves.
+	switch crowd := m.departures.books.conns.Yielded() > m.mostLeaving()/2; {
+	case !crowd:
+		m.departures.leave(c, reasonRoom, 0)
+	case c.isHTTP2(): // More come than leave by themselves, and so below.
+		m.departures.leaveIdle(c, reasonRoom)
+	default:
+		m.departures.leave(c, reasonRoom, 0)
+		c.closeIdle(0) // However fresh.
 	}
 	return true
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -190,6 +191,48 @@ func TestToldBecomesNoWebSocket(t *testing.T) {
 		}
 		eventually(t, "no more than the limit", func() bool { return len(s.Accounts()) == 2 })
 	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }))
+}
+
+// TestGoneMakeRoom: clients that have gone, behind a byte of a next request that hides it from
+// net/http, keep nobody out for as long as their handlers run.
+func TestGoneMakeRoom(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells")
+	}
+	for name, leave := range map[string]func(*net.TCPConn) error{
+		"reset": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
+		"end":   (*net.TCPConn).CloseWrite,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{}) // The handlers do not see that their clients have gone.
+			handler := http.NewServeMux()
+			handler.HandleFunc("/busy", func(w http.ResponseWriter, _ *http.Request) {
+				_ = http.NewResponseController(w).Flush()
+				<-release
+			})
+			handler.HandleFunc("/echo", func(http.ResponseWriter, *http.Request) {})
+			s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 2 }), mux.WithHandler(handler),
+				mux.Configure(func(c *mux.Config) { c.HTTP2.MaxAgeGrace = 80 * time.Millisecond })) // It sweeps often.
+			for range 2 {
+				conn := s.busy(t)
+				received := func() (n uint64) {
+					for _, a := range s.Accounts() {
+						n += a.Received()
+					}
+					return n
+				}
+				before := received()
+				send(t, conn, "G")
+				eventually(t, "net/http has it", func() bool { return received() == before+1 })
+				if err := leave(conn.(*net.TCPConn)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "another client is served", func() bool { return s.status(t, "/echo") == http.StatusOK })
+			close(release)
+		})
+	}
 }
 
 // TestUndecidedMakeRoom: undecided connections go first where places run out, by a GOAWAY

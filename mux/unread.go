@@ -10,7 +10,7 @@ import (
 // has to end.
 func (b *requestBody) Close() error {
 	b.exchange.closed.Store(true)
-	if b.exchange.isDiscarded() && (b.exchange.watch.left.Load() || !b.exchange.watch.awaited.Load()) {
+	if b.exchange.isDiscarded() && b.exchange.watch.reader.Load() != readByHandler {
 		return nil
 	}
 	return b.ReadCloser.Close()
@@ -58,8 +58,8 @@ func (r *recorder2) discard(c *conn, until time.Time) {
 	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
-	r.closed.Store(true) // Before awaited is looked at; Read does it the other way round.
-	if r.watch.awaited.Load() || r.watch.over.Load() {
+	r.closed.Store(true) // Before it is looked who reads; Read does it the other way round.
+	if r.watch.over.Load() || !r.watch.reader.CompareAndSwap(readByNobody, readByServer) {
 		return
 	}
 	left := &c.http2().left
@@ -68,7 +68,6 @@ func (r *recorder2) discard(c *conn, until time.Time) {
 		return
 	}
 	r.watch.owned.Store(false) // The sweep bounds it again.
-	r.watch.left.Store(true)
 	if most := time.Now().Add(leftTime); until.IsZero() || until.After(most) {
 		until = most
 	}

@@ -211,7 +211,7 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 	if most <= 0 {
 		return ""
 	}
-	address, ok := clientOf(client)
+	address, ok := ClientOf(client)
 	if !ok || c.isRemoved() {
 		return ""
 	}
@@ -295,7 +295,7 @@ func (s *Set) ClientOf(a net.Addr) (client netip.Addr, ok bool) {
 	if s.ruled().PerAddress <= 0 {
 		return netip.Addr{}, false
 	}
-	return clientOf(a)
+	return ClientOf(a)
 }
 
 // IsClientFull reports whether a client has as many connections as it may, or more.
@@ -313,8 +313,9 @@ func (s *Set) ClientConns(client netip.Addr) []*Conn {
 	return slices.Clone(s.clients[client])
 }
 
-// clientOf returns what PerAddress counts by.
-func clientOf(a net.Addr) (netip.Addr, bool) {
+// ClientOf returns the client of an address: an IPv4 address, or an IPv6 network of 64 bits.
+// It reports false for an address of another kind.
+func ClientOf(a net.Addr) (client netip.Addr, ok bool) {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}, false
