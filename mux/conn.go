@@ -165,7 +165,7 @@ func (c *conn) http2() *http2State { return &c.rare().h2 }
 func (c *conn) CallBudget() *protocols.CallBudget {
 	budget := &c.http2().budget
 	if budget.Load() == nil {
-		budget.CompareAndSwap(nil, new(protocols.CallBudget)) // Unless another call was faster.
+		budget.CompareAndSwap(nil, protocols.NewCallBudget(c, c.root.backend.config.HTTP2)) // Unless another call was faster.
 	}
 	return budget.Load()
 }

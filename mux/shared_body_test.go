@@ -254,10 +254,10 @@ func (p *peeked) RecvMsg(m any) error {
 
 // plainServeHTTP serves calls by grpc-go's ServeHTTP in a plain http.Server, and returns the
 // address.
-func plainServeHTTP(t *testing.T) string {
+func plainServeHTTP(t *testing.T, service testpb.TestServiceServer) string {
 	t.Helper()
 	calls := grpc.NewServer(grpc.MaxRecvMsgSize(reader16))
-	testpb.RegisterTestServiceServer(calls, readingService{})
+	testpb.RegisterTestServiceServer(calls, service)
 	srv := &http.Server{Handler: calls, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
 	srv.Protocols.SetUnencryptedHTTP2(true)
 	l := listen(t)
@@ -290,7 +290,7 @@ func TestSharedBodies(t *testing.T) {
 		"interceptor that reads": sharedReader(t, smallWindow, grpc.StreamInterceptor(peeker)).addr,
 		"chained interceptor":    sharedReader(t, smallWindow, grpc.ChainStreamInterceptor(peeker)).addr,
 	}
-	plain := plainServeHTTP(t)
+	plain := plainServeHTTP(t, readingService{})
 	for name, call := range sharedCalls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -354,12 +354,7 @@ func TestSharedBodyIsBounded(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			body := &counted{Reader: io.LimitReader(shortMessages{}, all)}
-			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+testpb.TestService_StreamingInputCall_FullMethodName, body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Header.Set("Content-Type", "application/grpc")
-			r.Header.Set("Te", "trailers")
+			r := callRequest(ctx, t, s.addr, testpb.TestService_StreamingInputCall_FullMethodName, body)
 			r.Header.Set("Read", "nothing until the end")
 			ended := make(chan struct{})
 			go func() {
@@ -370,13 +365,7 @@ func TestSharedBodyIsBounded(t *testing.T) {
 			}()
 			eventually(t, "the windows are full", func() bool { return body.n.Load() > smallWindow })
 			for range 200 { // The call before has all the time of these.
-				r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+testpb.TestService_UnaryCall_FullMethodName, strings.NewReader("\x00\x00\x00\x00\x00"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				r.Header.Set("Content-Type", "application/grpc")
-				r.Header.Set("Te", "trailers")
-				resp, err := client.Do(r)
+				resp, err := client.Do(callRequest(ctx, t, s.addr, testpb.TestService_UnaryCall_FullMethodName, strings.NewReader("\x00\x00\x00\x00\x00")))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -400,6 +389,18 @@ func TestSharedBodyIsBounded(t *testing.T) {
 			eventually(t, "the call ends", func() bool { return s.Stats().Codes["grpc"][int(codes.Canceled)] == 1 })
 		})
 	}
+}
+
+// callRequest returns the request of a call to a method.
+func callRequest(ctx context.Context, t *testing.T, addr, method string, body io.Reader) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+method, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Te", "trailers")
+	return r
 }
 
 // shortMessages is a body without end of messages that are 59 bytes long.

@@ -150,10 +150,10 @@ type GRPCConfig struct {
 	// StreamWindow and ConnectionWindow are the flow-control windows in bytes, at least
 	// 65,535, of connections that grpc-go serves itself. 0, the default: grpc-go estimates
 	// what the network needs, and begins with 65,535. Where only one is set, the other is
-	// the same. On other connections, StreamWindow (0: 1 MiB) is how much of a call grpc-go
-	// gets before its handler asks for it. Behind that the client has the window of a stream
-	// of http2 left. All calls of a connection together have 16 MiB, and 64 KiB each beyond
-	// that. Then they can stop the other uploads of their connection.
+	// the same. On other connections, StreamWindow (0: 1 MiB) is how much of a call is read
+	// before its handler asks for it. Behind that the client has the window of a stream of
+	// http2 left. When the calls of a connection hold 16 MiB together, all its streams get
+	// windows of 48 KiB, until they hold 8 MiB.
 	StreamWindow     int32 `apply:"restart" yaml:"stream_window"`
 	ConnectionWindow int32 `apply:"restart" yaml:"connection_window"`
 	// MaxRecvBytes and MaxSendBytes bound one message. 0: no bound. Defaults 4 MiB and

@@ -46,10 +46,11 @@ type callBody struct {
 	asked, taken int64
 	// held has, for each buffer that grpc-go holds, the number of the message with which the
 	// handler takes the rest of it. It increases.
-	held   []int64
-	size   int // of each of them
-	over   bool
-	closed chan struct{} // closed with the body; nil before it is needed
+	held    []int64
+	size    int // of each of them
+	counted int // how many of them the budget counts
+	over    bool
+	closed  chan struct{} // closed with the body; nil before it is needed
 }
 
 // aloneAsks is how many messages grpc-go asks for where there has to be one: it refuses a
@@ -126,7 +127,7 @@ func (b *callBody) isFull(size int) bool {
 	if b.over || b.messages.complete < b.asked && b.messages.length <= b.longest {
 		return false
 	}
-	return len(b.held)*size >= callShare
+	return b.budget.isNarrow() || len(b.held)*size >= callShare
 }
 
 // hold notes that grpc-go gets a buffer of the size.
@@ -135,8 +136,19 @@ func (b *callBody) hold(size int) {
 	defer b.mu.Unlock()
 	if last := b.messages.last(); last > b.taken {
 		b.held, b.size = append(b.held, last), size
-		b.budget.add(size)
+		b.count()
 	}
+}
+
+// count has the budget count the buffers that the handler has not asked for. The caller holds
+// mu.
+func (b *callBody) count() {
+	n := 0
+	for n < len(b.held) && b.held[len(b.held)-1-n] > b.asked {
+		n++
+	}
+	b.budget.add((n - b.counted) * b.size)
+	b.counted = n
 }
 
 // ask notes that the handler waits for n more messages.
@@ -144,6 +156,7 @@ func (b *callBody) ask(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked += n
+	b.count()
 	b.moved.Signal()
 }
 
@@ -157,7 +170,7 @@ func (b *callBody) take(n int64) {
 		free++
 	}
 	b.held = slices.Delete(b.held, 0, free)
-	b.budget.add(-free * b.size)
+	b.count()
 	b.moved.Signal()
 }
 
@@ -193,8 +206,8 @@ func (b *callBody) end() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.budget.add(-len(b.held) * b.size)
 	b.held = nil // The handler may run on, and take some of it.
+	b.count()
 }
 
 // messages counts the messages of a body, each of which has its length in front of it

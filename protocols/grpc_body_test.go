@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -244,11 +245,19 @@ type feedStream struct{ id uint32 }
 
 // feedWindows notes what is kept.
 type feedWindows struct {
-	budget CallBudget
+	budget *CallBudget
 
 	mu          sync.Mutex // guards what follows
 	kept, given int
 	over        bool
+	initial     []uint32
+}
+
+// newFeedWindows returns the windows of a connection with the default configuration.
+func newFeedWindows() *feedWindows {
+	w := new(feedWindows)
+	w.budget = NewCallBudget(w, HTTP2Config{})
+	return w
 }
 
 func (w *feedWindows) KeepWindow(stream uint32) bool {
@@ -265,7 +274,13 @@ func (w *feedWindows) GiveWindow(_ uint32, over bool) {
 	w.over = over
 }
 
-func (w *feedWindows) CallBudget() *CallBudget { return &w.budget }
+func (w *feedWindows) SetInitialWindow(size uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.initial = append(w.initial, size)
+}
+
+func (w *feedWindows) CallBudget() *CallBudget { return w.budget }
 
 // want checks what has been kept and given, and what the budget counts.
 func (w *feedWindows) want(t *testing.T, what string, kept, given, bytes int) {
@@ -280,26 +295,31 @@ func (w *feedWindows) want(t *testing.T, what string, kept, given, bytes int) {
 func overflowing(data []byte, part int, w *feedWindows) *queue {
 	body := &streamFeed{&feed{data: data, part: part}, &feedStream{7}}
 	q := &queue{callBody: newCallBody(body, 8*grpcRead, 1<<20)}
-	q.asked, q.taken, q.windows, q.budget = 0, 0, w, &w.budget
+	q.asked, q.taken, q.windows, q.budget = 0, 0, w, w.budget
 	return q
 }
 
 // fallBehind has a handler take what there is, and then nothing of so many messages that come
 // behind that. It wants the client to have been held back so many times.
-func fallBehind(t *testing.T, messages, kept int) {
+func fallBehind(t *testing.T, narrow bool, messages, kept int) {
+	t.Helper()
 	one := message(10_000)
-	var w feedWindows
-	q := overflowing(bytes.Repeat(one, 5), 10_005, &w)
+	w, others, first := newFeedWindows(), 0, 4
+	if narrow {
+		others, first = callBudget, 0
+		w.budget.add(others)
+	}
+	q := overflowing(bytes.Repeat(one, 5), 10_005, w)
 	body, more := q.ReadCloser.(*streamFeed), make(chan struct{})
 	body.more, body.rest = more, bytes.Repeat(one, messages)
 	go q.read()
-	q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+	q.want(t, "nothing is asked for", first, first*len(one), nil)
 	for range 5 {
 		q.ask(1)
 		q.take(1)
 	}
 	q.ask(1)
-	w.want(t, "all is taken", 1, 1, 0)
+	w.want(t, "all is taken", 1, 1, others)
 	q.ask(-1)
 	close(more)
 	synctest.Wait()
@@ -309,16 +329,19 @@ func fallBehind(t *testing.T, messages, kept int) {
 	_ = q.Close()
 	synctest.Wait()
 	q.end()
+	w.want(t, "at the end", kept, kept, others)
 }
 
 // TestOverflow: a body is read on while grpc-go gets no more of it, and its client is held
 // back until the rest is asked for.
 func TestOverflow(t *testing.T) {
+	// all is what the budget bears of one call.
+	const all = callBudget + defaultConnectionWindow + narrowCall
 	one := message(10_000)
 	for name, test := range map[string]func(*testing.T){
 		"the handler reads late": func(t *testing.T) {
-			var w feedWindows
-			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			w := newFeedWindows()
+			q := overflowing(bytes.Repeat(one, 100), 10_005, w)
 			go q.read()
 			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
 			w.want(t, "the rest is there", 1, 0, 4*grpcRead+96*len(one))
@@ -334,9 +357,9 @@ func TestOverflow(t *testing.T) {
 			}
 		},
 		"nothing more can come": func(t *testing.T) {
-			var w feedWindows
+			w := newFeedWindows()
 			more := make(chan struct{})
-			q := overflowing(bytes.Repeat(one, 4), 10_005, &w)
+			q := overflowing(bytes.Repeat(one, 4), 10_005, w)
 			q.ReadCloser.(*streamFeed).more = more
 			go q.read()
 			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
@@ -352,11 +375,13 @@ func TestOverflow(t *testing.T) {
 			q.end()
 			w.want(t, "at the end", 1, 1, 0)
 		},
-		"the handler falls behind by less than the window": func(t *testing.T) { fallBehind(t, 10, 1) },
-		"the handler falls behind by the window":           func(t *testing.T) { fallBehind(t, 30, 2) },
+		"the handler falls behind by less than the window":     func(t *testing.T) { fallBehind(t, false, 10, 1) },
+		"the handler falls behind by the window":               func(t *testing.T) { fallBehind(t, false, 30, 2) },
+		"the handler falls behind by little in narrow windows": func(t *testing.T) { fallBehind(t, true, 1, 1) },
+		"the handler falls behind in narrow windows":           func(t *testing.T) { fallBehind(t, true, 4, 2) },
 		"the handler reads nothing": func(t *testing.T) {
-			var w feedWindows
-			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			w := newFeedWindows()
+			q := overflowing(bytes.Repeat(one, 100), 10_005, w)
 			go q.read()
 			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
 			_ = q.Close()
@@ -369,22 +394,46 @@ func TestOverflow(t *testing.T) {
 			q.take(1)
 			w.want(t, "behind the end", 1, 1, 0)
 		},
-		"the budget is full": func(t *testing.T) {
-			var w feedWindows
+		"the windows are narrow": func(t *testing.T) {
+			w := newFeedWindows()
 			w.budget.add(callBudget)
-			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			q := overflowing(bytes.Repeat(one, 100), 10_005, w)
 			go q.read()
-			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
-			w.want(t, "nothing more is read", 1, 0, callBudget+4*grpcRead)
+			q.want(t, "nothing is asked for", 0, 0, nil)
+			w.want(t, "it is read on", 1, 0, callBudget+100*len(one))
+			q.ask(1)
+			q.want(t, "the first is asked for, which comes with a part of the next", 1, grpcRead, nil)
+			w.want(t, "that part is counted, by its buffer", 1, 0, callBudget+100*len(one))
+			q.ask(1)
+			q.want(t, "the next is asked for", 2, 2*grpcRead, nil)
+			w.want(t, "the buffer of both is not counted any more", 1, 0, callBudget+100*len(one)-grpcRead)
+			w.budget.add(-callBudget)
+			if want := []uint32{narrowWindow, defaultStreamWindow}; !slices.Equal(w.initial, want) {
+				t.Errorf("the windows of streams are %d, want %d", w.initial, want)
+			}
+			_ = q.Close()
+			synctest.Wait()
+			q.end()
+			w.want(t, "at the end", 1, 1, 0)
+		},
+		"the budget is full": func(t *testing.T) {
+			w := newFeedWindows()
+			w.budget.add(all)
+			q := overflowing(bytes.Repeat(message(grpcRead-5), 100), grpcRead, w)
+			go q.read()
+			q.want(t, "nothing is asked for", 0, 0, nil)
+			w.want(t, "nothing is read", 1, 0, all)
 			for range 5 {
 				q.ask(1)
 				q.take(1)
+				synctest.Wait()
 			}
 			q.ask(1)
-			q.want(t, "the share of the call is", 9, 9*len(one), nil)
-			w.budget.add(-callBudget)
+			q.want(t, "what is asked for is", 6, 6*grpcRead, nil)
+			w.want(t, "the rest is not", 1, 1, all)
+			w.budget.add(-all)
 			synctest.Wait()
-			if w.budget.bytes != 4*grpcRead+91*len(one) {
+			if w.budget.bytes != 94*grpcRead {
 				t.Errorf("%d bytes are held when there is room again", w.budget.bytes)
 			}
 			_ = q.Close()
@@ -392,17 +441,66 @@ func TestOverflow(t *testing.T) {
 			q.end()
 		},
 		"closed while the budget is full": func(t *testing.T) {
-			var w feedWindows
-			w.budget.add(callBudget)
-			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)
+			w := newFeedWindows()
+			w.budget.add(all)
+			q := overflowing(bytes.Repeat(one, 100), 10_005, w)
 			go q.read()
-			q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+			q.want(t, "nothing is asked for", 0, 0, nil)
 			_ = q.Close()
 			synctest.Wait()
 			q.end()
-			w.want(t, "at the end", 1, 1, callBudget)
+			w.want(t, "at the end", 1, 1, all)
 		},
 	} {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+	}
+}
+
+// TestCallBudget: the windows become narrow when the budget is reached, and wide again at half
+// of it. The budget bears more with each call.
+func TestCallBudget(t *testing.T) {
+	w := newFeedWindows()
+	b := w.budget
+	b.windows, b.wide = w, 1_000_000
+	for _, step := range []struct {
+		add    int
+		narrow bool
+		told   []uint32
+	}{
+		{callBudget - 1, false, nil},
+		{1, true, []uint32{narrowWindow}},
+		{callBudget, true, nil},
+		{-callBudget, true, nil},
+		{-callBudget/2 + 1, true, nil},
+		{-1, false, []uint32{1_000_000}},
+		{callBudget/2 - 1, false, nil},
+		{1, true, []uint32{narrowWindow}},
+		{-callBudget, false, []uint32{1_000_000}},
+	} {
+		w.initial = nil
+		if b.add(step.add); b.isNarrow() != step.narrow || !slices.Equal(w.initial, step.told) {
+			t.Errorf("%+d bytes: narrow %v, told %d; want %v, %d", step.add, b.isNarrow(), w.initial, step.narrow, step.told)
+		}
+	}
+
+	b.add(callBudget + b.late)
+	freed := b.full()
+	b.addCalls(1)
+	if freed == nil || b.full() != nil {
+		t.Error("a call has no room")
+	}
+	<-freed
+	b.add(narrowCall)
+	if freed = b.full(); freed == nil || b.full() != freed {
+		t.Error("the budget is not full")
+	}
+	b.add(-1)
+	<-freed
+
+	var none *CallBudget
+	none.add(callBudget)
+	none.addCalls(1)
+	if none.isNarrow() || none.full() != nil {
+		t.Error("no budget is full")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,9 +18,10 @@ import (
 
 const (
 	unreadCalls = 20
-	// unreadBudget is what the calls of a connection may have before each has only a share,
-	// and what a slice that grows has more.
-	unreadBudget = 16 << 20 * 5 / 4
+	// unreadBudget is what the calls of a connection may have before their windows become
+	// narrow, and unreadShare what each may have beyond that.
+	unreadBudget = 16 << 20
+	unreadShare  = 80 << 10
 	// unreadSlack is what the server may keep beside the windows: its own books, and what
 	// net/http and grpc-go read ahead on each of the streams.
 	unreadSlack = 3 << 20
@@ -54,9 +56,10 @@ func TestUnreadCalls(t *testing.T) {
 					var sent int64
 					var client sync.WaitGroup
 					client.Go(func() {
-						c := newUploader(ctx, t, p.Addr)
+						c := newUploader(ctx, t, p.Addr, unreadCalls, false)
 						defer c.conn.Close()
-						sent = c.upload(tt.data, tt.frame)
+						c.upload(tt.data, tt.frame, false)
+						sent = c.sent
 					})
 					meanwhile()
 					client.Wait()
@@ -70,8 +73,8 @@ func TestUnreadCalls(t *testing.T) {
 					most = figures(t, p).Live - before
 				})
 				t.Logf("sent %d KiB, heap %+d KiB", sent>>10, most>>10)
-				// Each call has a window in grpc-go, and that of its stream.
-				if bound := min(unreadCalls*2*form.streamWindow, unreadBudget) + form.connWindow + unreadSlack; most > bound {
+				// Each call has a window that is read ahead, and that of its stream.
+				if bound := min(unreadCalls*2*form.streamWindow, unreadBudget+unreadCalls*unreadShare) + form.connWindow + unreadSlack; most > bound {
 					t.Errorf("the server keeps %d bytes, want at most %d", most, bound)
 				}
 			})
@@ -79,20 +82,86 @@ func TestUnreadCalls(t *testing.T) {
 	}
 }
 
+// TestManyUnreadCalls sends as many streams as a connection may have to handlers that do not
+// read them, one after the other, each as far as its window lets it. The windows become narrow.
+// A client that does not mind them, and goes on in the wide ones, can have the server keep no
+// more than a read of each stream and the window of the connection on top.
+func TestManyUnreadCalls(t *testing.T) {
+	const (
+		streamWindow, connWindow = 1 << 20, 4 << 20
+		bound                    = unreadBudget + maxStreams*unreadShare + connWindow
+		over                     = maxStreams*(16<<10) + connWindow // for who does not mind them
+		// slack is what so many calls cost without data: 16 KiB of grpc-go's for the next read,
+		// as much of net/http's from the last, and the server's own books.
+		slack = unreadSlack + maxStreams*(32<<10)
+		// narrow is less than the narrow window of a stream.
+		narrow = 48 << 10 * 9 / 10
+	)
+	data := bytes.Repeat(append([]byte{0, 0, 0, 0, 59}, make([]byte, 59)...), 1<<14)
+	p := start(t, process.Options{Binary: embedding, Bare: true, Args: []string{"shared"}})
+	for _, tt := range []struct {
+		name    string
+		ignores bool
+		frame   int
+		bound   int64
+	}{
+		{"windows kept to", false, 16 << 10, bound},
+		{"windows kept to, each message in a frame", false, 64, bound},
+		{"windows ignored", true, 16 << 10, bound + over},
+		{"windows ignored, each message in a frame", true, 64, bound + over},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			before := figures(t, p).Live
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			c := newUploader(ctx, t, p.Addr, maxStreams, tt.ignores)
+			var client sync.WaitGroup
+			client.Go(func() { c.upload(data, tt.frame, !tt.ignores) })
+			state := func() (sent, least int64, windows []uint32) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return c.sent, slices.Min(c.each), c.windows
+			}
+			var most, sent int64
+			eventually(t, "it can send no more", func() bool {
+				was, least, _ := state()
+				most = figures(t, p).Live - before
+				sent, _, _ = state()
+				return sent == was && sent >= unreadBudget && least >= narrow
+			})
+			_, _, windows := state()
+			t.Logf("sent %d KiB, heap %+d KiB, windows %d", sent>>10, most>>10, windows)
+			if most > tt.bound+slack {
+				t.Errorf("the server keeps %d bytes, want at most %d", most, tt.bound+slack)
+			}
+			if len(windows) < 2 || windows[len(windows)-1] >= streamWindow {
+				t.Errorf("the windows of streams are %d", windows)
+			}
+			cancel()
+			client.Wait()
+			eventually(t, "it is gone", func() bool { return figures(t, p).Live-before < slack })
+		})
+	}
+}
+
 // uploader is an HTTP/2 client that sends calls.
 type uploader struct {
-	conn net.Conn
-	out  *http2.Framer
+	conn    net.Conn
+	out     *http2.Framer
+	ignores bool // it does not mind that its windows become narrow
 
 	mu      sync.Mutex // guards what follows, and out
 	moved   sync.Cond  // tells of changes
 	conns   int64      // room of the connection
-	streams [unreadCalls]int64
+	streams []int64    // room of each
+	windows []uint32   // the initial windows that the server has said
+	sent    int64
+	each    []int64 // sent, of each stream
 	closed  bool
 }
 
-// newUploader connects, and opens the calls. The connection ends with ctx.
-func newUploader(ctx context.Context, t *testing.T, addr string) *uploader {
+// newUploader connects, and opens so many calls. The connection ends with ctx.
+func newUploader(ctx context.Context, t *testing.T, addr string, calls int, ignores bool) *uploader {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -100,7 +169,7 @@ func newUploader(ctx context.Context, t *testing.T, addr string) *uploader {
 	}
 	context.AfterFunc(ctx, func() { _ = conn.Close() })
 	const initial = 65535 // RFC 9113, section 6.9.2.
-	u := &uploader{conn: conn, out: http2.NewFramer(conn, nil), conns: initial}
+	u := &uploader{conn: conn, out: http2.NewFramer(conn, nil), ignores: ignores, conns: initial, streams: make([]int64, calls), each: make([]int64, calls)}
 	u.moved.L = &u.mu
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
@@ -134,10 +203,13 @@ func (u *uploader) read() {
 		switch f := frame.(type) {
 		case *http2.SettingsFrame:
 			if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
-				for i := range u.streams {
-					u.streams[i] += int64(v) - initial
+				u.windows = append(u.windows, v)
+				if v := int64(v); v >= initial || !u.ignores {
+					for i := range u.streams {
+						u.streams[i] += v - initial
+					}
+					initial = v
 				}
-				initial = int64(v)
 			}
 			if !f.IsAck() {
 				_ = u.out.WriteSettingsAck()
@@ -160,27 +232,39 @@ func (u *uploader) read() {
 	}
 }
 
-// upload sends data on all streams in turn, again and again, in frames of the length, until
-// the connection ends. It returns how many bytes went out.
-func (u *uploader) upload(data []byte, frame int) (sent int64) {
+// upload sends data on all streams in frames of the length, until the connection ends: one
+// frame on each and then the next ones, or deep, on each as much as it has room for.
+func (u *uploader) upload(data []byte, frame int, deep bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	var at [unreadCalls]int
+	at, next := make([]int, len(u.streams)), 0
 	for !u.closed {
 		moved := false
-		for i := range u.streams {
-			n := min(int64(frame), u.streams[i], u.conns, int64(len(data)-at[i]))
-			if n <= 0 {
-				continue
+		for range u.streams {
+			if u.conns == 0 {
+				break // It goes on with this one.
 			}
-			if u.out.WriteData(uint32(2*i+1), false, data[at[i]:at[i]+int(n)]) != nil {
-				return sent
+			i := next
+			next = (next + 1) % len(u.streams)
+			for again := true; again; again = deep {
+				n := min(int64(frame), u.streams[i], u.conns, int64(len(data)-at[i]))
+				if n <= 0 || u.closed {
+					break
+				}
+				if u.out.WriteData(uint32(2*i+1), false, data[at[i]:at[i]+int(n)]) != nil {
+					return
+				}
+				at[i] = (at[i] + int(n)) % len(data)
+				u.streams[i] -= n
+				u.conns -= n
+				u.sent += n
+				u.each[i] += n
+				moved = true
+				if deep {
+					u.mu.Unlock() // For read.
+					u.mu.Lock()
+				}
 			}
-			at[i] = (at[i] + int(n)) % len(data)
-			u.streams[i] -= n
-			u.conns -= n
-			sent += n
-			moved = true
 		}
 		if !moved {
 			u.moved.Wait()
@@ -189,5 +273,4 @@ func (u *uploader) upload(data []byte, frame int) (sent int64) {
 		u.mu.Unlock() // For read.
 		u.mu.Lock()
 	}
-	return sent
 }

@@ -318,6 +318,9 @@ func (t *Track) passed(h Header) {
 		t.noteAnswer(h)
 	case http2.FrameSettings:
 		o.begun = true
+		if t.pace != nil && !h.IsAck() {
+			t.pace.unacked.Add(1)
+		}
 	case http2.FrameHeaders:
 		o.block = !h.Flags.Has(http2.FlagHeadersEndHeaders)
 		t.noteAnswer(h)
@@ -410,7 +413,7 @@ func (t *Track) pendingFrames() []byte {
 }
 
 // owedFrames returns what a stream needs that was refused, and what was kept of the
-// windows of others.
+// windows of others, or changes them.
 func (t *Track) owedFrames(asked uint32) []byte {
 	var frames []byte
 	if asked&askWindows != 0 {

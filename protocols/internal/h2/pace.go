@@ -30,6 +30,7 @@ type pace struct {
 
 	windows atomic.Pointer[keptWindows] // nil before it is needed
 
+	unacked  atomic.Int32 // SETTINGS of the server that the client has not acknowledged
 	answered atomic.Uint32
 	wake     chan struct{} // has an element when answered has moved, or the connection has ended
 	ended    atomic.Bool

@@ -252,6 +252,7 @@ func (t *Track) Follow(p []byte) int {
 // client goes on with a flood, and then closes the connection.
 func (t *Track) follow(p []byte) int {
 	for at := 0; at < len(p); {
+		t.hideACK(p[at:])
 		n, complete := t.in.advance(p[at:])
 		at += n
 		if !complete {
@@ -299,6 +300,12 @@ func (t *Track) received(h Header) {
 		}
 	case http2.FrameRSTStream:
 		t.reset(h.Stream)
+	case http2.FrameSettings:
+		if t.pace != nil && h.IsAck() && t.pace.unacked.Load() > 0 {
+			t.pace.unacked.Add(-1)
+		}
+	case hiddenFrame:
+		t.acknowledged(h.IsAck())
 	case http2.FramePing:
 		if !h.IsAck() {
 			return
