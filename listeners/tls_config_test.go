@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -140,6 +141,7 @@ func TestErrorsHideSecrets(t *testing.T) {
 	tests := map[string]TLSConfig{
 		"broken inline key":  {Cert: server.pem, Key: "S3CRET\nS3CRET\n"},
 		"marker without PEM": {Cert: server.pem, Key: inlineMarker + "S3CRET"},
+		"key without frame":  {Cert: server.pem, Key: base64.StdEncoding.EncodeToString(append([]byte{0x30, 6}, "S3CRET"...))},
 		"wrong passphrase":   {Mode: ModeManual, Cert: server.pem, Key: legacyKey(t, server, "right"), KeyPassphrase: "S3CRET"},
 		"broken ticket key":  {Mode: ModeSelfSigned, TicketKeys: writeFile(t, dir, "keys", "S3CRET\n")},
 	}
@@ -147,7 +149,7 @@ func TestErrorsHideSecrets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := NewTLS(c)
 			checkError(t, err, []string{"listeners: tls."})
-			if err != nil && strings.Contains(err.Error(), "S3CRET") {
+			if err != nil && (strings.Contains(err.Error(), "S3CRET") || name == "key without frame" && strings.Contains(err.Error(), c.Key)) {
 				t.Errorf("the error shows a secret: %v", err)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -139,10 +140,20 @@ type source string
 // inlineMarker begins every PEM block (RFC 7468, section 2), and no sensible path.
 const inlineMarker = "-----BEGIN "
 
-// inline reports whether the value is text rather than a path. A value of several lines
-// is broken text: taken for a path, it would show the key in an error message.
+// inline reports whether the value is text rather than a path. A value of several lines,
+// and the base64 of PEM without its frame, are broken text: taken for a path, they would
+// show the key in an error message.
 func (s source) inline() bool {
-	return strings.Contains(string(s), inlineMarker) || strings.ContainsAny(string(s), "\r\n")
+	der, err := base64.StdEncoding.DecodeString(string(s))
+	return strings.Contains(string(s), inlineMarker) || strings.ContainsAny(string(s), "\r\n") || err == nil && isSequence(der)
+}
+
+// isSequence reports whether der is as long as its first bytes say that a sequence of ASN.1
+// is, which a key is.
+func isSequence(der []byte) bool {
+	var whole asn1.RawValue
+	rest, err := asn1.Unmarshal(der, &whole)
+	return err == nil && len(rest) == 0 && whole.Tag == asn1.TagSequence
 }
 
 // read returns the PEM text.

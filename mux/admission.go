@@ -14,6 +14,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
 // admission takes connections into the books, gives each its place with its server, and
@@ -50,6 +51,9 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 		if !waits || a.waitRoom() {
 			break
 		}
+	}
+	if limits.PerAddress > 0 && pool.IsBare(raw) {
+		a.room.beforeClient(raw.RemoteAddr())
 	}
 	return a.books.conns.Add(&c.account, raw, c)
 }
@@ -202,14 +206,28 @@ func (a *admission) refusals() int { return max(1, min(maxRefusals, a.books.conn
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (a *admission) tooManyRefusals() bool {
 	most := a.refusals()
-	return a.books.conns.Len(refusedTag) >= most || a.books.conns.Above() > most
+	return a.books.conns.Len(refusedTag) >= most || a.keptOut() > most
 }
 
-// tooManyUnread reports whether one more connection that a limit keeps out cannot be read
-// from, to see whether it is a probe.
-func (a *admission) tooManyUnread(c *conn) bool {
+// keptOut returns how many connections are open that a limit keeps out. Those that leave, to
+// make room, have a bound of their own.
+func (a *admission) keptOut() int { return a.books.conns.Above() - a.books.conns.Yielded() }
+
+// isCrowded reports whether a limit keeps the connection out, beside too many others for it
+// to be read from, to see whether it is a probe. Of those that are read from, the oldest
+// goes first: a probe is sent as soon as its client has connected.
+func (c *conn) isCrowded() bool {
+	if c.refused == notRefused {
+		return false
+	}
+	a := c.root.admission
 	most := a.refusals()
-	return a.books.conns.Above() > 2*most || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
+	return a.keptOut() > 2*most && !a.room.beforeRefusal(c) || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
+}
+
+// crowded is the verdict on such a connection, which is closed without a word.
+func (c *conn) crowded() sniff.Verdict {
+	return sniff.Verdict{Failure: c.refused.String(), Reason: "too many connections"}
 }
 
 // refuse ends a connection that a limit keeps out, in the words of its protocol: HTTP/1.1

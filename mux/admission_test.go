@@ -135,7 +135,7 @@ func TestTotalLimitHTTP2(t *testing.T) {
 // clients alone.
 func TestAddressLimit(t *testing.T) {
 	s := start(t, false, limits(func(c *mux.Config) { c.Limits.PerAddress = 1 }))
-	s.hold(t)
+	s.busy(t)
 	if got := s.status(t, "/echo"); got != http.StatusServiceUnavailable {
 		t.Errorf("second connection of a client: %d", got)
 	}

@@ -68,12 +68,11 @@ func (b *books) end() {
 // tag returns the protocol of the pool that a connection is in.
 func (b *books) tag(c *conn) protocols.Protocol { return protocols.Protocol(b.conns.Tag(&c.account)) }
 
-// all returns the live connections that satisfy the condition, which may be nil, in the
-// pools named or in all of them.
-func (b *books) all(which func(*conn) bool, tags ...pool.Tag) []*conn {
+// all returns the live connections that satisfy the condition.
+func (b *books) all(which func(*conn) bool) []*conn {
 	var some []*conn
-	for _, a := range b.conns.Conns(tags...) {
-		if c, ok := a.Owner().(*conn); ok && (which == nil || which(c)) {
+	for _, a := range b.conns.Conns() {
+		if c, ok := a.Owner().(*conn); ok && which(c) {
 			some = append(some, c)
 		}
 	}

@@ -96,7 +96,10 @@ type rarely struct {
 	// ownWrites is set while a handler that has set a write deadline serves an HTTP/1.1
 	// request.
 	ownWrites atomic.Bool
-	leave     farewell
+	// halfClosed is set where the client of an HTTP/1.1 request that is under way has ended
+	// its half of the connection; see [sweep.hasLeft].
+	halfClosed atomic.Bool
+	leave      farewell
 	// head is when the sweep has seen the head of a request, and which one; see noteHead.
 	head   atomic.Uint64
 	notice atomic.Pointer[notice] // nil before its context is asked for
@@ -151,6 +154,7 @@ type http2State struct {
 	// idleSince is when the last stream ended, counted from clockStart; see track. On a
 	// connection that was upgraded it is 0 while there are streams.
 	idleSince atomic.Int64
+	left      atomic.Int32 // requests whose bodies are read behind their handlers; see discard
 	calls     callSlots
 	budget    atomic.Pointer[protocols.CallBudget] // nil before it is needed
 }
@@ -411,6 +415,7 @@ func (c *conn) decide(v sniff.Verdict) {
 // recognise asks the first bytes. Where they ask for TLS, which this listener does not
 // have or has already ended, the verdict says so and no built-in protocol matches.
 func (c *conn) recognise() {
+	defer c.contain()
 	if c.root.running.isStopping() && !c.isLocal() || isDone(c.root.ending) {
 		c.EndWait()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -16,7 +17,8 @@ import (
 // prepare brings the connection to where its first bytes can be read: behind the PROXY
 // header and the TLS handshake, where there are any. It reports false for a connection
 // that has failed.
-func (c *conn) prepare() bool {
+func (c *conn) prepare() (ok bool) {
+	defer c.contain()
 	if c.stage() == stageAccepted && c.verdict().Failure == "" {
 		if c.root.tlsConfig != nil || c.layer().tls != nil {
 			growStack[[12 << 10]byte]() // 16 KB, for ML-KEM alone 9: 2 % of tls-newconn.
@@ -32,12 +34,32 @@ func (c *conn) prepare() bool {
 	return c.stage() < stageClosed && c.verdict().Failure == ""
 }
 
+// contain is deferred around what may call the embedder's code in cmux's goroutine: functions
+// of its tls.Config, and methods of its listener's connections. Behind a panic it closes the
+// connection, as net/http does with one that it serves.
+func (c *conn) contain() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	c.logPanic(v)
+	f := faultNoMatch
+	if c.layer().tls != nil && c.stage() == stageAccepted {
+		f = faultTLSPanic
+	}
+	failure := c.fail(f, fmt.Errorf("panic: %v", v))
+	c.rare().own = &failure
+}
+
 // open reads the PROXY header and makes the TLS handshake. It returns the verdict on a
 // connection for which that failed.
 func (c *conn) open() (failure sniff.Verdict, ok bool) {
 	if !c.isBare() {
 		if err := c.identify(); err != nil {
 			return c.fail(proxyFault(err), err), false
+		}
+		if c.isCrowded() {
+			return c.crowded(), false
 		}
 	}
 	c.SetPeek(&c.root.sniffs.Load().normal)
@@ -55,6 +77,7 @@ func (c *conn) identify() error {
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
+	c.root.admission.room.beforeClient(address)
 	if reason := c.root.books.conns.Identify(&c.account, address); reason != "" {
 		c.refused = refusalOf(reason)
 	}

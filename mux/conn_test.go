@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -169,5 +170,84 @@ func TestConnThatBuffers(t *testing.T) {
 	}
 	if got := s.Stats().Pools["grpc"].Accepted; got != 2 {
 		t.Errorf("%d native connections, want 2", got)
+	}
+}
+
+// onceConn panics at its first read where the first of its kind does.
+type onceConn struct {
+	net.Conn
+	first *atomic.Bool
+}
+
+func (c *onceConn) Read(p []byte) (int, error) {
+	if c.first.CompareAndSwap(true, false) {
+		panic("the first")
+	}
+	return c.Conn.Read(p)
+}
+
+// TestPanicsBelowHTTP: a panic in a function of the embedder's tls.Config, or of its
+// listener's connections, ends one connection and is logged, as behind net/http.
+func TestPanicsBelowHTTP(t *testing.T) {
+	for name, set := range map[string]func(config *tls.Config, panics func()){
+		"GetConfigForClient": func(config *tls.Config, panics func()) {
+			own := config.Clone()
+			config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { panics(); return own, nil }
+		},
+		"GetCertificate": func(config *tls.Config, panics func()) {
+			certificate := config.Certificates[0]
+			config.Certificates = nil
+			config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { panics(); return &certificate, nil }
+		},
+		"VerifyConnection": func(config *tls.Config, panics func()) {
+			config.VerifyConnection = func(tls.ConnectionState) error { panics(); return nil }
+		},
+		"Read": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var first atomic.Bool
+			first.Store(true)
+			var lines syncBuffer
+			options := []mux.Option{mux.Configure(noDelay), mux.WithLogger(recordingLog(&lines)), mux.WithHandler(routes())}
+			if set != nil {
+				config := selfMade(t)
+				set(config, func() {
+					if first.CompareAndSwap(true, false) {
+						panic("the first")
+					}
+				})
+				options = append(options, mux.WithTLS(config))
+			}
+			s := serveOn(t, mux.New(options...), wrapListener{listen(t), func(conn net.Conn) net.Conn {
+				if set == nil {
+					return &onceConn{conn, &first}
+				}
+				return conn
+			}})
+			get := func() error {
+				conn := s.dial(t)
+				defer conn.Close()
+				if set != nil {
+					conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+				}
+				if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					return err
+				}
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					return err
+				}
+				return resp.Body.Close()
+			}
+			if err := get(); err == nil {
+				t.Error("the first client was served")
+			}
+			if err := get(); err != nil {
+				t.Errorf("the next client: %v", err)
+			}
+			if text := lines.String(); strings.Count(text, "panic serving 127.0.0.1:") != 1 || !strings.Contains(text, "the first") {
+				t.Errorf("the log has %s", text)
+			}
+		})
 	}
 }

@@ -92,7 +92,12 @@ func (c *conn) describe() Conn {
 	}
 }
 
-type connKey struct{}
+// connKey is the key of a connection in the contexts of its requests, and baseKey that of
+// the context from which those derive.
+type (
+	connKey struct{}
+	baseKey struct{}
+)
 
 // grpcConns finds the connection of a native gRPC call over TLS by its peer's address. The
 // AuthInfo has to be what handlers expect, and grpc-go shows nothing else of a connection.
@@ -243,8 +248,8 @@ func (nativeContexts) HandleRPC(context.Context, stats.RPCStats) {}
 // HandleConn implements [stats.Handler].
 func (nativeContexts) HandleConn(context.Context, stats.ConnStats) {}
 
-// inheritedCtx is a context that has the values of grpc-go's own as well, which win. That
-// one does not end.
+// inheritedCtx is a context that has the values of another as well, which win. That one does
+// not end.
 type inheritedCtx struct {
 	context.Context //nolint:containedctx // It is one.
 	own             context.Context
@@ -267,10 +272,25 @@ type connCtx struct {
 
 // Value implements [context.Context].
 func (c *connCtx) Value(key any) any {
-	if _, ok := key.(connKey); ok {
+	switch key.(type) {
+	case connKey:
 		return c.conn
+	case baseKey:
+		return c.Context
+	default:
+		return c.Context.Value(key)
 	}
-	return c.Context.Value(key)
+}
+
+// detach returns the context of a WebSocket session that may outlive the handler of its
+// request. It has the values of the request's, and ends as that of [WithConnContext] or
+// [WithBaseContext] does.
+func detach(ctx context.Context) context.Context {
+	values := context.WithoutCancel(ctx)
+	if base, ok := ctx.Value(baseKey{}).(context.Context); ok && base.Done() != nil {
+		return &inheritedCtx{base, values}
+	}
+	return values
 }
 
 // ErrDraining is the cause with which the context of a WebSocket handler, and that of

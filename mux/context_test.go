@@ -98,6 +98,17 @@ func TestContexts(t *testing.T) {
 	routes.Handle("/ws", mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
 		return c.Write(ctx, websocket.MessageText, []byte(shownBy(ctx)))
 	}))
+	socketEnds := make(chan error, 2)
+	waitSocket := mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+		if err := c.Write(ctx, websocket.MessageText, []byte("waits")); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		socketEnds <- context.Cause(ctx)
+		return nil
+	})
+	routes.Handle("/ws/wait", waitSocket)
+	routes.Handle("/ws/wait/below", http.HandlerFunc(waitSocket.ServeHTTP)) // Not detached.
 	muxed := new(contextHooks)
 	muxedBase, cancelMuxed := context.WithCancelCause(context.Background())
 	muxed.base = muxedBase
@@ -154,6 +165,16 @@ func TestContexts(t *testing.T) {
 	}
 
 	// All of them end with the base.
+	for _, path := range []string{"/ws/wait", "/ws/wait/below"} {
+		ws, _, err := websocket.Dial(t.Context(), "ws://"+s.addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ws.CloseNow()
+		if _, _, err := ws.Read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	waiting := make(map[string]io.ReadCloser)
 	for version := 1; version <= 2; version++ {
 		for name, s := range map[string]*server{"net/http": plain, "muxed": s} {
@@ -166,6 +187,16 @@ func TestContexts(t *testing.T) {
 	}
 	cancelDirect(errors.New("over"))
 	cancelMuxed(errors.New("over"))
+	for range 2 {
+		select {
+		case err := <-socketEnds:
+			if err.Error() != "over" {
+				t.Errorf("the context of a WebSocket ended with %v", err)
+			}
+		case <-patience.Done():
+			t.Fatal("the context of a WebSocket has not ended")
+		}
+	}
 	for name, body := range waiting {
 		if b, err := io.ReadAll(body); err != nil || string(b) != "over" {
 			t.Errorf("%s ended with %q, %v", name, b, err)

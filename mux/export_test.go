@@ -114,3 +114,8 @@ func PanicOnInvalidTransition() { panicOnInvalidTransition = true }
 
 // StageNames returns the names of the stages of a connection, in their order.
 func StageNames() []string { return stageNames[:] }
+
+// LeftBodies returns how many bodies are read behind their handlers on a connection.
+func LeftBodies(a *pool.Conn) int {
+	return int(a.Owner().(*conn).http2().left.Load())
+}

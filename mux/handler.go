@@ -103,12 +103,13 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if limit := f.live.Load().HTTP2.RequestTimeout; limit > 0 && book.protocol == protocols.HTTP2 && deny == nil {
+		until := time.Now().Add(limit)
 		f.books.countHTTP(book, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder))
-		rec.discard()
+		rec.discard(c, until)
 		return
 	}
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
-	rec.discard()
+	rec.discard(c, time.Time{})
 }
 
 // serveExtendedConnect serves a WebSocket on a stream as an HTTP/1.1 handshake. The
@@ -157,7 +158,8 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		rec.request = &watch.bodyWatch
 		defer func() {
 			own.MultipartForm = r.MultipartForm // net/http removes its files.
-			if watch.handled(); rec.upload.endLimited(w) && c.account.State() != pool.StateUpgraded {
+			watch.handled()
+			if rest := rec.upload.endLimited(w) || watch.over.Load(); rest && c.account.State() != pool.StateUpgraded {
 				_ = c.SetReadDeadline(time.Now().Add(restTime))
 			}
 		}()

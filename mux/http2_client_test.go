@@ -36,6 +36,7 @@ type h2Client struct {
 
 // h2Stream is what the server has sent on a stream.
 type h2Stream struct {
+	asked  bool              // The status 100 has come.
 	header map[string]string // nil before the response.
 	body   bytes.Buffer
 	ended  bool
@@ -146,6 +147,10 @@ func (c *h2Client) step() {
 		}
 	case *http2.MetaHeadersFrame:
 		s := c.stream(f.StreamID)
+		if f.PseudoValue("status") == "100" {
+			s.asked = true
+			return
+		}
 		s.header = make(map[string]string)
 		for _, hf := range f.Fields {
 			s.header[hf.Name] = hf.Value

@@ -95,10 +95,11 @@ func WithHandler(h http.Handler) Option {
 // over the configuration. Those for windows and limits of HTTP/2 hold on native connections.
 // The server does not start with one that cannot take effect: grpc.Creds, because [WithTLS]
 // or the listener sets TLS; grpc.InTapHandle; with grpc.transport: shared, those of
-// grpc-go's transport. grpc.ChainStreamInterceptor costs less than grpc.StreamInterceptor
-// where calls and requests share a connection. A call to a service that is not registered
-// goes to the handler of [WithHandler]; without one, and by default, calls are answered
-// UNIMPLEMENTED.
+// grpc-go's transport. A call to a service that is not registered goes to the handler of
+// [WithHandler]; without one, and by default, calls are answered UNIMPLEMENTED.
+//
+// Where calls and requests share a connection, grpc.ChainStreamInterceptor is better than
+// grpc.StreamInterceptor: it costs less, and grpc.SetSendCompressor works in it.
 func WithGRPC(register func(GRPCRegistrar), opts ...grpc.ServerOption) Option {
 	return func(o *options) {
 		o.registerGRPC = append(o.registerGRPC, register)

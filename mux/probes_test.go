@@ -2,9 +2,11 @@ package mux_test
 
 import (
 	"bufio"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/muxserve/muxserve/mux"
 )
@@ -77,6 +79,32 @@ func TestProbesBesideRefusals(t *testing.T) {
 	if got := s.status(t, "/livez"); got != http.StatusOK {
 		t.Errorf("status %d", got)
 	}
+}
+
+// TestProbesBesideSilence: clients above the limit that say nothing do not keep a probe out,
+// however many they are.
+func TestProbesBesideSilence(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.busy(t)
+		silent := func(n int) {
+			for range n {
+				conn, err := net.Dial("tcp", s.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+			}
+		}
+		silent(520)
+		for range 10 {
+			if got := s.status(t, "/livez"); got != http.StatusOK {
+				t.Fatalf("status %d", got)
+			}
+			silent(10)
+		}
+	}, limits(func(c *mux.Config) {
+		c.Limits.MaxConnections, c.Sniff.Timeout, c.Sniff.TLSTimeout = 1, time.Minute, time.Minute
+	}))
 }
 
 // TestPiecesOfProbes: requests that are not complete take no places of probes.

@@ -32,7 +32,7 @@ import (
 
 // bodyWatch is what the sweep sees of a request's body. The handler reads no clock.
 type bodyWatch struct {
-	awaited  atomic.Bool  // the handler reads, or net/http the rest behind the handler
+	reader   atomic.Int32 // who reads it at the moment: nobody, or one of the others
 	received atomic.Int64 // bytes that the handler has read
 	duplex   atomic.Bool  // the body's length is not declared, or it is read beside the response
 	answered atomic.Bool  // the response has begun
@@ -40,12 +40,29 @@ type bodyWatch struct {
 	slow     atomic.Bool  // the sweep has ended it
 	over     atomic.Bool  // the request's time is up
 	ended    atomic.Bool  // all of it has been read
-	left     atomic.Bool  // the handler has returned, and the rest is read for the sake of the client
+}
+
+// Who reads a body. A Read that a handler has left behind in a goroutine changes nothing for
+// who comes behind it.
+const (
+	readByNobody int32 = iota
+	readByHandler
+	readByServer // the handler has returned, and the rest is read for the sake of the client
+)
+
+// enter notes that the handler begins to read, and reports whether nobody reads already.
+func (b *bodyWatch) enter() bool { return b.reader.CompareAndSwap(readByNobody, readByHandler) }
+
+// exit ends what enter began, if that reported true.
+func (b *bodyWatch) exit(entered bool) {
+	if entered {
+		b.reader.CompareAndSwap(readByHandler, readByNobody)
+	}
 }
 
 // watch begins with a request.
 func (b *bodyWatch) watch(r *http.Request) {
-	b.awaited.Store(false)
+	b.reader.Store(readByNobody)
 	b.received.Store(0)
 	b.duplex.Store(r.ContentLength <= 0)
 	b.answered.Store(false)
@@ -53,12 +70,11 @@ func (b *bodyWatch) watch(r *http.Request) {
 	b.slow.Store(false)
 	b.over.Store(false)
 	b.ended.Store(false)
-	b.left.Store(false)
 }
 
 // isBound reports whether the sweep has to look at a body for which the server waits.
 func (b *bodyWatch) isBound() bool {
-	return b.awaited.Load() && !b.owned.Load() && !(b.duplex.Load() && b.answered.Load())
+	return b.reader.Load() != readByNobody && !b.owned.Load() && !(b.duplex.Load() && b.answered.Load())
 }
 
 // errSlowBody is the handler's read error when the client has sent the body too slowly.
@@ -66,9 +82,9 @@ var errSlowBody = fmt.Errorf("mux: the request body came too slowly: %w", os.Err
 
 // read reads from body for a handler.
 func (b *bodyWatch) read(body io.Reader, p []byte) (int, error) {
-	b.awaited.Store(true)
+	entered := b.enter()
 	n, err := body.Read(p)
-	b.awaited.Store(false)
+	b.exit(entered)
 	if n > 0 {
 		b.received.Add(int64(n))
 	}
@@ -95,9 +111,12 @@ type exchange struct {
 	written atomic.Uint64 // parts of the response that have gone through
 	owned   atomic.Bool   // the handler has set a write deadline
 
-	length int64       // of the body; 0 or less: it is not known, or there is none
-	body   requestBody // what the handler reads
-	closed atomic.Bool // the handler has closed the body
+	length int64 // of the body; 0 or less: it is not known, or there is none
+	// unasked is set while the client waits to be told to send the body
+	// (Expect: 100-continue).
+	unasked atomic.Bool
+	body    requestBody // what the handler reads
+	closed  atomic.Bool // the handler has closed the body
 
 	// The list of a connection, and what the sweep remembers. Guarded by exchanges.mu.
 	prev, next *exchange
@@ -120,6 +139,7 @@ func (r *recorder2) begin(l *exchanges, w http.ResponseWriter, req *http.Request
 		e.watch.watch(req)
 		r.request = &e.watch
 		e.length = req.ContentLength
+		e.unasked.Store(e.hasRest() && protocols.AwaitsContinue(req.Body))
 		e.body = requestBody{ReadCloser: req.Body, exchange: e}
 		req.Body = &e.body
 	}
@@ -156,10 +176,12 @@ type requestBody struct {
 // Read implements [io.Reader].
 func (b *requestBody) Read(p []byte) (int, error) {
 	e := b.exchange
-	e.watch.awaited.Store(true) // Before Close looks at it.
+	defer e.watch.exit(e.watch.enter()) // It enters before Close and discard look.
 	if e.closed.Load() {
-		e.watch.awaited.Store(false)
 		return 0, http.ErrBodyReadAfterClose
+	}
+	if e.unasked.Load() {
+		e.unasked.Store(false)
 	}
 	return e.watch.read(b.ReadCloser, p)
 }
@@ -188,15 +210,18 @@ func (b *requestBody1) begin(c *conn, r *http.Request) (*http.Request, *awaitedB
 // 256 KiB, before it takes the next request. That has no more to do with the response. Of a
 // body that has ended it reads nothing, and may still be writing the response.
 func (b *requestBody1) handled() {
-	b.left.Store(true)
 	b.duplex.Store(false) // So the rate bounds a body of undeclared length as well.
 	b.answered.Store(false)
 	b.owned.Store(false)
-	b.awaited.Store(!b.ended.Load())
+	if b.ended.Load() {
+		b.reader.Store(readByNobody)
+	} else {
+		b.reader.Store(readByServer)
+	}
 }
 
 // finish notes that the request is over.
-func (b *requestBody1) finish() { b.awaited.Store(false) }
+func (b *requestBody1) finish() { b.reader.Store(readByNobody) }
 
 // arrived returns how many bytes of the body have come. Those that came with the head
 // are known once the handler has read them.
@@ -211,24 +236,14 @@ type awaitedBody struct {
 	watch         *requestBody1
 	own, handlers *http.Request
 	limited       atomic.Bool // the last read has hit the limit of an http.MaxBytesReader; see endLimited
-	// byLimit is whether such a reader has called Read, with a buffer of length.
-	byLimit bool
-	length  int
 }
 
 // Read implements [io.Reader].
 func (b *awaitedBody) Read(p []byte) (int, error) {
 	n, err := b.watch.read(b.ReadCloser, p)
-	// A MaxBytesReader reads less at its limit than before, so that a caller with a buffer
-	// as long as before is no other. Looking it up each time costs 10 % of upload-100MB.
-	if filled := n > 0 && n == len(p) && err == nil; !filled {
-		b.limited.Store(false)
-	} else {
-		if len(p) != b.length || b.byLimit {
-			b.length, b.byLimit = len(p), readByLimit()
-		}
-		b.limited.Store(b.byLimit)
-	}
+	// Readers of large bodies fill whole buffers, so that they have no more to look at.
+	ended := errors.Is(err, io.EOF)
+	b.limited.Store(n > 0 && n == len(p) && n < cap(p) && (err == nil || ended) && b.hitsLimit(n, ended))
 	if err != nil {
 		b.handlers.Trailer = b.own.Trailer
 	}
@@ -289,7 +304,7 @@ type upload struct {
 // tick adds a sweep at which the server waits, and reports whether the client is too slow.
 // The rest of a body that its handler has left has no late first byte.
 func (u *upload) tick(elapsed time.Duration, received int64, b *bodyWatch, c *protocols.ProgressConfig) bool {
-	if received > 0 || b.left.Load() {
+	if received > 0 || b.reader.Load() == readByServer {
 		u.waited += elapsed
 	}
 	u.idle += elapsed

@@ -3,8 +3,10 @@ package mux
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -61,4 +63,43 @@ func TestNothingIsAwaitedBehindTheEnd(t *testing.T) {
 			t.Errorf("%s: bound %t, want %t", name, isBound, want)
 		}
 	}
+}
+
+// TestLateReads: a Read that a handler has left in a goroutine changes nothing for the server,
+// which waits for the rest of the body behind the handler, and for nothing behind the request.
+func TestLateReads(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	var b requestBody1
+	b.watch(httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789")))
+	want := func(what string, bound bool) {
+		t.Helper()
+		if b.isBound() != bound {
+			t.Errorf("%s: bound %t", what, !bound)
+		}
+	}
+	want("before the first read", false)
+	read := make(chan error)
+	go func() {
+		_, err := b.read(near, make([]byte, 1))
+		read <- err
+	}()
+	for !b.isBound() {
+		runtime.Gosched()
+	}
+	b.handled()
+	if _, err := far.Write([]byte("0")); err != nil {
+		t.Error(err)
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	want("behind a handler whose read has ended", true)
+	b.finish()
+	want("behind the request", false)
+	if _, err := b.read(strings.NewReader("1"), make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	want("behind a late read", false)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,7 +279,7 @@ func TestProxyAddressLimit(t *testing.T) {
 	status := func(client string) int {
 		conn := s.dial(t)
 		header := proxyHeader(t, 1, client)
-		return roundTrip(t, conn, bufio.NewReader(conn), header+"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
+		return roundTrip(t, conn, bufio.NewReader(conn), header+"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n").StatusCode
 	}
 	for _, tt := range []struct {
 		client string
@@ -296,6 +297,33 @@ func TestProxyAddressLimit(t *testing.T) {
 	}
 	if got := s.rejected("http1", "per_ip_limit"); got != 2 {
 		t.Errorf("%d rejected, want 2", got)
+	}
+}
+
+// TestProxyAddressCrowd: of the connections of one client that the limit keeps out, only some
+// are open at a time, also where a PROXY header has to name the client first.
+func TestProxyAddressCrowd(t *testing.T) {
+	const crowd = 200
+	s := startOn(t, false, []listeners.Config{behindProxy(listeners.ProxyRequired, "127.0.0.1")},
+		limits(func(c *mux.Config) { c.Limits.PerAddress, c.Sniff.Timeout = 1, time.Minute }))[0]
+	header := proxyHeader(t, 1, "192.0.2.1:1")
+	busy := s.dial(t)
+	roundTrip(t, busy, bufio.NewReader(busy), header+"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+	var closed atomic.Int32
+	for range crowd {
+		conn := s.dial(t)
+		_ = conn.SetDeadline(time.Time{})
+		send(t, conn, header)
+		go func() {
+			_, _ = conn.Read(make([]byte, 1))
+			closed.Add(1)
+		}()
+	}
+	eventually(t, "most are closed", func() bool { return closed.Load() >= crowd-40 })
+	eventually(t, "those are counted", func() bool { return s.rejected("sniffing", "per_ip_limit") == uint64(closed.Load()) })
+	conn := s.dial(t)
+	if got := roundTrip(t, conn, bufio.NewReader(conn), proxyHeader(t, 1, "192.0.2.2:1")+"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); got.StatusCode != http.StatusOK {
+		t.Errorf("another client gets %s", got.Status)
 	}
 }
 

@@ -69,6 +69,7 @@ var (
 	faultTLSProxy           = &fault{failureTLS, "a PROXY header on a port without proxy_protocol", cureProxyOff}
 	faultTLSSlow            = &fault{failureTLS, "the handshake was too slow", "look for a slow network, or raise sniff.tls_timeout"}
 	faultTLSLeft            = &fault{failureTLS, "the client left during the handshake", cureClientLeft}
+	faultTLSPanic           = &fault{failureTLS, "a function of the server's tls.Config panicked", "mend it; an error in the log has the stack"}
 	faultTLSOther           = &fault{failureTLS, "the handshake failed", "see the client's log; the level debug logs the error of each connection"}
 	faultNoMatchProxy       = &fault{sniff.FailureNoMatch, "a PROXY header on a port without proxy_protocol", cureProxyOff}
 	faultNoMatchSecondProxy = &fault{sniff.FailureNoMatch, "a second PROXY header", "of two balancers in a row, have only the last one send the PROXY protocol"}
@@ -90,7 +91,7 @@ var (
 var faults = []*fault{
 	faultSilent, faultDraining, faultProxyMissing, faultProxyUnexpected, faultProxyUntrusted, faultProxyBroken,
 	faultTLSExpired, faultTLSNotTrusted, faultTLSVersion, faultTLSCipher, faultTLSProtocol, faultTLSNoClientCert,
-	faultTLSClientExpired, faultTLSClientCert, faultTLSPlaintext, faultTLSProxy, faultTLSSlow, faultTLSLeft, faultTLSOther,
+	faultTLSClientExpired, faultTLSClientCert, faultTLSPlaintext, faultTLSProxy, faultTLSSlow, faultTLSLeft, faultTLSPanic, faultTLSOther,
 	faultNoMatchProxy, faultNoMatchSecondProxy, faultNoMatchTLS, faultNotServed, faultNoMatchALPN, faultNoMatchLeft, faultNoMatch,
 	faultSlow, faultTooLarge, faultWeakTLS, faultLimit, faultPoolLimit, faultAddressLimit,
 }

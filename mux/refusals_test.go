@@ -124,6 +124,9 @@ func TestRefusalLines(t *testing.T) {
 			"tls_handshake", "the handshake was too slow", listeners.Config{},
 			[]mux.Option{config(&tls.Config{}), limits(func(c *mux.Config) { c.Sniff.TLSTimeout = 50 * time.Millisecond })}, speaks("\x16\x03\x01"),
 		},
+		{"tls_handshake", "a function of the server's tls.Config panicked", listeners.Config{}, []mux.Option{config(&tls.Config{
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { panic("not for this client") },
+		})}, client(&tls.Config{})},
 		{"tls_handshake", "the client left during the handshake", listeners.Config{}, []mux.Option{config(&tls.Config{})}, func(t *testing.T, s *server) {
 			t.Helper()
 			conn, err := net.Dial("tcp", s.addr)

@@ -95,15 +95,15 @@ func TestReloadRuntime(t *testing.T) {
 	if v.Outcome != mux.OutcomeApplied || v.Number != 2 || len(v.Changes) != 4 {
 		t.Errorf("%+v", v)
 	}
-	if got := s.status(t, "/echo"); got != http.StatusServiceUnavailable {
-		t.Errorf("above the new limit: %d", got)
-	}
 	for i := range 2 {
 		resp := roundTrip(t, conn, r, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 		_, _ = io.Copy(io.Discard, resp.Body)
 		if want := i == 1; resp.Close != want {
 			t.Errorf("request %d of 3: Connection: close %v", i+2, resp.Close)
 		}
+	}
+	if got := s.status(t, "/echo"); got != http.StatusServiceUnavailable {
+		t.Errorf("above the new limit: %d", got)
 	}
 	if got := s.Config().Drain.Spread; got != time.Millisecond {
 		t.Errorf("drain.spread %v", got)

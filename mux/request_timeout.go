@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,7 +38,7 @@ func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerF
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			if f.timeOut(c, rec, g) {
+			if f.timeOut(c, rec, g, r) {
 				cancel(http.ErrHandlerTimeout)
 				return
 			}
@@ -59,7 +60,7 @@ func finishHandler(panicked any, g *guard, own, handlers *http.Request) {
 
 // timeOut ends a request whose time is up. It reports false for a connection that its
 // handler has hijacked. Behind it, net/http's own writer is out of the handler's reach.
-func (f *front) timeOut(c *conn, rec *recorder, g *guard) bool {
+func (f *front) timeOut(c *conn, rec *recorder, g *guard, r *http.Request) bool {
 	own := http.NewResponseController(rec.ResponseWriter)
 	isWriting := !g.mu.TryLock()
 	switch {
@@ -67,7 +68,7 @@ func (f *front) timeOut(c *conn, rec *recorder, g *guard) bool {
 	case g.hijacked:
 		g.mu.Unlock()
 		return false
-	case !g.begun:
+	case !g.begun && (rec.conn != nil || r.Context().Err() == nil): // In HTTP/2, see commit.
 		defer g.mu.Unlock()
 		g.err = http.ErrHandlerTimeout
 		f.books.reportTimeout(c)
@@ -94,7 +95,7 @@ func (f *front) timeOut(c *conn, rec *recorder, g *guard) bool {
 func answerTimeout(rec *recorder, w http.ResponseWriter, own *http.ResponseController) {
 	code := http.StatusServiceUnavailable
 	if body := rec.request; body != nil {
-		if body.awaited.Load() {
+		if body.reader.Load() != readByNobody {
 			code = http.StatusRequestTimeout
 		}
 		body.over.Store(true)
@@ -138,9 +139,14 @@ func (g *guard) as(w http.ResponseWriter) http.ResponseWriter {
 	return guard2{g}
 }
 
-// commit copies the handler's header to where w looks for it.
+// commit copies the handler's header to where w looks for it. Behind a status 1xx nothing is
+// written there that is there already: net/http's HTTP/2 server may still be reading it,
+// where the client has reset the stream.
 func (g *guard) commit() {
 	to := g.w.Header()
+	if maps.EqualFunc(to, g.header, slices.Equal[[]string]) {
+		return
+	}
 	clear(to)
 	maps.Copy(to, g.header)
 }

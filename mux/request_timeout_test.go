@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -236,4 +237,26 @@ func TestWithinRequestTimeout(t *testing.T) {
 			}
 		}
 	}, requestTimeout(time.Hour))
+}
+
+// TestRequestTimeoutEndsUpload: a client that has got 408 and sends no more of its body does
+// not keep the connection.
+func TestRequestTimeoutEndsUpload(t *testing.T) {
+	t.Parallel()
+	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	s := start(t, false, mux.WithHandler(handler), requestTimeout(50*time.Millisecond), mux.Configure(func(c *mux.Config) {
+		c.HTTP1.Progress = protocols.ProgressConfig{MinBodyRate: 240, BodyGrace: 100 * time.Millisecond, ProgressTimeout: 300 * time.Millisecond}
+	}))
+	var answered sync.WaitGroup
+	for range 20 {
+		conn := s.dial(t)
+		send(t, conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n0123456789")
+		answered.Go(func() {
+			if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close {
+				t.Errorf("%v, %v", resp, err)
+			}
+		})
+	}
+	answered.Wait()
+	eventually(t, "the connections are closed", func() bool { return s.active("http1") == 0 })
 }

@@ -24,8 +24,14 @@ import (
 // plainGRPC serves the test service with grpc-go alone.
 func plainGRPC(t *testing.T, options ...grpc.ServerOption) *server {
 	t.Helper()
+	return plainService(t, testService{}, options...)
+}
+
+// plainService serves an implementation of the test service with grpc-go alone.
+func plainService(t *testing.T, service testpb.TestServiceServer, options ...grpc.ServerOption) *server {
+	t.Helper()
 	srv := grpc.NewServer(options...)
-	testpb.RegisterTestServiceServer(srv, testService{})
+	testpb.RegisterTestServiceServer(srv, service)
 	l := listen(t)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()

@@ -2,13 +2,14 @@ package mux
 
 import (
 	"cmp"
+	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
-	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
@@ -18,30 +19,40 @@ import (
 type room struct {
 	departures *departures
 	maxLeaving int
-	// patience is how long a client that was told may go on with a request when maxLeaving
-	// are on their way out.
+	// patience is how long a client that was told may stay when maxLeaving are on their way
+	// out. It is mutePatience, within which a request that has crossed a GOAWAY arrives.
 	patience time.Duration
 	// mute and slow are mutePatience and slowPatience.
 	mute, slow time.Duration
 
 	// mu guards what follows.
 	mu    sync.Mutex
-	found map[pool.Tag]*findings // by the pool that is full; "" for all together
+	found map[place]*findings
+}
+
+// place is where there is no room: in a pool, or in all of them together where the tag is
+// empty, or among the connections of one client.
+type place struct {
+	tag    pool.Tag
+	client netip.Addr // not valid for a pool
 }
 
 // findings are the connections that a search has found, in the order in which they are to
 // leave. A search looks at all connections, so one is made for many newcomers.
 type findings struct {
-	next  []spare
-	again time.Time // when the next search may be made
+	next   []spare
+	again  time.Time   // when the next search may be made
+	forget *time.Timer // lets go of them; nil before the first search
 }
 
 // spare is a connection that may leave.
 type spare struct {
 	c         *conn
 	turn      turn
-	undecided bool      // an HTTP/2 client has sent no request, and is given up by a GOAWAY
-	halfway   bool      // the server waits for the rest of a handshake or a head
+	undecided bool // an HTTP/2 client has sent no request, and is given up by a GOAWAY
+	halfway   bool // the server waits for the rest of a handshake or a head
+	left      bool // the client of a request that is under way has ended its half
+	client    netip.Addr
 	since     time.Time // idle or within the head of a request, or when it was accepted
 	requests  uint64    // that it has had
 }
@@ -55,6 +66,9 @@ const (
 	turnEarly turn = iota
 	// turnIdle are idle, or slow with a head. The one that has been so longest leaves first.
 	turnIdle
+	// turnLeft have a request under way whose client sends no more, and may have gone. The
+	// one that has been silent longest leaves first.
+	turnLeft
 	// turnYoung may be within the handshake of a client that is far away. The youngest
 	// leaves first: if they went by their age, none would be over before its turn comes
 	// where many come.
@@ -63,7 +77,10 @@ const (
 
 const (
 	// maxSpares is how many connections a search finds at most.
-	maxSpares = 64
+	maxSpares = maxLeaving
+	// findingsKept is for how long what a search has found is kept. Connections may end
+	// before they are asked to leave.
+	findingsKept = time.Second
 	// searchPause is how long the next search waits, for each connection that was looked
 	// at. It is some ten times as long as the search has taken.
 	searchPause = time.Microsecond
@@ -73,6 +90,8 @@ const (
 	// maxLeaving bounds how many connections are on their way out without a place. Where
 	// there are so many, those are cut that have gone on with requests.
 	maxLeaving = 256
+	// manyRequests is how many requests show a client that does not come to take a place.
+	manyRequests = 8
 	// mutePatience is how long a client may send nothing while the server waits for a
 	// handshake or the head of a request. It is the round trip of a client that is far away.
 	mutePatience = 250 * time.Millisecond
@@ -84,8 +103,8 @@ const (
 
 func newRoom(d *departures) *room {
 	return &room{
-		departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
-		mute: mutePatience, slow: slowPatience, found: make(map[pool.Tag]*findings),
+		departures: d, maxLeaving: maxLeaving, patience: mutePatience,
+		mute: mutePatience, slow: slowPatience, found: make(map[place]*findings),
 	}
 }
 
@@ -97,30 +116,77 @@ func (m *room) beforeAccept(total int) {
 	switch {
 	case total <= 0:
 	case conns.IsFull(""):
-		m.makeIn("")
+		m.makeIn(place{})
 	case conns.Active(pool.Sniffing) >= max(1, total/undecidedShare):
-		m.makeIn(pool.Sniffing)
+		m.makeIn(place{tag: pool.Sniffing})
+	}
+}
+
+// beforeClient makes room for a connection from an address, among those of its client.
+func (m *room) beforeClient(address net.Addr) {
+	conns := &m.departures.books.conns
+	if client, ok := conns.ClientOf(address); ok && conns.IsClientFull(client) {
+		m.makeIn(place{client: client})
 	}
 }
 
 // beforeMove makes room in a pool for a connection that was recognised.
 func (m *room) beforeMove(tag pool.Tag) {
 	if m.departures.books.conns.IsFull(tag) {
-		m.makeIn(tag)
+		m.makeIn(place{tag: tag})
 	}
 }
 
-// makeIn has one connection of a pool leave, or of all pools where tag is empty.
-func (m *room) makeIn(tag pool.Tag) {
+// beforeRefusal makes room for a connection that is going to be refused, among others of
+// which nothing is known yet. It reports false where there is none.
+func (m *room) beforeRefusal(c *conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.first(place{tag: unreadTag}, func() ([]spare, int) {
+		return search(m.departures.books.conns.Conns(pool.Sniffing), func(other *conn) (spare, bool) {
+			return spare{c: other, since: other.account.Opened()}, other != c && other.isUnread()
+		})
+	}, func(s spare) bool {
+		if !s.c.isUnread() {
+			return false
+		}
+		s.c.account.SetCloseReason(reasonRefused)
+		return s.c.account.Close() == nil
+	})
+}
+
+// isUnread reports whether the connection is to be refused, and nothing of what it says
+// first is there.
+func (c *conn) isUnread() bool {
+	return c.account.IsExempt() && !c.isLocal() && c.stage() < stageKnown && c.account.CloseReason() == "" && !c.account.HasUnread()
+}
+
+// isFull reports whether there is no room in a place.
+func (m *room) isFull(p place) bool {
+	if p.client.IsValid() {
+		return m.departures.books.conns.IsClientFull(p.client)
+	}
+	return m.departures.books.conns.IsFull(p.tag)
+}
+
+// makeIn has one connection of a place leave. Where the limit was lowered below what is open,
+// more leave.
+func (m *room) makeIn(p place) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.makeOne(p) && m.isFull(p) {
+	}
+}
+
+// makeOne has one connection leave, and reports whether there was one. The caller holds mu.
+func (m *room) makeOne(p place) bool {
 	if m.areTooManyLeaving() {
-		m.first(lastingTag, m.lasting, m.cut)
+		m.first(place{tag: lastingTag}, m.lasting, m.cut)
 	}
 	if m.areTooManyLeaving() {
-		return
+		return false
 	}
-	m.first(tag, func() (spares []spare, looked int) { return m.spares(tag) }, func(s spare) bool {
+	return m.first(p, func() (spares []spare, looked int) { return m.spares(p) }, func(s spare) bool {
 		// It may have had another request since the search.
 		now, ok := m.spare(s.c)
 		return ok && now.halfway == s.halfway && now.undecided == s.undecided && now.requests == s.requests && m.leave(now)
@@ -138,66 +204,102 @@ func (m *room) mostLeaving() int {
 	return max(1, min(m.maxLeaving, m.departures.books.conns.Spare()/3))
 }
 
-// first calls use for what a search of this name has found, in order, until it succeeds.
+// first calls use for what a search of this place has found, in order, until it succeeds. It
+// reports false where it has not.
 // The search is made anew where nothing is left but young ones, and it is time for that:
 // others may have become older since, and go before them.
-func (m *room) first(name pool.Tag, search func() (spares []spare, looked int), use func(spare) bool) {
-	f := m.found[name]
+func (m *room) first(p place, search func() (spares []spare, looked int), use func(spare) bool) bool {
+	f := m.found[p]
 	if f == nil {
 		f = new(findings)
-		m.found[name] = f
+		m.found[p] = f
 	}
 	for searched := false; ; {
 		if now := time.Now(); !searched && (len(f.next) == 0 || f.next[0].turn == turnYoung) && !now.Before(f.again) {
 			var looked int
 			f.next, looked = search()
 			f.again = now.Add(searchPause * time.Duration(looked))
+			m.forgetLater(p, f)
 			searched = true
 		}
 		if len(f.next) == 0 {
-			return
+			return false
 		}
 		s := f.next[0]
 		f.next = f.next[1:]
 		if use(s) {
-			return
+			return true
 		}
 	}
+}
+
+// forgetLater lets go of the findings after findingsKept. The caller holds mu.
+func (m *room) forgetLater(p place, f *findings) {
+	if f.forget != nil {
+		f.forget.Reset(findingsKept)
+		return
+	}
+	f.forget = time.AfterFunc(findingsKept, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.found, p)
+	})
 }
 
 // spares returns connections that may leave, in the order of their turns. Of those that are
 // not recognised yet it returns the undecided ones alone. It also returns how many it has
 // looked at.
-func (m *room) spares(tag pool.Tag) (spares []spare, looked int) {
-	switch tag {
-	case "":
-		return m.search(m.spare)
-	case pool.Sniffing:
-		return m.search(func(c *conn) (spare, bool) {
+func (m *room) spares(p place) (spares []spare, looked int) {
+	conns := &m.departures.books.conns
+	switch {
+	case p.client.IsValid():
+		return search(conns.ClientConns(p.client), m.spare)
+	case p.tag == "":
+		return search(conns.Conns(), m.spare)
+	case p.tag == pool.Sniffing:
+		return search(conns.Conns(p.tag), func(c *conn) (spare, bool) {
 			s, ok := m.spare(c)
 			return s, ok && s.undecided
-		}, tag)
+		})
 	default:
-		return m.search(m.spare, tag)
+		return search(conns.Conns(p.tag), m.spare)
 	}
 }
 
-// lastingTag is the name of the search for [conn.lasting], which no pool has.
-const lastingTag pool.Tag = "lasting"
+// lastingTag and unreadTag are the names of the searches for [conn.lasting] and
+// [conn.isUnread], which no pool has.
+const (
+	lastingTag pool.Tag = "lasting"
+	unreadTag  pool.Tag = "unread"
+)
 
-// lasting returns connections that were told to make room and have gone on with requests,
-// the one that was told first before the others.
+// lasting returns connections that were told to make room and are still there: first those
+// of the client that has the most of them, then those that have had the fewest requests, then
+// the one that was told first. So who floods goes before who is far away.
 func (m *room) lasting() (spares []spare, looked int) {
-	return m.search(func(c *conn) (spare, bool) { return c.lasting(m.patience) })
+	told := make(map[netip.Addr]int)
+	spares, looked = search(m.departures.books.conns.Conns(), func(c *conn) (spare, bool) {
+		s, ok := c.lasting(m.patience)
+		if c.isTold() && c.account.CloseReason() == reasonRoom {
+			s.client, _ = pool.ClientOf(c.knownAddr())
+			told[s.client]++
+		}
+		return s, ok
+	})
+	slices.SortStableFunc(spares, func(a, b spare) int {
+		return cmp.Or(cmp.Compare(told[b.client], told[a.client]), cmp.Compare(a.requests, b.requests))
+	})
+	return spares, looked
 }
 
-// search returns what is says yes to, of the pools named or of all.
-func (m *room) search(is func(*conn) (spare, bool), tags ...pool.Tag) (spares []spare, looked int) {
+// search returns what is says yes to, of all.
+func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, looked int) {
 	var found []spare
-	all := m.departures.books.all(nil, tags...)
-	for _, c := range all {
-		if s, ok := is(c); ok {
-			found = append(found, s)
+	for _, a := range all {
+		if c, ok := a.Owner().(*conn); ok {
+			if s, ok := is(c); ok {
+				found = append(found, s)
+			}
 		}
 	}
 	slices.SortFunc(found, func(a, b spare) int {
@@ -211,21 +313,33 @@ func (m *room) search(is func(*conn) (spare, bool), tags ...pool.Tag) (spares []
 }
 
 // lasting describes a connection whose client was told to make room longer than patience
-// ago. It reports false for a WebSocket, which has taken a place again.
+// ago, or twenty times that where it has had many requests before. It reports false for a
+// WebSocket, which has taken a place again.
 func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
 	ago, _ := c.toldFor()
-	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
+	if c.account.Requests() >= manyRequests {
+		patience *= 20
+	}
+	s = spare{c: c, requests: c.account.Requests(), since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
 	return s, c.isServing() && c.isTold() && c.account.CloseReason() == reasonRoom && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
 }
 
-// cut ends a connection that goes on with requests although it was told to leave, because
-// so many do that no other can make room. It reports false for one that has ended since the
-// search, or has become a WebSocket.
+// cut ends a connection that is still there although it was told to leave, because so many
+// are that no other can make room. Where nothing is under way the client is told its last
+// stream. It reports false for one that has ended since the search, or has become a WebSocket.
 func (m *room) cut(s spare) bool {
-	if _, ok := s.c.lasting(m.patience); !ok {
+	c := s.c
+	if _, ok := c.lasting(m.patience); !ok {
 		return false
 	}
-	s.c.abort("") // The reason for which it was told stands.
+	switch {
+	case c.isHTTP2() && c.account.InFlight() == 0:
+		m.departures.end(c, "") // The reason for which it was told stands.
+	case c.account.State() == pool.StateIdle:
+		c.closeIdle(0)
+	default:
+		c.abort("")
+	}
 	return true
 }
 
@@ -262,6 +376,9 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	switch c.root.books.tag(c) {
 	case protocols.HTTP1:
 		ok = idle && !c.isFed()
+		if !idle && c.account.State() == pool.StateActive && c.seldom().halfClosed.Load() {
+			s.turn, s.left, ok = turnLeft, true, true
+		}
 	case protocols.HTTP2: // A PING is activity, but no reason to stay.
 		since := c.seldom().h2.idleSince.Load()
 		ok = idle && c.isShared() || c.account.State() == pool.StateUpgraded && since != 0
@@ -333,6 +450,10 @@ func (m *room) leave(s spare) bool {
 	}
 	if !yield() {
 		return false
+	}
+	if s.left {
+		c.abort(reasonRoom)
+		return true
 	}
 	if s.halfway {
 		c.account.SetCloseReason(reasonRoom)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ func TestIdleMakesRoom(t *testing.T) {
 		"all":        func(c *mux.Config) { c.Limits.MaxConnections = 3 },
 		"all, wait":  func(c *mux.Config) { c.Limits.MaxConnections, c.Limits.OnLimit = 3, pool.Wait },
 		"both again": func(c *mux.Config) { c.HTTP1.MaxConnections, c.Limits.MaxConnections = 3, 3 },
+		"a client's": func(c *mux.Config) { c.Limits.PerAddress = 3 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -68,6 +70,36 @@ func TestIdleMakesRoom(t *testing.T) {
 				_ = busy.Close()
 				eventually(t, "two", func() bool { return s.active("http1") == 2 })
 			}, limits(edit), limits(func(c *mux.Config) { c.HTTP2.MaxAgeGrace = 80 * time.Millisecond })) // It sweeps often.
+		})
+	}
+}
+
+// TestLoweredLimitMakesRoom: connections above a limit that was lowered stay until others
+// come, and as many of them leave then as there are too many.
+func TestLoweredLimitMakesRoom(t *testing.T) {
+	const open, limit = 12, 3
+	for name, edit := range map[string]func(*mux.Config){
+		"HTTP/1.1":   func(c *mux.Config) { c.HTTP1.MaxConnections = limit },
+		"all":        func(c *mux.Config) { c.Limits.MaxConnections = limit },
+		"all, wait":  func(c *mux.Config) { c.Limits.MaxConnections, c.Limits.OnLimit = limit, pool.Wait },
+		"a client's": func(c *mux.Config) { c.Limits.PerAddress = limit },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, limits(func(c *mux.Config) { // It counts clients from the start, and sweeps often.
+				c.Limits.PerAddress, c.HTTP2.MaxAgeGrace = 100, 80*time.Millisecond
+			}))
+			busy := s.busy(t)
+			defer busy.Close()
+			for range open {
+				s.hold(t)
+			}
+			s.reload(t, edit)
+			if n := s.active("http1"); n != 1+open {
+				t.Errorf("%d connections are open when nobody has come, want %d", n, 1+open)
+			}
+			s.hold(t)
+			eventually(t, "no more than the limit", func() bool { return s.active("http1") == limit })
 		})
 	}
 }
@@ -139,6 +171,67 @@ func TestLastingMayBecomeWebSocket(t *testing.T) {
 	}
 	if err := ws.Ping(ws.CloseRead(t.Context())); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestToldBecomesNoWebSocket: a connection that has given up its place among all becomes no
+// WebSocket, which would be there above the limit for as long as it likes.
+func TestToldBecomesNoWebSocket(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.busy(t)
+		first := s.hold(t)
+		eventually(t, "idle", func() bool {
+			return slices.ContainsFunc(s.Connections(), func(c mux.ConnInfo) bool { return c.State == "idle" })
+		})
+		s.hold(t) // The first is fresh, and not closed: its client may have a request on the way.
+		resp := roundTrip(t, first, bufio.NewReader(first), "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		if resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
+			t.Errorf("%s, closed %t", resp.Status, resp.Close)
+		}
+		eventually(t, "no more than the limit", func() bool { return len(s.Accounts()) == 2 })
+	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }))
+}
+
+// TestGoneMakeRoom: clients that have gone, behind a byte of a next request that hides it from
+// net/http, keep nobody out for as long as their handlers run.
+func TestGoneMakeRoom(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells")
+	}
+	for name, leave := range map[string]func(*net.TCPConn) error{
+		"reset": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
+		"end":   (*net.TCPConn).CloseWrite,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{}) // The handlers do not see that their clients have gone.
+			handler := http.NewServeMux()
+			handler.HandleFunc("/busy", func(w http.ResponseWriter, _ *http.Request) {
+				_ = http.NewResponseController(w).Flush()
+				<-release
+			})
+			handler.HandleFunc("/echo", func(http.ResponseWriter, *http.Request) {})
+			s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 2 }), mux.WithHandler(handler),
+				mux.Configure(func(c *mux.Config) { c.HTTP2.MaxAgeGrace = 80 * time.Millisecond })) // It sweeps often.
+			for range 2 {
+				conn := s.busy(t)
+				received := func() (n uint64) {
+					for _, a := range s.Accounts() {
+						n += a.Received()
+					}
+					return n
+				}
+				before := received()
+				send(t, conn, "G")
+				eventually(t, "net/http has it", func() bool { return received() == before+1 })
+				if err := leave(conn.(*net.TCPConn)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "another client is served", func() bool { return s.status(t, "/echo") == http.StatusOK })
+			close(release)
+		})
 	}
 }
 

@@ -120,8 +120,8 @@ func (r *root) admit(raw net.Conn) *conn {
 		// The caller of Serve brought a TLS listener of its own.
 		c.layered().tls = socket
 	}
-	if cutting := r.running.cutting.Load(); cutting || c.refused != notRefused && r.admission.tooManyUnread(c) {
-		c.decide(sniff.Verdict{Failure: c.refused.String(), Reason: "too many connections"})
+	if cutting := r.running.cutting.Load(); cutting || c.isCrowded() {
+		c.decide(c.crowded())
 		if cutting {
 			c.account.SetCloseReason(reasonDrain)
 		}

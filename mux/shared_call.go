@@ -115,6 +115,7 @@ func (c *sharedCall) finish(r *http.Request, expired bool) {
 		return
 	}
 	h.Del("Trailer")
+	h.Del("Grpc-Encoding")    // There is no message.
 	h["Content-Length"] = nil // Else net/http adds it.
 	for name, values := range h {
 		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {

@@ -16,6 +16,7 @@ type sweep struct {
 	departures *departures
 	live       *reloader
 	now        time.Time     // of this sweep
+	count      uint64        // of the sweeps
 	elapsed    time.Duration // from one to the next
 	writes     pool.StallWatch
 	// These remember the few connections that wait: HTTP/1.1 uploads, and HTTP/2
@@ -62,6 +63,7 @@ func (d *departures) sweep(ctx context.Context, live *reloader) {
 // begin begins a sweep. It forgets what the last one did not see again.
 func (w *sweep) begin(now time.Time) {
 	w.now = now
+	w.count++
 	w.uploads, w.seenUploads = w.seenUploads, w.uploads
 	clear(w.seenUploads)
 	w.tails, w.seenTails = w.seenTails, w.tails
@@ -113,6 +115,8 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		rare.body.slow.Store(true)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
+	case w.hasLeft(c):
+		c.abort("")
 	case c.isTold():
 		d.closeIfIdle(c) // Its last response was on its way when it was told.
 		ago, over := c.toldFor()
@@ -125,6 +129,23 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 	case c.overAge() >= 0:
 		d.leave(c, reasonAge, config.MaxAgeGrace)
 	}
+}
+
+// lookEvery is how many sweeps pass until a connection is looked at once more by hasLeft.
+const lookEvery = 8
+
+// hasLeft reports whether the client of an HTTP/1.1 request that is under way has reset its
+// connection, and notes whether it has ended its half of it. net/http's own reader has seen
+// neither where it has read the first byte of a next request.
+func (w *sweep) hasLeft(c *conn) bool {
+	if c.account.State() != pool.StateActive || (w.count+c.account.ID())%lookEvery != 0 {
+		return false
+	}
+	ended, reset := c.account.PeerLeft()
+	if c.seldom().halfClosed.Load() != ended {
+		c.rare().halfClosed.Store(ended)
+	}
+	return reset
 }
 
 // slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.

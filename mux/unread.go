@@ -3,13 +3,14 @@ package mux
 import (
 	"io"
 	"net/http"
+	"time"
 )
 
 // Close implements [io.Closer]. What [exchange.discard] will read stays open, unless a Read
 // has to end.
 func (b *requestBody) Close() error {
 	b.exchange.closed.Store(true)
-	if b.exchange.isDiscarded() && !b.exchange.watch.awaited.Load() {
+	if b.exchange.isDiscarded() && b.exchange.watch.reader.Load() != readByHandler {
 		return nil
 	}
 	return b.ReadCloser.Close()
@@ -20,6 +21,11 @@ func (b *requestBody) Close() error {
 const (
 	minDiscard = 64 << 10
 	maxDiscard = 16 << 20
+	// leftTime is how long it may take.
+	leftTime = time.Minute
+	// maxLeft is for how many requests of a connection it happens at a time. Others are
+	// reset: a stream that is kept costs more than its client's next frame.
+	maxLeft = 8
 )
 
 // responseBuffer is how much of a response net/http keeps until the handler returns.
@@ -27,8 +33,11 @@ const responseBuffer = 4 << 10
 
 // isDiscarded reports whether discard reads the rest of the body. Of a body of undeclared
 // length it reads nothing, since the client may wait for the end of the response before it
-// ends the body.
-func (e *exchange) isDiscarded() bool {
+// ends the body. A client that has asked whether to send the body gets the response at once.
+func (e *exchange) isDiscarded() bool { return !e.unasked.Load() && e.hasRest() }
+
+// hasRest reports whether what is left of the body can be discarded.
+func (e *exchange) hasRest() bool {
 	left := e.length - e.watch.received.Load()
 	return e.length > 0 && left > minDiscard && left <= maxDiscard
 }
@@ -41,12 +50,35 @@ func (e *exchange) isDiscarded() bool {
 // A client that has an error already may send no more of the body and wait for the end of
 // the response, as net/http's does. So the response stays where it is until the body is
 // read, and nothing is read behind an error that the handler has flushed.
-func (r *recorder2) discard() {
+//
+// It ends when the time of the request is up, where until is not zero. A goroutine of the handler
+// that still reads, or reads behind that time, stays the only reader, and one that comes to
+// read later gets an error, as behind net/http's end of a request.
+func (r *recorder2) discard(c *conn, until time.Time) {
 	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
-	r.closed.Store(false)
+	r.closed.Store(true) // Before it is looked who reads; Read does it the other way round.
+	if r.watch.over.Load() || !r.watch.reader.CompareAndSwap(readByNobody, readByServer) {
+		return
+	}
+	left := &c.http2().left
+	defer left.Add(-1)
+	if left.Add(1) > maxLeft {
+		return
+	}
 	r.watch.owned.Store(false) // The sweep bounds it again.
-	r.watch.left.Store(true)
-	_, _ = io.CopyN(io.Discard, &r.body, maxDiscard)
+	if most := time.Now().Add(leftTime); until.IsZero() || until.After(most) {
+		until = most
+	}
+	_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(until)
+	_, _ = io.CopyN(io.Discard, leftBody{&r.exchange}, maxDiscard)
+}
+
+// leftBody is a body that the handler has left.
+type leftBody struct{ exchange *exchange }
+
+// Read implements [io.Reader].
+func (b leftBody) Read(p []byte) (int, error) {
+	return b.exchange.watch.read(b.exchange.body.ReadCloser, p)
 }

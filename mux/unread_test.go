@@ -1,11 +1,13 @@
 package mux_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/muxserve/muxserve/mux"
 )
@@ -32,6 +34,7 @@ func leavers() http.Handler {
 			http.Error(w, "read from a closed body", http.StatusInternalServerError)
 		}
 	})
+	m.HandleFunc("/close/only", func(_ http.ResponseWriter, r *http.Request) { _ = r.Body.Close() })
 	m.HandleFunc("/flush", func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() })
 	m.HandleFunc("/error", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
 	m.HandleFunc("/error/flush", func(w http.ResponseWriter, _ *http.Request) {
@@ -100,6 +103,92 @@ func TestLeftBodyIsRefused(t *testing.T) {
 			c.step()
 		}
 	}
+}
+
+// TestExpectUnread: a client that has asked whether to send the body is not told to, as
+// behind net/http, unless the handler reads of it.
+func TestExpectUnread(t *testing.T) {
+	t.Parallel()
+	beside(t, leavers(), func(t *testing.T, s *server) string {
+		conn := s.dial(t)
+		c := newH2Client(t, conn, conn)
+		var seen []string
+		for i, path := range []string{"/", "/close/only", "/flush", "/error", "/error/flush", "/error/long"} {
+			stream := uint32(2*i + 1)
+			c.request(stream, false, posting(path, 3<<20, "expect", "100-continue")...)
+			c.rest(stream)
+			seen = append(seen, path, strconv.FormatBool(c.stream(stream).asked), c.header(stream)[":status"])
+		}
+		const read = 99
+		c.request(read, false, posting("/some", 3<<20, "expect", "100-continue")...)
+		for !c.stream(read).asked {
+			c.step()
+		}
+		return strings.Join(seen, " ")
+	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
+}
+
+// TestLeftBodyWithinTime: the time of a request bounds what is read behind its handler.
+func TestLeftBodyWithinTime(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.WithHandler(leavers()), requestTimeout(300*time.Millisecond),
+		mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.request(1, false, posting("/", 3<<20)...)
+	c.send(1, make([]byte, 100), 100)
+	c.rest(1)
+	if got := c.header(1)[":status"]; got != "200" {
+		t.Errorf("status %s", got)
+	}
+}
+
+// TestFewLeftBodies: of the requests of a connection whose handlers have left their bodies
+// some are read to their end, and others are reset, as net/http resets all.
+func TestFewLeftBodies(t *testing.T) {
+	t.Parallel()
+	const kept, size = 8, 100 << 10
+	s := start(t, false, mux.WithHandler(leavers()))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	for i := range uint32(kept) {
+		c.request(2*i+1, false, posting("/", size)...)
+		c.send(2*i+1, make([]byte, 100), 100)
+	}
+	eventually(t, "they are being read", func() bool { return len(s.Accounts()) == 1 && mux.LeftBodies(s.Accounts()[0]) == kept })
+	const next = 2*kept + 1
+	c.request(next, false, posting("/", size)...)
+	c.rest(next)
+	for !c.stream(next).reset {
+		c.step()
+	}
+	for i := range uint32(kept) {
+		if c.stream(2*i + 1).ended {
+			t.Errorf("stream %d has ended before its body", 2*i+1)
+		}
+		c.send(2*i+1, make([]byte, size-100), 16<<10)
+		c.must(c.WriteData(2*i+1, true, nil))
+		c.rest(2*i + 1)
+	}
+}
+
+// TestLeftReader: a handler's goroutine that reads on behind the handler sees no end where
+// the body has not ended, and the response does not wait for the body.
+func TestLeftReader(t *testing.T) {
+	t.Parallel()
+	read := make(chan string, 2)
+	upload := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		read <- fmt.Sprint(n, " ", err == nil)
+	})
+	beside(t, http.TimeoutHandler(upload, 100*time.Millisecond, ""), func(t *testing.T, s *server) string {
+		conn := s.dial(t)
+		c := newH2Client(t, conn, conn)
+		c.request(1, false, posting("/", 200_000)...)
+		c.send(1, make([]byte, 20_000), 10_000)
+		c.rest(1)
+		return c.header(1)[":status"] + " " + <-read
+	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
 }
 
 // TestUnreadBesideRead: an upload that its handler does not read, and that has filled its

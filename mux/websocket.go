@@ -113,7 +113,7 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 	h := new(handshake)
 	rec.handshake = h
 	if f.canDetach(r) {
-		h.detached = context.WithoutCancel(r.Context())
+		h.detached = detach(r.Context())
 	}
 	finished := false
 	defer func() {
@@ -196,16 +196,20 @@ func (w *onlyHandshakes) FlushError() error {
 // logs a panic, behind which the connection is closed.
 func (f *front) serveDetached(e *entry, rec *recorder) {
 	growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
-	defer logPanic(e.conn)
+	defer func() {
+		if v := recover(); v != nil {
+			e.conn.logPanic(v)
+		}
+	}()
 	finished := false
 	defer func() { f.books.endHTTP(rec.handshake.detached, e, rec, finished) }()
 	rec.handshake.session.Serve(rec.handshake.serve)
 	finished = true
 }
 
-// logPanic is deferred. It recovers from a panic and logs it as net/http does.
-func logPanic(c *conn) {
-	if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so.
+// logPanic logs a panic that was recovered from, as net/http does.
+func (c *conn) logPanic(v any) {
+	if v != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so.
 		c.root.backend.http1.ErrorLog.Printf("http: panic serving %v: %v\n%s", c.RemoteAddr(), v, debug.Stack())
 	}
 }
@@ -232,8 +236,13 @@ func (f *front) canDetach(r *http.Request) bool {
 const maxNestedRoutes = 8
 
 // reserve keeps a place in the pool of WebSockets until the handshake is answered, unless
-// the connection is there since it was recognised. It reports false where the pool is full.
+// the connection is there since it was recognised. It reports false where the pool is full,
+// and for a connection that has given up its place among all for another one.
 func (f *front) reserve(c *conn, h *handshake) bool {
+	if c != nil && c.account.IsExempt() && !c.isLocal() {
+		f.books.refuse(c, webSocketTag, faultLimit)
+		return false
+	}
 	if c == nil || f.books.conns.Tag(&c.account) == webSocketTag {
 		return true
 	}

@@ -88,8 +88,8 @@ func (s *Set) openAccount(tag Tag) *account {
 	}
 	if s.began.IsZero() {
 		s.began = time.Now()
-		s.clients = make(map[netip.Addr]int)
-		s.refused = make(map[netip.Addr]int)
+		s.clients = make(map[netip.Addr][]*Conn)
+		s.refused = make(map[netip.Addr][]*Conn)
 		s.addresses = make(map[*Conn]booked)
 	}
 	l := &ledger{lifetimes: requests.WithBounds(lifetimeBounds)}

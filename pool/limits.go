@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // Config is the section of the limits that hold for all protocols together.
@@ -210,18 +211,19 @@ func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
 	if most <= 0 {
 		return ""
 	}
-	address, ok := clientOf(client)
+	address, ok := ClientOf(client)
 	if !ok || c.isRemoved() {
 		return ""
 	}
-	if s.clients[address] >= most {
+	if len(s.clients[address]) >= most {
 		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: s.Tag(c), Reason: ReasonAddressLimit})
 		s.exemptConn(c)
 		refuse = ReasonAddressLimit
 	}
 	if s.setClient(c) {
 		who := booked{address, c.IsExempt()}
-		s.countsOf(who)[address]++
+		conns := s.connsOf(who)
+		conns[address] = append(conns[address], c)
 		s.addresses[c] = who
 	}
 	return refuse
@@ -233,8 +235,8 @@ type booked struct {
 	refused bool
 }
 
-// countsOf returns how many connections of its kind each client has. The caller holds mu.
-func (s *Set) countsOf(c booked) map[netip.Addr]int {
+// connsOf returns the connections of its kind that each client has. The caller holds mu.
+func (s *Set) connsOf(c booked) map[netip.Addr][]*Conn {
 	if c.refused {
 		return s.refused
 	}
@@ -259,7 +261,7 @@ func (s *Set) setClient(c *Conn) bool {
 func (s *Set) RefusedOf(c *Conn) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.refused[s.addresses[c].address]
+	return len(s.refused[s.addresses[c].address])
 }
 
 // Above returns how many live connections of the network take no place: those that are
@@ -277,15 +279,43 @@ func (s *Set) Spare() int {
 func (s *Set) forget(c *Conn) {
 	if who, counted := s.addresses[c]; counted {
 		delete(s.addresses, c)
-		counts := s.countsOf(who)
-		if counts[who.address]--; counts[who.address] == 0 {
-			delete(counts, who.address)
+		conns := s.connsOf(who)
+		of := conns[who.address]
+		i, last := slices.Index(of, c), len(of)-1
+		of[i], of[last] = of[last], nil
+		if conns[who.address] = of[:last]; last == 0 {
+			delete(conns, who.address)
 		}
 	}
 }
 
-// clientOf returns what PerAddress counts by.
-func clientOf(a net.Addr) (netip.Addr, bool) {
+// ClientOf returns the client of an address, and false where clients are not limited or
+// that is none's.
+func (s *Set) ClientOf(a net.Addr) (client netip.Addr, ok bool) {
+	if s.ruled().PerAddress <= 0 {
+		return netip.Addr{}, false
+	}
+	return ClientOf(a)
+}
+
+// IsClientFull reports whether a client has as many connections as it may, or more.
+func (s *Set) IsClientFull(client netip.Addr) bool {
+	most := s.ruled().PerAddress
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return most > 0 && len(s.clients[client]) >= most
+}
+
+// ClientConns returns the connections of a client that count for it.
+func (s *Set) ClientConns(client netip.Addr) []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.clients[client])
+}
+
+// ClientOf returns the client of an address: an IPv4 address, or an IPv6 network of 64 bits.
+// It reports false for an address of another kind.
+func ClientOf(a net.Addr) (client netip.Addr, ok bool) {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}, false
@@ -358,13 +388,13 @@ func (s *Set) retakePlace(c *Conn, from *account) {
 func (s *Set) Yielded() int { return int(s.yielded.Load()) }
 
 // IsFull reports whether the pool named tag, or where tag is empty the Set, has as many
-// connections as it may. It has more where the limit was lowered, and is not full then.
+// connections as it may, or more, where the limit was lowered.
 func (s *Set) IsFull(tag Tag) bool {
 	taken, limit := &s.taken, int64(s.ruled().MaxConnections)
 	if tag != "" {
 		taken, limit = &s.account(tag).places, int64(s.ruled().PerTag[tag])
 	}
-	return limit > 0 && taken.Load() == limit
+	return limit > 0 && taken.Load() >= limit
 }
 
 // Active returns the number of live connections in the pool named tag. Unlike [Set.Len] it

@@ -84,10 +84,10 @@ type Set struct {
 	mu    sync.Mutex
 	began time.Time              // when the Set was first used
 	books map[Tag]*requests.Book // never changed, but replaced by a copy
-	// While clients are limited: how many connections each has that are served, and that
-	// are being refused, and the client of each.
-	clients   map[netip.Addr]int
-	refused   map[netip.Addr]int
+	// While clients are limited: the connections of each that are served, and those that are
+	// being refused, and the client of each connection.
+	clients   map[netip.Addr][]*Conn
+	refused   map[netip.Addr][]*Conn
 	addresses map[*Conn]booked
 	wake      chan struct{} // closed to have the calls of wait look again; nil while there is none
 }
@@ -114,7 +114,7 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 		refuse = ReasonLimit
 		c.status.Or(exemptBit)
 	}
-	bare := isBare(raw)
+	bare := IsBare(raw)
 	if bare {
 		c.status.Or(lazyBit)
 	}
@@ -136,7 +136,8 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	return refuse
 }
 
-func isBare(raw net.Conn) bool {
+// IsBare reports whether the client of a connection is its socket's peer.
+func IsBare(raw net.Conn) bool {
 	switch raw.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		return true

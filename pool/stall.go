@@ -86,11 +86,21 @@ func (c *Conn) SendQueue() (acked uint64, unsent, known bool) {
 	return q.acked, q.unsent > 0, known
 }
 
-// sendQueue is what the kernel knows of the bytes that were written to a connection.
+// PeerLeft reports whether the peer has ended its half of the connection, or reset it, where
+// the system says so, as it does for TCP, on Linux. Nobody needs to be reading for that.
+func (c *Conn) PeerLeft() (ended, reset bool) {
+	q, _ := sendQueueOf(c.raw)
+	return q.ended, q.reset
+}
+
+// sendQueue is what the kernel knows of the bytes that were written to a connection, and of
+// its peer.
 type sendQueue struct {
 	acked   uint64 // bytes that the peer's system has taken
 	unacked uint32 // segments that were sent and not acknowledged
 	unsent  uint32 // bytes that wait to be sent
+	ended   bool   // the peer sends no more
+	reset   bool   // the connection is no more
 }
 
 // sendQueueOf is known for TCP connections, on some systems.

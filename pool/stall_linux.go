@@ -13,10 +13,17 @@ import (
 // eight bytes of states and options, then numbers of 32 bits, and of 64 from 104 on. The
 // struct only ever grows at its end, and an older kernel gives the shorter one.
 const (
+	tcpInfoState        = 0   // tcpi_state
 	tcpInfoUnacked      = 24  // tcpi_unacked: segments that were sent and not acknowledged
 	tcpInfoBytesAcked   = 120 // tcpi_bytes_acked, since Linux 4.1 (RFC 4898, tcpEStatsAppHCThruOctetsAcked)
 	tcpInfoNotSentBytes = 144 // tcpi_notsent_bytes, since Linux 4.6: what waits in the send buffer
 	tcpInfoSize         = 148 // up to there
+)
+
+// States of a connection (uapi linux/tcp.h, and RFC 9293 section 3.3.2).
+const (
+	tcpClosed    = 7 // TCP_CLOSE
+	tcpCloseWait = 8 // TCP_CLOSE_WAIT
 )
 
 // tcpSendQueue is sendQueueOf for a TCP connection. It disturbs neither reads nor writes.
@@ -39,5 +46,7 @@ func tcpSendQueue(c *net.TCPConn) (q sendQueue, known bool) {
 		acked:   binary.NativeEndian.Uint64(info[tcpInfoBytesAcked:]),
 		unacked: binary.NativeEndian.Uint32(info[tcpInfoUnacked:]),
 		unsent:  binary.NativeEndian.Uint32(info[tcpInfoNotSentBytes:]),
+		ended:   info[tcpInfoState] == tcpCloseWait,
+		reset:   info[tcpInfoState] == tcpClosed,
 	}, true
 }

@@ -15,10 +15,11 @@ import (
 )
 
 // callBody is the body of a call that grpc-go's ServeHTTP serves. ServeHTTP reads a body as
-// fast as it comes and queues it for the handler without a bound. So a read waits here while
-// the queue holds as much as the window. What comes meanwhile is read into an overflow, which
-// holds back the client by the window of the stream, and other streams not at all. Where that
-// is impossible nothing is read, and net/http's windows hold back the client.
+// fast as it comes and queues it for the handler without a bound, each read in a buffer of
+// 16 KiB. So a read waits here while the queue holds callShare. What comes meanwhile is read
+// into an overflow, which takes as much as the window and then holds back the client by the
+// window of the stream, and other streams not at all. Where that is impossible nothing is
+// read, and net/http's windows hold back the client.
 //
 // What the handler is waiting for passes at any time, or a message longer than the window
 // would never be complete. Of a message that is longer than grpc-go accepts only the head
@@ -28,7 +29,7 @@ import (
 type callBody struct {
 	io.ReadCloser // net/http's
 
-	window  int           // bytes that grpc-go may hold for the handler
+	window  int           // bytes that the overflow has before it holds back the client
 	longest int64         // length of the longest message that grpc-go accepts
 	windows StreamWindows // nil where the connection is not known
 
@@ -69,7 +70,7 @@ func newCallBody(body io.ReadCloser, window, longest int) *callBody {
 func (b *callBody) Read(p []byte) (int, error) {
 	if !b.mayRead(len(p)) {
 		if b.windows != nil && b.overflow == nil {
-			if b.overflow = newOverflow(b.ReadCloser, b.whenClosed(), b.windows); b.overflow == nil {
+			if b.overflow = newOverflow(b.ReadCloser, b.whenClosed(), b.windows, b.window); b.overflow == nil {
 				b.windows = nil // It is the same at the next read.
 			}
 		}
@@ -125,11 +126,7 @@ func (b *callBody) isFull(size int) bool {
 	if b.over || b.messages.complete < b.asked && b.messages.length <= b.longest {
 		return false
 	}
-	window := b.window
-	if b.budget.full() != nil {
-		window = min(window, callShare)
-	}
-	return len(b.held)*size >= window
+	return len(b.held)*size >= callShare
 }
 
 // hold notes that grpc-go gets a buffer of the size.

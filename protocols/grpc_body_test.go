@@ -23,23 +23,25 @@ var errFeedClosed = errors.New("body closed")
 type feed struct {
 	data   []byte
 	part   int
-	more   chan struct{} // if not nil, the end comes when it is closed
-	mu     sync.Mutex    // guards what follows
+	more   chan struct{} // if not nil, the rest and the end come when it is closed
+	rest   []byte
+	mu     sync.Mutex // guards what follows
 	closed bool
 }
 
 func (f *feed) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.closed && len(f.data) == 0 && f.more != nil {
+		f.mu.Unlock()
+		<-f.more
+		f.mu.Lock()
+		f.data, f.rest = f.rest, nil
+	}
 	switch {
 	case f.closed:
 		return 0, errFeedClosed
 	case len(f.data) == 0:
-		if f.more != nil {
-			f.mu.Unlock()
-			<-f.more
-			f.mu.Lock()
-		}
 		return 0, io.EOF
 	}
 	n := copy(p, f.data[:min(f.part, len(f.data))])
@@ -85,7 +87,7 @@ func (q *queue) read() {
 // queued begins to read a body of the messages, which comes in parts.
 func queued(t *testing.T, data []byte, part int, stream bool) *queue {
 	t.Helper()
-	q := &queue{callBody: newCallBody(&feed{data: data, part: part}, 4*grpcRead, 1<<20)}
+	q := &queue{callBody: newCallBody(&feed{data: data, part: part}, 64*grpcRead, 1<<20)}
 	if stream {
 		q.asked, q.taken = 0, 0
 	}
@@ -277,9 +279,36 @@ func (w *feedWindows) want(t *testing.T, what string, kept, given, bytes int) {
 // overflowing is queued with a connection whose windows can be kept.
 func overflowing(data []byte, part int, w *feedWindows) *queue {
 	body := &streamFeed{&feed{data: data, part: part}, &feedStream{7}}
-	q := &queue{callBody: newCallBody(body, 4*grpcRead, 1<<20)}
+	q := &queue{callBody: newCallBody(body, 8*grpcRead, 1<<20)}
 	q.asked, q.taken, q.windows, q.budget = 0, 0, w, &w.budget
 	return q
+}
+
+// fallBehind has a handler take what there is, and then nothing of so many messages that come
+// behind that. It wants the client to have been held back so many times.
+func fallBehind(t *testing.T, messages, kept int) {
+	one := message(10_000)
+	var w feedWindows
+	q := overflowing(bytes.Repeat(one, 5), 10_005, &w)
+	body, more := q.ReadCloser.(*streamFeed), make(chan struct{})
+	body.more, body.rest = more, bytes.Repeat(one, messages)
+	go q.read()
+	q.want(t, "nothing is asked for", 4, 4*len(one), nil)
+	for range 5 {
+		q.ask(1)
+		q.take(1)
+	}
+	q.ask(1)
+	w.want(t, "all is taken", 1, 1, 0)
+	q.ask(-1)
+	close(more)
+	synctest.Wait()
+	if w.kept != kept || w.given != 1 {
+		t.Errorf("kept %d times, given %d times; want %d and 1", w.kept, w.given, kept)
+	}
+	_ = q.Close()
+	synctest.Wait()
+	q.end()
 }
 
 // TestOverflow: a body is read on while grpc-go gets no more of it, and its client is held
@@ -323,6 +352,8 @@ func TestOverflow(t *testing.T) {
 			q.end()
 			w.want(t, "at the end", 1, 1, 0)
 		},
+		"the handler falls behind by less than the window": func(t *testing.T) { fallBehind(t, 10, 1) },
+		"the handler falls behind by the window":           func(t *testing.T) { fallBehind(t, 30, 2) },
 		"the handler reads nothing": func(t *testing.T) {
 			var w feedWindows
 			q := overflowing(bytes.Repeat(one, 100), 10_005, &w)

@@ -57,17 +57,17 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	outer := slices.Concat(c.options(h2), calls.Interceptors)
 	options = append(slices.Clip(options), grpc.Creds(creds))
 	bodies, countsTaken := boundBodies(options)
-	shared := slices.Concat(outer, []grpc.ServerOption{bodies}, calls.Shared, options)
+	shared := slices.Concat(outer, []grpc.ServerOption{advertisingStreams(), bodies}, calls.Shared, options)
 	s := &GRPCServers{services: services.GetServiceInfo(), window: c.callWindow(), countsTaken: countsTaken, windowsOf: calls.WindowsOf}
 	s.methods = methodsOf(s.services)
 	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, outer, options)...)
 	s.Shared = grpc.NewServer(shared...)
 	s.identified = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, shared)...)
 	for _, a := range services.added {
-		desc := s.around(a.desc, calls)
-		for _, srv := range s.all() {
-			srv.RegisterService(desc, a.impl)
-		}
+		s.Native.RegisterService(s.around(a.desc, calls), a.impl)
+		desc := s.around(advertising(a.desc), calls)
+		s.Shared.RegisterService(desc, a.impl)
+		s.identified.RegisterService(desc, a.impl)
 	}
 	s.unknown = handlesUnknown(s.Native)
 	s.maxSend, s.maxRecv = lengthOf(s.Native, "maxSendMessageSize"), lengthOf(s.Native, "maxReceiveMessageSize")

@@ -29,7 +29,8 @@ type CallBudget struct {
 const (
 	// callBudget is how much the calls of a connection hold before each has only its share.
 	callBudget = 16 << 20
-	// callShare is how much each may hold then.
+	// callShare is how much grpc-go may hold of a call. Its buffers are of 16 KiB each, however
+	// little is in them.
 	callShare = 64 << 10
 )
 
@@ -62,13 +63,8 @@ func (b *CallBudget) full() <-chan struct{} {
 	return b.freed
 }
 
-const (
-	// overflowStep is how much an overflow reads at once.
-	overflowStep = 16 << 10
-	// overflowKept is how much an overflow has when it holds back the client. What the
-	// window of the stream lets through may come behind that.
-	overflowKept = 64 << 10
-)
+// overflowStep is how much an overflow reads at once.
+const overflowStep = 16 << 10
 
 // overflow is what has come of a body before it is asked for. A goroutine reads it, until the
 // end of the body or an error, which Close of the body is. While the budget is full, it reads
@@ -77,10 +73,13 @@ const (
 type overflow struct {
 	windows StreamWindows
 	stream  uint32
-	budget  *CallBudget
-	closed  <-chan struct{} // closed with the body
-	wanted  chan struct{}   // has an element when Read waits
-	ended   chan struct{}   // closed when the goroutine has ended
+	// window is how much it has when it holds back the client. What the window of the stream
+	// lets through may come behind that.
+	window int
+	budget *CallBudget
+	closed <-chan struct{} // closed with the body
+	wanted chan struct{}   // has an element when Read waits
+	ended  chan struct{}   // closed when the goroutine has ended
 
 	mu    sync.Mutex // guards what follows
 	moved sync.Cond  // tells Read of changes
@@ -90,13 +89,13 @@ type overflow struct {
 }
 
 // newOverflow begins to read the body. It returns nil where its client cannot be held back.
-func newOverflow(body io.Reader, closed <-chan struct{}, windows StreamWindows) *overflow {
+func newOverflow(body io.Reader, closed <-chan struct{}, windows StreamWindows, window int) *overflow {
 	stream, ok := StreamOf(body)
 	if !ok || !windows.KeepWindow(stream) {
 		return nil
 	}
 	o := &overflow{
-		windows: windows, stream: stream, budget: windows.CallBudget(), keeps: true,
+		windows: windows, stream: stream, window: window, budget: windows.CallBudget(), keeps: true,
 		closed: closed, wanted: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	o.moved.L = &o.mu
@@ -138,7 +137,7 @@ func (o *overflow) add(p []byte, err error) {
 	defer o.mu.Unlock()
 	o.budget.add(len(p))
 	o.bytes, o.err = append(o.bytes, p...), err
-	if !o.keeps && len(o.bytes) >= overflowKept {
+	if !o.keeps && len(o.bytes) >= o.window {
 		o.keeps = o.windows.KeepWindow(o.stream)
 	}
 	o.moved.Signal()

@@ -23,3 +23,15 @@ func StreamOf(body io.Reader) (stream uint32, ok bool) {
 	}
 	return uint32(id.Uint()), id.Uint() != 0
 }
+
+// AwaitsContinue reports whether the client of an HTTP/2 request waits for the status 100
+// (Continue), by the body that the server has given it. The server sends that at the first
+// read, and has taken the Expect field out of the request. It is as StreamOf in this.
+func AwaitsContinue(body io.Reader) bool {
+	v := reflect.ValueOf(body)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return false
+	}
+	v = v.Elem().FieldByName("needsContinue")
+	return v.Kind() == reflect.Bool && v.Bool()
+}

@@ -96,7 +96,7 @@ func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall
 		return func(c *Conn) bool { return c.h2.Load() == t }
 	}
 	w.frames.OnRefused = func(t *h2.Track, settings uint32, r h2.Request) {
-		w.mixed.add(newMixedClient(t.RemoteAddr(), settings), r.IsCall())
+		w.mixed.add(newMixedClient(t.RemoteAddr(), settings))
 		mixed(tells(t), r.IsCall())
 	}
 	w.frames.OnFlood = func(t *h2.Track) { flood(tells(t)) }
@@ -106,18 +106,30 @@ func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall
 
 // mixedClients remembers clients, up to maxMixedClients. The oldest is forgotten first. The
 // zero value is empty.
+//
+// Others may have the address and the library of such a client, as behind a balancer or a
+// NAT, and are served by the slower shared server as well. So what it has taught holds for
+// a time and for some connections. A client that goes on mixing has one in so many refused.
 type mixedClients struct {
 	mu    sync.Mutex
-	known map[mixedClient]time.Time // until when; zero is for ever
-	order []mixedClient             // A ring of what is in known.
+	known map[mixedClient]*mixedNext
+	order []mixedClient // A ring of what is in known.
 	next  int
 }
 
-// mixedCallTime is for how long a client is remembered that has called a method which the
-// native server does not have. It may have probed for a service, as grpcurl does, which
-// should not make others at its address shared for ever. A client that goes on so has a
-// connection refused once in that time.
-const mixedCallTime = time.Minute
+// mixedNext is which of a client's next connections are shared.
+type mixedNext struct {
+	until time.Time
+	count int // of those before until
+}
+
+const (
+	// mixedTime is for how long a client is remembered.
+	mixedTime = time.Minute
+	// mixedCount is how many of its next connections are shared. The first of them brings
+	// what was refused.
+	mixedCount = 8
+)
 
 const maxMixedClients = 1024
 
@@ -141,6 +153,9 @@ var settingsSeed = maphash.MakeSeed()
 func settingsHash(settings []byte) uint32 { return uint32(maphash.Bytes(settingsSeed, settings)) }
 
 func hostOf(addr net.Addr) string {
+	if addr == nil {
+		return "" // An embedder's listener may not know.
+	}
 	host := addr.String()
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		return h
@@ -148,23 +163,23 @@ func hostOf(addr net.Addr) string {
 	return host
 }
 
-func (m *mixedClients) add(c mixedClient, isCall bool) {
-	var until time.Time
-	if isCall {
-		until = time.Now().Add(mixedCallTime)
-	}
+// add notes that a client was refused.
+func (m *mixedClients) add(c mixedClient) {
+	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before, ok := m.known[c]; ok {
-		if !before.IsZero() {
-			m.known[c] = until
+	if before := m.known[c]; before != nil {
+		if !now.Before(before.until) {
+			before.count = 0
 		}
+		before.count += mixedCount
+		before.until = now.Add(mixedTime)
 		return
 	}
 	if m.known == nil {
-		m.known = make(map[mixedClient]time.Time)
+		m.known = make(map[mixedClient]*mixedNext)
 	}
-	m.known[c] = until
+	m.known[c] = &mixedNext{now.Add(mixedTime), mixedCount}
 	if len(m.order) < maxMixedClients {
 		m.order = append(m.order, c)
 		return
@@ -174,9 +189,14 @@ func (m *mixedClients) add(c mixedClient, isCall bool) {
 	m.next = (m.next + 1) % maxMixedClients
 }
 
-func (m *mixedClients) has(c mixedClient) bool {
+// take reports whether the next connection of a client is shared. It is called once for each.
+func (m *mixedClients) take(c mixedClient) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	until, ok := m.known[c]
-	return ok && (until.IsZero() || time.Now().Before(until))
+	next := m.known[c]
+	if next == nil || next.count == 0 || !time.Now().Before(next.until) {
+		return false
+	}
+	next.count--
+	return true
 }

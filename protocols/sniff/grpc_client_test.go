@@ -140,8 +140,7 @@ func TestMixedClients(t *testing.T) {
 		return newMixedClient(of, settingsHash([]byte(settings)))
 	}
 	first := client("10.0.0.1:1000", "a")
-	m.add(first, false)
-	m.add(first, true) // Which does not shorten it.
+	m.add(first)
 	for _, tt := range []struct {
 		client mixedClient
 		want   bool
@@ -152,15 +151,15 @@ func TestMixedClients(t *testing.T) {
 		{client("[::ffff:10.0.0.1]:1000", "a"), true},
 		{client("@", "a"), false},
 	} {
-		if got := m.has(tt.client); got != tt.want {
+		if got := m.take(tt.client); got != tt.want {
 			t.Errorf("%v: %t", tt.client, got)
 		}
 	}
 	for i := range maxMixedClients {
-		m.add(client(fmt.Sprintf("host%d:1", i), "a"), false)
+		m.add(client(fmt.Sprintf("host%d:1", i), "a"))
 	}
-	if m.has(first) || len(m.known) != maxMixedClients || len(m.order) != maxMixedClients {
-		t.Errorf("the oldest is known: %t; %d known, %d in order", m.has(first), len(m.known), len(m.order))
+	if known := m.take(first); known || len(m.known) != maxMixedClients || len(m.order) != maxMixedClients {
+		t.Errorf("the oldest is known: %t; %d known, %d in order", known, len(m.known), len(m.order))
 	}
 }
 
@@ -188,27 +187,37 @@ func TestALPNBinds(t *testing.T) {
 	}
 }
 
-// TestMixedCallsAreForgotten: what a call of another method has taught holds for a while.
-func TestMixedCallsAreForgotten(t *testing.T) {
+// TestMixedClientsAreForgotten: a client that was refused is known for a time, and for some
+// of the connections that come from its address.
+func TestMixedClientsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m mixedClients
-		caller, other := mixedClient{name: "caller"}, mixedClient{name: "other"}
-		m.add(caller, true)
-		m.add(other, false)
-		time.Sleep(mixedCallTime - time.Second)
-		m.add(caller, true)
-		time.Sleep(mixedCallTime - time.Second)
-		if !m.has(caller) || !m.has(other) {
-			t.Errorf("within the time: %t, %t", m.has(caller), m.has(other))
+		client := mixedClient{name: "client"}
+		taken := func() (n int) {
+			for m.take(client) {
+				n++
+			}
+			return n
+		}
+		m.add(client)
+		m.add(client)
+		if n := taken(); n != 2*mixedCount {
+			t.Errorf("%d connections behind two refusals", n)
+		}
+		m.add(client)
+		time.Sleep(mixedTime - time.Second)
+		m.add(client)
+		time.Sleep(mixedTime - time.Second)
+		if !m.take(client) {
+			t.Error("forgotten within the time")
 		}
 		time.Sleep(time.Second)
-		if m.has(caller) || !m.has(other) {
-			t.Errorf("behind the time: %t, %t", m.has(caller), m.has(other))
+		if m.take(client) {
+			t.Error("known behind the time")
 		}
-		m.add(caller, false)
-		time.Sleep(time.Hour)
-		if !m.has(caller) {
-			t.Error("a client that has made requests is forgotten")
+		m.add(client)
+		if n := taken(); n != mixedCount {
+			t.Errorf("%d connections behind a refusal and another time", n)
 		}
 	})
 }

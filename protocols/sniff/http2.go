@@ -261,5 +261,5 @@ func (s *frameScanner) decide(frames []byte, o clientOpening) (Answer, Verdict) 
 // itself, on which nothing but calls to the native server are to be expected.
 func (s *frameScanner) isNative(f *headerFields, o clientOpening) bool {
 	return (s.callsOnly || !f.proxied && o.isGRPCLibrary(f.userAgent)) &&
-		(s.watch == nil || s.watch.frames.HasService(f.path) && !s.watch.mixed.has(newMixedClient(s.conn.RemoteAddr(), settingsHash(o.settings))))
+		(s.watch == nil || s.watch.frames.HasService(f.path) && !s.watch.mixed.take(newMixedClient(s.conn.RemoteAddr(), settingsHash(o.settings))))
 }

@@ -4,13 +4,17 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
+	"errors"
 	"io/fs"
 	"net/http"
 	"os"
 	"path"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
@@ -64,33 +68,65 @@ func (f Files) Open(name string) (http.File, error) {
 	if !f.DotFiles && strings.Contains(name, "/.") {
 		return nil, fs.ErrNotExist
 	}
-	name = strings.TrimPrefix(name, "/")
-	if name == "" {
-		name = "."
-	}
 	if strings.ContainsRune(name, 0) {
 		return nil, fs.ErrNotExist // The system's error would be answered by 500.
 	}
-	file, err := f.Root.Open(name)
+	file, err := f.Root.Open(cmp.Or(strings.TrimPrefix(name, "/"), "."))
 	if err != nil {
-		return nil, err
+		return nil, noFile(err)
 	}
-	if err := f.listed(file, name); err != nil {
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		return f.directory(file, name)
+	}
+	if err != nil {
 		_ = file.Close()
 		return nil, err
 	}
 	return file, nil
 }
 
-// listed returns [fs.ErrNotExist] for a directory that net/http would list.
-func (f Files) listed(file *os.File, name string) error {
-	if info, err := file.Stat(); err != nil || f.Listings || !info.IsDir() {
-		return err
+// directory returns a directory for net/http, which lists one whose index.html it cannot
+// open, for whatever reason.
+func (f Files) directory(file *os.File, name string) (http.File, error) {
+	if f.Listings {
+		return directory{file, f}, nil
 	}
-	if _, err := f.Root.Stat(path.Join(name, "index.html")); err != nil {
+	index, err := f.Open(path.Join(name, "index.html"))
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	_ = index.Close()
+	return directory{file, f}, nil
+}
+
+// noFile returns [fs.ErrNotExist] where an error says that the root has no file of the name.
+// net/http answers others by 500. os.Root's error for a link that leads out has no type.
+func noFile(err error) error {
+	var number syscall.Errno
+	if errors.Is(err, fs.ErrNotExist) || !errors.As(err, &number) || number == syscall.ENOTDIR || number == syscall.ELOOP || number == syscall.ENAMETOOLONG {
 		return fs.ErrNotExist
 	}
-	return nil
+	return err
+}
+
+// directory is one whose listing has what files shows.
+type directory struct {
+	*os.File
+	files Files
+}
+
+// ReadDir implements [fs.ReadDirFile].
+func (d directory) ReadDir(n int) ([]fs.DirEntry, error) {
+	if !d.files.Listings {
+		return nil, fs.ErrPermission
+	}
+	entries, err := d.File.ReadDir(n)
+	if !d.files.DotFiles {
+		entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })
+	}
+	return entries, err
 }
 
 // maxWait bounds every delay that a client can ask for.

@@ -70,7 +70,7 @@ func (d *decoder) plain(n *yaml.Node, path string) bool {
 		d.faultf(n, path, "aliases are not allowed; write the value again")
 		return false
 	case n.Style&yaml.TaggedStyle != 0:
-		d.faultf(n, path, "tags such as %s are not allowed", strings.Trim(strconv.Quote(n.Tag), `"`)) // It may be any text.
+		d.faultf(n, path, "tags are not allowed; put a text that begins with ! in quotes") // It may be a secret.
 		return false
 	default:
 		return true

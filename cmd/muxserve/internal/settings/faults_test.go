@@ -32,7 +32,7 @@ var badSyntax = []badFile{
 	{"Latin-1", "log: {}\n\n# caf\xe9\n", []string{"3: byte 0xe9 is not UTF-8; is this the right file?"}},
 	{"UTF-16", "\xff\xfel\x00o\x00g\x00", []string{"1: the file is UTF-16; save it as UTF-8"}},
 	{"NUL", "log: {}\n\x00", []string{"2: byte 0x00 is not text; is this the right file?"}},
-	{"unknown anchor", "log: {}\nadmin: *a\n", []string{"2: not YAML: unknown anchor 'a' referenced"}},
+	{"unknown anchor", "log: {}\nadmin: *a\n", []string{"2: not YAML: an alias of nothing; put a text that begins with * in quotes"}},
 	{"too deep", strings.Repeat("[", 20000), []string{"1: not YAML: exceeded max depth of 10000"}},
 	{"list", "- log\n", []string{"1: want keys below it, not a list"}},
 	{"text", "muxserve\n", []string{`1: want keys below it, not the text "muxserve"`}},
@@ -44,7 +44,7 @@ var badSyntax = []badFile{
 		},
 	},
 	{"merge key", "http1: &a {max_age: 1s}\nhttp2:\n  <<: *a\n", []string{"3: http2.<<: unknown key; the keys here are max_connections,"}},
-	{"tag", "static: !!binary aGFsbG8=\n", []string{"1: static: tags such as !!binary are not allowed"}},
+	{"tag", "static: !!binary aGFsbG8=\n", []string{"1: static: tags are not allowed; put a text that begins with ! in quotes"}},
 }
 
 var badKeys = []badFile{

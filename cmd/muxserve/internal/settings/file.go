@@ -90,6 +90,7 @@ func syntaxFault(err error, data []byte) *fault {
 	if anchor := anchorForm.FindStringSubmatch(text); anchor != nil {
 		before, _, _ := bytes.Cut(data, []byte("*"+anchor[1]))
 		line = 1 + bytes.Count(before, []byte("\n"))
+		text = "an alias of nothing; put a text that begins with * in quotes" // It may be a secret.
 	}
 	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	line = min(max(line, 1), len(lines))

@@ -1,0 +1,26 @@
+package mux
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestFindingsAreForgotten: what a search for room has found is not kept, because those
+// connections may end.
+func TestFindingsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRoom(nil)
+		for range 2 {
+			m.mu.Lock()
+			m.first(place{}, func() ([]spare, int) { return make([]spare, 3), 3 }, func(spare) bool { return true })
+			left := len(m.found[place{}].next)
+			m.mu.Unlock()
+			time.Sleep(findingsKept)
+			synctest.Wait()
+			if left != 2 || len(m.found) != 0 {
+				t.Errorf("%d connections were left of the search, want 2; %d searches are kept", left, len(m.found))
+			}
+		}
+	})
+}
