@@ -171,7 +171,7 @@ func FuzzFixedTable(f *testing.F) {
 		frames := wiretest.Script(script)
 		want, wantSmaller := oracleFixed(frames)
 		got, smaller, _ := fixed(append([]byte(http2.ClientPreface), frames...), int(step))
-		if diff := cmp.Diff(want, got[len(http2.ClientPreface):]); diff != "" {
+		if diff := cmp.Diff(string(want), string(got[len(http2.ClientPreface):])); diff != "" {
 			t.Fatalf("in steps of %d (-want +got):\n%s", step, diff)
 		}
 		if smaller != wantSmaller {
