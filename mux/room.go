@@ -10,6 +10,7 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // room makes room for newcomers where a limit is reached: a connection that has had no
@@ -19,8 +20,8 @@ import (
 type room struct {
 	departures *departures
 	maxLeaving int
-	// patience is how long a client that was told may stay when maxLeaving are on their way
-	// out. It is mutePatience, within which a request that has crossed a GOAWAY arrives.
+	// patience is how long a client that was told may go on with a request when maxLeaving
+	// are on their way out.
 	patience time.Duration
 	// mute and slow are mutePatience and slowPatience.
 	mute, slow time.Duration
@@ -49,10 +50,9 @@ type findings struct {
 type spare struct {
 	c         *conn
 	turn      turn
-	undecided bool // an HTTP/2 client has sent no request, and is given up by a GOAWAY
-	halfway   bool // the server waits for the rest of a handshake or a head
-	left      bool // the client of a request that is under way has ended its half
-	client    netip.Addr
+	undecided bool      // an HTTP/2 client has sent no request, and is given up by a GOAWAY
+	halfway   bool      // the server waits for the rest of a handshake or a head
+	left      bool      // the client of a request that is under way has ended its half
 	since     time.Time // idle or within the head of a request, or when it was accepted
 	requests  uint64    // that it has had
 }
@@ -90,8 +90,6 @@ const (
 	// maxLeaving bounds how many connections are on their way out without a place. Where
 	// there are so many, those are cut that have gone on with requests.
 	maxLeaving = 256
-	// manyRequests is how many requests show a client that does not come to take a place.
-	manyRequests = 8
 	// mutePatience is how long a client may send nothing while the server waits for a
 	// handshake or the head of a request. It is the round trip of a client that is far away.
 	mutePatience = 250 * time.Millisecond
@@ -103,7 +101,7 @@ const (
 
 func newRoom(d *departures) *room {
 	return &room{
-		departures: d, maxLeaving: maxLeaving, patience: mutePatience,
+		departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
 		mute: mutePatience, slow: slowPatience, found: make(map[place]*findings),
 	}
 }
@@ -273,23 +271,10 @@ const (
 	unreadTag  pool.Tag = "unread"
 )
 
-// lasting returns connections that were told to make room and are still there: first those
-// of the client that has the most of them, then those that have had the fewest requests, then
-// the one that was told first. So who floods goes before who is far away.
+// lasting returns connections that were told to make room and are still there, the one that
+// was told first before the others.
 func (m *room) lasting() (spares []spare, looked int) {
-	told := make(map[netip.Addr]int)
-	spares, looked = search(m.departures.books.conns.Conns(), func(c *conn) (spare, bool) {
-		s, ok := c.lasting(m.patience)
-		if c.isTold() && c.account.CloseReason() == reasonRoom {
-			s.client, _ = pool.ClientOf(c.knownAddr())
-			told[s.client]++
-		}
-		return s, ok
-	})
-	slices.SortStableFunc(spares, func(a, b spare) int {
-		return cmp.Or(cmp.Compare(told[b.client], told[a.client]), cmp.Compare(a.requests, b.requests))
-	})
-	return spares, looked
+	return search(m.departures.books.conns.Conns(), m.lasts)
 }
 
 // search returns what is says yes to, of all.
@@ -312,15 +297,17 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 	return slices.Clone(found[:min(len(found), maxSpares)]), len(all)
 }
 
-// lasting describes a connection whose client was told to make room longer than patience
-// ago, or twenty times that where it has had many requests before. It reports false for a
+// lasts describes a connection whose client was told to make room longer ago than its patience.
+// That is short where nothing is under way, and where streams are that the client has opened
+// beyond the last one that it was told: it will open them anew. It reports false for a
 // WebSocket, which has taken a place again.
-func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
+func (m *room) lasts(c *conn) (s spare, ok bool) {
 	ago, _ := c.toldFor()
-	if c.account.Requests() >= manyRequests {
-		patience *= 20
+	patience := m.patience
+	if named := c.seldom().leave.named.Load(); c.account.InFlight() == 0 || named != 0 && c.OpenedStreams() > named {
+		patience = min(patience, m.mute)
 	}
-	s = spare{c: c, requests: c.account.Requests(), since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
+	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
 	return s, c.isServing() && c.isTold() && c.account.CloseReason() == reasonRoom && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
 }
 
@@ -329,7 +316,7 @@ func (c *conn) lasting(patience time.Duration) (s spare, ok bool) {
 // stream. It reports false for one that has ended since the search, or has become a WebSocket.
 func (m *room) cut(s spare) bool {
 	c := s.c
-	if _, ok := c.lasting(m.patience); !ok {
+	if _, ok := m.lasts(c); !ok {
 		return false
 	}
 	switch {
@@ -460,9 +447,14 @@ func (m *room) leave(s spare) bool {
 		_ = c.account.Close() // Not through TLS, which would write first.
 		return true
 	}
-	m.departures.leave(c, reasonRoom, 0)
-	if !c.isHTTP2() && m.departures.books.conns.Yielded() > m.mostLeaving()/2 {
-		c.closeIdle(0) // However fresh: more come than leave by themselves.
+	switch crowd := m.departures.books.conns.Yielded() > m.mostLeaving()/2; {
+	case !crowd:
+		m.departures.leave(c, reasonRoom, 0)
+	case c.isHTTP2(): // More come than leave by themselves, and so below.
+		m.departures.leaveIdle(c, reasonRoom)
+	default:
+		m.departures.leave(c, reasonRoom, 0)
+		c.closeIdle(0) // However fresh.
 	}
 	return true
 }
