@@ -15,8 +15,9 @@ import (
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
-// departures have clients leave: in a drain, because of a connection's age or its number
-// of requests, after a flood, and behind a reload. The first that tells a client counts.
+// departures have clients leave: in a drain, because of a connection's age, its number of
+// requests or its HPACK table, after a flood, and behind a reload. The first that tells a
+// client counts.
 type departures struct {
 	books      *books
 	webSockets *websocket.Server
@@ -266,6 +267,17 @@ func (d *departures) mixed(is func(*sniff.Conn) bool, isCall bool) {
 	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
 		d.depart(c, reasonReclassified, 0)
 		d.books.countReclassified(c, isCall)
+	}
+}
+
+// shrunk has a connection of net/http leave whose client wants a smaller HPACK table than
+// the server's encoder uses; see the type encoderTable in protocols/internal/h2. Its next
+// connection begins with that table. It is rare, like flooded.
+func (d *departures) shrunk(is func(*sniff.Conn) bool) {
+	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
+		if d.depart(c, reasonTable, c.root.backend.config.HTTP2.MaxAgeGrace) {
+			d.background.run(func() { d.goAway(c) })
+		}
 	}
 }
 

@@ -86,6 +86,7 @@ const (
 
 	reasonDisconnected = "disconnected" // by Server.Disconnect
 	reasonReclassified = "reclassified" // a native gRPC connection brought something else
+	reasonTable        = "header_table" // the client lowered SETTINGS_HEADER_TABLE_SIZE
 )
 
 // CloseReasons returns the reasons for which connections are closed, as they stand in
@@ -94,13 +95,13 @@ func CloseReasons() []string {
 	return []string{
 		"peer_closed", "reset", "timeout", "server_closed", reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing,
 		reasonSniff, reasonTLS, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonForced, reasonRefused, reasonProbe, reasonFlood,
-		reasonDisconnected, reasonReclassified,
+		reasonDisconnected, reasonReclassified, reasonTable,
 	}
 }
 
 // toldReasons are those for which a client is told to leave and goes on with what it has
 // under way, until a drain cuts it.
-var toldReasons = []string{reasonIdle, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonReclassified}
+var toldReasons = []string{reasonIdle, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonReclassified, reasonTable}
 
 // timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
 var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing, reasonSniff}

@@ -75,7 +75,7 @@ func New(opts ...Option) *Server {
 	s.topology.departures, s.topology.live = s.departures, s.live
 	s.topology.watch = sniff.NewWatch(func(path string) bool {
 		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)
-	}, s.departures.mixed, s.departures.flooded)
+	}, s.departures.mixed, s.departures.flooded, s.departures.shrunk)
 	s.topology.contexts = &s.contexts
 	s.topology.listen, s.topology.tlsConfig = s.listen, s.tlsConfig
 	s.topology.serving, s.topology.changed = s.machine.SetServing, make(chan struct{})

@@ -88,7 +88,9 @@ type Watch struct {
 //     a call to another service, or no call. The client's next connections go to the shared
 //     server.
 //   - flood: the client has reset more streams than [Config].MaxResetsPerMinute.
-func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall bool), flood func(is func(*Conn) bool)) *Watch {
+//   - smallerTable: on a connection of net/http, the client wants a smaller HPACK table than
+//     the server's encoder uses, which it can have on its next connection.
+func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall bool), flood, smallerTable func(is func(*Conn) bool)) *Watch {
 	w := &Watch{frames: h2.Watch{IsContentType: protocols.IsGRPCContentType, HasService: has}}
 	tells := func(t *h2.Track) func(*Conn) bool {
 		return func(c *Conn) bool { return c.h2.Load() == t }
@@ -98,6 +100,7 @@ func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall
 		mixed(tells(t), r.IsCall())
 	}
 	w.frames.OnFlood = func(t *h2.Track) { flood(tells(t)) }
+	w.frames.OnSmallerTable = func(t *h2.Track) { smallerTable(tells(t)) }
 	return w
 }
 

@@ -105,7 +105,7 @@ func TestCallsOfOtherServices(t *testing.T) {
 	for _, has := range []bool{true, false} {
 		s := newScanner(protocols.TransportAuto, defaultMaxBytes)
 		var asked string
-		s.http2.watch = NewWatch(func(path string) bool { asked = path; return has }, nil, nil)
+		s.http2.watch = NewWatch(func(path string) bool { asked = path; return has }, nil, nil, nil)
 		s.http2.conn = new(Conn)
 		s.http2.conn.Init(addressed{remote: "10.1.2.3:4567"})
 		_, v := s.scan(grpcOpening())

@@ -195,7 +195,7 @@ func TestFloodOfResets(t *testing.T) {
 	config := testConfig()
 	config.MaxResetsPerMinute = 20
 	flooded := make(chan func(*Conn) bool, 1)
-	config.Watch = NewWatch(func(string) bool { return true }, nil, func(is func(*Conn) bool) { flooded <- is })
+	config.Watch = NewWatch(func(string) bool { return true }, nil, func(is func(*Conn) bool) { flooded <- is }, nil)
 	_, l := serveSniffed(t, config, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	c := dialFramer(t, l, true)
 	var last uint32

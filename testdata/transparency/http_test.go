@@ -573,3 +573,56 @@ func TestRawHTTP1(t *testing.T) {
 		})
 	}
 }
+
+// TestSmallerHeaderTable: a client that lowers SETTINGS_HEADER_TABLE_SIZE behind a request.
+func TestSmallerHeaderTable(t *testing.T) {
+	t.Parallel()
+	alike(t, netHTTP, 2, lowersHeaderTable)
+}
+
+// lowersHeaderTable is a scenario by frames of HTTP/2 in plaintext. It waits for the answer
+// to a PING before it lowers the table, because net/http does not write then.
+func lowersHeaderTable(t *testing.T, s *site) string {
+	const data, headers, settings, ping, goAway = 0, 1, 4, 6, 7
+	c := s.dial(t)
+	_ = c.SetDeadline(time.Now().Add(silence))
+	frame := func(typ, flags, stream byte, payload string) string {
+		return string([]byte{0, 0, byte(len(payload)), typ, flags, 0, 0, 0, stream}) + payload
+	}
+	// readTo reads frames until one is done, and fails where the connection ends.
+	readTo := func(done func(typ byte, flagged bool) bool) {
+		for isDone := false; !isDone; {
+			var head [9]byte
+			if _, err := io.ReadFull(c, head[:]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.CopyN(io.Discard, c, int64(head[1])<<8|int64(head[2])); err != nil {
+				t.Fatal(err)
+			}
+			isDone = done(head[3], head[4]&1 != 0) // END_STREAM and ACK are the same bit.
+		}
+	}
+	write := func(frames ...string) {
+		if _, err := io.WriteString(c, strings.Join(frames, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(settings, 0, 0, ""), frame(headers, 5, 1, "\x82\x86\x04\x07/mirror\x01\x01x"))
+	readTo(func(typ byte, flagged bool) bool { return (typ == data || typ == headers) && flagged })
+	write(frame(ping, 0, 0, "answered"))
+	readTo(func(typ byte, flagged bool) bool { return typ == ping && flagged })
+	write(frame(settings, 0, 0, "\x00\x01\x00\x00\x00\x00"), frame(ping, 0, 0, "lowered."))
+	answered, seen := false, ""
+	readTo(func(typ byte, flagged bool) bool {
+		switch {
+		case typ == ping && flagged:
+			answered = true
+		case typ == settings && flagged:
+			seen += "ACK"
+		case typ == goAway:
+			seen += "GOAWAY"
+		}
+		return answered && seen != ""
+	})
+	return seen
+}

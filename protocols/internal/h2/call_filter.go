@@ -59,6 +59,9 @@ type Watch struct {
 	OnRefused func(t *Track, client uint32, r Request)
 	// OnFlood is called when a client has reset too many streams, once; nil for nothing.
 	OnFlood func(t *Track)
+	// OnSmallerTable is called when a client wants a smaller HPACK table than net/http's
+	// encoder uses, once; nil for nothing. It gets GOAWAY, and no ACK of SETTINGS any more.
+	OnSmallerTable func(t *Track)
 }
 
 // maxBlock bounds a header block that has come in part, in bytes. grpc-go's bound is on the

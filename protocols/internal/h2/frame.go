@@ -170,6 +170,12 @@ func (w *walk) advance(p []byte) (n int, complete bool) {
 	}
 }
 
+// isWithin reports whether what advance has returned last belongs to the payload of a frame
+// of the type.
+func (w *walk) isWithin(typ http2.FrameType) bool {
+	return w.have == 0 && http2.FrameType(w.head[3]) == typ
+}
+
 // frame returns the header of the frame whose head was completed last.
 func (w *walk) frame() Header { return ParseHeader(w.head[:]) }
 

@@ -272,9 +272,9 @@ func (t *Track) compose(p []byte) []byte {
 }
 
 // isNeedless reports whether the frame whose head is complete is to be taken out: the
-// ACKs and the SETTINGS that were sent in its place, a second RST_STREAM of a stream, an
-// update of a window that is kept, the answer to a marker of the pace, and a GOAWAY that
-// lowers nothing behind one of ours.
+// ACKs and the SETTINGS that were sent in its place, an ACK of what an encoderTable hides, a
+// second RST_STREAM of a stream, an update of a window that is kept, the answer to a marker
+// of the pace, and a GOAWAY that lowers nothing behind one of ours.
 //
 // net/http resets a stream that it has answered early, and then once more for each DATA
 // frame that was under way (RFC 9113, sections 5.1 and 5.4.2, have it ignore those). nginx
@@ -289,6 +289,8 @@ func (t *Track) isNeedless() bool {
 		if o.dropACKs--; o.dropACKs == 0 {
 			t.openGate()
 		}
+		return true
+	case h.Type == http2.FrameSettings && h.IsAck() && t.pace != nil && t.pace.table.mute.Load():
 		return true
 	case h.Type == http2.FrameSettings && !h.IsAck() && o.dropSettings:
 		o.dropSettings = false

@@ -24,6 +24,7 @@ type pace struct {
 	block  bool   // a header block is open, which nothing may interrupt
 	rest   []byte // what the server has not read of the marker
 	sent   uint32 // markers
+	table  encoderTable
 
 	// The writing goroutine owns this: what the server has reset, nil before the first.
 	reset *resetStreams

@@ -72,6 +72,9 @@ type Options struct {
 	// NetHTTP is set where net/http is the server. Then small writes yield first, see
 	// smallWrite, and the reads are paced, see pace. grpc-go does both itself.
 	NetHTTP bool
+	// FixTable keeps the client from changing the table of net/http's HPACK encoder, see
+	// encoderTable. It needs NetHTTP, and is not for the server of golang.org/x/net.
+	FixTable bool
 	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
 	// they are more than its other streams: by a reset soon after the opening and before an
 	// answer, or by illegal frames. One more is answered by GOAWAY with ENHANCE_YOUR_CALM,
@@ -145,7 +148,7 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	t.out.lastTold = noGoAway
 	if o.NetHTTP {
-		t.pace = &pace{wake: make(chan struct{}, 1)}
+		t.pace = &pace{wake: make(chan struct{}, 1), table: encoderTable{on: o.FixTable, size: maxEncoderTable}}
 	}
 	if o.Played {
 		t.out.begun, t.out.dropACKs, t.out.dropSettings = true, 1, o.SaysAll
@@ -256,6 +259,9 @@ func (t *Track) follow(p []byte) int {
 		n, complete := t.in.advance(p[at:])
 		at += n
 		if !complete {
+			if t.pace != nil && t.in.isWithin(http2.FrameSettings) {
+				t.followSettings(p[at-n : at])
+			}
 			continue
 		}
 		if t.pace != nil {
@@ -301,9 +307,13 @@ func (t *Track) received(h Header) {
 	case http2.FrameRSTStream:
 		t.reset(h.Stream)
 	case http2.FrameSettings:
-		if t.pace != nil && h.IsAck() && t.pace.unacked.Load() > 0 {
+		if t.pace == nil {
+			break
+		}
+		if h.IsAck() && t.pace.unacked.Load() > 0 {
 			t.pace.unacked.Add(-1)
 		}
+		t.pace.table.begin(h, t.highest.Load() > 0)
 	case hiddenFrame:
 		t.acknowledged(h.IsAck())
 	case http2.FramePing:

@@ -129,7 +129,7 @@ func (t *Track) acknowledged(ack bool) {
 		return // It is the client's own.
 	case ack:
 		k.unacked.Add(-1)
-	default:
+	case !t.pace.table.mute.Load():
 		k.mu.Lock()
 		k.acks++
 		k.mu.Unlock()

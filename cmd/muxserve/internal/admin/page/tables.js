@@ -83,6 +83,7 @@ const hints = {
   timeout: () => ["The client did not read or write in time."],
   max_age: () => ["Normal: it was told to connect anew."],
   forced: () => ["Its client has to leave when it is told to, or the work needs a longer ", "drain.timeout", "."],
+  header_table: () => ["Normal: the client asked for a smaller HPACK table, and was told to connect anew."],
   disconnected: () => ["By the admin listener."],
 };
 const hint = (c) => (hints[c.reason]?.(c.protocol) ?? ["Normal."]).map((text, i) => i % 2 ? code(text) : text);
