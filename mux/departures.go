@@ -72,9 +72,6 @@ type farewell struct {
 	// found it idle, and 0 if it did not.
 	idle   uint64
 	calmed atomic.Int64 // when the client was told to calm down; 0 for never
-	// named is about the last stream that an idle client was told when it was to leave; 0 for
-	// none.
-	named atomic.Uint32
 	// opened is how many streams it had opened when floodGrace was over, as the sweep has
 	// seen it.
 	opened uint64
@@ -102,10 +99,7 @@ func (d *departures) leave(c *conn, reason string, patience time.Duration) {
 // stream at once. A request that crosses that the client makes again on another connection.
 func (d *departures) leaveIdle(c *conn, reason string) {
 	if d.depart(c, reason, 0) {
-		d.background.run(func() {
-			c.finalGoAway()
-			c.rare().leave.named.Store(max(1, c.OpenedStreams()))
-		})
+		d.background.run(c.finalGoAway)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -358,4 +359,70 @@ func TestAgeDeliversAnswers(t *testing.T) {
 	if n := c.stream(1).body.Len(); n != size-parts*(size/parts/2) {
 		t.Errorf("%d bytes are left of the answer", n)
 	}
+}
+
+// TestBeyondLastIsNotServed: what a client opens beyond the last stream that it was told it
+// opens once more on another connection. It is not served twice.
+func TestBeyondLastIsNotServed(t *testing.T) {
+	for name, headers := range map[string][]string{
+		"request": {":method", "GET", ":scheme", "http", ":authority", "x", ":path", "/count"},
+		"upload":  {":method", "POST", ":scheme", "http", ":authority", "x", ":path", "/count", "content-length", "5"},
+		"call": {
+			":method", "POST", ":scheme", "http", ":authority", "x", ":path", testpb.TestService_UnaryCall_FullMethodName,
+			"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var served atomic.Int32
+			s := start(t, false, mux.WithHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served.Add(1) })),
+				mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, countingService{served: &served}) }))
+			conn := s.dial(t)
+			c := newH2Client(t, conn, conn)
+			c.ready()
+			open := func(stream uint32) {
+				c.request(stream, name == "request", headers...)
+				if name != "request" {
+					c.must(c.WriteData(stream, true, make([]byte, 5)))
+				}
+			}
+			open(1)
+			c.rest(1)
+			eventually(t, "idle", func() bool {
+				a := s.Accounts()
+				return len(a) == 1 && a[0].InFlight() == 0 && s.Stats().Requests["http2"].InFlight == 0
+			})
+			s.LeaveIdle(s.Accounts()[0])
+			for c.goAway == nil {
+				c.step()
+			}
+			if last := c.goAway.LastStreamID; last != 1 {
+				t.Fatalf("the last stream is %d", last)
+			}
+			open(3)
+			_ = c.WritePing(false, [8]byte{9})
+			for c.answered != [8]byte{9} {
+				c.step()
+			}
+			if name == "request" || name == "upload" {
+				for !c.stream(3).reset {
+					c.step()
+				}
+			}
+			if n := served.Load(); n != 1 || c.stream(3).header != nil {
+				t.Errorf("%d were served, %v", n, c.stream(3).header)
+			}
+		})
+	}
+}
+
+// countingService counts calls.
+type countingService struct {
+	testpb.UnimplementedTestServiceServer
+
+	served *atomic.Int32
+}
+
+func (s countingService) UnaryCall(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	s.served.Add(1)
+	return new(testpb.SimpleResponse), nil
 }

@@ -119,3 +119,8 @@ func StageNames() []string { return stageNames[:] }
 func LeftBodies(a *pool.Conn) int {
 	return int(a.Owner().(*conn).http2().left.Load())
 }
+
+// LeaveIdle tells the client of an idle HTTP/2 connection its last stream, as room does.
+func (s *Server) LeaveIdle(a *pool.Conn) {
+	s.departures.leaveIdle(a.Owner().(*conn), reasonRoom)
+}

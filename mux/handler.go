@@ -63,6 +63,9 @@ func (f *front) backendOf(c *conn) *backend {
 }
 
 func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
+	if c.isBeyondLast(w) {
+		panic(http.ErrAbortHandler)
+	}
 	if c != nil {
 		running := &c.http2().running
 		running.Add(1)
@@ -110,6 +113,16 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
 	rec.discard(c, time.Time{})
+}
+
+// isBeyondLast reports whether the client of the connection, which may be nil, was told that
+// the stream of a response is not served. net/http does not know of that.
+func (c *conn) isBeyondLast(w http.ResponseWriter) bool {
+	if !c.isTold() {
+		return false
+	}
+	stream, ok := protocols.StreamOfResponse(w)
+	return ok && c.IsBeyondLast(stream)
 }
 
 // serveExtendedConnect serves a WebSocket on a stream as an HTTP/1.1 handshake. The

@@ -40,7 +40,7 @@ type h2Stream struct {
 	header map[string]string // nil before the response.
 	body   bytes.Buffer
 	ended  bool
-	reset  bool // With NO_ERROR, behind the end.
+	reset  bool // With NO_ERROR, behind the end, or because it is not served.
 	window int  // What may be sent beyond the initial window.
 }
 
@@ -169,7 +169,9 @@ func (c *h2Client) step() {
 	case *http2.RSTStreamFrame:
 		// With NO_ERROR, the client too treats a stream that the server has ended as
 		// over.
-		if s := c.stream(f.StreamID); f.ErrCode != http2.ErrCodeNo || !s.ended {
+		if s := c.stream(f.StreamID); c.goAway != nil && f.StreamID > c.goAway.LastStreamID {
+			s.reset = true
+		} else if f.ErrCode != http2.ErrCodeNo || !s.ended {
 			c.t.Fatalf("stream %d was reset: %v, after %d bytes", f.StreamID, f.ErrCode, s.body.Len())
 		} else {
 			s.reset = true

@@ -298,13 +298,12 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 }
 
 // lasts describes a connection whose client was told to make room longer ago than its patience.
-// That is short where nothing is under way, and where streams are that the client has opened
-// beyond the last one that it was told: it will open them anew. It reports false for a
-// WebSocket, which has taken a place again.
+// That is short where nothing is under way. It reports false for a WebSocket, which has taken
+// a place again.
 func (m *room) lasts(c *conn) (s spare, ok bool) {
 	ago, _ := c.toldFor()
 	patience := m.patience
-	if named := c.seldom().leave.named.Load(); c.account.InFlight() == 0 || named != 0 && c.OpenedStreams() > named {
+	if c.account.InFlight() == 0 {
 		patience = min(patience, m.mute)
 	}
 	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}

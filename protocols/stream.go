@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"io"
+	"net/http"
 	"reflect"
 )
 
@@ -9,19 +10,28 @@ import (
 // it. The server has no other way to tell than its own fields; where those have changed, or
 // with the body of another server, StreamOf reports false.
 func StreamOf(body io.Reader) (stream uint32, ok bool) {
-	v := reflect.ValueOf(body)
-	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+	return numberAt(body, "stream", "id")
+}
+
+// StreamOfResponse is StreamOf by the ResponseWriter that the server has made.
+func StreamOfResponse(w http.ResponseWriter) (stream uint32, ok bool) {
+	return numberAt(w, "rws", "stream", "id")
+}
+
+// numberAt returns a number of 32 bits, which is not 0, by the path to its field. Each part
+// of that but the last names a pointer to a struct.
+func numberAt(from any, path ...string) (number uint32, ok bool) {
+	v := reflect.ValueOf(from)
+	for _, name := range path {
+		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+			return 0, false
+		}
+		v = v.Elem().FieldByName(name)
+	}
+	if v.Kind() != reflect.Uint32 {
 		return 0, false
 	}
-	v = v.Elem().FieldByName("stream")
-	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
-		return 0, false
-	}
-	id := v.Elem().FieldByName("id")
-	if id.Kind() != reflect.Uint32 {
-		return 0, false
-	}
-	return uint32(id.Uint()), id.Uint() != 0
+	return uint32(v.Uint()), v.Uint() != 0
 }
 
 // AwaitsContinue reports whether the client of an HTTP/2 request waits for the status 100

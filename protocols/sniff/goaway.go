@@ -69,6 +69,13 @@ func (c *Conn) OpenedStreams() uint32 {
 	return 0
 }
 
+// IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY for a flood,
+// that a stream is not served. It will open it anew on another connection.
+func (c *Conn) IsBeyondLast(stream uint32) bool {
+	t := c.h2.Load()
+	return t != nil && t.IsBeyondLast(stream)
+}
+
 // SentData returns the length in bytes of all DATA frames that the server has begun
 // to write on an HTTP/2 connection, and 0 elsewhere. A PING does not move it.
 func (c *Conn) SentData() uint64 {

@@ -34,7 +34,9 @@ type frameScanner struct {
 	block uint32
 	// acked is set when the client has acknowledged the server's SETTINGS.
 	acked bool
-	watch *Watch // Nil: the native server has every call.
+	// isCore is set when the client's SETTINGS are those of gRPC's C-core.
+	isCore bool
+	watch  *Watch // Nil: the native server has every call.
 
 	conn *Conn // The connection, where watch is set.
 	// callsOnly is that of the configuration.
@@ -65,6 +67,9 @@ func (s *frameScanner) scan(b []byte) (Answer, Verdict) {
 		s.next = end
 		switch {
 		case h.Type == http2.FrameSettings:
+			if !s.ready {
+				s.isCore = clientOpening{settings: payload}.has(settingTrueBinaryMetadata, 1)
+			}
 			s.ready = true
 			s.acked = s.acked || h.IsAck()
 		case h.Type != http2.FrameHeaders && h.Type != http2.FrameContinuation:
@@ -110,7 +115,13 @@ func (s *frameScanner) checkHeader(h h2.Header) string {
 	switch h.Type {
 	case http2.FrameData:
 		return reasonData
-	case http2.FrameRSTStream, http2.FrameGoAway, http2.FramePushPromise, http2.FrameContinuation:
+	case http2.FrameRSTStream:
+		// gRPC's C-core sends it for calls that have passed their deadlines before it has
+		// sent anything of them. grpc-go passes over that, and net/http does not.
+		if !s.isCore || h.Stream%2 == 0 || badLength(h) {
+			return reasonOtherFrame
+		}
+	case http2.FrameGoAway, http2.FramePushPromise, http2.FrameContinuation:
 		return reasonOtherFrame
 	case http2.FrameHeaders:
 		// RFC 9113, section 5.1.1: clients use odd streams.
@@ -145,6 +156,8 @@ func badLength(h h2.Header) bool {
 		return h.Length != h2.PingLen
 	case http2.FrameWindowUpdate:
 		return h.Length != h2.WindowUpdateLen
+	case http2.FrameRSTStream:
+		return h.Length != 4
 	case http2.FramePriority:
 		return h.Length != 5
 	case http2.FramePriorityUpdate:

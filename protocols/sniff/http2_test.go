@@ -1,6 +1,7 @@
 package sniff
 
 import (
+	"slices"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -41,7 +42,23 @@ func TestClassifyFrames(t *testing.T) {
 	block := string(wiretest.HeaderBlock(grpcFields()...))
 	const endHeaders, padded, priority = http2.FlagHeadersEndHeaders, http2.FlagHeadersPadded, http2.FlagHeadersPriority
 
+	// core opens as gRPC's C-core does.
+	core := func(frames ...func(*http2.Framer)) string {
+		return string(wiretest.ClientBytes(func(fr *http2.Framer) {
+			_ = fr.WriteSettings(http2.Setting{ID: settingTrueBinaryMetadata, Val: 1})
+			_ = fr.WriteSettingsAck()
+			for _, f := range frames {
+				f(fr)
+			}
+			fields := grpcFields()
+			fields[slices.Index(fields, "user-agent")+1] = "grpc-c/29.0.0 (linux; chttp2)"
+			_ = fr.WriteHeaders(headersFrame(fields...))
+		}))
+	}
 	testClassify(t, protocols.TransportAuto, []classifyTest{
+		{"RST_STREAM of C-core", core(raw(http2.FrameRSTStream, 0, 31, "\x00\x00\x00\x08")), Match, grpc},
+		{"RST_STREAM of C-core, too long", core(raw(http2.FrameRSTStream, 0, 31, "\x00\x00\x00\x08\x00")), Match, other},
+		{"RST_STREAM of C-core, no stream", core(raw(http2.FrameRSTStream, 0, 0, "\x00\x00\x00\x08")), Match, other},
 		{"WINDOW_UPDATE", then(raw(http2.FrameWindowUpdate, 0, 0, "\x00\x00\x00\x01")), Match, grpc},
 		{"PING", then(raw(http2.FramePing, 0, 0, "12345678")), Match, grpc},
 		{"PING ACK", then(raw(http2.FramePing, http2.FlagPingAck, 0, "12345678")), Match, grpc},

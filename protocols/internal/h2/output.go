@@ -381,14 +381,14 @@ func (t *Track) noteGoAway(payload []byte) {
 // the RST_STREAM of a refused stream: grpc-js and C-core ask once more as soon as they have
 // that, on the same connection if they do not know better.
 func (t *Track) pendingFrames() []byte {
-	o, asked, highest := &t.out, t.pending.Swap(0), t.highest.Load()
+	o, asked := &t.out, t.pending.Swap(0)
 	owed := t.owedFrames(asked)
 	var frames []byte
 	switch {
 	case asked&^(askOwed|askWindows) == 0:
 		return owed
 	case asked&askCalm != 0:
-		o.lastTold = min(o.lastTold, highest)
+		o.lastTold = min(o.lastTold, t.nameLast())
 		frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)
 		asked |= askFinal
 	case o.final:
@@ -401,8 +401,8 @@ func (t *Track) pendingFrames() []byte {
 			t.marks.Or(markPinged)
 		}
 		if asked&askFinal != 0 {
-			o.lastTold = highest
-			frames = AppendGoAway(frames, highest, http2.ErrCode(t.code.Load()), "")
+			o.lastTold = t.nameLast()
+			frames = AppendGoAway(frames, o.lastTold, http2.ErrCode(t.code.Load()), "")
 		}
 	}
 	o.ours = true

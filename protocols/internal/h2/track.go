@@ -354,6 +354,49 @@ func (t *Track) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
 	return marks&markIdle != 0, marks&markAged != 0, mute
 }
 
+// nameLast returns the highest stream that the client has opened, which the caller tells it.
+// Streams beyond that are not served from now on: the client opens them anew on another
+// connection (RFC 9113, section 6.8), and a request must not be served twice.
+func (t *Track) nameLast() uint32 {
+	for {
+		last := t.highest.Load()
+		if t.calls != nil {
+			last = max(last, t.calls.coming.Load())
+		}
+		if named := t.named(); named != nil {
+			named.Store(last + 1)
+		}
+		if t.highest.Load() <= last && (t.calls == nil || t.calls.coming.Load() <= last) {
+			return last
+		}
+	}
+}
+
+// named returns where it stands which stream nameLast has named: one more than that, and 0
+// before. It is nil where the server is that of golang.org/x/net.
+func (t *Track) named() *atomic.Uint32 {
+	switch {
+	case t.calls != nil:
+		return &t.calls.named
+	case t.pace != nil:
+		return &t.pace.named
+	default:
+		return nil
+	}
+}
+
+// IsBeyondLast reports whether the client was told that a stream is not served.
+func (t *Track) IsBeyondLast(stream uint32) bool {
+	named := t.named()
+	return named != nil && isBeyond(stream, named)
+}
+
+// isBeyond is IsBeyondLast by what nameLast has stored.
+func isBeyond(stream uint32, named *atomic.Uint32) bool {
+	n := named.Load()
+	return n != 0 && stream >= n
+}
+
 // Opened returns the highest stream that the client has opened, 0 before the first.
 func (t *Track) Opened() uint32 { return t.highest.Load() }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -17,12 +18,19 @@ const maxConns = 256
 // them, beside those in the client's own system. Left alone, Linux keeps megabytes.
 const streamBuffer = 16 << 10
 
+// newTime is how long a connection is new. The first request of a client that is far away
+// comes within that time.
+const newTime = time.Second
+
 // Conns bounds the connections of the server of the pages. One that comes above the bound
 // takes the place of the one that has been without a request for longest, and where all
 // have one, of the one that has taken longest for it: so clients that do nothing keep no
-// probe out. Event streams and profiles stay. The zero value is ready to use. All methods
-// may be called concurrently.
+// probe out. Those that have been so for less than newTime go last, those with a request
+// first, so that who has just come can ask. Event streams and profiles stay. The zero value
+// is ready to use. All methods may be called concurrently.
 type Conns struct {
+	newFor time.Duration // newTime where it is 0
+
 	mu  sync.Mutex // guards what follows
 	all map[net.Conn]*adminConn
 }
@@ -74,8 +82,9 @@ func (s *Conns) State(conn net.Conn, state http.ConnState) {
 // makeRoom closes a connection. The caller holds mu.
 func (s *Conns) makeRoom() {
 	var first *adminConn
+	begun := time.Now().Add(-cmp.Or(s.newFor, newTime))
 	for _, c := range s.all {
-		if !c.stays.Load() && (first == nil || c.leavesBefore(first)) {
+		if !c.stays.Load() && (first == nil || c.leavesBefore(first, begun)) {
 			first = c
 		}
 	}
@@ -85,11 +94,18 @@ func (s *Conns) makeRoom() {
 	}
 }
 
-func (c *adminConn) leavesBefore(other *adminConn) bool {
-	if c.active != other.active {
-		return other.active
+// leavesBefore is asked for two connections at a time. Those that have been as they are since
+// begun or longer are not new.
+func (c *adminConn) leavesBefore(other *adminConn, begun time.Time) bool {
+	isNew := c.since.After(begun)
+	switch {
+	case isNew != other.since.After(begun):
+		return !isNew
+	case c.active != other.active:
+		return c.active == isNew
+	default:
+		return c.since.Before(other.since)
 	}
-	return c.since.Before(other.since)
 }
 
 // connOf returns the connection of a request; nil where its server has no [Conns].

@@ -86,6 +86,7 @@ func TestConnsAreBounded(t *testing.T) {
 			p := New(example(), Options{})
 			p.bounds.body = time.Minute
 			srv, conns := serveBounded(t, p)
+			conns.newFor = 1
 			answered := func(c net.Conn, r *bufio.Reader) {
 				t.Helper()
 				resp, err := http.ReadResponse(r, nil)
@@ -144,6 +145,31 @@ func TestConnsAreBounded(t *testing.T) {
 				t.Errorf("the watcher: %v", err)
 			}
 		})
+	}
+}
+
+// TestNewConnsMayAsk: a client that has just come, and is far away, is not the first to leave,
+// however many come with requests that they do not end.
+func TestNewConnsMayAsk(t *testing.T) {
+	t.Parallel()
+	const half = "POST /ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na"
+	p := New(example(), Options{})
+	p.bounds.body = time.Minute
+	srv, conns := serveBounded(t, p)
+	conns.newFor = time.Minute
+	flood := func(n int) {
+		for range n {
+			dialAdmin(t, srv, half)
+		}
+		eventually(t, "all are under way", func() bool { return conns.busy(false) >= min(n, maxConns-1) })
+	}
+	flood(maxConns)
+	far := dialAdmin(t, srv, "")
+	eventually(t, "it is there", func() bool { return conns.busy(false) < conns.len() })
+	flood(maxConns / 2)
+	_, _ = io.WriteString(far, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(far), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", resp, err)
 	}
 }
 
