@@ -245,7 +245,8 @@ func TestPanicsBelowHTTP(t *testing.T) {
 			if err := get(); err != nil {
 				t.Errorf("the next client: %v", err)
 			}
-			if text := lines.String(); strings.Count(text, "panic serving 127.0.0.1:") != 1 || !strings.Contains(text, "the first") {
+			eventually(t, "it is in the log", func() bool { return strings.Contains(lines.String(), "the first") })
+			if text := lines.String(); strings.Count(text, "panic serving 127.0.0.1:") != 1 {
 				t.Errorf("the log has %s", text)
 			}
 		})

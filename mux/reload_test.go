@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -58,12 +59,18 @@ func configured(t *testing.T, edit func(*mux.Config)) *server {
 	return s
 }
 
-// freeAddress returns an address without a listener.
+// freeAddress returns an address without a listener. Its port is below those that Linux gives
+// to clients and to listeners without a port, so that no test beside this one gets it.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l := listen(t)
-	defer l.Close()
-	return l.Addr().String()
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(12_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 // reload changes the configuration.
