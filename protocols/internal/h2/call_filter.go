@@ -26,9 +26,8 @@ type callFilter struct {
 	last     uint32 // The highest stream that the server has got.
 	client   uint32 // The Options' Client.
 
-	// coming is the highest stream that is being looked at, and named one more than the last
-	// that the client was told. See [Track.nameLast].
-	coming, named atomic.Uint32
+	gate streamGate // of what the server gets
+
 	// What the writing goroutine owes the client: the RST_STREAM of this stream, 0 for
 	// none, and so much of the connection's window.
 	refused, refund atomic.Uint32
@@ -244,19 +243,13 @@ func (f *callFilter) admit(frames []byte, r *refusal) (instead []byte, ok bool) 
 		f.refusing = true
 		r.stream, r.request = h.Stream, request
 		return nil, false
-	case f.isBeyondLast(h.Stream):
+	case !f.gate.pass(h.Stream):
 		f.refusing = true // Without a word, since the client knows.
 		return nil, false
 	default:
 		f.last = h.Stream
 	}
 	return nil, true
-}
-
-// isBeyondLast is that of the Track for a stream that is about to be served.
-func (f *callFilter) isBeyondLast(stream uint32) bool {
-	f.coming.Store(stream)
-	return isBeyond(stream, &f.named)
 }
 
 // joinBlock returns the header block in whole frames, without padding and priority.

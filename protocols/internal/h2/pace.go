@@ -33,7 +33,7 @@ type pace struct {
 
 	unacked  atomic.Int32 // SETTINGS of the server that the client has not acknowledged
 	answered atomic.Uint32
-	named    atomic.Uint32 // see [Track.named]
+	gate     streamGate
 	wake     chan struct{} // has an element when answered has moved, or the connection has ended
 	ended    atomic.Bool
 }

@@ -303,6 +303,9 @@ func (t *Track) received(h Header) {
 				r.opened(last, h.Stream)
 			}
 			t.highest.Store(h.Stream)
+			if t.pace != nil {
+				t.pace.gate.pass(h.Stream)
+			}
 		}
 	case http2.FrameRSTStream:
 		t.reset(h.Stream)
@@ -358,43 +361,71 @@ func (t *Track) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
 // Streams beyond that are not served from now on: the client opens them anew on another
 // connection (RFC 9113, section 6.8), and a request must not be served twice.
 func (t *Track) nameLast() uint32 {
-	for {
-		last := t.highest.Load()
-		if t.calls != nil {
-			last = max(last, t.calls.coming.Load())
-		}
-		if named := t.named(); named != nil {
-			named.Store(last + 1)
-		}
-		if t.highest.Load() <= last && (t.calls == nil || t.calls.coming.Load() <= last) {
-			return last
-		}
+	if g := t.gate(); g != nil {
+		return g.shut()
 	}
+	return t.highest.Load()
 }
 
-// named returns where it stands which stream nameLast has named: one more than that, and 0
-// before. It is nil where the server is that of golang.org/x/net.
-func (t *Track) named() *atomic.Uint32 {
+// IsBeyondLast reports whether the client was told that a stream is not served.
+func (t *Track) IsBeyondLast(stream uint32) bool {
+	g := t.gate()
+	return g != nil && g.isBeyond(stream)
+}
+
+// gate is nil where the server is that of golang.org/x/net.
+func (t *Track) gate() *streamGate {
 	switch {
 	case t.calls != nil:
-		return &t.calls.named
+		return &t.calls.gate
 	case t.pace != nil:
-		return &t.pace.named
+		return &t.pace.gate
 	default:
 		return nil
 	}
 }
 
-// IsBeyondLast reports whether the client was told that a stream is not served.
-func (t *Track) IsBeyondLast(stream uint32) bool {
-	named := t.named()
-	return named != nil && isBeyond(stream, named)
+// A streamGate decides which streams of the client are served, once and for all: those up to
+// the last that the client is told of. The zero value is open. All methods may be called
+// concurrently.
+type streamGate struct {
+	// word has the highest stream that has come, and above that, from namedShift on, one more
+	// than the last that was named; 0 before that.
+	word atomic.Uint64
 }
 
-// isBeyond is IsBeyondLast by what nameLast has stored.
-func isBeyond(stream uint32, named *atomic.Uint32) bool {
-	n := named.Load()
-	return n != 0 && stream >= n
+const namedShift = 32
+
+// pass reports whether a stream that comes is served.
+func (g *streamGate) pass(stream uint32) bool {
+	for {
+		word := g.word.Load()
+		switch {
+		case word>>namedShift != 0:
+			return !g.isBeyond(stream)
+		case uint32(word) >= stream, g.word.CompareAndSwap(word, uint64(stream)):
+			return true
+		}
+	}
+}
+
+// shut returns the last stream that is served. It is the same each time.
+func (g *streamGate) shut() uint32 {
+	for {
+		word := g.word.Load()
+		if named := uint32(word >> namedShift); named != 0 {
+			return named - 1
+		}
+		if last := uint32(word); g.word.CompareAndSwap(word, uint64(last+1)<<namedShift|word) {
+			return last
+		}
+	}
+}
+
+// isBeyond reports whether a stream is not served.
+func (g *streamGate) isBeyond(stream uint32) bool {
+	named := uint32(g.word.Load() >> namedShift)
+	return named != 0 && stream >= named
 }
 
 // Opened returns the highest stream that the client has opened, 0 before the first.
