@@ -49,16 +49,18 @@ func (c *conn) contain() {
 	}
 	failure := c.fail(f, fmt.Errorf("panic: %v", v))
 	c.rare().own = &failure
+	_ = c.account.Close() // So that nobody gets it, who takes what no protocol matches.
 }
 
 // open reads the PROXY header and makes the TLS handshake. It returns the verdict on a
 // connection for which that failed.
 func (c *conn) open() (failure sniff.Verdict, ok bool) {
 	if !c.isBare() {
+		before := c.refused
 		if err := c.identify(); err != nil {
 			return c.fail(proxyFault(err), err), false
 		}
-		if c.isCrowded() {
+		if c.refused != before && c.isCrowded() {
 			return c.crowded(), false
 		}
 	}
@@ -77,7 +79,9 @@ func (c *conn) identify() error {
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
-	c.root.admission.room.beforeClient(address)
+	if c.refused == notRefused {
+		c.root.admission.room.beforeClient(address)
+	}
 	if reason := c.root.books.conns.Identify(&c.account, address); reason != "" {
 		c.refused = refusalOf(reason)
 	}

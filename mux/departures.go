@@ -26,6 +26,8 @@ type departures struct {
 	// fresh is how long an HTTP/1.1 connection without a request counts as one that will
 	// soon have another; see [moments.FreshTime].
 	fresh atomic.Int64
+	// leftTime is how long a body may be read behind its handler, before the answer goes out.
+	leftTime atomic.Int64
 	// idle guards conn.closingIdle of all connections, and the read deadline that belongs
 	// to it.
 	idle sync.Mutex
@@ -37,6 +39,7 @@ type departures struct {
 func newDepartures(b *books, ws *websocket.Server, bg *background) *departures {
 	d := &departures{books: b, webSockets: ws, background: bg}
 	d.fresh.Store(int64(moments.FreshTime))
+	d.leftTime.Store(int64(leftTime))
 	return d
 }
 

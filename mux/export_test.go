@@ -124,3 +124,9 @@ func LeftBodies(a *pool.Conn) int {
 func (s *Server) LeaveIdle(a *pool.Conn) {
 	s.departures.leaveIdle(a.Owner().(*conn), reasonRoom)
 }
+
+// SetLeftTime sets how long a body may be read behind its handler.
+func (s *Server) SetLeftTime(d time.Duration) { s.departures.leftTime.Store(int64(d)) }
+
+// SetFresh sets how long an HTTP/1.1 connection without a request counts as fresh.
+func (s *Server) SetFresh(d time.Duration) { s.departures.fresh.Store(int64(d)) }

@@ -106,9 +106,9 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if limit := f.live.Load().HTTP2.RequestTimeout; limit > 0 && book.protocol == protocols.HTTP2 && deny == nil {
-		until := time.Now().Add(limit)
+		over := time.Now().Add(limit)
 		f.books.countHTTP(book, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder))
-		rec.discard(c, until)
+		rec.discard(c, over)
 		return
 	}
 	f.books.countHTTP(book, c, &rec.recorder, rec, r, serve)
@@ -171,6 +171,7 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 		rec.request = &watch.bodyWatch
 		defer func() {
 			own.MultipartForm = r.MultipartForm // net/http removes its files.
+			rec.upload.late.Store(true)
 			watch.handled()
 			if rest := rec.upload.endLimited(w) || watch.over.Load(); rest && c.account.State() != pool.StateUpgraded {
 				_ = c.SetReadDeadline(time.Now().Add(restTime))

@@ -235,11 +235,15 @@ type awaitedBody struct {
 	io.ReadCloser
 	watch         *requestBody1
 	own, handlers *http.Request
+	late          atomic.Bool // the handler has returned; what it has left in a goroutine is not watched
 	limited       atomic.Bool // the last read has hit the limit of an http.MaxBytesReader; see endLimited
 }
 
 // Read implements [io.Reader].
 func (b *awaitedBody) Read(p []byte) (int, error) {
+	if b.late.Load() {
+		return b.ReadCloser.Read(p)
+	}
 	n, err := b.watch.read(b.ReadCloser, p)
 	// Readers of large bodies fill whole buffers, so that they have no more to look at.
 	ended := errors.Is(err, io.EOF)

@@ -28,7 +28,7 @@ func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerF
 		if rec.upload != nil {
 			rec.upload.handlers = handlers
 		}
-		g := &guard{w: w, header: w.Header().Clone()}
+		g := &guard{w: w, header: w.Header().Clone(), client: r.Context()}
 		ended := make(chan any, 1) // what the handler has panicked with
 		go func() {
 			defer func() { ended <- recover() }()
@@ -109,7 +109,8 @@ func answerTimeout(rec *recorder, w http.ResponseWriter, own *http.ResponseContr
 
 // guard is a handler's ResponseWriter that can be taken from it.
 type guard struct {
-	header http.Header // the handler's own
+	header http.Header     // the handler's own
+	client context.Context //nolint:containedctx // The request's, which ends when its client has gone.
 
 	mu       sync.Mutex // guards all below, and is held during each call of w
 	w        http.ResponseWriter
@@ -139,12 +140,12 @@ func (g *guard) as(w http.ResponseWriter) http.ResponseWriter {
 	return guard2{g}
 }
 
-// commit copies the handler's header to where w looks for it. Behind a status 1xx nothing is
-// written there that is there already: net/http's HTTP/2 server may still be reading it,
-// where the client has reset the stream.
+// commit copies the handler's header to where w looks for it. net/http's HTTP/2 server may
+// still be reading it there behind a status 1xx, where the client has reset the stream. So
+// nothing is written for a client that has gone, nor what is there already.
 func (g *guard) commit() {
 	to := g.w.Header()
-	if maps.EqualFunc(to, g.header, slices.Equal[[]string]) {
+	if g.client.Err() != nil || maps.EqualFunc(to, g.header, slices.Equal[[]string]) {
 		return
 	}
 	clear(to)

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -36,7 +37,8 @@ func (w *lentHeader) Write(p []byte) (int, error) { return len(p), nil }
 // net/http that is there already. The race detector tells.
 func TestHeaderBehindInformation(t *testing.T) {
 	w := &lentHeader{header: make(http.Header)}
-	g := &guard{w: w, header: make(http.Header)}
+	ctx, cancel := context.WithCancel(t.Context())
+	g := &guard{w: w, header: make(http.Header), client: ctx}
 	h := g.as(w)
 	h.Header().Add("Link", "</style.css>")
 	h.Header().Add("Link", "</script.js>")
@@ -49,6 +51,11 @@ func TestHeaderBehindInformation(t *testing.T) {
 	if got := w.header.Values("Link"); len(got) != 2 {
 		t.Errorf("the header has %v", w.header)
 	}
+	h.WriteHeader(http.StatusEarlyHints)
+	cancel() // The client resets the stream, beside the reader.
+	h.Header().Set("Content-Type", "text/plain")
+	finishHandler(nil, g, new(http.Request), new(http.Request))
+	w.readers.Wait()
 }
 
 // TestNoSecondReader: a body that a handler may still read is not read behind it.

@@ -155,7 +155,7 @@ func (m *room) beforeRefusal(c *conn) bool {
 // isUnread reports whether the connection is to be refused, and nothing of what it says
 // first is there.
 func (c *conn) isUnread() bool {
-	return c.account.IsExempt() && !c.isLocal() && c.stage() < stageKnown && c.account.CloseReason() == "" && !c.account.HasUnread()
+	return c.account.IsExempt() && !c.isLocal() && c.stage() < stageKnown && c.account.CloseReason() == "" && c.account.Received() == 0 && !c.account.HasUnread()
 }
 
 // isFull reports whether there is no room in a place.
@@ -301,13 +301,26 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 // That is short where nothing is under way. It reports false for a WebSocket, which has taken
 // a place again.
 func (m *room) lasts(c *conn) (s spare, ok bool) {
+	if !c.isTold() || c.account.CloseReason() != reasonRoom {
+		return s, false
+	}
 	ago, _ := c.toldFor()
 	patience := m.patience
-	if c.account.InFlight() == 0 {
+	if c.isAnswered() {
 		patience = min(patience, m.mute)
 	}
 	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
-	return s, c.isServing() && c.isTold() && c.account.CloseReason() == reasonRoom && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
+	return s, c.isServing() && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
+}
+
+// isAnswered reports whether nothing of the connection's requests is under way, their answers
+// included.
+func (c *conn) isAnswered() bool {
+	_, waiting := c.account.Unacknowledged()
+	if c.isShared() {
+		return c.account.State() == pool.StateIdle && !waiting
+	}
+	return c.account.InFlight() == 0 && !waiting
 }
 
 // cut ends a connection that is still there although it was told to leave, because so many
@@ -319,10 +332,12 @@ func (m *room) cut(s spare) bool {
 		return false
 	}
 	switch {
-	case c.isHTTP2() && c.account.InFlight() == 0:
+	case c.isHTTP2() && c.isAnswered():
 		m.departures.end(c, "") // The reason for which it was told stands.
 	case c.account.State() == pool.StateIdle:
 		c.closeIdle(0)
+	case c.account.State() == pool.StateUpgraded && c.isAnswered(): // To h2c.
+		c.closeFor("")
 	default:
 		c.abort("")
 	}

@@ -184,6 +184,7 @@ func TestLastingMayBecomeWebSocket(t *testing.T) {
 // WebSocket, which would be there above the limit for as long as it likes.
 func TestToldBecomesNoWebSocket(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
+		s.SetFresh(time.Hour)
 		s.busy(t)
 		first := s.hold(t)
 		eventually(t, "idle", func() bool {

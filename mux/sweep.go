@@ -201,11 +201,13 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	stays := c.staysIdle(told.Idle)
 	told.Last = stays && c.departure() == departFinal
 	switch step := told.Next(); {
-	case step == moments.End && told.Idle && !told.Over && w.isDelivering(c, limit): // The client reads slowly.
-	case step == moments.End, c.floodsOn():
+	case c.floodsOn():
+		d.end(c, reasonAge)
+	case step == moments.End && told.Idle && !told.Over && w.isDelivering(c): // The client reads slowly.
+	case step == moments.End:
 		d.end(c, reasonAge) // The reason for which it was told stands.
 	case told.Idle && !c.isHTTP2(): // Only its next response can say it.
-		if stays && told.Ago > moments.FreshTime && !w.isDelivering(c, limit) {
+		if stays && told.Ago > moments.FreshTime && !w.isDelivering(c) {
 			c.closeFor(reasonAge)
 		}
 	case step == moments.LastStream:
@@ -238,9 +240,10 @@ func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
 // grpc-go nor x/net's server, which serves connections upgraded by "Upgrade: h2c", does.
 func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 }
 
-// isDelivering reports whether answers are on their way to the client's system, and move. A
-// close would lose them, because the client goes on sending WINDOW_UPDATE.
-func (w *sweep) isDelivering(c *conn, limit time.Duration) bool {
+// isDelivering reports whether bytes are on their way to the client's system, and move. A close
+// would lose them, because the client goes on sending WINDOW_UPDATE. One that has gone takes
+// none.
+func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	if !waiting {
 		return false
@@ -250,7 +253,7 @@ func (w *sweep) isDelivering(c *conn, limit time.Duration) bool {
 		t = tail{sent: acked}
 	}
 	w.seenTails[c] = t
-	return limit <= 0 || t.waiting < limit
+	return t.waiting < moments.GoAwayPatience
 }
 
 // stuckTail reports whether responses whose handlers have returned have been waiting for

@@ -21,7 +21,7 @@ func (b *requestBody) Close() error {
 const (
 	minDiscard = 64 << 10
 	maxDiscard = 16 << 20
-	// leftTime is how long it may take. Other clients wait for the answer meanwhile, which
+	// leftTime is how long it may take at most. Other clients wait for the answer meanwhile, which
 	// net/http would give them at once.
 	leftTime = 5 * time.Second
 	// maxLeft is for how many requests of a connection it happens at a time. Others are
@@ -52,10 +52,10 @@ func (e *exchange) hasRest() bool {
 // the response, as net/http's does. So the response stays where it is until the body is
 // read, and nothing is read behind an error that the handler has flushed.
 //
-// It ends when the time of the request is up, where until is not zero. A goroutine of the handler
-// that still reads, or reads behind that time, stays the only reader, and one that comes to
-// read later gets an error, as behind net/http's end of a request.
-func (r *recorder2) discard(c *conn, until time.Time) {
+// It ends behind leftTime, or when the time of the request is over, if that is not zero. A goroutine of the handler that still reads, or reads behind
+// that time, stays the only reader, and one that comes to read later gets an error, as behind
+// net/http's end of a request.
+func (r *recorder2) discard(c *conn, over time.Time) {
 	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return
 	}
@@ -69,8 +69,9 @@ func (r *recorder2) discard(c *conn, until time.Time) {
 		return
 	}
 	r.watch.owned.Store(false) // The sweep bounds it again.
-	if most := time.Now().Add(leftTime); until.IsZero() || until.After(most) {
-		until = most
+	until := time.Now().Add(time.Duration(c.root.departures.leftTime.Load()))
+	if !over.IsZero() && over.Before(until) {
+		until = over
 	}
 	_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(until)
 	_, _ = io.CopyN(io.Discard, leftBody{&r.exchange}, maxDiscard)

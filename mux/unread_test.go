@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // posting are the fields of a POST to path. A negative length is not declared.
@@ -128,18 +129,30 @@ func TestExpectUnread(t *testing.T) {
 	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
 }
 
-// TestLeftBodyWithinTime: the time of a request bounds what is read behind its handler.
+// TestLeftBodyWithinTime: what is read behind a handler is bounded by the time of its request,
+// and by a time of its own.
 func TestLeftBodyWithinTime(t *testing.T) {
 	t.Parallel()
-	s := start(t, false, mux.WithHandler(leavers()), requestTimeout(300*time.Millisecond),
-		mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
-	conn := s.dial(t)
-	c := newH2Client(t, conn, conn)
-	c.request(1, false, posting("/", 3<<20)...)
-	c.send(1, make([]byte, 100), 100)
-	c.rest(1)
-	if got := c.header(1)[":status"]; got != "200" {
-		t.Errorf("status %s", got)
+	for name, tt := range map[string]struct{ request, left time.Duration }{
+		"of the request": {300 * time.Millisecond, time.Hour},
+		"its own":        {time.Hour, 300 * time.Millisecond},
+		"no request's":   {0, 300 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, mux.WithHandler(leavers()), requestTimeout(tt.request), mux.Configure(func(c *mux.Config) {
+				c.HTTP2.Progress = protocols.ProgressConfig{MinBodyRate: 1, BodyGrace: time.Hour, ProgressTimeout: time.Hour}
+			}))
+			s.SetLeftTime(tt.left)
+			conn := s.dial(t)
+			c := newH2Client(t, conn, conn)
+			c.request(1, false, posting("/", 3<<20)...)
+			c.send(1, make([]byte, 100), 100)
+			c.rest(1)
+			if got := c.header(1)[":status"]; got != "200" {
+				t.Errorf("status %s", got)
+			}
+		})
 	}
 }
 
@@ -149,6 +162,7 @@ func TestFewLeftBodies(t *testing.T) {
 	t.Parallel()
 	const kept, size = 8, 100 << 10
 	s := start(t, false, mux.WithHandler(leavers()))
+	s.SetLeftTime(time.Hour)
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn)
 	for i := range uint32(kept) {

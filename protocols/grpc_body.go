@@ -33,7 +33,7 @@ type callBody struct {
 	longest int64         // length of the longest message that grpc-go accepts
 	windows StreamWindows // nil where the connection is not known
 
-	budget *CallBudget // of the connection, or else its own
+	budget *CallBudget // of the connection; nil where that is not known
 
 	// The reading goroutine owns these.
 	messages messages  // read so far

@@ -373,7 +373,7 @@ func (t *Track) IsBeyondLast(stream uint32) bool {
 	return g != nil && g.isBeyond(stream)
 }
 
-// gate is nil where the server is that of golang.org/x/net.
+// gate is nil where nothing is refused: on a native connection that is not watched.
 func (t *Track) gate() *streamGate {
 	switch {
 	case t.calls != nil:

@@ -25,9 +25,9 @@ const newTime = time.Second
 // Conns bounds the connections of the server of the pages. One that comes above the bound
 // takes the place of the one that has been without a request for longest, and where all
 // have one, of the one that has taken longest for it: so clients that do nothing keep no
-// probe out. Those that have been so for less than newTime go last, those with a request
-// first, so that who has just come can ask. Event streams and profiles stay. The zero value
-// is ready to use. All methods may be called concurrently.
+// probe out. Those that have been so for less than newTime go last, the one that has been so
+// for longest first, so that who has just come can ask. Event streams and profiles stay. The
+// zero value is ready to use. All methods may be called concurrently.
 type Conns struct {
 	newFor time.Duration // newTime where it is 0
 
@@ -97,15 +97,10 @@ func (s *Conns) makeRoom() {
 // leavesBefore is asked for two connections at a time. Those that have been as they are since
 // begun or longer are not new.
 func (c *adminConn) leavesBefore(other *adminConn, begun time.Time) bool {
-	isNew := c.since.After(begun)
-	switch {
-	case isNew != other.since.After(begun):
-		return !isNew
-	case c.active != other.active:
-		return c.active == isNew
-	default:
-		return c.since.Before(other.since)
+	if isOld := !c.since.After(begun) && !other.since.After(begun); isOld && c.active != other.active {
+		return other.active
 	}
+	return c.since.Before(other.since)
 }
 
 // connOf returns the connection of a request; nil where its server has no [Conns].
