@@ -28,7 +28,10 @@ func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerF
 		if rec.upload != nil {
 			rec.upload.handlers = handlers
 		}
-		g := &guard{w: w, header: w.Header().Clone(), client: r.Context()}
+		g := &guard{w: w, header: w.Header().Clone()}
+		if r.ProtoMajor == 2 { // In HTTP/1.1 a client that has ended its half may wait for the answer.
+			g.client = r.Context()
+		}
 		ended := make(chan any, 1) // what the handler has panicked with
 		go func() {
 			defer func() { ended <- recover() }()
@@ -38,7 +41,7 @@ func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerF
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			if f.timeOut(c, rec, g, r) {
+			if f.timeOut(c, rec, g) {
 				cancel(http.ErrHandlerTimeout)
 				return
 			}
@@ -60,7 +63,7 @@ func finishHandler(panicked any, g *guard, own, handlers *http.Request) {
 
 // timeOut ends a request whose time is up. It reports false for a connection that its
 // handler has hijacked. Behind it, net/http's own writer is out of the handler's reach.
-func (f *front) timeOut(c *conn, rec *recorder, g *guard, r *http.Request) bool {
+func (f *front) timeOut(c *conn, rec *recorder, g *guard) bool {
 	own := http.NewResponseController(rec.ResponseWriter)
 	isWriting := !g.mu.TryLock()
 	switch {
@@ -68,7 +71,7 @@ func (f *front) timeOut(c *conn, rec *recorder, g *guard, r *http.Request) bool 
 	case g.hijacked:
 		g.mu.Unlock()
 		return false
-	case !g.begun && (rec.conn != nil || r.Context().Err() == nil): // In HTTP/2, see commit.
+	case !g.begun && (g.client == nil || g.client.Err() == nil): // In HTTP/2, see commit.
 		defer g.mu.Unlock()
 		g.err = http.ErrHandlerTimeout
 		f.books.reportTimeout(c)
@@ -110,7 +113,7 @@ func answerTimeout(rec *recorder, w http.ResponseWriter, own *http.ResponseContr
 // guard is a handler's ResponseWriter that can be taken from it.
 type guard struct {
 	header http.Header     // the handler's own
-	client context.Context //nolint:containedctx // The request's, which ends when its client has gone.
+	client context.Context //nolint:containedctx // The request's, which ends when its client has gone; nil in HTTP/1.1.
 
 	mu       sync.Mutex // guards all below, and is held during each call of w
 	w        http.ResponseWriter
@@ -145,7 +148,7 @@ func (g *guard) as(w http.ResponseWriter) http.ResponseWriter {
 // nothing is written for a client that has gone, nor what is there already.
 func (g *guard) commit() {
 	to := g.w.Header()
-	if g.client.Err() != nil || maps.EqualFunc(to, g.header, slices.Equal[[]string]) {
+	if g.client != nil && g.client.Err() != nil || maps.EqualFunc(to, g.header, slices.Equal[[]string]) {
 		return
 	}
 	clear(to)

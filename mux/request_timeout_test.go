@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -259,4 +260,28 @@ func TestRequestTimeoutEndsUpload(t *testing.T) {
 	}
 	answered.Wait()
 	eventually(t, "the connections are closed", func() bool { return s.active("http1") == 0 })
+}
+
+// TestAnswerToHalfClosed: a client of HTTP/1.1 that has ended its half of the connection gets
+// the whole answer, its header included.
+func TestAnswerToHalfClosed(t *testing.T) {
+	t.Parallel()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done() // net/http has seen the end.
+		w.Header().Set("X", "here")
+		_, _ = io.WriteString(w, "the answer")
+	})
+	beside(t, handler, func(t *testing.T, s *server) string {
+		conn := s.dial(t)
+		send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return err.Error()
+		}
+		body, err := io.ReadAll(resp.Body)
+		return fmt.Sprint(resp.Status, resp.Header.Get("X"), string(body), err)
+	}, requestTimeout(time.Hour))
 }
