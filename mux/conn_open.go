@@ -35,8 +35,8 @@ func (c *conn) prepare() (ok bool) {
 }
 
 // contain is deferred around what may call the embedder's code in cmux's goroutine: functions
-// of its tls.Config, and methods of its listener's connections. Behind a panic it closes the
-// connection, as net/http does with one that it serves.
+// of its tls.Config, and methods of its listener's connections. Behind a panic contain closes
+// the connection, as net/http does behind one of a handler.
 func (c *conn) contain() {
 	v := recover()
 	if v == nil {
@@ -49,7 +49,7 @@ func (c *conn) contain() {
 	}
 	failure := c.fail(f, fmt.Errorf("panic: %v", v))
 	c.rare().own = &failure
-	_ = c.account.Close() // So that nobody gets it, who takes what no protocol matches.
+	_ = c.account.Close() // Or [Server.MatchAfter] would get it.
 }
 
 // open reads the PROXY header and makes the TLS handshake. It returns the verdict on a

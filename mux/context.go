@@ -283,8 +283,8 @@ func (c *connCtx) Value(key any) any {
 }
 
 // detach returns the context of a WebSocket session that may outlive the handler of its
-// request. It has the values of the request's, and ends as that of [WithConnContext] or
-// [WithBaseContext] does.
+// request. It has the values of the request's context, and ends with the one that
+// [WithConnContext] or [WithBaseContext] has given.
 func detach(ctx context.Context) context.Context {
 	values := context.WithoutCancel(ctx)
 	if base, ok := ctx.Value(baseKey{}).(context.Context); ok && base.Done() != nil {

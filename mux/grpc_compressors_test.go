@@ -164,7 +164,8 @@ func TestCompressors(t *testing.T) {
 	}
 }
 
-// viewCompressed makes calls of all kinds, and returns what their client sees, by what it asks for.
+// viewCompressed makes calls of all kinds, and returns what their client sees, by what the
+// client asks for.
 func viewCompressed(t *testing.T, s *server, creds credentials.TransportCredentials, places []string) map[string]string {
 	t.Helper()
 	var c compressions

@@ -126,7 +126,7 @@ func testSmallerTable(t *testing.T, s *server, size uint32, held <-chan struct{}
 }
 
 // TestHeaderTableWhileAnswering: a client that changes its HPACK table while it is answered
-// gets all answers, whoever serves it. In net/http alone the process ends by it.
+// gets all answers, whichever server has its connection. net/http alone ends the process.
 func TestHeaderTableWhileAnswering(t *testing.T) {
 	t.Parallel()
 	for name, form := range map[string]struct{ withTLS, upgraded bool }{

@@ -50,7 +50,8 @@ const (
 	readByServer // the handler has returned, and the rest is read for the sake of the client
 )
 
-// enter notes that the handler begins to read, and reports whether nobody reads already.
+// enter notes that the handler begins to read. It reports false where the server reads, or
+// another goroutine of the handler.
 func (b *bodyWatch) enter() bool { return b.reader.CompareAndSwap(readByNobody, readByHandler) }
 
 // exit ends what enter began, if that reported true.

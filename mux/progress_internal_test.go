@@ -88,6 +88,10 @@ func TestLateReads(t *testing.T) {
 	for !b.isBound() {
 		runtime.Gosched()
 	}
+	if _, err := b.read(strings.NewReader("1"), make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	want("beside a second read", true)
 	b.handled()
 	if _, err := far.Write([]byte("0")); err != nil {
 		t.Error(err)

@@ -71,7 +71,7 @@ func (f *front) timeOut(c *conn, rec *recorder, g *guard) bool {
 	case g.hijacked:
 		g.mu.Unlock()
 		return false
-	case !g.begun && (g.client == nil || g.client.Err() == nil): // In HTTP/2, see commit.
+	case !g.begun && !g.hasLeft(): // See commit.
 		defer g.mu.Unlock()
 		g.err = http.ErrHandlerTimeout
 		f.books.reportTimeout(c)
@@ -143,12 +143,15 @@ func (g *guard) as(w http.ResponseWriter) http.ResponseWriter {
 	return guard2{g}
 }
 
+// hasLeft reports whether the client of an HTTP/2 request has gone.
+func (g *guard) hasLeft() bool { return g.client != nil && g.client.Err() != nil }
+
 // commit copies the handler's header to where w looks for it. net/http's HTTP/2 server may
 // still be reading it there behind a status 1xx, where the client has reset the stream. So
 // nothing is written for a client that has gone, nor what is there already.
 func (g *guard) commit() {
 	to := g.w.Header()
-	if g.client != nil && g.client.Err() != nil || maps.EqualFunc(to, g.header, slices.Equal[[]string]) {
+	if g.hasLeft() || maps.EqualFunc(to, g.header, slices.Equal[[]string]) {
 		return
 	}
 	clear(to)

@@ -316,11 +316,13 @@ func (m *room) lasts(c *conn) (s spare, ok bool) {
 // isAnswered reports whether nothing of the connection's requests is under way, their answers
 // included.
 func (c *conn) isAnswered() bool {
-	_, waiting := c.account.Unacknowledged()
-	if c.isShared() {
-		return c.account.State() == pool.StateIdle && !waiting
+	if _, waiting := c.account.Unacknowledged(); waiting {
+		return false
 	}
-	return c.account.InFlight() == 0 && !waiting
+	if c.isHTTP2() || c.account.State() == pool.StateUpgraded {
+		return c.isIdleHTTP2()
+	}
+	return c.account.InFlight() == 0
 }
 
 // cut ends a connection that is still there although it was told to leave, because so many

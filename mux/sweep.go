@@ -190,14 +190,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
-	switch {
-	case c.isShared():
-		told.Idle = state == pool.StateIdle
-	case c.isHTTP2():
-		told.Idle = c.account.InFlight() == 0
-	default: // It was upgraded by "Upgrade: h2c".
-		told.Idle = h2.idleSince.Load() != 0
-	}
+	told.Idle = c.isIdleHTTP2()
 	stays := c.staysIdle(told.Idle)
 	told.Last = stays && c.departure() == departFinal
 	switch step := told.Next(); {
@@ -212,6 +205,19 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		}
 	case step == moments.LastStream:
 		w.departures.background.run(c.finalGoAway)
+	}
+}
+
+// isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2, by what
+// its server says.
+func (c *conn) isIdleHTTP2() bool {
+	switch {
+	case c.isShared():
+		return c.account.State() == pool.StateIdle
+	case c.isHTTP2():
+		return c.account.InFlight() == 0
+	default: // It was upgraded by "Upgrade: h2c".
+		return c.seldom().h2.idleSince.Load() != 0
 	}
 }
 

@@ -52,9 +52,9 @@ func (e *exchange) hasRest() bool {
 // the response, as net/http's does. So the response stays where it is until the body is
 // read, and nothing is read behind an error that the handler has flushed.
 //
-// It ends behind leftTime, or when the time of the request is over, if that is not zero. A goroutine of the handler that still reads, or reads behind
-// that time, stays the only reader, and one that comes to read later gets an error, as behind
-// net/http's end of a request.
+// It ends behind leftTime, or when the time of the request is over, if that is not zero. A
+// goroutine that the handler has left behind in a Read stays the only reader. One that calls
+// Read later gets an error, as net/http gives it behind the end of a request.
 func (r *recorder2) discard(c *conn, over time.Time) {
 	if !r.isDiscarded() || r.status() >= http.StatusMultipleChoices && (r.flushed || r.sent > responseBuffer) {
 		return

@@ -18,30 +18,32 @@ func StreamOfResponse(w http.ResponseWriter) (stream uint32, ok bool) {
 	return numberAt(w, "rws", "stream", "id")
 }
 
-// numberAt returns a number of 32 bits, which is not 0, by the path to its field. Each part
-// of that but the last names a pointer to a struct.
+// numberAt returns a number of 32 bits, which is not 0, by the path to its field.
 func numberAt(from any, path ...string) (number uint32, ok bool) {
-	v := reflect.ValueOf(from)
-	for _, name := range path {
-		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
-			return 0, false
-		}
-		v = v.Elem().FieldByName(name)
-	}
+	v := fieldAt(from, path...)
 	if v.Kind() != reflect.Uint32 {
 		return 0, false
 	}
 	return uint32(v.Uint()), v.Uint() != 0
 }
 
+// fieldAt returns a field by the path to it, each part of which but the last names a pointer
+// to a struct. It returns the zero Value where there is no such field.
+func fieldAt(from any, path ...string) reflect.Value {
+	v := reflect.ValueOf(from)
+	for _, name := range path {
+		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+			return reflect.Value{}
+		}
+		v = v.Elem().FieldByName(name)
+	}
+	return v
+}
+
 // AwaitsContinue reports whether the client of an HTTP/2 request waits for the status 100
 // (Continue), by the body that the server has given it. The server sends that at the first
 // read, and has taken the Expect field out of the request. It is as StreamOf in this.
 func AwaitsContinue(body io.Reader) bool {
-	v := reflect.ValueOf(body)
-	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
-		return false
-	}
-	v = v.Elem().FieldByName("needsContinue")
+	v := fieldAt(body, "needsContinue")
 	return v.Kind() == reflect.Bool && v.Bool()
 }

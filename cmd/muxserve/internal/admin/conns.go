@@ -25,8 +25,8 @@ const newTime = time.Second
 // Conns bounds the connections of the server of the pages. One that comes above the bound
 // takes the place of the one that has been without a request for longest, and where all
 // have one, of the one that has taken longest for it: so clients that do nothing keep no
-// probe out. Those that have been so for less than newTime go last, the one that has been so
-// for longest first, so that who has just come can ask. Event streams and profiles stay. The
+// probe out. Connections whose state is younger than newTime go last, the oldest of them
+// first, so that a client that has just come can ask. Event streams and profiles stay. The
 // zero value is ready to use. All methods may be called concurrently.
 type Conns struct {
 	newFor time.Duration // newTime where it is 0
