@@ -371,9 +371,10 @@ func TestWebSocketIdle(t *testing.T) {
 	})
 	t.Run("talking", func(t *testing.T) {
 		t.Parallel()
-		c := start(t, false, mux.Configure(idle)).webSocket(t)
-		for range 20 {
-			time.Sleep(50 * time.Millisecond)
+		// A pause of the whole machine is no silence of the client.
+		c := start(t, false, mux.Configure(idle), mux.Configure(func(c *mux.Config) { c.WebSocket.IdleTimeout = 2 * time.Second })).webSocket(t)
+		for range 30 {
+			time.Sleep(100 * time.Millisecond)
 			if err := c.Write(t.Context(), websocket.MessageText, []byte("x")); err != nil {
 				t.Fatal(err)
 			}
