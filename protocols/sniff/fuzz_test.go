@@ -181,7 +181,7 @@ func oracleHTTP2(b []byte) (bool, error) {
 			self := h.HasPriority() && h.Priority.StreamDep == h.StreamID
 			return h.StreamID%2 == 1 && !self && acked && oracleIsGRPC(h, settings), nil
 		}
-		if !oracleIsHarmless(frame) {
+		if !oracleIsHarmless(frame, settings) {
 			return false, errNotHarmless
 		}
 		if f, ok := frame.(*http2.WindowUpdateFrame); ok {
@@ -201,8 +201,9 @@ func oracleHTTP2(b []byte) (bool, error) {
 	}
 }
 
-// oracleIsHarmless reports a frame that may stand before the first request.
-func oracleIsHarmless(frame http2.Frame) bool {
+// oracleIsHarmless reports a frame that may stand before the first request of a client
+// with these settings.
+func oracleIsHarmless(frame http2.Frame, settings []http2.Setting) bool {
 	switch frame := frame.(type) {
 	case *http2.SettingsFrame:
 		return frame.ForeachSetting(func(s http2.Setting) error {
@@ -215,10 +216,17 @@ func oracleIsHarmless(frame http2.Frame) bool {
 		return frame.StreamID == 0
 	case *http2.PriorityFrame:
 		return frame.StreamDep != frame.StreamID
+	case *http2.RSTStreamFrame:
+		return frame.StreamID%2 == 1 && oracleIsCore(settings)
 	case *http2.PingFrame, *http2.PriorityUpdateFrame, *http2.UnknownFrame:
 		return true
 	}
 	return false
+}
+
+// oracleIsCore reports the settings of gRPC's C-core.
+func oracleIsCore(settings []http2.Setting) bool {
+	return slices.Contains(settings, http2.Setting{ID: 0xfe03, Val: 1})
 }
 
 // oracleIsGRPC applies the rules of TransportAuto to decoded fields.
@@ -255,7 +263,7 @@ func oracleIsLibrary(agent string, settings []http2.Setting) bool {
 		case "grpc-java-netty":
 			return slices.Contains(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams})
 		case "grpc-c":
-			return slices.Contains(settings, http2.Setting{ID: 0xfe03, Val: 1})
+			return oracleIsCore(settings)
 		}
 	}
 	return false
