@@ -84,6 +84,10 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 		w.visitHTTP1(now, c, &config.HTTP1)
 	case protocols.HTTP2, protocols.GRPC:
 		w.visitHTTP2(now, c, &config.HTTP2)
+	case protocols.Protocol(refusedTag):
+		if _, over := c.toldFor(); over {
+			c.abort(reasonRefused)
+		}
 	}
 }
 
