@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -196,11 +195,7 @@ func (o *ordered) ask(t *testing.T, address string, conn net.Conn) {
 // TestEveryOrder: in whichever order the methods of a server are called, each address is
 // served once, by the configuration in force, and what is not wanted any more is closed.
 func TestEveryOrder(t *testing.T) {
-	dir, err := os.MkdirTemp("", "order") // The name of a socket must be short.
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := t.TempDir()
 	names := []string{"Dial", "Listen", "ListenAndServe", "Reload", "Serve"}
 	for i, order := range arrangements(names) {
 		t.Run(strings.Join(order, ","), func(t *testing.T) {
@@ -283,7 +278,7 @@ func (c *countedSocket) Close() error {
 
 // SetDeadline lets a reload keep the socket.
 func (c *countedSocket) SetDeadline(t time.Time) error {
-	return c.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(t)
+	return c.Listener.(interface{ SetDeadline(t time.Time) error }).SetDeadline(t)
 }
 
 func (s *sockets) mustBeClosed(t *testing.T) {
