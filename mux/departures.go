@@ -182,7 +182,7 @@ func (d *departures) closeIfIdle(c *conn) {
 
 // spread calls tell for each connection at its moment of d, until all were told or ctx
 // ends; then it calls tell for the rest at once. See [moments.Spread].
-func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn)) {
+func spread(ctx context.Context, conns []connRef, d time.Duration, tell func(*conn)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	started := time.Now()
@@ -194,7 +194,9 @@ func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn
 			case <-ctx.Done():
 			}
 		}
-		tell(conns[i])
+		if c := conns[i].Value(); c != nil {
+			tell(c)
+		}
 	}
 }
 
