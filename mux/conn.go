@@ -88,8 +88,7 @@ type rarely struct {
 
 	byAddr atomic.Bool // grpcConns has the connection
 	denied atomic.Bool // a request was refused because of its protocol
-	h2c    atomic.Bool // a request is asking for, or has got, an upgrade to h2c
-	// h2cPlace is set while the pool of HTTP/2 keeps a place for that upgrade.
+	// h2cPlace is set while the pool of HTTP/2 keeps a place for an upgrade to h2c.
 	h2cPlace atomic.Bool
 	h2       http2State
 	body     requestBody1

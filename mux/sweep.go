@@ -29,7 +29,8 @@ type sweep struct {
 type upload1 struct {
 	upload
 
-	request uint64
+	request uint64 // how many the connection had had
+	from    uint64 // what it had received when the sweep saw the upload first
 }
 
 // tail is the end of HTTP/2 responses that the client does not take.
@@ -107,12 +108,12 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		return
 	}
 	c.noteHead()
-	d, rare := w.departures, c.seldom()
+	d := w.departures
 	switch {
-	case w.checkWrites(now, c, rare.ownWrites.Load(), config.Progress.ProgressTimeout):
-	case rare.body.isBound() && w.slowUpload(c, &config.Progress):
+	case w.checkWrites(now, c, c.seldom().ownWrites.Load(), config.Progress.ProgressTimeout):
+	case w.slowUpload(c, &config.Progress):
 		c.account.SetCloseReason(reasonSlowBody)
-		rare.body.slow.Store(true)
+		c.rare().body.slow.Store(true)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	case w.hasLeft(c):
@@ -150,14 +151,38 @@ func (w *sweep) hasLeft(c *conn) bool {
 
 // slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.
 func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
+	by := c.reader1()
+	if by == readByNobody {
+		return false
+	}
 	u, known := w.uploads[c]
 	body, request := &c.seldom().body, c.account.Requests()
 	if !known || u.request != request {
-		u = upload1{request: request}
+		u = upload1{request: request, from: c.account.Received()}
 	}
-	slow := u.tick(w.elapsed, body.arrived(c), &body.bodyWatch, config)
+	arrived := body.arrived(c)
+	if c.account.InFlight() == 0 && body.reader.Load() == readByNobody {
+		arrived = int64(c.account.Received() - u.from) // No handler has had the request.
+	}
+	slow := u.tick(w.elapsed, arrived, by, body.duplex.Load(), config)
 	w.seenUploads[c] = u
 	return slow
+}
+
+// reader1 returns who waits for more of the body of an HTTP/1.1 request, for the sweep to
+// bound. net/http reads what is left of a body in three places: behind the handler, before
+// the header of the handler's answer goes out, and where it answers a request by itself
+// (417 to an Expect field that it does not know).
+func (c *conn) reader1() int32 {
+	body := &c.seldom().body
+	switch {
+	case body.isBound():
+		return body.reader.Load()
+	case c.account.State() != pool.StateActive || c.account.IsWriting():
+	case c.account.InFlight() == 0 && c.hasBegun(), body.mayDrain():
+		return readByServer
+	}
+	return readByNobody
 }
 
 // roomPatience is [moments.GoAwayPatience] where others wait for a place. It is also how long
