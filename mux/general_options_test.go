@@ -230,10 +230,11 @@ func TestBodyForNobody(t *testing.T) {
 						if name == "flushed answer" { // Its handler stays.
 							r := bufio.NewReader(conn)
 							for range len(before)/len(get) + 1 {
-								if _, err := http.ReadResponse(r, nil); err != nil {
-									t.Error(err)
+								resp, err := http.ReadResponse(r, nil)
+								if err != nil {
+									t.Fatal(err)
 								}
-								_, _ = r.Discard(r.Buffered())
+								_, _ = io.CopyN(io.Discard, resp.Body, max(resp.ContentLength, 0))
 							}
 						} else {
 							eventually(t, "closed", func() bool {
@@ -329,4 +330,24 @@ func TestRefusedGeneralOptions(t *testing.T) {
 	if got := c.header(1)[":status"]; got != "503" {
 		t.Errorf("status %s", got)
 	}
+}
+
+// TestRefusedWindowShut: a refused HTTP/2 client that does not take its answer is ended.
+func TestRefusedWindowShut(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, limits(func(c *mux.Config) { c.HTTP2.MaxConnections = 1 }))
+	first := s.dial(t)
+	c := newH2Client(t, first, first)
+	c.get(1, "/busy")
+	_ = c.header(1)
+	second := s.dial(t)
+	c = newH2Client(t, second, second, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	c.get(1, "/echo")
+	if got := c.header(1)[":status"]; got != "503" {
+		t.Fatalf("status %s", got)
+	}
+	if code := c.goneAway(); code != http2.ErrCodeNo {
+		t.Errorf("GOAWAY %v", code)
+	}
+	eventually(t, "closed", func() bool { return s.active("refused") == 0 })
 }

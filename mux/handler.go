@@ -225,8 +225,9 @@ func (f *front) upgradeH2C(c *conn, w http.ResponseWriter, r *http.Request) {
 }
 
 // h2cUpgraded moves a connection that has become HTTP/2 to its pool.
-func (f *front) h2cUpgraded(r *http.Request) {
+func (f *front) h2cUpgraded(r *http.Request, u *protocols.UpgradedConn) {
 	if c, ok := connOf(r.Context()); ok && c.rare().h2cPlace.CompareAndSwap(true, false) {
+		c.http2().upgraded.Store(u)
 		f.books.conns.MoveReserved(&c.account, http2Tag)
 		c.setDue(protocols.AgeLimit(c.account.Opened(), f.live.Load().HTTP2.MaxAge))
 	}

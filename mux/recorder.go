@@ -220,6 +220,10 @@ func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	r.request.beginWrite() // Of a header that is not sent yet.
 	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
 	r.request.endWrite()
+	if err == nil && r.request != nil && r.request.slow.Load() {
+		_ = conn.Close() // The rest of the body would be taken for the new protocol.
+		return nil, nil, errSlowBody
+	}
 	if err == nil && r.code == 0 {
 		r.code = http.StatusSwitchingProtocols
 	}

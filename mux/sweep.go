@@ -85,6 +85,22 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 		w.visitHTTP1(now, c, &config.HTTP1)
 	case protocols.HTTP2, protocols.GRPC:
 		w.visitHTTP2(now, c, &config.HTTP2)
+	case protocols.Protocol(refusedTag):
+		w.visitRefused(c)
+	}
+}
+
+// refusedPatience is how long a connection that is refused may stay. The refusing server ends
+// it by itself behind a second, unless the client does not take an answer.
+const refusedPatience = 3 * time.Second
+
+// visitRefused ends a connection whose client does not take that it is refused.
+func (w *sweep) visitRefused(c *conn) {
+	t := w.tails[c]
+	t.waiting += w.elapsed
+	w.seenTails[c] = t
+	if t.waiting >= refusedPatience {
+		w.departures.end(c, reasonRefused)
 	}
 }
 
@@ -226,7 +242,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		d.end(c, reasonAge) // The reason for which it was told stands.
 	case told.Idle && !c.isHTTP2(): // Only its next response can say it.
 		if stays && told.Ago > moments.FreshTime && !w.isDelivering(c) {
-			c.closeFor(reasonAge)
+			d.end(c, reasonAge)
 		}
 	case step == moments.LastStream:
 		w.departures.background.run(c.finalGoAway)
@@ -258,12 +274,18 @@ func (c *conn) staysIdle(idle bool) bool {
 }
 
 // leaveIdle has an HTTP/2 connection leave that has had no stream for the idle timeout.
-// net/http's own timer is not used: it is set anew when a connection ends with open
-// streams, and keeps all that the connection had in memory until it runs out.
+// net/http's own timer, and x/net's, is not used: it is set anew when a connection ends with
+// open streams, and keeps all that the connection had in memory until it runs out.
 func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
-	timeout := c.root.backend.config.HTTP2.IdleTimeout
-	if timeout > 0 && c.account.State() == pool.StateIdle && sinceStart()-time.Duration(h2.idleSince.Load()) >= timeout {
+	timeout, since := c.root.backend.config.HTTP2.IdleTimeout, h2.idleSince.Load()
+	if timeout <= 0 || since == 0 || sinceStart()-time.Duration(since) < timeout {
+		return
+	}
+	switch c.account.State() {
+	case pool.StateIdle:
 		w.departures.leave(c, reasonIdle, 0)
+	case pool.StateUpgraded:
+		w.departures.leaveIdle(c, reasonIdle)
 	}
 }
 
