@@ -107,22 +107,30 @@ func (b *bodyWatch) read(body io.Reader, p []byte) (int, error) {
 	entered := b.enter()
 	n, err := body.Read(p)
 	b.exit(entered)
+	return n, b.note(n, err)
+}
+
+// note notes what a Read of a handler's has returned, and returns its error as the handler
+// gets it.
+func (b *bodyWatch) note(n int, err error) error {
 	if n > 0 {
 		b.received.Add(int64(n))
+	}
+	if err == nil {
+		return nil
 	}
 	if errors.Is(err, io.EOF) {
 		b.ended.Store(true)
 	}
 	switch {
-	case err == nil:
 	case b.over.Load():
 		// net/http has lifted the deadline when it awaited the running read, so that this
 		// one may have seen the client leave.
-		err = os.ErrDeadlineExceeded
+		return os.ErrDeadlineExceeded
 	case b.slow.Load() && errors.Is(err, os.ErrDeadlineExceeded):
-		err = errSlowBody
+		return errSlowBody
 	}
-	return n, err
+	return err
 }
 
 // exchange is what the sweep sees of one HTTP/2 request: whether its handler waits for the
@@ -198,14 +206,17 @@ type requestBody struct {
 // Read implements [io.Reader].
 func (b *requestBody) Read(p []byte) (int, error) {
 	e := b.exchange
-	defer e.watch.exit(e.watch.enter()) // It enters before Close and discard look.
+	entered := e.watch.enter() // Before Close and discard look.
 	if e.closed.Load() {
+		e.watch.exit(entered)
 		return 0, http.ErrBodyReadAfterClose
 	}
 	if e.unasked.Load() {
 		e.unasked.Store(false)
 	}
-	return e.watch.read(b.ReadCloser, p)
+	n, err := b.ReadCloser.Read(p)
+	e.watch.exit(entered)
+	return n, e.watch.note(n, err)
 }
 
 // requestBody1 watches the body of the HTTP/1.1 request that a connection has at the
