@@ -29,7 +29,7 @@ type sweep struct {
 type upload1 struct {
 	upload
 
-	request uint64 // how many the connection had had
+	request uint64 // how many the connection has had
 	from    uint64 // what it had received when the sweep saw the upload first
 }
 

@@ -396,7 +396,7 @@ func TestUpgradedH2CIdle(t *testing.T) {
 // where it ends with an open stream.
 func TestUpgradedH2CLeavesNothing(t *testing.T) {
 	t.Parallel()
-	type value struct{ text [100]byte }
+	type value struct{ _ [100]byte } // No part of an allocation that others share.
 	var mu sync.Mutex
 	var values []weak.Pointer[value]
 	type key struct{}
