@@ -191,7 +191,7 @@ const refusedTag pool.Tag = "refused"
 
 const (
 	// refusedTime is how long an HTTP/2 connection that a limit keeps out lasts at most, until
-	// the sweep cuts it. Its client may not open its windows for the answers.
+	// the sweep ends it. Its client may not open its windows for the answers.
 	refusedTime = 3 * time.Second
 	// maxRefusals bounds how many connections are refused politely at a time. What comes
 	// above that, in a flood, is closed without a word. Where there are few descriptors it
@@ -257,7 +257,6 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 		case unserved:
 			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
-			c.root.departures.depart(c, reasonRefused, refusedTime)
 			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
 		default:
 			polite = false

@@ -298,10 +298,8 @@ func TestRefusedLeave(t *testing.T) {
 			if s.active("refused") != 1 {
 				t.Fatal(s.counts())
 			}
-			for {
-				if _, err := c.ReadFrame(); err != nil {
-					break
-				}
+			if code := c.goneAway(); code != http2.ErrCodeNo {
+				t.Errorf("GOAWAY %v", code)
 			}
 			eventually(t, "nothing is left of it", func() bool { return s.active("refused") == 0 })
 		})

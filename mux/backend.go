@@ -66,7 +66,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
 	if c.HTTP2.UpgradeH2C {
-		if b.h2c, err = protocols.NewH2CUpgrades(c.HTTP2, hooks, s.front.h2cUpgraded, s.front.h2cResets); err != nil {
+		if b.h2c, err = protocols.NewH2CUpgrades(own, hooks, s.front.h2cUpgraded, s.front.h2cResets); err != nil {
 			return nil, fmt.Errorf("mux: %w", err)
 		}
 	}

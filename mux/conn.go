@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
@@ -95,8 +97,7 @@ type rarely struct {
 
 	byAddr atomic.Bool // grpcConns has the connection
 	denied atomic.Bool // a request was refused because of its protocol
-	h2c    atomic.Bool // a request is asking for, or has got, an upgrade to h2c
-	// h2cPlace is set while the pool of HTTP/2 keeps a place for that upgrade.
+	// h2cPlace is set while the pool of HTTP/2 keeps a place for an upgrade to h2c.
 	h2cPlace atomic.Bool
 	h2       http2State
 	body     requestBody1
@@ -164,9 +165,28 @@ type http2State struct {
 	left      atomic.Int32 // requests whose bodies are read behind their handlers; see discard
 	calls     callSlots
 	budget    atomic.Pointer[protocols.CallBudget] // nil before it is needed
+	// upgraded is nil unless the connection was upgraded by "Upgrade: h2c".
+	upgraded atomic.Pointer[protocols.UpgradedConn]
 }
 
 func (c *conn) http2() *http2State { return &c.rare().h2 }
+
+// FinalGoAway is as in the package sniff, for upgraded connections as well.
+func (c *conn) FinalGoAway(code http2.ErrCode) {
+	if u := c.seldom().h2.upgraded.Load(); u != nil {
+		u.FinalGoAway(code)
+		return
+	}
+	c.Conn.FinalGoAway(code)
+}
+
+// IsBeyondLast is as in the package sniff, for upgraded connections as well.
+func (c *conn) IsBeyondLast(stream uint32) bool {
+	if u := c.seldom().h2.upgraded.Load(); u != nil {
+		return u.IsBeyondLast(stream)
+	}
+	return c.Conn.IsBeyondLast(stream)
+}
 
 // CallBudget implements [protocols.StreamWindows].
 func (c *conn) CallBudget() *protocols.CallBudget {

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"io"
 	"net/http"
 	"time"
 
@@ -32,7 +33,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r.TLS = state
 		}
 	}
-	if r.ProtoMajor == 2 {
+	if r.ProtoMajor == 2 && !isPreface(w, r) {
 		f.serveHTTP2(c, w, r)
 	} else {
 		f.serveHTTP1(c, w, r)
@@ -178,7 +179,7 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 			}
 		}()
 	}
-	if upgrades && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) && f.books.conns.Reserve(&c.account, http2Tag) {
+	if upgrades && !isGeneralOptions(r) && f.mayUpgradeH2C(c) && protocols.IsH2CUpgrade(r) && f.books.conns.Reserve(&c.account, http2Tag) {
 		f.upgradeH2C(c, w, r)
 		return
 	}
@@ -214,10 +215,8 @@ const http2Tag = pool.Tag(protocols.HTTP2)
 // which the pool of HTTP/2 keeps a place.
 func (f *front) upgradeH2C(c *conn, w http.ResponseWriter, r *http.Request) {
 	m := c.rare()
-	m.h2c.Store(true)
 	m.h2cPlace.Store(true)
 	defer func() {
-		m.h2c.Store(false)
 		if m.h2cPlace.CompareAndSwap(true, false) {
 			f.books.conns.Release(http2Tag) // It was not upgraded.
 		}
@@ -226,8 +225,9 @@ func (f *front) upgradeH2C(c *conn, w http.ResponseWriter, r *http.Request) {
 }
 
 // h2cUpgraded moves a connection that has become HTTP/2 to its pool.
-func (f *front) h2cUpgraded(r *http.Request) {
+func (f *front) h2cUpgraded(r *http.Request, u *protocols.UpgradedConn) {
 	if c, ok := connOf(r.Context()); ok && c.rare().h2cPlace.CompareAndSwap(true, false) {
+		c.http2().upgraded.Store(u)
 		f.books.conns.MoveReserved(&c.account, http2Tag)
 		c.setDue(protocols.AgeLimit(c.account.Opened(), f.live.Load().HTTP2.MaxAge))
 	}
@@ -242,11 +242,45 @@ func (f *front) h2cResets(r *http.Request) (perMinute int, onFlood func()) {
 	return f.live.Load().HTTP2.MaxResetsPerMinute, func() { f.departures.calm(c) }
 }
 
-// route answers the health paths and leaves the rest to the embedder's handler.
+// route answers "OPTIONS *" and the health paths, and leaves the rest to the embedder's
+// handler.
 func (f *front) route(w http.ResponseWriter, r *http.Request) {
+	if isGeneralOptions(r) {
+		answerGeneralOptions(w, r)
+		return
+	}
 	if probe, ok := f.probes[r.URL.Path]; ok {
 		probe.ServeHTTP(w, r)
 		return
 	}
 	f.handler.ServeHTTP(w, r)
+}
+
+// isPreface reports whether a request is the beginning of HTTP/2's preface on a connection of
+// HTTP/1.1, which net/http passes on so that a handler can hijack it.
+func isPreface(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != "PRI" {
+		return false
+	}
+	_, ok := w.(http.Hijacker)
+	return ok
+}
+
+// isGeneralOptions reports whether a request is "OPTIONS *", about the server as a whole
+// (RFC 9110 section 9.3.7).
+func isGeneralOptions(r *http.Request) bool {
+	return r.RequestURI == "*" && r.Method == http.MethodOptions
+}
+
+// maxOptionsBody is how much of the body of "OPTIONS *" is read, as in net/http.
+const maxOptionsBody = 4 << 10
+
+// answerGeneralOptions answers "OPTIONS *" as net/http does in front of its handler. There
+// nothing would bound how long the body may take.
+func answerGeneralOptions(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Length", "0")
+	if r.ContentLength != 0 {
+		r.Body = http.MaxBytesReader(w, r.Body, maxOptionsBody)
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
 }

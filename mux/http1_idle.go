@@ -68,6 +68,7 @@ func (c *conn) track(state http.ConnState) {
 	switch state {
 	case http.StateActive:
 		c.account.SetState(pool.StateActive)
+		c.begin()
 		if c.isTold() {
 			c.undoCloseIdle()
 		}
@@ -100,7 +101,7 @@ func (c *conn) undoCloseIdle() {
 // awaitsRequest reports whether net/http waits for a request, the first or the next. While
 // one is served, net/http reads as well, and wakes that read by a deadline.
 func (c *conn) awaitsRequest() bool {
-	return c.account.State() == pool.StateIdle || c.account.Requests() == 0 && !c.seldom().h2c.Load()
+	return c.account.State() == pool.StateIdle || c.account.Requests() == 0 && !c.hasBegun()
 }
 
 // noteTimeout records which of net/http's times has run out while it was waiting for a

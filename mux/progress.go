@@ -40,6 +40,7 @@ type bodyWatch struct {
 	slow     atomic.Bool  // the sweep has ended it
 	over     atomic.Bool  // the request's time is up
 	ended    atomic.Bool  // all of it has been read
+	writes   atomic.Int32 // writes of the response that are under way; see mayDrain
 }
 
 // Who reads a body. A Read that a handler has left behind in a goroutine changes nothing for
@@ -76,6 +77,26 @@ func (b *bodyWatch) watch(r *http.Request) {
 // isBound reports whether the sweep has to look at a body for which the server waits.
 func (b *bodyWatch) isBound() bool {
 	return b.reader.Load() != readByNobody && !b.owned.Load() && !(b.duplex.Load() && b.answered.Load())
+}
+
+// beginWrite notes that the handler writes, until endWrite. b may be nil.
+func (b *bodyWatch) beginWrite() {
+	if b != nil {
+		b.writes.Add(1)
+	}
+}
+
+func (b *bodyWatch) endWrite() {
+	if b != nil {
+		b.writes.Add(-1)
+	}
+}
+
+// mayDrain reports whether a write of the handler's is under way while there is more of the
+// body. Unless bytes are being written, net/http's server for HTTP/1.1 reads that: it reads up
+// to 256 KiB of it before it sends the header of a response.
+func (b *bodyWatch) mayDrain() bool {
+	return b.writes.Load() > 0 && !b.ended.Load() && !b.owned.Load()
 }
 
 // errSlowBody is the handler's read error when the client has sent the body too slowly.
@@ -317,10 +338,11 @@ type upload struct {
 	received int64
 }
 
-// tick adds a sweep at which the server waits, and reports whether the client is too slow.
-// The rest of a body that its handler has left has no late first byte.
-func (u *upload) tick(elapsed time.Duration, received int64, b *bodyWatch, c *protocols.ProgressConfig) bool {
-	if received > 0 || b.reader.Load() == readByServer {
+// tick adds a sweep at which the reader by waits, and reports whether the client is too slow.
+// What net/http reads by itself has no late first byte, and the rate bounds it however its
+// length is told.
+func (u *upload) tick(elapsed time.Duration, received int64, by int32, duplex bool, c *protocols.ProgressConfig) bool {
+	if received > 0 || by == readByServer {
 		u.waited += elapsed
 	}
 	u.idle += elapsed
@@ -330,7 +352,7 @@ func (u *upload) tick(elapsed time.Duration, received int64, b *bodyWatch, c *pr
 	if c.ProgressTimeout > 0 && u.idle >= c.ProgressTimeout {
 		return true
 	}
-	if b.duplex.Load() || c.MinBodyRate <= 0 {
+	if duplex && by != readByServer || c.MinBodyRate <= 0 {
 		return false
 	}
 	due := time.Duration(float64(received) / float64(c.MinBodyRate) * float64(time.Second))
@@ -367,7 +389,7 @@ func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.Progres
 	for e := l.first; e != nil; e = e.next {
 		if !e.watch.isBound() || shut {
 			e.upload.idle = 0
-		} else if e.upload.tick(elapsed, e.watch.received.Load(), &e.watch, c) {
+		} else if e.upload.tick(elapsed, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
 			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			n.bodies++

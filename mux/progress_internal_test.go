@@ -107,3 +107,42 @@ func TestLateReads(t *testing.T) {
 	}
 	want("behind a late read", false)
 }
+
+// A step calls what it is to do when it is read or written to.
+type step func()
+
+func (s step) Read([]byte) (int, error) {
+	s()
+	return 0, io.EOF
+}
+
+func (s step) Write(p []byte) (int, error) {
+	s()
+	return len(p), nil
+}
+
+func (step) Header() http.Header { return make(http.Header) }
+func (step) WriteHeader(int)     {}
+
+// TestWritesMayDrain: net/http may read the rest of a body while the handler writes, and not
+// while a copy waits for its source.
+func TestWritesMayDrain(t *testing.T) {
+	var b bodyWatch
+	b.watch(httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789")))
+	look := func(what string, want bool) step {
+		return func() {
+			if got := b.mayDrain(); got != want {
+				t.Errorf("%s: %t, want %t", what, got, want)
+			}
+		}
+	}
+	rec := &recorder1{recorder: recorder{ResponseWriter: look("a write", true), request: &b}}
+	_, _ = rec.Write([]byte("x"))
+	_, _ = rec.WriteString("x")
+	_, _ = io.Copy(rec, strings.NewReader("x"))
+	_, _ = io.Copy(rec, look("a source", false))
+	look("behind all of them", false)()
+	b.ended.Store(true)
+	rec.ResponseWriter = look("a body that has ended", false)
+	_, _ = rec.Write([]byte("x"))
+}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -105,7 +106,9 @@ func (r *recorder) WriteHeader(code int) {
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
 	r.setStatus(http.StatusOK)
+	r.request.beginWrite()
 	n, err := r.ResponseWriter.Write(p)
+	r.request.endWrite()
 	r.sent += int64(n)
 	return n, err
 }
@@ -113,7 +116,9 @@ func (r *recorder) Write(p []byte) (int, error) {
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
 	r.setStatus(http.StatusOK)
+	r.request.beginWrite()
 	n, err := io.WriteString(r.ResponseWriter, s)
+	r.request.endWrite()
 	r.sent += int64(n)
 	return n, err
 }
@@ -124,6 +129,8 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 // FlushError is what [http.ResponseController] flushes by.
 func (r *recorder) FlushError() error {
 	r.setStatus(http.StatusOK)
+	r.request.beginWrite()
+	defer r.request.endWrite()
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
@@ -175,12 +182,33 @@ func (r *recorder1) EnableFullDuplex() error {
 	return http.NewResponseController(r.ResponseWriter).EnableFullDuplex()
 }
 
-// ReadFrom implements [io.ReaderFrom]. HTTP/2 has none, as in net/http.
+// ReadFrom implements [io.ReaderFrom]. HTTP/2 has none, as in net/http. Beside a body that may
+// have to be read, only a file is handed on whole: while another source waits, the handler does
+// not write.
 func (r *recorder1) ReadFrom(src io.Reader) (int64, error) {
+	if r.request != nil && !r.request.ended.Load() && !isFile(src) {
+		return io.Copy(struct{ io.Writer }{r}, src)
+	}
 	r.setStatus(http.StatusOK)
+	r.request.beginWrite()
 	n, err := io.Copy(r.ResponseWriter, src)
+	r.request.endWrite()
 	r.sent += n
 	return n, err
+}
+
+// isFile reports whether src, or what it is a part of, is a file with an end: it does not
+// wait.
+func isFile(src io.Reader) bool {
+	if limited, ok := src.(*io.LimitedReader); ok {
+		src = limited.R
+	}
+	file, ok := src.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode().IsRegular()
 }
 
 // Hijack implements [http.Hijacker]. A handler that hijacks before it has answered
@@ -189,7 +217,13 @@ func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if h := r.handshake; h != nil && !h.succeed(r.conn) {
 		return nil, nil, errNoPlace
 	}
+	r.request.beginWrite() // Of a header that is not sent yet.
 	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	r.request.endWrite()
+	if err == nil && r.request != nil && r.request.slow.Load() {
+		_ = conn.Close() // The rest of the body would be taken for the new protocol.
+		return nil, nil, errSlowBody
+	}
 	if err == nil && r.code == 0 {
 		r.code = http.StatusSwitchingProtocols
 	}

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -243,11 +242,7 @@ func (g *guard) EnableFullDuplex() error {
 // ReadFrom implements [io.ReaderFrom]. Only a file is handed on whole: any other source may
 // block, and the response is not to wait for it when its time is up.
 func (g guard1) ReadFrom(src io.Reader) (n int64, err error) {
-	from := src
-	if limited, ok := src.(*io.LimitedReader); ok {
-		from = limited.R
-	}
-	if _, isFile := from.(*os.File); !isFile {
+	if !isFile(src) {
 		return io.Copy(struct{ io.Writer }{g}, src)
 	}
 	err = g.use(true, func(w http.ResponseWriter) error {

@@ -352,12 +352,10 @@ func (m *room) cut(s spare) bool {
 		return false
 	}
 	switch {
-	case c.isHTTP2() && c.isAnswered():
+	case (c.isHTTP2() || c.account.State() == pool.StateUpgraded) && c.isAnswered():
 		m.departures.end(c, "") // The reason for which it was told stands.
 	case c.account.State() == pool.StateIdle:
 		c.closeIdle(0)
-	case c.account.State() == pool.StateUpgraded && c.isAnswered(): // To h2c.
-		c.closeFor("")
 	default:
 		c.abort("")
 	}

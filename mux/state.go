@@ -35,8 +35,20 @@ const (
 
 const departureMask = 3
 
-// listedBit is set when the connection stands among the closed ones.
-const listedBit = 1 << 5
+// Bits beside the stage and the departure.
+const (
+	listedBit = 1 << 5 // the connection stands among the closed ones
+	begunBit  = 1 << 6 // net/http has read the head of its first request
+)
+
+// begin notes that net/http has read the head of a request.
+func (l *life) begin() {
+	if !l.hasBegun() {
+		l.bits.Or(begunBit)
+	}
+}
+
+func (l *life) hasBegun() bool { return l.bits.Load()&begunBit != 0 }
 
 // list reports whether the connection is to be put among the closed ones, once.
 func (l *life) list() bool { return l.bits.Or(listedBit)&listedBit == 0 }

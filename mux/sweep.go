@@ -30,7 +30,8 @@ type sweep struct {
 type upload1 struct {
 	upload
 
-	request uint64
+	request uint64 // how many the connection has had
+	from    uint64 // what it had received when the sweep saw the upload first
 }
 
 // tail is the end of HTTP/2 responses that the client does not take.
@@ -86,9 +87,17 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 	case protocols.HTTP2, protocols.GRPC:
 		w.visitHTTP2(now, c, &config.HTTP2)
 	case protocols.Protocol(refusedTag):
-		if _, over := c.toldFor(); over {
-			c.abort(reasonRefused)
-		}
+		w.visitRefused(c)
+	}
+}
+
+// visitRefused ends a connection whose client does not take that it is refused.
+func (w *sweep) visitRefused(c *conn) {
+	t := w.tails[c.account.ID()]
+	t.waiting += w.elapsed
+	w.seenTails[c.account.ID()] = t
+	if t.waiting >= refusedTime {
+		w.departures.end(c, reasonRefused)
 	}
 }
 
@@ -112,12 +121,12 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		return
 	}
 	c.noteHead()
-	d, rare := w.departures, c.seldom()
+	d := w.departures
 	switch {
-	case w.checkWrites(now, c, rare.ownWrites.Load(), config.Progress.ProgressTimeout):
-	case rare.body.isBound() && w.slowUpload(c, &config.Progress):
+	case w.checkWrites(now, c, c.seldom().ownWrites.Load(), config.Progress.ProgressTimeout):
+	case w.slowUpload(c, &config.Progress):
 		c.account.SetCloseReason(reasonSlowBody)
-		rare.body.slow.Store(true)
+		c.rare().body.slow.Store(true)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	case w.hasLeft(c):
@@ -155,14 +164,38 @@ func (w *sweep) hasLeft(c *conn) bool {
 
 // slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.
 func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
+	by := c.reader1()
+	if by == readByNobody {
+		return false
+	}
 	u, known := w.uploads[c.account.ID()]
 	body, request := &c.seldom().body, c.account.Requests()
 	if !known || u.request != request {
-		u = upload1{request: request}
+		u = upload1{request: request, from: c.account.Received()}
 	}
-	slow := u.tick(w.elapsed, body.arrived(c), &body.bodyWatch, config)
+	arrived := body.arrived(c)
+	if c.account.InFlight() == 0 && body.reader.Load() == readByNobody {
+		arrived = int64(c.account.Received() - u.from) // No handler has had the request.
+	}
+	slow := u.tick(w.elapsed, arrived, by, body.duplex.Load(), config)
 	w.seenUploads[c.account.ID()] = u
 	return slow
+}
+
+// reader1 returns who waits for more of the body of an HTTP/1.1 request, for the sweep to
+// bound. net/http reads what is left of a body in three places: behind the handler, before
+// the header of the handler's answer goes out, and where it answers a request by itself
+// (417 to an Expect field that it does not know).
+func (c *conn) reader1() int32 {
+	body := &c.seldom().body
+	switch {
+	case body.isBound():
+		return body.reader.Load()
+	case c.account.State() != pool.StateActive || c.account.IsWriting():
+	case c.account.InFlight() == 0 && c.hasBegun(), body.mayDrain():
+		return readByServer
+	}
+	return readByNobody
 }
 
 // roomPatience is [moments.GoAwayPatience] where others wait for a place. It is also how long
@@ -206,7 +239,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		d.end(c, reasonAge) // The reason for which it was told stands.
 	case told.Idle && !c.isHTTP2(): // Only its next response can say it.
 		if stays && told.Ago > moments.FreshTime && !w.isDelivering(c) {
-			c.closeFor(reasonAge)
+			d.end(c, reasonAge)
 		}
 	case step == moments.LastStream:
 		w.departures.background.run(c.finalGoAway)
@@ -239,12 +272,18 @@ func (c *conn) staysIdle(idle bool) bool {
 }
 
 // leaveIdle has an HTTP/2 connection leave that has had no stream for the idle timeout.
-// net/http's own timer is not used: it is set anew when a connection ends with open
-// streams, and keeps all that the connection had in memory until it runs out.
+// net/http's own timer, and x/net's, is not used: it is set anew when a connection ends with
+// open streams, and keeps all that the connection had in memory until it runs out.
 func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
-	timeout := c.root.backend.config.HTTP2.IdleTimeout
-	if timeout > 0 && c.account.State() == pool.StateIdle && sinceStart()-time.Duration(h2.idleSince.Load()) >= timeout {
+	timeout, since := c.root.backend.config.HTTP2.IdleTimeout, h2.idleSince.Load()
+	if timeout <= 0 || since == 0 || sinceStart()-time.Duration(since) < timeout {
+		return
+	}
+	switch c.account.State() {
+	case pool.StateIdle:
 		w.departures.leave(c, reasonIdle, 0)
+	case pool.StateUpgraded:
+		w.departures.leaveIdle(c, reasonIdle)
 	}
 }
 

@@ -2,15 +2,20 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
@@ -50,7 +55,8 @@ func TestUpgradedH2CReason(t *testing.T) {
 	events := observe(t, s.Server)
 	conn := s.dial(t)
 	c, _ := upgradeConn(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
-	_ = c.header(1)
+	_ = c.rest(1)
+	c.sync() // What is unread would make it a reset.
 	_ = conn.Close()
 	eventually(t, "closed by its peer", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "peer_closed") == 1 })
 }
@@ -364,6 +370,57 @@ func TestIdleUpgradedH2CMakesRoom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUpgradedH2CIdle: an upgraded connection that has had no stream for the idle timeout ends
+// behind a GOAWAY that names its last stream, and not before.
+func TestUpgradedH2CIdle(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) { c.HTTP2.IdleTimeout = 200 * time.Millisecond }))
+	events := observe(t, s.Server)
+	busy, _ := s.upgrade(t, "GET /busy HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	_ = busy.header(1)
+	idle, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	_ = idle.rest(1)
+	if code := idle.goneAway(); code != http2.ErrCodeNo || idle.goAway.LastStreamID != 1 {
+		t.Errorf("GOAWAY %v, last stream %d", code, idle.goAway.LastStreamID)
+	}
+	eventually(t, "closed", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "idle_timeout") == 1 })
+	busy.get(3, "/echo")
+	if got := busy.header(3)[":status"]; got != "200" || busy.goAway != nil {
+		t.Errorf("beside an open stream: status %s, GOAWAY %v", got, busy.goAway)
+	}
+}
+
+// TestUpgradedH2CLeavesNothing: nothing of an upgraded connection is kept behind its end, also
+// where it ends with an open stream.
+func TestUpgradedH2CLeavesNothing(t *testing.T) {
+	t.Parallel()
+	type value struct{ _ [100]byte } // No part of an allocation that others share.
+	var mu sync.Mutex
+	var values []weak.Pointer[value]
+	type key struct{}
+	s := start(t, false, mux.Configure(upgradesOn), mux.WithConnContext(func(ctx context.Context, _ net.Conn) context.Context {
+		v := new(value)
+		mu.Lock()
+		defer mu.Unlock()
+		values = append(values, weak.Make(v))
+		return context.WithValue(ctx, key{}, v)
+	}))
+	for range 4 {
+		conn := s.dial(t)
+		c, _ := upgradeConn(t, conn, bufio.NewReader(conn), "GET /busy HTTP/1.1\r\n"+upgradeFields+"\r\n")
+		_ = c.header(1)
+		c.get(3, "/busy")
+		_ = c.header(3)
+		_ = conn.Close()
+	}
+	eventually(t, "all is free", func() bool {
+		runtime.GC()
+		mu.Lock()
+		defer mu.Unlock()
+		return len(values) == 4 && !slices.ContainsFunc(values, func(p weak.Pointer[value]) bool { return p.Value() != nil })
+	})
 }
 
 // TestToldIsNotUpgraded: a client that was told to leave is answered in HTTP/1.1, and its

@@ -143,6 +143,9 @@ func (c *Conn) InFlight() int {
 	return int(uint32(c.requests.Load()) - ended)
 }
 
+// IsWriting reports whether a write is outstanding.
+func (c *Conn) IsWriting() bool { return c.writes.Load()%writeEnded != 0 }
+
 // Opened returns the time of the accept, by the clock as it was when the Set began: a
 // clock that was set since then does not move it.
 func (c *Conn) Opened() time.Time { return c.account.Load().at(c.opened) }

@@ -108,32 +108,16 @@ func (l *prefacedListener) handler(conn net.Conn) http.Handler {
 	if l.server.ConnContext != nil {
 		ctx = l.server.ConnContext(ctx, conn)
 	}
-	return &connHandler{ctx, l.server.Handler}
+	return &connHandler{l.server.Handler, ctx}
 }
 
 // A connHandler is a connection's handler. The HTTP/2 server takes its requests' context
 // from BaseContext.
 type connHandler struct {
-	ctx     context.Context //nolint:containedctx // It is the connection's, for BaseContext.
-	handler http.Handler
+	http.Handler
+	ctx context.Context //nolint:containedctx // It is the connection's, for BaseContext.
 }
 
 // BaseContext returns the parent of the contexts of the connection's requests. The HTTP/2
 // server adds itself and the local address.
 func (h *connHandler) BaseContext() context.Context { return h.ctx }
-
-// maxOptionsBody is how much of the body of "OPTIONS *" is read, as in net/http. It has
-// no defined use (RFC 9110, section 9.3.7).
-const maxOptionsBody = 4 << 10
-
-// ServeHTTP implements [http.Handler]. Like net/http it answers "OPTIONS *" itself.
-func (h *connHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodOptions || r.RequestURI != "*" {
-		h.handler.ServeHTTP(w, r)
-		return
-	}
-	w.Header().Set("Content-Length", "0")
-	if r.ContentLength != 0 {
-		_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxOptionsBody))
-	}
-}

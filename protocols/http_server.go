@@ -64,6 +64,8 @@ func newHTTPServer(h HTTPHooks) *http.Server {
 		Protocols:   new(http.Protocols),
 		// The connections are past their TLS handshake when they come here.
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		// net/http's own handler of "OPTIONS *" would read a body that nothing bounds.
+		DisableGeneralOptionsHandler: true,
 	}
 }
 

@@ -29,7 +29,7 @@ const maxUpgradeBody = 64 << 10
 type H2CUpgrades struct {
 	handler  http.Handler
 	upgrade  http.Handler
-	upgraded func(*http.Request)
+	upgraded func(*http.Request, *UpgradedConn)
 	resets   func(*http.Request) (perMinute int, onFlood func())
 	state    func(net.Conn, http.ConnState)
 	// server never listens. It holds the limits of the connections, and by its
@@ -64,7 +64,7 @@ func IsH2CUpgrade(r *http.Request) bool {
 // HTTP/2, with its first request. So is resets, before, which says how many streams the
 // client may have broken off in a minute and what to do when it was told that they are too
 // many; see MaxResetsPerMinute in the package sniff. It may be nil as well.
-func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request), resets func(*http.Request) (perMinute int, onFlood func())) (*H2CUpgrades, error) {
+func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request, *UpgradedConn), resets func(*http.Request) (perMinute int, onFlood func())) (*H2CUpgrades, error) {
 	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded, resets: resets, state: h.ConnState}
 	u.server = NewHTTP2Server(c, h)
 	u.server.ConnState = u.connState
@@ -92,20 +92,37 @@ func (u *H2CUpgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// x/net's server takes its limits from the server in the context.
-	r = r.WithContext(context.WithValue(r.Context(), http.ServerContextKey, u.server))
+	conn := new(UpgradedConn)
+	ctx := context.WithValue(r.Context(), http.ServerContextKey, u.server)
+	r = r.WithContext(context.WithValue(ctx, upgradedKey{}, conn))
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	o := h2.Options{NetHTTP: true}
+	o := h2.Options{NetHTTP: true, Upgraded: true}
 	if u.resets != nil {
 		perMinute, onFlood := u.resets(r)
 		o.MaxResetsPerMinute, o.Watch = perMinute, &h2.Watch{OnFlood: func(net.Conn) { onFlood() }}
 	}
-	u.upgrade.ServeHTTP(&trackingWriter{w, o}, r)
+	u.upgrade.ServeHTTP(&trackingWriter{w, o, conn}, r)
 }
+
+// UpgradedConn is a connection that has become HTTP/2.
+type UpgradedConn struct{ track *h2.Track }
+
+// FinalGoAway sends a GOAWAY with code that names the highest stream that the client has
+// opened so far.
+func (c *UpgradedConn) FinalGoAway(code http2.ErrCode) { c.track.FinalGoAway(code) }
+
+// IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY for a flood,
+// that a stream is not served.
+func (c *UpgradedConn) IsBeyondLast(stream uint32) bool { return c.track.IsBeyondLast(stream) }
+
+// upgradedKey is the key of a request's *UpgradedConn in its context.
+type upgradedKey struct{}
 
 // trackingWriter follows the frames of a connection from where it is hijacked.
 type trackingWriter struct {
 	http.ResponseWriter
-	options h2.Options
+	options  h2.Options
+	upgraded *UpgradedConn
 }
 
 // Hijack implements [http.Hijacker].
@@ -114,7 +131,8 @@ func (w *trackingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &trackedConn{Conn: conn, ahead: rw.Reader, track: h2.New(conn, w.options)}
+	w.upgraded.track = h2.New(conn, w.options)
+	c := &trackedConn{Conn: conn, ahead: rw.Reader, track: w.upgraded.track}
 	// x/net takes what this reader has before it reads from c, and it has nothing.
 	return c, bufio.NewReadWriter(bufio.NewReader(c), rw.Writer), nil
 }
@@ -189,8 +207,8 @@ func withoutUpgrade(h http.Header) http.Header {
 // request that asked, which still looks as it came.
 func (u *H2CUpgrades) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 {
-		if u.upgraded != nil {
-			u.upgraded(r)
+		if conn, ok := r.Context().Value(upgradedKey{}).(*UpgradedConn); ok && u.upgraded != nil {
+			u.upgraded(r, conn)
 		}
 		r = r.WithContext(r.Context())
 		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0

@@ -75,6 +75,8 @@ type Options struct {
 	// FixTable keeps the client from changing the table of net/http's HPACK encoder, see
 	// encoderTable. It needs NetHTTP, and is not for the server of golang.org/x/net.
 	FixTable bool
+	// Upgraded is set where the request that asked for HTTP/2 is the first stream.
+	Upgraded bool
 	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
 	// they are more than its other streams: by a reset soon after the opening and before an
 	// answer, or by illegal frames. One more is answered by GOAWAY with ENHANCE_YOUR_CALM,
@@ -148,6 +150,10 @@ func New(inner net.Conn, o Options) *Track {
 	t.out.lastTold = noGoAway
 	if o.NetHTTP {
 		t.pace = &pace{wake: make(chan struct{}, 1), table: encoderTable{on: o.FixTable, size: maxEncoderTable}}
+	}
+	if o.Upgraded {
+		t.highest.Store(1)
+		t.pace.gate.pass(1)
 	}
 	if o.Played {
 		t.out.begun, t.out.dropACKs, t.out.dropSettings = true, 1, o.SaysAll
