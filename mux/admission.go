@@ -13,7 +13,6 @@ import (
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
-	"github.com/muxserve/muxserve/protocols/moments"
 	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
@@ -208,12 +207,8 @@ func refusalOf(reason string) refusal {
 }
 
 // refusedTag is the pool of connections that are being refused. Each is there for about a
-// second, and for refusedTime at most.
+// second.
 const refusedTag pool.Tag = "refused"
-
-// refusedTime is how long an HTTP/2 connection that is being refused lasts at most, until the
-// sweep cuts it. It is told to go after a second, but its client may not take the answers.
-const refusedTime = 3 * time.Second
 
 const (
 	// maxRefusals bounds how many connections are refused politely at a time. What comes
@@ -280,7 +275,6 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 		case unserved:
 			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
-			c.rare().leave.cut.Store(int64(moments.Cut(sinceStart(), refusedTime)))
 			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
 		default:
 			polite = false

@@ -7,13 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -344,29 +342,6 @@ func TestWaitersAtDrain(t *testing.T) {
 	if got := <-done; got.err != nil {
 		t.Error(got.err)
 	}
-}
-
-// TestRefusedClientsThatTakeNothing: an HTTP/2 connection above a limit ends although its
-// client takes no answer, and answers PINGs. Its place is given to others.
-func TestRefusedClientsThatTakeNothing(t *testing.T) {
-	t.Parallel()
-	bothForms(t, func(t *testing.T, s *server) {
-		s.busy(t)
-		for range 3 {
-			conn := s.dial(t, "h2")
-			c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-			c.noCredit = true
-			c.get(1, "/echo")
-			_ = c.header(1)
-			if c.window > 1<<16 {
-				t.Errorf("the connection takes %d bytes", c.window)
-			}
-			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error("the connection stays")
-			}
-		}
-		eventually(t, "all are gone", func() bool { return s.active("refused") == 0 })
-	}, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
 }
 
 // TestReloadBesideWaiters: a connection that waits for a place holds no reload up. It is

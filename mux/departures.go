@@ -70,7 +70,7 @@ func (d *departures) endSpread() bool {
 // farewell is what is remembered of a connection that was told to leave.
 type farewell struct {
 	told atomic.Int64 // when, counted from clockStart
-	cut  atomic.Int64 // when its patience is over, or that with a refused client; 0 for never
+	cut  atomic.Int64 // when its patience is over; 0 for never
 	// idle is one more than the requests that the connection had seen when the last sweep
 	// found it idle, and 0 if it did not.
 	idle   uint64

@@ -85,10 +85,6 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 		w.visitHTTP1(now, c, &config.HTTP1)
 	case protocols.HTTP2, protocols.GRPC:
 		w.visitHTTP2(now, c, &config.HTTP2)
-	case protocols.Protocol(refusedTag):
-		if cut := c.seldom().leave.cut.Load(); cut != 0 && int64(sinceStart()) > cut {
-			c.abort("") // The reason for which it is refused stands.
-		}
 	}
 }
 

@@ -59,8 +59,7 @@ const maxRefusedBytes = 256 << 10
 // answers gRPC calls UNAVAILABLE and other requests 503, for a second; then it says
 // GOAWAY. A connection that is idle for a second goes as well. The settings are those of
 // the server that would have served it, because the client may have been told them
-// already. The window of a connection is not among them, and is the smallest. The caller
-// bounds how long a connection lasts whose client does not take the answers. The function age says how old a request's connection is. Requests for the paths
+// already. The function age says how old a request's connection is. Requests for the paths
 // of probes are served by these handlers. Each request is passed to count with the handler
 // that answers it.
 func NewRefusingHTTP2Server(
@@ -87,7 +86,7 @@ func NewRefusingHTTP2Server(
 		http.Error(w, tooMany, http.StatusServiceUnavailable)
 	}
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { count(w, r, answer) })
-	c.IdleTimeout, c.ConnectionWindow = refusalTime, minWindow
+	c.IdleTimeout = refusalTime
 	return NewHTTP2Server(c, h)
 }
 
