@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,7 @@ var defaultNextProtos = []string{"h2", "http/1.1"}
 // TLS is the loaded material of a TLSConfig, made by [NewTLS]. All methods may be called
 // concurrently, also during handshakes.
 type TLS struct {
-	config  TLSConfig
-	base    *tls.Config // the settings that no reload changes; never handed out itself
+	base    *tls.Config // the settings that Prepare does not change; never handed out itself
 	current atomic.Pointer[material]
 }
 
@@ -33,7 +33,6 @@ func NewTLS(c TLSConfig) (*TLS, error) {
 	if !c.Enabled() {
 		return nil, errors.New("listeners: tls.mode: off, nothing to load")
 	}
-	c.CipherSuites, c.Certificates = slices.Clone(c.CipherSuites), slices.Clone(c.Certificates)
 	m, err := load(c)
 	if err != nil {
 		return nil, err
@@ -45,7 +44,7 @@ func NewTLS(c TLSConfig) (*TLS, error) {
 		}
 		m.certs = []tls.Certificate{cert}
 	}
-	t := &TLS{config: c, base: baseConfig(c)}
+	t := &TLS{base: baseConfig(c)}
 	t.current.Store(m)
 	return t, nil
 }
@@ -104,24 +103,34 @@ func (t *TLS) Config(nextProtos ...string) *tls.Config {
 	return outer
 }
 
-// Prepare reads the files again, and returns the certificates that new handshakes are to
-// get and a function that puts the new material in use. Both are nil where nothing differs
-// or Prepare has failed, also where only one file is bad or the two of a pair do not match
-// yet.
+// Prepare reads the files that c names, and returns the certificates that new handshakes are
+// to get and a function that puts the new material in use. c differs from the configuration in
+// use in nothing but the certificates, their keys and the ticket keys; the rest has no effect.
+// The certificates are nil where no file's content differs, and the function where nothing
+// does. Both are nil where Prepare has failed, also where only one file is bad or the two of a
+// pair do not match yet.
 //
 // After use, new handshakes get the new material as a whole. Established connections keep
 // theirs. Tickets stay good while their key, and the client CA of a verified client, are
 // still there. Of two calls at a time, the later use wins.
-func (t *TLS) Prepare() (next []*x509.Certificate, use func(), err error) {
+func (t *TLS) Prepare(c TLSConfig) (next []*x509.Certificate, use func(), err error) {
 	old := t.current.Load()
-	m, err := load(t.config)
-	if err != nil || m.digest == old.digest {
+	m, err := load(c)
+	if err != nil {
 		return nil, nil, err
 	}
-	if t.config.mode() == ModeSelfSigned {
+	if c.mode() == ModeSelfSigned {
 		m.certs = old.certs
 	}
-	return m.leaves(), func() { t.current.Store(m) }, nil
+	use = func() { t.current.Store(m) }
+	switch {
+	case m.digest != old.digest:
+		return m.leaves(), use, nil
+	case !reflect.DeepEqual(m.config, old.config):
+		return nil, use, nil // Warnings name the new paths.
+	default:
+		return nil, nil, nil
+	}
 }
 
 // Certificates returns the leaves that new handshakes get, in the order of the
@@ -140,7 +149,7 @@ func (t *TLS) HasName(name string) bool {
 func (t *TLS) Warnings() []string {
 	m := t.current.Load()
 	var warnings []string
-	for i, p := range t.config.pairs() {
+	for i, p := range m.config.pairs() {
 		warnings = append(warnings, p.warnValidity(m.certs[i].Leaf, time.Now())...)
 	}
 	return append(warnings, m.warnings...)

@@ -182,7 +182,7 @@ func clientConfig(ca *authority) *tls.Config {
 // reload puts the files' new content in use, as a server's reload does, and reports
 // whether anything differs.
 func reload(material *TLS) (changed bool, err error) {
-	_, use, err := material.Prepare()
+	_, use, err := material.Prepare(material.current.Load().config)
 	if use == nil {
 		return false, err
 	}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 
 // material is what one load has read. It never changes.
 type material struct {
+	config   TLSConfig         // what names it
 	digest   [sha256.Size]byte // of everything read, to tell a change
 	certs    []tls.Certificate // at least one, in the order of the configuration
 	clientCA *x509.CertPool
@@ -38,7 +40,8 @@ type reader func(key, value string, parse func(text []byte) error) error
 
 // load reads what c names. Every error names its key and source, and no secret.
 func load(c TLSConfig) (*material, error) {
-	m := new(material)
+	c.CipherSuites, c.Certificates = slices.Clone(c.CipherSuites), slices.Clone(c.Certificates)
+	m := &material{config: c}
 	digest := sha256.New()
 	read := func(key, value string, parse func(text []byte) error) error {
 		if value == "" {

@@ -58,6 +58,47 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestPrepareOtherFiles puts the material of other files in use.
+func TestPrepareOtherFiles(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	first, second := ca.server(t), issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "server"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour),
+	}, ca)
+	one, two := pairFiles{t.TempDir()}, pairFiles{t.TempDir()}
+	one.write(t, first)
+	two.write(t, second)
+	material := mustTLS(t, one.config())
+	prepare := func(c TLSConfig, renews, differs bool) {
+		t.Helper()
+		next, use, err := material.Prepare(c)
+		if (next != nil) != renews || (use != nil) != differs || err != nil {
+			t.Fatalf("%d certificates, to be used %t, %v", len(next), use != nil, err)
+		}
+		if use != nil {
+			use()
+		}
+	}
+	prepare(one.config(), false, false)
+	prepare(two.config(), true, true)
+	if !material.Certificates()[0].Equal(second.cert) {
+		t.Error("the certificate of the first files is in use")
+	}
+	listed := two.config()
+	listed.Certificates = []CertificateConfig{listed.single()}
+	listed.Cert, listed.Key = "", ""
+	prepare(listed, true, true)
+	if w := material.Warnings(); len(w) != 1 || !strings.HasPrefix(w[0], "tls.certificates[0].cert: expired") {
+		t.Errorf("warnings %q", w)
+	}
+	two.write(t, first)
+	prepare(listed, true, true)
+	one.write(t, first)
+	listed.Certificates = []CertificateConfig{one.config().single()}
+	prepare(listed, false, true)
+	prepare(listed, false, false)
+}
+
 // TestReloadKeepsOld has a bad file each time, which must change nothing.
 func TestReloadKeepsOld(t *testing.T) {
 	ca := newAuthority(t, "ca")

@@ -48,7 +48,7 @@ func (t *topology) prepare(c *Config, b *backend) (*change, error) {
 		}
 		old := left[at]
 		left = slices.Delete(left, at, at+1)
-		if !rebuild && sameListener(old.config, want) {
+		if !rebuild && canStay(old.config, want) {
 			ch.endpoints[i] = old
 			continue
 		}
@@ -127,15 +127,16 @@ func (t *topology) leaving(ch *change) []net.Listener {
 	return slices.DeleteFunc(bare(gone), func(l net.Listener) bool { return slices.Contains(stay, l) })
 }
 
-// sameListener reports whether a listener need not be touched.
-func sameListener(a, b listeners.Config) bool {
+// canStay reports whether a listener goes on as it is, but for what its TLS reads anew: its
+// certificates, their keys and the ticket keys.
+func canStay(a, b listeners.Config) bool {
 	p := new(planner)
 	p.compareListeners([]listeners.Config{a}, []listeners.Config{b})
-	return len(p.changes) == 0
+	return !slices.ContainsFunc(p.changes, func(c Change) bool { return c.Apply == ApplyRestart })
 }
 
-// renew reads the certificates of the endpoints that stay. It returns what puts them in
-// use, and how the certificates change.
+// renew reads the certificates of the endpoints that stay, which the change may name anew. It
+// returns what puts them in use, and how the certificates change.
 func (ch *change) renew() (use []func(), changes []Change, err error) {
 	add := func(more ...Change) {
 		for _, c := range more {
@@ -144,19 +145,29 @@ func (ch *change) renew() (use []func(), changes []Change, err error) {
 			}
 		}
 	}
-	for _, e := range ch.endpoints {
+	for i, e := range ch.endpoints {
 		if e == nil || e.tls == nil {
 			continue
 		}
 		if !slices.Contains(ch.opened, e) {
-			next, swap, eerr := e.tls.Prepare()
+			config := e.config
+			if ch.wanted != nil {
+				config = ch.wanted[i]
+			}
+			next, swap, eerr := e.tls.Prepare(config.TLS)
 			if eerr != nil {
 				err = errors.Join(err, fmt.Errorf("mux: listener %s: %w", e.Addr(), eerr))
 			}
 			if swap == nil {
 				continue
 			}
-			use = append(use, swap)
+			use = append(use, func() {
+				swap()
+				e.config = config
+			})
+			if next == nil {
+				continue
+			}
 			renewed := certificateChanges(e.tls.Certificates(), next)
 			if len(renewed) == 0 { // A chain, the client CA or the ticket keys.
 				renewed = []Change{certificateChange("the files as they were", "the files as they are")}
@@ -193,7 +204,7 @@ func certificateChanges(from, to []*x509.Certificate) (changes []Change) {
 }
 
 func certificateChange(was, is string) Change {
-	return Change{Path: "certificates", Old: was, New: is, Apply: ApplyRuntime, How: "new handshakes meet what the files hold now"}
+	return Change{Path: "certificates", Old: was, New: is, Apply: ApplyRuntime, How: howRenewed}
 }
 
 // describeCertificate names a certificate by its subject, or by its first name where that

@@ -49,10 +49,17 @@ type conn struct {
 // layers is what connections with TLS need.
 type layers struct {
 	// These belong to the goroutine that recognises the connection, until stageServing.
-	tls   *tls.Conn
+	tls   tlsConn
 	state *tls.ConnectionState // of the handshake; see TLSState
 
 	rare atomic.Pointer[rarely] // nil before it is needed; see rare
+}
+
+// tlsConn is what ends TLS on a connection: a *tls.Conn, or what a listener that the caller of
+// Serve brought wraps around one. net/http knows the latter by this method as well.
+type tlsConn interface {
+	net.Conn
+	ConnectionState() tls.ConnectionState
 }
 
 // layered returns what the connection has of layers, for writing.
@@ -432,10 +439,12 @@ func (c *conn) recognise() {
 	c.root.books.sniffTimes.Record(c.Sniff(config).Duration)
 }
 
-// alpn returns the protocol that the TLS handshake has agreed on, empty for none.
+// alpn returns the protocol that the TLS handshake has agreed on, empty for none. That of a
+// wrapped *tls.Conn does not bind, as it does not in net/http.
 func (c *conn) alpn() string {
-	if state := c.layer().state; state != nil {
-		return state.NegotiatedProtocol
+	layer := c.layer()
+	if _, ok := layer.tls.(*tls.Conn); ok && layer.state != nil {
+		return layer.state.NegotiatedProtocol
 	}
 	return ""
 }
@@ -447,8 +456,8 @@ const stateLeaving = "leaving"
 func (c *conn) info() pool.Info {
 	info := c.root.books.conns.Info(&c.account)
 	info.RemoteAddr = c.remoteAddr()
-	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 {
-		info.State = pool.StateIdle.String() // grpc-go does not say it; the calls do.
+	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 && !c.HasOpenStreams() {
+		info.State = pool.StateIdle.String() // grpc-go does not say it.
 	}
 	if c.stage() < stageServing {
 		return info

@@ -150,7 +150,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 	if bound := c.root.sniffs.Load().handshake; bound > 0 {
 		_ = c.account.SetDeadline(started.Add(bound))
 	}
-	err := layer.tls.HandshakeContext(context.Background())
+	err := c.shakeHands(layer.tls)
 	state := layer.tls.ConnectionState()
 	if name, known := state.ServerName, c.root.endpoint.tls; !brought && name != "" && known != nil && !known.HasName(name) {
 		c.root.books.unknownNames.Add(1)
@@ -170,6 +170,19 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		c.SetPeek(&c.root.sniffs.Load().normal)
 	}
 	return sniff.Verdict{}, true
+}
+
+// shakeHands makes the handshake of socket. One that has no method for it makes the handshake
+// when it is first read.
+func (c *conn) shakeHands(socket tlsConn) error {
+	if shaker, ok := socket.(interface {
+		HandshakeContext(ctx context.Context) error
+	}); ok {
+		return shaker.HandshakeContext(context.Background())
+	}
+	var first [1]byte
+	_, err := io.ReadFull(c.PeekReader(), first[:])
+	return err
 }
 
 // replayConn first reads the bytes that showed that the client asks for TLS.

@@ -1,10 +1,13 @@
 package mux_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/listeners"
@@ -81,6 +86,88 @@ func TestServeTLSListener(t *testing.T) {
 		t.Errorf("drain: %v", err)
 	}
 	s.noneLeft(t)
+}
+
+// wrappedTLS is what go-spiffe's listener returns: more methods around a *tls.Conn.
+type wrappedTLS struct{ *tls.Conn }
+
+// hiddenTLS has no method for the handshake.
+type hiddenTLS struct {
+	net.Conn
+	inner *tls.Conn
+}
+
+func (c hiddenTLS) ConnectionState() tls.ConnectionState { return c.inner.ConnectionState() }
+
+// TestServeWrappedTLS: a connection whose listener wraps a *tls.Conn has its TLS identity,
+// for requests and calls. What its handshake has agreed on does not bind, as in net/http.
+func TestServeWrappedTLS(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	handler := http.NewServeMux()
+	handler.HandleFunc("/identity", handleIdentity)
+	clientConfig := func(alpn ...string) *tls.Config {
+		return &tls.Config{RootCAs: ca.pool, ServerName: "server.test", Certificates: []tls.Certificate{ca.issue(t, "alice")}, NextProtos: alpn}
+	}
+	for name, wrap := range map[string]func(*tls.Conn) net.Conn{
+		"handshake": func(c *tls.Conn) net.Conn { return wrappedTLS{c} },
+		"hidden":    func(c *tls.Conn) net.Conn { return hiddenTLS{c, c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.WithHandler(handler),
+				mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, identityService{}) }))
+			l := tls.NewListener(listen(t), &tls.Config{
+				Certificates: []tls.Certificate{ca.issue(t, "server.test")}, NextProtos: []string{"h2", "http/1.1", "spiffe"},
+				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool,
+			})
+			s := serveOn(t, m, wrapListener{l, func(c net.Conn) net.Conn { return wrap(c.(*tls.Conn)) }})
+			s.roots = ca.pool
+			check := func(what, alpn string, b []byte) {
+				t.Helper()
+				var got identity
+				if err := json.Unmarshal(b, &got); err != nil {
+					t.Fatalf("%s: %q: %v", what, b, err)
+				}
+				want := identity{"TLS 1.3", got.Cipher, alpn, "server.test", "CN=alice", ""}
+				if diff := cmp.Diff(want, got); diff != "" || got.Cipher == "" {
+					t.Errorf("%s (-want +got):\n%s", what, diff)
+				}
+			}
+			for version, alpn := range map[int]string{1: "http/1.1", 2: "h2"} {
+				c := s.client(t, version)
+				c.Transport.(*http.Transport).TLSClientConfig = clientConfig(alpn)
+				resp, err := c.Get("https://" + s.addr + "/identity")
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				check(resp.Proto, alpn, b)
+			}
+			conn, err := tls.Dial("tcp", s.addr, clientConfig("spiffe"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /identity HTTP/1.1\r\nHost: x\r\n\r\n")
+			b, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			check("HTTP/1.1 under another name", "spiffe", b)
+			for transport, via := range map[string][]grpc.DialOption{"native": nil, "shared": {grpc.WithUnaryInterceptor(viaProxy)}} {
+				cc, err := grpc.NewClient(s.addr, append(via, grpc.WithTransportCredentials(credentials.NewTLS(clientConfig())))...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer cc.Close()
+				resp, err := testpb.NewTestServiceClient(cc).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+				if err != nil {
+					t.Fatalf("%s: %v", transport, err)
+				}
+				check(transport+" gRPC", "h2", resp.GetPayload().GetBody())
+			}
+		})
+	}
 }
 
 // TestServeTLSListenerGauges: connections of such a listener leave the statistics when

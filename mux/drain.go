@@ -2,7 +2,6 @@ package mux
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -292,7 +291,7 @@ func (d *drainActions) forceClose(ctx context.Context) error {
 			c.abort(reasonForced)
 			continue
 		}
-		if _, isTLS := a.NetConn().(*tls.Conn); !isTLS { // Its CloseWrite would wait for a writer.
+		if _, isTLS := a.NetConn().(tlsConn); !isTLS { // Its CloseWrite would wait for a writer.
 			_ = a.CloseWrite()
 		}
 	}

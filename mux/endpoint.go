@@ -15,7 +15,7 @@ import (
 // the roots that serve them. A reload replaces an endpoint by another, which may have the
 // same sockets.
 type endpoint struct {
-	config   listeners.Config // the zero one where brought
+	config   listeners.Config // the zero one where brought; only changes read and write it
 	brought  bool             // by a caller of Serve
 	local    bool             // of in-process connections
 	sockets  []net.Listener

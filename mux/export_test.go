@@ -152,3 +152,11 @@ func (s *Server) SetLeftTime(d time.Duration) { s.departures.leftTime.Store(int6
 
 // SetFresh sets how long an HTTP/1.1 connection without a request counts as fresh.
 func (s *Server) SetFresh(d time.Duration) { s.departures.fresh.Store(int64(d)) }
+
+// Roots returns the number of sockets that are served, or were before a reload and have
+// connections left.
+func (s *Server) Roots() int {
+	s.topology.mu.Lock()
+	defer s.topology.mu.Unlock()
+	return len(s.topology.roots)
+}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -20,6 +23,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/muxserve/muxserve/mux"
@@ -166,6 +170,123 @@ func TestTLSIdentity(t *testing.T) {
 // viaProxy marks calls as a proxy does, so that they take the shared transport.
 func viaProxy(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return invoke(metadata.AppendToOutgoingContext(ctx, "via", "2 proxy"), method, req, reply, cc, opts...)
+}
+
+// peerTypes notes of which type the peer's address is wherever code of the embedder sees it.
+// All of its methods may be called concurrently.
+type peerTypes struct {
+	testpb.UnimplementedTestServiceServer
+
+	mu   sync.Mutex
+	seen map[string]string
+}
+
+func (p *peerTypes) note(ctx context.Context, place string, addrs ...net.Addr) {
+	text := "no peer"
+	if shown, ok := peer.FromContext(ctx); ok {
+		text = fmt.Sprintf("%T", shown.Addr)
+	}
+	for _, a := range addrs {
+		text += fmt.Sprintf(" %T", a)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen[place] = text
+}
+
+func (p *peerTypes) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	p.note(ctx, "unary")
+	return &testpb.SimpleResponse{}, nil
+}
+
+func (p *peerTypes) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, ss grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
+	p.note(ss.Context(), "stream")
+	return nil
+}
+
+func (p *peerTypes) unaryInterceptor(ctx context.Context, r any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	p.note(ctx, "unary interceptor")
+	return h(ctx, r)
+}
+
+func (p *peerTypes) streamInterceptor(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	p.note(ss.Context(), "stream interceptor")
+	return h(srv, ss)
+}
+
+// peerStats is a stats.Handler.
+type peerStats struct{ *peerTypes }
+
+func (p peerStats) TagConn(ctx context.Context, tag *stats.ConnTagInfo) context.Context {
+	p.note(context.Background(), "TagConn", tag.RemoteAddr)
+	return ctx
+}
+
+func (p peerStats) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	p.note(ctx, "TagRPC")
+	return ctx
+}
+
+func (p peerStats) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	if header, ok := event.(*stats.InHeader); ok {
+		p.note(ctx, "InHeader", header.RemoteAddr)
+	}
+}
+
+func (peerStats) HandleConn(context.Context, stats.ConnStats) {}
+
+// TestPeerAddr: a call's peer has the address of the connection, of the type that the socket
+// gives it, for handlers, interceptors and stats handlers on both transports. A program may
+// assert that type, as it may with grpc-go.
+func TestPeerAddr(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		options func(*peerTypes) []grpc.ServerOption
+		places  []string
+	}{
+		"alone": {func(*peerTypes) []grpc.ServerOption { return nil }, []string{"unary", "stream"}},
+		"chained interceptors": {func(p *peerTypes) []grpc.ServerOption {
+			return []grpc.ServerOption{grpc.ChainUnaryInterceptor(p.unaryInterceptor), grpc.ChainStreamInterceptor(p.streamInterceptor)}
+		}, []string{"unary", "stream", "unary interceptor", "stream interceptor"}},
+		"first interceptors": {func(p *peerTypes) []grpc.ServerOption {
+			return []grpc.ServerOption{grpc.UnaryInterceptor(p.unaryInterceptor), grpc.StreamInterceptor(p.streamInterceptor)}
+		}, []string{"unary", "stream", "unary interceptor", "stream interceptor"}},
+		"stats handler": {func(p *peerTypes) []grpc.ServerOption {
+			return []grpc.ServerOption{grpc.StatsHandler(peerStats{p})}
+		}, []string{"unary", "stream", "TagConn", "TagRPC", "InHeader"}},
+	} {
+		for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
+			t.Run(name+", "+string(transport), func(t *testing.T) {
+				t.Parallel()
+				p := &peerTypes{seen: make(map[string]string)}
+				s := start(t, false, mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, p) }, tt.options(p)...),
+					mux.Configure(func(c *mux.Config) { c.GRPC.Transport = transport }))
+				c := testpb.NewTestServiceClient(s.grpcClient(t))
+				if _, err := c.UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+					t.Fatal(err)
+				}
+				stream, err := c.StreamingOutputCall(t.Context(), &testpb.StreamingOutputCallRequest{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+					t.Fatal(err)
+				}
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				want := make(map[string]string)
+				for _, place := range tt.places {
+					want[place] = "*net.TCPAddr"
+				}
+				if slices.Contains(tt.places, "TagConn") {
+					want["TagConn"], want["InHeader"] = "no peer *net.TCPAddr", "*net.TCPAddr *net.TCPAddr"
+				}
+				if diff := cmp.Diff(want, p.seen); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
 }
 
 // TestGRPCSecurity: a gRPC client is served only where its transport security matches the

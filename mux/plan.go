@@ -87,17 +87,17 @@ func (p *planner) compareListeners(from, to []listeners.Config) {
 
 // compareSecrets finds changes of the values that Config.Shown hides.
 func (p *planner) compareSecrets(path string, from, to listeners.Config) {
-	for _, secret := range []struct{ key, from, to string }{
-		{"cert", from.TLS.Cert, to.TLS.Cert},
-		{"key", from.TLS.Key, to.TLS.Key},
-		{"key_passphrase", from.TLS.KeyPassphrase, to.TLS.KeyPassphrase},
-		{"client_ca", from.TLS.ClientCA, to.TLS.ClientCA},
-		{"certificates", fmt.Sprintf("%q", secretsOf(from.TLS)), fmt.Sprintf("%q", secretsOf(to.TLS))},
+	for _, secret := range []struct{ key, apply, from, to string }{
+		{"cert", ApplyRuntime, from.TLS.Cert, to.TLS.Cert},
+		{"key", ApplyRuntime, from.TLS.Key, to.TLS.Key},
+		{"key_passphrase", ApplyRuntime, from.TLS.KeyPassphrase, to.TLS.KeyPassphrase},
+		{"client_ca", ApplyRestart, from.TLS.ClientCA, to.TLS.ClientCA},
+		{"certificates", ApplyRuntime, fmt.Sprintf("%q", secretsOf(from.TLS)), fmt.Sprintf("%q", secretsOf(to.TLS))},
 	} {
 		path := path + ".tls." + secret.key
 		known := slices.ContainsFunc(p.changes, func(c Change) bool { return c.Path == path })
 		if secret.from != secret.to && !known {
-			p.changes = append(p.changes, Change{Path: path, Old: "(hidden)", New: "(hidden)", Apply: ApplyRestart, How: how(path, ApplyRestart)})
+			p.changes = append(p.changes, Change{path, "(hidden)", "(hidden)", secret.apply, how(path, secret.apply)})
 		}
 	}
 }
@@ -140,9 +140,14 @@ func text(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
+// howRenewed is Change.How of certificates.
+const howRenewed = "new handshakes meet what the files hold now"
+
 // how returns Change.How.
 func how(path, apply string) string {
 	switch {
+	case strings.HasPrefix(path, listenersKey) && apply == ApplyRuntime:
+		return howRenewed
 	case strings.HasPrefix(path, listenersKey):
 		return "the socket stays; new connections are treated the new way, and the old ones are told to leave"
 	case apply == ApplyRestart:

@@ -361,8 +361,100 @@ func TestReloadInlineKey(t *testing.T) {
 	to.Listeners[0].TLS.Certificates = []listeners.CertificateConfig{{Cert: "c", Key: begin + "b"}}
 	s := mux.New(mux.Configure(func(c *mux.Config) { *c = from }))
 	changes, err := s.Plan(to)
-	if err != nil || len(changes) != 1 || changes[0].Path != "listeners[0].tls.certificates" || changes[0].New != "(hidden)" {
+	if err != nil || len(changes) != 1 || changes[0].Path != "listeners[0].tls.certificates" || changes[0].New != "(hidden)" || changes[0].Apply != mux.ApplyRuntime {
 		t.Errorf("%+v, %v", changes, err)
+	}
+}
+
+// TestReloadOtherFiles: where a reload names other files of certificates and ticket keys, the
+// listener goes on as it is. New handshakes meet the new files, and no client is told to leave.
+func TestReloadOtherFiles(t *testing.T) {
+	t.Parallel()
+	ca, dir := newAuthority(t), t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	pair := func(name string) listeners.CertificateConfig {
+		writePair(t, ca.issue(t, name), file(name+".pem"), file(name+".key"))
+		return listeners.CertificateConfig{Cert: file(name + ".pem"), Key: file(name + ".key")}
+	}
+	a, b, c := pair("a.test"), pair("b.test"), pair("c.test")
+	for name, digits := range map[string]string{"one.keys": "11", "two.keys": "22"} {
+		if err := os.WriteFile(file(name), []byte(strings.Repeat(digits, 32)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same := file("same.key")
+	data, err := os.ReadFile(c.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(same, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := configured(t, func(conf *mux.Config) {
+		conf.Listeners[0].TLS = listeners.TLSConfig{Mode: "manual", Cert: a.Cert, Key: a.Key}
+	})
+	s.roots = ca.pool
+	ws := s.webSocket(t)
+	for _, step := range []struct {
+		edit  func(*listeners.TLSConfig)
+		name  string
+		paths []string
+	}{
+		{func(c *listeners.TLSConfig) { c.Cert, c.Key = b.Cert, b.Key }, "b.test", []string{"cert", "key", "certificates"}},
+		{func(conf *listeners.TLSConfig) {
+			conf.Cert, conf.Key, conf.Certificates = "", "", []listeners.CertificateConfig{c, b}
+		}, "c.test", []string{"cert", "key", "certificates", "certificates"}},
+		{func(c *listeners.TLSConfig) { c.TicketKeys = file("one.keys") }, "c.test", []string{"ticket_keys", "certificates"}},
+		{func(c *listeners.TLSConfig) { c.TicketKeys = file("two.keys") }, "c.test", []string{"ticket_keys", "certificates"}},
+		// What the files hold is the same.
+		{func(conf *listeners.TLSConfig) {
+			conf.Certificates = []listeners.CertificateConfig{{Cert: c.Cert, Key: same}, b}
+		}, "c.test", []string{"certificates"}},
+	} {
+		v := s.reload(t, func(c *mux.Config) { step.edit(&c.Listeners[0].TLS) })
+		var paths []string
+		for _, change := range v.Changes {
+			paths = append(paths, strings.TrimPrefix(change.Path, "listeners[0].tls."))
+			if change.Apply != mux.ApplyRuntime {
+				t.Errorf("%+v", change)
+			}
+		}
+		if diff := cmp.Diff(step.paths, paths); diff != "" {
+			t.Errorf("changes (-want +got):\n%s", diff)
+		}
+		conn, err := tls.Dial("tcp", s.addr, &tls.Config{ServerName: step.name, RootCAs: ca.pool})
+		if err != nil {
+			t.Fatalf("%v: %v", step.paths, err)
+		}
+		_ = conn.Close()
+		if n := s.Roots(); n != 1 {
+			t.Errorf("%d sockets or generations of them, want 1", n)
+		}
+	}
+	// From now on the last files are read, and no others.
+	if err := os.Remove(a.Key); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.reload(t, func(*mux.Config) {}); v.Outcome != mux.OutcomeUnchanged {
+		t.Errorf("%+v", v)
+	}
+	if err := os.Remove(b.Key); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Reload(s.Config(), "test"); err == nil {
+		t.Errorf("a file that is gone: %+v", v)
+	}
+	v := s.reload(t, func(conf *mux.Config) {
+		conf.Listeners[0].TLS.Certificates = []listeners.CertificateConfig{{Cert: c.Cert, Key: same}}
+	})
+	if n := s.Roots(); n != 1 || v.Outcome != mux.OutcomeApplied {
+		t.Errorf("%d roots, %+v", n, v)
+	}
+	// The client is told where the listener changes in another way.
+	s.reload(t, func(c *mux.Config) { c.Listeners[0].TLS.MinVersion = "1.3" })
+	_, _, err = ws.Read(t.Context())
+	if got := websocket.CloseStatus(err); got != websocket.StatusGoingAway {
+		t.Errorf("the WebSocket got %v, %v", got, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"time"
 
@@ -212,6 +213,12 @@ func (b *books) grpcCalls(streams uint32) protocols.GRPCCalls {
 		WindowsOf: func(ctx context.Context) protocols.StreamWindows {
 			if c, ok := sharedConn(ctx); ok {
 				return c
+			}
+			return nil
+		},
+		AddrOf: func(ctx context.Context) net.Addr {
+			if c, ok := sharedConn(ctx); ok {
+				return c.RemoteAddr()
 			}
 			return nil
 		},

@@ -340,7 +340,7 @@ func (c *conn) isAnswered() bool {
 	if c.isHTTP2() || c.account.State() == pool.StateUpgraded {
 		return c.isIdleHTTP2()
 	}
-	return c.account.InFlight() == 0
+	return c.account.State() == pool.StateIdle
 }
 
 // cut ends a connection that is still there although it was told to leave, because so many
@@ -401,11 +401,10 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 			s.turn, s.left, ok = turnLeft, true, true
 		}
 	case protocols.HTTP2: // A PING is activity, but no reason to stay.
-		since := c.seldom().h2.idleSince.Load()
-		ok = idle && c.isShared() || c.account.State() == pool.StateUpgraded && since != 0
-		s.since = clockStart.Add(time.Duration(since))
+		ok = c.isIdleHTTP2()
+		s.since = clockStart.Add(time.Duration(c.seldom().h2.idleSince.Load()))
 	case protocols.GRPC:
-		ok = c.account.InFlight() == 0
+		ok = c.isIdleHTTP2()
 	}
 	return s, ok && c.isServing() && !c.isTold()
 }

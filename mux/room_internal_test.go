@@ -1,10 +1,13 @@
 package mux
 
 import (
+	"net"
 	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/muxserve/muxserve/pool"
 )
 
 // TestFindingsAreForgotten: what a search for room has found is not kept for long.
@@ -25,4 +28,20 @@ func TestFindingsAreForgotten(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHTTP1IsAnsweredWhenIdle: behind its handler, net/http may still be writing the answer.
+func TestHTTP1IsAnsweredWhenIdle(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	var set pool.Set
+	c := new(conn)
+	set.Add(&c.account, near, c)
+	defer c.account.Close()
+	for state, want := range map[pool.State]bool{pool.StateActive: false, pool.StateIdle: true} {
+		c.account.SetState(state)
+		if c.isAnswered() != want {
+			t.Errorf("%v: answered %t", state, !want)
+		}
+	}
 }

@@ -116,7 +116,7 @@ func (r *root) admit(raw net.Conn) *conn {
 	c.refused = refusalOf(r.admission.add(c, raw))
 	r.unsettled.Add(1)
 	c.Init(&c.account)
-	if socket, ok := raw.(*tls.Conn); ok {
+	if socket, ok := raw.(tlsConn); ok {
 		// The caller of Serve brought a TLS listener of its own.
 		c.layered().tls = socket
 	}

@@ -85,6 +85,10 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 		w.visitHTTP1(now, c, &config.HTTP1)
 	case protocols.HTTP2, protocols.GRPC:
 		w.visitHTTP2(now, c, &config.HTTP2)
+	case protocols.Protocol(refusedTag):
+		if _, over := c.toldFor(); over {
+			c.abort(reasonRefused)
+		}
 	}
 }
 
@@ -209,14 +213,15 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 }
 
-// isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2, by what
-// its server says.
+// isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2: no
+// stream is open, by what net/http says. grpc-go says nothing. There no handler runs either,
+// which may go on behind a reset.
 func (c *conn) isIdleHTTP2() bool {
 	switch {
 	case c.isShared():
 		return c.account.State() == pool.StateIdle
 	case c.isHTTP2():
-		return c.account.InFlight() == 0
+		return c.account.InFlight() == 0 && !c.HasOpenStreams()
 	default: // It was upgraded by "Upgrade: h2c".
 		return c.seldom().h2.idleSince.Load() != 0
 	}

@@ -317,6 +317,19 @@ func isStreamInterceptor(option grpc.ServerOption) bool {
 	return !first.IsNil() && chain.Len() == 0 // grpc-go has put those of a chain there.
 }
 
+// hasStatsHandler reports whether an option is grpc.StatsHandler. grpc-go has no other way to
+// tell than its own fields; where those have changed, one might be.
+func hasStatsHandler(options []grpc.ServerOption) bool {
+	srv := grpc.NewServer(options...)
+	defer srv.Stop()
+	set := reflect.ValueOf(srv).Elem().FieldByName("opts")
+	if set.Kind() != reflect.Struct {
+		return true
+	}
+	handlers := set.FieldByName("statsHandlers")
+	return handlers.Kind() != reflect.Slice || handlers.Len() > 0
+}
+
 // takingStream tells a body what the handler takes of it.
 type takingStream struct {
 	grpc.ServerStream

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"math"
+	"net"
 	"reflect"
 
 	"google.golang.org/grpc"
@@ -33,6 +34,9 @@ type GRPCCalls struct {
 	// WindowsOf returns the connection of a call that net/http serves, by its context; nil
 	// where it is not known.
 	WindowsOf func(ctx context.Context) StreamWindows
+	// AddrOf returns the address of the client of such a call, of the type that the
+	// connection's RemoteAddr has; nil where it is not known.
+	AddrOf func(ctx context.Context) net.Addr
 }
 
 // around returns the service with Unary around its unary calls.

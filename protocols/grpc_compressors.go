@@ -39,25 +39,27 @@ func advertisedField(stream any) *string {
 	return (*string)(field.Addr().UnsafePointer())
 }
 
-// advertising returns the service with advertise in front of its unary calls and all that
-// their interceptors do.
-func advertising(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
+// advertising returns the service with advertise and of.show in front of its unary calls and
+// all that their interceptors do.
+func advertising(desc *grpc.ServiceDesc, of addrOf) *grpc.ServiceDesc {
 	wrapped := *desc
 	wrapped.Methods = slices.Clone(desc.Methods)
 	for i, m := range wrapped.Methods {
 		wrapped.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 			advertise(ctx)
+			of.show(ctx)
 			return m.Handler(srv, ctx, decode, interceptor)
 		}
 	}
 	return &wrapped
 }
 
-// advertisingStreams returns the option that has advertise in front of all streams, and of
-// all interceptors but that of [grpc.StreamInterceptor].
-func advertisingStreams() grpc.ServerOption {
+// advertisingStreams returns the option that has advertise and of.show in front of all
+// streams, and of all interceptors but that of [grpc.StreamInterceptor].
+func advertisingStreams(of addrOf) grpc.ServerOption {
 	return grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 		advertise(ss.Context())
+		of.show(ss.Context())
 		return h(srv, ss)
 	})
 }

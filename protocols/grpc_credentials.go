@@ -92,33 +92,55 @@ func spiffeID(chain []*x509.Certificate) *url.URL {
 	return id
 }
 
-// identifier puts the SPIFFE ID of a client into what the calls of a grpc-go server's
-// ServeHTTP show of it, where grpc-go leaves it out. It is a stats.Handler, because those are
-// asked first. Each costs time in every call, so it is the server's that serves such clients
-// alone.
-type identifier struct{}
+// addrOf returns the address of the client of a call that net/http serves, by the call's
+// context; nil where it is not known.
+type addrOf func(context.Context) net.Addr
+
+// show has the peer of a call show the client's address, of the type that it has on
+// connections of grpc-go's own. ServeHTTP shows its text, of a type that is unexported. The
+// peer is the call's own, and must not be in use.
+func (of addrOf) show(ctx context.Context) {
+	if of == nil {
+		return
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if addr := of(ctx); addr != nil {
+			p.Addr = addr
+		}
+	}
+}
+
+// identifier completes what the calls of a grpc-go server's ServeHTTP show of their client:
+// the address, as show does, and the SPIFFE ID, which grpc-go leaves out. It is a
+// stats.Handler, because those are asked first. Each costs time in every call.
+type identifier struct{ addrOf }
 
 // TagConn implements [stats.Handler].
-func (identifier) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+func (i identifier) TagConn(ctx context.Context, tag *stats.ConnTagInfo) context.Context {
+	i.show(ctx)
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return ctx
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return ctx
+	tag.RemoteAddr = p.Addr // For the handlers behind this one.
+	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+		info.SPIFFEID = spiffeID(info.State.PeerCertificates)
+		p.AuthInfo = info
 	}
-	info.SPIFFEID = spiffeID(info.State.PeerCertificates)
-	shown := *p
-	shown.AuthInfo = info
-	return peer.NewContext(ctx, &shown)
+	return ctx
 }
 
 // TagRPC implements [stats.Handler].
 func (identifier) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
 // HandleRPC implements [stats.Handler].
-func (identifier) HandleRPC(context.Context, stats.RPCStats) {}
+func (identifier) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	if header, ok := event.(*stats.InHeader); ok {
+		if p, ok := peer.FromContext(ctx); ok {
+			header.RemoteAddr = p.Addr
+		}
+	}
+}
 
 // HandleConn implements [stats.Handler].
 func (identifier) HandleConn(context.Context, stats.ConnStats) {}

@@ -57,15 +57,26 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	outer := slices.Concat(c.options(h2), calls.Interceptors)
 	options = append(slices.Clip(options), grpc.Creds(creds))
 	bodies, countsTaken := boundBodies(options)
-	shared := slices.Concat(outer, []grpc.ServerOption{advertisingStreams(), bodies}, calls.Shared, options)
+	// What the caller's stats handlers and grpc.StreamInterceptor see needs an identifier.
+	// Without them interceptors do, which cost less.
+	of := addrOf(calls.AddrOf)
+	identify, needed := grpc.StatsHandler(identifier{of}), countsTaken || hasStatsHandler(options)
+	if needed {
+		of = nil
+	}
+	shared := slices.Concat(outer, []grpc.ServerOption{advertisingStreams(of), bodies}, calls.Shared, options)
+	identified := slices.Concat([]grpc.ServerOption{identify}, shared)
+	if needed {
+		shared = identified
+	}
 	s := &GRPCServers{services: services.GetServiceInfo(), window: c.callWindow(), countsTaken: countsTaken, windowsOf: calls.WindowsOf}
 	s.methods = methodsOf(s.services)
 	s.Native = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.NumStreamWorkers(streamWorkers), s.tapFor(calls)}, outer, options)...)
 	s.Shared = grpc.NewServer(shared...)
-	s.identified = grpc.NewServer(slices.Concat([]grpc.ServerOption{grpc.StatsHandler(identifier{})}, shared)...)
+	s.identified = grpc.NewServer(identified...)
 	for _, a := range services.added {
 		s.Native.RegisterService(s.around(a.desc, calls), a.impl)
-		desc := s.around(advertising(a.desc), calls)
+		desc := s.around(advertising(a.desc, of), calls)
 		s.Shared.RegisterService(desc, a.impl)
 		s.identified.RegisterService(desc, a.impl)
 	}

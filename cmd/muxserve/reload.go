@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
@@ -41,6 +42,10 @@ const (
 // its history belong to [mux.Server]. All methods may be called concurrently.
 type reloads struct {
 	process *process
+
+	// token is the admin token in force. Like a certificate it is read anew at each change, so
+	// that a rollback does not bring back one that its file has no more.
+	token atomic.Pointer[string]
 
 	watching  sync.Mutex         // guards stopWatch
 	stopWatch context.CancelFunc // nil while the files are not watched
@@ -101,7 +106,7 @@ func (r *reloads) Write(w io.Writer) error { return r.process.settings().Write(w
 
 func (r *reloads) Access() admin.Access {
 	c := r.process.settings().Admin
-	return admin.Access{Token: c.Token, ProtectAll: c.Protect == settings.ProtectAll, Hosts: slices.Clone(c.Hosts)}
+	return admin.Access{Token: *r.token.Load(), ProtectAll: c.Protect == settings.ProtectAll, Hosts: slices.Clone(c.Hosts)}
 }
 
 // reload reads the configuration again and puts it in force. The caller holds changing.
@@ -194,13 +199,17 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 	if err := p.check(current, next); err != nil {
 		return part, err
 	}
+	token, err := next.ReadToken()
+	if err != nil {
+		return part, err
+	}
 	// The name may be a link that leads elsewhere by now, so it is always opened.
 	static, err := openDirectory(next)
 	if err != nil {
 		return part, next.Locate("", err)
 	}
 	before := p.routes.current // Only this method replaces it, after the start.
-	changes := ownChanges(current, next)
+	changes := append(ownChanges(current, next), tokenChange(*p.reloads.token.Load(), token)...)
 	if static.same(before) {
 		static.close()
 		static = nil
@@ -221,6 +230,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 	return mux.ReloadPart{
 		Changes: changes,
 		Commit: func() {
+			p.reloads.token.Store(&token)
 			if static != nil {
 				p.routes.replace(static)
 			}
@@ -253,7 +263,7 @@ func (p *process) check(current, next *settings.Settings) error {
 
 const howStatic = "the new directory is opened first; requests that use the old one end in their time"
 
-// ownChanges returns the changes of the keys that are not in [mux.Config].
+// ownChanges returns the changes of the keys that are not in [mux.Config], but for the token.
 func ownChanges(current, next *settings.Settings) []mux.Change {
 	const atOnce = "takes effect at once"
 	var changes []mux.Change
@@ -276,12 +286,15 @@ func ownChanges(current, next *settings.Settings) []mux.Change {
 	compare("log.level", current.Log.Level.String(), next.Log.Level.String(), mux.ApplyRuntime, atOnce)
 	compare("log.access", fmt.Sprint(current.Log.Access), fmt.Sprint(next.Log.Access), mux.ApplyRuntime, atOnce)
 	compare("log.format", current.Log.Format, next.Log.Format, mux.ApplyRuntime, "another writer takes the place of the log's")
-	if was, is := current.Admin.Token, next.Admin.Token; was != is {
-		changes = append(changes, mux.Change{
-			Path: "admin.token", Old: hidden(was), New: hidden(is), Apply: mux.ApplyRuntime, How: "the next request has to bring it",
-		})
-	}
 	return changes
+}
+
+// tokenChange returns the change of the admin token, if it is one.
+func tokenChange(was, is string) []mux.Change {
+	if was == is {
+		return nil
+	}
+	return []mux.Change{{Path: "admin.token", Old: hidden(was), New: hidden(is), Apply: mux.ApplyRuntime, How: "the next request has to bring it"}}
 }
 
 // hidden stands for a secret.

@@ -152,7 +152,7 @@ func TestOwnChanges(t *testing.T) {
 		}
 	}
 	got := make(map[string]string)
-	for _, c := range ownChanges(current, next) {
+	for _, c := range append(ownChanges(current, next), tokenChange(current.Admin.Token, next.Admin.Token)...) {
 		got[c.Path] = c.Apply
 		if c.How == "" || c.Old == c.New || strings.Contains(c.New, "s3cret") {
 			t.Errorf("change %+v", c)
@@ -161,7 +161,7 @@ func TestOwnChanges(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if changes := ownChanges(next, next); changes != nil {
+	if changes := append(ownChanges(next, next), tokenChange("s3cret", "s3cret")...); changes != nil {
 		t.Errorf("changes of nothing: %v", changes)
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -212,5 +213,64 @@ func TestWatchSymlinks(t *testing.T) {
 	r.logged(t, logReloaded, 2)
 	if n := strings.Count(r.stderr.String(), logFailed); n != 2 {
 		t.Errorf("%d failures are logged, want 2", n)
+	}
+}
+
+// TestRollbackReadsToken: a rollback reads the file of the token anew. A token that was taken
+// back does not come into force again.
+func TestRollbackReadsToken(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(token string) {
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := fmt.Sprintf("listeners: [{address: \"127.0.0.1:0\"}]\nadmin: {address: \"127.0.0.1:0\", token_file: %q}\ndrain: {spread: 0s}\n", file)
+	write("first")
+	r := startReloadable(t, text)
+	post := func(path, token string, want int) {
+		t.Helper()
+		u := *r.admin
+		u.Path, u.RawQuery, _ = strings.Cut(path, "?")
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := r.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s with the token %s: %s, want %d; %s", path, token, resp.Status, want, body)
+		}
+	}
+	const level = "log?level=info"
+	post(level, "first", http.StatusOK)
+	write("second")
+	r.write(t, text+"limits: {max_connections: 77}\n")
+	post("config/reload", "first", http.StatusOK)
+	post(level, "first", http.StatusUnauthorized)
+	post("config/rollback?version=1", "second", http.StatusOK)
+	post(level, "first", http.StatusUnauthorized)
+	post(level, "second", http.StatusOK)
+	post("config/rollback?version=2", "second", http.StatusOK)
+	write("third")
+	post("config/rollback?version=1", "second", http.StatusOK)
+	post(level, "second", http.StatusUnauthorized)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	post("config/rollback?version=2", "third", http.StatusUnprocessableEntity)
+	post(level, "third", http.StatusOK)
+	diff := cmp.Diff([]string{
+		"in force: 5", "1 applied by start: 0 changes", "2 applied by admin listener: 2 changes", "3 applied by admin listener: 1 changes",
+		"4 applied by admin listener: 1 changes", "5 applied by admin listener: 2 changes", "6 failed by admin listener: 0 changes",
+	}, r.outcomes(t))
+	if diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -98,6 +98,7 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 		mux.WithListen(h.sockets.Listen),
 	)
 	p.reloads = &reloads{process: p, looked: digestsOf(filesOf(s))}
+	p.reloads.token.Store(&s.Admin.Token)
 	p.server.OnReload(p.prepareReload)
 	return p
 }

@@ -154,11 +154,7 @@ func callText(ctx context.Context) string {
 	if info, ok := p.AuthInfo.(interface{ GetCommonAuthInfo() any }); ok {
 		auth += fmt.Sprint(info.GetCommonAuthInfo())
 	}
-	network := ""
-	if p.LocalAddr != nil {
-		network = p.LocalAddr.Network()
-	}
-	return fmt.Sprintf("%s deadline %v peer %v %s local %v %s auth %s\n%s", method, hasDeadline, p.Addr, p.Addr.Network(), p.LocalAddr, network, auth, metadataText(md))
+	return fmt.Sprintf("%s deadline %v peer %v %T local %v %T auth %s\n%s", method, hasDeadline, p.Addr, p.Addr, p.LocalAddr, p.LocalAddr, auth, metadataText(md))
 }
 
 // metadataText lists metadata by name.

@@ -21,6 +21,18 @@ func readSecret(name string) (string, error) {
 	return secret, nil
 }
 
+// ReadToken returns the admin token as it is now: where a file has it, the file is read anew.
+func (s *Settings) ReadToken() (string, error) {
+	if s.Admin.TokenFile == "" {
+		return s.Admin.Token, nil
+	}
+	token, err := readSecret(s.Admin.TokenFile)
+	if err != nil {
+		return "", s.report(s.locate([]fault{{path: "admin.token_file", text: err.Error()}}))
+	}
+	return token, nil
+}
+
 // loadToken sets the token that stands in a file of its own.
 func (s *Settings) loadToken() []fault {
 	file := s.Admin.TokenFile
