@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -26,8 +25,9 @@ type admission struct {
 	room    *room
 	// contexts makes the context of a native gRPC connection.
 	contexts *contexts
-	// mu is held while a connection waits for room, so that no two take the same place.
-	mu sync.Mutex
+	// turn has an element while a connection waits for room, so that no two take the same
+	// place.
+	turn chan struct{}
 
 	probes probes
 }
@@ -41,14 +41,11 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 		a.books.conns.ExemptInner(&c.account)
 		return ""
 	}
+	defer a.takeTurn(c)()
 	limits := &a.live.Load().Limits
-	if limits.OnLimit == pool.Wait {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-	}
-	for waits := limits.OnLimit == pool.Wait; ; {
+	for ; ; limits = &a.live.Load().Limits { // A reload may change them meanwhile.
 		a.room.beforeAccept(limits.MaxConnections)
-		if !waits || a.waitRoom() {
+		if !a.waits(c) || a.waitRoom() {
 			break
 		}
 	}
@@ -58,12 +55,36 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 	return a.books.conns.Add(&c.account, raw, c)
 }
 
-// waitRoom waits until there is a place, or the server stops. It reports false where a
-// connection may have become one that can make room meanwhile.
+// waits reports whether a new connection is to wait for a place. Where the server stops, or a
+// reload has replaced the listener, what was queued is taken in without one: clients are told
+// to leave when nothing more comes.
+func (a *admission) waits(c *conn) bool {
+	return a.live.Load().Limits.OnLimit == pool.Wait && !a.running.isStopping() && !c.root.endpoint.isReplaced()
+}
+
+// takeTurn waits until no other connection waits for room, or until this one is not to wait.
+// The result ends its turn.
+func (a *admission) takeTurn(c *conn) (end func()) {
+	for a.waits(c) {
+		look := time.NewTimer(mutePatience)
+		select {
+		case a.turn <- struct{}{}:
+			look.Stop()
+			return func() { <-a.turn }
+		case <-look.C:
+		case <-a.running.accepting.Done():
+			look.Stop()
+		}
+	}
+	return func() {}
+}
+
+// waitRoom waits until there is a place. It reports false where a connection may have become
+// one that can make room meanwhile.
 func (a *admission) waitRoom() bool {
 	ctx, cancel := context.WithTimeout(a.running.accepting, mutePatience)
 	defer cancel()
-	return a.books.conns.WaitRoom(ctx) == nil || a.running.isStopping()
+	return a.books.conns.WaitRoom(ctx) == nil
 }
 
 // dispatch books a recognised connection in its pool, as it goes to its server. It reports

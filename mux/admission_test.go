@@ -374,3 +374,40 @@ func TestWaitersAtDrain(t *testing.T) {
 		t.Error(got.err)
 	}
 }
+
+// TestReloadBesideWaiters: a connection that waits for a place holds no reload up. It is
+// refused where that is the new rule, and clients of servers that were replaced are told.
+func TestReloadBesideWaiters(t *testing.T) {
+	t.Parallel()
+	waiting := limits(func(c *mux.Config) { c.Limits.MaxConnections, c.Limits.OnLimit = 1, pool.Wait })
+	t.Run("refuse", func(t *testing.T) {
+		s := start(t, false, waiting)
+		s.busy(t)
+		var conns []net.Conn
+		for range 3 {
+			conn := s.dial(t)
+			send(t, conn, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+			conns = append(conns, conn)
+		}
+		eventually(t, "one waits", func() bool { return s.Waits() })
+		s.reload(t, func(c *mux.Config) { c.Limits.OnLimit = pool.Refuse })
+		for _, conn := range conns {
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("%v, %v", resp, err)
+			}
+		}
+	})
+	t.Run("servers", func(t *testing.T) {
+		ports := startOn(t, false, make([]listeners.Config, 2), waiting)
+		ws := ports[0].webSocket(t)
+		for _, port := range ports {
+			send(t, port.dial(t), "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+		}
+		eventually(t, "one waits", func() bool { return ports[0].Waits() })
+		ports[0].reload(t, func(c *mux.Config) { c.HTTP2.MaxStreams = 17 })
+		if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+			t.Errorf("the WebSocket: %v, want 1001", err)
+		}
+	})
+}

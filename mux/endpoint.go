@@ -24,7 +24,7 @@ type endpoint struct {
 	optional bool
 	allow    allow
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards what follows, and writing config
 	roots []*root
 	left  int // roots that have not ended
 	err   error
@@ -69,6 +69,13 @@ func (e *endpoint) bare(n int) []net.Listener {
 
 // Addr returns the address of the first socket; all have the same.
 func (e *endpoint) Addr() net.Addr { return e.sockets[0].Addr() }
+
+// shown returns how the endpoint is configured at the moment, for people.
+func (e *endpoint) shown() listeners.Config {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.config.Shown()
+}
 
 // end reports whether the endpoint serves no more, and why.
 func (e *endpoint) end() (ended bool, err error) {

@@ -125,6 +125,9 @@ func (s *Server) InMemory() func() int {
 	}
 }
 
+// Waits reports whether a connection waits for a place.
+func (s *Server) Waits() bool { return len(s.topology.admission.turn) > 0 }
+
 // Backends returns the number of generations of protocol servers.
 func (s *Server) Backends() int { return len(s.topology.allBackends()) }
 
