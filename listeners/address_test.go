@@ -104,6 +104,9 @@ func TestArrange(t *testing.T) {
 		}
 		var open []net.Listener
 		for i, c := range Arrange(configs) {
+			if got := c.Shown().Address; got != configs[i].Address {
+				t.Errorf("shown: %s, want %s", got, configs[i].Address)
+			}
 			open = append(open, openAll(t, c, nil)...)
 			if want := []string{map[string]string{"0.0.0.0": "127.0.0.1", "::": "::1"}[hosts[i]]}; i == 0 && !cmp.Equal(want, reachable(t, free)) {
 				t.Errorf("%s alone is reached at %v", hosts[i], reachable(t, free))

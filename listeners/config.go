@@ -71,8 +71,9 @@ func DefaultConfig() Config { return Config{TCPKeepalive: defaultKeepalive} }
 var protocolNames = []string{"http1", "http2", "grpc", "websocket"}
 
 // Shown returns c as it takes effect, for people to read: with the defaults of Protocols
-// and of both modes filled in, and without secrets.
+// and of both modes filled in, without secrets, and without what [Arrange] has added.
 func (c Config) Shown() Config {
+	c.Address = strings.TrimPrefix(c.Address, ipv6OnlyPrefix)
 	if len(c.Protocols) == 0 {
 		c.Protocols = slices.Clone(protocolNames)
 	}

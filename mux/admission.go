@@ -186,10 +186,13 @@ func refusalOf(reason string) refusal {
 }
 
 // refusedTag is the pool of connections that are being refused. Each is there for about a
-// second.
+// second, and no longer than refusedTime.
 const refusedTag pool.Tag = "refused"
 
 const (
+	// refusedTime is how long an HTTP/2 connection that a limit keeps out lasts at most, until
+	// the sweep cuts it. Its client may not open its windows for the answers.
+	refusedTime = 3 * time.Second
 	// maxRefusals bounds how many connections are refused politely at a time. What comes
 	// above that, in a flood, is closed without a word. Where there are few descriptors it
 	// is a third of [pool.Set.Spare], as maxLeaving is.
@@ -254,6 +257,7 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 		case unserved:
 			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
+			c.root.departures.depart(c, reasonRefused, refusedTime)
 			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
 		default:
 			polite = false

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -271,6 +272,38 @@ func TestRefusedAreNotServed(t *testing.T) {
 				time.Sleep(200 * time.Millisecond)
 			}
 			t.Errorf("4 s after the last connection was closed, clients are still refused: pools %v, limit %d", s.counts(), room)
+		})
+	}
+}
+
+// TestRefusedLeave: an HTTP/2 client that a limit keeps out, and that does not open its window
+// for the answer, is closed, and can send no more than the least window.
+func TestRefusedLeave(t *testing.T) {
+	t.Parallel()
+	for name, isTLS := range map[string]bool{"h2c": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, isTLS, limits(func(c *mux.Config) { c.Limits.MaxConnections = 1 }))
+			s.busy(t)
+			conn := s.dial(t, "h2")
+			c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			c.get(1, "/x")
+			if got := c.header(1)[":status"]; got != "503" {
+				t.Fatalf("status %q", got)
+			}
+			c.sync()
+			if c.window != 65535 {
+				t.Errorf("the client may send %d bytes", c.window)
+			}
+			if s.active("refused") != 1 {
+				t.Fatal(s.counts())
+			}
+			for {
+				if _, err := c.ReadFrame(); err != nil {
+					break
+				}
+			}
+			eventually(t, "nothing is left of it", func() bool { return s.active("refused") == 0 })
 		})
 	}
 }

@@ -1,8 +1,10 @@
 package mux
 
 import (
+	"iter"
 	"log/slog"
 	"sync/atomic"
+	"weak"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/pool/requests"
@@ -77,6 +79,30 @@ func (b *books) all(which func(*conn) bool) []*conn {
 		}
 	}
 	return some
+}
+
+// connRef leads to a connection for as long as it lives. It is for what may last longer
+// than the connection: that would keep in memory what the client has sent, its certificates
+// among it.
+type connRef = weak.Pointer[conn]
+
+func refsOf(conns []*conn) []connRef {
+	refs := make([]connRef, len(conns))
+	for i, c := range conns {
+		refs[i] = weak.Make(c)
+	}
+	return refs
+}
+
+// live yields the connections that are still in memory. They may be closed.
+func live(refs []connRef) iter.Seq[*conn] {
+	return func(yield func(*conn) bool) {
+		for _, ref := range refs {
+			if c := ref.Value(); c != nil && !yield(c) {
+				return
+			}
+		}
+	}
 }
 
 // activeConns returns how many connections are open, by tag, without the empty pools.

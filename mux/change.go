@@ -32,7 +32,7 @@ type handOver struct {
 }
 
 // prepare opens what a change to c and b needs, except for the addresses in ch.fresh. After
-// an error nothing is left open.
+// an error nothing is left open. The caller holds changing.
 func (t *topology) prepare(c *Config, b *backend) (*change, error) {
 	ch := &change{backend: b, wanted: t.wanted(c)}
 	if ch.wanted != nil {
@@ -217,7 +217,7 @@ func describeCertificate(c *x509.Certificate) string {
 	return fmt.Sprintf("%s (%s), expires %s", subject, c.PublicKeyAlgorithm, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
-// apply makes the change. Nothing of it can fail.
+// apply makes the change. Nothing of it can fail. The caller holds changing.
 func (t *topology) apply(c *Config, ch *change) {
 	if ch.backend != t.backend.Load() {
 		t.use(ch.backend)
@@ -225,6 +225,10 @@ func (t *topology) apply(c *Config, ch *change) {
 	t.mu.Lock()
 	roots := slices.Clone(t.roots)
 	t.endpoints = ch.endpoints
+	var begin []*endpoint
+	if t.served || t.closing { // Otherwise ListenAndServe will serve them.
+		begin = ch.opened
+	}
 	t.mu.Unlock()
 	for _, r := range roots {
 		r.configure(c)
@@ -236,7 +240,6 @@ func (t *topology) apply(c *Config, ch *change) {
 	retired = append(retired, t.replaceLocal()...)
 	// A socket that stays queues connections in the kernel meanwhile. Where the address
 	// changes, the new one is served first.
-	begin := ch.opened
 	for _, e := range ch.handOver {
 		retired = append(retired, e.replace()...)
 		if e.brought {
@@ -244,7 +247,7 @@ func (t *topology) apply(c *Config, ch *change) {
 		}
 		e.handOver(e.sockets)
 	}
-	t.serve(begin...)
+	t.begin(begin...)
 	for _, e := range ch.end {
 		e.stop()
 	}
@@ -261,9 +264,12 @@ func (t *topology) retire(roots []*root, over time.Duration) {
 	}
 	serving := t.running.serving
 	_ = waitRoots(serving, roots)
-	leaving := t.books.all(func(c *conn) bool { return slices.Contains(roots, c.root) })
+	leaving := refsOf(t.books.all(func(c *conn) bool { return slices.Contains(roots, c.root) }))
 	spread(serving, leaving, over, func(c *conn) { t.departures.leave(c, reasonReload, 0) })
-	isClosed := func(c *conn) bool { return c.account.State() == pool.StateClosing }
+	isClosed := func(ref connRef) bool {
+		c := ref.Value()
+		return c == nil || c.account.State() == pool.StateClosing
+	}
 	tick := time.NewTicker(retireInterval)
 	defer tick.Stop()
 	for leaving = slices.DeleteFunc(leaving, isClosed); len(leaving) > 0; leaving = slices.DeleteFunc(leaving, isClosed) {

@@ -456,8 +456,8 @@ const stateLeaving = "leaving"
 func (c *conn) info() pool.Info {
 	info := c.root.books.conns.Info(&c.account)
 	info.RemoteAddr = c.remoteAddr()
-	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 {
-		info.State = pool.StateIdle.String() // grpc-go does not say it; the calls do.
+	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 && !c.HasOpenStreams() {
+		info.State = pool.StateIdle.String() // grpc-go does not say it.
 	}
 	if c.stage() < stageServing {
 		return info

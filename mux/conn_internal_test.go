@@ -2,6 +2,7 @@ package mux
 
 import (
 	"bufio"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -25,6 +26,28 @@ func TestReplayLetsGo(t *testing.T) {
 	}
 	if c.rest != nil {
 		t.Error("the memory is kept")
+	}
+}
+
+// TestConnAround: a connection is found by what its recogniser wraps, with and without TLS.
+func TestConnAround(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	var set pool.Set
+	c := new(conn)
+	set.Add(&c.account, near, c)
+	defer c.account.Close()
+	for name, inner := range map[string]net.Conn{
+		"plaintext":    &c.account,
+		"tls":          tls.Server(&c.account, nil),
+		"optional tls": tls.Server(&replayConn{Conn: &c.account}, nil),
+	} {
+		if connAround(inner) != c {
+			t.Errorf("%s: it is not found", name)
+		}
+	}
+	if c := connAround(tls.Server(near, nil)); c != nil {
+		t.Errorf("another's is %v", c)
 	}
 }
 

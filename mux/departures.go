@@ -2,6 +2,8 @@ package mux
 
 import (
 	"context"
+	"crypto/tls"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +13,6 @@ import (
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/moments"
-	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
 
@@ -181,7 +182,7 @@ func (d *departures) closeIfIdle(c *conn) {
 
 // spread calls tell for each connection at its moment of d, until all were told or ctx
 // ends; then it calls tell for the rest at once. See [moments.Spread].
-func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn)) {
+func spread(ctx context.Context, conns []connRef, d time.Duration, tell func(*conn)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	started := time.Now()
@@ -193,7 +194,9 @@ func spread(ctx context.Context, conns []*conn, d time.Duration, tell func(*conn
 			case <-ctx.Done():
 			}
 		}
-		tell(conns[i])
+		if c := conns[i].Value(); c != nil {
+			tell(c)
+		}
 	}
 }
 
@@ -223,14 +226,14 @@ const floodGrace = time.Second
 
 // flooded has a connection leave whose client was told to calm down, by a GOAWAY that
 // names its last stream. What is in flight ends by itself, and then the sweep closes the
-// connection. It is rare, so that a search costs less than a way back for each connection.
-func (d *departures) flooded(is func(*sniff.Conn) bool) {
-	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
+// connection. inner is what the connection was made of, as in all that a sniff.Watch calls.
+func (d *departures) flooded(inner net.Conn) {
+	if c := connAround(inner); c != nil {
 		d.calm(c)
 	}
 }
 
-// calm is flooded for a connection.
+// calm is flooded for a connection that is known.
 func (d *departures) calm(c *conn) {
 	c.rare().leave.calmed.Store(int64(sinceStart()))
 	d.depart(c, reasonFlood, 0)
@@ -259,9 +262,9 @@ func (c *conn) floodsOn() bool {
 // the native server. The client was told, by a GOAWAY that names its last stream, and its
 // next connection goes to the shared server. The sweep closes the connection like any that
 // was told to leave: not before calls that have just arrived or ended can have their
-// answers. It is rare, like flooded.
-func (d *departures) mixed(is func(*sniff.Conn) bool, isCall bool) {
-	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
+// answers.
+func (d *departures) mixed(inner net.Conn, isCall bool) {
+	if c := connAround(inner); c != nil {
 		d.depart(c, reasonReclassified, 0)
 		d.books.countReclassified(c, isCall)
 	}
@@ -269,11 +272,26 @@ func (d *departures) mixed(is func(*sniff.Conn) bool, isCall bool) {
 
 // shrunk has a connection of net/http leave whose client wants a smaller HPACK table than
 // the server's encoder uses; see the type encoderTable in protocols/internal/h2. Its next
-// connection begins with that table. It is rare, like flooded.
-func (d *departures) shrunk(is func(*sniff.Conn) bool) {
-	for _, c := range d.books.all(func(c *conn) bool { return is(&c.Conn) }) {
-		if d.depart(c, reasonTable, c.root.backend.config.HTTP2.MaxAgeGrace) {
-			d.background.run(func() { d.goAway(c) })
+// connection begins with that table.
+func (d *departures) shrunk(inner net.Conn) {
+	if c := connAround(inner); c != nil && d.depart(c, reasonTable, c.root.backend.config.HTTP2.MaxAgeGrace) {
+		d.background.run(func() { d.goAway(c) })
+	}
+}
+
+// connAround returns the connection whose sniff.Conn wraps inner, and nil for another's.
+func connAround(inner net.Conn) *conn {
+	for {
+		switch layer := inner.(type) {
+		case *pool.Conn:
+			c, _ := layer.Owner().(*conn)
+			return c
+		case *tls.Conn:
+			inner = layer.NetConn()
+		case *replayConn:
+			inner = layer.Conn
+		default:
+			return nil
 		}
 	}
 }

@@ -9,7 +9,8 @@ import (
 // Disconnect ends the connections that which selects, and returns how many there were.
 // Their clients are told to leave, as by a drain. What is under way goes on for at most
 // patience, and then they are cut; with 0 they are closed at once. Disconnect does not wait
-// for that. which is called for each live connection.
+// for that, and keeps no connection in memory behind its end. which is called for each live
+// connection.
 func (s *Server) Disconnect(which func(ConnInfo) bool, patience time.Duration) int {
 	leaving := s.books.all(func(c *conn) bool { return which(c.info()) })
 	for _, c := range leaving {
@@ -20,9 +21,14 @@ func (s *Server) Disconnect(which func(ConnInfo) bool, patience time.Duration) i
 		}
 	}
 	if patience > 0 && len(leaving) > 0 {
-		time.AfterFunc(patience, func() {
-			for _, c := range leaving {
-				s.departures.cut(c)
+		refs := refsOf(leaving)
+		s.running.background.run(func() {
+			select {
+			case <-time.After(patience):
+				for c := range live(refs) {
+					s.departures.cut(c)
+				}
+			case <-s.running.serving.Done(): // The end of the server closes them.
 			}
 		})
 	}

@@ -162,7 +162,7 @@ func (d *drainActions) tell(ctx context.Context) {
 		_ = d.books.conns.WaitEmpty(gone) // Then there is nobody left to tell.
 		cancel()
 	}()
-	spread(gone, d.books.all(d.isLeaving), over, func(c *conn) { d.departures.leave(c, reasonDrain, 0) })
+	spread(gone, refsOf(d.books.all(d.isLeaving)), over, func(c *conn) { d.departures.leave(c, reasonDrain, 0) })
 	d.waitGone(ctx, over-time.Since(started))
 }
 

@@ -47,12 +47,16 @@ func (e *endpoint) close() error {
 // abandon closes all sockets of an endpoint that was not served, because the server is
 // closing.
 func (e *endpoint) abandon() {
-	for _, l := range e.sockets {
-		_ = l.Close()
-	}
+	closeSockets(e.sockets)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.left = 0
+}
+
+func closeSockets(sockets []net.Listener) {
+	for _, l := range sockets {
+		_ = l.Close()
+	}
 }
 
 // bare returns the first n sockets without the layers of their connections.
@@ -95,9 +99,14 @@ func (e *endpoint) replace() []*root {
 }
 
 // handOver stops accepting. It leaves the first n sockets to the next endpoint, with what
-// the kernel has queued. It closes the others when their queue has been accepted.
+// the kernel has queued. It closes the others when their queue has been accepted, or at once
+// where the endpoint was not served.
 func (e *endpoint) handOver(n int) {
-	for i, r := range e.replace() {
+	roots := e.replace()
+	if len(roots) == 0 {
+		closeSockets(e.sockets[min(n, len(e.sockets)):])
+	}
+	for i, r := range roots {
 		if i >= n {
 			r.listener.Stop()
 			continue
@@ -119,10 +128,14 @@ func (e *endpoint) canHandOver() error {
 	return nil
 }
 
-// stop accepts what the kernel has queued, and closes the sockets. Another endpoint may
-// have their addresses by now.
+// stop accepts what the kernel has queued, and closes the sockets: at once where the
+// endpoint was not served. Another endpoint may have their addresses by now.
 func (e *endpoint) stop() {
-	for _, r := range e.replace() {
+	roots := e.replace()
+	if len(roots) == 0 {
+		closeSockets(e.sockets)
+	}
+	for _, r := range roots {
 		r.listener.Release()
 	}
 }

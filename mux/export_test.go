@@ -3,6 +3,7 @@ package mux
 import (
 	"fmt"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
@@ -70,8 +71,7 @@ func (s *Server) ServeOptional(l net.Listener) error {
 	if err := s.start(); err != nil {
 		return err
 	}
-	e := &endpoint{sockets: []net.Listener{l}, optional: true, allow: allowAll, brought: true}
-	return s.serve(func() []*endpoint { return []*endpoint{e} })
+	return s.serveBrought(&endpoint{sockets: []net.Listener{l}, optional: true, allow: allowAll, brought: true})
 }
 
 // FailListener makes the configured listener i fail for good.
@@ -97,6 +97,10 @@ func (s *Server) SetPatience(mute, slow time.Duration) {
 	m.mute, m.slow = mute, slow
 }
 
+// SetProbeTime sets how long the connection of a probe above a limit lasts at most. It must be
+// called before the server serves.
+func (s *Server) SetProbeTime(d time.Duration) { s.topology.admission.probes.patience = d }
+
 // CutLasting is what room does with a connection that an earlier search has found to go on
 // with requests.
 func (s *Server) CutLasting(a *pool.Conn) bool {
@@ -104,6 +108,21 @@ func (s *Server) CutLasting(a *pool.Conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.cut(spare{c: a.Owner().(*conn)})
+}
+
+// InMemory returns a function that collects garbage, and returns how many of the connections
+// that are live now are still in memory.
+func (s *Server) InMemory() func() int {
+	refs := refsOf(s.books.all(func(*conn) bool { return true }))
+	return func() (n int) {
+		for range 5 { // A sync.Pool gives up what it holds at the second.
+			runtime.GC()
+		}
+		for range live(refs) {
+			n++
+		}
+		return n
+	}
 }
 
 // Backends returns the number of generations of protocol servers.

@@ -50,50 +50,59 @@ type local struct {
 
 // localListener returns the listener of in-process connections, made at the first call.
 func (t *topology) localListener() (*sub.Listener, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case t.local != nil:
-		return t.local.listener, nil
-	case t.closing:
+	l := t.localNow()
+	if l == nil {
+		t.changing.Lock()
+		defer t.changing.Unlock()
+		if l = t.localNow(); l == nil { // Unless another goroutine was faster.
+			l = t.serveLocal()
+		}
+	}
+	if l == nil {
 		return nil, ErrServerClosed
 	}
-	t.local = t.serveLocal()
-	return t.local.listener, nil
+	return l.listener, nil
 }
 
-// serveLocal serves in-process connections by the backend in use. The caller holds mu.
+// localNow returns what serves in-process connections; nil for nothing.
+func (t *topology) localNow() *local {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.local
+}
+
+// serveLocal has new in-process connections served by the backend in use. It returns nil
+// where the server is closing. The caller holds changing.
 func (t *topology) serveLocal() *local {
 	l := sub.New(listenAddr("in-process"), 0)
 	e := &endpoint{sockets: []net.Listener{l}, allow: allowAll, local: true, left: 1}
 	r := t.newRoot(t.backend.Load(), e, l)
 	e.roots = []*root{r}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing {
+		return nil
+	}
+	t.local = &local{l, r}
 	t.roots = append(t.roots, r)
 	go t.serveRoot(r)
-	return &local{l, r}
+	return t.local
 }
 
 // replaceLocal has new in-process connections served by the backend in use, and returns the
-// root that served them before.
+// root that served them before. The caller holds changing.
 func (t *topology) replaceLocal() []*root {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	old := t.local
-	if old == nil || old.root.backend == t.backend.Load() {
+	old := t.localNow()
+	if old == nil || old.root.backend == t.backend.Load() || t.serveLocal() == nil {
 		return nil
 	}
-	t.local = t.serveLocal()
 	roots := old.root.endpoint.replace()
 	old.listener.Finish()
 	return roots
 }
 
 // hasLocal reports whether there may be in-process connections.
-func (t *topology) hasLocal() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.local != nil
-}
+func (t *topology) hasLocal() bool { return t.localNow() != nil }
 
 // stopLocal ends in-process connecting, and returns the roots that had it.
 func (t *topology) stopLocal() []*root {

@@ -21,15 +21,16 @@ const (
 // probes are the HTTP/1.1 connections that are served above a limit, because their first
 // request is a probe. A full server is alive, and must not be restarted for that.
 type probes struct {
-	enabled bool
-	open    atomic.Int32
+	enabled  bool
+	open     atomic.Int32
+	patience time.Duration // probeTime
 }
 
 const (
 	// maxProbes bounds how many probes are served above a limit at a time.
 	maxProbes = 64
-	// probeTime is how long such a connection lasts at most. Its client may not take the
-	// answer.
+	// probeTime is how long such a connection lasts at most, until the sweep cuts it. Its
+	// client may not take the answer.
 	probeTime = 5 * time.Second
 )
 
@@ -57,12 +58,11 @@ func (a *admission) serveProbe(c *conn, tag pool.Tag) bool {
 		_ = c.Close()
 	}
 	c.account.SetState(pool.StateActive)
-	c.root.departures.depart(c, reasonProbe, 0) // The answer says Connection: close.
+	c.root.departures.depart(c, reasonProbe, a.probes.patience) // The answer says Connection: close.
 	if !c.advance(stageServing) {
 		c.rare().endProbe() // It may have been closed before it was admitted.
 		return false
 	}
-	time.AfterFunc(probeTime, func() { c.closeFor(reasonProbe) })
 	return true
 }
 

@@ -40,7 +40,9 @@ func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 // servers take its new connections. The clients of what was replaced are told to leave over
 // Drain.Spread, as at a drain, and take the time they need. An address that is not in c is
 // released once the connections in its kernel queue have been accepted. Where neither Listen
-// nor ListenAndServe was called, c.Listeners is not opened.
+// nor ListenAndServe was called, c.Listeners is not opened. Where Listen was called and
+// ListenAndServe was not, addresses are opened and released, and served by none but
+// ListenAndServe.
 //
 // The files of certificates, keys and ticket keys are read again. New handshakes use
 // them; where they differ, that is a change with the path "certificates" for each
@@ -72,22 +74,28 @@ func (s *Server) History() History { return s.live.snapshot() }
 
 // prepareReload opens what a change needs, and returns how to put it in force. It is the
 // reloader's last part, so it is never undone.
-func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
+func (s *Server) prepareReload(from, to Config) (part ReloadPart, err error) {
 	changes := planOf(&from, &to)
 	t := s.topology
-	next, ch := t.backend.Load(), &change{endpoints: t.configured()}
-	var err error
+	next := t.backend.Load()
 	if needsBackend(changes) {
 		if next, err = s.services.newBackend(&to); err != nil {
-			return ReloadPart{}, err
+			return part, err
 		}
 	}
 	abort := func(err error) (ReloadPart, error) {
 		if next != t.backend.Load() {
 			next.close()
 		}
-		return ReloadPart{}, err
+		return part, err
 	}
+	t.changing.Lock() // Until the change is made.
+	defer func() {
+		if part.Commit == nil { // It has failed, or there is a panic.
+			t.changing.Unlock()
+		}
+	}()
+	ch := &change{endpoints: t.configured()}
 	if len(changes) > 0 {
 		if ch, err = t.prepare(&to, next); err != nil {
 			return abort(err)
@@ -104,6 +112,7 @@ func (s *Server) prepareReload(from, to Config) (ReloadPart, error) {
 	return ReloadPart{
 		Changes: certificates,
 		Commit: func() {
+			defer t.changing.Unlock()
 			for _, use := range renewed {
 				use()
 			}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
@@ -41,7 +42,7 @@ type place struct {
 // findings are the connections that a search has found, in the order in which they are to
 // leave. A search looks at all connections, so one is made for many newcomers.
 type findings struct {
-	next   []spare
+	next   []finding
 	again  time.Time   // when the next search may be made
 	forget *time.Timer // lets go of them; nil before the first search
 }
@@ -55,6 +56,22 @@ type spare struct {
 	left      bool      // the client of a request that is under way has ended its half
 	since     time.Time // idle or within the head of a request, or when it was accepted
 	requests  uint64    // that it has had
+}
+
+// finding is a spare whose connection may end before it is asked to leave.
+type finding struct {
+	spare // without its connection
+
+	ref connRef
+}
+
+func findingsOf(spares []spare) []finding {
+	found := make([]finding, len(spares))
+	for i, s := range spares {
+		found[i] = finding{s, weak.Make(s.c)}
+		found[i].c = nil
+	}
+	return found
 }
 
 // turn is when a connection leaves, beside others.
@@ -77,8 +94,8 @@ const (
 const (
 	// maxSpares is how many connections a search finds at most.
 	maxSpares = maxLeaving
-	// findingsKept is for how long what a search has found is kept. Connections may end
-	// before they are asked to leave.
+	// findingsKept is for how long what a search has found is kept. By then it is out of
+	// date, and the places of clients come and go.
 	findingsKept = time.Second
 	// searchPause is how long the next search waits, for each connection that was looked
 	// at. It is some ten times as long as the search has taken.
@@ -213,8 +230,8 @@ func (m *room) first(p place, search func() (spares []spare, looked int), use fu
 	}
 	for searched := false; ; {
 		if now := time.Now(); !searched && (len(f.next) == 0 || f.next[0].turn == turnYoung) && !now.Before(f.again) {
-			var looked int
-			f.next, looked = search()
+			spares, looked := search()
+			f.next = findingsOf(spares)
 			f.again = now.Add(searchPause * time.Duration(looked))
 			m.forgetLater(p, f)
 			searched = true
@@ -222,9 +239,10 @@ func (m *room) first(p place, search func() (spares []spare, looked int), use fu
 		if len(f.next) == 0 {
 			return false
 		}
-		s := f.next[0]
+		s := f.next[0].spare
+		s.c = f.next[0].ref.Value()
 		f.next = f.next[1:]
-		if use(s) {
+		if s.c != nil && use(s) {
 			return true
 		}
 	}
@@ -294,7 +312,7 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 		}
 		return cmp.Or(cmp.Compare(a.turn, b.turn), byAge)
 	})
-	return slices.Clone(found[:min(len(found), maxSpares)]), len(all)
+	return found[:min(len(found), maxSpares)], len(all)
 }
 
 // lasts describes a connection whose client was told to make room longer ago than its patience.
@@ -322,7 +340,7 @@ func (c *conn) isAnswered() bool {
 	if c.isHTTP2() || c.account.State() == pool.StateUpgraded {
 		return c.isIdleHTTP2()
 	}
-	return c.account.InFlight() == 0
+	return c.account.State() == pool.StateIdle
 }
 
 // cut ends a connection that is still there although it was told to leave, because so many
@@ -383,11 +401,10 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 			s.turn, s.left, ok = turnLeft, true, true
 		}
 	case protocols.HTTP2: // A PING is activity, but no reason to stay.
-		since := c.seldom().h2.idleSince.Load()
-		ok = idle && c.isShared() || c.account.State() == pool.StateUpgraded && since != 0
-		s.since = clockStart.Add(time.Duration(since))
+		ok = c.isIdleHTTP2()
+		s.since = clockStart.Add(time.Duration(c.seldom().h2.idleSince.Load()))
 	case protocols.GRPC:
-		ok = c.account.InFlight() == 0
+		ok = c.isIdleHTTP2()
 	}
 	return s, ok && c.isServing() && !c.isTold()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
 	"github.com/muxserve/muxserve/protocols/websocket"
@@ -71,14 +73,14 @@ func New(opts ...Option) *Server {
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
 	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures), contexts: &s.contexts}
-	s.topology.admission.probes.enabled = s.healthPaths
+	s.topology.admission.probes.enabled, s.topology.admission.probes.patience = s.healthPaths, probeTime
 	s.topology.departures, s.topology.live = s.departures, s.live
 	s.topology.watch = sniff.NewWatch(func(path string) bool {
 		return s.handler == nil || s.topology.backend.Load().grpc.Serves(path)
 	}, s.departures.mixed, s.departures.flooded, s.departures.shrunk)
 	s.topology.contexts = &s.contexts
-	s.topology.listen, s.topology.tlsConfig = s.listen, s.tlsConfig
-	s.topology.serving, s.topology.changed = s.machine.SetServing, make(chan struct{})
+	s.topology.openSocket, s.topology.tlsConfig = s.listen, s.tlsConfig
+	s.topology.changed = make(chan struct{})
 	s.services = services{s.newFront(), s.books, &s.contexts, sync.OnceValue(func() *protocols.GRPCServices {
 		g := protocols.NewGRPCServices(s.registerGRPC...)
 		s.readiness.announceTo(g)
@@ -143,41 +145,71 @@ func (s *Server) start() error {
 // has opened. ListenAndServe calls it. A separate call tells "could not bind" from what
 // happens later.
 func (s *Server) Listen() error {
-	if s.configErr != nil {
-		return s.configErr
+	first, err := s.open()
+	if err == nil && !first {
+		err = errors.New("mux: Listen called twice")
 	}
-	return s.topology.listenOn(s.live.Load().Listeners)
+	return err
+}
+
+// open opens the configured listeners. It reports false, and opens nothing, where they are
+// open.
+func (s *Server) open() (first bool, err error) {
+	if s.configErr != nil {
+		return false, s.configErr
+	}
+	return s.topology.listen()
 }
 
 // Addrs returns the addresses of the configured listeners that are open, in the order of
 // the configuration.
 func (s *Server) Addrs() []net.Addr {
 	var addrs []net.Addr
-	for _, e := range s.topology.configured() {
-		addrs = append(addrs, e.Addr())
+	for addr := range s.Listeners() {
+		addrs = append(addrs, addr)
 	}
 	return addrs
+}
+
+// Listeners returns the configured listeners that are open, in the order of the
+// configuration: the address of each, and what [listeners.Config.Shown] returns of its
+// configuration. All are of the moment of the call, whatever a reload changes meanwhile.
+//
+//	for addr, c := range s.Listeners() {
+//		log.Print("serving ", c.Protocols, " on ", addr)
+//	}
+func (s *Server) Listeners() iter.Seq2[net.Addr, listeners.Config] {
+	endpoints := s.topology.configured()
+	return func(yield func(net.Addr, listeners.Config) bool) {
+		for _, e := range endpoints {
+			if !yield(e.Addr(), e.config.Shown()) {
+				return
+			}
+		}
+	}
 }
 
 // ListenAndServe opens the configured listeners, if Listen has not done so, and serves
 // them, and those that [Server.Reload] puts in their place. See [Server.Serve] for when it
 // returns. Where it could not listen, it may be called again.
 func (s *Server) ListenAndServe() error {
-	opened, twice := s.topology.beginListening()
-	if twice {
+	if !s.topology.beginListening() {
 		return errors.New("mux: ListenAndServe called twice")
 	}
-	if !opened {
-		if err := s.Listen(); err != nil {
-			s.topology.giveUpListening()
-			return err
+	_, err := s.open()
+	if err == nil {
+		if err = s.start(); err != nil { // Nothing is ever served.
+			s.topology.closeUnserved()
 		}
 	}
-	if err := s.start(); err != nil {
+	if err != nil {
 		s.topology.giveUpListening()
+		if errors.Is(err, ErrServerClosed) {
+			return s.ended()
+		}
 		return err
 	}
-	return s.serve(s.topology.configured)
+	return s.serve(s.topology.serveConfigured, s.topology.configured)
 }
 
 // Serve accepts connections from l and serves them until the server ends. It takes l over.
@@ -192,22 +224,31 @@ func (s *Server) Serve(l net.Listener) error {
 		_ = l.Close()
 		return err
 	}
-	e := &endpoint{sockets: []net.Listener{l}, allow: allowAll, brought: true}
-	return s.serve(func() []*endpoint { return []*endpoint{e} })
+	return s.serveBrought(&endpoint{sockets: []net.Listener{l}, allow: allowAll, brought: true})
 }
 
-// serve serves endpoints until they end.
-func (s *Server) serve(which func() []*endpoint) error {
+func (s *Server) serveBrought(e *endpoint) error {
+	return s.serve(func() bool { return s.topology.serve(e) }, func() []*endpoint { return []*endpoint{e} })
+}
+
+// serve serves endpoints until they end. begin begins that.
+func (s *Server) serve(begin func() bool, which func() []*endpoint) error {
 	closing, err := true, error(nil)
-	if s.topology.serve(which()...) {
+	if begin() {
+		s.machine.SetServing()
 		closing, err = s.topology.waitServed(which)
 	}
 	if closing {
-		<-s.machine.Done()
-		s.logs.flush()
-		return ErrServerClosed
+		return s.ended()
 	}
 	return err
+}
+
+// ended waits until the drain is over.
+func (s *Server) ended() error {
+	<-s.machine.Done()
+	s.logs.flush()
+	return ErrServerClosed
 }
 
 // Certificates returns the certificates in use, by the address of their listener and in

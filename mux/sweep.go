@@ -19,10 +19,11 @@ type sweep struct {
 	count      uint64        // of the sweeps
 	elapsed    time.Duration // from one to the next
 	writes     pool.StallWatch
-	// These remember the few connections that wait: HTTP/1.1 uploads, and HTTP/2
-	// connections whose handlers are all done while streams are open, or answers under way.
-	uploads, seenUploads map[*conn]upload1
-	tails, seenTails     map[*conn]tail
+	// These remember, by their numbers, the few connections that wait: HTTP/1.1 uploads, and
+	// HTTP/2 connections whose handlers are all done while streams are open, or answers under
+	// way. No sweep begins while there is no connection.
+	uploads, seenUploads map[uint64]upload1
+	tails, seenTails     map[uint64]tail
 }
 
 // upload1 is an upload and which of the connection's requests it belongs to.
@@ -52,10 +53,10 @@ func (d *departures) sweep(ctx context.Context, live *reloader) {
 		departures:  d,
 		live:        live,
 		elapsed:     live.Load().sweepEvery(),
-		uploads:     make(map[*conn]upload1),
-		seenUploads: make(map[*conn]upload1),
-		tails:       make(map[*conn]tail),
-		seenTails:   make(map[*conn]tail),
+		uploads:     make(map[uint64]upload1),
+		seenUploads: make(map[uint64]upload1),
+		tails:       make(map[uint64]tail),
+		seenTails:   make(map[uint64]tail),
 	}
 	d.books.conns.Sweep(ctx, w.elapsed, w.visit)
 }
@@ -84,6 +85,10 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 		w.visitHTTP1(now, c, &config.HTTP1)
 	case protocols.HTTP2, protocols.GRPC:
 		w.visitHTTP2(now, c, &config.HTTP2)
+	case protocols.Protocol(refusedTag):
+		if _, over := c.toldFor(); over {
+			c.abort(reasonRefused)
+		}
 	}
 }
 
@@ -150,13 +155,13 @@ func (w *sweep) hasLeft(c *conn) bool {
 
 // slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.
 func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
-	u, known := w.uploads[c]
+	u, known := w.uploads[c.account.ID()]
 	body, request := &c.seldom().body, c.account.Requests()
 	if !known || u.request != request {
 		u = upload1{request: request}
 	}
 	slow := u.tick(w.elapsed, body.arrived(c), &body.bodyWatch, config)
-	w.seenUploads[c] = u
+	w.seenUploads[c.account.ID()] = u
 	return slow
 }
 
@@ -208,14 +213,15 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 }
 
-// isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2, by what
-// its server says.
+// isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2: no
+// stream is open, by what net/http says. grpc-go says nothing. There no handler runs either,
+// which may go on behind a reset.
 func (c *conn) isIdleHTTP2() bool {
 	switch {
 	case c.isShared():
 		return c.account.State() == pool.StateIdle
 	case c.isHTTP2():
-		return c.account.InFlight() == 0
+		return c.account.InFlight() == 0 && !c.HasOpenStreams()
 	default: // It was upgraded by "Upgrade: h2c".
 		return c.seldom().h2.idleSince.Load() != 0
 	}
@@ -254,22 +260,22 @@ func (w *sweep) isDelivering(c *conn) bool {
 	if !waiting {
 		return false
 	}
-	t := w.tails[c]
+	t := w.tails[c.account.ID()]
 	if t.waiting += w.elapsed; t.sent != acked {
 		t = tail{sent: acked}
 	}
-	w.seenTails[c] = t
+	w.seenTails[c.account.ID()] = t
 	return t.waiting < moments.GoAwayPatience
 }
 
 // stuckTail reports whether responses whose handlers have returned have been waiting for
 // the client's window for too long.
 func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
-	t, sent := w.tails[c], c.SentData()
+	t, sent := w.tails[c.account.ID()], c.SentData()
 	if t.waiting += w.elapsed; t.sent != sent {
 		t = tail{sent: sent}
 	}
-	w.seenTails[c] = t
+	w.seenTails[c.account.ID()] = t
 	return t.waiting >= limit
 }
 

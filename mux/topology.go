@@ -25,18 +25,23 @@ type topology struct {
 	departures *departures
 	live       *reloader
 	contexts   *contexts
-	listen     func(context.Context, string) (net.Listener, error)
+	openSocket func(context.Context, string) (net.Listener, error)
 	tlsConfig  *tls.Config  // of listeners whose configuration has none; nil for plaintext
 	watch      *sniff.Watch // over HTTP/2 connections
-	serving    func()       // called when endpoints are served
 
 	// backend is the servers that new connections go to; a reload replaces it.
 	backend atomic.Pointer[backend]
+
+	// changing is held while endpoints are opened, replaced or begin to be served, so that
+	// one of Listen, ListenAndServe, Serve, the first Dial and a reload comes after another.
+	// Who holds it may lock mu, and not the other way round.
+	changing sync.Mutex
 
 	// mu guards what follows.
 	mu             sync.Mutex
 	started        bool // the server has begun to serve
 	listens        bool // ListenAndServe was called
+	served         bool // ListenAndServe serves the configured endpoints; set with changing held
 	closing        bool // the drain has begun
 	custom         []*custom
 	local          *local        // of in-process connections; nil before the first
@@ -66,6 +71,7 @@ func (t *topology) noteClosing() (served bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closing = true
+	t.wakeWaiters()
 	return slices.ContainsFunc(t.roots, func(r *root) bool { return !r.endpoint.local })
 }
 
@@ -76,23 +82,36 @@ func (t *topology) start() {
 	t.started = true
 }
 
-// beginListening notes that ListenAndServe is called. It reports whether Listen was called
-// before, and whether ListenAndServe was.
-func (t *topology) beginListening() (opened, twice bool) {
+// beginListening notes that ListenAndServe is called. It reports false where it was before,
+// and the server is not closing.
+func (t *topology) beginListening() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	opened, twice = t.endpoints != nil, t.listens
+	first := !t.listens
 	t.listens = true
-	return opened, twice
+	return first || t.closing
 }
 
-// giveUpListening closes the configured endpoints, so that ListenAndServe may be called
-// again.
+// giveUpListening notes that ListenAndServe has failed, and may be called again.
 func (t *topology) giveUpListening() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_ = closeEndpoints(t.endpoints)
-	t.endpoints, t.listens = nil, false
+	t.listens = false
+}
+
+// closeUnserved closes the configured endpoints if ListenAndServe does not serve them.
+func (t *topology) closeUnserved() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.served {
+		return
+	}
+	for _, e := range t.endpoints {
+		e.abandon()
+	}
+	if !t.closing {
+		t.endpoints = nil // They may be opened again.
+	}
 }
 
 // configured returns the endpoints of the configuration.
@@ -151,24 +170,29 @@ func (t *topology) firstAddr() net.Addr {
 func (t *topology) wanted(c *Config) []listeners.Config {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.endpoints == nil && !t.listens {
+	if t.endpoints == nil {
 		return nil
 	}
 	return listeners.Arrange(c.Listeners)
 }
 
-// listenOn opens every listener, or none: after a failure it closes those that it has
-// opened.
-func (t *topology) listenOn(configs []listeners.Config) error {
-	if t.isClosing() {
-		return ErrServerClosed // Whether the addresses are free does not matter.
+// listen opens every configured listener, or none: after a failure it closes those that it
+// has opened. It reports false, and opens nothing, where they are open.
+func (t *topology) listen() (first bool, err error) {
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	switch {
+	case t.isClosing():
+		return false, ErrServerClosed // Whether the addresses are free does not matter.
+	case t.isOpen():
+		return false, nil
 	}
-	var opened []*endpoint
-	undo := func(err error) error {
+	opened := []*endpoint{} // nil says that nothing is configured.
+	undo := func(err error) (bool, error) {
 		_ = closeEndpoints(opened)
-		return err
+		return false, err
 	}
-	for _, c := range listeners.Arrange(configs) {
+	for _, c := range listeners.Arrange(t.live.Load().Listeners) {
 		e, err := t.open(context.Background(), c)
 		if err != nil {
 			return undo(err)
@@ -177,14 +201,18 @@ func (t *topology) listenOn(configs []listeners.Config) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case t.closing:
+	if t.closing {
 		return undo(ErrServerClosed)
-	case t.endpoints != nil:
-		return undo(errors.New("mux: Listen called twice"))
 	}
 	t.endpoints = opened
-	return nil
+	return true, nil
+}
+
+// isOpen reports whether the configured listeners are open.
+func (t *topology) isOpen() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.endpoints != nil
 }
 
 // open opens the sockets of a configured listener, and reads its certificates. Open bare
@@ -198,16 +226,36 @@ func (t *topology) open(ctx context.Context, c listeners.Config, keep ...net.Lis
 			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
 		}
 	}
-	if e.sockets, err = c.Open(ctx, t.listen, keep...); err != nil {
+	if e.sockets, err = c.Open(ctx, t.openSocket, keep...); err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}
 	e.kept = len(keep)
 	return e, nil
 }
 
-// serve serves the endpoints by the backend in use. Where the server is closing, it closes
-// them and reports false.
-func (t *topology) serve(endpoints ...*endpoint) bool {
+// serve serves an endpoint that a caller of Serve has brought. Where the server is closing,
+// it closes the endpoint and reports false.
+func (t *topology) serve(e *endpoint) bool {
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	return t.begin(e)
+}
+
+// serveConfigured is serve for the configured endpoints. From now on, reloads serve what
+// they put in their place.
+func (t *topology) serveConfigured() bool {
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	t.mu.Lock()
+	t.served = true
+	endpoints := slices.Clone(t.endpoints)
+	t.mu.Unlock()
+	return t.begin(endpoints...)
+}
+
+// begin begins to serve endpoints by the backend in use, each of them once. Where the server
+// is closing, it closes them and reports false. The caller holds changing.
+func (t *topology) begin(endpoints ...*endpoint) bool {
 	b := t.backend.Load()
 	var roots []*root
 	for _, e := range endpoints {
@@ -233,7 +281,6 @@ func (t *topology) serve(endpoints ...*endpoint) bool {
 	for _, r := range roots {
 		go t.serveRoot(r)
 	}
-	t.serving()
 	return true
 }
 
@@ -253,11 +300,12 @@ func (t *topology) serveRoot(r *root) {
 }
 
 // hasFailed reports whether every listener has failed. Then no custom protocol gets another
-// connection. Where a reload replaces a listener, another one comes.
+// connection. Where a reload replaces a listener, another one comes, and where Listen has
+// opened some, ListenAndServe.
 func (t *topology) hasFailed() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.closing && !slices.ContainsFunc(t.roots, func(r *root) bool { return !isDone(r.done) || r.endpoint.isReplaced() })
+	return !t.closing && (t.served || t.endpoints == nil) && !slices.ContainsFunc(t.roots, func(r *root) bool { return !isDone(r.done) || r.endpoint.isReplaced() })
 }
 
 // isDone reports whether a channel is closed.
@@ -274,20 +322,27 @@ func isDone(done <-chan struct{}) bool {
 func (t *topology) announceChange() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.wakeWaiters()
+}
+
+// wakeWaiters is announceChange for a caller that holds mu.
+func (t *topology) wakeWaiters() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
 // waitServed waits until none of the endpoints is served any more, and returns why. It
-// reports true where that is because the server closes.
+// reports true where that is because the server closes. Where there are none, a reload may
+// bring some.
 func (t *topology) waitServed(which func() []*endpoint) (closing bool, err error) {
 	for {
 		t.mu.Lock()
 		changed, closing := t.changed, t.closing
 		t.mu.Unlock()
 		var err error
-		open := false
-		for _, e := range which() {
+		endpoints := which()
+		open := len(endpoints) == 0 && !closing
+		for _, e := range endpoints {
 			ended, eerr := e.end()
 			open = open || !ended
 			err = errors.Join(err, eerr)
@@ -303,13 +358,10 @@ func (t *topology) waitServed(which func() []*endpoint) (closing bool, err error
 // returns the roots that were serving. In-process connections are still made.
 func (t *topology) stop() []*root {
 	t.running.stopAccepting()
+	t.closeUnserved()
 	t.mu.Lock()
-	roots, endpoints := slices.Clone(t.roots), t.endpoints
-	roots = slices.DeleteFunc(roots, func(r *root) bool { return r.endpoint.local })
+	roots := slices.DeleteFunc(slices.Clone(t.roots), func(r *root) bool { return r.endpoint.local })
 	t.mu.Unlock()
-	if len(roots) == 0 {
-		_ = closeEndpoints(endpoints)
-	}
 	for _, r := range roots {
 		r.listener.Stop()
 	}

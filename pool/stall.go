@@ -7,8 +7,8 @@ import (
 
 // StallWatch finds connections whose peer takes nothing of what it is sent: a write is
 // outstanding and makes no progress. The zero value is ready to use. [Set.Sweep]'s visit
-// asks it about every connection, so Check must not be called concurrently. A connection
-// that is not writing costs one atomic load.
+// asks it about every connection of one Set, so Check must not be called concurrently. A
+// connection that is not writing costs one atomic load.
 //
 // On Linux, what the peer's system has acknowledged on a TCP connection is progress, so a
 // slow reader counts as moving even while one big write fills the kernel's buffer. A peer
@@ -19,8 +19,8 @@ import (
 // bytes sent, which moves when a write ends. There a copy by [Conn.ReadFrom] never counts
 // as stalled, because its source may be the slow side.
 type StallWatch struct {
-	now   time.Time // of the sweep
-	marks map[*Conn]stallMark
+	now   time.Time            // of the sweep
+	marks map[uint64]stallMark // by the numbers of connections, which may end before the next sweep
 }
 
 // stallMark is what is remembered of a connection that was writing.
@@ -41,7 +41,7 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 	writes := c.writes.Load()
 	if writes%writeEnded == 0 {
 		if len(w.marks) > 0 {
-			delete(w.marks, c)
+			delete(w.marks, c.id)
 		}
 		return 0
 	}
@@ -53,14 +53,14 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 		waiting = writes%copyBegun != 0
 	}
 	// Where nothing waits, the peer has taken all there is: a copy waits for its source.
-	old, marked := w.marks[c]
+	old, marked := w.marks[c.id]
 	if marked && waiting && old.sent == mark.sent && old.acked == mark.acked && old.writes/writeEnded == writes/writeEnded {
 		mark.since = old.since
 	}
 	if w.marks == nil {
-		w.marks = make(map[*Conn]stallMark)
+		w.marks = make(map[uint64]stallMark)
 	}
-	w.marks[c] = mark
+	w.marks[c.id] = mark
 	return now.Sub(mark.since)
 }
 
@@ -70,9 +70,9 @@ func (w *StallWatch) begin(now time.Time) {
 	if len(w.marks) == 0 {
 		w.marks = nil // A map does not give back what it needed at its peak.
 	}
-	for c, mark := range w.marks {
+	for id, mark := range w.marks {
 		if !mark.seen.Equal(w.now) {
-			delete(w.marks, c)
+			delete(w.marks, id)
 		}
 	}
 	w.now = now

@@ -59,7 +59,8 @@ const maxRefusedBytes = 256 << 10
 // answers gRPC calls UNAVAILABLE and other requests 503, for a second; then it says
 // GOAWAY. A connection that is idle for a second goes as well. The settings are those of
 // the server that would have served it, because the client may have been told them
-// already. The function age says how old a request's connection is. Requests for the paths
+// already, but for the connection's window, which is not among them: nobody reads what it
+// lets in. The function age says how old a request's connection is. Requests for the paths
 // of probes are served by these handlers. Each request is passed to count with the handler
 // that answers it.
 func NewRefusingHTTP2Server(
@@ -87,6 +88,7 @@ func NewRefusingHTTP2Server(
 	}
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { count(w, r, answer) })
 	c.IdleTimeout = refusalTime
+	c.ConnectionWindow = minWindow
 	return NewHTTP2Server(c, h)
 }
 

@@ -97,7 +97,7 @@ func (u *H2CUpgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o := h2.Options{NetHTTP: true}
 	if u.resets != nil {
 		perMinute, onFlood := u.resets(r)
-		o.MaxResetsPerMinute, o.Watch = perMinute, &h2.Watch{OnFlood: func(*h2.Track) { onFlood() }}
+		o.MaxResetsPerMinute, o.Watch = perMinute, &h2.Watch{OnFlood: func(net.Conn) { onFlood() }}
 	}
 	u.upgrade.ServeHTTP(&trackingWriter{w, o}, r)
 }

@@ -21,12 +21,13 @@ type limitRow struct{ what, key, byDefault, edge, seen string }
 // limitTests has the tests that show what a client sees at the limit, by the row's key, or by
 // what it is about where it has none.
 var limitTests = map[string]string{
-	"limits.max_connections":                                                       "TestTotalLimit",
-	"limits.on_limit":                                                              "TestWaitAtLimit",
-	"limits.per_address":                                                           "TestAddressLimit",
-	"http1.max_connections":                                                        "TestHTTP1Limit",
-	"http2.max_connections":                                                        "TestHTTP2Limit",
-	"grpc.max_connections":                                                         "TestGRPCLimit",
+	"limits.max_connections": "TestTotalLimit",
+	"limits.on_limit":        "TestWaitAtLimit",
+	"limits.per_address":     "TestAddressLimit",
+	"http1.max_connections":  "TestHTTP1Limit",
+	"http2.max_connections":  "TestHTTP2Limit",
+	"grpc.max_connections":   "TestGRPCLimit",
+	"the two above, where a client does not take its answers":                      "TestRefusedLeave",
 	"websocket.max_connections":                                                    "TestWebSocketLimit",
 	"a reload that lowers it below the open WebSockets":                            "TestWebSocketLimit",
 	"a reload that lowers another of these below what is open":                     "TestLoweredLimitMakesRoom",

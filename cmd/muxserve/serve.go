@@ -157,8 +157,8 @@ func (p *process) announce(w io.Writer) {
 	}
 	p.logStart()
 	hints := humanlog.IsTerminal(w)
-	for i, addr := range p.server.Addrs() {
-		announce(w, addr, p.settings().Mux.Listeners[i], hints)
+	for addr, c := range p.server.Listeners() {
+		announce(w, addr, c, hints)
 	}
 	if site := p.admin.site.Load(); site != nil {
 		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listeners[0].Addr(), listeners.ModeOff))

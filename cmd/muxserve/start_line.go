@@ -47,8 +47,8 @@ func bound(addr net.Addr) string {
 func (p *process) logStart() {
 	s := p.settings()
 	var shown []shownListener
-	for i, addr := range p.server.Addrs() {
-		shown = append(shown, showListener(addr, s.Mux.Listeners[i]))
+	for addr, c := range p.server.Listeners() {
+		shown = append(shown, showListener(addr, c))
 	}
 	admin := s.Admin.Address // It is off, or has no port yet.
 	if site := p.admin.site.Load(); site != nil {

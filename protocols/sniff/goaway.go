@@ -69,6 +69,14 @@ func (c *Conn) OpenedStreams() uint32 {
 	return 0
 }
 
+// HasOpenStreams reports whether streams are open on a connection of the native gRPC server:
+// the answer to one is not complete in what the server has begun to write, and neither side
+// has reset it. It says nothing of a connection of net/http, which does so itself.
+func (c *Conn) HasOpenStreams() bool {
+	t := c.h2.Load()
+	return t != nil && t.HasOpenStreams()
+}
+
 // IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY for a flood,
 // that a stream is not served. It will open it anew on another connection.
 func (c *Conn) IsBeyondLast(stream uint32) bool {
@@ -85,8 +93,8 @@ func (c *Conn) SentData() uint64 {
 	return 0
 }
 
-// WindowShut reports whether the server of an HTTP/2 connection has left the client
-// too little room for another whole frame of DATA.
+// WindowShut reports whether net/http has left the client of an HTTP/2 connection too little
+// room for another whole frame of DATA. It says nothing of another server.
 func (c *Conn) WindowShut() bool {
 	t := c.h2.Load()
 	return t != nil && t.WindowShut()

@@ -81,8 +81,8 @@ type Watch struct {
 
 // NewWatch returns a Watch. The function has reports by a call's path whether the native
 // server has its service. Each of the others is called once for a connection, by the
-// goroutine that reads it, when its client was told by a GOAWAY to leave; with is one that
-// tells the connection.
+// goroutine that reads it, when its client was told by a GOAWAY to leave. It gets the
+// connection that [Conn.Init] was given.
 //
 //   - mixed: on a connection of the native server, a stream was refused that was not for it:
 //     a call to another service, or no call. The client's next connections go to the shared
@@ -90,17 +90,12 @@ type Watch struct {
 //   - flood: the client has reset more streams than [Config].MaxResetsPerMinute.
 //   - smallerTable: on a connection of net/http, the client wants a smaller HPACK table than
 //     the server's encoder uses, which it can have on its next connection.
-func NewWatch(has func(path string) bool, mixed func(is func(*Conn) bool, isCall bool), flood, smallerTable func(is func(*Conn) bool)) *Watch {
-	w := &Watch{frames: h2.Watch{IsContentType: protocols.IsGRPCContentType, HasService: has}}
-	tells := func(t *h2.Track) func(*Conn) bool {
-		return func(c *Conn) bool { return c.h2.Load() == t }
+func NewWatch(has func(path string) bool, mixed func(inner net.Conn, isCall bool), flood, smallerTable func(inner net.Conn)) *Watch {
+	w := &Watch{frames: h2.Watch{IsContentType: protocols.IsGRPCContentType, HasService: has, OnFlood: flood, OnSmallerTable: smallerTable}}
+	w.frames.OnRefused = func(inner net.Conn, settings uint32, r h2.Request) {
+		w.mixed.add(newMixedClient(inner.RemoteAddr(), settings))
+		mixed(inner, r.IsCall())
 	}
-	w.frames.OnRefused = func(t *h2.Track, settings uint32, r h2.Request) {
-		w.mixed.add(newMixedClient(t.RemoteAddr(), settings))
-		mixed(tells(t), r.IsCall())
-	}
-	w.frames.OnFlood = func(t *h2.Track) { flood(tells(t)) }
-	w.frames.OnSmallerTable = func(t *h2.Track) { smallerTable(tells(t)) }
 	return w
 }
 

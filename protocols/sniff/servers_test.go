@@ -194,8 +194,8 @@ func TestGoAwayOfHTTP2Server(t *testing.T) {
 func TestFloodOfResets(t *testing.T) {
 	config := testConfig()
 	config.MaxResetsPerMinute = 20
-	flooded := make(chan func(*Conn) bool, 1)
-	config.Watch = NewWatch(func(string) bool { return true }, nil, func(is func(*Conn) bool) { flooded <- is }, nil)
+	flooded := make(chan net.Conn, 1)
+	config.Watch = NewWatch(func(string) bool { return true }, nil, func(inner net.Conn) { flooded <- inner }, nil)
 	_, l := serveSniffed(t, config, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	c := dialFramer(t, l, true)
 	var last uint32
@@ -206,7 +206,7 @@ func TestFloodOfResets(t *testing.T) {
 	}
 	c.wantGoAway(goAwaySeen{last, http2.ErrCodeEnhanceYourCalm, "too many streams were reset"})
 	conn := <-l.conns
-	if is := <-flooded; !is(conn) || is(new(Conn)) {
+	if <-flooded != conn.NetConn() {
 		t.Error("another connection is said to have flooded")
 	}
 	conn.Close()

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"net"
 	"sync/atomic"
 
 	"golang.org/x/net/http2"
@@ -27,6 +28,8 @@ type callFilter struct {
 	client   uint32 // The Options' Client.
 
 	gate streamGate // of what the server gets
+	// open belongs to the Track. It stands here since one of net/http has none.
+	open openStreams
 
 	// What the writing goroutine owes the client: the RST_STREAM of this stream, 0 for
 	// none, and so much of the connection's window.
@@ -56,14 +59,16 @@ type Watch struct {
 	// such a content type to such a path. Nil: its connections are not watched.
 	IsContentType func(string) bool
 	HasService    func(path string) bool
+	// The others are called with the connection that the Track was made with.
+	//
 	// OnRefused is called when a stream was refused on a native connection, once, with
 	// the Options' Client.
-	OnRefused func(t *Track, client uint32, r Request)
+	OnRefused func(inner net.Conn, client uint32, r Request)
 	// OnFlood is called when a client has reset too many streams, once; nil for nothing.
-	OnFlood func(t *Track)
+	OnFlood func(inner net.Conn)
 	// OnSmallerTable is called when a client wants a smaller HPACK table than net/http's
 	// encoder uses, once; nil for nothing. It gets GOAWAY, and no ACK of SETTINGS any more.
-	OnSmallerTable func(t *Track)
+	OnSmallerTable func(inner net.Conn)
 }
 
 // maxBlock bounds a header block that has come in part, in bytes. grpc-go's bound is on the

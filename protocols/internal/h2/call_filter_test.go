@@ -187,7 +187,7 @@ func TestRefusedStream(t *testing.T) {
 	wire := new(wireConn)
 	refused := make(chan Request, 1)
 	watch := testWatch()
-	watch.OnRefused = func(_ *Track, client uint32, r Request) {
+	watch.OnRefused = func(_ net.Conn, client uint32, r Request) {
 		if client == 7 {
 			refused <- r
 		}

@@ -94,7 +94,7 @@ func (t *Track) followSettings(p []byte) {
 		return
 	}
 	if t.watch != nil && t.watch.OnSmallerTable != nil {
-		t.watch.OnSmallerTable(t) // Before the client can know.
+		t.watch.OnSmallerTable(t.inner) // Before the client can know.
 	}
 	if t.asked.Or(askGoAway) < askGoAway {
 		t.pending.Or(askGoAway)

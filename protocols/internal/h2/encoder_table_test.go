@@ -3,6 +3,7 @@ package h2
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -25,7 +26,7 @@ func unseen(size uint32) http2.Setting { return http2.Setting{ID: settingUnknown
 // what net/http reads, and how often the client was found to want a smaller table.
 func fixed(sent []byte, step int) (passed []byte, smaller int, track *Track) {
 	_, track = newTracked(&wireConn{}, Options{
-		NetHTTP: true, FixTable: true, Watch: &Watch{OnSmallerTable: func(*Track) { smaller++ }},
+		NetHTTP: true, FixTable: true, Watch: &Watch{OnSmallerTable: func(net.Conn) { smaller++ }},
 	})
 	for piece := range slices.Chunk(bytes.Clone(sent), step) {
 		passed = append(passed, piece[:track.Follow(piece)]...)
@@ -102,7 +103,7 @@ func TestSmallerTable(t *testing.T) {
 		inner := &wireConn{}
 		told := false
 		c, track := newTracked(inner, Options{
-			NetHTTP: true, FixTable: true, Watch: &Watch{OnSmallerTable: func(*Track) { told = inner.wrote.Len() == 0 }},
+			NetHTTP: true, FixTable: true, Watch: &Watch{OnSmallerTable: func(net.Conn) { told = inner.wrote.Len() == 0 }},
 		})
 		ack := AppendFrame(nil, http2.FrameSettings, http2.FlagSettingsAck, nil)
 		settings := func(settings ...http2.Setting) {

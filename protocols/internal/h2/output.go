@@ -327,6 +327,7 @@ func (t *Track) passed(h Header) {
 		o.block = !h.Flags.Has(http2.FlagHeadersEndHeaders)
 		t.noteAnswer(h)
 	case http2.FrameRSTStream:
+		t.ended(h.Stream)
 		if h.Length == rstStreamLen {
 			t.fault(h.Stream, http2.ErrCode(binary.BigEndian.Uint32(o.walk.payload())))
 		}
@@ -337,8 +338,8 @@ func (t *Track) passed(h Header) {
 			t.pinged.CompareAndSwap(0, time.Now().UnixNano())
 		}
 	case http2.FrameWindowUpdate:
-		if h.Stream == 0 && h.Length == WindowUpdateLen {
-			t.window.Add(int64(Uint31(o.walk.payload())))
+		if t.pace != nil && h.Stream == 0 && h.Length == WindowUpdateLen {
+			t.pace.window.Add(int64(Uint31(o.walk.payload())))
 		}
 	case http2.FrameGoAway:
 		if h.Length >= goAwayLen {
@@ -347,15 +348,16 @@ func (t *Track) passed(h Header) {
 	}
 }
 
-// noteAnswer takes note of a part of a response, where resets are counted.
+// noteAnswer takes note of a part of a response.
 func (t *Track) noteAnswer(h Header) {
-	r := t.resets.Load()
-	if r == nil {
-		return
-	}
 	what := saidAnswer
 	if h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
 		what |= saidEnd
+		t.ended(h.Stream)
+	}
+	r := t.resets.Load() // Nil where resets are not counted.
+	if r == nil {
+		return
 	}
 	r.said(h.Stream, t.highest.Load(), what)
 }

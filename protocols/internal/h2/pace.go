@@ -30,6 +30,9 @@ type pace struct {
 	reset *resetStreams
 
 	windows atomic.Pointer[keptWindows] // nil before it is needed
+	// window is what the client may send on the connection beyond the standard window (RFC
+	// 9113, section 6.9.2).
+	window atomic.Int64
 
 	unacked  atomic.Int32 // SETTINGS of the server that the client has not acknowledged
 	answered atomic.Uint32

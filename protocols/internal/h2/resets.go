@@ -105,7 +105,7 @@ func (t *Track) fault(stream uint32, code http2.ErrCode) {
 func (t *Track) flooded() {
 	t.ask(askCalm)
 	if t.watch != nil && t.watch.OnFlood != nil {
-		t.watch.OnFlood(t)
+		t.watch.OnFlood(t.inner)
 	}
 	t.resets.Load().calmed.Store(true)
 }

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -23,7 +24,7 @@ type flooder struct {
 
 func newFlooder(most int) *flooder {
 	f := &flooder{inner: &wireConn{}}
-	f.conn, f.track = newTracked(f.inner, Options{MaxResetsPerMinute: most, Watch: &Watch{OnFlood: func(*Track) { f.floods++ }}})
+	f.conn, f.track = newTracked(f.inner, Options{MaxResetsPerMinute: most, Watch: &Watch{OnFlood: func(net.Conn) { f.floods++ }}})
 	f.stream = ^uint32(0)
 	f.track.Follow([]byte(http2.ClientPreface))
 	_, _ = f.conn.Write(serverSettings())

@@ -113,15 +113,14 @@ type Track struct {
 	opened  atomic.Bool   // acked is closed.
 
 	sentData atomic.Uint64 // Length of all DATA frames written.
-	// window is what the client may send on the connection beyond the standard
-	// window (RFC 9113, section 6.9.2).
-	window atomic.Int64
 	// pinged is the wall clock's time of the server's first PING without an answer; 0
 	// for none.
 	pinged atomic.Int64
 	resets atomic.Pointer[resetBound]
 	calls  *callFilter // Nil: all streams pass.
 	pace   *pace       // Nil where the server is not net/http.
+	// open is nil where the server is net/http, which says itself when no stream is open.
+	open *openStreams
 
 	// acked is closed when the server has acknowledged the client's first SETTINGS; nil
 	// without a gate.
@@ -158,6 +157,9 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
 		t.calls = newCallFilter(o.Client)
+		t.open = &t.calls.open
+	} else if !o.NetHTTP {
+		t.open = new(openStreams)
 	}
 	if o.Gate {
 		t.acked = make(chan struct{})
@@ -167,9 +169,6 @@ func New(inner net.Conn, o Options) *Track {
 
 // Bare returns the connection if it stands over a bare socket, and nil otherwise.
 func (t *Track) Bare() BareConn { return t.bare }
-
-// RemoteAddr returns the client's address.
-func (t *Track) RemoteAddr() net.Addr { return t.inner.RemoteAddr() }
 
 // OpenGate ends the wait for the server's ACK, and that for the frames that it owes: the
 // connection ends.
@@ -286,7 +285,7 @@ func (t *Track) refuse(r *refusal) {
 		if t.asked.Or(askFinal) < askFinal {
 			owed |= askFinal
 		}
-		t.watch.OnRefused(t, f.client, r.request) // Before the client can know.
+		t.watch.OnRefused(t.inner, f.client, r.request) // Before the client can know.
 	}
 	t.pending.Or(owed)
 	go t.settle() // In another goroutine, since the client may read nothing.
@@ -296,11 +295,16 @@ func (t *Track) refuse(r *refusal) {
 func (t *Track) received(h Header) {
 	switch h.Type {
 	case http2.FrameData:
-		t.window.Add(-int64(h.Length))
+		if t.pace != nil {
+			t.pace.window.Add(-int64(h.Length))
+		}
 	case http2.FrameHeaders:
 		if last := t.highest.Load(); h.Stream > last && h.Stream%2 == 1 {
 			if r := t.resets.Load(); r != nil {
 				r.opened(last, h.Stream)
+			}
+			if t.open != nil {
+				t.open.skip(last, h.Stream)
 			}
 			t.highest.Store(h.Stream)
 			if t.pace != nil {
@@ -308,6 +312,7 @@ func (t *Track) received(h Header) {
 			}
 		}
 	case http2.FrameRSTStream:
+		t.ended(h.Stream)
 		t.reset(h.Stream)
 	case http2.FrameSettings:
 		if t.pace == nil {
@@ -431,9 +436,23 @@ func (g *streamGate) isBeyond(stream uint32) bool {
 // Opened returns the highest stream that the client has opened, 0 before the first.
 func (t *Track) Opened() uint32 { return t.highest.Load() }
 
+// ended notes that an answer is complete, or that either side has reset the stream.
+func (t *Track) ended(stream uint32) {
+	if t.open != nil && stream%2 == 1 && stream <= t.highest.Load() {
+		t.open.end(stream)
+	}
+}
+
+// HasOpenStreams reports whether streams are open on a connection whose server is not
+// net/http, which says so itself: the answer to one is not complete in what the server has
+// begun to write, and neither side has reset it.
+func (t *Track) HasOpenStreams() bool { return t.open != nil && t.open.any(t.highest.Load()) }
+
 // SentData returns the length of all DATA frames that the server has begun to write.
 func (t *Track) SentData() uint64 { return t.sentData.Load() }
 
-// WindowShut reports whether the server has left the client too little room for
-// another whole frame of DATA.
-func (t *Track) WindowShut() bool { return t.window.Load() < MaxFrameSize-DefaultWindow }
+// WindowShut reports whether net/http has left the client too little room for another whole
+// frame of DATA. It says nothing of another server.
+func (t *Track) WindowShut() bool {
+	return t.pace != nil && t.pace.window.Load() < MaxFrameSize-DefaultWindow
+}

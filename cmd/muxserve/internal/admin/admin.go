@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"embed"
 	"errors"
+	"iter"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
 )
@@ -29,7 +31,7 @@ type Server interface { //nolint:interfacebloat // It is the part of *mux.Server
 	Phase() lifecycle.Phase
 	Ready() error
 	Config() mux.Config
-	Addrs() []net.Addr
+	Listeners() iter.Seq2[net.Addr, listeners.Config]
 	DrainProgress() (mux.DrainProgress, bool)
 	SetServing(service string, serving bool)
 	Disconnect(which func(pool.Info) bool, patience time.Duration) int

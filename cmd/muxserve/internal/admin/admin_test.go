@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/x509"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muxserve/muxserve/lifecycle"
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
 )
@@ -37,8 +39,10 @@ func (f fakeServer) Disconnect(func(pool.Info) bool, time.Duration) int { return
 
 func (f fakeServer) Config() mux.Config { return mux.DefaultConfig() }
 
-func (f fakeServer) Addrs() []net.Addr {
-	return []net.Addr{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}}
+func (f fakeServer) Listeners() iter.Seq2[net.Addr, listeners.Config] {
+	return func(yield func(net.Addr, listeners.Config) bool) {
+		yield(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, f.Config().Listeners[0].Shown())
+	}
 }
 
 func (f fakeServer) DrainProgress() (mux.DrainProgress, bool) { return mux.DrainProgress{}, false }

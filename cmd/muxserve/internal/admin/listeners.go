@@ -22,16 +22,11 @@ type listenerView struct {
 
 // listeners describes the configured listeners.
 func (p *Pages) listeners() []listenerView {
-	addresses, configured := p.server.Addrs(), p.server.Config().Listeners
 	views := []listenerView{}
-	for i, c := range configured {
-		if i == len(addresses) { // They are not open, or a reload is changing them.
-			break
-		}
-		shown := c.Shown()
+	for address, c := range p.server.Listeners() {
 		views = append(views, listenerView{
-			Address: addresses[i].String(), Configured: c.Address, TLS: shown.TLS.Mode, TLSOptional: shown.TLS.Optional,
-			ProxyProtocol: shown.ProxyProtocol.Mode, Protocols: shown.Protocols,
+			Address: address.String(), Configured: c.Address, TLS: c.TLS.Mode, TLSOptional: c.TLS.Optional,
+			ProxyProtocol: c.ProxyProtocol.Mode, Protocols: c.Protocols,
 		})
 	}
 	return views

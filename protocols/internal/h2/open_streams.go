@@ -1,0 +1,83 @@
+package h2
+
+import (
+	"slices"
+	"sync"
+)
+
+// openStreams knows which streams of a connection have ended: their answers are complete on
+// the wire, or the client or the server has reset them. The others are open, up to the
+// highest that the client has opened. grpc-go answers behind its handlers: an answer waits
+// in its queue for the client's window while no handler runs.
+//
+// Where streams end in their order nothing is kept but the last. A stream may be said to
+// have ended more than once. The zero value is ready to use.
+type openStreams struct {
+	mu     sync.Mutex    // guards what follows; held for no read or write
+	beyond uint32        // one more than the highest stream that has ended
+	gaps   []streamRange // the open streams below that, in their order
+}
+
+// streamRange are the client's streams from first to last, whose numbers are odd (RFC 9113,
+// section 5.1.1).
+type streamRange struct{ first, last uint32 }
+
+// end notes that a stream has ended, which the client has opened.
+func (o *openStreams) end(stream uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if stream > o.beyond {
+		o.endAbove(stream, stream)
+		return
+	}
+	i, found := slices.BinarySearchFunc(o.gaps, stream, func(g streamRange, s uint32) int {
+		switch {
+		case g.last < s:
+			return -1
+		case g.first > s:
+			return 1
+		default:
+			return 0
+		}
+	})
+	if !found {
+		return
+	}
+	switch g := &o.gaps[i]; {
+	case g.first == g.last:
+		o.gaps = slices.Delete(o.gaps, i, i+1)
+	case g.first == stream:
+		g.first += 2
+	case g.last == stream:
+		g.last -= 2
+	default:
+		rest := streamRange{stream + 2, g.last}
+		g.last = stream - 2
+		o.gaps = slices.Insert(o.gaps, i+1, rest)
+	}
+}
+
+// skip notes that the client has left out the streams behind last, the highest that it had
+// opened, and before next. It cannot open them any more.
+func (o *openStreams) skip(last, next uint32) {
+	if first := (last + 1) | 1; first < next {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.endAbove(first, next-2)
+	}
+}
+
+// endAbove notes that streams have ended above all others that have. The caller holds mu.
+func (o *openStreams) endAbove(first, last uint32) {
+	if open := o.beyond | 1; open < first {
+		o.gaps = append(o.gaps, streamRange{open, first - 2})
+	}
+	o.beyond = last + 1
+}
+
+// any reports whether a stream is open, where highest is the last that the client has opened.
+func (o *openStreams) any(highest uint32) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return highest > o.beyond || len(o.gaps) > 0
+}
