@@ -24,10 +24,11 @@ type endpoint struct {
 	optional bool
 	allow    allow
 
-	mu    sync.Mutex // guards what follows, and writing config
-	roots []*root
-	left  int // roots that have not ended
-	err   error
+	mu         sync.Mutex  // guards what follows, and writing config
+	handshakes *tls.Config // see tlsConfigFor; nil before it is needed
+	roots      []*root
+	left       int // roots that have not ended
+	err        error
 	// replaced is set when another endpoint serves the address, or none is to. next is the
 	// successor of a brought endpoint.
 	replaced bool
@@ -172,11 +173,17 @@ func closeEndpoints(endpoints []*endpoint) error {
 
 // tlsConfigFor returns the configuration of the endpoint's handshakes, or nil for
 // plaintext. common is that of endpoints without a configuration of their own. ALPN offers
-// no more than the endpoint serves.
+// no more than the endpoint serves. The sockets of an endpoint share the configuration, and
+// with it the session ticket keys: a client does not choose its socket. The caller holds mu.
 func (e *endpoint) tlsConfigFor(common *tls.Config) *tls.Config {
+	if !e.local && e.handshakes == nil {
+		e.handshakes = e.newTLSConfig(common)
+	}
+	return e.handshakes
+}
+
+func (e *endpoint) newTLSConfig(common *tls.Config) *tls.Config {
 	switch {
-	case e.local:
-		return nil
 	case e.tls != nil:
 		return e.tls.Config(e.allow.nextProtos([]string{alpnHTTP2, alpnHTTP1})...)
 	case common != nil && e.allow != allowAll:
