@@ -154,6 +154,7 @@ func (c Config) clone() Config {
 		l.Protocols = slices.Clone(l.Protocols)
 		l.ProxyProtocol.Trusted = slices.Clone(l.ProxyProtocol.Trusted)
 		l.TLS.CipherSuites = slices.Clone(l.TLS.CipherSuites)
+		l.TLS.Certificates = slices.Clone(l.TLS.Certificates)
 	}
 	c.Drain.SkipSteps = slices.Clone(c.Drain.SkipSteps)
 	c.WebSocket.OriginPatterns = slices.Clone(c.WebSocket.OriginPatterns)
