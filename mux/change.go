@@ -163,7 +163,9 @@ func (ch *change) renew() (use []func(), changes []Change, err error) {
 			}
 			use = append(use, func() {
 				swap()
+				e.mu.Lock()
 				e.config = config
+				e.mu.Unlock()
 			})
 			if next == nil {
 				continue
