@@ -162,9 +162,12 @@ type http2State struct {
 	// idleSince is when the last stream ended, counted from clockStart; see track. On a
 	// connection that was upgraded it is 0 while there are streams.
 	idleSince atomic.Int64
-	left      atomic.Int32 // requests whose bodies are read behind their handlers; see discard
-	calls     callSlots
-	budget    atomic.Pointer[protocols.CallBudget] // nil before it is needed
+	// stuck is set while answers of native calls have been waiting for the client's window for
+	// http2.progress_timeout, behind their handlers. They do so with plain grpc-go as well.
+	stuck  atomic.Bool
+	left   atomic.Int32 // requests whose bodies are read behind their handlers; see discard
+	calls  callSlots
+	budget atomic.Pointer[protocols.CallBudget] // nil before it is needed
 	// upgraded is nil unless the connection was upgraded by "Upgrade: h2c".
 	upgraded atomic.Pointer[protocols.UpgradedConn]
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -359,5 +360,41 @@ func TestHijackedFile(t *testing.T) {
 	}
 	if got := ask(start(t, true, mux.WithHandler(handler))); got == want {
 		t.Error("there is a file under TLS")
+	}
+}
+
+// TestBaseContextMayAsk: the function of WithBaseContext may call the server, at the start and
+// at a reload that replaces the listener.
+func TestBaseContextMayAsk(t *testing.T) {
+	var s *mux.Server
+	calls := make(chan int, 10)
+	s = mux.New(mux.WithAddress("127.0.0.1:0"), mux.Configure(noDelay), mux.WithLogger(slog.New(slog.DiscardHandler)),
+		mux.WithBaseContext(func(net.Listener) context.Context {
+			n := 0
+			for range s.Listeners() {
+				n++
+			}
+			calls <- n + len(s.Addrs())
+			return context.Background()
+		}))
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.ListenAndServe() }()
+	defer func() {
+		_ = s.Close()
+		<-served
+	}()
+	if got := within(t, "the start", calls); got != 2 {
+		t.Errorf("%d listeners and addresses", got)
+	}
+	c := s.Config()
+	c.HTTP2.MaxStreams++
+	if _, err := s.Reload(c, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if got := within(t, "the reload", calls); got != 2 {
+		t.Errorf("%d listeners and addresses", got)
 	}
 }

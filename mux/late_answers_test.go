@@ -279,3 +279,26 @@ func TestLateAnswersMakeNoRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestStuckAnswersMakeRoom: where a limit is full, a connection whose client has not moved for
+// the progress timeout keeps nobody out, and it ends then. Without need it does not.
+func TestStuckAnswersMakeRoom(t *testing.T) {
+	t.Parallel()
+	const timeout = 200 * time.Millisecond
+	s := startLate(t, limits(func(c *mux.Config) { c.GRPC.MaxConnections, c.HTTP2.Progress.ProgressTimeout = 1, timeout }))
+	stuck := dialLate(t, s.addr)
+	stuck.ask(1, testpb.TestService_UnaryCall_FullMethodName)
+	time.Sleep(4 * timeout)
+	stuck.sync()
+	if stuck.goAway != nil {
+		t.Fatalf("%v, though nobody needs its place", stuck.goAway)
+	}
+	eventually(t, "a newcomer is served", func() bool {
+		c := dialLate(t, s.addr)
+		c.ask(1, testpb.TestService_EmptyCall_FullMethodName)
+		c.rest(1)
+		return c.header(1)["grpc-status"] == "0"
+	})
+	stuck.goneAway()
+	stuck.leaves()
+}

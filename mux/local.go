@@ -52,11 +52,7 @@ type local struct {
 func (t *topology) localListener() (*sub.Listener, error) {
 	l := t.localNow()
 	if l == nil {
-		t.changing.Lock()
-		defer t.changing.Unlock()
-		if l = t.localNow(); l == nil { // Unless another goroutine was faster.
-			l = t.serveLocal()
-		}
+		l = t.serveLocal()
 	}
 	if l == nil {
 		return nil, ErrServerClosed
@@ -71,26 +67,44 @@ func (t *topology) localNow() *local {
 	return t.local
 }
 
-// serveLocal has new in-process connections served by the backend in use. It returns nil
-// where the server is closing. The caller holds changing.
+// serveLocal has in-process connections served by the backend in use, unless another goroutine
+// has done so. It returns nil where the server is closing.
 func (t *topology) serveLocal() *local {
-	l := sub.New(listenAddr("in-process"), 0)
-	e := &endpoint{sockets: []net.Listener{l}, allow: allowAll, local: true, left: 1}
-	r := t.newRoot(t.backend.Load(), e, l)
-	e.roots = []*root{r}
+	for {
+		b := t.backend.Load()
+		l := sub.New(listenAddr("in-process"), 0)
+		e := &endpoint{sockets: []net.Listener{l}, allow: allowAll, local: true, left: 1}
+		r := t.newRoot(b, e, l)
+		e.roots = []*root{r}
+		if now, done := t.useLocal(&local{l, r}); done {
+			return now
+		}
+	}
+}
+
+// useLocal has l serve new in-process connections, unless others do already by its backend.
+// It reports false where that is not the backend in use any more, which a reload replaces
+// before it calls replaceLocal. It returns what serves them; nil where the server is closing.
+func (t *topology) useLocal(l *local) (now *local, done bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closing {
-		return nil
+	switch {
+	case t.closing:
+		return nil, true
+	case l.root.backend != t.backend.Load():
+		return nil, false
+	case t.local != nil && t.local.root.backend == l.root.backend:
+		return t.local, true
 	}
-	t.local = &local{l, r}
-	t.roots = append(t.roots, r)
-	go t.serveRoot(r)
-	return t.local
+	l.root.configure(t.live.Load()) // A change may have been made since it was made.
+	t.local = l
+	t.roots = append(t.roots, l.root)
+	go t.serveRoot(l.root)
+	return l, true
 }
 
 // replaceLocal has new in-process connections served by the backend in use, and returns the
-// root that served them before. The caller holds changing.
+// root that served them before.
 func (t *topology) replaceLocal() []*root {
 	old := t.localNow()
 	if old == nil || old.root.backend == t.backend.Load() || t.serveLocal() == nil {

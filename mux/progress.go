@@ -72,6 +72,7 @@ func (b *bodyWatch) watch(r *http.Request) {
 	b.slow.Store(false)
 	b.over.Store(false)
 	b.ended.Store(false)
+	b.writes.Store(0)
 }
 
 // isBound reports whether the sweep has to look at a body for which the server waits.

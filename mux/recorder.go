@@ -107,8 +107,8 @@ func (r *recorder) WriteHeader(code int) {
 func (r *recorder) Write(p []byte) (int, error) {
 	r.setStatus(http.StatusOK)
 	r.request.beginWrite()
+	defer r.request.endWrite()
 	n, err := r.ResponseWriter.Write(p)
-	r.request.endWrite()
 	r.sent += int64(n)
 	return n, err
 }
@@ -117,8 +117,8 @@ func (r *recorder) Write(p []byte) (int, error) {
 func (r *recorder) WriteString(s string) (int, error) {
 	r.setStatus(http.StatusOK)
 	r.request.beginWrite()
+	defer r.request.endWrite()
 	n, err := io.WriteString(r.ResponseWriter, s)
-	r.request.endWrite()
 	r.sent += int64(n)
 	return n, err
 }
@@ -191,8 +191,8 @@ func (r *recorder1) ReadFrom(src io.Reader) (int64, error) {
 	}
 	r.setStatus(http.StatusOK)
 	r.request.beginWrite()
+	defer r.request.endWrite() // A middleware may recover from a panic of src.
 	n, err := io.Copy(r.ResponseWriter, src)
-	r.request.endWrite()
 	r.sent += n
 	return n, err
 }

@@ -23,7 +23,8 @@ type root struct {
 	backend     *backend
 	endpoint    *endpoint
 	listener    *listeners.Listener
-	base        context.Context //nolint:containedctx // Of what comes from the listener.
+	socket      net.Listener    // what listener wraps
+	base        context.Context //nolint:containedctx // Of what comes from the socket; set by serveRoot.
 	tlsConfig   *tls.Config     // nil: plaintext
 	tlsOptional bool
 	allow       allow
@@ -61,7 +62,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 		backend:     b,
 		endpoint:    e,
 		listener:    listeners.New(l, t.books.logger),
-		base:        t.contexts.of(l),
+		socket:      l,
 		tlsConfig:   e.tlsConfigFor(t.tlsConfig),
 		tlsOptional: e.optional,
 		allow:       e.allow,

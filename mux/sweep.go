@@ -210,9 +210,22 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	if w.checkWrites(now, c, owned, limit) {
 		return
 	}
-	if limit > 0 && state == pool.StateActive && c.isShared() && h2.running.Load() == 0 && w.stuckTail(c, limit) {
-		d.end(c, reasonStalled)
-		return
+	switch {
+	case limit <= 0:
+	case c.isShared():
+		if state == pool.StateActive && h2.running.Load() == 0 && w.stuckTail(c, limit) {
+			d.end(c, reasonStalled)
+			return
+		}
+	case c.isHTTP2(): // grpc-go's. It makes room then, and stays where nobody wants it to leave.
+		stuck := c.account.InFlight() == 0 && c.HasOpenStreams() && w.stuckTail(c, limit)
+		if stuck && c.isTold() {
+			d.end(c, reasonStalled)
+			return
+		}
+		if h2.stuck.Load() != stuck {
+			c.http2().stuck.Store(stuck)
+		}
 	}
 	if !c.isTold() {
 		if c.overAge() >= 0 {

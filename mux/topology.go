@@ -33,7 +33,7 @@ type topology struct {
 	backend atomic.Pointer[backend]
 
 	// changing is held while endpoints are opened, replaced or begin to be served, so that
-	// one of Listen, ListenAndServe, Serve, the first Dial and a reload comes after another.
+	// one of Listen, ListenAndServe, Serve and a reload comes after another.
 	// Who holds it may lock mu, and not the other way round.
 	changing sync.Mutex
 
@@ -286,6 +286,7 @@ func (t *topology) begin(endpoints ...*endpoint) bool {
 
 // serveRoot serves a root until it ends, and notes that.
 func (t *topology) serveRoot(r *root) {
+	r.base = t.contexts.of(r.socket) // The embedder's function may call the server: no lock is held.
 	err := fmt.Errorf("mux: %s: %w", r.listener.Addr(), r.divide(t.customs(false), t.customs(true)))
 	close(r.done)
 	e := r.endpoint
