@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/net/http2"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/pool"
@@ -520,5 +522,36 @@ func TestReloadCertificates(t *testing.T) {
 	c.HTTP1.MaxRequests = 8
 	if v, err := s.Reload(c, "test"); err == nil || s.Config().HTTP1.MaxRequests != 7 || !s.Certificates()[s.addr][0].Equal(third) {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestReloadBesideDrain: a drain that begins while a configuration is put in force does not
+// close the sockets that change hands. Until it ends accepting, connections are served.
+func TestReloadBesideDrain(t *testing.T) {
+	t.Parallel()
+	s := start(t, false)
+	s.hold(t)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	if err := s.OnDrain(lifecycle.StepAnnounce, "hold", func(context.Context) error {
+		close(begun)
+		<-goOn
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var drained <-chan drainResult
+	s.OnReload(func(_, _ mux.Config) (mux.ReloadPart, error) {
+		drained = s.drain(t.Context())
+		within(t, "the drain", begun)
+		return mux.ReloadPart{}, nil
+	})
+	s.reload(t, func(c *mux.Config) { c.HTTP2.MaxStreams++ })
+	conn := s.dial(t)
+	if resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK {
+		t.Error(resp.Status)
+	}
+	close(goOn)
+	if r := within(t, "the end", drained); r.err != nil {
+		t.Error(r.err)
 	}
 }

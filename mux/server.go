@@ -180,9 +180,13 @@ func (s *Server) Addrs() []net.Addr {
 //	}
 func (s *Server) Listeners() iter.Seq2[net.Addr, listeners.Config] {
 	endpoints := s.topology.configured()
+	shown := make([]listeners.Config, len(endpoints))
+	for i, e := range endpoints {
+		shown[i] = e.shown()
+	}
 	return func(yield func(net.Addr, listeners.Config) bool) {
-		for _, e := range endpoints {
-			if !yield(e.Addr(), e.shown()) {
+		for i, e := range endpoints {
+			if !yield(e.Addr(), shown[i]) {
 				return
 			}
 		}

@@ -238,7 +238,7 @@ func (t *topology) open(ctx context.Context, c listeners.Config, keep ...net.Lis
 func (t *topology) serve(e *endpoint) bool {
 	t.changing.Lock()
 	defer t.changing.Unlock()
-	return t.begin(e)
+	return t.beginUnlessClosing(e)
 }
 
 // serveConfigured is serve for the configured endpoints. From now on, reloads serve what
@@ -250,11 +250,20 @@ func (t *topology) serveConfigured() bool {
 	t.served = true
 	endpoints := slices.Clone(t.endpoints)
 	t.mu.Unlock()
+	return t.beginUnlessClosing(endpoints...)
+}
+
+func (t *topology) beginUnlessClosing(endpoints ...*endpoint) bool {
+	if t.isClosing() {
+		t.abandon(endpoints)
+		return false
+	}
 	return t.begin(endpoints...)
 }
 
-// begin begins to serve endpoints by the backend in use, each of them once. Where the server
-// is closing, it closes them and reports false. The caller holds changing.
+// begin begins to serve endpoints by the backend in use, each of them once. Where the drain
+// has ended accepting, it closes them and reports false; before that, a drain still lets
+// connections in. The caller holds changing.
 func (t *topology) begin(endpoints ...*endpoint) bool {
 	b := t.backend.Load()
 	var roots []*root
@@ -268,20 +277,27 @@ func (t *topology) begin(endpoints ...*endpoint) bool {
 		e.mu.Unlock()
 	}
 	t.mu.Lock()
-	if t.closing {
-		t.mu.Unlock()
-		for _, e := range endpoints {
-			e.abandon()
-		}
-		t.announceChange()
+	stopping := t.running.isStopping() // If not, stop will find them.
+	if !stopping {
+		t.roots = append(t.roots, roots...)
+	}
+	t.mu.Unlock()
+	if stopping {
+		t.abandon(endpoints)
 		return false
 	}
-	t.roots = append(t.roots, roots...)
-	t.mu.Unlock()
 	for _, r := range roots {
 		go t.serveRoot(r)
 	}
 	return true
+}
+
+// abandon closes endpoints that are not served.
+func (t *topology) abandon(endpoints []*endpoint) {
+	for _, e := range endpoints {
+		e.abandon()
+	}
+	t.announceChange()
 }
 
 // serveRoot serves a root until it ends, and notes that.

@@ -60,10 +60,10 @@ func TestReloadWhileTheStartIsPrinted(t *testing.T) {
 	}
 	logs(logReloaded)
 	var printed lockedBuffer
+	read := make(chan error, 1)
 	go func() {
-		if _, err := r.WriteTo(&printed); err != nil {
-			t.Errorf("read: %v", err)
-		}
+		_, err := r.WriteTo(&printed)
+		read <- err
 	}()
 	eventually(t, "both addresses are printed", func() bool {
 		text := printed.String()
@@ -74,6 +74,9 @@ func TestReloadWhileTheStartIsPrinted(t *testing.T) {
 	}
 	if err := p.Wait(); err != nil {
 		t.Errorf("its end: %v", err)
+	}
+	if err := <-read; err != nil {
+		t.Errorf("read: %v", err)
 	}
 }
 
