@@ -219,6 +219,18 @@ func describeCertificate(c *x509.Certificate) string {
 	return fmt.Sprintf("%s (%s), expires %s", subject, c.PublicKeyAlgorithm, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
+// lockChange keeps endpoints from being opened, replaced or served by others, until
+// unlockChange.
+func (t *topology) lockChange() {
+	t.opening.Lock()
+	t.changing.Lock()
+}
+
+func (t *topology) unlockChange() {
+	t.changing.Unlock()
+	t.opening.Unlock()
+}
+
 // apply makes the change. Nothing of it can fail. The caller holds changing.
 func (t *topology) apply(c *Config, ch *change) {
 	if ch.backend != t.backend.Load() {

@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -396,5 +397,30 @@ func TestBaseContextMayAsk(t *testing.T) {
 	}
 	if got := within(t, "the reload", calls); got != 2 {
 		t.Errorf("%d listeners and addresses", got)
+	}
+}
+
+// TestSlowListen: while a listener is being opened, others are served.
+func TestSlowListen(t *testing.T) {
+	opening, open := make(chan struct{}), make(chan struct{})
+	s := mux.New(mux.WithAddress("slow:1"), mux.Configure(noDelay), mux.WithLogger(slog.New(slog.DiscardHandler)),
+		mux.WithListen(func(context.Context, string) (net.Listener, error) {
+			close(opening)
+			<-open
+			return nil, errors.New("not there")
+		}))
+	listening := make(chan error, 1)
+	go func() { listening <- s.ListenAndServe() }()
+	within(t, "opening", opening)
+	other := serve(t, s).dial(t)
+	roundTrip(t, other, bufio.NewReader(other), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	conn, err := s.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	close(open)
+	if err := within(t, "the error", listening); err == nil {
+		t.Error("no error")
 	}
 }

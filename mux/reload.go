@@ -89,10 +89,10 @@ func (s *Server) prepareReload(from, to Config) (part ReloadPart, err error) {
 		}
 		return part, err
 	}
-	t.changing.Lock() // Until the change is made.
+	t.lockChange() // Until the change is made.
 	defer func() {
 		if part.Commit == nil { // It has failed, or there is a panic.
-			t.changing.Unlock()
+			t.unlockChange()
 		}
 	}()
 	ch := &change{endpoints: t.configured()}
@@ -112,7 +112,7 @@ func (s *Server) prepareReload(from, to Config) (part ReloadPart, err error) {
 	return ReloadPart{
 		Changes: certificates,
 		Commit: func() {
-			defer t.changing.Unlock()
+			defer t.unlockChange()
 			for _, use := range renewed {
 				use()
 			}

@@ -32,10 +32,10 @@ type topology struct {
 	// backend is the servers that new connections go to; a reload replaces it.
 	backend atomic.Pointer[backend]
 
-	// changing is held while endpoints are opened, replaced or begin to be served, so that
-	// one of Listen, ListenAndServe, Serve and a reload comes after another.
-	// Who holds it may lock mu, and not the other way round.
-	changing sync.Mutex
+	// opening is held by Listen and by a reload, which open addresses and may take long, and
+	// changing by a reload and where endpoints begin to be served: each comes after another.
+	// They are locked in this order, and mu behind them.
+	opening, changing sync.Mutex
 
 	// mu guards what follows.
 	mu             sync.Mutex
@@ -179,8 +179,8 @@ func (t *topology) wanted(c *Config) []listeners.Config {
 // listen opens every configured listener, or none: after a failure it closes those that it
 // has opened. It reports false, and opens nothing, where they are open.
 func (t *topology) listen() (first bool, err error) {
-	t.changing.Lock()
-	defer t.changing.Unlock()
+	t.opening.Lock()
+	defer t.opening.Unlock()
 	switch {
 	case t.isClosing():
 		return false, ErrServerClosed // Whether the addresses are free does not matter.
