@@ -278,6 +278,7 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 		case unserved:
 			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
+			c.ServeByNetHTTP()
 			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
 		default:
 			polite = false

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/protocols"
@@ -147,6 +148,26 @@ func TestHeaderTableWhileAnswering(t *testing.T) {
 				changeTables(t, conn, r, first)
 			}
 		})
+	}
+}
+
+// TestHeaderTableOfRefused: net/http sees no table of a gRPC client that it refuses either.
+func TestHeaderTableOfRefused(t *testing.T) {
+	t.Parallel()
+	s := startLate(t, limits(func(c *mux.Config) { c.GRPC.MaxConnections = 1 }))
+	dialLate(t, s.addr).ask(1, testpb.TestService_UnaryCall_FullMethodName)
+	c := dialLate(t, s.addr)
+	c.ask(1, testpb.TestService_EmptyCall_FullMethodName)
+	c.rest(1)
+	if got := c.header(1)["grpc-status"]; got != "14" {
+		t.Fatalf("status %q", got)
+	}
+	c.sync()
+	acks := c.acks
+	c.must(c.WriteSettings(tableOf(0)))
+	c.goneAway()
+	if c.acks != acks {
+		t.Error("net/http has acknowledged the table")
 	}
 }
 

@@ -37,6 +37,7 @@ type recognition struct {
 	config  Config
 	started time.Time // When the first wait for bytes began.
 	played  bool      // Sniff has sent SETTINGS and an ACK.
+	cut     bool      // The client's first ACK is taken out of peek.
 
 	// mu guards the next field, the writing of wait, and the read deadline while wait
 	// is undecided.
@@ -150,7 +151,8 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 	}
 	if r.played {
 		o.SaysAll = r.config.SaysNative && v.Protocol == protocols.GRPC
-		o.Acked = o.SaysAll || r.peek.cutACK()
+		r.cut = r.cut || !o.SaysAll && r.peek.cutACK()
+		o.Acked = o.SaysAll || r.cut
 	}
 	// grpc-go acknowledges each SETTINGS.
 	o.Gate = r.played && v.Failure == "" && v.Protocol != protocols.GRPC
@@ -161,6 +163,20 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		}
 	}
 	return o
+}
+
+// ServeByNetHTTP says that net/http serves the connection, although its verdict is the native
+// gRPC server: it is refused. What was looked at must not have been read yet.
+func (c *Conn) ServeByNetHTTP() {
+	r := c.recognition.Load()
+	if r == nil || c.verdict.Protocol != protocols.GRPC {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := c.verdict
+	v.Protocol = protocols.HTTP2
+	c.h2.Store(h2.New(c.inner, c.trackOptions(r, v)))
 }
 
 // endRecognition drops r when nothing more is to be had from it.
