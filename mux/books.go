@@ -1,7 +1,6 @@
 package mux
 
 import (
-	"iter"
 	"log/slog"
 	"sync/atomic"
 	"weak"
@@ -92,17 +91,6 @@ func refsOf(conns []*conn) []connRef {
 		refs[i] = weak.Make(c)
 	}
 	return refs
-}
-
-// live yields the connections that are still in memory. They may be closed.
-func live(refs []connRef) iter.Seq[*conn] {
-	return func(yield func(*conn) bool) {
-		for _, ref := range refs {
-			if c := ref.Value(); c != nil && !yield(c) {
-				return
-			}
-		}
-	}
 }
 
 // activeConns returns how many connections are open, by tag, without the empty pools.

@@ -25,8 +25,10 @@ func (s *Server) Disconnect(which func(ConnInfo) bool, patience time.Duration) i
 		s.running.background.run(func() {
 			select {
 			case <-time.After(patience):
-				for c := range live(refs) {
-					s.departures.cut(c)
+				for _, ref := range refs {
+					if c := ref.Value(); c != nil {
+						s.departures.cut(c)
+					}
 				}
 			case <-s.running.serving.Done(): // The end of the server closes them.
 			}

@@ -67,7 +67,7 @@ func startLate(t *testing.T, options ...mux.Option) *server {
 	options = append([]mux.Option{
 		mux.WithHandler(http.HandlerFunc(serveLate)),
 		mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, lateAnswers{}) }),
-		limits(func(c *mux.Config) { c.HTTP2.MaxAgeGrace = 80 * time.Millisecond }),
+		limits(func(c *mux.Config) { c.HTTP2.MaxAgeGrace = 400 * time.Millisecond }),
 	}, options...)
 	return start(t, false, options...)
 }

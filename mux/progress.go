@@ -18,7 +18,7 @@ import (
 // the time.
 //
 //	a request body of declared length    MinBodyRate from BodyGrace on, counted from its
-//	or what is read behind its handler   first byte; a byte within ProgressTimeout
+//	or what net/http reads by itself     first byte; a byte within ProgressTimeout
 //	any other request body, full duplex  a byte within ProgressTimeout, as long as the
 //	                                     handler waits for it and has not answered; there is
 //	                                     no bound once the response has begun
@@ -390,7 +390,7 @@ func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.Progres
 	for e := l.first; e != nil; e = e.next {
 		if !e.watch.isBound() || shut {
 			e.upload.idle = 0
-		} else if e.upload.tick(elapsed, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
+		} else if !e.watch.slow.Load() && e.upload.tick(elapsed, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
 			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			n.bodies++

@@ -38,7 +38,7 @@ const departureMask = 3
 // Bits beside the stage and the departure.
 const (
 	listedBit = 1 << 5 // the connection stands among the closed ones
-	begunBit  = 1 << 6 // net/http has read the head of its first request
+	begunBit  = 1 << 6 // net/http is done with the head of its first request
 )
 
 // begin notes that net/http has read the head of a request.

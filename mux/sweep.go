@@ -93,8 +93,10 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 
 // visitRefused ends a connection whose client does not take that it is refused.
 func (w *sweep) visitRefused(c *conn) {
-	t := w.tails[c.account.ID()]
-	t.waiting += w.elapsed
+	t, known := w.tails[c.account.ID()]
+	if known {
+		t.waiting += w.elapsed
+	}
 	w.seenTails[c.account.ID()] = t
 	if t.waiting >= refusedTime {
 		w.departures.end(c, reasonRefused)
@@ -170,12 +172,17 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	}
 	u, known := w.uploads[c.account.ID()]
 	body, request := &c.seldom().body, c.account.Requests()
-	if !known || u.request != request {
+	if known = known && u.request == request; !known {
 		u = upload1{request: request, from: c.account.Received()}
 	}
 	arrived := body.arrived(c)
 	if c.account.InFlight() == 0 && body.reader.Load() == readByNobody {
 		arrived = int64(c.account.Received() - u.from) // No handler has had the request.
+	}
+	if !known { // It may have begun a moment ago.
+		u.received = arrived
+		w.seenUploads[c.account.ID()] = u
+		return false
 	}
 	slow := u.tick(w.elapsed, arrived, by, body.duplex.Load(), config)
 	w.seenUploads[c.account.ID()] = u
@@ -260,8 +267,8 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 }
 
 // isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2: no
-// stream is open, by what net/http says. grpc-go says nothing. There no handler runs either,
-// which may go on behind a reset.
+// stream is open. net/http says so itself. On a connection of grpc-go no handler runs either,
+// because a handler may outlive the reset of its stream.
 func (c *conn) isIdleHTTP2() bool {
 	switch {
 	case c.isShared():

@@ -39,7 +39,7 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 		w.begin(now)
 	}
 	writes := c.writes.Load()
-	if !c.IsWriting() {
+	if writes%writeEnded == 0 {
 		if len(w.marks) > 0 {
 			delete(w.marks, c.id)
 		}

@@ -27,7 +27,7 @@ var limitTests = map[string]string{
 	"http1.max_connections":  "TestHTTP1Limit",
 	"http2.max_connections":  "TestHTTP2Limit",
 	"grpc.max_connections":   "TestGRPCLimit",
-	"the two above, where a client does not take its answers":                      "TestRefusedLeave",
+	"such a connection, where its client does not take the answers":                "TestRefusedLeave",
 	"websocket.max_connections":                                                    "TestWebSocketLimit",
 	"a reload that lowers it below the open WebSockets":                            "TestWebSocketLimit",
 	"a reload that lowers another of these below what is open":                     "TestLoweredLimitMakesRoom",
