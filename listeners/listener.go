@@ -31,6 +31,10 @@ const (
 	drainLimit  = time.Second
 )
 
+// heedLimit is how long an Accept may take to return behind its deadline. That of a listener
+// which a caller has brought may have its own idea of deadlines.
+const heedLimit = 2 * drainLimit
+
 // deadliner is the part of *net.TCPListener and *net.UnixListener by which a blocked
 // Accept is woken without closing the socket.
 type deadliner interface{ SetDeadline(t time.Time) error }
@@ -154,12 +158,16 @@ func (l *Listener) acceptQueued() (net.Conn, error) {
 // Stop ends listening without losing a connection: Accept goes on returning what the
 // kernel already holds, for a second of its own time at most, and then closes the socket.
 // Stop returns at once; the goroutine in Accept does the work, so without one, call
-// Close. A listener without SetDeadline is closed at once. Stop is idempotent, and has no
-// effect after Close or Detach.
+// Close. A listener without SetDeadline is closed at once, and one whose Accept does not heed
+// its deadline after two seconds. Stop is idempotent, and has no effect after Close or Detach.
 func (l *Listener) Stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.end() && !l.wakeAfter(drainWait) {
+	switch {
+	case !l.end():
+	case l.wakeAfter(drainWait):
+		time.AfterFunc(heedLimit, func() { _ = l.close() })
+	default:
 		_ = l.close() // Accept reports it.
 	}
 }
@@ -200,7 +208,9 @@ func (l *Listener) end() (first bool) {
 //
 // Detach waits until every Accept under way has returned: with the connection that it had
 // got already, or with an error that wraps net.ErrClosed, as every later one does. Then
-// nothing else accepts from the inner listener, and it has no deadline.
+// nothing else accepts from the inner listener, and it has no deadline. An Accept that does
+// not heed its deadline is waited for no longer than two seconds. It returns one more
+// connection.
 //
 // Detach fails, and changes nothing, with an error that wraps net.ErrClosed after Stop,
 // Close or Detach, and with [errors.ErrUnsupported] where the inner listener has no
@@ -216,7 +226,10 @@ func (l *Listener) Detach() (net.Listener, error) {
 	l.end()
 	_ = inner.SetDeadline(time.Now())
 	// The deadline stands until the last Accept has met it.
-	for l.accepts > 0 {
+	over := time.Now().Add(heedLimit)
+	wake := time.AfterFunc(heedLimit, l.returned.Broadcast)
+	defer wake.Stop()
+	for l.accepts > 0 && time.Now().Before(over) {
 		l.returned.Wait()
 	}
 	_ = inner.SetDeadline(time.Time{}) // It fails for a closed socket, as the next Accept does.

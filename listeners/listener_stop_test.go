@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -197,4 +198,60 @@ func TestCloseEndsStop(t *testing.T) {
 	if got := acceptAll(t, l, func() {}); got != 0 {
 		t.Errorf("accepted %d after Close, want none", got)
 	}
+}
+
+// A deafListener takes deadlines, and its Accept does not heed them.
+type deafListener struct{ net.Listener }
+
+func (deafListener) SetDeadline(time.Time) error { return nil }
+
+// TestDeafListener: a listener whose Accept does not heed its deadline holds up neither Stop
+// nor Detach for ever.
+func TestDeafListener(t *testing.T) {
+	t.Parallel()
+	accepting := func() (*Listener, net.Listener, <-chan error) {
+		inner, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = inner.Close() })
+		l := New(deafListener{inner}, nil)
+		ended := make(chan error, 1)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					ended <- err
+					return
+				}
+				_ = c.Close()
+			}
+		}()
+		connect(t, inner.Addr().String()) // It accepts then.
+		return l, inner, ended
+	}
+	l, _, ended := accepting()
+	l.Stop()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Stop: %v", err)
+	}
+	l, inner, ended := accepting()
+	if _, err := l.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, inner.Addr().String())
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Detach: %v", err)
+	}
+}
+
+// connect opens a connection, and waits until the server closes it.
+func connect(t *testing.T, addr string) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.Copy(io.Discard, c)
 }

@@ -388,7 +388,9 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 		default:
 			s.since = time.Now().Add(-slow)
 		}
-		return s, c.account.CloseReason() == "" && (mute || slow >= m.slow) && !c.account.HasUnread()
+		// What comes while TLS writes by itself it does not read; see sweep.writesAlone.
+		isRead := !c.account.HasUnread() || c.account.IsWriting()
+		return s, c.account.CloseReason() == "" && (mute || slow >= m.slow) && isRead
 	}
 	idle := c.account.State() == pool.StateIdle
 	s.since = c.account.LastActivity()

@@ -45,3 +45,60 @@ func TestHTTP1IsAnsweredWhenIdle(t *testing.T) {
 		}
 	}
 }
+
+// TestWritesAlone: a connection on which TLS writes by itself, while a request is awaited, is
+// ended, and makes room although there is more to read.
+func TestWritesAlone(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	far, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set pool.Set
+	c := &conn{root: &root{endpoint: new(endpoint)}}
+	set.Add(&c.account, near, c)
+	defer c.account.Close()
+	c.account.SetState(pool.StateIdle)
+	m := newRoom(nil)
+	m.mute, m.slow = 0, 0
+	w := &sweep{elapsed: time.Second, tails: make(map[uint64]tail), seenTails: make(map[uint64]tail)}
+	look := func(want bool) {
+		t.Helper()
+		w.begin(time.Now())
+		if got := w.writesAlone(c, 2*time.Second); got != want {
+			t.Errorf("ended %t, want %t", got, want)
+		}
+	}
+	if _, err := far.Write([]byte("more")); err != nil {
+		t.Fatal(err)
+	}
+	for !c.account.HasUnread() {
+		time.Sleep(time.Millisecond)
+	}
+	look(false)
+	if _, ok := m.spare(c); ok {
+		t.Error("it makes room, though it has sent what is not read yet")
+	}
+	go func() { _, _ = c.account.Write(make([]byte, 64<<20)) }()
+	for !c.account.IsWriting() {
+		time.Sleep(time.Millisecond)
+	}
+	look(false)
+	look(false)
+	look(true)
+	if _, ok := m.spare(c); !ok {
+		t.Error("it makes no room")
+	}
+	c.account.SetState(pool.StateActive)
+	c.begin()
+	look(false)
+}

@@ -131,6 +131,8 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		c.rare().body.slow.Store(true)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
+	case w.writesAlone(c, config.HeaderTimeout):
+		c.abort(reasonStalled) // Its Close would wait for that write.
 	case w.hasLeft(c):
 		c.abort("")
 	case c.isTold():
@@ -162,6 +164,21 @@ func (w *sweep) hasLeft(c *conn) bool {
 		c.rare().halfClosed.Store(ended)
 	}
 	return reset
+}
+
+// writesAlone reports whether TLS has been writing for too long by itself, where there is
+// nothing to answer. It does so within the read that waits for a request, which no deadline
+// ends then: a client may ask for a new key (RFC 8446 section 4.6.3), and take no answer.
+func (w *sweep) writesAlone(c *conn, limit time.Duration) bool {
+	if limit <= 0 || !c.account.IsWriting() || !c.awaitsRequest() {
+		return false
+	}
+	t, known := w.tails[c.account.ID()]
+	if known {
+		t.waiting += w.elapsed
+	}
+	w.seenTails[c.account.ID()] = t
+	return t.waiting >= limit
 }
 
 // slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.
