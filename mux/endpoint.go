@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type endpoint struct {
 	// successor of a brought endpoint.
 	replaced bool
 	next     *endpoint
+
+	first *endpoint // of a chain of successors; nil: this one
 }
 
 // close closes what open has opened.
@@ -90,10 +93,12 @@ func (e *endpoint) end() (ended bool, err error) {
 
 // successor returns an endpoint that goes on serving the sockets of a brought one.
 func (e *endpoint) successor() *endpoint {
-	next := &endpoint{brought: true, sockets: e.sockets, tls: e.tls, optional: e.optional, allow: e.allow}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.next = next
+	next := &endpoint{brought: true, sockets: e.sockets, tls: e.tls, optional: e.optional, allow: e.allow, first: cmp.Or(e.first, e)}
+	for _, before := range []*endpoint{e, next.first} { // Serve has the first one, and so none between.
+		before.mu.Lock()
+		before.next = next
+		before.mu.Unlock()
+	}
 	return next
 }
 

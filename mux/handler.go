@@ -98,9 +98,13 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		serve = deny
 	}
 	rec := &recorder2{recorder: recorder{ResponseWriter: w}}
-	if c != nil && book.protocol == protocols.HTTP2 { // A WebSocket has its own pings.
-		rec.begin(&c.http2().exchanges, w, r)
-		defer rec.end(&c.http2().exchanges)
+	if c != nil {
+		exchanges := &c.http2().exchanges
+		rec.begin(exchanges, w, r)
+		defer rec.end(exchanges)
+		if book.protocol == protocols.WebSocket {
+			rec.accepted = func() { rec.end(exchanges) } // It has its own pings then.
+		}
 	}
 	if isCall {
 		f.serveHandledCall(c, rec, r)

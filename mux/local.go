@@ -25,20 +25,33 @@ func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
 	if err := s.start(); err != nil {
 		return nil, err
 	}
-	l, err := s.topology.localListener()
-	if err != nil {
-		return nil, err
-	}
 	client, server := net.Pipe()
-	if err := l.Deliver(ctx, server); err != nil {
+	err := s.topology.deliverLocal(ctx, server)
+	if err != nil {
 		_ = server.Close()
 		_ = client.Close()
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("mux: dial: %w", context.Cause(ctx))
-		}
-		return nil, ErrServerClosed
+		return nil, err
 	}
 	return client, nil
+}
+
+// deliverLocal has a connection taken on by what serves in-process connections.
+func (t *topology) deliverLocal(ctx context.Context, server net.Conn) error {
+	for {
+		l, err := t.localListener()
+		if err != nil {
+			return err
+		}
+		switch err = l.Deliver(ctx, server); {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("mux: dial: %w", context.Cause(ctx))
+		}
+		if now := t.localNow(); now == nil || now.listener == l { // Not replaced by a reload.
+			return ErrServerClosed
+		}
+	}
 }
 
 // local is the listener of in-process connections. A reload that makes other servers makes

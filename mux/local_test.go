@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -228,4 +229,43 @@ func TestDialAtClose(t *testing.T) {
 	if _, err := silent.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
 		t.Errorf("a silent connection: %v", err)
 	}
+}
+
+// TestDialBesideReload: a reload that makes other servers while Dial waits for the old ones
+// does not end Dial.
+func TestDialBesideReload(t *testing.T) {
+	s := start(t, false)
+	first, err := s.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Close()
+	eventually(t, "it has ended", func() bool { return len(s.Connections()) == 0 })
+	ctx := &hookedContext{Context: t.Context(), hook: func() {
+		s.reload(t, func(c *mux.Config) { c.HTTP2.MaxStreams++ })
+		time.Sleep(100 * time.Millisecond) // The old servers accept no more.
+	}}
+	conn, err := s.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	if ctx.hook != nil {
+		t.Error("Dial has not asked the context")
+	}
+}
+
+// A hookedContext calls hook before it is first waited for.
+type hookedContext struct {
+	context.Context
+
+	hook func()
+}
+
+func (c *hookedContext) Done() <-chan struct{} {
+	if hook := c.hook; hook != nil {
+		c.hook = nil
+		hook()
+	}
+	return c.Context.Done()
 }

@@ -183,10 +183,14 @@ func (r *recorder2) begin(l *exchanges, w http.ResponseWriter, req *http.Request
 	l.first = e
 }
 
-// end takes the request off the list. The sweep does not use its writer any more.
+// end takes the request off the list, if it is there. The sweep does not use its writer any
+// more.
 func (e *exchange) end(l *exchanges) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if e.writer == nil {
+		return
+	}
 	if e.prev != nil {
 		e.prev.next = e.next
 	} else {
@@ -291,6 +295,14 @@ func (b *awaitedBody) Read(p []byte) (int, error) {
 // writeStep is how much of a response is written to its stream at a time: a frame, so that
 // the sweep sees a slow client move.
 const writeStep = 16 << 10
+
+// WriteHeader implements [http.ResponseWriter].
+func (r *recorder2) WriteHeader(code int) {
+	if code == http.StatusOK && r.accepted != nil {
+		r.accepted()
+	}
+	r.recorder.WriteHeader(code)
+}
 
 // Write implements [http.ResponseWriter].
 func (r *recorder2) Write(p []byte) (written int, err error) {

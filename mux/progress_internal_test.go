@@ -146,3 +146,22 @@ func TestWritesMayDrain(t *testing.T) {
 	rec.ResponseWriter = look("a body that has ended", false)
 	_, _ = rec.Write([]byte("x"))
 }
+
+// TestAcceptedIsOnItsOwn: the sweep looks at a request for a WebSocket until that is accepted.
+func TestAcceptedIsOnItsOwn(t *testing.T) {
+	for code, listed := range map[int]bool{http.StatusMethodNotAllowed: true, http.StatusOK: false} {
+		var l exchanges
+		w := httptest.NewRecorder()
+		rec := &recorder2{recorder: recorder{ResponseWriter: w}}
+		rec.begin(&l, w, httptest.NewRequest(http.MethodConnect, "/", nil))
+		rec.accepted = func() { rec.end(&l) }
+		rec.WriteHeader(code)
+		if l.first != nil != listed {
+			t.Errorf("%d: listed %t", code, !listed)
+		}
+		rec.end(&l)
+		if l.first != nil {
+			t.Errorf("%d: still listed", code)
+		}
+	}
+}

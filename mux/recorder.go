@@ -29,7 +29,8 @@ type (
 	recorder2 struct {
 		recorder
 		exchange
-		flushed bool // by the handler
+		flushed  bool   // by the handler
+		accepted func() // called before a WebSocket is accepted; nil for other requests
 	}
 )
 

@@ -57,6 +57,8 @@ func (l *Listener) Deliver(ctx context.Context, conn net.Conn) error {
 		return nil
 	case <-l.closed:
 		return errClosed
+	case <-l.ended:
+		return errClosed
 	case <-ctx.Done():
 		return fmt.Errorf("mux: deliver to sub-listener: %w", context.Cause(ctx))
 	}
@@ -83,8 +85,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Finish ends Deliver and lets Accept empty the queue. Call it when no Deliver is under
-// way: Close may discard what such a call queues. It is idempotent.
+// Finish ends Deliver and lets Accept empty the queue. A Deliver that is under way may end
+// either way; Close may discard what it queues. Finish is idempotent.
 func (l *Listener) Finish() { l.finish() }
 
 // Queued returns how many connections wait for an Accept.

@@ -13,10 +13,13 @@ import (
 // Where streams end in their order nothing is kept but the last. A stream may be said to
 // have ended more than once. The zero value is ready to use.
 type openStreams struct {
-	mu     sync.Mutex    // guards what follows; held for no read or write
-	beyond uint32        // one more than the highest stream that has ended
-	gaps   []streamRange // the open streams below that, in their order
+	mu     sync.Mutex // guards what follows; held for no read or write
+	beyond uint32     // one more than the highest stream that has ended
+	below  *gaps      // nil until streams have ended out of their order, which saves 16 bytes
 }
+
+// gaps are the open streams below the highest that has ended, in their order.
+type gaps []streamRange
 
 // streamRange are the client's streams from first to last, whose numbers are odd (RFC 9113,
 // section 5.1.1).
@@ -30,7 +33,11 @@ func (o *openStreams) end(stream uint32) {
 		o.endAbove(stream, stream)
 		return
 	}
-	i, found := slices.BinarySearchFunc(o.gaps, stream, func(g streamRange, s uint32) int {
+	if o.below == nil {
+		return
+	}
+	open := *o.below
+	i, found := slices.BinarySearchFunc(open, stream, func(g streamRange, s uint32) int {
 		switch {
 		case g.last < s:
 			return -1
@@ -43,9 +50,9 @@ func (o *openStreams) end(stream uint32) {
 	if !found {
 		return
 	}
-	switch g := &o.gaps[i]; {
+	switch g := &open[i]; {
 	case g.first == g.last:
-		o.gaps = slices.Delete(o.gaps, i, i+1)
+		*o.below = slices.Delete(open, i, i+1)
 	case g.first == stream:
 		g.first += 2
 	case g.last == stream:
@@ -53,7 +60,7 @@ func (o *openStreams) end(stream uint32) {
 	default:
 		rest := streamRange{stream + 2, g.last}
 		g.last = stream - 2
-		o.gaps = slices.Insert(o.gaps, i+1, rest)
+		*o.below = slices.Insert(open, i+1, rest)
 	}
 }
 
@@ -70,7 +77,10 @@ func (o *openStreams) skip(last, next uint32) {
 // endAbove notes that streams have ended above all others that have. The caller holds mu.
 func (o *openStreams) endAbove(first, last uint32) {
 	if open := o.beyond | 1; open < first {
-		o.gaps = append(o.gaps, streamRange{open, first - 2})
+		if o.below == nil {
+			o.below = new(gaps)
+		}
+		*o.below = append(*o.below, streamRange{open, first - 2})
 	}
 	o.beyond = last + 1
 }
@@ -79,5 +89,5 @@ func (o *openStreams) endAbove(first, last uint32) {
 func (o *openStreams) any(highest uint32) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return highest > o.beyond || len(o.gaps) > 0
+	return highest > o.beyond || o.below != nil && len(*o.below) > 0
 }
