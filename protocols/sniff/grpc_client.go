@@ -121,9 +121,10 @@ type mixedNext struct {
 const (
 	// mixedTime is for how long a client is remembered.
 	mixedTime = time.Minute
-	// mixedCount is how many of its next connections are shared. The first of them brings
-	// what was refused.
-	mixedCount = 8
+	// mixedCount is how many of its next connections are shared. One of them brings what was
+	// refused, once more: a client of grpc-js makes no third attempt. The others may come
+	// first, where many clients of one address begin at once.
+	mixedCount = 64
 )
 
 const maxMixedClients = 1024
