@@ -49,7 +49,8 @@ type Listener struct {
 	// mu makes the first one of Stop, Close and Detach decide, and guards the deadline that
 	// they set and the number of Accepts under way.
 	mu       sync.Mutex
-	accepts  int
+	accepts  int           // under way
+	begun    uint64        // Accepts so far
 	returned *sync.Cond    // with mu: an Accept has returned
 	stopping chan struct{} // closed by that first one
 	detached bool          // it was Detach; not changed once stopping is closed
@@ -121,6 +122,7 @@ func (l *Listener) countAccept(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.accepts += n
+	l.begun += uint64(max(n, 0))
 	l.returned.Broadcast()
 }
 
@@ -166,9 +168,22 @@ func (l *Listener) Stop() {
 	switch {
 	case !l.end():
 	case l.wakeAfter(drainWait):
-		time.AfterFunc(heedLimit, func() { _ = l.close() })
+		if l.accepts > 0 {
+			begun := l.begun
+			time.AfterFunc(heedLimit, func() { l.closeDeaf(begun) })
+		}
 	default:
 		_ = l.close() // Accept reports it.
+	}
+}
+
+// closeDeaf closes the socket if none has begun to accept since begun and one still does.
+func (l *Listener) closeDeaf(begun uint64) {
+	l.mu.Lock()
+	isDeaf := l.accepts > 0 && l.begun == begun
+	l.mu.Unlock()
+	if isDeaf {
+		_ = l.close()
 	}
 }
 
@@ -227,7 +242,11 @@ func (l *Listener) Detach() (net.Listener, error) {
 	_ = inner.SetDeadline(time.Now())
 	// The deadline stands until the last Accept has met it.
 	over := time.Now().Add(heedLimit)
-	wake := time.AfterFunc(heedLimit, l.returned.Broadcast)
+	wake := time.AfterFunc(heedLimit, func() {
+		l.mu.Lock() // So that the waiting goroutine waits, or has seen the time.
+		defer l.mu.Unlock()
+		l.returned.Broadcast()
+	})
 	defer wake.Stop()
 	for l.accepts > 0 && time.Now().Before(over) {
 		l.returned.Wait()

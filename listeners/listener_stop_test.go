@@ -227,7 +227,11 @@ func TestDeafListener(t *testing.T) {
 				_ = c.Close()
 			}
 		}()
-		connect(t, inner.Addr().String()) // It accepts then.
+		for begun := uint64(0); begun < 1; time.Sleep(time.Millisecond) {
+			l.mu.Lock()
+			begun = l.begun
+			l.mu.Unlock()
+		}
 		return l, inner, ended
 	}
 	l, _, ended := accepting()
@@ -253,5 +257,6 @@ func connect(t *testing.T, addr string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	_, _ = io.Copy(io.Discard, c)
 }

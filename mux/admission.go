@@ -266,6 +266,7 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 	conns.Exempt(&c.account)
 	c.account.SetCloseReason(reasonRefused)
 	polite := !a.tooManyRefusals() && !c.verdict().IsUndecided() && conns.Move(&c.account, refusedTag)
+	c.ServeByNetHTTP()
 	c.advance(stageServing)
 	if polite {
 		unserved := c.refused == refusedNoMatch || c.refused == refusedInsecure
@@ -278,7 +279,6 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 		case unserved:
 			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
-			c.ServeByNetHTTP()
 			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
 		default:
 			polite = false

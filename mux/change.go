@@ -240,7 +240,7 @@ func (t *topology) apply(c *Config, ch *change) {
 	roots := slices.Clone(t.roots)
 	t.endpoints = ch.endpoints
 	var begin []*endpoint
-	if t.served || t.closing { // Otherwise ListenAndServe will serve them.
+	if t.served || t.running.isStopping() { // Otherwise ListenAndServe will serve them.
 		begin = ch.opened
 	}
 	t.mu.Unlock()

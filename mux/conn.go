@@ -162,9 +162,9 @@ type http2State struct {
 	// idleSince is when the last stream ended, counted from clockStart; see track. On a
 	// connection that was upgraded it is 0 while there are streams.
 	idleSince atomic.Int64
-	// stuck is set while answers of native calls have been waiting for the client's window for
-	// http2.progress_timeout, behind their handlers. They do so with plain grpc-go as well.
-	stuck  atomic.Bool
+	// stuck is one more than SentData where answers of native calls had been waiting for the
+	// client's window for http2.progress_timeout, at the last sweep; otherwise 0. See isStuck.
+	stuck  atomic.Uint64
 	left   atomic.Int32 // requests whose bodies are read behind their handlers; see discard
 	calls  callSlots
 	budget atomic.Pointer[protocols.CallBudget] // nil before it is needed

@@ -82,8 +82,8 @@ func (d *drainActions) stopAccepting(ctx context.Context) error {
 }
 
 // closeTime is more than a listener takes for what the kernel has queued, which is a second
-// of its own time at most.
-const closeTime = 2 * time.Second
+// of its own time at most, and than Stop waits for one that does not heed its deadline.
+const closeTime = 3 * time.Second
 
 // waitClosed waits until the roots accept nothing any more. A client that was told before
 // could come back to one of them, where it is told at once and comes back again, and so on.

@@ -103,6 +103,7 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		rec.begin(exchanges, w, r)
 		defer rec.end(exchanges)
 		if book.protocol == protocols.WebSocket {
+			rec.length = 0                               // What comes is no body.
 			rec.accepted = func() { rec.end(exchanges) } // It has its own pings then.
 		}
 	}

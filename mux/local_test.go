@@ -245,6 +245,9 @@ func TestDialBesideReload(t *testing.T) {
 		s.reload(t, func(c *mux.Config) { c.HTTP2.MaxStreams++ })
 		time.Sleep(100 * time.Millisecond) // The old servers accept no more.
 	}}
+	var cancel context.CancelFunc
+	ctx.Context, cancel = context.WithTimeout(ctx.Context, 20*time.Second)
+	defer cancel()
 	conn, err := s.Dial(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -145,7 +145,8 @@ func (o *options) check() error {
 }
 
 // WithBaseContext sets the function that returns the context from which the contexts of the
-// requests on a listener derive, as [http.Server] has it. It is called once for each socket.
+// requests on a listener derive, as [http.Server] has it. It is called once for each socket,
+// in the goroutine that accepts from it, and may call the server but for what ends it.
 // Contexts of gRPC calls have its values and end with it.
 func WithBaseContext(base func(net.Listener) context.Context) Option {
 	return func(o *options) { o.contexts.base = base }

@@ -199,7 +199,7 @@ func (e *exchange) end(l *exchanges) {
 	if e.next != nil {
 		e.next.prev = e.prev
 	}
-	e.writer = nil
+	e.writer, e.prev, e.next = nil, nil, nil // A WebSocket may keep e for long.
 }
 
 // requestBody is a request's body whose reads the sweep sees.

@@ -404,7 +404,7 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 		ok = c.isIdleHTTP2()
 		s.since = clockStart.Add(time.Duration(c.seldom().h2.idleSince.Load()))
 	case protocols.GRPC:
-		ok = c.isIdleHTTP2() || c.seldom().h2.stuck.Load()
+		ok = c.isIdleHTTP2() || c.isStuck()
 	}
 	return s, ok && c.isServing() && !c.isTold()
 }

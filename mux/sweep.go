@@ -235,15 +235,17 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		return
 	}
 	switch {
-	case limit <= 0:
 	case c.isShared():
-		if state == pool.StateActive && h2.running.Load() == 0 && w.stuckTail(c, limit) {
+		if limit > 0 && state == pool.StateActive && h2.running.Load() == 0 && w.stuckTail(c, limit) {
 			d.end(c, reasonStalled)
 			return
 		}
 	case c.isHTTP2(): // grpc-go's. It makes room then, and stays where nobody wants it to leave.
-		stuck := c.account.InFlight() == 0 && c.HasOpenStreams() && w.stuckTail(c, limit)
-		if stuck && c.isTold() {
+		stuck := uint64(0)
+		if limit > 0 && c.account.InFlight() == 0 && c.HasOpenStreams() && w.stuckTail(c, limit) {
+			stuck = c.SentData() + 1
+		}
+		if stuck != 0 && c.isTold() {
 			d.end(c, reasonStalled)
 			return
 		}
@@ -297,6 +299,13 @@ func (c *conn) isIdleHTTP2() bool {
 	}
 }
 
+// isStuck reports whether the client of a native connection has taken nothing of its answers
+// for http2.progress_timeout, and no handler runs.
+func (c *conn) isStuck() bool {
+	stuck := c.seldom().h2.stuck.Load()
+	return stuck != 0 && stuck == c.SentData()+1 && c.account.InFlight() == 0 && c.HasOpenStreams()
+}
+
 // staysIdle reports whether a connection is as idle as at the last sweep. An answer may
 // still be on its way to the socket when nothing is in flight any more.
 func (c *conn) staysIdle(idle bool) bool {
@@ -336,8 +345,8 @@ func (w *sweep) isDelivering(c *conn) bool {
 	if !waiting {
 		return false
 	}
-	t := w.tails[c.account.ID()]
-	if t.waiting += w.elapsed; t.sent != acked {
+	t, known := w.tails[c.account.ID()]
+	if t.waiting += w.elapsed; !known || t.sent != acked {
 		t = tail{sent: acked}
 	}
 	w.seenTails[c.account.ID()] = t
@@ -347,8 +356,9 @@ func (w *sweep) isDelivering(c *conn) bool {
 // stuckTail reports whether responses whose handlers have returned have been waiting for
 // the client's window for too long.
 func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
-	t, sent := w.tails[c.account.ID()], c.SentData()
-	if t.waiting += w.elapsed; t.sent != sent {
+	sent := c.SentData()
+	t, known := w.tails[c.account.ID()]
+	if t.waiting += w.elapsed; !known || t.sent != sent {
 		t = tail{sent: sent}
 	}
 	w.seenTails[c.account.ID()] = t
