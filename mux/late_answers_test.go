@@ -44,6 +44,12 @@ func (lateAnswers) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, s g
 	return nil
 }
 
+// FullDuplexCall lasts until its client ends it.
+func (lateAnswers) FullDuplexCall(s grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
 func (lateAnswers) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
 	return new(testpb.Empty), nil
 }
@@ -301,4 +307,29 @@ func TestStuckAnswersMakeRoom(t *testing.T) {
 	})
 	stuck.goneAway()
 	stuck.leaves()
+}
+
+// TestUnstuckMakesNoRoom: a connection that has stood still, and goes on, is no room for others.
+func TestUnstuckMakesNoRoom(t *testing.T) {
+	t.Parallel()
+	const timeout = 200 * time.Millisecond
+	s := startLate(t, limits(func(c *mux.Config) { c.GRPC.MaxConnections, c.HTTP2.Progress.ProgressTimeout = 1, timeout }))
+	c := dialLate(t, s.addr)
+	c.ask(1, testpb.TestService_UnaryCall_FullMethodName)
+	time.Sleep(4 * timeout)
+	s.reload(t, func(c *mux.Config) { c.HTTP2.Progress.ProgressTimeout = 0 })
+	c.take(testpb.TestService_UnaryCall_FullMethodName)
+	c.request(3, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", testpb.TestService_FullDuplexCall_FullMethodName,
+		"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0")
+	eventually(t, "the call", func() bool { return s.Stats().Requests["grpc"].InFlight == 1 })
+	other := dialLate(t, s.addr)
+	other.ask(1, testpb.TestService_EmptyCall_FullMethodName)
+	other.rest(1)
+	if got := other.header(1)["grpc-status"]; got != "14" {
+		t.Errorf("another client has got status %q", got)
+	}
+	c.sync()
+	if c.goAway != nil {
+		t.Errorf("%v", c.goAway)
+	}
 }
