@@ -183,6 +183,9 @@ func (c *client) do(ctx context.Context, o op, n int) (by string, err error) {
 		return resp.GetTransport(), nil
 	case opUnknown:
 		resp, err := c.unary(ctx, unknownUnary, &demov1.EchoRequest{Message: message})
+		if err == io.EOF { //nolint:errorlint // grpc-go 1.85 has no status where the answer comes before what it sends once more.
+			return byHandler, nil
+		}
 		if status.Code(err) != codes.Unimplemented && connect.CodeOf(err) != connect.CodeUnimplemented {
 			return "", fmt.Errorf("%s: answered %v, %w; want UNIMPLEMENTED", unknownUnary, resp, err)
 		}
