@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestConfigClone: nobody who changes a copy of the configuration in place changes the one in
-// use, whatever lists are in it.
+// TestConfigClone: a caller that changes a copy of the configuration in place does not change
+// the one in use, whatever lists are in it.
 func TestConfigClone(t *testing.T) {
 	var c Config
 	fill(reflect.ValueOf(&c).Elem())

@@ -31,12 +31,7 @@ func TestReplayLetsGo(t *testing.T) {
 
 // TestConnAround: a connection is found by what its recogniser wraps, with and without TLS.
 func TestConnAround(t *testing.T) {
-	near, far := net.Pipe()
-	defer far.Close()
-	var set pool.Set
-	c := new(conn)
-	set.Add(&c.account, near, c)
-	defer c.account.Close()
+	c, near := pipedConn(t)
 	for name, inner := range map[string]net.Conn{
 		"plaintext":    &c.account,
 		"tls":          tls.Server(&c.account, nil),
@@ -48,6 +43,29 @@ func TestConnAround(t *testing.T) {
 	}
 	if c := connAround(tls.Server(near, nil)); c != nil {
 		t.Errorf("another's is %v", c)
+	}
+}
+
+// pipedConn returns a connection that has an account, over one end of a pipe.
+func pipedConn(t *testing.T) (c *conn, near net.Conn) {
+	t.Helper()
+	near, far := net.Pipe()
+	c = new(conn)
+	new(pool.Set).Add(&c.account, near, c)
+	t.Cleanup(func() {
+		_ = c.account.Close()
+		_ = far.Close()
+	})
+	return c, near
+}
+
+// TestEndpointChain: the first of a chain of endpoints knows the last, so that none between
+// stays in memory.
+func TestEndpointChain(t *testing.T) {
+	first := &endpoint{brought: true}
+	last := first.successor().successor()
+	if first.next != last || last.first != first {
+		t.Error("the first does not lead to the last")
 	}
 }
 

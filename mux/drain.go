@@ -82,7 +82,8 @@ func (d *drainActions) stopAccepting(ctx context.Context) error {
 }
 
 // closeTime is more than a listener takes for what the kernel has queued, which is a second
-// of its own time at most, and than Stop waits for one that does not heed its deadline.
+// of its own time at most. It is also more than [listeners.Listener.Stop] gives an Accept that
+// does not heed its deadline.
 const closeTime = 3 * time.Second
 
 // waitClosed waits until the roots accept nothing any more. A client that was told before

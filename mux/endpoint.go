@@ -16,7 +16,7 @@ import (
 // the roots that serve them. A reload replaces an endpoint by another, which may have the
 // same sockets.
 type endpoint struct {
-	config   listeners.Config // the zero one where brought; only changes read and write it
+	config   listeners.Config // the zero one where brought; written with changing and mu held
 	brought  bool             // by a caller of Serve
 	local    bool             // of in-process connections
 	sockets  []net.Listener
@@ -25,7 +25,7 @@ type endpoint struct {
 	optional bool
 	allow    allow
 
-	mu         sync.Mutex  // guards what follows, and writing config
+	mu         sync.Mutex  // guards what follows, and config
 	handshakes *tls.Config // see tlsConfigFor; nil before it is needed
 	roots      []*root
 	left       int // roots that have not ended

@@ -287,7 +287,8 @@ func TestLateAnswersMakeNoRoom(t *testing.T) {
 }
 
 // TestStuckAnswersMakeRoom: where a limit is full, a connection whose client has not moved for
-// the progress timeout keeps nobody out, and it ends then. Without need it does not.
+// the progress timeout makes room for a newcomer, and the server ends it. Where no newcomer
+// comes, the server keeps it.
 func TestStuckAnswersMakeRoom(t *testing.T) {
 	t.Parallel()
 	const timeout = 200 * time.Millisecond

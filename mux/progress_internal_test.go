@@ -9,6 +9,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // TestPartsOfResponse: whatever a handler does to its response over HTTP/2 counts as parts
@@ -163,5 +166,24 @@ func TestAcceptedIsOnItsOwn(t *testing.T) {
 		if l.first != nil {
 			t.Errorf("%d: still listed", code)
 		}
+	}
+}
+
+// TestSlowBodyIsReportedOnce: the sweep reports a slow body once, however long its handler takes
+// to see the error.
+func TestSlowBodyIsReportedOnce(t *testing.T) {
+	var l exchanges
+	w := httptest.NewRecorder()
+	rec := &recorder2{recorder: recorder{ResponseWriter: w}}
+	rec.begin(&l, w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789")))
+	defer rec.end(&l)
+	defer rec.watch.exit(rec.watch.enter())
+	reported := 0
+	for range 3 {
+		n, _ := l.sweep(time.Second, false, &protocols.ProgressConfig{ProgressTimeout: time.Second})
+		reported += n.bodies
+	}
+	if reported != 1 {
+		t.Errorf("reported %d times", reported)
 	}
 }

@@ -32,12 +32,7 @@ func TestFindingsAreForgotten(t *testing.T) {
 
 // TestHTTP1IsAnsweredWhenIdle: behind its handler, net/http may still be writing the answer.
 func TestHTTP1IsAnsweredWhenIdle(t *testing.T) {
-	near, far := net.Pipe()
-	defer far.Close()
-	var set pool.Set
-	c := new(conn)
-	set.Add(&c.account, near, c)
-	defer c.account.Close()
+	c, _ := pipedConn(t)
 	for state, want := range map[pool.State]bool{pool.StateActive: false, pool.StateIdle: true} {
 		c.account.SetState(state)
 		if c.isAnswered() != want {

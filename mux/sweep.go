@@ -240,7 +240,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 			d.end(c, reasonStalled)
 			return
 		}
-	case c.isHTTP2(): // grpc-go's. It makes room then, and stays where nobody wants it to leave.
+	case c.isHTTP2(): // By grpc-go. The sweep ends it only if the server has told it to leave.
 		stuck := uint64(0)
 		if limit > 0 && c.account.InFlight() == 0 && c.HasOpenStreams() && w.stuckTail(c, limit) {
 			stuck = c.SentData() + 1

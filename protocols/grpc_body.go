@@ -301,33 +301,33 @@ func boundBodies(options []grpc.ServerOption) (option grpc.ServerOption, countsT
 	}), false
 }
 
-// isStreamInterceptor reports whether an option is grpc.StreamInterceptor. grpc-go has no
-// other way to tell than its own fields; where those have changed, it might be.
+// isStreamInterceptor reports whether an option is grpc.StreamInterceptor. Where grpc-go's
+// fields have changed, it might be.
 func isStreamInterceptor(option grpc.ServerOption) bool {
-	srv := grpc.NewServer(option)
-	defer srv.Stop()
-	options := reflect.ValueOf(srv).Elem().FieldByName("opts")
-	if options.Kind() != reflect.Struct {
-		return true
-	}
-	first, chain := options.FieldByName("streamInt"), options.FieldByName("chainStreamInts")
+	first, chain := fieldOfOptions("streamInt", option), fieldOfOptions("chainStreamInts", option)
 	if first.Kind() != reflect.Func || chain.Kind() != reflect.Slice {
 		return true
 	}
 	return !first.IsNil() && chain.Len() == 0 // grpc-go has put those of a chain there.
 }
 
-// hasStatsHandler reports whether an option is grpc.StatsHandler. grpc-go has no other way to
-// tell than its own fields; where those have changed, one might be.
+// hasStatsHandler reports whether an option is grpc.StatsHandler. Where grpc-go's fields have
+// changed, one might be.
 func hasStatsHandler(options []grpc.ServerOption) bool {
+	handlers := fieldOfOptions("statsHandlers", options...)
+	return handlers.Kind() != reflect.Slice || handlers.Len() > 0
+}
+
+// fieldOfOptions returns the field of a server in which grpc-go keeps options of a kind, since
+// grpc-go has no other way to tell. It returns the zero Value where there is none of that name.
+func fieldOfOptions(name string, options ...grpc.ServerOption) reflect.Value {
 	srv := grpc.NewServer(options...)
 	defer srv.Stop()
-	set := reflect.ValueOf(srv).Elem().FieldByName("opts")
-	if set.Kind() != reflect.Struct {
-		return true
+	all := reflect.ValueOf(srv).Elem().FieldByName("opts")
+	if all.Kind() != reflect.Struct {
+		return reflect.Value{}
 	}
-	handlers := set.FieldByName("statsHandlers")
-	return handlers.Kind() != reflect.Slice || handlers.Len() > 0
+	return all.FieldByName(name)
 }
 
 // takingStream tells a body what the handler takes of it.

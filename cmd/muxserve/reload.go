@@ -44,7 +44,7 @@ type reloads struct {
 	process *process
 
 	// token is the admin token in force. Like a certificate it is read anew at each change, so
-	// that a rollback does not bring back one that its file has no more.
+	// that a rollback brings back no token that the operator has taken out of its file.
 	token atomic.Pointer[string]
 
 	watching  sync.Mutex         // guards stopWatch
