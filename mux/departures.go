@@ -209,11 +209,12 @@ func (c *conn) finalGoAway() {
 }
 
 // end closes an HTTP/2 connection behind a GOAWAY, in the background: a client that reads
-// nothing takes a second.
+// nothing takes a second. If finalGoAway is writing that GOAWAY, end waits for it.
 func (d *departures) end(c *conn, reason string) {
 	c.account.SetCloseReason(reason)
 	if !d.background.run(func() {
-		c.finalGoAway()
+		c.depart(departFinal)
+		c.FinalGoAway(http2.ErrCodeNo)
 		_ = c.Close()
 	}) {
 		_ = c.Close()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -224,6 +225,54 @@ func TestStalledTail(t *testing.T) {
 		t.Errorf("GOAWAY %v", code)
 	}
 	eventually(t, "closed", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "write_stalled") == 1 })
+}
+
+// TestLastWordIsWritten: a connection is not closed before the GOAWAY that names its client's
+// last stream is written, however many sweeps pass in the meantime.
+func TestLastWordIsWritten(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(c *h2Client){
+		"ended for what it does not take": func(c *h2Client) {
+			c.must(c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+			c.get(1, "/small")
+		},
+		"ended when it is idle": func(c *h2Client) {
+			c.get(1, "/small")
+			_ = c.rest(1)
+			c.must(c.WriteSettings(tableOf(64)))
+			if code := c.goneAway(); code != http2.ErrCodeNo || c.goAway.LastStreamID != maxStream {
+				c.t.Errorf("GOAWAY %v", c.goAway)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := mux.New(mux.WithLogger(discard), mux.WithHandler(movers(nil)), impatient(protocols.ProgressConfig{ProgressTimeout: 800 * time.Millisecond}))
+			l := listen(t)
+			serveOn(t, m, wrapListener{l, func(conn net.Conn) net.Conn { return &lateGoAwayConn{conn} }})
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			c := newH2Client(t, conn, conn)
+			leave(c)
+			if last, codes := c.goAways(nil); !slices.Equal(last, []uint32{1}) || codes[0] != http2.ErrCodeNo {
+				t.Errorf("the last GOAWAYs: %v, %v", last, codes)
+			}
+		})
+	}
+}
+
+// lateGoAwayConn takes long to write a GOAWAY that stands alone.
+type lateGoAwayConn struct{ net.Conn }
+
+func (c *lateGoAwayConn) Write(p []byte) (int, error) {
+	const goAwayLen = 9 + 8
+	if len(p) == goAwayLen && http2.FrameType(p[3]) == http2.FrameGoAway {
+		time.Sleep(400 * time.Millisecond) // What is under test is time.
+	}
+	return c.Conn.Write(p)
 }
 
 // echoed sends a message and reads it back.

@@ -126,9 +126,14 @@ func (t *Track) ask(what uint32) {
 		return // It was asked for before, or what makes it needless was.
 	}
 	t.pending.Or(what)
+	t.within(t.settle)
+}
+
+// within waits for write, but no longer than insertTimeout.
+func (t *Track) within(write func()) {
 	done := make(chan struct{})
 	go func() {
-		t.settle()
+		write()
 		close(done)
 	}()
 	timeout := time.NewTimer(insertTimeout)
@@ -143,20 +148,27 @@ func (t *Track) ask(what uint32) {
 // writing. That one settles when it has finished.
 func (t *Track) settle() {
 	for t.pending.Load() != 0 && t.mu.TryLock() {
-		if !t.out.mayInsert() {
-			t.mu.Unlock()
-			return
-		}
-		var err error
-		if frames := t.compose(nil); len(frames) > 0 {
-			if _, err = t.inner.Write(frames); err != nil {
-				t.abort()
-			}
-		}
-		if _, err = t.Finish(0, err); err != nil {
+		if !t.insert() {
 			return
 		}
 	}
+}
+
+// insert writes what is pending, and reports whether it could. The caller has mu, which
+// insert gives back.
+func (t *Track) insert() bool {
+	if !t.out.mayInsert() {
+		t.mu.Unlock()
+		return false
+	}
+	var err error
+	if frames := t.compose(nil); len(frames) > 0 {
+		if _, err = t.inner.Write(frames); err != nil {
+			t.abort()
+		}
+	}
+	_, err = t.Finish(0, err)
+	return err == nil
 }
 
 // abort closes the connection below its server, which may never write again and so would

@@ -346,12 +346,17 @@ func (t *Track) received(h Header) {
 func (t *Track) GoAway() { t.ask(askGoAway) }
 
 // FinalGoAway sends a GOAWAY with code that names the highest stream that the client
-// has opened so far.
+// has opened so far. It waits for a write that is under way, since its caller may close the
+// connection behind it.
 func (t *Track) FinalGoAway(code http2.ErrCode) {
-	if t.asked.Load()&askFinal == 0 {
-		t.code.Store(uint32(code))
-	}
-	t.ask(askFinal)
+	t.within(func() {
+		t.mu.Lock()
+		if t.asked.Or(askFinal) < askFinal {
+			t.code.Store(uint32(code))
+			t.pending.Or(askFinal)
+		}
+		t.insert()
+	})
 }
 
 // GoneAway reports whether a GOAWAY was written (told), and whether there is nothing
