@@ -191,21 +191,21 @@ func TestStalledReader(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	outcomes := make(chan error, 1)
-	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: time.Second}))
+	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 2 * time.Second}))
 	conn := s.dial(t)
 	if err := conn.(*net.TCPConn).SetReadBuffer(128 << 10); err != nil {
 		t.Fatal(err)
 	}
 	send(t, conn, "GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
 	piece := make([]byte, 16<<10)
-	for range 80 {
+	for range 120 {
 		if _, err := io.ReadFull(conn, piece); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(30 * time.Millisecond) // What is under test is time.
 	}
 	if got := s.active("http1"); got != 1 {
-		t.Errorf("%d connections after 2.4 s of slow reading", got)
+		t.Errorf("%d connections after 3.6 s of slow reading", got)
 	}
 	_ = conn.Close()
 	within(t, "the handler", outcomes)
