@@ -10,7 +10,6 @@ import (
 	"weak"
 
 	"github.com/muxserve/muxserve/pool"
-	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/moments"
 )
 
@@ -47,17 +46,6 @@ type findings struct {
 	forget *time.Timer // lets go of them; nil before the first search
 }
 
-// spare is a connection that may leave.
-type spare struct {
-	c         *conn
-	turn      turn
-	undecided bool      // an HTTP/2 client has sent no request, and is given up by a GOAWAY
-	halfway   bool      // the server waits for the rest of a handshake or a head
-	left      bool      // the client of a request that is under way has ended its half
-	since     time.Time // idle or within the head of a request, or when it was accepted
-	requests  uint64    // that it has had
-}
-
 // finding is a spare whose connection may end before it is asked to leave.
 type finding struct {
 	spare // without its connection
@@ -73,23 +61,6 @@ func findingsOf(spares []spare) []finding {
 	}
 	return found
 }
-
-// turn is when a connection leaves, beside others.
-type turn int
-
-const (
-	// turnEarly have had no request for slowPatience. The oldest leaves first.
-	turnEarly turn = iota
-	// turnIdle are idle, or slow with a head. The one that has been so longest leaves first.
-	turnIdle
-	// turnLeft have a request under way whose client sends no more, and may have gone. The
-	// one that has been silent longest leaves first.
-	turnLeft
-	// turnYoung may be within the handshake of a client that is far away. The youngest
-	// leaves first: if they went by their age, none would be over before its turn comes
-	// where many come.
-	turnYoung
-)
 
 const (
 	// maxSpares is how many connections a search finds at most.
@@ -167,12 +138,6 @@ func (m *room) beforeRefusal(c *conn) bool {
 		s.c.account.SetCloseReason(reasonRefused)
 		return s.c.account.Close() == nil
 	})
-}
-
-// isUnread reports whether the connection is to be refused, and nothing of what it says
-// first is there.
-func (c *conn) isUnread() bool {
-	return c.account.IsExempt() && !c.isLocal() && c.stage() < stageKnown && c.account.CloseReason() == "" && c.account.Received() == 0 && !c.account.HasUnread()
 }
 
 // isFull reports whether there is no room in a place.
@@ -315,34 +280,6 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 	return found[:min(len(found), maxSpares)], len(all)
 }
 
-// lasts describes a connection whose client was told to make room longer ago than its patience.
-// That is short where nothing is under way. It reports false for a WebSocket, which has taken
-// a place again.
-func (m *room) lasts(c *conn) (s spare, ok bool) {
-	if !c.isTold() || c.account.CloseReason() != reasonRoom {
-		return s, false
-	}
-	ago, _ := c.toldFor()
-	patience := m.patience
-	if c.isAnswered() {
-		patience = min(patience, m.mute)
-	}
-	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
-	return s, c.isServing() && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
-}
-
-// isAnswered reports whether nothing of the connection's requests is under way, their answers
-// included.
-func (c *conn) isAnswered() bool {
-	if _, waiting := c.account.Unacknowledged(); waiting {
-		return false
-	}
-	if c.isHTTP2() || c.account.State() == pool.StateUpgraded {
-		return c.isIdleHTTP2()
-	}
-	return c.account.State() == pool.StateIdle
-}
-
 // cut ends a connection that is still there although it was told to leave, because so many
 // are that no other can make room. Where nothing is under way the client is told its last
 // stream. It reports false for one that has ended since the search, or has become a WebSocket.
@@ -361,98 +298,6 @@ func (m *room) cut(s spare) bool {
 	}
 	return true
 }
-
-// spare describes a connection that may leave. It reports false for one that serves a
-// request, or leaves already, and for one that takes no place: an in-process one, or one
-// that is being refused.
-func (m *room) spare(c *conn) (s spare, ok bool) {
-	s = spare{c: c, turn: turnIdle, since: c.account.Opened(), requests: c.account.Requests()}
-	unused := turnEarly
-	if time.Since(s.since) < m.slow {
-		unused = turnYoung
-	}
-	switch {
-	case c.isLocal() || c.account.IsExempt():
-		return s, false
-	case c.stage() == stageOpen && c.IsUndecided():
-		s.turn, s.undecided = unused, true // gRPC waits for the server's SETTINGS before its first call.
-		return s, c.account.CloseReason() == ""
-	case c.awaitsRest():
-		mute, slow := time.Since(c.account.LastActivity()) >= m.mute, c.headFor()
-		s.halfway = true
-		switch {
-		case mute && s.requests == 0:
-			s.turn = unused
-		case mute:
-			s.since = c.account.LastActivity()
-		default:
-			s.since = time.Now().Add(-slow)
-		}
-		// What comes while TLS writes by itself it does not read; see sweep.writesAlone.
-		isRead := !c.account.HasUnread() || c.account.IsWriting()
-		return s, c.account.CloseReason() == "" && (mute || slow >= m.slow) && isRead
-	}
-	idle := c.account.State() == pool.StateIdle
-	s.since = c.account.LastActivity()
-	switch c.root.books.tag(c) {
-	case protocols.HTTP1:
-		ok = idle && !c.isFed()
-		if !idle && c.account.State() == pool.StateActive && c.seldom().halfClosed.Load() {
-			s.turn, s.left, ok = turnLeft, true, true
-		}
-	case protocols.HTTP2: // A PING is activity, but no reason to stay.
-		ok = c.isIdleHTTP2()
-		s.since = clockStart.Add(time.Duration(c.seldom().h2.idleSince.Load()))
-	case protocols.GRPC:
-		ok = c.isIdleHTTP2() || c.isStuck()
-	}
-	return s, ok && c.isServing() && !c.isTold()
-}
-
-// awaitsRest reports whether the connection is within what comes before its first request
-// (a PROXY header, a TLS handshake, the first bytes), or within the head of one in HTTP/1.1.
-func (c *conn) awaitsRest() bool {
-	switch stage := c.stage(); {
-	case stage < stageKnown:
-		return true
-	case stage != stageServing || c.root.books.tag(c) != protocols.HTTP1:
-		return false
-	default:
-		return c.awaitsRequest() && (c.account.State() != pool.StateIdle || c.isFed())
-	}
-}
-
-// headFor returns for how long a connection that awaitsRest has done so: since the accept,
-// or within the head of a request since noteHead has seen it, and 0 before that.
-func (c *conn) headFor() time.Duration {
-	if c.stage() < stageServing {
-		return time.Since(c.account.Opened())
-	}
-	seen := c.seldom().head.Load()
-	if seen == 0 || seen>>headShift != uint64(c.idleAt.Load()) {
-		return 0
-	}
-	return time.Duration(uint32(headTime())-uint32(seen)) * time.Millisecond
-}
-
-// noteHead notes when the connection is within the head of a request. The sweep calls it,
-// so that no read has to ask for the time.
-func (c *conn) noteHead() {
-	if !c.awaitsRest() {
-		return
-	}
-	head, of := &c.rare().head, uint64(c.idleAt.Load())
-	if seen := head.Load(); seen == 0 || seen>>headShift != of {
-		head.Store(of<<headShift | headTime())
-	}
-}
-
-// headShift is where in rarely.head stands which head it is, by what idleAt was before it.
-// Below that is the time at which it was seen, as headTime has it.
-const headShift = 32
-
-// headTime returns the time in milliseconds, by its lower bits, which is never 0.
-func headTime() uint64 { return uint64(uint32(sinceStart()/time.Millisecond)) | 1 }
 
 // leave tells a connection to leave, and takes its place. It reports false for one that
 // has ended meanwhile.
