@@ -200,8 +200,8 @@ func spread(ctx context.Context, conns []connRef, d time.Duration, tell func(*co
 	}
 }
 
-// finalGoAway tells the client of an HTTP/2 connection its last stream, once it is idle. To
-// a busy one net/http and grpc-go say it, when a drain shuts them down.
+// finalGoAway tells the client of an HTTP/2 connection its last stream. What it opens behind
+// that is not served, and what is under way goes on.
 func (c *conn) finalGoAway() {
 	if c.depart(departFinal) {
 		c.FinalGoAway(http2.ErrCodeNo)

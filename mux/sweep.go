@@ -267,21 +267,20 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
-	told.Idle = c.isIdleHTTP2()
-	stays := c.staysIdle(told.Idle)
-	told.Last = stays && c.departure() == departFinal
+	idle := c.isIdleHTTP2()
+	told.Stays, told.Final = c.staysIdle(idle), c.departure() == departFinal
 	switch step := told.Next(); {
 	case c.floodsOn():
 		d.end(c, reasonAge)
-	case step == moments.End && told.Idle && !told.Over && w.isDelivering(c): // The client reads slowly.
+	case step == moments.End && idle && !told.Over && w.isDelivering(c): // The client reads slowly.
 	case step == moments.End:
 		d.end(c, reasonAge) // The reason for which it was told stands.
-	case told.Idle && !c.isHTTP2(): // Only its next response can say it.
-		if stays && told.Ago > moments.FreshTime && !w.isDelivering(c) {
+	case idle && !c.isHTTP2(): // Only its next response can say it.
+		if told.Stays && told.Ago > moments.FreshTime && !w.isDelivering(c) {
 			d.end(c, reasonAge)
 		}
 	case step == moments.LastStream:
-		w.departures.background.run(c.finalGoAway)
+		d.background.run(c.finalGoAway)
 	}
 }
 

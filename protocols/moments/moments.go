@@ -92,8 +92,8 @@ type Told struct {
 	Ago      time.Duration // how long ago
 	Patience time.Duration // how long its answer may take: [GoAwayPatience], mostly
 	Answered bool          // The client has answered the PING behind that GOAWAY.
-	Idle     bool          // No stream is open.
-	Last     bool          // It was idle at the last sweep too, and was told its last stream.
+	Final    bool          // The client was told its last stream, by a second GOAWAY.
+	Stays    bool          // No stream is open, nor was one at the last sweep.
 	Over     bool          // The moment of [Cut] has passed.
 }
 
@@ -102,7 +102,7 @@ type Step int
 
 // The steps. The first GOAWAY has been sent before them.
 const (
-	Wait       Step = iota // Streams are open, or some may be on their way.
+	Wait       Step = iota // The client may not know yet, or streams are open.
 	LastStream             // Send the second GOAWAY, which names the last stream.
 	End                    // Close the connection.
 )
@@ -110,11 +110,10 @@ const (
 // Next returns the next step.
 func (t Told) Next() Step {
 	switch {
-	case t.Over, t.Last:
+	case t.Over, t.Final && t.Stays:
 		return End
-	case t.Idle && (t.Answered || t.Ago > t.Patience):
-		// It is closed at the next sweep, so that the frame gets there first.
-		return LastStream
+	case !t.Final && (t.Answered || t.Ago > t.Patience):
+		return LastStream // An idle one is closed at the next sweep, so that the frame gets there first.
 	default:
 		return Wait
 	}

@@ -84,13 +84,13 @@ func TestNext(t *testing.T) {
 		told Told
 		want Step
 	}{
-		"streams are open":         {Told{Answered: true, Ago: time.Hour}, Wait},
-		"no answer yet":            {Told{Idle: true, Ago: time.Second}, Wait},
-		"answered":                 {Told{Idle: true, Answered: true}, LastStream},
-		"no answer for long":       {Told{Idle: true, Ago: 6 * time.Second}, LastStream},
-		"told the last stream":     {Told{Idle: true, Answered: true, Last: true}, End},
+		"no answer yet":            {Told{Stays: true, Ago: time.Second}, Wait},
+		"answered":                 {Told{Answered: true}, LastStream},
+		"no answer for long":       {Told{Ago: 6 * time.Second}, LastStream},
+		"streams are open":         {Told{Answered: true, Final: true, Ago: time.Hour}, Wait},
+		"told the last stream":     {Told{Answered: true, Final: true, Stays: true}, End},
 		"its grace is over":        {Told{Over: true}, End},
-		"over and would be sooner": {Told{Over: true, Idle: true, Answered: true}, End},
+		"over and would be sooner": {Told{Over: true, Stays: true, Answered: true}, End},
 	} {
 		test.told.Patience = GoAwayPatience
 		if got := test.told.Next(); got != test.want {

@@ -1,0 +1,116 @@
+package mux_test
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/muxserve/muxserve/mux"
+)
+
+// heldCalls sends the path of each call to served. A FullDuplexCall lasts until its client
+// ends it.
+type heldCalls struct {
+	testpb.UnimplementedTestServiceServer
+
+	served chan<- string
+}
+
+func (h heldCalls) FullDuplexCall(s grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+	h.served <- testpb.TestService_FullDuplexCall_FullMethodName
+	if err := s.SendHeader(nil); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
+func (h heldCalls) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
+	h.served <- testpb.TestService_EmptyCall_FullMethodName
+	return new(testpb.Empty), nil
+}
+
+// TestLastStreamOfBusy: a client that keeps a stream open when it is told to leave is told its
+// last stream as well, once it has answered the PING. The stream goes on. What the client opens
+// all the same is not served.
+func TestLastStreamOfBusy(t *testing.T) {
+	t.Parallel()
+	const greetings = "text/event-stream"
+	for name, form := range map[string]struct {
+		pool, held, next string
+		wantType         string
+	}{
+		"http2":        {"http2", "/held", "/next", greetings},
+		"Upgrade: h2c": {"http2", "/held", "/next", greetings},
+		"grpc":         {"grpc", testpb.TestService_FullDuplexCall_FullMethodName, testpb.TestService_EmptyCall_FullMethodName, "application/grpc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			served := make(chan string, 10)
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				served <- r.URL.Path
+				w.Header().Set("Content-Type", greetings)
+				_ = http.NewResponseController(w).Flush()
+				if r.URL.Path == form.held {
+					<-r.Context().Done()
+				}
+			})
+			s := start(t, false, mux.WithHandler(handler), mux.WithGRPC(func(r mux.GRPCRegistrar) {
+				testpb.RegisterTestServiceServer(r, heldCalls{served: served})
+			}), mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 100 * time.Millisecond })) // So it sweeps often.
+			conn := s.dial(t)
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			r := bufio.NewReader(conn)
+			first := uint32(1)
+			if name == "Upgrade: h2c" {
+				_ = roundTrip(t, conn, r, "GET /first HTTP/1.1\r\n"+upgradeFields+"\r\n")
+				within(t, "the request that upgrades", served)
+				first = 3
+			}
+			c := newH2Client(t, conn, r)
+			c.ready()
+			ask := func(stream uint32, path string) {
+				if name != "grpc" {
+					c.get(stream, path)
+					return
+				}
+				c.request(stream, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", path,
+					"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0")
+				c.must(c.WriteData(stream, path != form.held, make([]byte, 5)))
+			}
+			ask(first, form.held)
+			if got := c.header(first)["content-type"]; got != form.wantType {
+				t.Fatalf("content-type %q", got)
+			}
+			within(t, "the stream that is held", served)
+			if got := s.active(form.pool); got != 1 {
+				t.Fatalf("%d connections of %s", got, form.pool)
+			}
+			s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute)
+			for c.goAway == nil || c.goAway.LastStreamID == maxStream {
+				c.goAway = nil
+				c.goneAway()
+			}
+			if c.goAway.LastStreamID != first || c.goAway.ErrCode != http2.ErrCodeNo {
+				t.Errorf("the last GOAWAY: %v", c.goAway)
+			}
+			ask(first+2, form.next)
+			c.sync()
+			c.sync()
+			select {
+			case path := <-served:
+				t.Errorf("%s was served behind the last GOAWAY", path)
+			case <-time.After(100 * time.Millisecond):
+			}
+			if c.stream(first).ended {
+				t.Error("the stream that is held has ended")
+			}
+		})
+	}
+}
