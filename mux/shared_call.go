@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/grpc/codes"
 )
 
@@ -120,7 +121,9 @@ func (c *sharedCall) finish(r *http.Request, expired bool) {
 	for name, values := range h {
 		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
 			delete(h, name)
-			h[http.CanonicalHeaderKey(trailer)] = values
+			if httpguts.ValidTrailerHeader(trailer) { // As net/http sends them behind a message.
+				h[http.CanonicalHeaderKey(trailer)] = values
+			}
 		}
 	}
 	c.ResponseWriter.WriteHeader(http.StatusOK)

@@ -33,6 +33,9 @@ func (s *failingService) UnaryCall(ctx context.Context, r *testpb.SimpleRequest)
 		_ = grpc.SetHeader(ctx, metadata.Pairs("x-field", "value"))
 	}
 	_ = grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "value"))
+	if r.GetFillOauthScope() { // With fields of an HTTP answer.
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("trailer", "x", "content-length", "5", "connection", "close"))
+	}
 	if s.calls.Add(1) <= 2 {
 		return nil, status.Error(codes.Unavailable, "not yet: \u00e4")
 	}
@@ -125,6 +128,17 @@ func TestTrailersOnly(t *testing.T) {
 	}
 	if diff := cmp.Diff(fields[protocols.TransportNative], fields[protocols.TransportShared]); diff != "" {
 		t.Errorf("(-native +shared):\n%s", diff)
+	}
+}
+
+// TestTrailersOfHTTP: a call fails with its status, though its trailing metadata has names
+// that mean something else in HTTP.
+func TestTrailersOfHTTP(t *testing.T) {
+	s, _ := startFailing(t, protocols.TransportShared)
+	var trailer metadata.MD
+	_, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{FillOauthScope: true}, grpc.Trailer(&trailer))
+	if got := trailer.Get("x-trailer"); status.Code(err) != codes.Unavailable || len(got) != 1 {
+		t.Errorf("%v, x-trailer %q", err, got)
 	}
 }
 
