@@ -104,7 +104,7 @@ func call(t *testing.T, a *actor, method, path string) (status int, answer strin
 func TestCalls(t *testing.T) {
 	t.Parallel()
 	const serving, draining, stopped = lifecycle.PhaseServing, lifecycle.PhaseDraining, lifecycle.PhaseStopped
-	const by = "admin listener, 127.0.0.1:4242"
+	const by = "admin listener, 127.0.0.1"
 	tests := []struct {
 		phase        lifecycle.Phase
 		method, path string

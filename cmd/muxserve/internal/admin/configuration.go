@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -52,12 +53,17 @@ func (p *Pages) addConfiguration(routes *http.ServeMux) {
 // parameterError is a fault of the request rather than of the configuration.
 type parameterError struct{ error }
 
-// originOf names the client of a request, for the history.
+// originOf names the client of a request, for the history. It leaves out the port: a client
+// that repeats a change comes from another one each time.
 func originOf(r *http.Request) string {
 	if isUnix(r) {
 		return "admin listener, Unix socket"
 	}
-	return "admin listener, " + r.RemoteAddr
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	return "admin listener, " + host
 }
 
 // serveConfig serves the effective configuration as text, or its history as JSON.

@@ -116,7 +116,7 @@ func TestConfigurationKnowsWho(t *testing.T) {
 	t.Parallel()
 	c := new(fakeConfiguration)
 	ask(t, c, http.MethodPost, "/config/rollback?version=7", nil)
-	if c.number != 7 || c.origin != "admin listener, 127.0.0.1:4242" {
+	if c.number != 7 || c.origin != "admin listener, 127.0.0.1" {
 		t.Errorf("rollback to %d by %q", c.number, c.origin)
 	}
 	ask(t, c, http.MethodPost, "/config/reload", overUnix)

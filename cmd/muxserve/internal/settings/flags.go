@@ -82,7 +82,7 @@ var options = []option{
 	{Flag: cli.Flag{Name: "admin", Group: groupListen, Value: "ADDR", Key: "admin.address",
 		Help: "serve the admin pages on HOST:PORT or unix:PATH; off for none"}, check: func(v []string) error { return checkAdmin(v[0]) }},
 	{Flag: cli.Flag{Name: "admin-token", Group: groupListen, Value: "TEXT", Key: "admin.token",
-		Help: "bearer token of requests to the admin listener that change something and do not come from the loopback interface; better given by its environment variable"}},
+		Help: "bearer token that a request to the admin listener needs to change something; better given by its environment variable"}},
 	{Flag: cli.Flag{Name: "admin-token-file", Group: groupListen, Value: "FILE", Key: "admin.token_file", Files: cli.AnyFile, Rare: true,
 		Help: "file with that token; a reload reads it again"}},
 	{Flag: cli.Flag{Name: "admin-protect", Group: groupListen, Value: "WHAT", Key: "admin.protect", Choices: Protections(), Rare: true,
