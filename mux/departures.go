@@ -72,6 +72,8 @@ func (d *departures) endSpread() bool {
 type farewell struct {
 	told atomic.Int64 // when, counted from clockStart
 	cut  atomic.Int64 // when its patience is over; 0 for never
+	// received is how much the client had sent by then.
+	received atomic.Uint64
 	// idle is one more than the requests that the connection had seen when the last sweep
 	// found it idle, and 0 if it did not.
 	idle   uint64
@@ -123,6 +125,7 @@ func (d *departures) depart(c *conn, reason string, patience time.Duration) bool
 	f, now := &c.rare().leave, sinceStart()
 	f.told.Store(int64(now))
 	f.cut.Store(int64(moments.Cut(now, patience)))
+	f.received.Store(c.account.Received())
 	c.account.SetCloseReason(reason)
 	if reason == reasonDrain {
 		d.told.Add(1)
@@ -205,6 +208,7 @@ func spread(ctx context.Context, conns []connRef, d time.Duration, tell func(*co
 func (c *conn) finalGoAway() {
 	if c.depart(departFinal) {
 		c.FinalGoAway(http2.ErrCodeNo)
+		c.AskRead()
 	}
 }
 

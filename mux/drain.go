@@ -167,11 +167,11 @@ func (d *drainActions) tell(ctx context.Context) {
 	d.waitGone(ctx, over-time.Since(started))
 }
 
-// shutdown has the protocols' servers tell their clients, who know by now: net/http and
-// grpc-go tell all of their connections at once.
+// shutdown has grpc-go and x/net's server tell their clients, who know by now, all at once.
+// net/http's server for HTTP/2 would close each connection a second behind its last answer,
+// whether the client has read that or not; the sweep closes them.
 func (d *drainActions) shutdown() {
 	for _, b := range d.topology.allBackends() {
-		d.running.background.run(func() { _ = b.http2.Shutdown(d.running.serving) })
 		if b.h2c != nil {
 			b.h2c.Shutdown()
 		}

@@ -37,7 +37,7 @@ type upload1 struct {
 // tail is the end of HTTP/2 responses that the client does not take.
 type tail struct {
 	waiting time.Duration
-	sent    uint64 // or acknowledged
+	sent    uint64 // or acknowledged, and received
 }
 
 // sweepEvery returns the time between two sweeps.
@@ -336,17 +336,24 @@ func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
 // grpc-go nor x/net's server, which serves connections upgraded by "Upgrade: h2c", does.
 func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 }
 
-// isDelivering reports whether bytes are on their way to the client's system, and move. A close
-// would lose them, because the client goes on sending WINDOW_UPDATE. One that has gone takes
-// none.
+// isDelivering reports whether answers are on their way to the client, and move. A close
+// would lose them, because the client goes on sending WINDOW_UPDATE: its system would answer
+// that by a reset. What the next system has taken may be a proxy's. One that has gone takes
+// none, and sends none.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
+	received := c.account.Received()
 	if !waiting {
-		return false
+		if c.HasRead() || received == c.seldom().leave.received.Load() {
+			return false
+		}
+		c.AskRead()
 	}
 	t, known := w.tails[c.account.ID()]
-	if t.waiting += w.elapsed; !known || t.sent != acked {
-		t = tail{sent: acked}
+	if moved := acked + received; !known || t.sent != moved {
+		t = tail{sent: moved}
+	} else {
+		t.waiting += w.elapsed
 	}
 	w.seenTails[c.account.ID()] = t
 	return t.waiting < moments.GoAwayPatience

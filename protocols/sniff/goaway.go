@@ -50,6 +50,23 @@ func (c *Conn) GoneAway() (told, acked bool) {
 	return false, false
 }
 
+// AskRead sends the client of an HTTP/2 connection a PING behind the answers so far, for
+// [Conn.HasRead], unless one was sent for them. It does not wait for the writing.
+func (c *Conn) AskRead() {
+	if t := c.h2.Load(); t != nil {
+		t.AskRead()
+	}
+}
+
+// HasRead reports whether the client of an HTTP/2 connection has read all answers to their
+// end, as far as AskRead has asked. A client answers a PING when it has read what comes before
+// it, while a proxy in between, or the client's system, may hold answers that they have
+// acknowledged. It is true elsewhere.
+func (c *Conn) HasRead() bool {
+	t := c.h2.Load()
+	return t == nil || t.HasRead()
+}
+
 // ServerLeft reports what made the server of an HTTP/2 connection leave by itself:
 // the connection was idle, or too old, or the client has not answered a PING for
 // longer than patience. A server that is shut down looks like one whose

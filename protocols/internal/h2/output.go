@@ -365,6 +365,7 @@ func (t *Track) noteAnswer(h Header) {
 	what := saidAnswer
 	if h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
 		what |= saidEnd
+		t.answers.Add(1)
 		t.ended(h.Stream)
 	}
 	r := t.resets.Load() // Nil where resets are not counted.
@@ -399,7 +400,7 @@ func (t *Track) pendingFrames() []byte {
 	owed := t.owedFrames(asked)
 	var frames []byte
 	switch {
-	case asked&^(askOwed|askWindows) == 0:
+	case asked&^(askOwed|askWindows|askRead) == 0:
 		return owed
 	case asked&askCalm != 0:
 		o.lastTold = min(o.lastTold, t.nameLast())
@@ -428,12 +429,15 @@ func (t *Track) pendingFrames() []byte {
 	return append(frames, owed...)
 }
 
-// owedFrames returns what a stream needs that was refused, and what was kept of the
-// windows of others, or changes them.
+// owedFrames returns what a stream needs that was refused, what was kept of the windows of
+// others, or changes them, and the PING of AskRead.
 func (t *Track) owedFrames(asked uint32) []byte {
 	var frames []byte
 	if asked&askWindows != 0 {
 		frames = t.pace.windows.Load().take()
+	}
+	if asked&askRead != 0 {
+		frames = AppendFrame(frames, http2.FramePing, 0, binary.BigEndian.AppendUint32([]byte(readPing), t.answers.Load()))
 	}
 	if asked&askOwed == 0 {
 		return frames

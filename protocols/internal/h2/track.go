@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"encoding/binary"
 	"math"
 	"net"
 	"sync"
@@ -14,6 +15,9 @@ import (
 // net/http nor grpc-go looks at the answer to a PING that is not its own.
 var goAwayPing = [PingLen]byte{'m', 'u', 'x', 's', 'e', 'r', 'v', 'e'}
 
+// readPing begins the payload of a PING behind answers. How many they are follows.
+const readPing = "read"
+
 // The frames that a Track can be asked for. Each makes those before it needless.
 const (
 	askGoAway  uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
@@ -21,6 +25,7 @@ const (
 	askCalm                       // The same with ENHANCE_YOUR_CALM, for a flood of resets.
 	askOwed                       // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
 	askWindows                    // What was kept of the windows of streams; see keptWindows.
+	askRead                       // A PING, whose answer says that the client has read all before it.
 )
 
 // What is known about the end of the connection.
@@ -115,6 +120,9 @@ type Track struct {
 	opened  atomic.Bool   // acked is closed.
 
 	sentData atomic.Uint64 // Length of all DATA frames written.
+	// These count answers: those that are written to their end, how many of them the last
+	// readPing was asked for, and how many the client has read for certain.
+	answers, asking, read atomic.Uint32
 	// pinged is the wall clock's time of the server's first PING without an answer; 0
 	// for none.
 	pinged atomic.Int64
@@ -335,8 +343,12 @@ func (t *Track) received(h Header) {
 			return
 		}
 		t.pinged.Store(0)
-		if string(t.in.payload()) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
+		payload := t.in.payload()
+		if string(payload) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
 			t.marks.Or(markSettled)
+		}
+		if string(payload[:len(readPing)]) == readPing {
+			t.read.Store(binary.BigEndian.Uint32(payload[len(readPing):]))
 		}
 	}
 }
@@ -358,6 +370,18 @@ func (t *Track) FinalGoAway(code http2.ErrCode) {
 		t.insert()
 	})
 }
+
+// AskRead sends a PING behind the answers so far, for HasRead, unless one was sent for them.
+func (t *Track) AskRead() {
+	if n := t.answers.Load(); t.asking.Swap(n) != n {
+		t.pending.Or(askRead)
+		go t.settle() // In another goroutine, since the client may read nothing.
+	}
+}
+
+// HasRead reports whether the client has read all answers to their end, as far as AskRead has
+// asked: the client answers a PING when it has read what comes before it.
+func (t *Track) HasRead() bool { return t.read.Load() == t.answers.Load() }
 
 // GoneAway reports whether a GOAWAY was written (told), and whether there is nothing
 // more to wait for (acked).

@@ -85,6 +85,52 @@ func TestGoAwayIsWrittenOnce(t *testing.T) {
 	}
 }
 
+// TestHasRead: the client has read what it was answered once it has answered a PING that was
+// written behind that. A PING before it says nothing, and one is enough for the same answers.
+func TestHasRead(t *testing.T) {
+	inner := &wireConn{}
+	c, track := newTracked(inner, Options{})
+	track.Follow(wiretest.ClientBytes(func(fr *http2.Framer) {
+		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true})
+		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, EndHeaders: true})
+	}))
+	write := func(p []byte) {
+		t.Helper()
+		if _, err := c.Write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hasRead := func(when string, want bool) {
+		t.Helper()
+		if got := track.HasRead(); got != want {
+			t.Errorf("%s: %t", when, got)
+		}
+	}
+	answered := func(answers byte) {
+		track.Follow(pingFrame(http2.FlagPingAck, readPing+"\x00\x00\x00"+string(answers)))
+	}
+	answer := func(stream uint32) []byte {
+		return appendStreamFrame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, stream, nil)
+	}
+	write(serverSettings())
+	hasRead("before an answer", true)
+	write(answer(1))
+	hasRead("behind an answer", false)
+	track.AskRead()
+	track.AskRead()
+	write(answer(3)) // It takes the PING along, or comes behind it.
+	answered(1)
+	hasRead("with the answer to the PING before", false)
+	track.AskRead()
+	write(nil)
+	answered(2)
+	hasRead("with the answer to the PING behind", true)
+	c.FinalGoAway(http2.ErrCodeNo) // It waits for what is being written.
+	if n := bytes.Count(inner.wrote.Bytes(), []byte(readPing)); n > 2 {
+		t.Errorf("%d PINGs for two answers: %x", n, inner.wrote.Bytes())
+	}
+}
+
 // TestEarlyAnswer: an answer to our PING that comes before the PING says nothing.
 func TestEarlyAnswer(t *testing.T) {
 	c, track := newTracked(&wireConn{}, Options{})
