@@ -28,6 +28,7 @@ type h2Client struct {
 	announced []map[http2.SettingID]uint32 // What each SETTINGS frame says.
 	acks      int                          // How many SETTINGS the server has acknowledged.
 	goAway    *http2.GoAwayFrame           // The first.
+	lastTold  uint32                       // What the last GOAWAY has named.
 	syncs     byte                         // How many PINGs sync has sent.
 	answered  [8]byte                      // The last PING that the server has answered.
 	window    int                          // What may be sent on the connection.
@@ -180,6 +181,7 @@ func (c *h2Client) step() {
 		if c.goAway == nil {
 			c.goAway = f
 		}
+		c.lastTold = f.LastStreamID
 	}
 }
 

@@ -93,12 +93,11 @@ func TestLastStreamOfBusy(t *testing.T) {
 				t.Fatalf("%d connections of %s", got, form.pool)
 			}
 			s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute)
-			for c.goAway == nil || c.goAway.LastStreamID == maxStream {
-				c.goAway = nil
-				c.goneAway()
+			for c.goneAway(); c.lastTold == maxStream; {
+				c.step()
 			}
-			if c.goAway.LastStreamID != first || c.goAway.ErrCode != http2.ErrCodeNo {
-				t.Errorf("the last GOAWAY: %v", c.goAway)
+			if c.lastTold != first || c.goAway.ErrCode != http2.ErrCodeNo {
+				t.Errorf("the last GOAWAY: %d, %v", c.lastTold, c.goAway)
 			}
 			ask(first+2, form.next)
 			c.sync()
