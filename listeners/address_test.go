@@ -146,7 +146,7 @@ func TestOpenAllOfAName(t *testing.T) {
 	}
 	c := withAddress(DefaultConfig(), "fd:web")
 	c.Backlog = 10
-	if again := openAll(t, c, s.Listen, bare...); len(again) != len(open) {
+	if again := reopen(t, c, withAddress(DefaultConfig(), "fd:web"), s.Listen, bare...); len(again) != len(open) {
 		t.Errorf("%d sockets under another configuration, want %d", len(again), len(open))
 	}
 }

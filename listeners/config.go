@@ -33,11 +33,13 @@ type Config struct {
 	Protocols []string `apply:"restart" yaml:"protocols"`
 
 	// UnixMode is the permissions of a Unix socket's file in octal, such as "0660". Clients
-	// need the permission to write. Empty means what the umask leaves.
+	// need the permission to write. Empty means what the umask leaves, or the service manager
+	// has chosen. A reload that empties it brings that back.
 	UnixMode string `apply:"restart" yaml:"unix_mode"`
 
 	// UnixOwner is the owner of a Unix socket's file: "USER", "USER:GROUP" or ":GROUP", by
-	// name or number. Empty means those of the process.
+	// name or number. Empty means those of the process, or the service manager's choice. A
+	// reload that empties it brings that back.
 	UnixOwner string `apply:"restart" yaml:"unix_owner"`
 
 	// ReusePort is the number of sockets of the address, each with an accept loop, among
@@ -47,7 +49,7 @@ type Config struct {
 
 	// Backlog is how many connections may wait to be accepted, as in listen(2). 0, the
 	// default, keeps the system's maximum (net.core.somaxconn), or the service manager's
-	// choice.
+	// choice. A reload from another value to 0 sets the system's maximum.
 	Backlog int `apply:"restart" yaml:"backlog"`
 
 	// TCPKeepalive is how long a TCP connection is silent before the kernel probes the

@@ -21,8 +21,9 @@ type fileID struct {
 
 // socketFile is the file of a Unix socket. The zero value is no file.
 type socketFile struct {
-	path string
-	id   fileID
+	path    string
+	id      fileID
+	private bool // it was made by makePrivate
 }
 
 // fileOf returns the file at the path of a socket that was bound a moment ago. An abstract
@@ -32,13 +33,13 @@ func fileOf(path string) socketFile {
 	if path == "" || strings.HasPrefix(path, "@") || err != nil {
 		return socketFile{}
 	}
-	return socketFile{path, identify(info)}
+	return socketFile{path: path, id: identify(info)}
 }
 
 // isThere reports whether the file is still at its path, and not another socket's.
 func (f socketFile) isThere() bool {
-	info, err := os.Lstat(f.path)
-	return f.path != "" && err == nil && identify(info) == f.id
+	_, ok := f.state()
+	return ok
 }
 
 // remove removes the file. It leaves a file alone that another socket has put there.
@@ -56,6 +57,7 @@ func (f socketFile) remove() error {
 // removes whatever is at the path.
 type fileListener struct {
 	*net.UnixListener
+	memory
 
 	file    socketFile
 	removal sync.Once
@@ -69,9 +71,63 @@ func (l *fileListener) Close() error {
 	return errors.Join(err, l.UnixListener.Close())
 }
 
+// fileState is what unix_mode and unix_owner are about.
+type fileState struct {
+	Mode fs.FileMode `json:"mode"`
+	// Private says that Mode is none but what the socket was bound with because unix_mode
+	// was set.
+	Private bool `json:"private,omitempty"`
+	UID     int  `json:"uid"`
+	GID     int  `json:"gid"`
+}
+
+// newFileState is what the file of a new socket has.
+func newFileState() *fileState {
+	return &fileState{Private: true, UID: os.Geteuid(), GID: os.Getegid()}
+}
+
+// state returns the state of the file. It reports false where the file is gone.
+func (f socketFile) state() (s fileState, ok bool) {
+	info, err := os.Lstat(f.path)
+	if f.path == "" || err != nil || identify(info) != f.id {
+		return s, false
+	}
+	s.Mode = info.Mode().Perm()
+	s.UID, s.GID = ownerOf(info)
+	return s, true
+}
+
+// set changes the state of the file from what it is now. It leaves alone what is right
+// already: another user could not set even that.
+func (f socketFile) set(now, want fileState) error {
+	if uid, gid := changed(now.UID, want.UID), changed(now.GID, want.GID); uid >= 0 || gid >= 0 {
+		if err := os.Lchown(f.path, uid, gid); err != nil {
+			return fmt.Errorf("unix_owner: %w", err)
+		}
+	}
+	if now.Mode == want.Mode {
+		return nil
+	}
+	if err := os.Chmod(f.path, want.Mode); err != nil {
+		return fmt.Errorf("unix_mode: %w", err)
+	}
+	return nil
+}
+
+// changed returns the id for chown(2) to set.
+func changed(now, want int) int {
+	if now == want {
+		return -1
+	}
+	return want
+}
+
+// setsFile reports whether a key of the file of a Unix socket is set.
+func (c Config) setsFile() bool { return c.UnixMode != "" || c.UnixOwner != "" }
+
 // setFile sets the owner and the permissions of a Unix socket's file.
-func (c Config) setFile(l net.Listener) error {
-	if c.UnixMode == "" && c.UnixOwner == "" {
+func (c Config) setFile(o *Opening, l net.Listener, a *altered) error {
+	if !c.setsFile() && a.File == nil {
 		return nil
 	}
 	file := socketFile{}
@@ -84,28 +140,57 @@ func (c Config) setFile(l net.Listener) error {
 	if file.path == "" {
 		file = fileOf(l.Addr().String())
 	}
-	if !file.isThere() {
+	now, ok := file.state()
+	if !ok && c.setsFile() {
 		return errors.New("unix_mode, unix_owner: the socket's file is gone")
 	}
-	if c.UnixOwner != "" {
-		uid, gid, err := lookUpOwner(c.UnixOwner)
-		if err != nil {
-			return fmt.Errorf("unix_owner: %w", err)
+	first := a.File
+	if a.File = nil; c.setsFile() {
+		if first == nil {
+			first = &fileState{now.Mode, file.private, now.UID, now.GID}
 		}
-		if err := chown(file.path, uid, gid); err != nil {
-			return fmt.Errorf("unix_owner: %w", err)
-		}
+		a.File = first
 	}
-	if c.UnixMode != "" {
-		mode, err := c.fileMode()
-		if err != nil {
-			return fmt.Errorf("unix_mode: %w", err)
-		}
-		if err := os.Chmod(file.path, mode); err != nil {
-			return fmt.Errorf("unix_mode: %w", err)
-		}
+	if !ok {
+		return nil
 	}
-	return nil
+	want, err := c.stateOf(*first)
+	if err != nil {
+		return err
+	}
+	o.undo = append(o.undo, func() error {
+		if then, ok := file.state(); ok {
+			return file.set(then, now)
+		}
+		return nil
+	})
+	return file.set(now, want)
+}
+
+// stateOf returns the state that c asks for: what the file had first, and the keys.
+func (c Config) stateOf(first fileState) (want fileState, err error) {
+	want = first
+	uid, gid, err := lookUpOwner(c.UnixOwner)
+	if err != nil {
+		return want, fmt.Errorf("unix_owner: %w", err)
+	}
+	if uid >= 0 {
+		want.UID = uid
+	}
+	if gid >= 0 {
+		want.GID = gid
+	}
+	switch {
+	case c.UnixMode != "":
+		want.Mode, err = c.fileMode()
+	case first.Private:
+		want.Mode, err = umask()
+		want.Mode = fs.ModePerm &^ want.Mode
+	}
+	if err != nil {
+		return want, fmt.Errorf("unix_mode: %w", err)
+	}
+	return want, nil
 }
 
 // lookUpOwner returns the numbers of "USER:GROUP", and -1 for what is not given.

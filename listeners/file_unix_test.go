@@ -89,12 +89,13 @@ func TestFileOwner(t *testing.T) {
 	}
 	open := openAll(t, c, new(Sockets).Listen)
 	check(0o662)
+	was := c
 	c.UnixMode = "600"
-	openAll(t, c, nil, Unwrap(open[0]))
+	reopen(t, c, was, nil, Unwrap(open[0]))
 	check(0o600)
 
 	os.Remove(path)
-	if _, err := c.Open(t.Context(), nil, Unwrap(open[0])); err == nil {
+	if _, err := c.Reopen(t.Context(), nil, c, Unwrap(open[0])); err == nil {
 		t.Error("the owner of a file that is gone was set")
 	}
 }

@@ -152,8 +152,9 @@ func boundAddress(a net.Addr) string {
 // there now.
 func (s *Sockets) adopt(in *inheritedSocket, address string) (net.Listener, error) {
 	k := &socket{owner: s, address: address, inherited: true, shared: true}
+	k.note(in.Altered)
 	if path := in.Addr().String(); in.Unlink && in.Addr().Network() == "unix" {
-		k.file = socketFile{path, in.File}
+		k.file = socketFile{path: path, id: in.File}
 		if in.File == (fileID{}) {
 			k.file = fileOf(path)
 		}
@@ -262,6 +263,7 @@ var (
 // socket is a listener of Sockets.
 type socket struct {
 	innerSocket
+	memory
 
 	owner     *Sockets
 	address   string     // as it was asked for

@@ -41,6 +41,8 @@ type passedSocket struct {
 	Unlink bool `json:"unlink,omitempty"`
 	// File is the file of the Unix socket, zero from an older process.
 	File fileID `json:"file,omitzero"`
+	// Altered is what keys have changed on the socket, the zero value from an older process.
+	Altered altered `json:"altered,omitzero"`
 
 	activated bool // by the service manager, which keeps the socket open itself
 }
@@ -126,7 +128,7 @@ func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err er
 			return files, nil, fmt.Errorf("listeners: pass %s on: %w", k.address, err)
 		}
 		files = append(files, f)
-		passed = append(passed, passedSocket{Address: k.address, Unlink: k.file.path != "", File: k.file.id})
+		passed = append(passed, passedSocket{Address: k.address, Unlink: k.file.path != "", File: k.file.id, Altered: k.recall()})
 	}
 	text, err := json.Marshal(passed)
 	if err != nil {

@@ -7,9 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -47,10 +45,12 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	}
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
-		return &fileListener{UnixListener: u, file: fileOf(target)}, nil
+		file := fileOf(target)
+		file.private = hasOption(ctx, private)
+		return &fileListener{UnixListener: u, file: file}, nil
 	}
 	if tcp, ok := l.(*net.TCPListener); ok && hasOption(ctx, quiet) {
-		return &quietListener{tcp}, nil
+		return &quietListener{TCPListener: tcp}, nil
 	}
 	return l, nil
 }
@@ -151,96 +151,6 @@ func removeStale(ctx context.Context, path string) error {
 	return nil
 }
 
-// Open opens the sockets of the address, ReusePort of them and at least one, and sets
-// their options. Of "fd:NAME" it opens all that [Sockets] has. It opens all or none: at a
-// failure, it closes those that it has opened. Every error names the address.
-//
-// The sockets in keep are open already and are the address's first ones (see [Unwrap]).
-// They get this Config's options, and stay open at a failure. Surplus ones are left
-// alone.
-//
-// listen opens each other socket. It is [Listen], [Sockets.Listen] or the like, and must
-// pass on its context; nil means Listen. Where the port is 0, the first socket decides it
-// for all.
-//
-// The connections have the TCP options, and the addresses of their PROXY headers (see
-// [NewProxyListener]). Each of the listeners is good for [New].
-func (c Config) Open(ctx context.Context, listen func(ctx context.Context, address string) (net.Listener, error), keep ...net.Listener) ([]net.Listener, error) {
-	if listen == nil {
-		listen = Listen
-	}
-	if err := errors.Join(c.Validate(), c.checkPlatform()); err != nil {
-		return nil, err
-	}
-	sockets := slices.Clone(keep[:c.Keeps(len(keep))])
-	kept := len(sockets)
-	ctx = withOption(ctx, quiet)
-	if c.UnixMode != "" {
-		ctx = withOption(ctx, private)
-	}
-	open, err := c.openRest(ctx, sockets, listen)
-	if err != nil {
-		for _, l := range open[kept:] {
-			err = errors.Join(err, l.Close())
-		}
-		return nil, err
-	}
-	return open, nil
-}
-
-// Keeps returns how many of n open sockets of the address Open uses again.
-func (c Config) Keeps(n int) int {
-	if strings.HasPrefix(c.Address, inheritedPrefix) {
-		return n
-	}
-	return min(n, max(c.ReusePort, 1))
-}
-
-// openRest appends the sockets that are missing, and then gives each its options and its
-// layers. At a failure it returns what there is, for the caller to close.
-func (c Config) openRest(ctx context.Context, sockets []net.Listener, listen func(context.Context, string) (net.Listener, error)) ([]net.Listener, error) {
-	if len(sockets) == 0 {
-		first, err := listen(ctx, c.Address)
-		if err != nil {
-			return nil, err
-		}
-		sockets = append(sockets, first)
-		if k, ok := first.(*socket); ok {
-			more, err := k.further(ctx)
-			sockets = append(sockets, more...)
-			if err != nil {
-				return sockets, err
-			}
-		}
-	}
-	for _, l := range sockets {
-		if err := c.setOptions(l); err != nil {
-			return sockets, fmt.Errorf("listeners: listen on %s: %w", c.Address, err)
-		}
-	}
-	// The first socket was bound without the option, which fails where another process
-	// listens: that one would go on to get a part of the connections.
-	ctx = withOption(ctx, sharedPort)
-	for address := decidedPort(c.Address, sockets[0].Addr()); len(sockets) < c.ReusePort; {
-		l, err := listen(ctx, address)
-		if err != nil {
-			return sockets, err
-		}
-		sockets = append(sockets, l)
-		if err := c.setOptions(l); err != nil {
-			return sockets, fmt.Errorf("listeners: listen on %s: %w", address, err)
-		}
-	}
-	for i, l := range sockets {
-		layered, err := NewProxyListener(c.tuned(l), c.ProxyProtocol)
-		if err != nil {
-			return sockets, fmt.Errorf("listeners: listen on %s: %w", c.Address, err)
-		}
-		sockets[i] = layered
-	}
-	return sockets, nil
-}
-
 // decidedPort returns address with the port of its first socket, if the kernel was to
 // choose one.
 func decidedPort(address string, first net.Addr) string {
@@ -266,7 +176,7 @@ const (
 )
 
 func withOption(ctx context.Context, o option) context.Context {
-	if o == quiet && !inheritsKeepalive {
+	if o == quiet && !inheritsKeepalive || o == private && !bindsPrivate {
 		return ctx
 	}
 	return context.WithValue(ctx, o, true)
@@ -303,8 +213,8 @@ func (l layer) SyscallConn() (syscall.RawConn, error) {
 func (l layer) below() net.Listener { return l.Listener }
 
 // Unwrap returns the socket's listener that [Config.Open] got from its listen function,
-// without the layers above it; l itself where there are none. Give it to another Config's
-// Open to keep the socket under other options.
+// without the layers above it; l itself where there are none. Give it to [Config.Reopen] to
+// keep the socket under other options.
 func Unwrap(l net.Listener) net.Listener {
 	for {
 		above, ok := l.(interface{ below() net.Listener })

@@ -86,10 +86,11 @@ func TestOpenReusePortInherits(t *testing.T) {
 
 // TestOpenKeeps: open sockets get other options and company, and lose both again.
 func TestOpenKeeps(t *testing.T) {
-	first := openAll(t, Config{Address: "127.0.0.1:0"}, nil)[0]
+	was := Config{Address: "127.0.0.1:0"}
+	first := openAll(t, was, nil)[0]
 	more := sharing("127.0.0.1:0", 3)
 	more.TCPUserTimeout = time.Second
-	open := openAll(t, more, nil, Unwrap(first))
+	open := reopen(t, more, was, nil, Unwrap(first))
 	if Unwrap(open[0]) != Unwrap(first) {
 		t.Error("the first socket was opened anew")
 	}
@@ -100,7 +101,7 @@ func TestOpenKeeps(t *testing.T) {
 		t.Errorf("options are %+v, want a user timeout", got)
 	}
 	sockets := []net.Listener{Unwrap(open[0]), Unwrap(open[1])}
-	again := openAll(t, withAddress(DefaultConfig(), "127.0.0.1:0"), nil, sockets...)
+	again := reopen(t, withAddress(DefaultConfig(), "127.0.0.1:0"), more, nil, sockets...)
 	if len(again) != 1 || again[0] != sockets[0] {
 		t.Errorf("open are %v, want the first socket as it is", again)
 	}
@@ -114,14 +115,14 @@ func TestOpenFailsAndKeeps(t *testing.T) {
 	kept := listenLoopback(t)
 	failure := errors.New("no more")
 	var opened []net.Listener
-	_, err := sharing(kept.Addr().String(), 3).Open(t.Context(), func(ctx context.Context, address string) (net.Listener, error) {
+	_, err := sharing(kept.Addr().String(), 3).Reopen(t.Context(), func(ctx context.Context, address string) (net.Listener, error) {
 		if len(opened) == 1 {
 			return nil, failure
 		}
 		l, err := Listen(ctx, address)
 		opened = append(opened, l)
 		return l, err
-	}, kept)
+	}, Config{}, kept)
 	if !errors.Is(err, failure) {
 		t.Errorf("Open: %v, want what listen said", err)
 	}
@@ -263,12 +264,9 @@ func TestOpenTCPOptions(t *testing.T) {
 	t.Run("changed", func(t *testing.T) {
 		// A socket that is open gets the options of another Config.
 		for _, period := range []time.Duration{30 * time.Second, 0, defaultKeepalive} {
-			l := openAll(t, Config{Address: "127.0.0.1:0", TCPKeepalive: time.Minute}, nil)[0]
-			config := Config{Address: l.Addr().String(), TCPKeepalive: period}
-			again, err := config.Open(t.Context(), nil, Unwrap(l))
-			if err != nil {
-				t.Fatal(err)
-			}
+			was := Config{Address: "127.0.0.1:0", TCPKeepalive: time.Minute}
+			l := openAll(t, was, nil)[0]
+			again := reopen(t, Config{Address: l.Addr().String(), TCPKeepalive: period}, was, nil, Unwrap(l))
 			got, seconds := acceptedOptions(t, again[0]), int(period.Seconds())
 			if period == 0 && got.Keepalive != 0 || period != 0 && got != (tcpOptions{1, seconds, seconds, 9, 0}) {
 				t.Errorf("options for %v are %+v", period, got)

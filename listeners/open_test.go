@@ -106,16 +106,23 @@ func TestListenUnixNotASocket(t *testing.T) {
 }
 
 // openAll opens what c says and closes it with the test.
-func openAll(t *testing.T, c Config, listen func(context.Context, string) (net.Listener, error), keep ...net.Listener) []net.Listener {
+func openAll(t *testing.T, c Config, listen func(context.Context, string) (net.Listener, error)) []net.Listener {
 	t.Helper()
-	open, err := c.Open(t.Context(), listen, keep...)
+	return reopen(t, c, Config{}, listen)
+}
+
+// reopen is openAll with sockets that are open under another configuration.
+func reopen(t *testing.T, c, was Config, listen func(context.Context, string) (net.Listener, error), keep ...net.Listener) []net.Listener {
+	t.Helper()
+	o, err := c.Reopen(t.Context(), listen, was, keep...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range open {
+	o.Commit()
+	for _, l := range o.Listeners {
 		t.Cleanup(func() { l.Close() })
 	}
-	return open
+	return o.Listeners
 }
 
 func TestOpenOne(t *testing.T) {

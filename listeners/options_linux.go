@@ -1,8 +1,11 @@
 package listeners
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -13,6 +16,7 @@ const (
 	hasReusePort      = true
 	hasUserTimeout    = true
 	inheritsKeepalive = true // tcp(7): connections have the options of the socket that accepts them
+	bindsPrivate      = true // see makePrivate
 )
 
 // Socket options from socket.h and tcp.h of Linux. Package syscall, which is frozen,
@@ -62,6 +66,22 @@ func reusesPort(raw syscall.RawConn) bool {
 func makePrivate(raw syscall.RawConn) error {
 	const ownUser = 0o600
 	return control(raw, func(fd uintptr) error { return os.NewSyscallError("fchmod", syscall.Fchmod(int(fd), ownUser)) })
+}
+
+// umask returns the process's umask. The system call that returns it also sets it, and
+// other goroutines may be making files.
+func umask() (fs.FileMode, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, "Umask:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(text), 8, 32)
+			return fs.FileMode(mask).Perm(), err
+		}
+	}
+	return 0, errors.New("/proc/self/status has no Umask")
 }
 
 // noInterface is the number of a network interface that there is none of.

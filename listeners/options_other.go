@@ -4,6 +4,7 @@ package listeners
 
 import (
 	"errors"
+	"io/fs"
 	"syscall"
 	"time"
 )
@@ -14,6 +15,7 @@ const (
 	hasReusePort      = false
 	hasUserTimeout    = false
 	inheritsKeepalive = false
+	bindsPrivate      = false
 )
 
 func setReusePort(syscall.RawConn, bool) error { return errors.ErrUnsupported }
@@ -24,6 +26,8 @@ func reusesPort(syscall.RawConn) bool { return false }
 
 // makePrivate does nothing: a socket has no permissions before its file is made.
 func makePrivate(syscall.RawConn) error { return nil }
+
+func umask() (fs.FileMode, error) { return 0, errors.ErrUnsupported }
 
 func setUserTimeout(syscall.RawConn, time.Duration) error { return errors.ErrUnsupported }
 

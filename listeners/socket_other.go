@@ -10,12 +10,15 @@ import (
 	"syscall"
 )
 
-const hasFileOwners = false
+const (
+	hasFileOwners = false
+	hasBacklog    = false
+)
 
 // identify does not tell files apart here.
 func identify(fs.FileInfo) fileID { return fileID{} }
 
-func chown(string, int, int) error { return errors.ErrUnsupported }
+func ownerOf(fs.FileInfo) (uid, gid int) { return -1, -1 }
 
 // adopt fails: sockets are not inherited by their number here.
 func adopt(int, string) (net.Listener, error) { return nil, errors.ErrUnsupported }

@@ -12,8 +12,11 @@ import (
 	"syscall"
 )
 
-// hasFileOwners says that files have permissions and owners.
-const hasFileOwners = true
+// What these systems can do.
+const (
+	hasFileOwners = true // files have permissions and owners
+	hasBacklog    = true
+)
 
 // identify returns what tells a file from every other one that exists.
 func identify(info fs.FileInfo) fileID {
@@ -23,17 +26,12 @@ func identify(info fs.FileInfo) fileID {
 	return fileID{}
 }
 
-// chown changes the owner of a file, unless it is the owner already: another user could
-// not set even that.
-func chown(path string, uid, gid int) error {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return err
+// ownerOf returns the user and the group that a file belongs to.
+func ownerOf(info fs.FileInfo) (uid, gid int) {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid), int(st.Gid)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && (uid < 0 || int(st.Uid) == uid) && (gid < 0 || int(st.Gid) == gid) {
-		return nil
-	}
-	return os.Lchown(path, uid, gid)
+	return -1, -1
 }
 
 // adopt returns the listener of a socket that this process was started with. It closes

@@ -17,9 +17,9 @@ import (
 type change struct {
 	backend   *backend
 	wanted    []listeners.Config
-	fresh     []int       // of wanted, the addresses to be opened
-	endpoints []*endpoint // of wanted; nil until it is open
-	opened    []*endpoint // of those, the new ones, whose sockets were opened or kept
+	endpoints []*endpoint // of wanted; the new ones have no sockets until these are open
+	fresh     []*endpoint // of those, the ones whose addresses are new
+	opened    []*endpoint // of those, the new ones whose sockets were opened or kept
 	handOver  []handOver  // the ones whose sockets are served another way, brought ones included
 	end       []*endpoint // the ones that are no longer wanted
 }
@@ -28,80 +28,100 @@ type change struct {
 type handOver struct {
 	*endpoint
 
+	by      *endpoint // the next one; nil where brought, which has a successor
 	sockets int
 }
 
-// prepare opens what a change to c and b needs, except for the addresses in ch.fresh. After
-// an error nothing is left open. The caller holds changing.
-func (t *topology) prepare(c *Config, b *backend) (*change, error) {
-	ch := &change{backend: b, wanted: t.wanted(c)}
+// prepare finds what a change to c and b needs, and reads its certificates; ch.endpoints are
+// the ones in force. It opens nothing. The caller holds changing.
+func (t *topology) prepare(ch *change, c *Config, b *backend) error {
+	left := ch.endpoints
+	ch.backend, ch.wanted, ch.endpoints = b, t.wanted(c), nil // nil says that nothing is configured.
 	if ch.wanted != nil {
-		ch.endpoints = make([]*endpoint, len(ch.wanted)) // nil says that nothing is configured.
+		ch.endpoints = make([]*endpoint, len(ch.wanted))
 	}
-	left := t.configured()
 	rebuild := b != t.backend.Load()
 	for i, want := range ch.wanted {
 		at := slices.IndexFunc(left, func(e *endpoint) bool { return e.config.Address == want.Address })
-		if at < 0 {
-			ch.fresh = append(ch.fresh, i)
-			continue
+		var old *endpoint
+		if at >= 0 {
+			old = left[at]
+			left = slices.Delete(left, at, at+1)
+			if !rebuild && canStay(old.config, want) {
+				ch.endpoints[i] = old
+				continue
+			}
+			if err := old.canHandOver(); err != nil {
+				return err
+			}
 		}
-		old := left[at]
-		left = slices.Delete(left, at, at+1)
-		if !rebuild && canStay(old.config, want) {
-			ch.endpoints[i] = old
-			continue
-		}
-		err := old.canHandOver()
-		if err == nil {
-			keep := old.bare(want.Keeps(len(old.sockets)))
-			ch.endpoints[i], err = t.open(context.Background(), want, keep...)
-		}
+		e, err := newEndpoint(want)
 		if err != nil {
-			_ = closeEndpoints(ch.opened)
-			return nil, err
+			return err
 		}
-		ch.opened = append(ch.opened, ch.endpoints[i])
-		ch.handOver = append(ch.handOver, handOver{old, ch.endpoints[i].kept})
+		ch.endpoints[i] = e
+		if old == nil {
+			ch.fresh = append(ch.fresh, e)
+		} else {
+			ch.handOver = append(ch.handOver, handOver{old, e, want.Keeps(len(old.sockets))})
+		}
 	}
 	ch.end = left
 	if rebuild {
 		for _, old := range t.brought() {
 			if err := old.canHandOver(); err != nil {
-				_ = closeEndpoints(ch.opened)
-				return nil, err
-			}
-			ch.handOver = append(ch.handOver, handOver{old, len(old.sockets)})
-		}
-	}
-	return ch, nil
-}
-
-// openFresh opens the addresses that are new. It is the last step that can fail, and opens
-// those last that overlap with an address that is served and is to go: such a socket gets
-// connections from now on, which are lost where the change fails. The caller closes
-// ch.opened after an error.
-func (t *topology) openFresh(ch *change) error {
-	ctx := listeners.Replacing(context.Background(), t.leaving(ch)...)
-	overlaps := func(i int) bool {
-		return slices.ContainsFunc(ch.end, func(e *endpoint) bool {
-			return listeners.Collide(ch.wanted[i].Address, e.Addr().String()) || listeners.Collide(ch.wanted[i].Address, e.config.Address)
-		})
-	}
-	for _, last := range []bool{false, true} {
-		for _, i := range ch.fresh {
-			if overlaps(i) != last {
-				continue
-			}
-			e, err := t.open(ctx, ch.wanted[i])
-			if err != nil {
 				return err
 			}
-			ch.endpoints[i] = e
-			ch.opened = append(ch.opened, e)
+			ch.handOver = append(ch.handOver, handOver{old, nil, len(old.sockets)})
 		}
 	}
 	return nil
+}
+
+// openAll opens the sockets of a change. It is the last step that can fail, so it changes
+// what clients notice last: sockets that stay, and then addresses that overlap with one that
+// is served and is to go. Such a socket gets connections from now on, which are lost where
+// the change fails. The caller undoes ch.opened after an error.
+func (t *topology) openAll(ch *change) error {
+	open := func(ctx context.Context, e *endpoint, was listeners.Config, keep ...net.Listener) error {
+		err := t.open(ctx, e, was, keep...)
+		if err == nil {
+			ch.opened = append(ch.opened, e)
+		}
+		return err
+	}
+	replacing := listeners.Replacing(context.Background(), t.leaving(ch)...)
+	openFresh := func(overlapping bool) error {
+		for _, e := range ch.fresh {
+			if ch.overlaps(e) != overlapping {
+				continue
+			}
+			if err := open(replacing, e, listeners.Config{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := openFresh(false); err != nil {
+		return err
+	}
+	for _, old := range ch.handOver {
+		if old.by == nil {
+			continue
+		}
+		if err := open(context.Background(), old.by, old.config, old.bare(old.sockets)...); err != nil {
+			return err
+		}
+	}
+	return openFresh(true)
+}
+
+// overlaps reports whether a new address overlaps with one that is to go.
+func (ch *change) overlaps(e *endpoint) bool {
+	address := e.config.Address
+	return slices.ContainsFunc(ch.end, func(old *endpoint) bool {
+		return listeners.Collide(address, old.Addr().String()) || listeners.Collide(address, old.config.Address)
+	})
 }
 
 // leaving returns the sockets that are to go with a change, or have been told to by an
@@ -109,9 +129,7 @@ func (t *topology) openFresh(ch *change) error {
 func (t *topology) leaving(ch *change) []net.Listener {
 	bare := func(endpoints []*endpoint) (all []net.Listener) {
 		for _, e := range endpoints {
-			if e != nil {
-				all = append(all, e.bare(len(e.sockets))...)
-			}
+			all = append(all, e.bare(len(e.sockets))...)
 		}
 		return all
 	}
@@ -124,6 +142,9 @@ func (t *topology) leaving(ch *change) []net.Listener {
 	}
 	t.mu.Unlock()
 	stay := bare(ch.endpoints)
+	for _, old := range ch.handOver {
+		stay = append(stay, old.bare(old.sockets)...)
+	}
 	return slices.DeleteFunc(bare(gone), func(l net.Listener) bool { return slices.Contains(stay, l) })
 }
 
@@ -146,10 +167,10 @@ func (ch *change) renew() (use []func(), changes []Change, err error) {
 		}
 	}
 	for i, e := range ch.endpoints {
-		if e == nil || e.tls == nil {
+		if e.tls == nil {
 			continue
 		}
-		if !slices.Contains(ch.opened, e) {
+		if e.sockets != nil { // The endpoint stays.
 			config := e.config
 			if ch.wanted != nil {
 				config = ch.wanted[i]
@@ -178,7 +199,7 @@ func (ch *change) renew() (use []func(), changes []Change, err error) {
 			continue
 		}
 		for _, old := range ch.handOver {
-			if old.config.Address == e.config.Address && old.tls != nil {
+			if old.by == e && old.tls != nil {
 				add(certificateChanges(old.tls.Certificates(), e.tls.Certificates())...)
 			}
 		}
@@ -241,9 +262,12 @@ func (t *topology) apply(c *Config, ch *change) {
 	t.endpoints = ch.endpoints
 	var begin []*endpoint
 	if t.served || t.running.isStopping() { // Otherwise ListenAndServe will serve them.
-		begin = ch.opened
+		begin = slices.DeleteFunc(slices.Clone(ch.endpoints), func(e *endpoint) bool { return !slices.Contains(ch.opened, e) })
 	}
 	t.mu.Unlock()
+	for _, e := range ch.opened {
+		e.opening.Commit()
+	}
 	for _, r := range roots {
 		r.configure(c)
 	}

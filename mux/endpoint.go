@@ -20,8 +20,8 @@ type endpoint struct {
 	brought  bool             // by a caller of Serve
 	local    bool             // of in-process connections
 	sockets  []net.Listener
-	kept     int            // how many sockets, the first ones, were open before
-	tls      *listeners.TLS // nil: plaintext, or WithTLS
+	opening  *listeners.Opening // of the sockets; nil where brought
+	tls      *listeners.TLS     // nil: plaintext, or WithTLS
 	optional bool
 	allow    allow
 
@@ -38,13 +38,17 @@ type endpoint struct {
 	first *endpoint // of a chain of successors; nil: this one
 }
 
-// close closes what open has opened.
-func (e *endpoint) close() error {
-	var err error
-	for _, l := range e.sockets[min(e.kept, len(e.sockets)):] {
-		err = errors.Join(err, l.Close())
+// newEndpoint returns the endpoint of a configured listener, whose certificates it reads.
+// It has no sockets until [topology.open] has opened them.
+func newEndpoint(c listeners.Config) (*endpoint, error) {
+	e := &endpoint{config: c, optional: c.TLS.Optional, allow: allowOf(c.Protocols)}
+	if c.TLS.Enabled() {
+		var err error
+		if e.tls, err = listeners.NewTLS(c.TLS); err != nil {
+			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
+		}
 	}
-	return err
+	return e, nil
 }
 
 // abandon closes all sockets of an endpoint that was not served, because the server is
@@ -168,10 +172,11 @@ func (e *endpoint) ended(err error) {
 	}
 }
 
-func closeEndpoints(endpoints []*endpoint) error {
+// undoEndpoints closes what open has opened, and has kept sockets be as they were.
+func undoEndpoints(endpoints []*endpoint) error {
 	var err error
-	for _, e := range endpoints {
-		err = errors.Join(err, e.close())
+	for _, e := range slices.Backward(endpoints) {
+		err = errors.Join(err, e.opening.Undo())
 	}
 	return err
 }

@@ -90,23 +90,23 @@ func (s *Server) prepareReload(from, to Config) (part ReloadPart, err error) {
 		return part, err
 	}
 	t.lockChange() // Until the change is made.
+	ch := &change{endpoints: t.configured()}
 	defer func() {
 		if part.Commit == nil { // It has failed, or there is a panic.
+			err = errors.Join(err, undoEndpoints(ch.opened))
 			t.unlockChange()
 		}
 	}()
-	ch := &change{endpoints: t.configured()}
 	if len(changes) > 0 {
-		if ch, err = t.prepare(&to, next); err != nil {
+		if err = t.prepare(ch, &to, next); err != nil {
 			return abort(err)
 		}
 	}
 	renewed, certificates, err := ch.renew()
 	if err == nil {
-		err = t.openFresh(ch)
+		err = t.openAll(ch)
 	}
 	if err != nil {
-		_ = closeEndpoints(ch.opened)
 		return abort(err)
 	}
 	return ReloadPart{

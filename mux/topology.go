@@ -189,11 +189,13 @@ func (t *topology) listen() (first bool, err error) {
 	}
 	opened := []*endpoint{} // nil says that nothing is configured.
 	undo := func(err error) (bool, error) {
-		_ = closeEndpoints(opened)
-		return false, err
+		return false, errors.Join(err, undoEndpoints(opened))
 	}
 	for _, c := range listeners.Arrange(t.live.Load().Listeners) {
-		e, err := t.open(context.Background(), c)
+		e, err := newEndpoint(c)
+		if err == nil {
+			err = t.open(context.Background(), e, listeners.Config{})
+		}
 		if err != nil {
 			return undo(err)
 		}
@@ -203,6 +205,9 @@ func (t *topology) listen() (first bool, err error) {
 	defer t.mu.Unlock()
 	if t.closing {
 		return undo(ErrServerClosed)
+	}
+	for _, e := range opened {
+		e.opening.Commit()
 	}
 	t.endpoints = opened
 	return true, nil
@@ -215,22 +220,15 @@ func (t *topology) isOpen() bool {
 	return t.endpoints != nil
 }
 
-// open opens the sockets of a configured listener, and reads its certificates. Open bare
-// sockets of the same address may be passed in keep. They are used first, and stay open
-// after an error.
-func (t *topology) open(ctx context.Context, c listeners.Config, keep ...net.Listener) (*endpoint, error) {
-	e := &endpoint{config: c, optional: c.TLS.Optional, allow: allowOf(c.Protocols)}
-	var err error
-	if c.TLS.Enabled() {
-		if e.tls, err = listeners.NewTLS(c.TLS); err != nil {
-			return nil, fmt.Errorf("mux: listener %s: %w", c.Address, err)
-		}
+// open opens the sockets of a configured endpoint. Bare sockets of its address that are
+// open, as was says, may be passed in keep. They are used first, and are as they were
+// after an error. The caller commits or undoes e.opening.
+func (t *topology) open(ctx context.Context, e *endpoint, was listeners.Config, keep ...net.Listener) (err error) {
+	if e.opening, err = e.config.Reopen(ctx, t.openSocket, was, keep...); err != nil {
+		return fmt.Errorf("mux: %w", err)
 	}
-	if e.sockets, err = c.Open(ctx, t.openSocket, keep...); err != nil {
-		return nil, fmt.Errorf("mux: %w", err)
-	}
-	e.kept = len(keep)
-	return e, nil
+	e.sockets = e.opening.Listeners
+	return nil
 }
 
 // serve serves an endpoint that a caller of Serve has brought. Where the server is closing,
