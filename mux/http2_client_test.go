@@ -170,7 +170,7 @@ func (c *h2Client) step() {
 	case *http2.RSTStreamFrame:
 		// With NO_ERROR, the client too treats a stream that the server has ended as
 		// over.
-		if s := c.stream(f.StreamID); c.goAway != nil && f.StreamID > c.goAway.LastStreamID {
+		if s := c.stream(f.StreamID); c.goAway != nil && f.StreamID > c.lastTold {
 			s.reset = true
 		} else if f.ErrCode != http2.ErrCodeNo || !s.ended {
 			c.t.Fatalf("stream %d was reset: %v, after %d bytes", f.StreamID, f.ErrCode, s.body.Len())
