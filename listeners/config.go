@@ -44,7 +44,8 @@ type Config struct {
 
 	// ReusePort is the number of sockets of the address, each with an accept loop, among
 	// which the kernel spreads new connections (SO_REUSEPORT). 0, the default, and 1 are one
-	// plain socket. More need TCP and Linux; up to 1024.
+	// plain socket. More need TCP and Linux; up to 1024. A reload or an upgrade to a lower number
+	// keeps the sockets that are open, because clients may wait in each.
 	ReusePort int `apply:"restart" yaml:"reuse_port"`
 
 	// Backlog is how many connections may wait to be accepted, as in listen(2). 0, the

@@ -103,13 +103,15 @@ func (s *Sockets) Listen(ctx context.Context, address string) (net.Listener, err
 	return s.add(k, l)
 }
 
-// further returns the inherited sockets that have the socket's name, too. At a failure it
-// returns those that it has, for the caller to close.
-func (k *socket) further(ctx context.Context) (more []net.Listener, err error) {
+// further returns the inherited sockets that have the socket's name, or share its address,
+// too. At a failure it returns those that it has, for the caller to close.
+func (k *socket) further() (more []net.Listener, err error) {
+	isFurther := func(in *inheritedSocket) bool { return in.Address == k.address }
 	if !strings.HasPrefix(k.address, inheritedPrefix) {
-		return nil, nil
+		bound := boundAddress(k.Addr())
+		isFurther = func(in *inheritedSocket) bool { return boundAddress(in.Addr()) == bound }
 	}
-	for in := k.owner.take(ctx, k.address); in != nil; in = k.owner.take(ctx, k.address) {
+	for in := k.owner.takeFirst(isFurther); in != nil; in = k.owner.takeFirst(isFurther) {
 		next, err := k.owner.adopt(in, k.address)
 		if err != nil {
 			return more, err

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 )
 
 // Open opens the sockets of the address, ReusePort of them and at least one, and sets
-// their options. Of "fd:NAME" it opens all that [Sockets] has. It opens all or none: at a
-// failure, it closes those that it has opened. Every error names the address.
+// their options. Of "fd:NAME", and of an address of the process before, it opens all that
+// [Sockets] has. It opens all or none: at a failure, it closes those that it has opened.
+// Every error names the address.
 //
 // listen opens each socket. It is [Listen], [Sockets.Listen] or the like, and must pass on
 // its context; nil means Listen. Where the port is 0, the first socket decides it for all.
@@ -60,9 +60,10 @@ func (o *Opening) Undo() error {
 }
 
 // Reopen is [Config.Open] where sockets of the address are open already, under the Config
-// was: those in keep, which are its first ones (see [Unwrap]). They get c's options, and
-// stay open at a failure, as they were. Surplus ones are left alone. A key that was set and
-// is not any more gives back what the socket had before it was set.
+// was: those in keep (see [Unwrap]). They get c's options, and stay open at a failure, as
+// they were. They are used though they be more than ReusePort: a client may be in the queue
+// of each. A key that was set and is not any more gives back what the socket had before it
+// was set.
 //
 // Sockets of keep serve clients until Commit. So Reopen itself sets only what can fail:
 // owner and permissions of a file, and SO_REUSEPORT where the address gets more sockets.
@@ -73,7 +74,7 @@ func (c Config) Reopen(ctx context.Context, listen func(ctx context.Context, add
 	if err := errors.Join(c.Validate(), c.checkPlatform()); err != nil {
 		return nil, err
 	}
-	o := &Opening{Listeners: slices.Clone(keep[:c.Keeps(len(keep))])}
+	o := &Opening{Listeners: slices.Clone(keep)}
 	o.kept = len(o.Listeners)
 	defer func() {
 		if opening == nil { // It has failed, or listen panics.
@@ -90,14 +91,6 @@ func (c Config) Reopen(ctx context.Context, listen func(ctx context.Context, add
 	return o, nil
 }
 
-// Keeps returns how many of n open sockets of the address Reopen uses again.
-func (c Config) Keeps(n int) int {
-	if strings.HasPrefix(c.Address, inheritedPrefix) {
-		return n
-	}
-	return min(n, max(c.ReusePort, 1))
-}
-
 // openRest opens the sockets that are missing, and then gives each its options and its
 // layers. At a failure the caller undoes what is done.
 func (c Config) openRest(ctx context.Context, o *Opening, was Config, listen func(context.Context, string) (net.Listener, error)) error {
@@ -108,7 +101,7 @@ func (c Config) openRest(ctx context.Context, o *Opening, was Config, listen fun
 		}
 		o.Listeners = append(o.Listeners, first)
 		if k, ok := first.(*socket); ok {
-			more, err := k.further(ctx)
+			more, err := k.further()
 			o.Listeners = append(o.Listeners, more...)
 			if err != nil {
 				return err

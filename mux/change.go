@@ -24,12 +24,11 @@ type change struct {
 	end       []*endpoint // the ones that are no longer wanted
 }
 
-// handOver is an endpoint whose first sockets are served another way.
+// handOver is an endpoint whose sockets are served another way.
 type handOver struct {
 	*endpoint
 
-	by      *endpoint // the next one; nil where brought, which has a successor
-	sockets int
+	by *endpoint // the next one; nil where brought, which has a successor
 }
 
 // prepare finds what a change to c and b needs, and reads its certificates; ch.endpoints are
@@ -63,7 +62,7 @@ func (t *topology) prepare(ch *change, c *Config, b *backend) error {
 		if old == nil {
 			ch.fresh = append(ch.fresh, e)
 		} else {
-			ch.handOver = append(ch.handOver, handOver{old, e, want.Keeps(len(old.sockets))})
+			ch.handOver = append(ch.handOver, handOver{old, e})
 		}
 	}
 	ch.end = left
@@ -72,16 +71,17 @@ func (t *topology) prepare(ch *change, c *Config, b *backend) error {
 			if err := old.canHandOver(); err != nil {
 				return err
 			}
-			ch.handOver = append(ch.handOver, handOver{old, nil, len(old.sockets)})
+			ch.handOver = append(ch.handOver, handOver{old, nil})
 		}
 	}
 	return nil
 }
 
 // openAll opens the sockets of a change. It is the last step that can fail, so it changes
-// what clients notice last: sockets that stay, and then addresses that overlap with one that
-// is served and is to go. Such a socket gets connections from now on, which are lost where
-// the change fails. The caller undoes ch.opened after an error.
+// what clients notice last: sockets that stay, then addresses that overlap with one that is
+// served and is to go, and then further sockets of an address that is served. These get
+// connections from now on, which are lost where the change fails. The caller undoes
+// ch.opened after an error.
 func (t *topology) openAll(ch *change) error {
 	open := func(ctx context.Context, e *endpoint, was listeners.Config, keep ...net.Listener) error {
 		err := t.open(ctx, e, was, keep...)
@@ -102,18 +102,26 @@ func (t *topology) openAll(ch *change) error {
 		}
 		return nil
 	}
-	if err := openFresh(false); err != nil {
-		return err
-	}
-	for _, old := range ch.handOver {
-		if old.by == nil {
-			continue
+	openKept := func(growing bool) error {
+		for _, old := range ch.handOver {
+			if old.by == nil || growing != (old.by.config.ReusePort > max(1, len(old.sockets))) {
+				continue
+			}
+			if err := open(context.Background(), old.by, old.config, old.bare()...); err != nil {
+				return err
+			}
 		}
-		if err := open(context.Background(), old.by, old.config, old.bare(old.sockets)...); err != nil {
+		return nil
+	}
+	for _, noticed := range []bool{false, true} {
+		if err := openFresh(noticed); err != nil {
+			return err
+		}
+		if err := openKept(noticed); err != nil {
 			return err
 		}
 	}
-	return openFresh(true)
+	return nil
 }
 
 // overlaps reports whether a new address overlaps with one that is to go.
@@ -129,7 +137,7 @@ func (ch *change) overlaps(e *endpoint) bool {
 func (t *topology) leaving(ch *change) []net.Listener {
 	bare := func(endpoints []*endpoint) (all []net.Listener) {
 		for _, e := range endpoints {
-			all = append(all, e.bare(len(e.sockets))...)
+			all = append(all, e.bare()...)
 		}
 		return all
 	}
@@ -143,7 +151,7 @@ func (t *topology) leaving(ch *change) []net.Listener {
 	t.mu.Unlock()
 	stay := bare(ch.endpoints)
 	for _, old := range ch.handOver {
-		stay = append(stay, old.bare(old.sockets)...)
+		stay = append(stay, old.bare()...)
 	}
 	return slices.DeleteFunc(bare(gone), func(l net.Listener) bool { return slices.Contains(stay, l) })
 }
@@ -283,7 +291,7 @@ func (t *topology) apply(c *Config, ch *change) {
 		if e.brought {
 			begin = append(begin, e.successor())
 		}
-		e.handOver(e.sockets)
+		e.handOver()
 	}
 	t.begin(begin...)
 	for _, e := range ch.end {

@@ -66,10 +66,10 @@ func closeSockets(sockets []net.Listener) {
 	}
 }
 
-// bare returns the first n sockets without the layers of their connections.
-func (e *endpoint) bare(n int) []net.Listener {
+// bare returns the sockets without the layers of their connections.
+func (e *endpoint) bare() []net.Listener {
 	var bare []net.Listener
-	for _, l := range e.sockets[:min(n, len(e.sockets))] {
+	for _, l := range e.sockets {
 		bare = append(bare, listeners.Unwrap(l))
 	}
 	return bare
@@ -114,19 +114,10 @@ func (e *endpoint) replace() []*root {
 	return slices.Clone(e.roots)
 }
 
-// handOver stops accepting. It leaves the first n sockets to the next endpoint, with what
-// the kernel has queued. It closes the others when their queue has been accepted, or at once
-// where the endpoint was not served.
-func (e *endpoint) handOver(n int) {
-	roots := e.replace()
-	if len(roots) == 0 {
-		closeSockets(e.sockets[min(n, len(e.sockets)):])
-	}
-	for i, r := range roots {
-		if i >= n {
-			r.listener.Stop()
-			continue
-		}
+// handOver stops accepting. It leaves the sockets to the next endpoint, with what the kernel
+// has queued.
+func (e *endpoint) handOver() {
+	for _, r := range e.replace() {
 		// canHandOver has checked it. A listener that has failed fails for its successor.
 		_, _ = r.listener.Detach()
 	}

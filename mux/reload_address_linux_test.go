@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/muxserve/muxserve/listeners"
@@ -39,9 +40,9 @@ func at(addresses ...string) mux.Config {
 }
 
 // serveConfigured serves a configuration until the end of the test.
-func serveConfigured(t *testing.T, c mux.Config) *mux.Server {
+func serveConfigured(t *testing.T, c mux.Config, more ...mux.Option) *mux.Server {
 	t.Helper()
-	s := mux.New(mux.Configure(func(own *mux.Config) { *own = c }), mux.WithLogger(discard))
+	s := mux.New(append(more, mux.Configure(func(own *mux.Config) { *own = c }), mux.WithLogger(discard))...)
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,32 +58,47 @@ func serveConfigured(t *testing.T, c mux.Config) *mux.Server {
 	return s
 }
 
+// getLivez makes a request over a connection of its own.
+func getLivez(port string) error {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://127.0.0.1:" + port + "/livez")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return errors.Join(err, resp.Body.Close())
+}
+
+// askSteadily has clients connect anew for each request until stop is called. It counts the
+// answers, and reports an error of each client.
+func askSteadily(t *testing.T, n int, port string) (answers *atomic.Int64, stop func()) {
+	t.Helper()
+	answers = new(atomic.Int64)
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for range n {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := getLivez(port); err != nil {
+					t.Error(err)
+					return
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	return answers, func() {
+		cancel()
+		clients.Wait()
+	}
+}
+
 // TestReloadOverlap moves a listener to addresses that overlap with its own, back and
 // forth, while clients connect anew for each request.
 func TestReloadOverlap(t *testing.T) {
 	port, second := freePort(t), freePort(t)
 	s := serveConfigured(t, at("127.0.0.1:"+port))
-	ctx, cancel := context.WithCancel(t.Context())
-	var clients sync.WaitGroup
-	ask := func(port string) error {
-		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-		resp, err := client.Get("http://127.0.0.1:" + port + "/livez")
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		return errors.Join(err, resp.Body.Close())
-	}
-	for range 8 {
-		clients.Go(func() {
-			for ctx.Err() == nil {
-				if err := ask(port); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
+	_, stop := askSteadily(t, 8, port)
 	steps := [][]string{
 		{"0.0.0.0:" + port}, {"127.0.0.1:" + port}, {":" + port}, {"0.0.0.0:" + port, "[::]:" + port}, {"[::]:" + port},
 		{"localhost:" + port}, {"127.0.0.1:" + port, "0.0.0.0:" + second}, {"127.0.0.1:" + second, "0.0.0.0:" + port}, {"127.0.0.1:" + port},
@@ -94,14 +110,13 @@ func TestReloadOverlap(t *testing.T) {
 			}
 			for _, address := range addresses {
 				_, at, _ := net.SplitHostPort(address)
-				if err := ask(at); err != nil {
+				if err := getLivez(at); err != nil {
 					t.Errorf("%v: %v", addresses, err)
 				}
 			}
 		}
 	}
-	cancel()
-	clients.Wait()
+	stop()
 	// The old sockets must be gone: another process may have the address of IPv6.
 	eventually(t, "the other addresses are free", func() bool {
 		l, err := net.Listen("tcp", "[::1]:"+port)

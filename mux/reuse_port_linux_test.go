@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/muxserve/muxserve/listeners"
@@ -37,4 +38,33 @@ func TestReusePortResumes(t *testing.T) {
 			t.Errorf("connection %d has resumed a session: %t", i, resp.TLS.DidResume)
 		}
 	}
+}
+
+// TestReloadReusePort changes the number of a listener's sockets while clients connect anew for
+// each request, in reloads of which half fail. The clients take all processors, so it does not
+// run beside tests of timeouts.
+func TestReloadReusePort(t *testing.T) {
+	taken := listen(t)
+	defer func() { _ = taken.Close() }()
+	port := freePort(t)
+	c := func(n int) mux.Config {
+		c := at("127.0.0.1:" + port)
+		c.Listeners[0].ReusePort = n
+		return c
+	}
+	s := serveConfigured(t, c(12))
+	answers, stop := askSteadily(t, 64, port)
+	for _, n := range slices.Repeat([]int{1, 8, 3, 12}, 6) {
+		before := answers.Load()
+		eventually(t, "the clients are served", func() bool { return answers.Load() > before+50 || t.Failed() })
+		failing := c(20)
+		failing.Listeners = append(failing.Listeners, listeners.Config{Address: taken.Addr().String()})
+		if _, err := s.Reload(failing, "test"); err == nil {
+			t.Error("a reload to an address in use succeeds")
+		}
+		if _, err := s.Reload(c(n), "test"); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
 }

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -187,16 +188,20 @@ func (t *topology) listen() (first bool, err error) {
 	case t.isOpen():
 		return false, nil
 	}
-	opened := []*endpoint{} // nil says that nothing is configured.
+	var opened []*endpoint
 	undo := func(err error) (bool, error) {
 		return false, errors.Join(err, undoEndpoints(opened))
 	}
+	endpoints := []*endpoint{} // nil says that nothing is configured.
 	for _, c := range listeners.Arrange(t.live.Load().Listeners) {
 		e, err := newEndpoint(c)
-		if err == nil {
-			err = t.open(context.Background(), e, listeners.Config{})
-		}
 		if err != nil {
+			return false, err
+		}
+		endpoints = append(endpoints, e)
+	}
+	for _, e := range bySockets(endpoints) {
+		if err := t.open(context.Background(), e, listeners.Config{}); err != nil {
 			return undo(err)
 		}
 		opened = append(opened, e)
@@ -209,8 +214,17 @@ func (t *topology) listen() (first bool, err error) {
 	for _, e := range opened {
 		e.opening.Commit()
 	}
-	t.endpoints = opened
+	t.endpoints = endpoints
 	return true, nil
+}
+
+// bySockets returns endpoints in the order in which they are opened: those last that have
+// several sockets, each of which gets connections from now on. Of an upgrade, the process
+// before accepts from those that it has passed alone.
+func bySockets(endpoints []*endpoint) []*endpoint {
+	return slices.SortedStableFunc(slices.Values(endpoints), func(a, b *endpoint) int {
+		return cmp.Compare(a.config.ReusePort, b.config.ReusePort)
+	})
 }
 
 // isOpen reports whether the configured listeners are open.

@@ -101,11 +101,13 @@ func ask(c *http.Client, u *url.URL) error {
 	return nil
 }
 
-// underLoad runs during while several clients make requests over new connections, and
+// few is a number of clients.
+const few = 4
+
+// underLoad runs during while clients make requests over new connections, and
 // reports every failed request.
-func underLoad(t *testing.T, c *http.Client, u *url.URL, during func()) {
+func underLoad(t *testing.T, clients int, c *http.Client, u *url.URL, during func()) {
 	t.Helper()
-	const clients = 4
 	var stop atomic.Bool
 	var asked atomic.Int64
 	var wg sync.WaitGroup
@@ -135,7 +137,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	p.endSuccessors(t)
 	echo := p.service.JoinPath("echo")
 	const upgrades = 5
-	underLoad(t, freshClient(t, ""), echo, func() {
+	underLoad(t, few, freshClient(t, ""), echo, func() {
 		pid := p.cmd.Process.Pid
 		for i := range upgrades {
 			pid = p.upgrade(t, pid)
@@ -306,7 +308,7 @@ func TestKillAfterUpgrade(t *testing.T) {
 	p := startWith(t, nil, textLog, "--listen", "unix:"+service, "--admin", "unix:"+admin, "--drain-delay=30s", "--drain-timeout=60s")
 	p.endSuccessors(t)
 	client, echo := freshClient(t, service), mustURL(t, "http://localhost/echo")
-	underLoad(t, client, echo, func() {
+	underLoad(t, few, client, echo, func() {
 		p.upgrade(t, p.cmd.Process.Pid)
 		// From here on the old one takes no new connections.
 		p.logged(t, "step=announce", 1)
