@@ -24,7 +24,8 @@ type Sockets struct {
 	inherited []*inheritedSocket // not asked for yet
 	open      []*socket          // returned by Listen, in that order
 	keep      bool               // another process owns the files of Unix sockets
-	owned     bool               // this process owns the files of inherited ones, too
+	closed    bool
+	owned     bool // this process owns the files of inherited ones, too
 }
 
 // inheritedSocket is a socket that this process was started with.
@@ -154,6 +155,9 @@ func boundAddress(a net.Addr) string {
 // there now.
 func (s *Sockets) adopt(in *inheritedSocket, address string) (net.Listener, error) {
 	k := &socket{owner: s, address: address, inherited: true, shared: true}
+	if in.activated || strings.HasPrefix(in.Address, inheritedPrefix) {
+		k.manager = in.Address
+	}
 	k.note(in.Altered)
 	if path := in.Addr().String(); in.Unlink && in.Addr().Network() == "unix" {
 		k.file = socketFile{path: path, id: in.File}
@@ -237,13 +241,19 @@ func (s *Sockets) KeepFiles() {
 	s.keep = true
 }
 
-// Close closes every listener that Listen has returned, at once. Where another process
-// has the socket too, nothing is lost: it accepts what the kernel has queued.
+// Close closes every listener that Listen has returned, and what is left of those that were
+// inherited, at once. Where another process has the socket too, nothing is lost: it accepts
+// what the kernel has queued.
 func (s *Sockets) Close() error {
 	s.mu.Lock()
-	open := slices.Clone(s.open)
+	s.closed = true
+	open, inherited := slices.Clone(s.open), s.inherited
+	s.inherited = nil
 	s.mu.Unlock()
 	var err error
+	for _, in := range inherited {
+		err = errors.Join(err, in.Close())
+	}
 	for _, k := range open {
 		err = errors.Join(err, k.Close())
 	}
@@ -272,10 +282,14 @@ type socket struct {
 	file      socketFile // that Close removes
 	inherited bool       // the file belongs to the process before, until OwnFiles
 	shared    bool       // another process has the socket, or had it; guarded by owner.mu
+	manager   string     // the name by which the service manager has passed it, if it has
 }
 
 // Close closes the listener. It removes the file of a Unix socket first: once the socket
 // is closed, the file may belong to another process that has begun to listen there.
+//
+// The service manager keeps a socket of its own open, whoever closes it. So Listen can return
+// it again, to an earlier configuration for instance, until [Sockets.Close].
 func (k *socket) Close() error {
 	s := k.owner
 	s.mu.Lock()
@@ -283,6 +297,9 @@ func (k *socket) Close() error {
 	mine := at >= 0 && !s.keep && (s.owned || !k.inherited)
 	if at >= 0 {
 		s.open = slices.Delete(s.open, at, at+1)
+		if k.manager != "" && !s.closed {
+			s.giveBack(k)
+		}
 	}
 	s.mu.Unlock()
 	var err error
@@ -290,6 +307,19 @@ func (k *socket) Close() error {
 		err = k.file.remove()
 	}
 	return errors.Join(err, k.innerSocket.Close())
+}
+
+// giveBack keeps the service manager's socket for another Listen. Where there is no
+// descriptor left it does not. The caller holds mu.
+func (s *Sockets) giveBack(k *socket) {
+	f, err := duplicate(k, k.manager)
+	if err != nil {
+		return
+	}
+	defer func() { _ = f.Close() }()
+	if l, err := net.FileListener(f); err == nil {
+		s.inherited = append(s.inherited, &inheritedSocket{l, passedSocket{Address: k.manager, activated: true}})
+	}
 }
 
 // retire has the kernel give the socket no new connections. It does nothing to a socket that

@@ -75,6 +75,43 @@ func absolute(t *testing.T, path string) string {
 	return full
 }
 
+// TestListenAgain: the service manager's socket can be had again when it was closed, with the
+// clients that have connected meanwhile, and not after Close.
+func TestListenAgain(t *testing.T) {
+	inner, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := inheriting(inner, "fd:web", true, false)
+	for _, address := range []string{"fd:web", inner.Addr().String(), "fd:web"} {
+		l, err := s.Listen(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		dial(t, inner.Addr())
+	}
+	l, err := s.Listen(t.Context(), "fd:web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Listen(t.Context(), "fd:web"); err == nil {
+		t.Error("it can be had after Close")
+	}
+}
+
 func TestListenUnknownName(t *testing.T) {
 	_, err := new(Sockets).Listen(t.Context(), "fd:web")
 	checkError(t, err, []string{"listeners: listen on fd:web", "none"})
