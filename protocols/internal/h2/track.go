@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"net"
@@ -347,8 +348,8 @@ func (t *Track) received(h Header) {
 		if string(payload) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
 			t.marks.Or(markSettled)
 		}
-		if string(payload[:len(readPing)]) == readPing {
-			t.read.Store(binary.BigEndian.Uint32(payload[len(readPing):]))
+		if answers, ok := bytes.CutPrefix(payload, []byte(readPing)); ok && h.Length == PingLen {
+			t.read.Store(binary.BigEndian.Uint32(answers))
 		}
 	}
 }

@@ -131,6 +131,23 @@ func TestHasRead(t *testing.T) {
 	}
 }
 
+// TestPingsOfAnyLength: a PING of another length than the eight bytes of RFC 9113, section 6.7,
+// says nothing. The server ends the connection for it.
+func TestPingsOfAnyLength(t *testing.T) {
+	for n := range uint32(12) {
+		for _, payload := range []string{readPing + "\x00\x00\x00\x07\x00\x00\x00\x00", string(goAwayPing[:]) + "serve"} {
+			c, track := newTracked(&wireConn{}, Options{})
+			if _, err := c.Write(serverSettings()); err != nil {
+				t.Fatal(err)
+			}
+			track.Follow(slices.Concat([]byte(http2.ClientPreface), pingFrame(http2.FlagPingAck, payload[:n]), pingFrame(0, payload[:n])))
+			if n != PingLen && !track.HasRead() {
+				t.Errorf("a PING of %d bytes says that answers were read", n)
+			}
+		}
+	}
+}
+
 // TestEarlyAnswer: an answer to our PING that comes before the PING says nothing.
 func TestEarlyAnswer(t *testing.T) {
 	c, track := newTracked(&wireConn{}, Options{})
