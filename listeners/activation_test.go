@@ -19,11 +19,11 @@ func TestPassedSockets(t *testing.T) {
 	}{
 		{"nothing", nil, nil, nil},
 		{"service manager", env{envListenPID: own, envListenFDs: "2", envListenNames: "web:admin"}, []passedSocket{
-			{Address: "fd:web", activated: true}, {Address: "fd:admin", activated: true},
+			{Address: "fd:web", Manager: "fd:web", activated: true}, {Address: "fd:admin", Manager: "fd:admin", activated: true},
 		}, nil},
-		{"no names", env{envListenPID: own, envListenFDs: "1"}, []passedSocket{{Address: "fd:unknown", activated: true}}, nil},
+		{"no names", env{envListenPID: own, envListenFDs: "1"}, []passedSocket{{Address: "fd:unknown", Manager: "fd:unknown", activated: true}}, nil},
 		{"an empty name", env{envListenPID: own, envListenFDs: "2", envListenNames: ":b"}, []passedSocket{
-			{Address: "fd:unknown", activated: true}, {Address: "fd:b", activated: true},
+			{Address: "fd:unknown", Manager: "fd:unknown", activated: true}, {Address: "fd:b", Manager: "fd:b", activated: true},
 		}, nil},
 		{"no sockets", env{envListenPID: own, envListenFDs: "0"}, []passedSocket{}, nil},
 		{"another process's", env{envListenPID: "4712", envListenFDs: "x"}, nil, nil},

@@ -126,9 +126,9 @@ func TestOpenAllOfAName(t *testing.T) {
 	one, other, third := listenLoopback(t), listenLoopback(t), listenLoopback(t)
 	s := new(Sockets)
 	for name, l := range map[string]net.Listener{"fd:web": one, "fd:api": third} {
-		s.inherited = append(s.inherited, &inheritedSocket{l, passedSocket{Address: name, activated: true}})
+		s.inherited = append(s.inherited, &inheritedSocket{l, passedSocket{Address: name, Manager: name, activated: true}})
 	}
-	s.inherited = append(s.inherited, &inheritedSocket{other, passedSocket{Address: "fd:web", activated: true}})
+	s.inherited = append(s.inherited, &inheritedSocket{other, passedSocket{Address: "fd:web", Manager: "fd:web", activated: true}})
 	open := openAll(t, withAddress(DefaultConfig(), "fd:web"), s.Listen)
 	var got []string
 	for _, l := range open {

@@ -154,10 +154,7 @@ func boundAddress(a net.Addr) string {
 // which file is the socket's, as the service manager never does, it is the one that is
 // there now.
 func (s *Sockets) adopt(in *inheritedSocket, address string) (net.Listener, error) {
-	k := &socket{owner: s, address: address, inherited: true, shared: true}
-	if in.activated || strings.HasPrefix(in.Address, inheritedPrefix) {
-		k.manager = in.Address
-	}
+	k := &socket{owner: s, address: address, inherited: true, shared: true, manager: in.Manager}
 	k.note(in.Altered)
 	if path := in.Addr().String(); in.Unlink && in.Addr().Network() == "unix" {
 		k.file = socketFile{path: path, id: in.File}
@@ -174,7 +171,7 @@ func (s *Sockets) activated() string {
 	defer s.mu.Unlock()
 	var names []string
 	for _, in := range s.inherited {
-		if in.activated {
+		if in.Manager != "" {
 			names = append(names, in.String())
 		}
 	}
@@ -202,12 +199,14 @@ func (s *Sockets) add(k *socket, l net.Listener) (net.Listener, error) {
 
 // CloseUnused ends the time of adoption: it closes the inherited sockets that Listen has
 // not returned. dropped names those of the process before, whose addresses are not
-// configured any more. A socket of the service manager is an error, because its unit and
-// the configuration do not agree; the error names each.
+// configured any more. A socket that the service manager has passed to this process is an
+// error, because its unit and the configuration do not agree; the error names each. One that
+// it has passed to the process before stays open: the unit has not changed.
 func (s *Sockets) CloseUnused() (dropped []string, err error) {
 	s.mu.Lock()
 	unused := s.inherited
-	s.inherited = nil
+	stays := func(in *inheritedSocket) bool { return in.Manager != "" && !in.activated }
+	s.inherited = slices.DeleteFunc(slices.Clone(unused), func(in *inheritedSocket) bool { return !stays(in) })
 	s.mu.Unlock()
 	var refused []string
 	for _, in := range unused {
@@ -216,7 +215,9 @@ func (s *Sockets) CloseUnused() (dropped []string, err error) {
 		} else {
 			dropped = append(dropped, in.String())
 		}
-		_ = in.Close()
+		if !stays(in) {
+			_ = in.Close()
+		}
 	}
 	if refused != nil {
 		err = fmt.Errorf("listeners: the service manager has passed sockets that no address asks for: %s", strings.Join(refused, ", "))
@@ -318,8 +319,13 @@ func (s *Sockets) giveBack(k *socket) {
 	}
 	defer func() { _ = f.Close() }()
 	if l, err := net.FileListener(f); err == nil {
-		s.inherited = append(s.inherited, &inheritedSocket{l, passedSocket{Address: k.manager, activated: true}})
+		s.inherited = append(s.inherited, &inheritedSocket{l, k.passedOn(k.manager)})
 	}
+}
+
+// passedOn describes the socket for who has it next.
+func (k *socket) passedOn(address string) passedSocket {
+	return passedSocket{Address: address, Unlink: k.file.path != "", File: k.file.id, Altered: k.recall(), Manager: k.manager}
 }
 
 // retire has the kernel give the socket no new connections. It does nothing to a socket that
@@ -355,12 +361,12 @@ func (s *Sockets) take(ctx context.Context, address string) *inheritedSocket {
 	all := resolve(ctx, target)
 	for _, match := range []func(*inheritedSocket, netip.AddrPort) bool{
 		func(in *inheritedSocket, meant netip.AddrPort) bool {
-			return boundTo(in.Addr(), meant) && (in.activated || isIPv6Only(in.Address) == isIPv6Only(address))
+			return boundTo(in.Addr(), meant) && (in.Manager != "" || isIPv6Only(in.Address) == isIPv6Only(address))
 		},
 		// A unit that says ListenStream=80 has both families, and goes with an address that
 		// asks for one. Among sockets of the process before, none goes with another family.
 		func(in *inheritedSocket, meant netip.AddrPort) bool {
-			return in.activated && boundToAll(in.Addr(), meant)
+			return in.Manager != "" && boundToAll(in.Addr(), meant)
 		},
 	} {
 		for _, meant := range all {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // firstPassed is the number of the first descriptor that is passed, after the standard
@@ -44,7 +45,11 @@ type passedSocket struct {
 	// Altered is what keys have changed on the socket, the zero value from an older process.
 	Altered altered `json:"altered,omitzero"`
 
-	activated bool // by the service manager, which keeps the socket open itself
+	// Manager is the "fd:NAME" by which the service manager has passed the socket to this
+	// process or one before it. It keeps such a socket open itself.
+	Manager string `json:"manager,omitempty"`
+
+	activated bool // passed to this process by the service manager
 }
 
 // passedSockets returns what the environment says about the sockets of the process pid.
@@ -63,6 +68,9 @@ func passedSockets(getenv func(string) string, pid int) ([]passedSocket, error) 
 	for i, p := range passed {
 		if p.Address == "" {
 			return nil, fmt.Errorf("%s: element %d has no address", envInherit, i)
+		}
+		if p.Manager == "" && strings.HasPrefix(p.Address, inheritedPrefix) { // From an older process.
+			passed[i].Manager = p.Address
 		}
 	}
 	return passed, nil
@@ -94,21 +102,23 @@ func activatedSockets(getenv func(string) string, pid int) ([]passedSocket, erro
 	}
 	passed := make([]passedSocket, n)
 	for i, name := range names {
-		passed[i] = passedSocket{Address: inheritedPrefix + cmp.Or(name, "unknown"), activated: true}
+		address := inheritedPrefix + cmp.Or(name, "unknown")
+		passed[i] = passedSocket{Address: address, Manager: address, activated: true}
 	}
 	return passed, nil
 }
 
-// Pass returns duplicates of the sockets that Listen has returned, and environ with the
-// variable by which [Inherited] finds them in another process. That process must get the
-// files as its descriptors 3 and up, in this order, as ExtraFiles of os/exec does. Pass
-// removes the service manager's variables from environ. The caller closes the files.
+// Pass returns duplicates of the sockets that Listen has returned, and of those of the service
+// manager that it may return again, and environ with the variable by which [Inherited] finds
+// them in another process. That process must get the files as its descriptors 3 and up, in
+// this order, as ExtraFiles of os/exec does. Pass removes the service manager's variables
+// from environ. The caller closes the files.
 //
 // It fails with [errors.ErrUnsupported] where a socket cannot be passed on, and with
 // [net.ErrClosed] where one is closed.
 func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err error) {
 	s.mu.Lock()
-	open := slices.Clone(s.open)
+	open, left := slices.Clone(s.open), slices.Clone(s.inherited)
 	for _, k := range open {
 		k.shared = true
 	}
@@ -121,14 +131,24 @@ func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err er
 			files = nil
 		}
 	}()
-	passed := make([]passedSocket, 0, len(open))
-	for _, k := range open {
-		f, err := duplicate(k, k.address)
+	passed := make([]passedSocket, 0, len(open)+len(left))
+	pass := func(l syscall.Conn, p passedSocket) error {
+		f, err := duplicate(l, p.Address)
 		if err != nil {
-			return files, nil, fmt.Errorf("listeners: pass %s on: %w", k.address, err)
+			return fmt.Errorf("listeners: pass %s on: %w", p.Address, err)
 		}
-		files = append(files, f)
-		passed = append(passed, passedSocket{Address: k.address, Unlink: k.file.path != "", File: k.file.id, Altered: k.recall()})
+		files, passed = append(files, f), append(passed, p)
+		return nil
+	}
+	for _, k := range open {
+		if err := pass(k, k.passedOn(k.address)); err != nil {
+			return files, nil, err
+		}
+	}
+	for _, in := range left {
+		if err := pass(layer{in.Listener}, in.passedSocket); err != nil {
+			return files, nil, err
+		}
 	}
 	text, err := json.Marshal(passed)
 	if err != nil {

@@ -14,7 +14,11 @@ import (
 
 // inheriting returns Sockets that have inherited l under an address.
 func inheriting(l net.Listener, address string, activated, unlink bool) *Sockets {
-	return &Sockets{inherited: []*inheritedSocket{{l, passedSocket{Address: address, Unlink: unlink, activated: activated}}}}
+	p := passedSocket{Address: address, Unlink: unlink, activated: activated}
+	if activated {
+		p.Manager = "fd:web"
+	}
+	return &Sockets{inherited: []*inheritedSocket{{l, p}}}
 }
 
 func TestListenTakesInherited(t *testing.T) {
@@ -152,7 +156,7 @@ func TestCloseUnused(t *testing.T) {
 	old, manager := listenLoopback(t), listenLoopback(t)
 	s := &Sockets{inherited: []*inheritedSocket{
 		{old, passedSocket{Address: "127.0.0.1:0"}},
-		{manager, passedSocket{Address: "fd:web", activated: true}},
+		{manager, passedSocket{Address: "fd:web", Manager: "fd:web", activated: true}},
 	}}
 	dropped, err := s.CloseUnused()
 	if diff := cmp.Diff([]string{"127.0.0.1:0 (" + old.Addr().String() + ")"}, dropped); diff != "" {

@@ -59,6 +59,80 @@ func TestAdoptRefuses(t *testing.T) {
 	checkError(t, err, []string{"1048576"})
 }
 
+// passOn returns the sockets as the next process has them.
+func passOn(t *testing.T, s *Sockets) *Sockets {
+	t.Helper()
+	files, env, err := s.Pass(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed, err := passedSockets(func(name string) string {
+		for _, v := range env {
+			if value, ok := strings.CutPrefix(v, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}, os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := new(Sockets)
+	for i, f := range files {
+		l, err := net.FileListener(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		next.inherited = append(next.inherited, &inheritedSocket{l, passed[i]})
+	}
+	return next
+}
+
+// TestListenAgainBehindUpgrade: the next process can have the service manager's socket again,
+// whether the one before has left it out or had it by another name.
+func TestListenAgainBehindUpgrade(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		inner, err := Listen(t.Context(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := inheriting(inner, "fd:web", true, false)
+		l, err := s.Listen(t.Context(), inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !kept {
+			_ = l.Close()
+		}
+		next := passOn(t, s)
+		_ = s.Close()
+		if kept {
+			if l, err = next.Listen(t.Context(), inner.Addr().String()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := next.CloseUnused(); err != nil {
+			t.Error(err)
+		}
+		if kept {
+			_ = l.Close()
+		}
+		dial(t, inner.Addr())
+		if l, err = next.Listen(t.Context(), "fd:web"); err != nil {
+			t.Fatalf("kept by the process before: %t: %v", kept, err)
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+		if err := next.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestPassLosesNothing closes a listener whose queue another one shares.
 func TestPassLosesNothing(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "x")} {

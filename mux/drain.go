@@ -191,8 +191,8 @@ func (d *drainActions) tellLate() {
 
 // waitAnswered waits until every HTTP/2 client has answered the PING behind its first
 // GOAWAY. By then its server has taken on every stream that was on its way, among them a
-// first request that came with the first bytes. The server's own GOAWAY, which comes next,
-// would refuse them.
+// first request that came with the first bytes. The GOAWAY of grpc-go and x/net's server,
+// which comes next, would refuse them.
 func (d *drainActions) waitAnswered(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, moments.AnswerTime)
 	defer cancel()

@@ -30,7 +30,7 @@ type departure uint32
 const (
 	staying     departure = iota
 	departTold            // the client was told to leave, and requests under way go on
-	departFinal           // the client of an idle HTTP/2 connection is told its last stream
+	departFinal           // the client of an HTTP/2 connection is told its last stream
 )
 
 const departureMask = 3
