@@ -100,8 +100,12 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 	p.reloads = &reloads{process: p, looked: digestsOf(filesOf(s))}
 	p.reloads.token.Store(&s.Admin.Token)
 	p.server.OnReload(p.prepareReload)
+	h.state = p.passedState
 	return p
 }
+
+// passedState returns what the next process of an upgrade is told.
+func (p *process) passedState() passedState { return passedState{Blank: p.settings().IsBlank()} }
 
 // settings returns the settings in force.
 func (p *process) settings() *settings.Settings { return settingsOf(p.server.Config()) }
