@@ -164,6 +164,22 @@ var secretKeys = []string{
 	"listeners[].tls.certificates[].key", "listeners[].tls.certificates[].key_passphrase",
 }
 
+// aboveSecrets reports whether a section or list has a secret key, at any depth. A text in
+// its place may be one of them without its colon.
+func aboveSecrets(path string) bool {
+	above := withoutIndexes(path)
+	return above == "" || slices.ContainsFunc(secretKeys, func(secret string) bool {
+		return strings.HasPrefix(secret, above+".") || strings.HasPrefix(secret, above+"[]")
+	})
+}
+
+// besideSecrets reports whether a key is no secret, and its section has one.
+func besideSecrets(path string) bool {
+	key := withoutIndexes(path)
+	return !slices.Contains(secretKeys, key) &&
+		slices.ContainsFunc(secretKeys, func(secret string) bool { return parent(secret) == parent(key) })
+}
+
 // Keys returns all keys that have a value, in the order of the printed settings.
 func Keys() []Key { return slices.Clone(allKeys()) }
 
