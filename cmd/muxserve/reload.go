@@ -229,9 +229,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 		},
 		Undo: func() {
 			static.close()
-			if site != nil {
-				site.stop()
-			}
+			p.admin.drop(p, site)
 		},
 	}, nil
 }

@@ -165,7 +165,7 @@ func (p *process) announce(w io.Writer) {
 		announce(w, addr, c, hints)
 	}
 	if site := p.admin.site.Load(); site != nil {
-		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listeners[0].Addr(), listeners.ModeOff))
+		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.sockets[0].Addr(), listeners.ModeOff))
 	}
 }
 

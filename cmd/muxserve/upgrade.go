@@ -194,6 +194,7 @@ func (h *handover) leave(admin *adminSite) {
 			h.logger.Warn("a socket was not left properly", keyErr, err)
 		}
 	})
+			admin.cede()
 }
 
 // stopping tells the service manager that this process stops, unless another one has
