@@ -26,6 +26,7 @@ type handover struct {
 	parent   *upgrade.Parent // nil in a process that was not started for an upgrade
 	upgrader *upgrade.Upgrader
 	logger   *slog.Logger
+	passed   passedState // by the previous process
 	// state returns what the next process is told besides the sockets. Set it before upgrade
 	// is called.
 	state func() passedState
@@ -49,6 +50,9 @@ func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error)
 	if h.parent, err = upgrade.FromParent(getenv); err != nil {
 		return nil, err
 	}
+	if h.parent != nil {
+		h.passed = passedStateOf(getenv)
+	}
 	h.upgrader = upgrade.New(program, h, 0)
 	return h, nil
 }
@@ -61,6 +65,8 @@ const envState = "MUXSERVE_UPGRADE_STATE"
 type passedState struct {
 	// Blank says that the configuration file of the old process had no content.
 	Blank bool `json:"blank,omitempty"`
+	// Off says that an operator has taken the server out of its balancer.
+	Off bool `json:"off,omitempty"`
 }
 
 // passedStateOf returns what the environment says; nothing where the process before has
@@ -188,13 +194,13 @@ func (h *handover) leave(admin *adminSite) {
 	}
 	h.left.Do(func() {
 		if admin != nil {
+			admin.cede()
 			admin.stop()
 		}
 		if err := h.sockets.Close(); err != nil {
 			h.logger.Warn("a socket was not left properly", keyErr, err)
 		}
 	})
-			admin.cede()
 }
 
 // stopping tells the service manager that this process stops, unless another one has

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,6 +55,36 @@ func TestFailedUpgradeKeepsSocketFiles(t *testing.T) {
 		}
 		if err := ask(freshClient(t, service), mustURL(t, "http://localhost/echo")); err != nil {
 			t.Errorf("%s: a client after the failed upgrade: %v", tt.name, err)
+		}
+	}
+}
+
+// TestUpgradeKeepsReadiness: a server that an operator has taken out of its balancer is not
+// back there by an upgrade.
+func TestUpgradeKeepsReadiness(t *testing.T) {
+	t.Parallel()
+	r := startReloadable(t, anyPorts)
+	r.endSuccessors(t)
+	pid := r.cmd.Process.Pid
+	for i, tt := range []struct {
+		state string
+		want  int
+	}{{"off", http.StatusServiceUnavailable}, {"on", http.StatusOK}} {
+		if status, body := r.post(t, "ready?state="+tt.state); status != http.StatusOK {
+			t.Fatal(status, body)
+		}
+		for again := range 2 {
+			pid = r.upgrade(t, pid)
+			r.logged(t, "phase=stopped", 2*i+again+1)
+			for _, path := range []string{"readyz", "livez"} {
+				want := tt.want
+				if path == "livez" {
+					want = http.StatusOK
+				}
+				if status := r.adminStatus(t, freshClient(t, ""), path); status != want {
+					t.Errorf("ready %s: /%s answers %d behind the upgrade", tt.state, path, status)
+				}
+			}
 		}
 	}
 }
