@@ -30,7 +30,7 @@ func TestPassedSockets(t *testing.T) {
 		{"half of it", env{envListenFDs: "1"}, nil, nil},
 		{"no process", env{envListenPID: "me", envListenFDs: "1"}, nil, []string{envListenPID, `"me"`}},
 		{"no number", env{envListenPID: own, envListenFDs: "-1"}, nil, []string{envListenFDs, `"-1"`}},
-		{"too many", env{envListenPID: own, envListenFDs: "1001"}, nil, []string{envListenFDs, "1000"}},
+		{"too many", env{envListenPID: own, envListenFDs: "65537"}, nil, []string{envListenFDs, "65536"}},
 		{"too few names", env{envListenPID: own, envListenFDs: "3", envListenNames: "a:b"}, nil, []string{envListenNames, "2 names for 3"}},
 		{"upgrade", env{envInherit: `[{"address":"127.0.0.1:0"},{"address":"unix:/x","unlink":true,"later":1}]`}, []passedSocket{
 			{Address: "127.0.0.1:0"}, {Address: "unix:/x", Unlink: true},

@@ -17,8 +17,10 @@ import (
 // of its ExtraFiles.
 const firstPassed = 3
 
-// maxPassed bounds the number of sockets. A greater one is a mistake in the environment.
-const maxPassed = 1000
+// maxPassed bounds the number of sockets. A greater one is a mistake in the environment. It
+// is above what a process can pass: on Linux a variable has at most 128 KiB, which describe
+// some 4,000 sockets.
+const maxPassed = 1 << 16
 
 // envInherit tells a process what sockets it has from the one before: a JSON list, whose
 // first element describes descriptor 3, the second 4, and so on.

@@ -119,7 +119,7 @@ const envInherit = "MUXSERVE_INHERIT"
 
 // warnings returns a sentence for each variable that looks like muxserve's and is not.
 func (e environment) warnings() []string {
-	return settings.VariableWarnings(e.environ, upgrade.EnvReady, envInherit)
+	return settings.VariableWarnings(e.environ, upgrade.EnvReady, envState, envInherit)
 }
 
 // check does everything that serve does before it opens a port, and prints the effective
@@ -178,7 +178,11 @@ func load(name string, args []string, env environment) (s *settings.Settings, co
 	case len(parsed.Args) > 0:
 		return nil, usageError(env, fmt.Errorf("%s takes flags only, not %q", name, parsed.Args[0])), true
 	}
-	if s, err = settings.Load(parsed, env.getenv); err != nil {
+	loadSettings := settings.Load
+	if env.getenv(upgrade.EnvReady) != "" && !passedStateOf(env.getenv).Blank {
+		loadSettings = settings.LoadFull
+	}
+	if s, err = loadSettings(parsed, env.getenv); err != nil {
 		return nil, usageError(env, err), true
 	}
 	return s, exitOK, false

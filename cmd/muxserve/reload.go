@@ -116,7 +116,7 @@ func (r *reloads) reload(origin string) (mux.Version, error) {
 		// The digests are taken before the files are read, so that the watcher misses no
 		// change.
 		r.looked = digestsOf(filesOf(current))
-		next, err := reread(current)
+		next, err := current.Reload()
 		if err != nil {
 			return mux.Config{}, err
 		}
@@ -150,18 +150,6 @@ func configOf(s *settings.Settings) mux.Config {
 func settingsOf(c mux.Config) *settings.Settings {
 	s, _ := c.Extra.(*settings.Settings)
 	return s
-}
-
-// errEmpty is the fault of an empty file. At the start it stands for the defaults. During
-// a reload an editor has more likely truncated the file and not written it yet.
-var errEmpty = errors.New("the file is empty; write {} for a configuration of defaults")
-
-// reread loads the settings again from their flags, variables and file.
-func reread(current *settings.Settings) (*settings.Settings, error) {
-	if file := current.ConfigFile(); file != "" && isEmpty(file) {
-		return nil, fmt.Errorf("%s:1: %w", file, errEmpty)
-	}
-	return current.Reload()
 }
 
 // ended ends a change, for which the caller holds changing, and logs its outcome in one
@@ -241,9 +229,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 		},
 		Undo: func() {
 			static.close()
-			if site != nil {
-				site.stop()
-			}
+			p.admin.drop(p, site)
 		},
 	}, nil
 }

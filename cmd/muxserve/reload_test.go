@@ -109,16 +109,10 @@ func TestDigests(t *testing.T) {
 	file := filepath.Join(dir, "a")
 	names := []string{file, dir}
 	missing := digestsOf(names)
-	if isEmpty(file) || isEmpty(dir) {
-		t.Error("what is no file is empty")
-	}
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	empty := digestsOf(names)
-	if !isEmpty(file) {
-		t.Error("an empty file is not empty")
-	}
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}

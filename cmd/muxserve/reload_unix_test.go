@@ -84,7 +84,7 @@ func (r *reloadable) outcomes(t *testing.T) []string {
 	}
 	all := []string{fmt.Sprint("in force: ", list.Version)}
 	for _, v := range list.History {
-		origin, _, _ := strings.Cut(v.Origin, ", 127.0.0.1:")
+		origin, _, _ := strings.Cut(v.Origin, ", 127.0.0.1")
 		all = append(all, fmt.Sprintf("%d %s by %s: %d changes", v.Number, v.Outcome, origin, len(v.Changes)))
 	}
 	return all

@@ -126,6 +126,3 @@ func digestOf(name string) [sha256.Size]byte {
 	}
 	return sha256.Sum256(data)
 }
-
-// isEmpty reports whether a file exists and has no content.
-func isEmpty(name string) bool { return digestOf(name) == sha256.Sum256(nil) }

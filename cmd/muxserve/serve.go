@@ -100,7 +100,18 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 	p.reloads = &reloads{process: p, looked: digestsOf(filesOf(s))}
 	p.reloads.token.Store(&s.Admin.Token)
 	p.server.OnReload(p.prepareReload)
+	if h.passed.Off {
+		p.logger.Warn("not ready, as the process before: muxserve ctl ready on takes it back into its balancer")
+		p.server.SetServing("", false)
+	}
+	h.state = p.passedState
 	return p
+}
+
+// passedState returns what the next process of an upgrade is told. While the process serves,
+// only an operator makes it not ready: it has no checks of its own.
+func (p *process) passedState() passedState {
+	return passedState{Blank: p.settings().IsBlank(), Off: p.server.Ready() != nil}
 }
 
 // settings returns the settings in force.
@@ -161,7 +172,7 @@ func (p *process) announce(w io.Writer) {
 		announce(w, addr, c, hints)
 	}
 	if site := p.admin.site.Load(); site != nil {
-		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.listeners[0].Addr(), listeners.ModeOff))
+		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.sockets[0].Addr(), listeners.ModeOff))
 	}
 }
 
@@ -229,13 +240,22 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 		Reload: func() { p.reloads.onSignal() },
 		// It returns at once, so that a second signal is refused during the upgrade
 		// instead of starting another one after it.
-		Upgrade: func() {
-			go p.handover.upgrade(ctx, func() {
-				p.reloads.drainAtOnce(originUpgrade)
-				p.drain(ctx)
-			})
-		},
+		Upgrade: func() { go p.upgrade(ctx) },
 	}
+}
+
+// upgrade hands over to a new process, and drains then. A signal that comes early waits until
+// the process serves, which has nothing to hand over before.
+func (p *process) upgrade(ctx context.Context) {
+	select {
+	case <-p.serving:
+	case <-p.ended:
+		return
+	}
+	p.handover.upgrade(ctx, func() {
+		p.reloads.drainAtOnce(originUpgrade)
+		p.drain(ctx)
+	})
 }
 
 // extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC

@@ -39,7 +39,8 @@ type adminPages struct {
 // adminSite is the server of the pages on one address, which has several sockets where the
 // service manager has passed several of its name.
 type adminSite struct {
-	listeners []net.Listener
+	sockets   []net.Listener
+	listeners []*listeners.Listener // of the sockets
 	server    *http.Server
 	serving   sync.WaitGroup // one for each listener
 	conns     sync.WaitGroup // one for each connection
@@ -58,14 +59,33 @@ func (s *adminSite) count(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// stop closes the listeners and the idle connections. The others end behind the request
-// under way or, if they are new, their first one. Shutdown would not answer that.
+// newAdminSite returns a site without its server, which takes the sockets over.
+func newAdminSite(sockets []net.Listener, log *slog.Logger) *adminSite {
+	s := &adminSite{sockets: sockets}
+	for _, l := range sockets {
+		s.listeners = append(s.listeners, listeners.New(l, log))
+	}
+	return s
+}
+
+// stop accepts what the kernel has queued, and closes the listeners and the idle
+// connections. The others end behind the request under way or, if they are new, their first
+// one. Shutdown would not answer that.
 func (s *adminSite) stop() {
+	for _, l := range s.listeners {
+		l.Release() // Another site may have the address by now.
+	}
+	s.serving.Wait()
+	s.cede()
+	s.server.SetKeepAlivesEnabled(false)
+}
+
+// cede closes the listeners at once. It loses what the kernel has queued, unless another
+// process has the sockets.
+func (s *adminSite) cede() {
 	for _, l := range s.listeners {
 		_ = l.Close()
 	}
-	s.serving.Wait()
-	s.server.SetKeepAlivesEnabled(false)
 }
 
 // end stops the site, and closes what is left of it after timeout.
@@ -90,7 +110,7 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 		return site, nil
 	}
 	if old := a.site.Load(); old != nil {
-		ctx = listeners.Replacing(ctx, old.listeners...)
+		ctx = listeners.Replacing(ctx, old.sockets...)
 	}
 	c := listeners.DefaultConfig()
 	c.Address = address
@@ -98,7 +118,7 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	site = &adminSite{listeners: sockets}
+	site = newAdminSite(sockets, p.logger)
 	site.server = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.pages.ServeHTTP(w, r) }),
 		ReadHeaderTimeout: adminHeaderTimeout,
@@ -140,11 +160,25 @@ func (a *adminPages) move(p *process, address string, site *adminSite) {
 	old := a.site.Swap(site)
 	a.pages.SetAddress(address)
 	a.serve(p, site)
-	if old == nil {
+	if old != nil {
+		old.leave()
+	}
+}
+
+// drop ends a site that is not to be the current one. Clients may have reached it: they are
+// answered.
+func (a *adminPages) drop(p *process, site *adminSite) {
+	if site == nil {
 		return
 	}
-	old.stop() // The address is free now.
-	go old.end(adminLeaveTimeout)
+	a.serve(p, site)
+	site.leave()
+}
+
+// leave frees the address, and ends the site in the background.
+func (s *adminSite) leave() {
+	s.stop()
+	go s.end(adminLeaveTimeout)
 }
 
 // adminEndTimeout bounds requests that are under way at the end of the process. One may

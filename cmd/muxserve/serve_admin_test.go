@@ -43,7 +43,7 @@ func TestAdminSiteAnswersWhatItHasAccepted(t *testing.T) {
 	}
 	l := &heldListener{Listener: inner, accepted: make(chan struct{}), closed: make(chan struct{}), release: make(chan struct{})}
 	answered := make(chan struct{})
-	site := &adminSite{listeners: []net.Listener{l}}
+	site := newAdminSite([]net.Listener{l}, nil)
 	site.server = &http.Server{
 		ReadHeaderTimeout: adminHeaderTimeout,
 		Handler:           http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(answered) }),

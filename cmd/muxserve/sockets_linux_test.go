@@ -181,6 +181,65 @@ func (r *reloadable) steadyNewConnections(t *testing.T) (stop func()) {
 	}
 }
 
+// TestReloadOverlappingAdmin moves the admin listener to addresses that overlap with its own,
+// also in reloads that fail, while probes connect anew for each question.
+func TestReloadOverlappingAdmin(t *testing.T) {
+	t.Parallel()
+	port := freeAddress(t, "")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	text := func(host, more string) string {
+		return fmt.Sprintf("listeners: [{address: \"127.0.0.1:0\"}%s]\nadmin: {address: %q}\ndrain: {spread: 0s}\n", more, host+port)
+	}
+	r := startReloadable(t, text("127.0.0.1", ""))
+	r.admin.Host = "127.0.0.1" + port
+	stop, client := make(chan struct{}), freshClient(t, "")
+	var probes sync.WaitGroup
+	for range 16 {
+		probes.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := livez(t, client, r.admin.Host); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 8 {
+		host := []string{"0.0.0.0", "127.0.0.1"}[i%2]
+		r.write(t, text(host, fmt.Sprintf(", {address: %q}", taken.Addr())))
+		r.signal(t, syscall.SIGHUP)
+		r.logged(t, logFailed, i+1)
+		r.write(t, text(host, ""))
+		r.signal(t, syscall.SIGHUP)
+		r.logged(t, logReloaded, i+1)
+	}
+	close(stop)
+	probes.Wait()
+}
+
+// TestUpgradeManySockets passes as many sockets of an address as there can be.
+func TestUpgradeManySockets(t *testing.T) {
+	t.Parallel()
+	r := startReloadable(t, "listeners: [{address: \"127.0.0.1:0\", reuse_port: 1024}]\nadmin: {address: \"127.0.0.1:0\"}\ndrain: {spread: 0s, delay: 0s}\n")
+	r.endSuccessors(t)
+	r.upgrade(t, r.cmd.Process.Pid)
+	r.logged(t, "phase=stopped", 1)
+	for range 100 {
+		if err := livez(t, freshClient(t, ""), r.service.Host); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestCheckAddresses checks addresses that cannot be listened on together.
 func TestCheckAddresses(t *testing.T) {
 	t.Parallel()

@@ -52,7 +52,7 @@ func (p *process) logStart() {
 	}
 	admin := s.Admin.Address // It is off, or has no port yet.
 	if site := p.admin.site.Load(); site != nil {
-		admin = bound(site.listeners[0].Addr())
+		admin = bound(site.sockets[0].Addr())
 	}
 	info, _ := debug.ReadBuildInfo()
 	p.logger.Info("serving", keyBuild, buildVersion(info), keyConfigFile, s.ConfigFile(), keyAdmin, admin,

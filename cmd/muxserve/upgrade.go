@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +26,10 @@ type handover struct {
 	parent   *upgrade.Parent // nil in a process that was not started for an upgrade
 	upgrader *upgrade.Upgrader
 	logger   *slog.Logger
+	passed   passedState // by the previous process
+	// state returns what the next process is told besides the sockets. Set it before upgrade
+	// is called.
+	state func() passedState
 
 	// speak guards the one message to the parent: this process is ready, or never will be.
 	speak sync.Once
@@ -43,9 +50,46 @@ func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error)
 	if h.parent, err = upgrade.FromParent(getenv); err != nil {
 		return nil, err
 	}
-	h.upgrader = upgrade.New(program, h.sockets, 0)
+	if h.parent != nil {
+		h.passed = passedStateOf(getenv)
+	}
+	h.upgrader = upgrade.New(program, h, 0)
 	return h, nil
 }
+
+// envState tells the new process of an upgrade the [passedState] in JSON.
+const envState = "MUXSERVE_UPGRADE_STATE"
+
+// passedState is what the new process of an upgrade takes over besides the sockets. Other
+// binaries ignore fields that they do not know.
+type passedState struct {
+	// Blank says that the configuration file of the old process had no content.
+	Blank bool `json:"blank,omitempty"`
+	// Off says that an operator has taken the server out of its balancer.
+	Off bool `json:"off,omitempty"`
+}
+
+// passedStateOf returns what the environment says; nothing where the process before has
+// said nothing.
+func passedStateOf(getenv func(string) string) (s passedState) {
+	_ = json.Unmarshal([]byte(getenv(envState)), &s)
+	return s
+}
+
+var _ upgrade.Sockets = (*handover)(nil)
+
+// Pass implements [upgrade.Sockets].
+func (h *handover) Pass(environ []string) (files []*os.File, env []string, err error) {
+	state, err := json.Marshal(h.state())
+	if err != nil {
+		return nil, nil, err
+	}
+	environ = slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, envState+"=") })
+	return h.sockets.Pass(append(environ, envState+"="+string(state)))
+}
+
+// KeepFiles implements [upgrade.Sockets].
+func (h *handover) KeepFiles() { h.sockets.KeepFiles() }
 
 // adopted closes the inherited sockets that are left when every configured address has a
 // socket.
@@ -150,6 +194,7 @@ func (h *handover) leave(admin *adminSite) {
 	}
 	h.left.Do(func() {
 		if admin != nil {
+			admin.cede()
 			admin.stop()
 		}
 		if err := h.sockets.Close(); err != nil {

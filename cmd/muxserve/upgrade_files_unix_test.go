@@ -3,6 +3,7 @@
 package main
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,75 @@ func TestFailedUpgradeKeepsSocketFiles(t *testing.T) {
 			t.Errorf("%s: a client after the failed upgrade: %v", tt.name, err)
 		}
 	}
+}
+
+// TestUpgradeKeepsReadiness: a server that an operator has taken out of its balancer is not
+// back there by an upgrade.
+func TestUpgradeKeepsReadiness(t *testing.T) {
+	t.Parallel()
+	r := startReloadable(t, anyPorts)
+	r.endSuccessors(t)
+	pid := r.cmd.Process.Pid
+	for i, tt := range []struct {
+		state string
+		want  int
+	}{{"off", http.StatusServiceUnavailable}, {"on", http.StatusOK}} {
+		if status, body := r.post(t, "ready?state="+tt.state); status != http.StatusOK {
+			t.Fatal(status, body)
+		}
+		for again := range 2 {
+			pid = r.upgrade(t, pid)
+			r.logged(t, "phase=stopped", 2*i+again+1)
+			for _, path := range []string{"readyz", "livez"} {
+				want := tt.want
+				if path == "livez" {
+					want = http.StatusOK
+				}
+				if status := r.adminStatus(t, freshClient(t, ""), path); status != want {
+					t.Errorf("ready %s: /%s answers %d behind the upgrade", tt.state, path, status)
+				}
+			}
+		}
+	}
+}
+
+// TestUpgradeWithoutConfiguration: a file that was truncated or removed does not put the
+// defaults in force by an upgrade. A file that has never had content stays what it is.
+func TestUpgradeWithoutConfiguration(t *testing.T) {
+	t.Parallel()
+	r := startReloadable(t, anyPorts)
+	r.endSuccessors(t)
+	for i, tt := range []badReload{
+		{text: "", want: ":1: the file is empty"},
+		{text: "# listeners: []\n", want: ":1: the file is empty"},
+		{place: func(string) error { return nil }, want: "no such file or directory"},
+	} {
+		tt.put(t, r)
+		r.signal(t, syscall.SIGUSR2)
+		r.logged(t, "upgrade failed; this process serves on", i+1)
+		if log := r.stderr.String(); !strings.Contains(log, tt.want) || strings.Count(log, "exit status 2") != i+1 {
+			t.Errorf("%q: the reason is not logged:\n%s", tt.text, log)
+		}
+		if err := ask(r.client, r.service.JoinPath("echo")); err != nil {
+			t.Errorf("%q: %v", tt.text, err)
+		}
+	}
+	r.write(t, anyPorts)
+	r.upgrade(t, r.cmd.Process.Pid)
+	r.logged(t, "phase=stopped", 1)
+
+	blank := filepath.Join(t.TempDir(), "muxserve.yaml")
+	if err := os.WriteFile(blank, []byte("# listeners: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, textLog, "--config", blank, "--drain-delay=0", "--drain-spread=0s")
+	p.endSuccessors(t)
+	p.signal(t, syscall.SIGHUP)
+	p.logged(t, logUnchanged, 1)
+	second := p.upgrade(t, p.cmd.Process.Pid)
+	p.logged(t, "phase=stopped", 1)
+	p.upgrade(t, second)
+	p.logged(t, "phase=stopped", 2)
 }
 
 // TestStoppedUpgradeKeepsSocketFiles: the same for a new process that the old process

@@ -25,6 +25,7 @@ A port alone replaces the default host by all addresses.
 The file is YAML, which includes JSON: one document in UTF-8, at most 1 MiB, without aliases and tags. A key that is missing or
 ` + "`null`" + ` keeps its default, and 0 is a 0. A list replaces the default list. Times are written ` + "`500ms`" + `, ` + "`30s`" + ` or
 ` + "`1m30s`" + `. Unknown keys, duplicate keys and values of the wrong type are errors, which are reported with their line.
+In ` + "`admin`" + ` and ` + "`tls`" + `, a text without quotes must not look as if the next key stood in it, such as ` + "`all token:x`" + `. No error shows such a text.
 [muxserve.schema.json](muxserve.schema.json) is for editors, and [muxserve.example.yaml](muxserve.example.yaml) has every key.
 
 A reload can change every key but ` + "`http2.websocket`" + `, which needs SIGUSR2 or a restart. It reads the file again; what a flag or a variable of the

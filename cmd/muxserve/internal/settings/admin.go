@@ -20,7 +20,7 @@ func AdminFlags() []cli.Flag {
 // unless a flag or a variable has the address.
 func LoadAdmin(flags cli.Parsed, getenv func(string) string) (Admin, error) {
 	s := Default()
-	s.inputs = inputs{flags: flags, getenv: getenv, read: func(name string) ([]byte, error) { return ReadFile(name, maxFileBytes) }}
+	s.inputs = newInputs(flags, getenv)
 	root, _, faults := s.readFile()
 	if root != nil {
 		faults = append(faults, s.loadFile(root)...)

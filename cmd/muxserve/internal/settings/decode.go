@@ -54,12 +54,28 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	case kindTexts:
 		d.texts(n, v, path)
 	default:
+		if besideSecrets(path) && isLoose(n) {
+			d.faultf(n, path, textLoose)
+			return
+		}
 		if err := setScalar(n, v); err != nil {
 			d.faultf(n, path, "%v, not %s", err, describe(n, path))
 			return
 		}
 		d.set = append(d.set, path)
 	}
+}
+
+const textLoose = "another key seems to stand in this text; put it on a line of its own, or the text in quotes"
+
+// nextKeyForm matches a word behind a space that may be a key with its secret.
+var nextKeyForm = regexp.MustCompile(`\s\w*(token|key|[:=])`)
+
+// isLoose reports whether n is a text without quotes that seems to have taken in the next
+// key, whose colon or comma is missing.
+func isLoose(n *yaml.Node) bool {
+	const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	return n.Kind == yaml.ScalarNode && n.Style&quoted == 0 && nextKeyForm.MatchString(n.Value)
 }
 
 // plain refuses aliases, which can multiply the size of a document, and explicit tags,
@@ -82,7 +98,7 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag(
 // section stores the keys of a mapping in the fields of a struct.
 func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.faultf(n, path, "want keys below it, not %s", describe(n, path))
+		d.faultf(n, path, "want keys below it, not %s%s", describe(n, path), missingSpace(n))
 		return
 	}
 	fields := fieldsOf(v.Type())
@@ -95,7 +111,7 @@ func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
 		at := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
 		keyPath := join(path, key.Value)
 		if at < 0 {
-			d.faultf(key, join(path, printable(key.Value)), "%s", unknownKey(key.Value, fields))
+			d.unknown(key, value, path, fields)
 			continue
 		}
 		if first, twice := d.lines[keyPath]; twice {
@@ -142,6 +158,10 @@ func (d *decoder) texts(n *yaml.Node, v reflect.Value, path string) {
 		if !d.plain(e, element(path, i)) {
 			continue
 		}
+		if besideSecrets(path) && isLoose(e) {
+			d.faultf(e, element(path, i), textLoose)
+			continue
+		}
 		if err := setScalar(e, list.Index(i)); err != nil {
 			d.faultf(e, element(path, i), "%v, not %s", err, describe(e, path))
 		}
@@ -150,6 +170,33 @@ func (d *decoder) texts(n *yaml.Node, v reflect.Value, path string) {
 	d.set = append(d.set, path)
 }
 
+// wordForm matches what could be meant as a key.
+var wordForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
+
+// unknown refuses a key of the section at path. It shows no text that may be a secret, such
+// as token:s3cret, which YAML takes for a key without a value.
+func (d *decoder) unknown(key, value *yaml.Node, path string, fields []field) {
+	text := unknownKey(key.Value, fields)
+	if aboveSecrets(path) && (!wordForm.MatchString(key.Value) || isNull(value) && !strings.Contains(text, meant)) {
+		d.faultf(key, path, "what stands there is no key%s", missingSpace(key))
+		return
+	}
+	d.faultf(key, join(path, printable(key.Value)), "%s", text)
+}
+
+// missingSpace is a hint where a text begins with the name of a key and a colon, as in
+// token:s3cret.
+func missingSpace(n *yaml.Node) string {
+	name, _, found := strings.Cut(n.Value, ":")
+	if !found || !slices.ContainsFunc(allKeys(), func(k Key) bool { return slices.Contains(strings.Split(k.Path, "."), name) }) {
+		return ""
+	}
+	return "; a space is missing behind " + name + ":"
+}
+
+// meant begins the suggestion of a key.
+const meant = "did you mean "
+
 // unknownKey suggests a key with a similar name, or the sections that have the same key.
 func unknownKey(name string, fields []field) string {
 	names := make([]string, len(fields))
@@ -157,7 +204,7 @@ func unknownKey(name string, fields []field) string {
 		names[i] = f.name
 	}
 	if near := cli.Nearest(name, names); near != "" {
-		return fmt.Sprintf("unknown key; did you mean %s?", near)
+		return "unknown key; " + meant + near + "?"
 	}
 	var sections []string
 	for _, k := range allKeys() {
@@ -304,7 +351,7 @@ func describe(n *yaml.Node, path string) string {
 		return "an alias"
 	case isNull(n):
 		return "nothing"
-	case slices.Contains(secretKeys, withoutIndexes(path)):
+	case slices.Contains(secretKeys, withoutIndexes(path)), aboveSecrets(path):
 		return "what stands there"
 	case isNumber(n):
 		return "the number " + printable(n.Value)

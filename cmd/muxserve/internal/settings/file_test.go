@@ -1,9 +1,11 @@
 package settings
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +103,38 @@ func TestFileThatSaysNothing(t *testing.T) {
 		}
 		if diff := cmp.Diff(Default(), got, cmpopts.IgnoreUnexported(Settings{})); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+// TestFileThatHasBecomeBlank: a file that had content, and has none now, is refused. One that
+// never had any stays in force.
+func TestFileThatHasBecomeBlank(t *testing.T) {
+	t.Parallel()
+	blank := []string{"", "\n", "# nothing\n", "---\n", "null\n", "\ufeff# byte order mark\n"}
+	for _, text := range append(blank, "{}", "http1: {}\n") {
+		s, err := loadBytes([]byte(text))
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if _, err := s.Reload(); err != nil {
+			t.Errorf("%q again: %v", text, err)
+		}
+		s.inputs.read = func(string) ([]byte, error) { return []byte("log: {access: true}\n"), nil }
+		if s, err = s.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		reads := 0
+		s.inputs.read = func(string) ([]byte, error) {
+			reads++
+			return []byte(text), nil
+		}
+		want := "<nil>"
+		if slices.Contains(blank, text) {
+			want = "f.yaml:1: " + textEmpty
+		}
+		if _, err := s.Reload(); fmt.Sprint(err) != want || reads != 1 {
+			t.Errorf("%q in the place of content: %v, read %d times", text, err, reads)
 		}
 	}
 }

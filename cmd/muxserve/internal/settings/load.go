@@ -17,6 +17,8 @@ type inputs struct {
 	getenv func(string) string
 	// read reads the configuration file.
 	read func(name string) ([]byte, error)
+	// full refuses a file without content.
+	full bool
 }
 
 // Load returns the settings that the flags, the environment and the file make, in the
@@ -26,8 +28,21 @@ type inputs struct {
 // The error has every fault on a line of its own, with the line of the file and the key,
 // or with the flag or the variable.
 func Load(flags cli.Parsed, getenv func(string) string) (*Settings, error) {
+	return load(newInputs(flags, getenv))
+}
+
+// LoadFull is [Load] where the file has had content before. It refuses a file that is empty
+// or has comments alone: an editor has more likely truncated it and not written it yet, and
+// the defaults would give up every address.
+func LoadFull(flags cli.Parsed, getenv func(string) string) (*Settings, error) {
+	in := newInputs(flags, getenv)
+	in.full = true
+	return load(in)
+}
+
+func newInputs(flags cli.Parsed, getenv func(string) string) inputs {
 	read := func(name string) ([]byte, error) { return ReadFile(name, maxFileBytes) }
-	return load(inputs{flags: flags, getenv: getenv, read: read})
+	return inputs{flags: flags, getenv: getenv, read: read}
 }
 
 func load(in inputs) (*Settings, error) {
@@ -49,8 +64,11 @@ func load(in inputs) (*Settings, error) {
 	return s, nil
 }
 
+// textEmpty is the fault of a file that has lost its content.
+const textEmpty = "the file is empty, or has comments alone; write {} for a configuration of defaults"
+
 // readFile returns the content of the file; nil without a file and for an empty one.
-// readable is false for a file that exists and cannot be read or parsed.
+// readable is false for a file that exists and cannot be read, parsed or accepted.
 func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 	whence, _, values := s.inputs.lookUp(configOption)
 	if len(values) == 0 {
@@ -64,6 +82,9 @@ func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 	root, broken := parseConfig(data)
 	if broken != nil {
 		return nil, false, []fault{*broken}
+	}
+	if s.blank = root == nil || isNull(root); s.blank && s.inputs.full {
+		return nil, false, []fault{{line: 1, text: textEmpty}}
 	}
 	return root, true, nil
 }

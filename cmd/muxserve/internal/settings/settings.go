@@ -54,6 +54,8 @@ type Settings struct {
 	passedOver []string
 	// file is the name of the configuration file; empty if there is none.
 	file string
+	// blank says that the file is empty or has comments alone.
+	blank bool
 	// places has the line of each key, section and list element of the file.
 	places map[string]int
 	// origins has the source of each key by its path. A key that is missing has its default.
@@ -127,9 +129,17 @@ func (s *Settings) Warnings() []string {
 // ConfigFile returns the name of the configuration file as given; empty if there is none.
 func (s *Settings) ConfigFile() string { return s.file }
 
-// Reload calls [Load] again with the same flags, environment and file. It does not change
-// s.
-func (s *Settings) Reload() (*Settings, error) { return load(s.inputs) }
+// IsBlank reports whether there is a configuration file without content, which stands for
+// the defaults.
+func (s *Settings) IsBlank() bool { return s.blank }
+
+// Reload calls [LoadFull] again with the same flags, environment and file, or [Load] where
+// the file was blank. It does not change s.
+func (s *Settings) Reload() (*Settings, error) {
+	in := s.inputs
+	in.full = !s.blank
+	return load(in)
+}
 
 // Key is one key of the configuration file.
 type Key struct {
@@ -152,6 +162,22 @@ type Key struct {
 var secretKeys = []string{
 	"admin.token", "listeners[].tls.key", "listeners[].tls.key_passphrase",
 	"listeners[].tls.certificates[].key", "listeners[].tls.certificates[].key_passphrase",
+}
+
+// aboveSecrets reports whether a section or list has a secret key, at any depth. A text in
+// its place may be one of them without its colon.
+func aboveSecrets(path string) bool {
+	above := withoutIndexes(path)
+	return above == "" || slices.ContainsFunc(secretKeys, func(secret string) bool {
+		return strings.HasPrefix(secret, above+".") || strings.HasPrefix(secret, above+"[]")
+	})
+}
+
+// besideSecrets reports whether a key is no secret, and its section has one.
+func besideSecrets(path string) bool {
+	key := withoutIndexes(path)
+	return !slices.Contains(secretKeys, key) &&
+		slices.ContainsFunc(secretKeys, func(secret string) bool { return parent(secret) == parent(key) })
 }
 
 // Keys returns all keys that have a value, in the order of the printed settings.

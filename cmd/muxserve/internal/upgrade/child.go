@@ -203,7 +203,7 @@ func (c *child) waitReady(ctx context.Context, timeout time.Duration) error {
 		return fmt.Errorf("%w; the new process was %d", context.Cause(ctx), c.pid())
 	}
 	if isClosed(c.exited) {
-		return errorf("the new process (%d) ended: %s", c.pid(), c.outcome)
+		return errorf("the new process (%d) ended: %s; its own error, if it had one, is on standard error", c.pid(), c.outcome)
 	}
 	return nil
 }
