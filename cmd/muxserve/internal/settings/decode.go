@@ -68,8 +68,9 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 
 const textLoose = "another key seems to stand in this text; put it on a line of its own, or the text in quotes"
 
-// nextKeyForm matches a word behind a space that may be a key with its secret.
-var nextKeyForm = regexp.MustCompile(`\s\w*(token|key|[:=])`)
+// nextKeyForm matches the name of a secret key between a space and a colon, an equals sign or
+// another space.
+var nextKeyForm = regexp.MustCompile(`\s(token|key|key_passphrase)[:=\s]`)
 
 // isLoose reports whether n is a text without quotes that seems to have taken in the next
 // key, whose colon or comma is missing.
