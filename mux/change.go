@@ -21,7 +21,7 @@ type change struct {
 	fresh     []*endpoint // of those, the ones whose addresses are new
 	opened    []*endpoint // of those, the new ones whose sockets were opened or kept
 	handOver  []handOver  // the ones whose sockets are served another way, brought ones included
-	end       []*endpoint // the ones that are no longer wanted
+	end       []*endpoint // the ones that are no longer wanted, or have failed
 }
 
 // handOver is an endpoint whose sockets are served another way.
@@ -41,7 +41,7 @@ func (t *topology) prepare(ch *change, c *Config, b *backend) error {
 	}
 	rebuild := b != t.backend.Load()
 	for i, want := range ch.wanted {
-		at := slices.IndexFunc(left, func(e *endpoint) bool { return e.config.Address == want.Address })
+		at := slices.IndexFunc(left, func(e *endpoint) bool { return e.config.Address == want.Address && !e.hasFailed() })
 		var old *endpoint
 		if at >= 0 {
 			old = left[at]
@@ -68,6 +68,10 @@ func (t *topology) prepare(ch *change, c *Config, b *backend) error {
 	ch.end = left
 	if rebuild {
 		for _, old := range t.brought() {
+			if old.hasFailed() {
+				ch.end = append(ch.end, old)
+				continue
+			}
 			if err := old.canHandOver(); err != nil {
 				return err
 			}

@@ -36,7 +36,7 @@ func (l cmuxListener) Addr() net.Addr { return l.root.listener.Addr() }
 // divide has cmux divide the connections of the root among the servers of the built-in
 // protocols, and custom ones that are asked before and after them. It returns when the root
 // has ended and all of its connections are with their servers or closed.
-func (r *root) divide(before, after []*custom) error {
+func (r *root) divide(before, after []*custom) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	m := cmux.New(cmuxListener{r})
@@ -60,7 +60,7 @@ func (r *root) divide(before, after []*custom) error {
 	attach(protocols.GRPC, r.backend.grpc.Native.Serve)
 	attach(protocols.HTTP2, func(l net.Listener) error { return protocols.ServeHTTP2(r.backend.http2, l) })
 	attachCustoms(after)
-	return m.Serve()
+	_ = m.Serve() // It returns what accept does.
 }
 
 // isProtocol is the cmux matcher of a built-in protocol. As its writer cmux passes the

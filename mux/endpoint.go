@@ -89,8 +89,9 @@ func (e *endpoint) shown() listeners.Config {
 func (e *endpoint) end() (ended bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.next != nil {
-		return e.next.end()
+	if e.next != nil { // Where e has failed meanwhile, that is why the next one does.
+		ended, err = e.next.end()
+		return ended, errors.Join(e.err, err)
 	}
 	return e.roots != nil && e.left == 0, e.err
 }
@@ -153,14 +154,34 @@ func (e *endpoint) isReplaced() bool {
 	return e.replaced
 }
 
-// ended notes that one of the roots has ended, and why.
-func (e *endpoint) ended(err error) {
+// fail notes that the socket of one of the roots has failed, and why. It reports false where
+// that matters no more, because the endpoint was replaced.
+func (e *endpoint) fail(r *root, err error) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.replaced {
+		return false
+	}
+	r.failed = true
+	e.err = errors.Join(e.err, err)
+	return true
+}
+
+// hasFailed reports whether all sockets have failed, and are closed.
+func (e *endpoint) hasFailed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.roots) > 0 && !slices.ContainsFunc(e.roots, func(r *root) bool { return !r.failed })
+}
+
+// isListening reports whether the endpoint has its address: it neither failed nor was replaced.
+func (e *endpoint) isListening() bool { return !e.isReplaced() && !e.hasFailed() }
+
+// ended notes that one of the roots has ended.
+func (e *endpoint) ended() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.left--
-	if !e.replaced {
-		e.err = errors.Join(e.err, err)
-	}
 }
 
 // undoEndpoints closes what open has opened, and has kept sockets be as they were.

@@ -39,7 +39,8 @@ func (s *Server) OnReload(prepare func(from, to Config) (ReloadPart, error)) {
 // stays keeps its socket, also one that was passed to [Server.Serve], and new protocol
 // servers take its new connections. The clients of what was replaced are told to leave over
 // Drain.Spread, as at a drain, and take the time they need. An address that is not in c is
-// released once the connections in its kernel queue have been accepted. Where neither Listen
+// released once the connections in its kernel queue have been accepted. An address whose
+// listener has failed is opened anew, in any change. Where neither Listen
 // nor ListenAndServe was called, c.Listeners is not opened. Where Listen was called and
 // ListenAndServe was not, addresses are opened and released, and served by none but
 // ListenAndServe.

@@ -3,6 +3,7 @@ package mux
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,8 @@ type root struct {
 	allow       allow
 	watch       *sniff.Watch
 	sniffs      atomic.Pointer[sniffs]
+
+	failed bool // the socket failed, and is closed; guarded by the endpoint's mu
 
 	// unsettled counts the connections that are accepted and neither dispatched nor closed.
 	// Only accept adds to it.
@@ -100,8 +103,8 @@ func (r *root) accept() (*conn, error) {
 	for {
 		raw, err := r.listener.Accept()
 		if err != nil {
-			close(r.ending)
-			r.endWaits()
+			err = fmt.Errorf("mux: %s: %w", r.listener.Addr(), err)
+			r.end(err)
 			r.unsettled.Wait()
 			return nil, err
 		}
@@ -109,6 +112,17 @@ func (r *root) accept() (*conn, error) {
 			return c, nil
 		}
 	}
+}
+
+// end notes that nothing more is accepted, and why. It closes the socket, unless another
+// endpoint has it by now: the kernel would go on taking clients for one that has failed.
+func (r *root) end(err error) {
+	if !r.running.isStopping() && r.endpoint.fail(r, err) {
+		r.books.logger.Error("listener failed", keyLocalAddr, r.listener.Addr().String(), keyErr, err)
+	}
+	_ = r.listener.Close()
+	close(r.ending)
+	r.endWaits()
 }
 
 // admit accounts for a connection. It returns nil for one that it had to close at once.

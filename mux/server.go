@@ -8,6 +8,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -179,7 +180,7 @@ func (s *Server) Addrs() []net.Addr {
 //		log.Print("serving ", c.Protocols, " on ", addr)
 //	}
 func (s *Server) Listeners() iter.Seq2[net.Addr, listeners.Config] {
-	endpoints := s.topology.configured()
+	endpoints := slices.DeleteFunc(s.topology.configured(), (*endpoint).hasFailed)
 	shown := make([]listeners.Config, len(endpoints))
 	for i, e := range endpoints {
 		shown[i] = e.shown()
@@ -195,7 +196,8 @@ func (s *Server) Listeners() iter.Seq2[net.Addr, listeners.Config] {
 
 // ListenAndServe opens the configured listeners, if Listen has not done so, and serves
 // them, and those that [Server.Reload] puts in their place. See [Server.Serve] for when it
-// returns. Where it could not listen, it may be called again.
+// returns: where several listeners are configured, when all have failed. Where it could not
+// listen, it may be called again.
 func (s *Server) ListenAndServe() error {
 	if !s.topology.beginListening() {
 		return errors.New("mux: ListenAndServe called twice")
@@ -221,8 +223,8 @@ func (s *Server) ListenAndServe() error {
 //
 // Serve returns an error that is not nil: what made l fail, or [ErrServerClosed]. Unlike
 // net/http's, it returns the latter only when the drain is over, so that a main function
-// which returns then loses nothing. When several listeners are served and one fails, that
-// is logged at once, and the others go on.
+// which returns then loses nothing. A listener that fails is closed, and that is logged, at
+// once. Its connections and other listeners go on.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.start(); err != nil {
 		_ = l.Close()
@@ -260,7 +262,7 @@ func (s *Server) ended() error {
 func (s *Server) Certificates() map[string][]*x509.Certificate {
 	certificates := make(map[string][]*x509.Certificate)
 	for _, e := range s.topology.configured() {
-		if e.tls != nil {
+		if e.tls != nil && !e.hasFailed() {
 			certificates[e.Addr().String()] = e.tls.Certificates()
 		}
 	}

@@ -115,14 +115,15 @@ func (t *topology) closeUnserved() {
 	}
 }
 
-// configured returns the endpoints of the configuration.
+// configured returns the endpoints of the configuration, those that have failed included.
 func (t *topology) configured() []*endpoint {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.endpoints)
 }
 
-// brought returns the endpoints that callers of Serve have brought and that are served.
+// brought returns the endpoints that callers of Serve have brought and that no other one has
+// replaced, those that have failed included.
 func (t *topology) brought() []*endpoint {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -141,7 +142,7 @@ func (t *topology) addresses(p protocols.Protocol) []string {
 	defer t.mu.Unlock()
 	var addresses []string
 	for _, r := range t.roots {
-		if address := r.listener.Addr().String(); r.allow.serves(p) && !r.endpoint.local && !r.endpoint.isReplaced() && !slices.Contains(addresses, address) {
+		if address := r.listener.Addr().String(); r.allow.serves(p) && !r.endpoint.local && r.endpoint.isListening() && !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)
 		}
 	}
@@ -153,7 +154,7 @@ func (t *topology) firstAddr() net.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range t.roots {
-		if !r.endpoint.local && !r.endpoint.isReplaced() {
+		if !r.endpoint.local && r.endpoint.isListening() {
 			return r.listener.Addr()
 		}
 	}
@@ -315,14 +316,10 @@ func (t *topology) abandon(endpoints []*endpoint) {
 // serveRoot serves a root until it ends, and notes that.
 func (t *topology) serveRoot(r *root) {
 	r.base = t.contexts.of(r.socket) // The embedder's function may call the server: no lock is held.
-	err := fmt.Errorf("mux: %s: %w", r.listener.Addr(), r.divide(t.customs(false), t.customs(true)))
+	r.divide(t.customs(false), t.customs(true))
 	close(r.done)
-	e := r.endpoint
-	if !t.isClosing() && !e.isReplaced() {
-		t.books.logger.Error("listener failed", keyLocalAddr, r.listener.Addr().String(), keyErr, err)
-	}
-	e.ended(err)
-	if !e.isReplaced() && t.hasFailed() {
+	r.endpoint.ended()
+	if !r.endpoint.isReplaced() && t.hasFailed() {
 		t.finishCustoms()
 	}
 	t.announceChange()

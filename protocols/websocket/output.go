@@ -55,6 +55,7 @@ type steps struct {
 
 	size  int           // of a part; 0 where the kernel says what the client takes
 	calls atomic.Uint32 // odd while a part is being written; each adds 2
+	bytes atomic.Uint64 // that were written
 }
 
 // stepSize is how much is written at a time.
@@ -70,6 +71,7 @@ func (s *steps) Write(p []byte) (written int, err error) {
 		s.calls.Add(1)
 		n, err := s.Conn.Write(part)
 		s.calls.Add(1)
+		s.bytes.Add(uint64(n))
 		written += n
 		if p = p[len(part):]; err != nil || len(p) == 0 {
 			return written, err

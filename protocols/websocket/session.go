@@ -26,7 +26,8 @@ type Session struct {
 	next             *Session  // of the same owner
 	stalled          *stall    // nil while no bytes wait for the client
 	pinged           bool      // a ping is not answered yet
-	since            time.Time // when that has left, as far as the sweep has seen
+	due              time.Time // when the answer is; zero until the sweep has seen the ping leave
+	written, known   uint64    // bytes before the last sweep, and before the client was heard
 	seen, exchanges  uint32
 	heard, exchanged time.Time
 }
@@ -150,8 +151,10 @@ func (s *Session) check(now time.Time) {
 	c := s.server.config.Load()
 	reading, before := s.raw.isReading()
 	if before != s.seen {
-		s.seen, s.heard, s.pinged = before, now, false
+		// What was written since the last sweep may be an answer to what was heard.
+		s.seen, s.heard, s.pinged, s.known = before, now, false, s.written
 	}
+	s.written = s.raw.out.below.bytes.Load()
 	waited := s.waited(now)
 	if c.stall > 0 && waited >= c.stall {
 		s.cut(EndedStalled)
@@ -169,14 +172,34 @@ func (s *Session) check(now time.Time) {
 		s.pinged = false // An answer could not be heard.
 	case !s.pinged:
 		if c.PingInterval > 0 && now.Sub(s.heard) >= c.PingInterval {
-			s.pinged, s.since = true, now
+			s.pinged, s.due = true, time.Time{}
 			go s.raw.out.want(wantPing)
 		}
 	case s.stalled != nil || s.raw.out.wants.Load()&wantPing != 0:
-		s.since = now // It has not left.
-	case now.Sub(s.since) >= c.PongTimeout:
+		// The ping has not left, or what was written behind it waits while the client moves.
+		if least := now.Add(c.PongTimeout); !s.due.IsZero() && s.due.Before(least) {
+			s.due = least
+		}
+	case s.due.IsZero():
+		s.due = now.Add(s.answerTime(c))
+	case !now.Before(s.due):
 		s.cut(EndedPingTimeout)
 	}
+}
+
+// A ping stands behind the messages before it. Once these have left the socket, a proxy or the
+// client's system may hold megabytes of them, and the server does not see the client take
+// them. So each pongRate bytes give the client another second to answer, up to pongLongest,
+// in which a client that is gone is found.
+const (
+	pongRate    = 16 << 10
+	pongLongest = 5 * time.Minute
+)
+
+// answerTime returns how long the client has to answer a ping that has just left.
+func (s *Session) answerTime(c *config) time.Duration {
+	seconds := min(float64(s.written-s.known)/pongRate, pongLongest.Seconds())
+	return c.PongTimeout + time.Duration(seconds*float64(time.Second))
 }
 
 // stall is what the sweep remembers while bytes wait for the client.
