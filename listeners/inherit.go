@@ -284,6 +284,7 @@ type socket struct {
 	inherited bool       // the file belongs to the process before, until OwnFiles
 	shared    bool       // another process has the socket, or had it; guarded by owner.mu
 	manager   string     // the name by which the service manager has passed it, if it has
+	given     bool       // Listen can return it again; guarded by owner.mu
 }
 
 // Close closes the listener. It removes the file of a Unix socket first: once the socket
@@ -298,9 +299,7 @@ func (k *socket) Close() error {
 	mine := at >= 0 && !s.keep && (s.owned || !k.inherited)
 	if at >= 0 {
 		s.open = slices.Delete(s.open, at, at+1)
-		if k.manager != "" && !s.closed {
-			s.giveBack(k)
-		}
+		s.giveBack(k)
 	}
 	s.mu.Unlock()
 	var err error
@@ -310,9 +309,13 @@ func (k *socket) Close() error {
 	return errors.Join(err, k.innerSocket.Close())
 }
 
-// giveBack keeps the service manager's socket for another Listen. Where there is no
+// giveBack keeps the service manager's socket for another Listen, once. Where there is no
 // descriptor left it does not. The caller holds mu.
 func (s *Sockets) giveBack(k *socket) {
+	if k.manager == "" || k.given || s.closed {
+		return
+	}
+	k.given = true
 	f, err := duplicate(k, k.manager)
 	if err != nil {
 		return
@@ -328,11 +331,12 @@ func (k *socket) passedOn(address string) passedSocket {
 	return passedSocket{Address: address, Unlink: k.file.path != "", File: k.file.id, Altered: k.recall(), Manager: k.manager}
 }
 
-// retire has the kernel give the socket no new connections. It does nothing to a socket that
-// another process may go on to use.
+// retire has the kernel give the socket no new connections. To a socket that another process
+// may go on to use it does nothing, but that Listen can return the service manager's again.
 func (k *socket) retire() {
 	k.owner.mu.Lock()
 	defer k.owner.mu.Unlock()
+	k.owner.giveBack(k)
 	if _, isTCP := k.Addr().(*net.TCPAddr); k.shared || !isTCP {
 		return
 	}

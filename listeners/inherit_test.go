@@ -101,6 +101,10 @@ func TestListenAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	New(l, nil).Release() // It closes the socket later, if at all.
+	if l, err = s.Listen(t.Context(), "fd:web"); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		conn, err := l.Accept()
 		if err != nil {

@@ -199,6 +199,7 @@ func (d *drainActions) leaveLocal(ctx context.Context) error {
 	if err := waitRoots(ctx, roots); err != nil {
 		return err
 	}
+	d.departures.beginDrain(0) // Where no listener was served, nobody has been told yet.
 	d.tellLate()
 	d.waitAnswered(ctx)
 	d.shutdown()

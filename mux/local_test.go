@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
@@ -203,6 +205,28 @@ func TestDialInDrain(t *testing.T) {
 	}
 	if _, err := s.Dial(t.Context()); !errors.Is(err, mux.ErrServerClosed) {
 		t.Errorf("after the drain: %v", err)
+	}
+}
+
+// TestDrainOfInProcessAlone: a drain tells in-process clients also where no listener was
+// served.
+func TestDrainOfInProcessAlone(t *testing.T) {
+	m, _ := newServer(t, false)
+	conn, err := m.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	c := newH2Client(t, conn, bufio.NewReader(conn)) // What is written in one piece is read in one.
+	c.ready()
+	c.get(1, "/echo")
+	_ = c.rest(1)
+	ended := (&server{Server: m}).drain(context.Background())
+	if last, codes := c.goAways(nil); len(last) == 0 || codes[0] != http2.ErrCodeNo {
+		t.Errorf("GOAWAYs %d, %v", last, codes)
+	}
+	if got := within(t, "the drain", ended); got.err != nil || len(got.report.Forced) > 0 {
+		t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
 	}
 }
 

@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // holdingRelay stands between a client and the server like a balancer: it takes at once what
-// the server sends, and gives it to the client slowly. Where the server resets the connection,
-// it drops what it still has.
-func holdingRelay(t *testing.T, addr string) net.Listener {
+// the server sends, and gives it to the client slowly, after a stall. Where the server resets
+// the connection, it drops what it still has.
+func holdingRelay(t *testing.T, addr string, stall time.Duration) net.Listener {
 	t.Helper()
 	l := listen(t)
 	var wg sync.WaitGroup
@@ -41,7 +42,7 @@ func holdingRelay(t *testing.T, addr string) net.Listener {
 			})
 			wg.Go(func() {
 				defer func() { _ = client.Close() }()
-				passSlowly(client, server, &reset)
+				passSlowly(client, server, stall, &reset)
 			})
 		}
 	})
@@ -53,8 +54,9 @@ func holdingRelay(t *testing.T, addr string) net.Listener {
 }
 
 // passSlowly passes on what the server sends, 16 KiB each 30 ms, until it has reset the
-// connection.
-func passSlowly(client, server net.Conn, reset *atomic.Bool) {
+// connection. It stalls behind the first whole piece.
+func passSlowly(client, server net.Conn, stall time.Duration, reset *atomic.Bool) {
+	const piece = 16 << 10
 	var mu sync.Mutex
 	var held bytes.Buffer // guarded by mu, and so is ended
 	var ended bool
@@ -74,11 +76,15 @@ func passSlowly(client, server net.Conn, reset *atomic.Bool) {
 	for !reset.Load() {
 		time.Sleep(30 * time.Millisecond) // What is under test is time.
 		mu.Lock()
-		part := bytes.Clone(held.Next(16 << 10))
+		part := bytes.Clone(held.Next(piece))
 		over := ended && held.Len() == 0
 		mu.Unlock()
 		if _, err := client.Write(part); err != nil || over {
 			return
+		}
+		if len(part) == piece {
+			time.Sleep(stall)
+			stall = 0
 		}
 	}
 }
@@ -88,9 +94,14 @@ func passSlowly(client, server net.Conn, reset *atomic.Bool) {
 func TestSlowTailBehindProxy(t *testing.T) {
 	t.Parallel()
 	const size = 1 << 20 // 2 s
-	for name, leave := range map[string]func(s *server){
-		"disconnected": func(s *server) { s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute) },
-		"drained":      func(s *server) { _ = s.drain(context.Background()) },
+	disconnect := func(s *server) { s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute) }
+	for name, form := range map[string]struct {
+		leave func(s *server)
+		stall time.Duration
+	}{
+		"disconnected":              {leave: disconnect},
+		"disconnected, and stalled": {disconnect, moments.GoAwayPatience + time.Second},
+		"drained":                   {leave: func(s *server) { _ = s.drain(context.Background()) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -100,7 +111,7 @@ func TestSlowTailBehindProxy(t *testing.T) {
 				<-told
 				_, _ = w.Write(make([]byte, size))
 			})), mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 400 * time.Millisecond })) // So it sweeps often.
-			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr).Addr().String()}
+			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, form.stall).Addr().String()}
 			got := make(chan int64, 1)
 			go func() {
 				resp, err := relay.client(t, 2).Get("http://" + relay.addr + "/")
@@ -117,7 +128,7 @@ func TestSlowTailBehindProxy(t *testing.T) {
 				got <- n
 			}()
 			within(t, "the request", begun)
-			leave(s)
+			form.leave(s)
 			time.Sleep(300 * time.Millisecond) // The client answers the PING.
 			close(told)
 			if n := within(t, "the answer", got); n != size {

@@ -338,13 +338,20 @@ func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 
 
 // isDelivering reports whether answers are on their way to the client, and move. A close
 // would lose them, because the client goes on sending WINDOW_UPDATE: its system would answer
-// that by a reset. What the next system has taken may be a proxy's. One that has gone takes
-// none, and sends none.
+// that by a reset. What the next system has taken may be a proxy's. A client that has gone
+// takes none, and sends none. Where others wait for the end of the connection, one that has
+// sent nothing since it was told counts as gone.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	received := c.account.Received()
+	patience := moments.GoAwayPatience
+	if reason := c.account.CloseReason(); !w.departures.draining.Load() && reason != reasonRoom && reason != reasonIdle {
+		patience = max(patience, w.live.Load().HTTP2.Progress.ProgressTimeout)
+	} else if !waiting && received == c.seldom().leave.received.Load() {
+		return false
+	}
 	if !waiting {
-		if c.HasRead() || received == c.seldom().leave.received.Load() {
+		if c.HasRead() {
 			return false
 		}
 		c.AskRead()
@@ -356,7 +363,7 @@ func (w *sweep) isDelivering(c *conn) bool {
 		t.waiting += w.elapsed
 	}
 	w.seenTails[c.account.ID()] = t
-	return t.waiting < moments.GoAwayPatience
+	return t.waiting < patience
 }
 
 // stuckTail reports whether responses whose handlers have returned have been waiting for
