@@ -4,11 +4,11 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
 	"google.golang.org/grpc/codes"
 )
 
@@ -121,13 +121,16 @@ func (c *sharedCall) finish(r *http.Request, expired bool) {
 	for name, values := range h {
 		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
 			delete(h, name)
-			if httpguts.ValidTrailerHeader(trailer) { // As net/http sends them behind a message.
-				h[http.CanonicalHeaderKey(trailer)] = values
+			if trailer = http.CanonicalHeaderKey(trailer); !slices.Contains(framingFields, trailer) {
+				h[trailer] = values
 			}
 		}
 	}
 	c.ResponseWriter.WriteHeader(http.StatusOK)
 }
+
+// framingFields are those of a header by which net/http sends an answer, whoever has set them.
+var framingFields = []string{"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 // statusFields are the fields with the outcome of a call.
 var statusFields = []string{grpcStatus, "Grpc-Message", "Grpc-Status-Details-Bin"}

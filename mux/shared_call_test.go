@@ -34,7 +34,7 @@ func (s *failingService) UnaryCall(ctx context.Context, r *testpb.SimpleRequest)
 	}
 	_ = grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "value"))
 	if r.GetFillOauthScope() { // With fields of an HTTP answer.
-		_ = grpc.SetTrailer(ctx, metadata.Pairs("trailer", "x", "content-length", "5", "connection", "close"))
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("trailer", "x", "content-length", "5", "connection", "close", "www-authenticate", "Bearer"))
 	}
 	if s.calls.Add(1) <= 2 {
 		return nil, status.Error(codes.Unavailable, "not yet: \u00e4")
@@ -137,8 +137,13 @@ func TestTrailersOfHTTP(t *testing.T) {
 	s, _ := startFailing(t, protocols.TransportShared)
 	var trailer metadata.MD
 	_, err := testpb.NewTestServiceClient(s.grpcClient(t)).UnaryCall(t.Context(), &testpb.SimpleRequest{FillOauthScope: true}, grpc.Trailer(&trailer))
-	if got := trailer.Get("x-trailer"); status.Code(err) != codes.Unavailable || len(got) != 1 {
-		t.Errorf("%v, x-trailer %q", err, got)
+	if status.Code(err) != codes.Unavailable {
+		t.Error(err)
+	}
+	for _, name := range []string{"x-trailer", "www-authenticate"} {
+		if got := trailer.Get(name); len(got) != 1 {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

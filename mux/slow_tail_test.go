@@ -110,7 +110,7 @@ func TestSlowTailBehindProxy(t *testing.T) {
 				close(begun)
 				<-told
 				_, _ = w.Write(make([]byte, size))
-			})), mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 400 * time.Millisecond })) // So it sweeps often.
+			})), mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 2 * time.Second })) // So it sweeps each 250 ms.
 			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, form.stall).Addr().String()}
 			got := make(chan int64, 1)
 			go func() {

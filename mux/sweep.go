@@ -36,7 +36,8 @@ type upload1 struct {
 
 // tail is the end of HTTP/2 responses that the client does not take.
 type tail struct {
-	waiting time.Duration
+	waiting time.Duration // since the client has moved
+	whole   time.Duration
 	sent    uint64 // or acknowledged, and received
 }
 
@@ -340,31 +341,37 @@ func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 
 // would lose them, because the client goes on sending WINDOW_UPDATE: its system would answer
 // that by a reset. What the next system has taken may be a proxy's. A client that has gone
 // takes none, and sends none. Where others wait for the end of the connection, one that has
-// sent nothing since it was told counts as gone.
+// sent nothing since it was told counts as gone. One that was idle has read its answers.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	received := c.account.Received()
-	patience := moments.GoAwayPatience
-	if reason := c.account.CloseReason(); !w.departures.draining.Load() && reason != reasonRoom && reason != reasonIdle {
+	reason, patience := c.account.CloseReason(), moments.GoAwayPatience
+	urgent := reason == reasonRoom || w.departures.draining.Load()
+	if !urgent {
 		patience = max(patience, w.live.Load().HTTP2.Progress.ProgressTimeout)
-	} else if !waiting && received == c.seldom().leave.received.Load() {
-		return false
 	}
-	if !waiting {
-		if c.HasRead() {
-			return false
-		}
+	switch {
+	case waiting:
+	case reason == reasonIdle, c.HasRead(), urgent && received == c.seldom().leave.received.Load():
+		return false
+	default:
 		c.AskRead()
 	}
 	t, known := w.tails[c.account.ID()]
-	if moved := acked + received; !known || t.sent != moved {
-		t = tail{sent: moved}
-	} else {
+	if known {
 		t.waiting += w.elapsed
+		t.whole += w.elapsed
+	}
+	if moved := acked + received; t.sent != moved {
+		t.sent, t.waiting = moved, 0
 	}
 	w.seenTails[c.account.ID()] = t
-	return t.waiting < patience
+	return t.waiting < patience && t.whole < longestTail
 }
+
+// longestTail is how long a client that was told to leave, and has no stream open, may go on
+// moving without having read its answers.
+const longestTail = 5 * time.Minute
 
 // stuckTail reports whether responses whose handlers have returned have been waiting for
 // the client's window for too long.
