@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
@@ -174,12 +172,12 @@ type http2State struct {
 func (c *conn) http2() *http2State { return &c.rare().h2 }
 
 // FinalGoAway is as in the package sniff, for upgraded connections as well.
-func (c *conn) FinalGoAway(code http2.ErrCode) {
+func (c *conn) FinalGoAway() {
 	if u := c.seldom().h2.upgraded.Load(); u != nil {
-		u.FinalGoAway(code)
+		u.FinalGoAway()
 		return
 	}
-	c.Conn.FinalGoAway(code)
+	c.Conn.FinalGoAway()
 }
 
 // IsBeyondLast is as in the package sniff, for upgraded connections as well.

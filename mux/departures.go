@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/moments"
@@ -207,7 +205,7 @@ func spread(ctx context.Context, conns []connRef, d time.Duration, tell func(*co
 // that is not served, and what is under way goes on.
 func (c *conn) finalGoAway() {
 	if c.depart(departFinal) {
-		c.FinalGoAway(http2.ErrCodeNo)
+		c.FinalGoAway()
 		c.AskRead()
 	}
 }
@@ -218,7 +216,7 @@ func (d *departures) end(c *conn, reason string) {
 	c.account.SetCloseReason(reason)
 	if !d.background.run(func() {
 		c.depart(departFinal)
-		c.FinalGoAway(http2.ErrCodeNo)
+		c.FinalGoAway()
 		_ = c.Close()
 	}) {
 		_ = c.Close()

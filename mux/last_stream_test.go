@@ -1,7 +1,6 @@
 package mux_test
 
 import (
-	"bufio"
 	"context"
 	"net/http"
 	"testing"
@@ -46,9 +45,8 @@ func TestLastStreamOfBusy(t *testing.T) {
 		pool, held, next string
 		wantType         string
 	}{
-		"http2":        {"http2", "/held", "/next", greetings},
-		"Upgrade: h2c": {"http2", "/held", "/next", greetings},
-		"grpc":         {"grpc", testpb.TestService_FullDuplexCall_FullMethodName, testpb.TestService_EmptyCall_FullMethodName, "application/grpc"},
+		"http2": {"http2", "/held", "/next", greetings},
+		"grpc":  {"grpc", testpb.TestService_FullDuplexCall_FullMethodName, testpb.TestService_EmptyCall_FullMethodName, "application/grpc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,17 +61,10 @@ func TestLastStreamOfBusy(t *testing.T) {
 			})
 			s := start(t, false, mux.WithHandler(handler), mux.WithGRPC(func(r mux.GRPCRegistrar) {
 				testpb.RegisterTestServiceServer(r, heldCalls{served: served})
-			}), mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 100 * time.Millisecond })) // So it sweeps often.
+			}), mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 100 * time.Millisecond })) // So it sweeps often.
 			conn := s.dial(t)
 			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-			r := bufio.NewReader(conn)
-			first := uint32(1)
-			if name == "Upgrade: h2c" {
-				_ = roundTrip(t, conn, r, "GET /first HTTP/1.1\r\n"+upgradeFields+"\r\n")
-				within(t, "the request that upgrades", served)
-				first = 3
-			}
-			c := newH2Client(t, conn, r)
+			c := newH2Client(t, conn, conn)
 			c.ready()
 			ask := func(stream uint32, path string) {
 				if name != "grpc" {
@@ -84,8 +75,8 @@ func TestLastStreamOfBusy(t *testing.T) {
 					"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0")
 				c.must(c.WriteData(stream, path != form.held, make([]byte, 5)))
 			}
-			ask(first, form.held)
-			if got := c.header(first)["content-type"]; got != form.wantType {
+			ask(1, form.held)
+			if got := c.header(1)["content-type"]; got != form.wantType {
 				t.Fatalf("content-type %q", got)
 			}
 			within(t, "the stream that is held", served)
@@ -96,10 +87,10 @@ func TestLastStreamOfBusy(t *testing.T) {
 			for c.goneAway(); c.lastTold == maxStream; {
 				c.step()
 			}
-			if c.lastTold != first || c.goAway.ErrCode != http2.ErrCodeNo {
+			if c.lastTold != 1 || c.goAway.ErrCode != http2.ErrCodeNo {
 				t.Errorf("the last GOAWAY: %d, %v", c.lastTold, c.goAway)
 			}
-			ask(first+2, form.next)
+			ask(3, form.next)
 			c.sync()
 			c.sync()
 			select {
@@ -107,7 +98,7 @@ func TestLastStreamOfBusy(t *testing.T) {
 				t.Errorf("%s was served behind the last GOAWAY", path)
 			case <-time.After(100 * time.Millisecond):
 			}
-			if c.stream(first).ended {
+			if c.stream(1).ended {
 				t.Error("the stream that is held has ended")
 			}
 		})

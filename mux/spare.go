@@ -83,9 +83,8 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 }
 
 // lasts describes a connection whose client was told to make room longer ago than its
-// patience.
-// That is short where nothing is under way. It reports false for a WebSocket, which has taken
-// a place again.
+// patience, which is short where nothing is under way. It reports false for a WebSocket,
+// which has taken a place again.
 func (m *room) lasts(c *conn) (s spare, ok bool) {
 	if !c.isTold() || c.account.CloseReason() != reasonRoom {
 		return s, false

@@ -269,7 +269,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
 	idle := c.isIdleHTTP2()
-	told.Stays, told.Final = c.staysIdle(idle), c.departure() == departFinal
+	told.Idle, told.Stays, told.Final = idle, c.staysIdle(idle), c.departure() == departFinal
 	switch step := told.Next(); {
 	case c.floodsOn():
 		d.end(c, reasonAge)
@@ -341,7 +341,8 @@ func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 
 // would lose them, because the client goes on sending WINDOW_UPDATE: its system would answer
 // that by a reset. What the next system has taken may be a proxy's. A client that has gone
 // takes none, and sends none. Where others wait for the end of the connection, one that has
-// sent nothing since it was told counts as gone. One that was idle has read its answers.
+// sent nothing since it was told counts as gone. One that was idle has read its answers, and
+// one that floods is owed nothing.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	received := c.account.Received()
@@ -352,7 +353,7 @@ func (w *sweep) isDelivering(c *conn) bool {
 	}
 	switch {
 	case waiting:
-	case reason == reasonIdle, c.HasRead(), urgent && received == c.seldom().leave.received.Load():
+	case reason == reasonIdle, reason == reasonFlood, c.HasRead(), urgent && received == c.seldom().leave.received.Load():
 		return false
 	default:
 		c.AskRead()

@@ -107,9 +107,9 @@ func (u *H2CUpgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // UpgradedConn is a connection that has become HTTP/2.
 type UpgradedConn struct{ track *h2.Track }
 
-// FinalGoAway sends a GOAWAY with code that names the highest stream that the client has
+// FinalGoAway sends a GOAWAY that names the highest stream that the client has
 // opened so far.
-func (c *UpgradedConn) FinalGoAway(code http2.ErrCode) { c.track.FinalGoAway(code) }
+func (c *UpgradedConn) FinalGoAway() { c.track.FinalGoAway() }
 
 // IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY for a flood,
 // that a stream is not served.

@@ -86,12 +86,17 @@ func Cut(now, patience time.Duration) time.Duration {
 // GoAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
 const GoAwayPatience = 5 * time.Second
 
+// busyPatience is the same for a client that has streams open. Its answer may stand behind
+// what it receives, and a request behind that is lost to it.
+const busyPatience = time.Minute
+
 // Told is an HTTP/2 connection, as a sweep finds it, whose client was told to leave by a
 // GOAWAY that refuses no stream.
 type Told struct {
 	Ago      time.Duration // how long ago
 	Patience time.Duration // how long its answer may take: [GoAwayPatience], mostly
 	Answered bool          // The client has answered the PING behind that GOAWAY.
+	Idle     bool          // No stream is open.
 	Final    bool          // The client was told its last stream, by a second GOAWAY.
 	Stays    bool          // No stream is open, nor was one at the last sweep.
 	Over     bool          // The moment of [Cut] has passed.
@@ -112,7 +117,7 @@ func (t Told) Next() Step {
 	switch {
 	case t.Over, t.Final && t.Stays:
 		return End
-	case !t.Final && (t.Answered || t.Ago > t.Patience):
+	case !t.Final && (t.Answered || t.Idle && t.Ago > t.Patience || t.Ago > busyPatience):
 		return LastStream // An idle one is closed at the next sweep, so that the frame gets there first.
 	default:
 		return Wait

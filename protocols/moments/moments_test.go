@@ -86,7 +86,9 @@ func TestNext(t *testing.T) {
 	}{
 		"no answer yet":            {Told{Stays: true, Ago: time.Second}, Wait},
 		"answered":                 {Told{Answered: true}, LastStream},
-		"no answer for long":       {Told{Ago: 6 * time.Second}, LastStream},
+		"no answer for long":       {Told{Idle: true, Ago: 6 * time.Second}, LastStream},
+		"streams, and no answer":   {Told{Ago: 59 * time.Second}, Wait},
+		"streams, and none at all": {Told{Ago: 61 * time.Second}, LastStream},
 		"streams are open":         {Told{Answered: true, Final: true, Ago: time.Hour}, Wait},
 		"told the last stream":     {Told{Answered: true, Final: true, Stays: true}, End},
 		"its grace is over":        {Told{Over: true}, End},

@@ -2,8 +2,6 @@ package sniff
 
 import (
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // GoAway tells the client of an HTTP/2 connection to open no more streams. It sends
@@ -29,13 +27,13 @@ func (c *Conn) GoAway() {
 	}
 }
 
-// FinalGoAway sends a GOAWAY with code that names the highest stream that the
-// client has opened so far. The server still serves what comes later. GoAway need
+// FinalGoAway sends a GOAWAY that names the highest stream that the client has opened
+// so far. The server still serves what comes later. GoAway need
 // not precede it, and what is said there of writing holds here, but that FinalGoAway
 // waits for a Write that is under way as well, since its caller may close the connection.
-func (c *Conn) FinalGoAway(code http2.ErrCode) {
+func (c *Conn) FinalGoAway() {
 	if t := c.h2.Load(); t != nil {
-		t.FinalGoAway(code)
+		t.FinalGoAway()
 	}
 }
 
@@ -103,7 +101,8 @@ func (c *Conn) IsBeyondLast(stream uint32) bool {
 }
 
 // SentData returns the length in bytes of all DATA frames that the server has begun
-// to write on an HTTP/2 connection, and 0 elsewhere. A PING does not move it.
+// to write on an HTTP/2 connection, and one more for the end of each answer. It is 0
+// elsewhere. A PING does not move it.
 func (c *Conn) SentData() uint64 {
 	if t := c.h2.Load(); t != nil {
 		return t.SentData()

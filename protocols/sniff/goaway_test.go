@@ -2,8 +2,6 @@ package sniff
 
 import (
 	"testing"
-
-	"golang.org/x/net/http2"
 )
 
 // told checks what GoneAway says.
@@ -19,7 +17,7 @@ func TestGoAwayWithoutHTTP2(t *testing.T) {
 	inner := &dripConn{}
 	for _, c := range []*Conn{new(Conn), newConn(inner)} {
 		c.GoAway()
-		c.FinalGoAway(http2.ErrCodeNo)
+		c.FinalGoAway()
 		told(t, c, false, false)
 	}
 	if inner.wrote.Len() > 0 {

@@ -179,7 +179,7 @@ func TestGoAwayOfHTTP2Server(t *testing.T) {
 		c.until(func(f http2.Frame) bool { return f.Header().Type == http2.FramePing }) // So the server has read the ACK, and not minded.
 		told(t, conn, true, true)
 
-		conn.FinalGoAway(http2.ErrCodeNo)
+		conn.FinalGoAway()
 		c.wantGoAway(goAwaySeen{Last: 3})
 		ended := make(chan error, 1)
 		go func() { ended <- server.Shutdown(t.Context()) }()
@@ -300,7 +300,7 @@ func TestGoAwayOfGRPCServer(t *testing.T) {
 	if other := <-l.conns; other == conn {
 		t.Error("the next call did not get a new connection")
 	}
-	conn.FinalGoAway(http2.ErrCodeNo)
+	conn.FinalGoAway()
 	first.echo("four")
 
 	var stopped sync.WaitGroup

@@ -365,7 +365,10 @@ func (t *Track) noteAnswer(h Header) {
 	what := saidAnswer
 	if h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
 		what |= saidEnd
-		t.answers.Add(1)
+		t.sentData.Add(1)
+		if t.marks.Load()&(markAsked|markRead) != 0 {
+			t.marks.And(^(markAsked | markRead)) // AskRead asks anew.
+		}
 		t.ended(h.Stream)
 	}
 	r := t.resets.Load() // Nil where resets are not counted.
@@ -417,7 +420,7 @@ func (t *Track) pendingFrames() []byte {
 		}
 		if asked&askFinal != 0 {
 			o.lastTold = t.nameLast()
-			frames = AppendGoAway(frames, o.lastTold, http2.ErrCode(t.code.Load()), "")
+			frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeNo, "")
 		}
 	}
 	o.ours = true
@@ -437,7 +440,7 @@ func (t *Track) owedFrames(asked uint32) []byte {
 		frames = t.pace.windows.Load().take()
 	}
 	if asked&askRead != 0 {
-		frames = AppendFrame(frames, http2.FramePing, 0, binary.BigEndian.AppendUint32([]byte(readPing), t.answers.Load()))
+		frames = AppendFrame(frames, http2.FramePing, 0, binary.BigEndian.AppendUint32([]byte(readPing), uint32(t.sentData.Load())))
 	}
 	if asked&askOwed == 0 {
 		return frames

@@ -273,7 +273,7 @@ func FuzzFrameTracker(f *testing.F) {
 			if track.asked.Load() == 0 {
 				ours = ours[2:] // What comes behind the final one has no effect.
 			}
-			c.FinalGoAway(http2.ErrCodeNo)
+			c.FinalGoAway()
 		}
 
 		output := bytes.Join(server, nil)

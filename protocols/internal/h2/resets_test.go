@@ -243,7 +243,7 @@ func TestResetsWithoutBound(t *testing.T) {
 func TestCalmBehindOurs(t *testing.T) {
 	f := begun(1)
 	f.open()
-	f.conn.FinalGoAway(http2.ErrCodeNo)
+	f.conn.FinalGoAway()
 	f.flood(2)
 	want := slices.Concat(AppendGoAway(nil, 3, http2.ErrCodeNo, ""), AppendGoAway(nil, 3, http2.ErrCodeEnhanceYourCalm, resetsDebug))
 	if diff := cmp.Diff(want, f.inner.wrote.Bytes()); diff != "" {

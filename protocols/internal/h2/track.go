@@ -16,7 +16,7 @@ import (
 // net/http nor grpc-go looks at the answer to a PING that is not its own.
 var goAwayPing = [PingLen]byte{'m', 'u', 'x', 's', 'e', 'r', 'v', 'e'}
 
-// readPing begins the payload of a PING behind answers. How many they are follows.
+// readPing begins the payload of a PING behind answers. What had been sent by then follows.
 const readPing = "read"
 
 // The frames that a Track can be asked for. Each makes those before it needless.
@@ -36,6 +36,8 @@ const (
 	markSettled                    // GoneAway has nothing more to wait for.
 	markIdle                       // The server has left because nothing was in flight.
 	markAged                       // The server has left because of the connection's age.
+	markAsked                      // A readPing is asked for, behind the last answer.
+	markRead                       // And the client has answered it.
 )
 
 // A BareConn is a connection that may stand over a bare socket, as the package pool's
@@ -116,14 +118,10 @@ type Track struct {
 	asked   atomic.Uint32 // The ask bits of all that was ever asked for.
 	pending atomic.Uint32 // The ask bits of what is still to be written.
 	marks   atomic.Uint32
-	code    atomic.Uint32 // The error code of the final GOAWAY.
 	highest atomic.Uint32 // The highest stream that the client has opened.
 	opened  atomic.Bool   // acked is closed.
 
-	sentData atomic.Uint64 // Length of all DATA frames written.
-	// These count answers: those that are written to their end, how many of them the last
-	// readPing was asked for, and how many the client has read for certain.
-	answers, asking, read atomic.Uint32
+	sentData atomic.Uint64 // See SentData.
 	// pinged is the wall clock's time of the server's first PING without an answer; 0
 	// for none.
 	pinged atomic.Int64
@@ -348,8 +346,8 @@ func (t *Track) received(h Header) {
 		if string(payload) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
 			t.marks.Or(markSettled)
 		}
-		if answers, ok := bytes.CutPrefix(payload, []byte(readPing)); ok && h.Length == PingLen {
-			t.read.Store(binary.BigEndian.Uint32(answers))
+		if sent, ok := bytes.CutPrefix(payload, []byte(readPing)); ok && h.Length == PingLen {
+			t.noteRead(binary.BigEndian.Uint32(sent))
 		}
 	}
 }
@@ -358,14 +356,13 @@ func (t *Track) received(h Header) {
 // the package sniff.
 func (t *Track) GoAway() { t.ask(askGoAway) }
 
-// FinalGoAway sends a GOAWAY with code that names the highest stream that the client
-// has opened so far. It waits for a write that is under way, since its caller may close the
+// FinalGoAway sends a GOAWAY that names the highest stream that the client has opened
+// so far. It waits for a write that is under way, since its caller may close the
 // connection behind it.
-func (t *Track) FinalGoAway(code http2.ErrCode) {
+func (t *Track) FinalGoAway() {
 	t.within(func() {
 		t.mu.Lock()
 		if t.asked.Or(askFinal) < askFinal {
-			t.code.Store(uint32(code))
 			t.pending.Or(askFinal)
 		}
 		t.insert()
@@ -374,15 +371,27 @@ func (t *Track) FinalGoAway(code http2.ErrCode) {
 
 // AskRead sends a PING behind the answers so far, for HasRead, unless one was sent for them.
 func (t *Track) AskRead() {
-	if n := t.answers.Load(); t.asking.Swap(n) != n {
+	if t.marks.Or(markAsked)&markAsked == 0 {
 		t.pending.Or(askRead)
 		go t.settle() // In another goroutine, since the client may read nothing.
 	}
 }
 
+// noteRead notes that the client has read what had been sent, by sentData's lower bits. The
+// server may be sending more.
+func (t *Track) noteRead(sent uint32) {
+	if sent != uint32(t.sentData.Load()) {
+		return
+	}
+	t.marks.Or(markRead)
+	if sent != uint32(t.sentData.Load()) {
+		t.marks.And(^markRead)
+	}
+}
+
 // HasRead reports whether the client has read all answers to their end, as far as AskRead has
 // asked: the client answers a PING when it has read what comes before it.
-func (t *Track) HasRead() bool { return t.read.Load() == t.answers.Load() }
+func (t *Track) HasRead() bool { return t.marks.Load()&markRead != 0 || t.sentData.Load() == 0 }
 
 // GoneAway reports whether a GOAWAY was written (told), and whether there is nothing
 // more to wait for (acked).
@@ -484,7 +493,8 @@ func (t *Track) ended(stream uint32) {
 // begun to write, and neither side has reset it.
 func (t *Track) HasOpenStreams() bool { return t.open != nil && t.open.any(t.highest.Load()) }
 
-// SentData returns the length of all DATA frames that the server has begun to write.
+// SentData returns the length of all DATA frames that the server has begun to write, and one
+// more for the end of each answer.
 func (t *Track) SentData() uint64 { return t.sentData.Load() }
 
 // WindowShut reports whether net/http has left the client too little room for another whole

@@ -76,8 +76,8 @@ func TestGoAwayIsWrittenOnce(t *testing.T) {
 	track.Follow(pingFrame(http2.FlagPingAck, string(goAwayPing[:])))
 	told(t, c, true, true)
 	c.GoAway()
-	c.FinalGoAway(http2.ErrCodeNo)
-	c.FinalGoAway(http2.ErrCodeInternal)
+	c.FinalGoAway()
+	c.FinalGoAway()
 	c.GoAway()
 	want := slices.Concat(serverSettings(), firstGoAway(), AppendGoAway(nil, 5, http2.ErrCodeNo, ""))
 	if diff := cmp.Diff(want, inner.wrote.Bytes()); diff != "" {
@@ -125,7 +125,7 @@ func TestHasRead(t *testing.T) {
 	write(nil)
 	answered(2)
 	hasRead("with the answer to the PING behind", true)
-	c.FinalGoAway(http2.ErrCodeNo) // It waits for what is being written.
+	c.FinalGoAway() // It waits for what is being written.
 	if n := bytes.Count(inner.wrote.Bytes(), []byte(readPing)); n > 2 {
 		t.Errorf("%d PINGs for two answers: %x", n, inner.wrote.Bytes())
 	}
@@ -166,7 +166,7 @@ func TestEarlyAnswer(t *testing.T) {
 // behind ours where it has something to say.
 func TestServerGoAway(t *testing.T) {
 	server := func(last uint32, code http2.ErrCode) []byte { return AppendGoAway(nil, last, code, "server") }
-	first, final := (*trackedConn).GoAway, func(c *trackedConn) { c.FinalGoAway(http2.ErrCodeNo) }
+	first, final := (*trackedConn).GoAway, func(c *trackedConn) { c.FinalGoAway() }
 	ourFinal := AppendGoAway(nil, 7, http2.ErrCodeNo, "")
 	tests := []struct {
 		name   string
@@ -390,7 +390,7 @@ func TestGoAwayTogether(t *testing.T) {
 		}
 	})
 	others.Go(func() { _, _ = io.Copy(io.Discard, c) })
-	for _, f := range []func(){c.GoAway, func() { c.FinalGoAway(http2.ErrCodeNo) }, func() { c.GoneAway() }, func() { _ = c.SetWriteDeadline(time.Time{}) }} {
+	for _, f := range []func(){c.GoAway, func() { c.FinalGoAway() }, func() { c.GoneAway() }, func() { _ = c.SetWriteDeadline(time.Time{}) }} {
 		writers.Go(func() {
 			for range 50 {
 				f()

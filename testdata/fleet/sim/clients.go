@@ -242,6 +242,7 @@ func (f *fleet) leaves(g *group) (at time.Duration, cut bool) {
 	for sweep := f.nextSweep(from); ; sweep += f.Sweep {
 		told.Ago = sweep - f.now
 		told.Answered, told.Idle, told.Over = told.Ago >= f.RTT, sweep >= idle, due != 0 && sweep > due
+		told.Stays = told.Final && told.Idle // It was idle at the sweep before, too.
 		switch told.Next() {
 		case moments.End:
 			if idle <= sweep && !g.Lingers {
@@ -249,7 +250,7 @@ func (f *fleet) leaves(g *group) (at time.Duration, cut bool) {
 			}
 			return sweep, idle > sweep
 		case moments.LastStream:
-			told.Last = true
+			told.Final = true
 		case moments.Wait:
 		}
 	}
