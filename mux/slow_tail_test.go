@@ -137,3 +137,30 @@ func TestSlowTailBehindProxy(t *testing.T) {
 		})
 	}
 }
+
+// TestTricklingKeepsNoIdle: an idle HTTP/2 connection ends for its idle timeout, though its
+// client answers no PING and goes on sending frames.
+func TestTricklingKeepsNoIdle(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.HTTP2.IdleTimeout = 300 * time.Millisecond }))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.get(1, "/echo")
+	_ = c.rest(1)
+	closed := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, conn)
+		close(closed)
+	}()
+	ended := time.After(20 * time.Second)
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		select {
+		case <-tick.C:
+			_ = c.WriteWindowUpdate(0, 1)
+		case <-closed:
+			return
+		case <-ended:
+			t.Fatal("the connection is still there")
+		}
+	}
+}
