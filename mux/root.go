@@ -3,6 +3,7 @@ package mux
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -115,9 +116,11 @@ func (r *root) accept() (*conn, error) {
 }
 
 // end notes that nothing more is accepted, and why. It closes the socket, unless another
-// endpoint has it by now: the kernel would go on taking clients for one that has failed.
+// endpoint has it by now: the kernel would go on taking clients for one that has failed. In a
+// drain its owner may close it, because another process accepts from it.
 func (r *root) end(err error) {
-	if !r.running.isStopping() && r.endpoint.fail(r, err) {
+	given := r.running.closing.Load() && errors.Is(err, net.ErrClosed)
+	if !given && !r.running.isStopping() && r.endpoint.fail(r, err) {
 		r.books.logger.Error("listener failed", keyLocalAddr, r.listener.Addr().String(), keyErr, err)
 	}
 	_ = r.listener.Close()

@@ -13,9 +13,9 @@ import (
 type running struct {
 	accepting, handing, serving             context.Context //nolint:containedctx // They are the server's.
 	stopAccepting, stopHanding, stopServing context.CancelFunc
-	// cutting is set when every connection is to be closed.
-	cutting    atomic.Bool
-	background background
+	closing                                 atomic.Bool // the drain has begun
+	cutting                                 atomic.Bool // every connection is to be closed
+	background                              background
 }
 
 func newRunning() *running {

@@ -72,6 +72,7 @@ func (t *topology) noteClosing() (served bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closing = true
+	t.running.closing.Store(true)
 	t.wakeWaiters()
 	return slices.ContainsFunc(t.roots, func(r *root) bool { return !r.endpoint.local })
 }
