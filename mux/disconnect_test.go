@@ -105,8 +105,8 @@ func TestClosed(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
 		c.HTTP1.MaxConnections = 1
-		c.Sniff.Timeout = 100 * time.Millisecond
-		c.HTTP1.HeaderTimeout = 100 * time.Millisecond
+		c.Sniff.Timeout = 500 * time.Millisecond
+		c.HTTP1.HeaderTimeout = 500 * time.Millisecond
 	}))
 	end := func(want, first string) {
 		t.Helper()
