@@ -377,15 +377,15 @@ func (t *Track) AskRead() {
 	}
 }
 
-// noteRead notes that the client has read what had been sent, by sentData's lower bits. The
-// server may be sending more.
+// noteRead notes that the client has read what had been sent, by sentData's lower bits. Where
+// the server has sent more since, or does so meanwhile, AskRead asks anew.
 func (t *Track) noteRead(sent uint32) {
-	if sent != uint32(t.sentData.Load()) {
-		return
+	isAll := func() bool { return sent == uint32(t.sentData.Load()) }
+	if isAll() {
+		t.marks.Or(markRead)
 	}
-	t.marks.Or(markRead)
-	if sent != uint32(t.sentData.Load()) {
-		t.marks.And(^markRead)
+	if !isAll() {
+		t.marks.And(^(markAsked | markRead))
 	}
 }
 

@@ -122,11 +122,13 @@ func TestHasRead(t *testing.T) {
 	answered(1)
 	hasRead("with the answer to the PING before", false)
 	track.AskRead()
+	answered(1)     // The client makes it up.
+	track.AskRead() // So that it is asked once more.
 	write(nil)
 	answered(2)
 	hasRead("with the answer to the PING behind", true)
 	c.FinalGoAway() // It waits for what is being written.
-	if n := bytes.Count(inner.wrote.Bytes(), []byte(readPing)); n > 2 {
+	if n := bytes.Count(inner.wrote.Bytes(), []byte(readPing)); n > 3 {
 		t.Errorf("%d PINGs for two answers: %x", n, inner.wrote.Bytes())
 	}
 }
