@@ -128,7 +128,8 @@ func (t *topology) openAll(ch *change) error {
 	return nil
 }
 
-// overlaps reports whether a new address overlaps with one that is to go.
+// overlaps reports whether the address of a new endpoint overlaps with that of one that the
+// change ends.
 func (ch *change) overlaps(e *endpoint) bool {
 	address := e.config.Address
 	return slices.ContainsFunc(ch.end, func(old *endpoint) bool {

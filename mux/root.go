@@ -116,8 +116,9 @@ func (r *root) accept() (*conn, error) {
 }
 
 // end notes that nothing more is accepted, and why. It closes the socket, unless another
-// endpoint has it by now: the kernel would go on taking clients for one that has failed. In a
-// drain its owner may close it, because another process accepts from it.
+// endpoint has it by now: the kernel would go on taking clients for a socket that has failed.
+// In a drain the caller of Serve, or muxserve, may close the socket, because another process
+// accepts from it.
 func (r *root) end(err error) {
 	given := r.running.closing.Load() && errors.Is(err, net.ErrClosed)
 	if !given && !r.running.isStopping() && r.endpoint.fail(r, err) {

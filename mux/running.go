@@ -13,7 +13,7 @@ import (
 type running struct {
 	accepting, handing, serving             context.Context //nolint:containedctx // They are the server's.
 	stopAccepting, stopHanding, stopServing context.CancelFunc
-	closing                                 atomic.Bool // the drain has begun
+	closing                                 atomic.Bool // the drain has begun; set while topology.mu is held
 	cutting                                 atomic.Bool // every connection is to be closed
 	background                              background
 }

@@ -129,7 +129,8 @@ func (c *sharedCall) finish(r *http.Request, expired bool) {
 	c.ResponseWriter.WriteHeader(http.StatusOK)
 }
 
-// framingFields are those of a header by which net/http sends an answer, whoever has set them.
+// framingFields are header fields that decide how net/http sends an answer, or what its client
+// takes it for. A handler's trailing metadata must not set them.
 var framingFields = []string{"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 // statusFields are the fields with the outcome of a call.

@@ -37,8 +37,8 @@ type upload1 struct {
 // tail is the end of HTTP/2 responses that the client does not take.
 type tail struct {
 	waiting time.Duration // since the client has moved
-	whole   time.Duration
-	sent    uint64 // or acknowledged, and received
+	whole   time.Duration // since the sweep has found it first
+	sent    uint64        // or acknowledged, and received
 }
 
 // sweepEvery returns the time between two sweeps.
@@ -268,15 +268,15 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
-	idle := c.isIdleHTTP2()
-	told.Idle, told.Stays, told.Final = idle, c.staysIdle(idle), c.departure() == departFinal
+	told.Idle, told.Final = c.isIdleHTTP2(), c.departure() == departFinal
+	told.Stays = c.staysIdle(told.Idle)
 	switch step := told.Next(); {
 	case c.floodsOn():
 		d.end(c, reasonAge)
-	case step == moments.End && idle && !told.Over && w.isDelivering(c): // The client reads slowly.
+	case step == moments.End && told.Idle && !told.Over && w.isDelivering(c): // The client reads slowly.
 	case step == moments.End:
 		d.end(c, reasonAge) // The reason for which it was told stands.
-	case idle && !c.isHTTP2(): // Only its next response can say it.
+	case told.Idle && !c.isHTTP2(): // Only its next response can say it.
 		if told.Stays && told.Ago > moments.FreshTime && !w.isDelivering(c) {
 			d.end(c, reasonAge)
 		}

@@ -43,7 +43,6 @@ type topology struct {
 	started        bool // the server has begun to serve
 	listens        bool // ListenAndServe was called
 	served         bool // ListenAndServe serves the configured endpoints; set with changing held
-	closing        bool // the drain has begun
 	custom         []*custom
 	local          *local        // of in-process connections; nil before the first
 	endpoints      []*endpoint   // the configured ones, in the configuration's order
@@ -57,13 +56,13 @@ type topology struct {
 func (t *topology) isServing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.started && !t.closing
+	return t.started && !t.running.closing.Load()
 }
 
 func (t *topology) isClosing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.closing
+	return t.running.closing.Load()
 }
 
 // noteClosing notes that the drain begins: nothing that comes is served any more. It reports
@@ -71,7 +70,6 @@ func (t *topology) isClosing() bool {
 func (t *topology) noteClosing() (served bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closing = true
 	t.running.closing.Store(true)
 	t.wakeWaiters()
 	return slices.ContainsFunc(t.roots, func(r *root) bool { return !r.endpoint.local })
@@ -91,7 +89,7 @@ func (t *topology) beginListening() bool {
 	defer t.mu.Unlock()
 	first := !t.listens
 	t.listens = true
-	return first || t.closing
+	return first || t.running.closing.Load()
 }
 
 // giveUpListening notes that ListenAndServe has failed, and may be called again.
@@ -111,7 +109,7 @@ func (t *topology) closeUnserved() {
 	for _, e := range t.endpoints {
 		e.abandon()
 	}
-	if !t.closing {
+	if !t.running.closing.Load() {
 		t.endpoints = nil // They may be opened again.
 	}
 }
@@ -210,7 +208,7 @@ func (t *topology) listen() (first bool, err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closing {
+	if t.running.closing.Load() {
 		return undo(ErrServerClosed)
 	}
 	for _, e := range opened {
@@ -332,7 +330,7 @@ func (t *topology) serveRoot(r *root) {
 func (t *topology) hasFailed() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.closing && (t.served || t.endpoints == nil) && !slices.ContainsFunc(t.roots, func(r *root) bool { return !isDone(r.done) || r.endpoint.isReplaced() })
+	return !t.running.closing.Load() && (t.served || t.endpoints == nil) && !slices.ContainsFunc(t.roots, func(r *root) bool { return !isDone(r.done) || r.endpoint.isReplaced() })
 }
 
 // isDone reports whether a channel is closed.
@@ -364,7 +362,7 @@ func (t *topology) wakeWaiters() {
 func (t *topology) waitServed(which func() []*endpoint) (closing bool, err error) {
 	for {
 		t.mu.Lock()
-		changed, closing := t.changed, t.closing
+		changed, closing := t.changed, t.running.closing.Load()
 		t.mu.Unlock()
 		var err error
 		endpoints := which()
