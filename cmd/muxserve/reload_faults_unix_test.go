@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -192,7 +193,7 @@ func (r *reloadable) steadyLoad(t *testing.T) (stop func()) {
 	}
 	ws, fresh := r.dialWebSocket(t), freshClient(t, "")
 	clients := map[string]func() error{
-		"HTTP/1.1":        sameConnection(t, httpClient(t, false), echo),
+		"HTTP/1.1":        sameConnection(t, &http.Client{Transport: dialOnce(t, r.service.Host)}, echo),
 		"HTTP/2":          sameConnection(t, httpClient(t, true), echo),
 		"new connections": func() error { return ask(fresh, echo) },
 		"WebSocket":       func() error { return echoMessage(t.Context(), ws, websocket.MessageText, []byte("hello")) },
@@ -241,6 +242,30 @@ func sameConnection(t *testing.T, c *http.Client, u *url.URL) func() error {
 		}
 		return nil
 	}
+}
+
+// onConn makes HTTP/1.1 requests on one connection. http.Transport takes a new one where a
+// busy machine has its goroutine of writes wait for 50 ms.
+type onConn struct {
+	net.Conn
+	answers *bufio.Reader
+}
+
+func dialOnce(t *testing.T, address string) *onConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &onConn{conn, bufio.NewReader(conn)}
+}
+
+func (c *onConn) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := req.Write(c); err != nil {
+		return nil, err
+	}
+	return http.ReadResponse(c.answers, req)
 }
 
 // unusedAddress returns an address without a listener.
