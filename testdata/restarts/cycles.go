@@ -26,9 +26,10 @@ const (
 	// the runtime keeps for reuse comes to a small part of one.
 	objectsAllowed = 0.5
 	// silentEvery is how often a connection is there that says nothing. A drain waits
-	// for its first word as long as the sniff time, which is sniffCycle.
+	// for its first word as long as the sniff time, which is sniffCycle: a busy machine
+	// may let more than a second pass between the dial and the first byte of the others.
 	silentEvery = 50
-	sniffCycle  = time.Second
+	sniffCycle  = 5 * time.Second
 	// spreadCycle is the spread of the drains, not zero so that its timers run.
 	spreadCycle = 10 * time.Millisecond
 )

@@ -18,7 +18,7 @@ import (
 const (
 	delayMany   = time.Second
 	spreadMany  = 5 * time.Second
-	timeoutMany = delayMany + spreadMany + muteTime + time.Second
+	timeoutMany = delayMany + spreadMany + muteTime + 5*time.Second
 )
 
 const (
@@ -39,8 +39,10 @@ const (
 	stretch, herd = 500 * time.Millisecond, 2
 )
 
-// manyConfig raises the limits of the pools, which are 1000 connections.
-const manyConfig = `http1: {max_connections: 10000}
+// manyConfig raises the limits of the pools, which are 1000 connections, and gives clients
+// time: a busy machine may let seconds pass between their dial and their first byte.
+const manyConfig = `sniff: {timeout: 30s}
+http1: {max_connections: 10000}
 http2: {max_connections: 10000}
 grpc: {max_connections: 10000}
 websocket: {max_connections: 10000, read_limit: 5000000}
@@ -127,6 +129,7 @@ func (m *manyStreams) run(ctx context.Context) (err error) {
 	readers.begin()
 	moved := make(chan error, 1)
 	time.AfterFunc(duplexTime, func() { moved <- moving.end(m.out) })
+	began := time.Now()
 	code, err := m.first.drain(ctx)
 	if err != nil {
 		return err
@@ -136,7 +139,7 @@ func (m *manyStreams) run(ctx context.Context) (err error) {
 		faults = append(faults, o.verdict(deadline))
 	}
 	for _, q := range quiet {
-		faults = append(faults, q.verdict())
+		faults = append(faults, q.verdict(began))
 	}
 	faults = append(faults, readers.verdict(deadline))
 	l.finish()

@@ -15,20 +15,14 @@ import (
 // closeFrame is the first byte of a close frame (RFC 6455 section 5.2): the last of its message, opcode 8.
 const closeFrame = 0x88
 
-// muteTime is how long muxserve waits for a WebSocket peer to answer its close
-// frame; muteSlack is by how much it may look less from outside, where the frame
-// arrives later than it was sent.
-const (
-	muteTime  = 5 * time.Second
-	muteSlack = 500 * time.Millisecond
-)
+// muteTime is how long muxserve waits for a WebSocket peer to answer its close frame.
+const muteTime = 5 * time.Second
 
 // mute is a WebSocket client that never answers a close frame.
 type mute struct {
 	conn  net.Conn
 	ended chan struct{} // closed when the connection has ended; what follows is set before
 	code  uint16        // of the close frame; 0 without one
-	told  time.Time
 	at    time.Time
 }
 
@@ -53,21 +47,22 @@ func (m *mute) read(r *bufio.Reader) {
 	// A close frame with a code and no reason; a reason may follow.
 	var frame [4]byte
 	if _, err := io.ReadFull(r, frame[:]); err == nil && frame[0] == closeFrame {
-		m.code, m.told = binary.BigEndian.Uint16(frame[2:]), time.Now()
+		m.code = binary.BigEndian.Uint16(frame[2:])
 	}
 	_, _ = io.Copy(io.Discard, r) // Its error is the end of the connection.
 	m.at = time.Now()
 }
 
-// verdict returns what is wrong with the way the WebSocket has ended.
-func (m *mute) verdict() error {
+// verdict returns what is wrong with the way the WebSocket has ended, in a drain that began
+// then: the close frame was sent behind that, and perhaps read late.
+func (m *mute) verdict(began time.Time) error {
 	<-m.ended
 	const goingAway = 1001
 	if m.code != goingAway {
 		return fmt.Errorf("a mute WebSocket was closed with code %d, want %d", m.code, goingAway)
 	}
-	if waited := m.at.Sub(m.told); waited < muteTime-muteSlack {
-		return fmt.Errorf("a mute WebSocket was cut %v after its close frame, want %v", waited, muteTime)
+	if waited := m.at.Sub(began); waited < muteTime {
+		return fmt.Errorf("a mute WebSocket was cut %v after the drain began, want %v or more", waited, muteTime)
 	}
 	return nil
 }
