@@ -43,9 +43,9 @@ type Event struct {
 
 // Observe has f called for each event of the server's connections and pools, until cancel
 // is called. The goroutine that causes an event calls f, so f must be quick and may be
-// called by several goroutines at a time. It may call the server, but for Shutdown, Drain and
-// Close: those wait for the connection that has caused the event, and so for f. Start a
-// goroutine for them. Events of one goroutine come in order; Seq has the order of all. A
+// called by several goroutines at a time. It may call the server, but for Shutdown, Drain,
+// Close and Dial: those wait for the connection that has caused the event, and so for f. Start
+// a goroutine for them. Events of one goroutine come in order; Seq has the order of all. A
 // panic of f is an EventError for the others.
 func (s *Server) Observe(f func(Event)) (cancel func()) {
 	return s.books.conns.Observe(func(e pool.Event) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ import (
 //	any other request body, full duplex  a byte within ProgressTimeout, as long as the
 //	                                     handler waits for it and has not answered; there is
 //	                                     no bound once the response has begun
+//	a call of gRPC or Connect of         its handler's: no bound, as grpc-go has none for
+//	undeclared length                    its own services
 //	a response                           a byte that the client's system takes, or a frame
 //	                                     that goes into the stream's window, within
 //	                                     ProgressTimeout
@@ -67,12 +70,19 @@ func (b *bodyWatch) watch(r *http.Request) {
 	b.reader.Store(readByNobody)
 	b.received.Store(0)
 	b.duplex.Store(r.ContentLength <= 0)
-	b.answered.Store(false)
+	b.answered.Store(isStreamedCall(r)) // Its messages come when there is something to say.
 	b.owned.Store(false)
 	b.slow.Store(false)
 	b.over.Store(false)
 	b.ended.Store(false)
 	b.writes.Store(0)
+}
+
+// isStreamedCall reports a request whose body may be a stream of messages: gRPC, or Connect's
+// protocol for streams.
+func isStreamedCall(r *http.Request) bool {
+	contentType := r.Header.Get("Content-Type")
+	return strings.HasPrefix(contentType, "application/connect+") || protocols.IsGRPCContentType(contentType)
 }
 
 // isBound reports whether the sweep has to look at a body for which the server waits.

@@ -140,6 +140,39 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// TestQuietCall: the messages of a call that a handler serves may be as far apart as they
+// like, as those of grpc-go's services are. What else stops is ended.
+func TestQuietCall(t *testing.T) {
+	t.Parallel()
+	for contentType, slow := range map[string]bool{
+		"application/grpc": false, "application/grpc+json": false, "application/connect+proto": false,
+		"application/grpc-web": true, "application/proto": true, "": true,
+	} {
+		t.Run(contentType, func(t *testing.T) {
+			t.Parallel()
+			for version := 1; version <= 2; version++ {
+				outcomes := make(chan error, 1)
+				s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.scheme()+"://"+s.addr+"/read", &drip{t.Context(), 2, 1500 * time.Millisecond})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.ContentLength = -1
+				r.Header.Set("Content-Type", contentType)
+				client := s.client(t, version)
+				go func() {
+					if resp, err := client.Do(r); err == nil { // The handler says how it went.
+						_ = resp.Body.Close()
+					}
+				}()
+				if err := within(t, "the handler", outcomes); errors.Is(err, os.ErrDeadlineExceeded) != slow || !slow && err != nil {
+					t.Errorf("HTTP/%d: %v, want slow %v", version, err, slow)
+				}
+			}
+		})
+	}
+}
+
 // TestRestOfBody: what net/http reads of a body behind its handler has to come fast enough,
 // also where its length is not declared.
 func TestRestOfBody(t *testing.T) {
