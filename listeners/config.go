@@ -30,6 +30,8 @@ type Config struct {
 	ProxyProtocol ProxyConfig `yaml:"proxy_protocol"`
 
 	// Protocols are the protocols served: http1, http2, grpc and websocket. Empty means all.
+	// With grpc, the HTTP handler gets calls to services that grpc-go does not have: every
+	// HTTP/2 request with POST and a content type of gRPC.
 	Protocols []string `apply:"restart" yaml:"protocols"`
 
 	// UnixMode is the permissions of a Unix socket's file in octal, such as "0660". Clients
