@@ -3,6 +3,7 @@ package mux_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -323,6 +324,40 @@ func TestWebSocketBehindHandlers(t *testing.T) {
 				if failed != want.panics {
 					t.Errorf("booked as failed: %v, want %v", failed, want.panics)
 				}
+			})
+		}
+	}
+}
+
+// TestWebSocketReset: a WebSocket whose client resets the connection ends at once, though
+// the client has not taken what was written to it.
+func TestWebSocketReset(t *testing.T) {
+	t.Parallel()
+	const owed = 512 << 10 // More than the client's system takes in, and less than the server's.
+	for name, withTLS := range map[string]bool{"plaintext": false, "TLS": true} {
+		for _, patience := range []time.Duration{0, time.Minute} {
+			t.Run(name+"/"+patience.String(), func(t *testing.T) {
+				t.Parallel()
+				written := make(chan struct{})
+				s := start(t, withTLS, mux.Configure(func(c *mux.Config) { c.HTTP1.Progress.ProgressTimeout = patience }),
+					mux.WithWebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+						if err := c.Write(ctx, websocket.MessageBinary, make([]byte, owed)); err != nil {
+							return err
+						}
+						close(written)
+						_, _, err := c.Read(ctx)
+						return err
+					}))
+				var config *tls.Config
+				if withTLS {
+					config = &tls.Config{RootCAs: s.roots, ServerName: "server.test"}
+				}
+				c := dialSlowly(t, s.addr, config, 0)
+				within(t, "the write", written)
+				_ = c.conn.Close() // It has read nothing, so this is a reset.
+				eventually(t, "the end of the session", func() bool {
+					return s.active("websocket") == 0 && s.Stats().Requests["websocket"].InFlight == 0
+				})
 			})
 		}
 	}

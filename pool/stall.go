@@ -79,8 +79,8 @@ func (w *StallWatch) begin(now time.Time) {
 }
 
 // SendQueue returns how many bytes the peer's system has acknowledged, and whether bytes
-// that were written still wait to be sent. known is false where the system does not say:
-// it does for TCP, on Linux.
+// that were written still wait to be sent. Nothing waits on a connection that is reset.
+// known is false where the system does not say: it does for TCP, on Linux.
 func (c *Conn) SendQueue() (acked uint64, unsent, known bool) {
 	q, known := sendQueueOf(c.raw)
 	return q.acked, q.unsent > 0, known
@@ -88,7 +88,7 @@ func (c *Conn) SendQueue() (acked uint64, unsent, known bool) {
 
 // Unacknowledged reports whether bytes that were written have not reached the peer's system
 // yet, and how many have, where the system says so, as it does for TCP, on Linux. A close
-// may lose them.
+// may lose them. Nothing waits on a connection that is reset.
 func (c *Conn) Unacknowledged() (acked uint64, waiting bool) {
 	q, _ := sendQueueOf(c.raw)
 	return q.acked, q.unacked|q.unsent != 0
@@ -105,8 +105,8 @@ func (c *Conn) PeerLeft() (ended, reset bool) {
 // its peer.
 type sendQueue struct {
 	acked   uint64 // bytes that the peer's system has taken
-	unacked uint32 // segments that were sent and not acknowledged
-	unsent  uint32 // bytes that wait to be sent
+	unacked uint32 // segments that were sent and not acknowledged; 0 behind a reset
+	unsent  uint32 // bytes that wait to be sent; 0 behind a reset
 	ended   bool   // the peer sends no more
 	reset   bool   // the connection is no more
 }

@@ -42,11 +42,14 @@ func tcpSendQueue(c *net.TCPConn) (q sendQueue, known bool) {
 	if err != nil || errno != 0 || size < tcpInfoSize {
 		return sendQueue{}, false
 	}
-	return sendQueue{
-		acked:   binary.NativeEndian.Uint64(info[tcpInfoBytesAcked:]),
-		unacked: binary.NativeEndian.Uint32(info[tcpInfoUnacked:]),
-		unsent:  binary.NativeEndian.Uint32(info[tcpInfoNotSentBytes:]),
-		ended:   info[tcpInfoState] == tcpCloseWait,
-		reset:   info[tcpInfoState] == tcpClosed,
-	}, true
+	q = sendQueue{
+		acked: binary.NativeEndian.Uint64(info[tcpInfoBytesAcked:]),
+		ended: info[tcpInfoState] == tcpCloseWait,
+		reset: info[tcpInfoState] == tcpClosed,
+	}
+	if !q.reset { // The kernel has thrown away what waited, and still counts it.
+		q.unacked = binary.NativeEndian.Uint32(info[tcpInfoUnacked:])
+		q.unsent = binary.NativeEndian.Uint32(info[tcpInfoNotSentBytes:])
+	}
+	return q, true
 }

@@ -190,3 +190,26 @@ func TestSendQueue(t *testing.T) {
 		t.Error("a pipe knows")
 	}
 }
+
+// TestSendQueueOfReset: nothing waits on a connection that the peer has reset. The kernel
+// goes on counting the bytes that it has thrown away.
+func TestSendQueueOfReset(t *testing.T) {
+	var set pool.Set
+	client, raw := pair(t)
+	c := add(&set, raw)
+	wait := writing(c, func(c *pool.Conn) { _, _ = c.Write(make([]byte, 64<<20)) })
+	if _, err := client.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.Close() // It has not read the rest, so this is a reset.
+	wait()
+	if _, reset := c.PeerLeft(); !reset {
+		t.Error("the peer has not left by a reset")
+	}
+	if acked, unsent, known := c.SendQueue(); acked == 0 || unsent || !known {
+		t.Errorf("the queue: %d, %v, %v", acked, unsent, known)
+	}
+	if acked, waiting := c.Unacknowledged(); acked == 0 || waiting {
+		t.Errorf("not acknowledged: %d, %v", acked, waiting)
+	}
+}

@@ -16,6 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type testOwner struct {
 	count func(received, sent int)
 	ends  func(r *http.Request, reason string)
+	queue func() (acked uint64, unsent, known bool)
 }
 
 func (o *testOwner) CountMessages(received, sent int) {
@@ -24,8 +25,13 @@ func (o *testOwner) CountMessages(received, sent int) {
 	}
 }
 
-// SendQueue knows nothing, as for a connection that is no TCP socket.
-func (*testOwner) SendQueue() (acked uint64, unsent, known bool) { return 0, false, false }
+// SendQueue knows nothing without a function, as for a connection that is no TCP socket.
+func (o *testOwner) SendQueue() (acked uint64, unsent, known bool) {
+	if o.queue == nil {
+		return 0, false, false
+	}
+	return o.queue()
+}
 
 func (o *testOwner) WebSocketEnds(r *http.Request, reason string) {
 	if o.ends != nil {

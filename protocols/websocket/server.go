@@ -3,6 +3,7 @@
 package websocket
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -42,8 +43,8 @@ type Owner interface {
 	// that read and write call it, two of them at once at times. It must be quick.
 	CountMessages(received, sent int)
 	// SendQueue returns how many bytes the client's system has acknowledged, and whether
-	// bytes that were written to the connection still wait to be sent. known is false
-	// where the system does not say.
+	// bytes that were written to the connection still wait to be sent, which none do when
+	// the client has reset it. known is false where the system does not say.
 	SendQueue() (acked uint64, unsent, known bool)
 	// WebSocketEnds is called just before a WebSocket is closed for one of the reasons
 	// below, at most once for each. It must not use the WebSocket.
@@ -93,7 +94,8 @@ func New(c protocols.WebSocketConfig, stall time.Duration, logger *slog.Logger) 
 
 // Configure puts other settings in force: pings and the idle timeout for open WebSockets
 // too, all others for new ones. MaxConnections has no effect here. stall is how long a
-// client may take no byte of what is sent to it; 0 is no bound.
+// client may take no byte of what is sent to it; 0 is no bound until the WebSocket is being
+// closed, and 5 minutes then.
 func (ws *Server) Configure(c protocols.WebSocketConfig, stall time.Duration) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -328,27 +330,35 @@ const (
 	maxSweep = time.Second
 )
 
-// beginSweep starts the sweep if there is something to look for. The caller holds mu.
+// beginSweep starts the sweep if it does not run. The caller holds mu.
 func (ws *Server) beginSweep() {
-	if ws.sweeping == nil && ws.config.Load().shortest() > 0 {
+	if ws.sweeping == nil {
 		ws.sweeping = make(chan struct{})
 		go ws.sweep(ws.sweeping)
 	}
 }
 
-// shortest returns the shortest time that is measured; 0 for none.
+// shortest returns the shortest time that is measured.
 func (c *config) shortest() time.Duration {
-	shortest := c.PingInterval
-	if shortest > 0 {
-		shortest = min(shortest, c.PongTimeout)
+	shortest := c.closeStall()
+	if c.PingInterval > 0 {
+		shortest = min(shortest, c.PingInterval, c.PongTimeout)
 	}
-	for _, d := range []time.Duration{c.IdleTimeout, c.MaxAge, c.stall} {
-		if d > 0 && (shortest == 0 || d < shortest) {
-			shortest = d
+	for _, d := range []time.Duration{c.IdleTimeout, c.MaxAge} {
+		if d > 0 {
+			shortest = min(shortest, d)
 		}
 	}
 	return shortest
 }
+
+// closeStallLongest is how long a client may take no byte of a WebSocket that is being
+// closed, where stall is no bound. A client that reads 2 KB a second may take none for a
+// minute; see package pool's StallWatch.
+const closeStallLongest = 5 * time.Minute
+
+// closeStall is stall for a WebSocket that is being closed, which always has a bound.
+func (c *config) closeStall() time.Duration { return cmp.Or(c.stall, closeStallLongest) }
 
 // endSweep ends the sweep. The caller holds mu.
 func (ws *Server) endSweep() {

@@ -96,8 +96,9 @@ func (s *Session) close(code coder.StatusCode, reason string, wait time.Duration
 // queueTick is how often waitSent looks.
 const queueTick = 50 * time.Millisecond
 
-// waitSent waits until the kernel has sent what was written, for as long as it moves. It
-// does not wait on a stream of HTTP/2, which shares its connection's queue.
+// waitSent waits until the kernel has sent what was written, for as long as it moves. The
+// kernel has nothing to send when the client has reset the connection. waitSent does not
+// wait on a stream of HTTP/2, which shares its connection's queue.
 func (s *Session) waitSent() {
 	if s.request.ProtoMajor != 1 {
 		return
@@ -111,7 +112,7 @@ func (s *Session) waitSent() {
 		if taken != last {
 			moved, last = time.Now(), taken
 		}
-		if limit := s.server.config.Load().stall; limit > 0 && time.Since(moved) >= limit {
+		if time.Since(moved) >= s.server.config.Load().closeStall() {
 			return
 		}
 		time.Sleep(queueTick)
@@ -155,12 +156,15 @@ func (s *Session) check(now time.Time) {
 		s.seen, s.heard, s.pinged, s.known = before, now, false, s.written
 	}
 	s.written = s.raw.out.below.bytes.Load()
-	waited := s.waited(now)
-	if c.stall > 0 && waited >= c.stall {
+	leaving, limit := s.leaving.Load(), c.stall
+	if leaving {
+		limit = c.closeStall()
+	}
+	if waited := s.waited(now); limit > 0 && waited >= limit {
 		s.cut(EndedStalled)
 		return
 	}
-	if s.leaving.Load() {
+	if leaving {
 		return
 	}
 	switch {

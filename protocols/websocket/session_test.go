@@ -29,8 +29,9 @@ type timedSession struct {
 	ended  chan time.Duration     // when the handler returned, since opened
 }
 
-// inBubble opens a WebSocket to h and calls client, which must see its end.
-func inBubble(t *testing.T, c protocols.WebSocketConfig, h Handler, client func(t *testing.T, s *timedSession)) {
+// inBubble opens a WebSocket to h and calls client, which must see its end. The edits change
+// the service, whose owner is a testOwner.
+func inBubble(t *testing.T, c protocols.WebSocketConfig, h Handler, client func(t *testing.T, s *timedSession), edits ...func(*service)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &timedSession{opened: time.Now(), ended: make(chan time.Duration, 1)}
@@ -44,6 +45,9 @@ func inBubble(t *testing.T, c protocols.WebSocketConfig, h Handler, client func(
 				t.Errorf("ended again: %s", reason)
 			}
 		}}
+		for _, edit := range edits {
+			edit(service)
+		}
 		srv := &http.Server{Handler: service}
 		var server net.Conn
 		s.conn, server = net.Pipe()
@@ -346,6 +350,48 @@ func TestStalledPeer(t *testing.T) {
 				got := s.why()
 				if want := map[bool]string{true: EndedMaxAge, false: EndedStalled}[age > 0]; got != want {
 					t.Errorf("ended for %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestStalledClose: where no other time is bounded, a peer that takes nothing holds up the
+// close of its WebSocket for some minutes, and one that moves for as long as it does.
+func TestStalledClose(t *testing.T) {
+	const steps = 3 // that a slow peer moves, each just in time
+	c := protocols.DefaultWebSocketConfig()
+	c.PingInterval = 0
+	returns := func(context.Context, *coder.Conn, *http.Request) error { return nil }
+	for name, test := range map[string]struct {
+		taken func(since time.Duration) uint64 // nil: the peer does not even take the close frame
+		least time.Duration
+	}{
+		"no room for the close frame": {nil, closeStallLongest},
+		"behind it":                   {func(time.Duration) uint64 { return 0 }, closeStallLongest},
+		"slowly": {
+			func(since time.Duration) uint64 { return min(steps, uint64(since/(closeStallLongest-time.Second))) },
+			(steps+1)*closeStallLongest - steps*time.Second,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, c, returns, func(t *testing.T, s *timedSession) {
+				if test.taken == nil {
+					time.Sleep(test.least + 2*maxSweep) // A read would take the frame.
+					if n, _ := io.Copy(io.Discard, s.conn); n != 0 {
+						t.Errorf("%d bytes are written behind that", n)
+					}
+				} else {
+					s.expectClose(uint16(coder.StatusNormalClosure))
+				}
+				s.expectEnd()
+				if at := time.Since(s.opened); at < test.least || at > test.least+closeWait+2*maxSweep {
+					t.Errorf("closed after %v, want %v", at, test.least)
+				}
+			}, func(s *service) {
+				s.Configure(c, 0)
+				if began := time.Now(); test.taken != nil {
+					s.owner.(*testOwner).queue = func() (acked uint64, unsent, known bool) { return test.taken(time.Since(began)), true, true }
 				}
 			})
 		})
