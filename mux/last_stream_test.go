@@ -3,6 +3,8 @@ package mux_test
 import (
 	"context"
 	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,12 +43,15 @@ func (h heldCalls) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, err
 func TestLastStreamOfBusy(t *testing.T) {
 	t.Parallel()
 	const greetings = "text/event-stream"
+	const heldCall, nextCall = testpb.TestService_FullDuplexCall_FullMethodName, testpb.TestService_EmptyCall_FullMethodName
 	for name, form := range map[string]struct {
 		pool, held, next string
 		wantType         string
+		key              string // of metadata whose value differs from call to call
 	}{
-		"http2": {"http2", "/held", "/next", greetings},
-		"grpc":  {"grpc", testpb.TestService_FullDuplexCall_FullMethodName, testpb.TestService_EmptyCall_FullMethodName, "application/grpc"},
+		"http2":                 {"http2", "/held", "/next", greetings, ""},
+		"grpc":                  {"grpc", heldCall, nextCall, "application/grpc", "x"},
+		"grpc with a long name": {"grpc", heldCall, nextCall, "application/grpc", strings.Repeat("x", 300)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -67,12 +72,12 @@ func TestLastStreamOfBusy(t *testing.T) {
 			c := newH2Client(t, conn, conn)
 			c.ready()
 			ask := func(stream uint32, path string) {
-				if name != "grpc" {
+				if form.pool != "grpc" {
 					c.get(stream, path)
 					return
 				}
 				c.request(stream, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", path,
-					"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0")
+					"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0", form.key, strconv.Itoa(int(stream)))
 				c.must(c.WriteData(stream, path != form.held, make([]byte, 5)))
 			}
 			ask(1, form.held)
@@ -80,6 +85,11 @@ func TestLastStreamOfBusy(t *testing.T) {
 				t.Fatalf("content-type %q", got)
 			}
 			within(t, "the stream that is held", served)
+			for _, stream := range []uint32{3, 5} {
+				ask(stream, form.next)
+				within(t, "the next stream", served)
+				c.header(stream)
+			}
 			if got := s.active(form.pool); got != 1 {
 				t.Fatalf("%d connections of %s", got, form.pool)
 			}
@@ -87,10 +97,10 @@ func TestLastStreamOfBusy(t *testing.T) {
 			for c.goneAway(); c.lastTold == maxStream; {
 				c.step()
 			}
-			if c.lastTold != 1 || c.goAway.ErrCode != http2.ErrCodeNo {
+			if c.lastTold != 5 || c.goAway.ErrCode != http2.ErrCodeNo {
 				t.Errorf("the last GOAWAY: %d, %v", c.lastTold, c.goAway)
 			}
-			ask(3, form.next)
+			ask(7, form.next)
 			c.sync()
 			c.sync()
 			select {

@@ -91,6 +91,7 @@ func (r *root) configure(c *Config) {
 		CallsOnly:          !r.allow.http2,
 		MaxResetsPerMinute: c.HTTP2.MaxResetsPerMinute,
 		MaxStreams:         max(r.backend.config.HTTP2.MaxStreams, r.backend.config.GRPC.MaxStreams),
+		MaxHeaderListBytes: r.backend.config.HTTP2.MaxHeaderListBytes,
 	}
 	refused := normal
 	refused.Settings = nil

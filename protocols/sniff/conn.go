@@ -129,6 +129,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if n := t.Ready(p); n > 0 {
 			return n, nil
 		}
+		if err := t.Fault(); err != nil {
+			return 0, err
+		}
 		if n := t.Insert(p); n > 0 {
 			return n, nil
 		}

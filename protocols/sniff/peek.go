@@ -160,6 +160,7 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		o.Watch = &w.frames
 		if v.Protocol == protocols.GRPC && r.config.Transport != protocols.TransportNative {
 			o.IsNative, o.Client = true, settingsHash(firstSettings(r.peek.unread()))
+			o.MaxHeaderListBytes = r.config.MaxHeaderListBytes
 		}
 	}
 	return o

@@ -69,6 +69,10 @@ type Config struct {
 	// not have read yet: as many as a server lets it have open. One more ends the connection.
 	// Zero means no bound.
 	MaxStreams uint32
+	// MaxHeaderListBytes is the bound of the native gRPC server on the header list of a call,
+	// as RFC 9113, section 6.5.2, counts it. With a Watch, a header block of more than twice
+	// that, and of more than 128 KiB, ends the connection.
+	MaxHeaderListBytes uint32
 }
 
 func (c *Config) withDefaults() Config {

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"math"
 	"net"
 	"sync/atomic"
 
@@ -14,6 +15,10 @@ import (
 // the server gets no header block, since its HPACK state would be out of step; the frames
 // of the calls under way go on.
 //
+// A client whose header blocks the filter cannot follow has broken the rules. Then the server
+// gets nothing more, whatever it would do with the error, and the connection ends; see
+// [Track.fail].
+//
 // The reading goroutine owns a callFilter, but for what is atomic.
 type callFilter struct {
 	table headerTable
@@ -22,7 +27,7 @@ type callFilter struct {
 
 	left     uint32 // What is to come of a frame that is no HEADERS.
 	dropping bool   // That frame is dropped.
-	off      bool   // The client's HPACK is in error, and the server will say so.
+	fault    uint8  // The code of the error that ends the connection, else 0.
 	refusing bool   // A stream was refused; last is the one before.
 	last     uint32 // The highest stream that the server has got.
 	client   uint32 // The Options' Client.
@@ -39,9 +44,10 @@ type callFilter struct {
 // usualEntries is how many entries the table of a grpc-go client has after its first call.
 const usualEntries = 8
 
-func newCallFilter(client uint32) *callFilter {
-	f := &callFilter{left: uint32(len(http2.ClientPreface)), client: client}
+func newCallFilter(o *Options) *callFilter {
+	f := &callFilter{left: uint32(len(http2.ClientPreface)), client: o.Client}
 	f.table = headerTable{limit: tableLimit, entries: f.first[:0]}
+	f.table.maxBlock = uint32(min(max(leastBlock, 2*uint64(o.MaxHeaderListBytes)), math.MaxInt32))
 	return f
 }
 
@@ -71,9 +77,10 @@ type Watch struct {
 	OnSmallerTable func(inner net.Conn)
 }
 
-// maxBlock bounds a header block that has come in part, in bytes. grpc-go's bound is on the
-// decoded fields.
-const maxBlock = 128 << 10
+// leastBlock is the least bound on a header block that has come in part, in bytes. grpc-go's
+// bound is on the decoded fields. Twice that is more than they take on the wire, but for
+// table size updates, padding and Huffman codes that are longer than what they stand for.
+const leastBlock = 128 << 10
 
 // A refusal is a stream that the filter has refused, as watch says.
 type refusal struct {
@@ -86,9 +93,11 @@ type refusal struct {
 // filter returns what the server is to get of p: mostly p itself.
 func (f *callFilter) filter(p []byte, r *refusal) []byte {
 	e := edit{p: p}
-	for at := 0; at < len(p); {
+	at := 0
+	for at < len(p) && f.fault == 0 {
 		at += f.step(&e, p, at, r)
 	}
+	e.cut(at, len(p))
 	return e.result()
 }
 
@@ -109,10 +118,10 @@ func (f *callFilter) step(e *edit, p []byte, at int, r *refusal) int {
 		return f.hold(e, at, len(b), b)
 	}
 	h := ParseHeader(b)
-	if h.Length > MaxFrameSize {
-		f.off = true
+	if f.checkFrame(h, true); f.fault != 0 {
+		return 0
 	}
-	if h.Type != http2.FrameHeaders || f.off {
+	if h.Type != http2.FrameHeaders {
 		f.begin(h, r)
 		if f.dropping {
 			e.cut(at, at+HeaderLen)
@@ -134,6 +143,20 @@ func (f *callFilter) atBoundary() bool {
 	return f == nil || f.left == 0 && (f.split == nil || len(f.split.held) == 0)
 }
 
+// checkFrame looks for what would make the server and the filter read different header
+// blocks (RFC 9113, sections 4.2 and 6.10). A frame that is not the first goes on with one.
+func (f *callFilter) checkFrame(h Header, first bool) {
+	switch isMore := h.Type == http2.FrameContinuation; {
+	case h.Length > MaxFrameSize:
+		f.fail(http2.ErrCodeFrameSize)
+	case isMore == first, isMore && h.Stream != ParseHeader(f.split.held).Stream:
+		f.fail(http2.ErrCodeProtocol)
+	}
+}
+
+// fail has the server get nothing more.
+func (f *callFilter) fail(code http2.ErrCode) { f.fault = uint8(code) }
+
 // begin decides on a frame that is no HEADERS, by its header.
 func (f *callFilter) begin(h Header, r *refusal) {
 	f.left = uint32(h.Length)
@@ -149,8 +172,6 @@ func (f *callFilter) begin(h Header, r *refusal) {
 		}
 	case http2.FrameRSTStream, http2.FrameWindowUpdate, http2.FramePriority:
 		f.dropping = h.Stream > f.last
-	case http2.FrameHeaders, http2.FrameContinuation:
-		f.dropping = true
 	}
 }
 
@@ -178,17 +199,14 @@ func (f *callFilter) resume(e *edit, p []byte, at int, r *refusal) int {
 	}
 	h := ParseHeader(s.held[s.frame:])
 	isFirst := s.frame == 0
+	if f.checkFrame(h, isFirst); f.fault == 0 && len(s.held) > int(f.table.maxBlock) {
+		f.fail(http2.ErrCodeEnhanceYourCalm)
+	}
 	switch {
-	case isFirst && (h.Type != http2.FrameHeaders || f.off):
-		f.begin(h, r)
-		if !f.dropping {
-			e.insert(at+n, s.held)
-		}
+	case f.fault != 0:
 		f.forget()
-	case !isFirst && (h.Type != http2.FrameContinuation || h.Stream != ParseHeader(s.held).Stream),
-		h.Length > MaxFrameSize, len(s.held) > maxBlock:
-		f.off = true // RFC 9113, sections 4.2 and 6.10.
-		f.begin(Header{Length: HeaderLen + h.Length - (len(s.held) - s.frame), Type: h.Type}, r)
+	case isFirst && h.Type != http2.FrameHeaders:
+		f.begin(h, r)
 		if !f.dropping {
 			e.insert(at+n, s.held)
 		}
@@ -235,26 +253,26 @@ func (f *callFilter) admit(frames []byte, r *refusal) (instead []byte, ok bool) 
 		return nil, false
 	}
 	block, ok := joinBlock(frames)
-	if !ok {
-		f.off = true
-		return nil, true
+	if !ok || h.Stream <= f.last || h.Stream%2 == 0 {
+		// For grpc-go, padding that is too long is an error of that stream alone. Behind a
+		// stream with such an error it serves lower ones as new.
+		f.fail(http2.ErrCodeProtocol)
+		return nil, false
 	}
 	request, err := f.table.read(block, r.watch)
 	switch {
 	case err != nil:
-		f.off = true
-	case h.Stream <= f.last: // Trailers, or an error that the server sees.
+		f.fail(http2.ErrCodeCompression)
 	case !request.IsServed():
 		f.refusing = true
 		r.stream, r.request = h.Stream, request
-		return nil, false
 	case !f.gate.pass(h.Stream):
 		f.refusing = true // Without a word, since the client knows.
-		return nil, false
 	default:
 		f.last = h.Stream
+		return nil, true
 	}
-	return nil, true
+	return nil, false
 }
 
 // joinBlock returns the header block in whole frames, without padding and priority.

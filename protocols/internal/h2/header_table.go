@@ -2,7 +2,6 @@ package h2
 
 import (
 	"errors"
-	"math"
 	"sync"
 
 	"golang.org/x/net/http2/hpack"
@@ -22,6 +21,9 @@ const (
 	noField field = 0
 	aCall         = fieldMethod | fieldPath | fieldContentType
 )
+
+// fieldBits is how many bits a field has.
+const fieldBits = 4
 
 // fieldOf returns which field has the name.
 func fieldOf(name string) field {
@@ -82,27 +84,31 @@ const tableLimit = 4096
 // keeps of each entry only its lengths and its field, since hpack's decoder would keep 2 KB
 // for each idle connection.
 type headerTable struct {
-	entries []tableEntry // the oldest first
-	size    uint16
-	limit   uint16
+	entries  []tableEntry // the oldest first
+	size     uint16
+	limit    uint16
+	maxBlock uint32 // bounds a header block, in bytes
 }
 
 type tableEntry struct {
-	size  uint16 // as RFC 7541, section 4.1, counts it
-	name  uint8  // the length of the name, or longName
-	field field
+	size uint16 // as RFC 7541, section 4.1, counts it
+	name uint16 // the length of the name, above fieldBits of the field
 }
 
 // entryOverhead is added to the lengths of an entry (RFC 7541, section 4.1).
 const entryOverhead = 32
 
-// longName is the length of a name whose length is not kept. No field that gRPC or a
-// browser sends has one so long; a later entry that refers to it is an error.
-const longName = math.MaxUint8
-
+// newEntry returns an entry by the lengths of its name and value. One that fits into no table
+// has a size that fits into none, and its name does not count.
 func newEntry(name, value int, f field) tableEntry {
-	return tableEntry{uint16(min(name+value+entryOverhead, tableLimit+1)), uint8(min(name, longName)), f}
+	return tableEntry{
+		size: uint16(min(name+value+entryOverhead, tableLimit+1)),
+		name: uint16(min(name, tableLimit-1))<<fieldBits | uint16(f),
+	}
 }
+
+func (e tableEntry) nameLen() int { return int(e.name >> fieldBits) }
+func (e tableEntry) field() field { return field(e.name & (1<<fieldBits - 1)) }
 
 // staticTable has the entries of RFC 7541, appendix A; the first is none. The calls that
 // it can name are none of a native server's, since "/" is no method.
@@ -139,7 +145,7 @@ func (t *headerTable) read(block []byte, watch *Watch) (Request, error) {
 	for len(r.rest) > 0 && !r.failed {
 		switch b := r.rest[0]; {
 		case b&indexed != 0:
-			r.request = r.request.with(t.entry(r.integer(7), &r.failed).field)
+			r.request = r.request.with(t.entry(r.integer(7), &r.failed).field())
 		case b&incremental != 0:
 			r.literal(6, true)
 		case b&sizeUpdate != 0:
@@ -207,8 +213,7 @@ func (r *blockReader) literal(bits uint, add bool) {
 	var f field
 	if index := r.integer(bits); index != 0 {
 		e := r.table.entry(index, &r.failed)
-		name, f = int(e.name), e.field&^fits
-		r.failed = r.failed || add && name == longName
+		name, f = e.nameLen(), e.field()&^fits
 	} else {
 		s := r.string(true)
 		name, f = len(s), fieldOf(string(s))

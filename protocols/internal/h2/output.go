@@ -13,6 +13,10 @@ import (
 // insertTimeout bounds how long ask waits for its frame to be written.
 const insertTimeout = time.Second
 
+// faultTime is how long a client has to read the error for which its connection ends, and to
+// close it. net/http and grpc-go give it as long.
+const faultTime = time.Second
+
 // noGoAway is more than any GOAWAY can name.
 const noGoAway = maxStreamID + 1
 
@@ -127,6 +131,18 @@ func (t *Track) ask(what uint32) {
 	}
 	t.pending.Or(what)
 	t.within(t.settle)
+}
+
+// askNow is ask for a caller that may close the connection behind the frame: it waits for a
+// write that is under way.
+func (t *Track) askNow(what uint32) {
+	t.within(func() {
+		t.mu.Lock()
+		if t.asked.Or(what) < what {
+			t.pending.Or(what)
+		}
+		t.insert()
+	})
 }
 
 // within waits for write, but no longer than insertTimeout.
@@ -406,6 +422,10 @@ func (t *Track) pendingFrames() []byte {
 	switch {
 	case asked&^(askOwed|askWindows|askRead) == 0:
 		return owed
+	case asked&askFault != 0:
+		o.lastTold = min(o.lastTold, t.nameLast())
+		frames = AppendGoAway(frames, o.lastTold, http2.ErrCode(t.calls.fault), "")
+		asked |= askFinal
 	case asked&askCalm != 0:
 		o.lastTold = min(o.lastTold, t.nameLast())
 		frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)

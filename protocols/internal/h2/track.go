@@ -3,6 +3,7 @@ package h2
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"math"
 	"net"
 	"sync"
@@ -24,6 +25,7 @@ const (
 	askGoAway  uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
 	askFinal                      // GOAWAY for the highest stream that the client has opened.
 	askCalm                       // The same with ENHANCE_YOUR_CALM, for a flood of resets.
+	askFault                      // The same with the error for which the connection ends.
 	askOwed                       // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
 	askWindows                    // What was kept of the windows of streams; see keptWindows.
 	askRead                       // A PING, whose answer says that the client has read all before it.
@@ -100,6 +102,10 @@ type Options struct {
 	// this connection is for. Client is for OnRefused.
 	IsNative bool
 	Client   uint32
+	// MaxHeaderListBytes is the native server's bound on the fields of a call (RFC 9113,
+	// section 6.5.2). A header block of more than twice that, and of more than 128 KiB, ends
+	// the connection.
+	MaxHeaderListBytes uint32
 }
 
 // A Track stands between a server and an HTTP/2 connection and follows the frames of
@@ -169,7 +175,7 @@ func New(inner net.Conn, o Options) *Track {
 		}
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
-		t.calls = newCallFilter(o.Client)
+		t.calls = newCallFilter(&o)
 		t.open = &t.calls.open
 	} else if !o.NetHTTP {
 		t.open = new(openStreams)
@@ -211,7 +217,16 @@ func (t *Track) Ready(p []byte) int {
 // asks.
 func (t *Track) IsPlain() bool {
 	hasReady := t.calls != nil && t.calls.split != nil && len(t.calls.split.ready) > 0
-	return !t.AwaitsACK() && !hasReady
+	return !t.AwaitsACK() && !hasReady && t.Fault() == nil
+}
+
+// Fault returns the error for which the connection ends, if there is one. The server is to
+// read it when Ready has nothing more. The reading goroutine asks.
+func (t *Track) Fault() error {
+	if t.calls == nil || t.calls.fault == 0 {
+		return nil
+	}
+	return http2.ConnectionError(t.calls.fault)
 }
 
 // ReadReady waits until the client has sent something, and reads up to size bytes into a
@@ -260,6 +275,9 @@ func (t *Track) Follow(p []byte) int {
 	if r.stream != 0 || r.refund != 0 {
 		t.refuse(&r)
 	}
+	if t.calls.fault != 0 {
+		t.fail()
+	}
 	return n
 }
 
@@ -302,6 +320,15 @@ func (t *Track) refuse(r *refusal) {
 	}
 	t.pending.Or(owed)
 	go t.settle() // In another goroutine, since the client may read nothing.
+}
+
+// fail tells the client for which error the connection ends, and has it read that: a socket
+// that is closed with bytes unread resets the connection. The server, which reads the
+// [Track.Fault] next, closes it.
+func (t *Track) fail() {
+	t.askNow(askFault)
+	_ = t.inner.SetReadDeadline(time.Now().Add(faultTime))
+	_, _ = io.Copy(io.Discard, t.inner)
 }
 
 // received takes note of a frame of the client's.
@@ -359,15 +386,7 @@ func (t *Track) GoAway() { t.ask(askGoAway) }
 // FinalGoAway sends a GOAWAY that names the highest stream that the client has opened
 // so far. It waits for a write that is under way, since its caller may close the
 // connection behind it.
-func (t *Track) FinalGoAway() {
-	t.within(func() {
-		t.mu.Lock()
-		if t.asked.Or(askFinal) < askFinal {
-			t.pending.Or(askFinal)
-		}
-		t.insert()
-	})
-}
+func (t *Track) FinalGoAway() { t.askNow(askFinal) }
 
 // AskRead sends a PING behind the answers so far, for HasRead, unless one was sent for them.
 func (t *Track) AskRead() {
