@@ -1,14 +1,18 @@
 package mux
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/muxserve/muxserve/mux/internal/sub"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // backend is one generation of the protocols' servers. What net/http and grpc-go
@@ -26,6 +30,30 @@ type backend struct {
 	// refusals is where HTTP/2 connections go that a limit keeps out.
 	refusals *sub.Listener
 	refuser  *http.Server
+}
+
+// lateAnswers is how much longer net/http and grpc-go wait for the answer to a PING than is
+// configured. They do not know what stands before the PING, and the sweep does. They end what
+// it cannot: a connection whose PING could not be written.
+const lateAnswers = 2 * moments.LongestQueue
+
+// pingTimeouts returns how long the client of an HTTP/2 connection may be silent behind a PING
+// of its server, which is grpc-go for [protocols.GRPC]: until the sweep ends it, where the
+// client has read all that stands before the PING, and until the server does.
+func (b *backend) pingTimeouts(server protocols.Protocol) (bySweep, byServer time.Duration) {
+	bySweep = b.config.HTTP2.PingTimeout
+	if server == protocols.GRPC {
+		if own := b.grpc.PingTimeoutOfOption(); own > 0 {
+			return own, own
+		}
+		bySweep = cmp.Or(b.config.GRPC.PingTimeout, protocols.DefaultGRPCConfig().PingTimeout) // As grpc-go takes 0.
+	}
+	return bySweep, forLate(bySweep)
+}
+
+// forLate adds lateAnswers to a timeout, which may be the longest that there is.
+func forLate(timeout time.Duration) time.Duration {
+	return timeout + min(lateAnswers, math.MaxInt64-timeout)
 }
 
 // close ends the servers at once.
@@ -57,8 +85,9 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		ConnState:   trackState,
 		Logger:      s.books.logger,
 	}
-	own := c.HTTP2
+	own, native := c.HTTP2, c.GRPC
 	own.IdleTimeout = 0 // The sweep keeps it; see sweep.leaveIdle.
+	own.PingTimeout, native.PingTimeout = forLate(own.PingTimeout), forLate(native.PingTimeout)
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks
 	refusing.BaseContext, refusing.ConnContext = nil, connContext
@@ -70,7 +99,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 			return nil, fmt.Errorf("mux: %w", err)
 		}
 	}
-	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(), s.books.grpcCalls(c.HTTP2.MaxStreams),
+	b.grpc, err = protocols.NewGRPCServers(native, c.HTTP2, s.grpc(), s.books.grpcCalls(c.HTTP2.MaxStreams),
 		slices.Concat(s.contexts.grpcOptions(), s.options)...)
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)

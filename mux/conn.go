@@ -197,6 +197,16 @@ func (c *conn) CallBudget() *protocols.CallBudget {
 	return budget.Load()
 }
 
+// isMute reports whether the client has been silent behind a PING of the server for longer
+// than it may. It is for upgraded connections as well.
+func (c *conn) isMute() bool {
+	timeout, _ := c.root.backend.pingTimeouts(c.verdict().Protocol)
+	if u := c.seldom().h2.upgraded.Load(); u != nil {
+		return u.IsMute(timeout)
+	}
+	return c.IsMute(timeout)
+}
+
 var (
 	_ net.Conn          = (*conn)(nil)
 	_ io.ReaderFrom     = (*conn)(nil)
@@ -344,11 +354,7 @@ func (c *conn) noteWhy() {
 	if c.account.CloseReason() != "" {
 		return
 	}
-	b := c.root.backend.config
-	patience := b.HTTP2.PingTimeout
-	if protocols.Protocol(c.root.books.conns.Tag(&c.account)) == protocols.GRPC {
-		patience = b.GRPC.PingTimeout
-	}
+	_, patience := c.root.backend.pingTimeouts(c.verdict().Protocol)
 	switch idle, aged, mute := c.ServerLeft(patience * 9 / 10); {
 	case mute:
 		c.account.SetCloseReason(reasonPing)

@@ -142,31 +142,6 @@ func TestTimersAreObservable(t *testing.T) {
 			t.Errorf("closed %v", s.Stats().Closed)
 		}
 	})
-	dead := mux.Configure(func(c *mux.Config) {
-		// A server counts from when it queues its PING, the track from when that is written: a
-		// busy machine has them a tenth of the timeout apart if it is short.
-		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 200*time.Millisecond, 2*time.Second
-		c.GRPC.PingInterval, c.GRPC.PingTimeout = time.Second, 2*time.Second
-	})
-	for _, p := range []protocols.Protocol{protocols.HTTP2, protocols.GRPC} {
-		t.Run(string(p)+" ping", func(t *testing.T) {
-			t.Parallel()
-			s := start(t, false, dead)
-			events := observe(t, s.Server)
-			conn := s.dial(t)
-			c := newH2Client(t, conn, conn)
-			if p == protocols.GRPC {
-				c.ready()
-				c.request(1, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", "/grpc.testing.TestService/FullDuplexCall",
-					"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0")
-			} else {
-				c.get(1, "/echo")
-			}
-			eventually(t, "open", func() bool { return s.active(string(p)) == 1 })
-			eventually(t, "closed", func() bool { return s.active(string(p)) == 0 })
-			eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, p, "ping_timeout") == 1 })
-		})
-	}
 }
 
 // TestCloseReasonsAreListed: what connections were closed for stands in the list of reasons.

@@ -46,6 +46,7 @@ func (c Config) sweepEvery() time.Duration {
 	return moments.SweepEvery(
 		c.HTTP1.MaxAge, c.HTTP1.MaxAgeGrace, c.HTTP1.Progress.BodyGrace, c.HTTP1.Progress.ProgressTimeout,
 		c.HTTP2.IdleTimeout, c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace, c.HTTP2.Progress.BodyGrace, c.HTTP2.Progress.ProgressTimeout,
+		c.HTTP2.PingTimeout, c.GRPC.PingTimeout,
 	)
 }
 
@@ -234,6 +235,10 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	ended, owned := h2.exchanges.sweep(w.elapsed, c.WindowShut(), &config.Progress)
 	d.books.reportSlow(c, ended)
 	if w.checkWrites(now, c, owned, limit) {
+		return
+	}
+	if c.isMute() {
+		c.abort(reasonPing)
 		return
 	}
 	switch {

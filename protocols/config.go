@@ -113,8 +113,11 @@ type HTTP2Config struct {
 	// are more than MaxStreams. 0: no bound. Default 400.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
-	// ever), and PingTimeout how long it may take to answer before the connection is
-	// closed. Defaults 1m and 20s.
+	// ever), and PingTimeout how long it may be silent behind the PING before the connection
+	// is closed. Each 16 KiB of responses that were sent before the PING, and that the peer
+	// may not have read, add a second to PingTimeout, up to 5 minutes. It has read what it
+	// has given back to the connection's window, and what stands before a PING that it has
+	// answered. Defaults 1m and 20s.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
 	// RequestTimeout bounds the time of a request from its head to the end of its response,
@@ -169,7 +172,8 @@ type GRPCConfig struct {
 	MaxAge      time.Duration `apply:"restart" yaml:"max_age"`
 	MaxAgeGrace time.Duration `apply:"restart" yaml:"max_age_grace"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
-	// ever), and PingTimeout how long it may take to answer. Defaults 1m and 20s.
+	// ever), and PingTimeout how long it may be silent behind the PING (0: 20s). What was
+	// sent before the PING adds to PingTimeout as in http2. Defaults 1m and 20s.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
 	// MinPingInterval is how often a client may ping; one that pings more often is told

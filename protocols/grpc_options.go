@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -20,6 +21,22 @@ var nativeOptions = []struct{ field, name, instead string }{
 	{"connectionTimeout", "ConnectionTimeout", "sniff.timeout"},
 	{"maxHeaderListSize", "MaxHeaderListSize", "http2.max_header_list_bytes"},
 	{"headerTableSize", "HeaderTableSize", "grpc.transport: auto"},
+}
+
+// PingTimeoutOfOption returns how long the native server waits for the answer to its own PING
+// where [grpc.KeepaliveParams] is among the options, which wins over GRPCConfig. It returns 0
+// where it is not.
+func (s *GRPCServers) PingTimeoutOfOption() time.Duration { return s.ping }
+
+func pingTimeoutOf(options []grpc.ServerOption) time.Duration {
+	params := fieldOfOptions("keepaliveParams", options...)
+	if params.Kind() != reflect.Struct || params.IsZero() {
+		return 0
+	}
+	if timeout := params.FieldByName("Timeout"); timeout.Kind() == reflect.Int64 && timeout.Int() > 0 {
+		return time.Duration(timeout.Int())
+	}
+	return DefaultGRPCConfig().PingTimeout // grpc-go's own default is the same.
 }
 
 // checkOptions returns an error for options that cannot take effect. grpc-go has no other way

@@ -29,6 +29,7 @@ type GRPCServers struct {
 	maxSend    int                         // How long an answer may be.
 	maxRecv    int                         // How long a message of a client may be.
 	window     int                         // How much grpc-go may hold for a handler of Shared.
+	ping       time.Duration               // See PingTimeoutOfOption.
 
 	countsTaken bool                                // Shared tells by a takenCounter what its handlers take.
 	windowsOf   func(context.Context) StreamWindows // As in GRPCCalls.
@@ -82,6 +83,7 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	}
 	s.unknown = handlesUnknown(s.Native)
 	s.maxSend, s.maxRecv = lengthOf(s.Native, "maxSendMessageSize"), lengthOf(s.Native, "maxReceiveMessageSize")
+	s.ping = pingTimeoutOf(options)
 	return s, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
@@ -114,6 +115,9 @@ func (c *UpgradedConn) FinalGoAway() { c.track.FinalGoAway() }
 // IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY for a flood,
 // that a stream is not served.
 func (c *UpgradedConn) IsBeyondLast(stream uint32) bool { return c.track.IsBeyondLast(stream) }
+
+// IsMute is as in the package sniff.
+func (c *UpgradedConn) IsMute(timeout time.Duration) bool { return c.track.IsMute(timeout) }
 
 // upgradedKey is the key of a request's *UpgradedConn in its context.
 type upgradedKey struct{}

@@ -1,5 +1,6 @@
 // Package moments says when connections have to leave: the moments at which a drain tells
-// its clients, the age of a connection, and the steps by which an HTTP/2 connection goes.
+// its clients, the age of a connection, the steps by which an HTTP/2 connection goes, and how
+// long a client may take to answer a ping.
 //
 // Every function is pure: what is random comes from the caller's source, and the time from
 // the caller's clock. Package mux calls them with its own, and the simulation in
@@ -8,6 +9,7 @@ package moments
 
 import (
 	"iter"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -122,6 +124,23 @@ func (t Told) Next() Step {
 	default:
 		return Wait
 	}
+}
+
+// A ping stands behind what was sent before it. The client's system or a proxy may hold
+// megabytes of that, and the server does not see the client take them.
+const (
+	// pingRate is how many bytes before a ping give the client another second to answer.
+	pingRate = 16 << 10
+	// LongestQueue is the most that [PingTimeout] adds. A client that is gone is found behind
+	// it.
+	LongestQueue = 5 * time.Minute
+)
+
+// PingTimeout returns how long a client has to answer a ping where timeout is configured and
+// the client may not have read so many bytes that stand before the ping.
+func PingTimeout(timeout time.Duration, before uint64) time.Duration {
+	more := min(float64(before)/pingRate, LongestQueue.Seconds()) * float64(time.Second)
+	return timeout + min(time.Duration(more), math.MaxInt64-timeout)
 }
 
 // The time between two sweeps is an eighth of the shortest time that they measure, within

@@ -1,6 +1,7 @@
 package moments
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -97,6 +98,24 @@ func TestNext(t *testing.T) {
 		test.told.Patience = GoAwayPatience
 		if got := test.told.Next(); got != test.want {
 			t.Errorf("%s: step %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestPingTimeout(t *testing.T) {
+	for _, test := range []struct {
+		timeout time.Duration
+		before  uint64
+		want    time.Duration
+	}{
+		{20 * time.Second, 0, 20 * time.Second},
+		{20 * time.Second, 8 << 10, 20500 * time.Millisecond},
+		{20 * time.Second, 1 << 20, 84 * time.Second},
+		{20 * time.Second, math.MaxUint64, 320 * time.Second},
+		{math.MaxInt64, 1 << 20, math.MaxInt64},
+	} {
+		if got := PingTimeout(test.timeout, test.before); got != test.want {
+			t.Errorf("%v behind %d bytes: %v, want %v", test.timeout, test.before, got, test.want)
 		}
 	}
 }

@@ -65,9 +65,18 @@ func (c *Conn) HasRead() bool {
 	return t == nil || t.HasRead()
 }
 
+// IsMute reports whether the client of an HTTP/2 connection has owed the answer to a keepalive
+// PING of the server, and sent nothing, for longer than the timeout. Where the client may not
+// have read what stands before that PING, it has more time; see PingTimeout of the package
+// moments.
+func (c *Conn) IsMute(timeout time.Duration) bool {
+	t := c.h2.Load()
+	return t != nil && t.IsMute(timeout)
+}
+
 // ServerLeft reports what made the server of an HTTP/2 connection leave by itself:
-// the connection was idle, or too old, or the client has not answered a PING for
-// longer than patience. A server that is shut down looks like one whose
+// the connection was idle, or too old, or the client has not answered a keepalive PING for
+// longer than patience, nor sent anything else. A server that is shut down looks like one whose
 // connection is idle.
 func (c *Conn) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
 	if t := c.h2.Load(); t != nil {

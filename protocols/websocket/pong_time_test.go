@@ -10,6 +10,7 @@ import (
 	coder "github.com/coder/websocket"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // balancer takes what comes at once, however much, and passes it on at a rate, as a layer-4
@@ -102,7 +103,7 @@ func TestPongBehindMessages(t *testing.T) {
 			t.Errorf("%d pings", pings)
 		}
 		gone := time.Since(s.opened)
-		s.expectHandlerEnd(gone, gone+c.PingInterval+2*c.PongTimeout+pongLongest+4*maxSweep)
+		s.expectHandlerEnd(gone, gone+c.PingInterval+2*c.PongTimeout+moments.LongestQueue+4*maxSweep)
 		if got := s.why(); got != EndedPingTimeout {
 			t.Errorf("ended for %q", got)
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	coder "github.com/coder/websocket"
+
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // Session is an open WebSocket, from [Server.Accept].
@@ -185,25 +187,10 @@ func (s *Session) check(now time.Time) {
 			s.due = least
 		}
 	case s.due.IsZero():
-		s.due = now.Add(s.answerTime(c))
+		s.due = now.Add(moments.PingTimeout(c.PongTimeout, s.written-s.known))
 	case !now.Before(s.due):
 		s.cut(EndedPingTimeout)
 	}
-}
-
-// A ping stands behind the messages before it. Once these have left the socket, a proxy or the
-// client's system may hold megabytes of them, and the server does not see the client take
-// them. So each pongRate bytes give the client another second to answer, up to pongLongest,
-// in which a client that is gone is found.
-const (
-	pongRate    = 16 << 10
-	pongLongest = 5 * time.Minute
-)
-
-// answerTime returns how long the client has to answer a ping that has just left.
-func (s *Session) answerTime(c *config) time.Duration {
-	seconds := min(float64(s.written-s.known)/pongRate, pongLongest.Seconds())
-	return c.PongTimeout + time.Duration(seconds*float64(time.Second))
 }
 
 // stall is what the sweep remembers while bytes wait for the client.

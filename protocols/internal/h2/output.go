@@ -344,6 +344,7 @@ func (t *Track) passed(h Header) {
 	o := &t.out
 	switch h.Type {
 	case http2.FrameData:
+		t.unreturned.Add(int32(h.Length))
 		t.sentData.Add(uint64(h.Length))
 		t.noteAnswer(h)
 	case http2.FrameSettings:
@@ -362,8 +363,8 @@ func (t *Track) passed(h Header) {
 	case http2.FramePushPromise, http2.FrameContinuation:
 		o.block = !h.Flags.Has(http2.FlagContinuationEndHeaders) // The same bit for both.
 	case http2.FramePing:
-		if !h.IsAck() && t.pinged.Load() == 0 {
-			t.pinged.CompareAndSwap(0, time.Now().UnixNano())
+		if !h.IsAck() {
+			t.asks(o.walk.payload())
 		}
 	case http2.FrameWindowUpdate:
 		if t.pace != nil && h.Stream == 0 && h.Length == WindowUpdateLen {

@@ -126,14 +126,15 @@ type Track struct {
 	marks   atomic.Uint32
 	highest atomic.Uint32 // The highest stream that the client has opened.
 	opened  atomic.Bool   // acked is closed.
+	// unreturned is how much DATA the client has got and has not given back to the
+	// connection's window, which is less than 2^31 (RFC 9113, section 6.9.1).
+	unreturned atomic.Int32
 
-	sentData atomic.Uint64 // See SentData.
-	// pinged is the wall clock's time of the server's first PING without an answer; 0
-	// for none.
-	pinged atomic.Int64
-	resets atomic.Pointer[resetBound]
-	calls  *callFilter // Nil: all streams pass.
-	pace   *pace       // Nil where the server is not net/http.
+	sentData  atomic.Uint64             // See SentData.
+	keepalive atomic.Pointer[keepalive] // Nil before the server's first PING.
+	resets    atomic.Pointer[resetBound]
+	calls     *callFilter // Nil: all streams pass.
+	pace      *pace       // Nil where the server is not net/http.
 	// open is nil where the server is net/http, which says itself when no stream is open.
 	open *openStreams
 
@@ -284,6 +285,9 @@ func (t *Track) Follow(p []byte) int {
 // follow looks at what the server is to get. It returns the length of that, or 0 where the
 // client goes on with a flood, and then closes the connection.
 func (t *Track) follow(p []byte) int {
+	if len(p) > 0 {
+		t.hears()
+	}
 	for at := 0; at < len(p); {
 		t.hideACK(p[at:])
 		n, complete := t.in.advance(p[at:])
@@ -362,14 +366,18 @@ func (t *Track) received(h Header) {
 			t.pace.unacked.Add(-1)
 		}
 		t.pace.table.begin(h, t.highest.Load() > 0)
+	case http2.FrameWindowUpdate:
+		if h.Stream == 0 && h.Length == WindowUpdateLen {
+			t.returns(Uint31(t.in.payload()))
+		}
 	case hiddenFrame:
 		t.acknowledged(h.IsAck())
 	case http2.FramePing:
 		if !h.IsAck() {
 			return
 		}
-		t.pinged.Store(0)
 		payload := t.in.payload()
+		t.answers(payload)
 		if string(payload) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
 			t.marks.Or(markSettled)
 		}
@@ -421,8 +429,8 @@ func (t *Track) GoneAway() (told, acked bool) {
 
 // ServerLeft reports what made the server leave by itself.
 func (t *Track) ServerLeft(patience time.Duration) (idle, aged, mute bool) {
-	marks, since := t.marks.Load(), t.pinged.Load()
-	mute = since != 0 && patience > 0 && time.Since(time.Unix(0, since)) >= patience
+	marks, silence := t.marks.Load(), t.silence()
+	mute = patience > 0 && silence >= patience
 	return marks&markIdle != 0, marks&markAged != 0, mute
 }
 

@@ -1,0 +1,164 @@
+package mux_test
+
+import (
+	"bufio"
+	"net/http"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
+)
+
+// nativeCall is the head of a call on a connection that grpc-go serves.
+var nativeCall = []string{
+	":method", "POST", ":scheme", "http", ":authority", "x", ":path", testpb.TestService_FullDuplexCall_FullMethodName,
+	"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go/1.85.0",
+}
+
+// burstService sends a message of size bytes, and ends the call when the client has read it.
+type burstService struct {
+	testpb.UnimplementedTestServiceServer
+
+	size int
+	read <-chan struct{}
+}
+
+func (s burstService) FullDuplexCall(ss grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+	if err := ss.Send(&testpb.StreamingOutputCallResponse{Payload: &testpb.Payload{Body: make([]byte, s.size)}}); err != nil {
+		return err
+	}
+	select {
+	case <-s.read:
+		return nil
+	case <-ss.Context().Done():
+		return ss.Context().Err()
+	}
+}
+
+func (s burstService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, _ = w.Write(make([]byte, s.size))
+	_ = http.NewResponseController(w).Flush()
+	select {
+	case <-s.read:
+	case <-r.Context().Done():
+	}
+}
+
+// TestPingBehindAnswers: a client that reads all the time, and has windows so large that it
+// sends nothing, is served to the end. What a proxy holds for it stands before the PING for
+// longer than ping_timeout.
+func TestPingBehindAnswers(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20 // 8 s
+	short := mux.Configure(func(c *mux.Config) {
+		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 200*time.Millisecond, 3*time.Second
+		c.GRPC.PingInterval, c.GRPC.PingTimeout = time.Second, 3*time.Second
+	})
+	for p, ask := range map[protocols.Protocol]func(c *h2Client){
+		protocols.HTTP2: func(c *h2Client) { c.get(1, "/") },
+		protocols.GRPC: func(c *h2Client) {
+			c.ready()
+			c.request(1, false, nativeCall...)
+		},
+	} {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			read := make(chan struct{})
+			service := burstService{size: size, read: read}
+			s := start(t, false, short, mux.WithHandler(service), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, service) }))
+			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, 0).Addr().String()}
+			conn := relay.dial(t)
+			c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size})
+			c.must(c.WriteWindowUpdate(0, 2*size))
+			ask(c)
+			got := 0
+			for ended := false; !ended; {
+				f, err := c.ReadFrame()
+				if err != nil {
+					t.Fatalf("after %d bytes: %v; closed %v", got, err, s.Stats().Closed)
+				}
+				switch f := f.(type) {
+				case *http2.PingFrame:
+					if !f.IsAck() {
+						c.must(c.WritePing(true, f.Data))
+					}
+				case *http2.MetaHeadersFrame:
+					ended = f.StreamEnded()
+				case *http2.DataFrame:
+					before := got
+					if got += len(f.Data()); before < size && got >= size {
+						close(read)
+					}
+					ended = f.StreamEnded()
+				}
+			}
+			if s.active(string(p)) != 1 {
+				t.Errorf("closed %v", s.Stats().Closed)
+			}
+		})
+	}
+}
+
+// TestMuteClient: a client that does not answer PINGs is closed, and the timeout is told.
+func TestMuteClient(t *testing.T) {
+	t.Parallel()
+	const interval, timeout = time.Second, 2 * time.Second
+	short := mux.Configure(func(c *mux.Config) {
+		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = interval, timeout
+		c.GRPC.PingInterval, c.GRPC.PingTimeout = interval, timeout
+	})
+	plain := func(t *testing.T, s *server) *h2Client {
+		t.Helper()
+		conn := s.dial(t)
+		return newH2Client(t, conn, conn)
+	}
+	native := func(t *testing.T, s *server) {
+		t.Helper()
+		c := plain(t, s)
+		c.ready()
+		c.request(1, false, nativeCall...)
+	}
+	for name, test := range map[string]struct {
+		protocol protocols.Protocol
+		open     func(*testing.T, *server)
+		options  []mux.Option
+		byServer bool // grpc-go ends it.
+	}{
+		"HTTP/2": {protocols.HTTP2, func(t *testing.T, s *server) { t.Helper(); plain(t, s).get(1, "/echo") }, nil, false},
+		"gRPC":   {protocols.GRPC, native, nil, false},
+		"upgraded": {protocols.HTTP2, func(t *testing.T, s *server) {
+			t.Helper()
+			conn := s.dial(t)
+			c, _ := upgradeConn(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+			_ = c.rest(1)
+		}, []mux.Option{mux.Configure(upgradesOn)}, false},
+		// The option wins over the configuration.
+		"option": {protocols.GRPC, native, []mux.Option{
+			mux.Configure(func(c *mux.Config) { c.GRPC.PingInterval, c.GRPC.PingTimeout = 0, time.Millisecond }),
+			mux.WithGRPC(func(mux.GRPCRegistrar) {}, grpc.KeepaliveParams(keepalive.ServerParameters{Time: interval, Timeout: timeout})),
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, append([]mux.Option{short}, test.options...)...)
+			events := observe(t, s.Server)
+			began := time.Now()
+			test.open(t, s)
+			eventually(t, "open", func() bool { return s.active(string(test.protocol)) == 1 })
+			eventually(t, "closed", func() bool { return s.active(string(test.protocol)) == 0 })
+			if at := time.Since(began); at < interval+timeout {
+				t.Errorf("closed after %v", at)
+			}
+			if test.byServer {
+				return // grpc-go counts from when it queues its PING, which a busy machine writes later.
+			}
+			eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, test.protocol, "ping_timeout") == 1 })
+		})
+	}
+}

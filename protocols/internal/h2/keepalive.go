@@ -1,0 +1,111 @@
+package h2
+
+import (
+	"bytes"
+	"cmp"
+	"sync/atomic"
+	"time"
+
+	"github.com/muxserve/muxserve/protocols/moments"
+)
+
+// A keepalive is what is known of the PINGs by which the server asks a silent client whether
+// it is there. The writing goroutine begins the wait for an answer, and the reading one ends
+// it.
+type keepalive struct {
+	// since is when the PING was written, or when the client was last heard behind it, counted
+	// from clockStart; 0 where no answer is awaited.
+	since atomic.Int64
+	sent  atomic.Uint64 // SentData before that PING
+	read  atomic.Uint64 // SentData before the last PING that the client has answered
+}
+
+// clockStart is what keepalives count their times from.
+var clockStart = time.Now()
+
+// sinceStart returns the time of the process's own clock; never 0.
+func sinceStart() time.Duration { return cmp.Or(time.Since(clockStart), 1) }
+
+// isKeepalive reports whether a PING of the server, or the answer to one, is for keepalive.
+// grpc-go's are all zeros; its others measure the bandwidth, or follow a GOAWAY. net/http's
+// are random, and it has no others.
+func (t *Track) isKeepalive(payload []byte) bool {
+	if t.pace == nil {
+		var zeros [PingLen]byte
+		return string(payload) == string(zeros[:])
+	}
+	return string(payload) != string(goAwayPing[:]) && !bytes.HasPrefix(payload, []byte(readPing))
+}
+
+// asks takes note of a PING of the server.
+func (t *Track) asks(payload []byte) {
+	if !t.isKeepalive(payload) {
+		return
+	}
+	k := t.keepalive.Load()
+	if k == nil {
+		k = new(keepalive)
+		t.keepalive.Store(k)
+	}
+	if k.since.Load() == 0 {
+		k.sent.Store(t.sentData.Load())
+		k.since.Store(int64(sinceStart()))
+	}
+}
+
+// hears takes note that the client has sent something. Its answer is on the way behind that.
+func (t *Track) hears() {
+	if k := t.keepalive.Load(); k != nil && k.since.Load() != 0 {
+		k.since.Store(int64(sinceStart()))
+	}
+}
+
+// answers takes note of the client's answer to a PING.
+func (t *Track) answers(payload []byte) {
+	if k := t.keepalive.Load(); k != nil && k.since.Load() != 0 && t.isKeepalive(payload) {
+		k.read.Store(k.sent.Load())
+		k.since.Store(0)
+	}
+}
+
+// returns takes note that the client has made the connection's window larger.
+func (t *Track) returns(increment uint32) {
+	if unreturned := t.unreturned.Load(); unreturned > 0 { // It only grows meanwhile.
+		t.unreturned.Add(-min(unreturned, int32(increment)))
+	}
+}
+
+// silence returns for how long the client has owed the answer to the server's PING and has
+// sent nothing; 0 where it owes none.
+func (t *Track) silence() time.Duration {
+	k := t.keepalive.Load()
+	if k == nil {
+		return 0
+	}
+	since := time.Duration(k.since.Load())
+	if since == 0 {
+		return 0
+	}
+	return max(1, sinceStart()-since)
+}
+
+// IsMute reports whether the client has owed the answer to the server's PING, and sent nothing,
+// for [moments.PingTimeout] of the DATA before that PING which the client may not have read.
+func (t *Track) IsMute(timeout time.Duration) bool {
+	silence := t.silence()
+	return silence >= timeout && silence > 0 && silence >= moments.PingTimeout(timeout, t.unread())
+}
+
+// unread returns how much of the DATA before the PING the client may not have read. It has
+// read what stands before a PING that it has answered, and what it has given back to the
+// connection's window. Before the first PING it is 0.
+func (t *Track) unread() uint64 {
+	k := t.keepalive.Load()
+	if k == nil {
+		return 0
+	}
+	sent := k.sent.Load()
+	behind := t.sentData.Load() - sent // Before unreturned, which must not miss a part of it.
+	unreturned := int64(t.unreturned.Load()) - int64(behind)
+	return uint64(max(0, min(unreturned, int64(sent-k.read.Load()))))
+}
