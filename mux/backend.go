@@ -57,8 +57,10 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		ConnState:   trackState,
 		Logger:      s.books.logger,
 	}
-	own := c.HTTP2
-	own.IdleTimeout = 0 // The sweep keeps it; see sweep.leaveIdle.
+	// The sweep keeps these times: net/http and grpc-go close a connection when its last
+	// answer is written, whether its client has read that or not.
+	own, native := c.HTTP2, c.GRPC
+	own.IdleTimeout, native.MaxAge, native.MaxAgeGrace = 0, 0, 0
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks
 	refusing.BaseContext, refusing.ConnContext = nil, connContext
@@ -70,7 +72,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 			return nil, fmt.Errorf("mux: %w", err)
 		}
 	}
-	b.grpc, err = protocols.NewGRPCServers(c.GRPC, c.HTTP2, s.grpc(), s.books.grpcCalls(c.HTTP2.MaxStreams),
+	b.grpc, err = protocols.NewGRPCServers(native, c.HTTP2, s.grpc(), s.books.grpcCalls(c.HTTP2.MaxStreams),
 		slices.Concat(s.contexts.grpcOptions(), s.options)...)
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
