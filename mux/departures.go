@@ -70,6 +70,8 @@ func (d *departures) endSpread() bool {
 type farewell struct {
 	told atomic.Int64 // when, counted from clockStart
 	cut  atomic.Int64 // when its patience is over; 0 for never
+	// yielded is when others began to wait for its end, because it has made room; 0 for never.
+	yielded atomic.Int64
 	// received is how much the client had sent by then.
 	received atomic.Uint64
 	// idle is one more than the requests that the connection had seen when the last sweep
@@ -117,10 +119,13 @@ func (d *departures) leaveNow(c *conn, reason string, patience time.Duration) {
 
 // depart notes that the client is being told, and reports whether it was not before.
 func (d *departures) depart(c *conn, reason string, patience time.Duration) bool {
+	f, now := &c.rare().leave, sinceStart()
+	if reason == reasonRoom { // It may have been told before, for another reason.
+		f.yielded.CompareAndSwap(0, int64(now))
+	}
 	if !c.depart(departTold) {
 		return false
 	}
-	f, now := &c.rare().leave, sinceStart()
 	f.told.Store(int64(now))
 	f.cut.Store(int64(moments.Cut(now, patience)))
 	f.received.Store(c.account.Received())
@@ -141,6 +146,13 @@ func (c *conn) toldFor() (ago time.Duration, over bool) {
 		return 0, false
 	}
 	return now - time.Duration(told), cut != 0 && now > time.Duration(cut)
+}
+
+// yieldedFor returns how long ago the connection, which was told to leave, has made room. It
+// reports false for one that has not.
+func (c *conn) yieldedFor() (ago time.Duration, ok bool) {
+	yielded := c.seldom().leave.yielded.Load()
+	return sinceStart() - time.Duration(yielded), yielded != 0
 }
 
 // isHTTP2 reports whether the connection was recognised as HTTP/2, whoever serves it.

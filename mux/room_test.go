@@ -548,10 +548,10 @@ func (s *server) dialMute(t *testing.T) net.Conn {
 	return conn
 }
 
-// idle returns how many connections are idle.
-func (s *server) idle() (n int) {
+// inState returns how many connections the server shows in a state.
+func (s *server) inState(state string) (n int) {
 	for _, c := range s.Connections() {
-		if c.State == "idle" {
+		if c.State == state {
 			n++
 		}
 	}
@@ -612,10 +612,10 @@ func TestYoungMakeRoomLast(t *testing.T) {
 		first, second, third := s.dialMute(t), s.dialMute(t), s.dialMute(t)
 		newcomer := s.hold(t)
 		isClosed(t, "the youngest", third)
-		eventually(t, "idle", func() bool { return s.idle() == 1 })
+		eventually(t, "idle", func() bool { return s.inState("idle") == 1 })
 		s.hold(t)
 		isClosed(t, "the idle one", newcomer)
-		eventually(t, "idle", func() bool { return s.idle() == 1 })
+		eventually(t, "idle", func() bool { return s.inState("idle") == 1 })
 		if err := s.goesOn(t, second); err != nil {
 			t.Errorf("the second: %v", err)
 		}
@@ -635,7 +635,7 @@ func TestLaterHeadLeavesByItsTime(t *testing.T) {
 	in := bufio.NewReader(first)
 	_ = roundTrip(t, first, in, request+"\r\n")
 	_ = roundTrip(t, second, bufio.NewReader(second), request+"\r\n")
-	eventually(t, "idle", func() bool { return s.idle() == 2 })
+	eventually(t, "idle", func() bool { return s.inState("idle") == 2 })
 	time.Sleep(400 * time.Millisecond) // What is under test is time, and the last byte's is known to a fifth of a second.
 	send(t, first, request)
 	eventually(t, "the head has begun", func() bool {
@@ -682,7 +682,7 @@ func TestRefusedMakeNoRoom(t *testing.T) {
 	if resp := roundTrip(t, idle, bufio.NewReader(idle), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status)
 	}
-	eventually(t, "idle", func() bool { return s.idle() == 1 })
+	eventually(t, "idle", func() bool { return s.inState("idle") == 1 })
 	s.hold(t)
 }
 

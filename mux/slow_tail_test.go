@@ -98,19 +98,28 @@ func TestSlowTailBehindProxy(t *testing.T) {
 	for name, form := range map[string]struct {
 		leave func(s *server)
 		stall time.Duration
+		full  bool // A newcomer gets the connection's place.
 	}{
 		"disconnected":              {leave: disconnect},
-		"disconnected, and stalled": {disconnect, moments.GoAwayPatience + time.Second},
+		"disconnected, and stalled": {leave: disconnect, stall: moments.GoAwayPatience + time.Second},
+		"disconnected, and full":    {leave: disconnect, full: true},
 		"drained":                   {leave: func(s *server) { _ = s.drain(context.Background()) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			begun, told := make(chan struct{}), make(chan struct{})
-			s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/newcomer" {
+					_, _ = io.WriteString(w, "welcome")
+					return
+				}
 				close(begun)
 				<-told
 				_, _ = w.Write(make([]byte, size))
-			})), mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 2 * time.Second })) // So it sweeps each 250 ms.
+			})), mux.Configure(func(c *mux.Config) {
+				c.HTTP2.Progress.BodyGrace = 2 * time.Second // So it sweeps each 250 ms.
+				c.HTTP2.MaxConnections = 1
+			}))
 			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, form.stall).Addr().String()}
 			got := make(chan int64, 1)
 			go func() {
@@ -131,6 +140,9 @@ func TestSlowTailBehindProxy(t *testing.T) {
 			form.leave(s)
 			time.Sleep(300 * time.Millisecond) // The client answers the PING.
 			close(told)
+			if form.full {
+				eventually(t, "a newcomer is served", func() bool { return <-get(s.client(t, 2), "http://"+s.addr+"/newcomer") == "welcome" })
+			}
 			if n := within(t, "the answer", got); n != size {
 				t.Errorf("%d bytes of %d", n, size)
 			}

@@ -22,8 +22,11 @@ type spare struct {
 type turn int
 
 const (
+	// turnTold were told to leave, and are idle. Their clients take other connections. The one
+	// that has been idle longest leaves first.
+	turnTold turn = iota
 	// turnEarly have had no request for slowPatience. The oldest leaves first.
-	turnEarly turn = iota
+	turnEarly
 	// turnIdle are idle, or slow with a head. The one that has been so longest leaves first.
 	turnIdle
 	// turnLeft have a request under way whose client sends no more, and may have gone. The
@@ -36,8 +39,9 @@ const (
 )
 
 // spare describes a connection that may leave. It reports false for one that serves a
-// request, or leaves already, and for one that takes no place: an in-process one, or one
-// that is being refused.
+// request, and for one that takes no place: an in-process one, one that has made room
+// already, or one that is being refused. One that was told to leave for another reason keeps
+// its place until it ends, for which an idle one may wait long: see [sweep.isDelivering].
 func (m *room) spare(c *conn) (s spare, ok bool) {
 	s = spare{c: c, turn: turnIdle, since: c.account.Opened(), requests: c.account.Requests()}
 	unused := turnEarly
@@ -63,7 +67,7 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 		}
 		// What comes while TLS writes by itself it does not read; see sweep.writesAlone.
 		isRead := !c.account.HasUnread() || c.account.IsWriting()
-		return s, c.account.CloseReason() == "" && (mute || slow >= m.slow) && isRead
+		return s, (c.account.CloseReason() == "" || c.isTold()) && (mute || slow >= m.slow) && isRead
 	}
 	idle := c.account.State() == pool.StateIdle
 	s.since = c.account.LastActivity()
@@ -79,22 +83,25 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	case protocols.GRPC:
 		ok = c.isIdleHTTP2() || c.isStuck()
 	}
-	return s, ok && c.isServing() && !c.isTold()
+	if s.turn == turnIdle && c.isTold() {
+		s.turn = turnTold
+	}
+	return s, ok && c.isServing()
 }
 
-// lasts describes a connection whose client was told to make room longer ago than its
-// patience, which is short where nothing is under way. It reports false for a WebSocket,
-// which has taken a place again.
+// lasts describes a connection that has made room longer ago than its patience, which is
+// short where nothing is under way. It reports false for a WebSocket, which has taken a
+// place again.
 func (m *room) lasts(c *conn) (s spare, ok bool) {
-	if !c.isTold() || c.account.CloseReason() != reasonRoom {
+	ago, yielded := c.yieldedFor()
+	if !yielded {
 		return s, false
 	}
-	ago, _ := c.toldFor()
 	patience := m.patience
 	if c.isAnswered() {
 		patience = min(patience, m.mute)
 	}
-	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.told.Load()))}
+	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.yielded.Load()))}
 	return s, c.isServing() && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
 }
 

@@ -141,11 +141,12 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		c.abort("")
 	case c.isTold():
 		d.closeIfIdle(c) // Its last response was on its way when it was told.
-		ago, over := c.toldFor()
+		_, over := c.toldFor()
+		ago, yielded := c.yieldedFor()
 		switch {
 		case over && c.account.State() != pool.StateIdle:
 			c.abort("") // The reason for which it was told stands.
-		case ago > roomPatience && c.account.CloseReason() == reasonRoom && c.awaitsRest():
+		case yielded && ago > roomPatience && c.awaitsRest():
 			_ = c.account.Close() // It has begun a request since, and others wait.
 		}
 	case c.overAge() >= 0:
@@ -266,7 +267,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		return
 	}
 	told := moments.Told{Patience: moments.GoAwayPatience}
-	if c.account.CloseReason() == reasonRoom {
+	if _, yielded := c.yieldedFor(); yielded {
 		told.Patience = roomPatience
 	}
 	told.Ago, told.Over = c.toldFor()
@@ -344,13 +345,14 @@ func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 
 // would lose them, because the client goes on sending WINDOW_UPDATE: its system would answer
 // that by a reset. What the next system has taken may be a proxy's. A client that has gone
 // takes none, and sends none. Where others wait for the end of the connection, one that has
-// sent nothing since it was told counts as gone. One that was idle has read its answers, and
-// one that floods is owed nothing.
+// sent nothing since it was told counts as gone, but has roomPatience from when it made room.
+// One that was idle has read its answers, and one that floods is owed nothing.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	received := c.account.Received()
 	reason, patience := c.account.CloseReason(), moments.GoAwayPatience
-	urgent := reason == reasonRoom || w.departures.draining.Load()
+	ago, yielded := c.yieldedFor()
+	urgent := yielded && ago > roomPatience || w.departures.draining.Load()
 	if !urgent {
 		patience = max(patience, w.live.Load().HTTP2.Progress.ProgressTimeout)
 	}

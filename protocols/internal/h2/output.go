@@ -366,10 +366,11 @@ func (t *Track) noteAnswer(h Header) {
 	if h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
 		what |= saidEnd
 		t.sentData.Add(1)
-		if t.marks.Load()&(markAsked|markRead) != 0 {
-			t.marks.And(^(markAsked | markRead)) // AskRead asks anew.
-		}
 		t.ended(h.Stream)
+	}
+	// The server may call a stream ended before it has written the frame that says so.
+	if t.marks.Load()&(markAsked|markRead) != 0 {
+		t.marks.And(^(markAsked | markRead)) // AskRead asks anew.
 	}
 	r := t.resets.Load() // Nil where resets are not counted.
 	if r == nil {

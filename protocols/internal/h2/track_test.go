@@ -127,6 +127,8 @@ func TestHasRead(t *testing.T) {
 	write(nil)
 	answered(2)
 	hasRead("with the answer to the PING behind", true)
+	write(appendStreamFrame(nil, http2.FrameData, 0, 5, []byte("part")))
+	hasRead("behind a part of another answer", false)
 	c.FinalGoAway() // It waits for what is being written.
 	if n := bytes.Count(inner.wrote.Bytes(), []byte(readPing)); n > 3 {
 		t.Errorf("%d PINGs for two answers: %x", n, inner.wrote.Bytes())
