@@ -262,7 +262,7 @@ func TestSteadyReader(t *testing.T) {
 	c.must(c.WriteWindowUpdate(0, 1<<30))
 	c.get(1, "/flood")
 	part := make([]byte, step)
-	for read := 0; read < 4*buffer; read += step {
+	for read := 0; read < 2*buffer; read += step {
 		if _, err := io.ReadFull(conn, part); err != nil {
 			t.Fatalf("behind %d bytes: %v", read, err)
 		}
