@@ -145,6 +145,8 @@ func (a *admission) maxAge(tag pool.Tag) time.Duration {
 		return a.live.Load().HTTP1.MaxAge
 	case protocols.HTTP2:
 		return a.live.Load().HTTP2.MaxAge
+	case protocols.GRPC:
+		return a.live.Load().GRPC.MaxAge
 	default:
 		return 0
 	}

@@ -85,8 +85,10 @@ func (s services) newBackend(c *Config) (*backend, error) {
 		ConnState:   trackState,
 		Logger:      s.books.logger,
 	}
+	// The sweep keeps these times: net/http and grpc-go close a connection when its last
+	// answer is written, whether its client has read that or not.
 	own, native := c.HTTP2, c.GRPC
-	own.IdleTimeout = 0 // The sweep keeps it; see sweep.leaveIdle.
+	own.IdleTimeout, native.MaxAge, native.MaxAgeGrace = 0, 0, 0
 	own.PingTimeout, native.PingTimeout = forLate(own.PingTimeout), forLate(native.PingTimeout)
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks

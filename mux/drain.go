@@ -167,15 +167,14 @@ func (d *drainActions) tell(ctx context.Context) {
 	d.waitGone(ctx, over-time.Since(started))
 }
 
-// shutdown has grpc-go and x/net's server tell their clients, who know by now, all at once.
-// net/http's server for HTTP/2 would close each connection a second behind its last answer,
+// shutdown has x/net's server tell its clients, who know by now, all at once. net/http's
+// server for HTTP/2 and grpc-go would close each connection when its last answer is written,
 // whether the client has read that or not; the sweep closes them.
 func (d *drainActions) shutdown() {
 	for _, b := range d.topology.allBackends() {
 		if b.h2c != nil {
 			b.h2c.Shutdown()
 		}
-		d.running.background.run(func() { _ = b.grpc.GracefulStop(d.running.serving) })
 	}
 }
 
@@ -191,8 +190,8 @@ func (d *drainActions) tellLate() {
 
 // waitAnswered waits until every HTTP/2 client has answered the PING behind its first
 // GOAWAY. By then its server has taken on every stream that was on its way, among them a
-// first request that came with the first bytes. The GOAWAY of grpc-go and x/net's server,
-// which comes next, would refuse them.
+// first request that came with the first bytes. The GOAWAY of x/net's server, which comes
+// next, would refuse them.
 func (d *drainActions) waitAnswered(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, moments.AnswerTime)
 	defer cancel()

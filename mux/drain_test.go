@@ -133,9 +133,7 @@ func TestDrainForces(t *testing.T) {
 // TestDrainDelay: during the delay new connections are served and readiness fails.
 func TestDrainDelay(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Delay = time.Minute }))
-	if resp := s.status(t, "/readyz"); resp != http.StatusOK {
-		t.Fatalf("ready: %d", resp)
-	}
+	eventually(t, "ready", func() bool { return s.status(t, "/readyz") == http.StatusOK })
 	health := healthpb.NewHealthClient(s.grpcClient(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := s.drain(ctx)

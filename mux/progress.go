@@ -405,8 +405,9 @@ type ended struct{ bodies, responses int }
 // it may carry others. owned says that a handler has taken over the bound of its response.
 //
 // shut says that handlers have not read what fills the connection's window. Then no body
-// can move, and the client is not to blame.
-func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.ProgressConfig) (n ended, owned bool) {
+// can move, and the client is not to blame. blocked says that the connection waits for room in
+// its socket. Then no response can move, and checkWrites sees whether the client takes bytes.
+func (l *exchanges) sweep(elapsed time.Duration, shut, blocked bool, c *protocols.ProgressConfig) (n ended, owned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for e := l.first; e != nil; e = e.next {
@@ -422,6 +423,7 @@ func (l *exchanges) sweep(elapsed time.Duration, shut bool, c *protocols.Progres
 			owned = true
 		case !e.writing.Load():
 			e.stalled = stall{}
+		case blocked:
 		case e.stalled.tick(elapsed, e.written.Load(), c):
 			_ = http.NewResponseController(e.writer).SetWriteDeadline(aLongTimeAgo)
 			n.responses++

@@ -180,7 +180,7 @@ func TestSlowBodyIsReportedOnce(t *testing.T) {
 	defer rec.watch.exit(rec.watch.enter())
 	reported := 0
 	for range 3 {
-		n, _ := l.sweep(time.Second, false, &protocols.ProgressConfig{ProgressTimeout: time.Second})
+		n, _ := l.sweep(time.Second, false, false, &protocols.ProgressConfig{ProgressTimeout: time.Second})
 		reported += n.bodies
 	}
 	if reported != 1 {

@@ -244,6 +244,53 @@ func TestSlowReader(t *testing.T) {
 	within(t, "the handler", outcomes)
 }
 
+// TestSteadyReader: the kernel lets a writer go on when a third of the send buffer is free. A
+// client of HTTP/2 with wide windows that reads steadily keeps its stream meanwhile.
+func TestSteadyReader(t *testing.T) {
+	t.Parallel()
+	const buffer, step = 256 << 10, 2 << 10
+	outcomes := make(chan error, 1)
+	m, _ := newServer(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: time.Second}))
+	l := narrowListener{listen(t), buffer}
+	serveToEnd(t, m, func() error { return m.Serve(l) })
+	s := &server{Server: m, addr: l.Addr().String()}
+	conn := s.dial(t)
+	if err := conn.(*net.TCPConn).SetReadBuffer(buffer / 32); err != nil {
+		t.Fatal(err)
+	}
+	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+	c.must(c.WriteWindowUpdate(0, 1<<30))
+	c.get(1, "/flood")
+	part := make([]byte, step)
+	for read := 0; read < 2*buffer; read += step {
+		if _, err := io.ReadFull(conn, part); err != nil {
+			t.Fatalf("behind %d bytes: %v", read, err)
+		}
+		time.Sleep(20 * time.Millisecond) // What is under test is time.
+		select {
+		case err := <-outcomes:
+			t.Fatalf("the response ended behind %d bytes: %v", read, err)
+		default:
+		}
+	}
+	_ = conn.Close()
+	_ = within(t, "the handler", outcomes)
+}
+
+// narrowListener gives the connections that it accepts a send buffer.
+type narrowListener struct {
+	net.Listener
+	buffer int
+}
+
+func (l narrowListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		err = c.(*net.TCPConn).SetWriteBuffer(l.buffer)
+	}
+	return c, err
+}
+
 // TestStalledTail: the end of a response whose handler has returned does not wait for a
 // shut window for ever.
 func TestStalledTail(t *testing.T) {

@@ -3,6 +3,7 @@ package mux_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/protocols/moments"
@@ -93,7 +97,7 @@ func passSlowly(client, server net.Conn, stall time.Duration, reset *atomic.Bool
 // are not cut while a proxy has taken them and their client has not.
 func TestSlowTailBehindProxy(t *testing.T) {
 	t.Parallel()
-	const size = 1 << 20 // 2 s
+	const size = bigAnswer
 	disconnect := func(s *server) { s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute) }
 	for name, form := range map[string]struct {
 		leave func(s *server)
@@ -148,6 +152,64 @@ func TestSlowTailBehindProxy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSlowTailOfCall: the same for the calls of a native gRPC connection, which grpc-go would
+// close when it has written the last answer.
+func TestSlowTailOfCall(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(t *testing.T, s *server){
+		"aged": func(t *testing.T, s *server) {
+			eventually(t, "told", func() bool { return s.Accounts()[0].CloseReason() == "max_age" })
+		},
+		"disconnected": func(_ *testing.T, s *server) { s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute) },
+		"drained":      func(_ *testing.T, s *server) { _ = s.drain(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			calls := bigCalls{begun: make(chan struct{}), told: make(chan struct{})}
+			s := start(t, false, mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, calls) }),
+				mux.Configure(func(c *mux.Config) {
+					if c.HTTP2.Progress.BodyGrace = 2 * time.Second; name == "aged" { // So it sweeps each 250 ms.
+						c.GRPC.MaxAge = time.Second
+					}
+				}))
+			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, 0).Addr().String()}
+			const window = bigAnswer + 64<<10 // The client sends WINDOW_UPDATE within the answer.
+			client := testpb.NewTestServiceClient(relay.grpcClient(t, grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window)))
+			got := make(chan error, 1)
+			go func() {
+				answer, err := client.UnaryCall(t.Context(), new(testpb.SimpleRequest))
+				if n := len(answer.GetPayload().GetBody()); err == nil && n != bigAnswer {
+					err = fmt.Errorf("%d bytes of %d", n, bigAnswer)
+				}
+				got <- err
+			}()
+			within(t, "the call", calls.begun)
+			leave(t, s)
+			time.Sleep(300 * time.Millisecond) // The client answers the PING.
+			close(calls.told)
+			if err := within(t, "the answer", got); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// bigAnswer is what holdingRelay passes on in 2 s.
+const bigAnswer = 1 << 20
+
+// bigCalls answers one call when its client was told to leave.
+type bigCalls struct {
+	testpb.UnimplementedTestServiceServer
+
+	begun, told chan struct{}
+}
+
+func (b bigCalls) UnaryCall(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	close(b.begun)
+	<-b.told
+	return &testpb.SimpleResponse{Payload: &testpb.Payload{Body: make([]byte, bigAnswer)}}, nil
 }
 
 // TestTricklingKeepsNoIdle: an idle HTTP/2 connection ends for its idle timeout, though its

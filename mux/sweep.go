@@ -46,7 +46,7 @@ func (c Config) sweepEvery() time.Duration {
 	return moments.SweepEvery(
 		c.HTTP1.MaxAge, c.HTTP1.MaxAgeGrace, c.HTTP1.Progress.BodyGrace, c.HTTP1.Progress.ProgressTimeout,
 		c.HTTP2.IdleTimeout, c.HTTP2.MaxAge, c.HTTP2.MaxAgeGrace, c.HTTP2.Progress.BodyGrace, c.HTTP2.Progress.ProgressTimeout,
-		c.HTTP2.PingTimeout, c.GRPC.PingTimeout,
+		c.HTTP2.PingTimeout, c.GRPC.PingTimeout, c.GRPC.MaxAge, c.GRPC.MaxAgeGrace,
 	)
 }
 
@@ -86,8 +86,10 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 	switch config := w.live.Load(); w.departures.books.tag(c) {
 	case protocols.HTTP1, protocols.WebSocket:
 		w.visitHTTP1(now, c, &config.HTTP1)
-	case protocols.HTTP2, protocols.GRPC:
-		w.visitHTTP2(now, c, &config.HTTP2)
+	case protocols.HTTP2:
+		w.visitHTTP2(now, c, &config.HTTP2, config.HTTP2.MaxAgeGrace)
+	case protocols.GRPC:
+		w.visitHTTP2(now, c, &config.HTTP2, c.root.backend.config.GRPC.MaxAgeGrace)
 	case protocols.Protocol(refusedTag):
 		w.visitRefused(c)
 	}
@@ -229,10 +231,10 @@ func (c *conn) reader1() int32 {
 // the head of a request may take on a connection that was told to make room.
 const roomPatience = time.Second
 
-func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config) {
+func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config, ageGrace time.Duration) {
 	d, limit := w.departures, config.Progress.ProgressTimeout
 	h2, state := &c.seldom().h2, c.account.State()
-	ended, owned := h2.exchanges.sweep(w.elapsed, c.WindowShut(), &config.Progress)
+	ended, owned := h2.exchanges.sweep(w.elapsed, c.WindowShut(), c.account.IsWriting(), &config.Progress)
 	d.books.reportSlow(c, ended)
 	if w.checkWrites(now, c, owned, limit) {
 		return
@@ -262,7 +264,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 	if !c.isTold() {
 		if c.overAge() >= 0 {
-			d.leave(c, reasonAge, config.MaxAgeGrace)
+			d.leave(c, reasonAge, ageGrace)
 		} else {
 			w.leaveIdle(c, h2)
 		}
@@ -386,8 +388,10 @@ const longestTail = 5 * time.Minute
 func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
 	sent := c.SentData()
 	t, known := w.tails[c.account.ID()]
-	if t.waiting += w.elapsed; !known || t.sent != sent {
+	if !known || t.sent != sent {
 		t = tail{sent: sent}
+	} else if !c.account.IsWriting() { // Otherwise checkWrites sees whether the client takes bytes.
+		t.waiting += w.elapsed
 	}
 	w.seenTails[c.account.ID()] = t
 	return t.waiting >= limit
