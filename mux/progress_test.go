@@ -248,21 +248,21 @@ func TestSlowReader(t *testing.T) {
 // client of HTTP/2 with wide windows that reads steadily keeps its stream meanwhile.
 func TestSteadyReader(t *testing.T) {
 	t.Parallel()
-	const buffer, step = 256 << 10, 2 << 10
+	const buffer, step = 512 << 10, 2 << 10
 	outcomes := make(chan error, 1)
-	m, _ := newServer(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: time.Second}))
+	m, _ := newServer(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 2 * time.Second}))
 	l := narrowListener{listen(t), buffer}
 	serveToEnd(t, m, func() error { return m.Serve(l) })
 	s := &server{Server: m, addr: l.Addr().String()}
 	conn := s.dial(t)
-	if err := conn.(*net.TCPConn).SetReadBuffer(buffer / 32); err != nil {
+	if err := conn.(*net.TCPConn).SetReadBuffer(buffer / 4); err != nil {
 		t.Fatal(err)
 	}
 	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 	c.must(c.WriteWindowUpdate(0, 1<<30))
 	c.get(1, "/flood")
 	part := make([]byte, step)
-	for read := 0; read < 2*buffer; read += step {
+	for read := 0; read < buffer; read += step {
 		if _, err := io.ReadFull(conn, part); err != nil {
 			t.Fatalf("behind %d bytes: %v", read, err)
 		}

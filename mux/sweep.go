@@ -38,7 +38,7 @@ type upload1 struct {
 type tail struct {
 	waiting time.Duration // since the client has moved
 	whole   time.Duration // since the sweep has found it first
-	sent    uint64        // or acknowledged, and received
+	sent    uint64        // or acknowledged, without what may be unread
 }
 
 // sweepEvery returns the time between two sweeps.
@@ -330,7 +330,11 @@ func (c *conn) staysIdle(idle bool) bool {
 // open streams, and keeps all that the connection had in memory until it runs out.
 func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
 	timeout, since := c.root.backend.config.HTTP2.IdleTimeout, h2.idleSince.Load()
-	if timeout <= 0 || since == 0 || sinceStart()-time.Duration(since) < timeout {
+	if timeout <= 0 || since == 0 {
+		return
+	}
+	// It may not have read its answers yet, where something in between has taken them.
+	if timeout = max(timeout, moments.PingTimeout(0, c.Unread())); sinceStart()-time.Duration(since) < timeout {
 		return
 	}
 	switch c.account.State() {
@@ -350,19 +354,22 @@ func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 
 // that by a reset. What the next system has taken may be a proxy's. A client that has gone
 // takes none, and sends none. Where others wait for the end of the connection, one that has
 // sent nothing since it was told counts as gone, but has roomPatience from when it made room.
-// One that was idle has read its answers, and one that floods is owed nothing.
+// One that was idle had time to read its answers, and one that floods is owed nothing.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
-	received := c.account.Received()
 	reason, patience := c.account.CloseReason(), moments.GoAwayPatience
 	ago, yielded := c.yieldedFor()
-	urgent := yielded && ago > roomPatience || w.departures.draining.Load()
-	if !urgent {
+	urgent, draining := yielded && ago > roomPatience, w.departures.draining.Load()
+	switch {
+	case urgent:
+	case !draining:
 		patience = max(patience, w.live.Load().HTTP2.Progress.ProgressTimeout)
+	case waiting:
+		patience = moments.DrainPatience
 	}
 	switch {
 	case waiting:
-	case reason == reasonIdle, reason == reasonFlood, c.HasRead(), urgent && received == c.seldom().leave.received.Load():
+	case reason == reasonIdle, reason == reasonFlood, c.HasRead(), (urgent || draining) && c.account.Received() == c.seldom().leave.received.Load():
 		return false
 	default:
 		c.AskRead()
@@ -372,15 +379,15 @@ func (w *sweep) isDelivering(c *conn) bool {
 		t.waiting += w.elapsed
 		t.whole += w.elapsed
 	}
-	if moved := acked + received; t.sent != moved {
-		t.sent, t.waiting = moved, 0
+	if taken := acked - c.Unread(); t.sent != taken { // Whatever else it sends shows nothing.
+		t.sent, t.waiting = taken, 0
 	}
 	w.seenTails[c.account.ID()] = t
 	return t.waiting < patience && t.whole < longestTail
 }
 
 // longestTail is how long a client that was told to leave, and has no stream open, may go on
-// moving without having read its answers.
+// giving its window back without having read its answers.
 const longestTail = 5 * time.Minute
 
 // stuckTail reports whether responses whose handlers have returned have been waiting for

@@ -88,6 +88,11 @@ func Cut(now, patience time.Duration) time.Duration {
 // GoAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
 const GoAwayPatience = 5 * time.Second
 
+// DrainPatience is how long a client may take none of the bytes that its server's system holds
+// for it, when a drain waits for nothing else. Longer, and each that has gone would hold the
+// drain up; shorter, and one that reads by large steps would lose the end of its answer.
+const DrainPatience = 15 * time.Second
+
 // busyPatience is the same for a client that has streams open. Its answer may stand behind
 // what it receives, and a request behind that is lost to it.
 const busyPatience = time.Minute

@@ -119,6 +119,16 @@ func (c *Conn) SentData() uint64 {
 	return 0
 }
 
+// Unread returns how many bytes of DATA the client of an HTTP/2 connection may not have read:
+// it has not given them back to the connection's window, nor answered a keepalive PING behind
+// them. It is 0 elsewhere.
+func (c *Conn) Unread() uint64 {
+	if t := c.h2.Load(); t != nil {
+		return t.Unread()
+	}
+	return 0
+}
+
 // WindowShut reports whether net/http has left the client of an HTTP/2 connection too little
 // room for another whole frame of DATA. It says nothing of another server.
 func (c *Conn) WindowShut() bool {

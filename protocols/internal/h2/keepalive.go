@@ -75,6 +75,17 @@ func (t *Track) returns(increment uint32) {
 	}
 }
 
+// Unread returns how many bytes of DATA the client may not have read. It has read what stands
+// before a keepalive PING that it has answered, and what it has given back to the connection's
+// window.
+func (t *Track) Unread() uint64 {
+	unread := int64(t.unreturned.Load())
+	if k := t.keepalive.Load(); k != nil {
+		unread = min(unread, int64(t.sentData.Load()-k.read.Load()))
+	}
+	return uint64(max(0, unread))
+}
+
 // silence returns for how long the client has owed the answer to the server's PING and has
 // sent nothing; 0 where it owes none.
 func (t *Track) silence() time.Duration {
@@ -96,9 +107,7 @@ func (t *Track) IsMute(timeout time.Duration) bool {
 	return silence >= timeout && silence > 0 && silence >= moments.PingTimeout(timeout, t.unread())
 }
 
-// unread returns how much of the DATA before the PING the client may not have read. It has
-// read what stands before a PING that it has answered, and what it has given back to the
-// connection's window. Before the first PING it is 0.
+// unread is Unread for the DATA before the PING alone. Before the first PING it is 0.
 func (t *Track) unread() uint64 {
 	k := t.keepalive.Load()
 	if k == nil {
