@@ -248,21 +248,18 @@ func TestSlowReader(t *testing.T) {
 // client of HTTP/2 with wide windows that reads steadily keeps its stream meanwhile.
 func TestSteadyReader(t *testing.T) {
 	t.Parallel()
-	const buffer, step = 512 << 10, 2 << 10
+	const step = 8 << 10 // each 20 ms, for 8 s: a third of a send buffer of 4 MB takes 3 s
 	outcomes := make(chan error, 1)
-	m, _ := newServer(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 2 * time.Second}))
-	l := narrowListener{listen(t), buffer}
-	serveToEnd(t, m, func() error { return m.Serve(l) })
-	s := &server{Server: m, addr: l.Addr().String()}
+	s := start(t, false, mux.WithHandler(movers(outcomes)), impatient(protocols.ProgressConfig{ProgressTimeout: 2 * time.Second}))
 	conn := s.dial(t)
-	if err := conn.(*net.TCPConn).SetReadBuffer(buffer / 4); err != nil {
+	if err := conn.(*net.TCPConn).SetReadBuffer(128 << 10); err != nil {
 		t.Fatal(err)
 	}
 	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 	c.must(c.WriteWindowUpdate(0, 1<<30))
 	c.get(1, "/flood")
 	part := make([]byte, step)
-	for read := 0; read < buffer; read += step {
+	for read := 0; read < 400*step; read += step {
 		if _, err := io.ReadFull(conn, part); err != nil {
 			t.Fatalf("behind %d bytes: %v", read, err)
 		}
@@ -275,20 +272,6 @@ func TestSteadyReader(t *testing.T) {
 	}
 	_ = conn.Close()
 	_ = within(t, "the handler", outcomes)
-}
-
-// narrowListener gives the connections that it accepts a send buffer.
-type narrowListener struct {
-	net.Listener
-	buffer int
-}
-
-func (l narrowListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err == nil {
-		err = c.(*net.TCPConn).SetWriteBuffer(l.buffer)
-	}
-	return c, err
 }
 
 // TestStalledTail: the end of a response whose handler has returned does not wait for a
