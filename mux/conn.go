@@ -180,6 +180,14 @@ func (c *conn) FinalGoAway() {
 	c.Conn.FinalGoAway()
 }
 
+// SentData is as in the package sniff, for upgraded connections as well.
+func (c *conn) SentData() uint64 {
+	if u := c.seldom().h2.upgraded.Load(); u != nil {
+		return u.SentData()
+	}
+	return c.Conn.SentData()
+}
+
 // IsBeyondLast is as in the package sniff, for upgraded connections as well.
 func (c *conn) IsBeyondLast(stream uint32) bool {
 	if u := c.seldom().h2.upgraded.Load(); u != nil {

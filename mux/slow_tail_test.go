@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
@@ -210,6 +211,40 @@ func (b bigCalls) UnaryCall(context.Context, *testpb.SimpleRequest) (*testpb.Sim
 	close(b.begun)
 	<-b.told
 	return &testpb.SimpleResponse{Payload: &testpb.Payload{Body: make([]byte, bigAnswer)}}, nil
+}
+
+// TestSlowTailOfWebSocket: the same for a message before the close frame of a drain, to a
+// client that goes on sending.
+func TestSlowTailOfWebSocket(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20 // 8 s, and coder/websocket waits 5 s for the answer to a close frame.
+	told := make(chan struct{})
+	s := start(t, false, mux.WithWebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+		if err := c.Write(ctx, websocket.MessageBinary, make([]byte, size)); err != nil {
+			return err
+		}
+		close(told)
+		for {
+			if _, _, err := c.Read(ctx); err != nil {
+				return err
+			}
+		}
+	}))
+	relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, 0).Addr().String()}
+	c := relay.webSocket(t)
+	c.SetReadLimit(size)
+	within(t, "the message", told)
+	_ = s.drain(context.Background())
+	go func() {
+		for tick := time.NewTicker(200 * time.Millisecond); c.Write(t.Context(), websocket.MessageText, []byte("x")) == nil; <-tick.C {
+		}
+	}()
+	if _, message, err := c.Read(t.Context()); err != nil || len(message) != size {
+		t.Errorf("%d bytes of %d: %v", len(message), size, err)
+	}
+	if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("behind it: %v", err)
+	}
 }
 
 // TestTricklingKeepsNoIdle: an idle HTTP/2 connection ends for its idle timeout, though its

@@ -244,12 +244,13 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		return
 	}
 	switch {
-	case c.isShared():
-		if limit > 0 && state == pool.StateActive && h2.running.Load() == 0 && w.stuckTail(c, limit) {
+	case c.isShared(), !c.isHTTP2(): // By net/http, or upgraded.
+		open := state == pool.StateActive || state == pool.StateUpgraded && h2.idleSince.Load() == 0
+		if limit > 0 && open && h2.running.Load() == 0 && w.stuckTail(c, limit) {
 			d.end(c, reasonStalled)
 			return
 		}
-	case c.isHTTP2(): // By grpc-go. The sweep ends it only if the server has told it to leave.
+	default: // By grpc-go. The sweep ends it only if the server has told it to leave.
 		stuck := uint64(0)
 		if limit > 0 && c.account.InFlight() == 0 && c.HasOpenStreams() && w.stuckTail(c, limit) {
 			stuck = c.SentData() + 1

@@ -73,6 +73,23 @@ func TestUpgradeH2CSlowBody(t *testing.T) {
 	}
 }
 
+// TestUpgradeH2CStalledTail: a client that does not take the end of an answer keeps its
+// connection no longer than by prior knowledge.
+func TestUpgradeH2CStalledTail(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.WithHandler(movers(nil)), mux.Configure(upgradesOn), impatient(protocols.ProgressConfig{ProgressTimeout: 200 * time.Millisecond}))
+	events := observe(t, s.Server)
+	conn := s.dial(t)
+	c, _ := upgradeConn(t, conn, bufio.NewReader(conn), "GET /small HTTP/1.1\r\n"+upgradeFields+"\r\n")
+	_ = c.rest(1)
+	c.must(c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+	c.get(3, "/small")
+	if code := c.goneAway(); code != http2.ErrCodeNo {
+		t.Errorf("GOAWAY %v", code)
+	}
+	eventually(t, "closed", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "write_stalled") == 1 })
+}
+
 func TestUpgradeH2C(t *testing.T) {
 	chunked := fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", 5000, strings.Repeat("c", 5000))
 	tests := []struct{ name, before, request, method, body string }{

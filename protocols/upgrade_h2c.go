@@ -112,6 +112,10 @@ type UpgradedConn struct{ track *h2.Track }
 // opened so far.
 func (c *UpgradedConn) FinalGoAway() { c.track.FinalGoAway() }
 
+// SentData returns the length in bytes of all DATA frames that the server has begun to write,
+// and one more for the end of each answer.
+func (c *UpgradedConn) SentData() uint64 { return c.track.SentData() }
+
 // IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY for a flood,
 // that a stream is not served.
 func (c *UpgradedConn) IsBeyondLast(stream uint32) bool { return c.track.IsBeyondLast(stream) }

@@ -33,8 +33,9 @@ type watchedConn struct {
 	exchanges atomic.Uint32 // how many reads and writes have moved a part of a message
 
 	out    output
-	ended  atomic.Bool // the client has sent its close frame, its last
-	abrupt atomic.Bool // close without waiting for the client
+	linger atomic.Int64 // how long Close goes on reading, where that is more than closeLinger
+	ended  atomic.Bool  // the client has sent its close frame, its last
+	abrupt atomic.Bool  // close without waiting for the client
 }
 
 // newWatchedConn returns the connection of which early was read with the handshake. It
@@ -172,7 +173,8 @@ func (c *watchedConn) answerPing(payload []byte) bool {
 	return false
 }
 
-// How long, and for how many bytes, Close goes on reading.
+// How long, and for how many bytes, Close goes on reading. A session that is closed in order
+// may choose a longer time.
 const (
 	closeLinger      = 250 * time.Millisecond
 	closeLingerBytes = 1 << 20
@@ -180,12 +182,13 @@ const (
 
 // Close implements [net.Conn]. Unless the client has sent its close frame, Close reads for
 // a moment what the client still sends: the kernel answers unread bytes with a reset, and
-// then the client may lose what it has not read either (RFC 6455 section 7.1.1).
+// then the client, or a proxy before it, may lose what it has not read either (RFC 6455
+// section 7.1.1).
 func (c *watchedConn) Close() error {
 	c.out.noteClosed()
 	linger := !c.abrupt.Load() && !c.ended.Load()
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && linger && half.CloseWrite() == nil && c.endReading() {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger))
+		_ = c.Conn.SetReadDeadline(time.Now().Add(max(closeLinger, time.Duration(c.linger.Load()))))
 		_, _ = io.CopyN(io.Discard, struct{ io.Reader }{c.Conn}, closeLingerBytes)
 	}
 	return c.Conn.Close()

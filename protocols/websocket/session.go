@@ -86,11 +86,16 @@ func (s *Session) end() {
 
 // close sends a close frame behind the message under way, or with now behind the last
 // write, unless one was sent. It waits for the client's answer and closes the connection.
-// The time for the answer begins when the frame has left.
+// The time for the answer begins when the frame has left. Like a ping, it may then still stand
+// behind what the client was sent, so raw lingers unless the handler has failed. What the
+// client says meanwhile does not tell how far it has read.
 func (s *Session) close(code coder.StatusCode, reason string, wait time.Duration, now bool) error {
 	b := s.raw.out.setBye(code, reason)
 	s.raw.out.close(b, now)
 	s.waitSent()
+	if wait == closeWait {
+		s.raw.linger.Store(int64(moments.PingTimeout(closeLinger, s.raw.out.below.bytes.Load())))
+	}
 	_ = s.raw.SetReadDeadline(time.Now().Add(wait))
 	return s.conn.Close(b.code, b.reason) // It writes the frame where out.close could not.
 }

@@ -50,7 +50,7 @@ var differences = []difference{
 	},
 	{
 		what: "a request body that stops", plain: "waits without end",
-		muxed: "of declared length below 240 B/s, else silent for 1 min before the response: the read fails; gRPC and Connect streams wait",
+		muxed:  "of declared length below 240 B/s, else silent for 1 min before the response: the read fails; gRPC and Connect streams wait",
 		why:    "a client that sends no more would hold a connection for nothing",
 		where:  "TestRawHTTP1/slow_body",
 		native: "HTTP/1.1 200 OK\n.*\n\nnot read still open",
