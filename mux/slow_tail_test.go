@@ -247,6 +247,43 @@ func TestSlowTailOfWebSocket(t *testing.T) {
 	}
 }
 
+// TestDrainOfNoReader: a client that answers no PING, and sends only what shows no reading,
+// does not hold a drain up to its timeout.
+func TestDrainOfNoReader(t *testing.T) {
+	t.Parallel()
+	for name, say := range map[string]func(c *h2Client, n uint32){
+		"answers to no PING":           func(c *h2Client, _ uint32) { _ = c.WritePing(true, [8]byte{}) },
+		"requests behind its last one": func(c *h2Client, n uint32) { c.get(2*n+1, "/echo") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Spread, c.Drain.Timeout = 0, time.Minute }))
+			conn := s.dial(t)
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
+			c := newH2Client(t, conn, conn)
+			c.get(1, "/echo")
+			_ = c.rest(1)
+			closed := make(chan struct{})
+			go func() {
+				_, _ = io.Copy(io.Discard, conn)
+				close(closed)
+			}()
+			done := s.drain(t.Context())
+			for n := uint32(1); ; n++ {
+				select {
+				case <-closed:
+					if got := within(t, "the drain", done); got.err != nil {
+						t.Error(got.err)
+					}
+					return
+				case <-time.After(100 * time.Millisecond):
+					say(c, n)
+				}
+			}
+		})
+	}
+}
+
 // TestTricklingKeepsNoIdle: an idle HTTP/2 connection ends for its idle timeout, though its
 // client answers no PING and goes on sending frames.
 func TestTricklingKeepsNoIdle(t *testing.T) {

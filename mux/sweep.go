@@ -277,7 +277,8 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	}
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
-	told.Idle, told.Final = c.isIdleHTTP2(), c.departure() == departFinal
+	told.Final = c.departure() == departFinal
+	told.Idle = c.isIdleHTTP2() || c.opensBeyond() && h2.running.Load() == 0
 	told.Stays = c.staysIdle(told.Idle)
 	switch step := told.Next(); {
 	case c.floodsOn():
@@ -307,6 +308,10 @@ func (c *conn) isIdleHTTP2() bool {
 		return c.seldom().h2.idleSince.Load() != 0
 	}
 }
+
+// opensBeyond reports whether the client has opened a stream beyond the last that it was told,
+// which is refused.
+func (c *conn) opensBeyond() bool { return c.IsBeyondLast(c.OpenedStreams()) }
 
 // isStuck reports whether the client of a native connection has taken nothing of its answers
 // for http2.progress_timeout, and no handler runs.
@@ -380,7 +385,11 @@ func (w *sweep) isDelivering(c *conn) bool {
 		t.waiting += w.elapsed
 		t.whole += w.elapsed
 	}
-	if taken := acked - c.Unread(); t.sent != taken { // Whatever else it sends shows nothing.
+	taken := -c.Unread()  // Whatever else it sends shows nothing.
+	if !c.opensBeyond() { // Otherwise it has refusals to acknowledge.
+		taken += acked
+	}
+	if t.sent != taken {
 		t.sent, t.waiting = taken, 0
 	}
 	w.seenTails[c.account.ID()] = t
