@@ -137,8 +137,8 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 	return false
 }
 
-// maxAge returns the age limit of connections with a tag. Native gRPC connections and
-// WebSockets have theirs from their own servers.
+// maxAge returns the age limit of connections with a tag. WebSockets have theirs from their own
+// server, and native gRPC connections where the sweep does not end them.
 func (a *admission) maxAge(tag pool.Tag) time.Duration {
 	switch protocols.Protocol(tag) {
 	case protocols.HTTP1, protocols.WebSocket:
@@ -146,10 +146,11 @@ func (a *admission) maxAge(tag pool.Tag) time.Duration {
 	case protocols.HTTP2:
 		return a.live.Load().HTTP2.MaxAge
 	case protocols.GRPC:
-		return a.live.Load().GRPC.MaxAge
-	default:
-		return 0
+		if config := a.live.Load(); config.sweepsCalls() {
+			return config.GRPC.MaxAge
+		}
 	}
+	return 0
 }
 
 // refusal is the reason for which a connection is kept out.

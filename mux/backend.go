@@ -88,7 +88,10 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	// The sweep keeps these times: net/http and grpc-go close a connection when its last
 	// answer is written, whether its client has read that or not.
 	own, native := c.HTTP2, c.GRPC
-	own.IdleTimeout, native.MaxAge, native.MaxAgeGrace = 0, 0, 0
+	own.IdleTimeout = 0
+	if c.sweepsCalls() {
+		native.MaxAge, native.MaxAgeGrace = 0, 0
+	}
 	own.PingTimeout, native.PingTimeout = forLate(own.PingTimeout), forLate(native.PingTimeout)
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks
@@ -115,3 +118,8 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	}
 	return b, nil
 }
+
+// sweepsCalls reports whether the sweep ends native gRPC connections. With grpc.transport:
+// native nothing but grpc-go refuses a stream beyond the last that the client was told, so
+// grpc-go ends them.
+func (c *Config) sweepsCalls() bool { return c.GRPC.Transport != protocols.TransportNative }

@@ -167,13 +167,16 @@ func (d *drainActions) tell(ctx context.Context) {
 	d.waitGone(ctx, over-time.Since(started))
 }
 
-// shutdown has x/net's server tell its clients, who know by now, all at once. net/http's
-// server for HTTP/2 and grpc-go would close each connection when its last answer is written,
-// whether the client has read that or not; the sweep closes them.
+// shutdown has x/net's server tell its clients, who know by now, all at once, and grpc-go where
+// the sweep does not; see sweepsCalls. net/http's server for HTTP/2 and grpc-go would close
+// each connection when its last answer is written, whether the client has read that or not.
 func (d *drainActions) shutdown() {
 	for _, b := range d.topology.allBackends() {
 		if b.h2c != nil {
 			b.h2c.Shutdown()
+		}
+		if !b.config.sweepsCalls() {
+			d.running.background.run(b.grpc.Native.GracefulStop)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/protocols"
 )
 
 // heldCalls sends the path of each call to served. A FullDuplexCall lasts until its client
@@ -35,6 +36,50 @@ func (h heldCalls) FullDuplexCall(s grpc.BidiStreamingServer[testpb.StreamingOut
 func (h heldCalls) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
 	h.served <- testpb.TestService_EmptyCall_FullMethodName
 	return new(testpb.Empty), nil
+}
+
+// TestLastStreamOfNative: the same behind its age and in a drain where grpc-go serves all calls,
+// and ends the connection by itself.
+func TestLastStreamOfNative(t *testing.T) {
+	t.Parallel()
+	for name, aged := range map[string]bool{"aged": true, "drained": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			served := make(chan string, 10)
+			s := start(t, false, mux.WithGRPC(func(r mux.GRPCRegistrar) {
+				testpb.RegisterTestServiceServer(r, heldCalls{served: served})
+			}), mux.Configure(func(c *mux.Config) {
+				c.GRPC.Transport, c.Drain.Spread = protocols.TransportNative, 0
+				if aged {
+					c.GRPC.MaxAge = 300 * time.Millisecond
+				}
+			}))
+			conn := s.dial(t)
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			c := newH2Client(t, conn, conn)
+			c.ready()
+			ask := func(stream uint32, path string) {
+				c.request(stream, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", path,
+					"content-type", "application/grpc", "te", "trailers")
+				c.must(c.WriteData(stream, false, make([]byte, 5)))
+			}
+			ask(1, testpb.TestService_FullDuplexCall_FullMethodName)
+			within(t, "the stream that is held", served)
+			if !aged {
+				_ = s.drain(t.Context())
+			}
+			for c.goneAway(); c.lastTold == maxStream; {
+				c.step()
+			}
+			ask(3, testpb.TestService_EmptyCall_FullMethodName)
+			c.sync()
+			select {
+			case path := <-served:
+				t.Errorf("%s was served behind the last GOAWAY", path)
+			case <-time.After(100 * time.Millisecond):
+			}
+		})
+	}
 }
 
 // TestLastStreamOfBusy: a client that keeps a stream open when it is told to leave is told its

@@ -253,6 +253,7 @@ func TestDrainOfNoReader(t *testing.T) {
 	t.Parallel()
 	for name, say := range map[string]func(c *h2Client, n uint32){
 		"answers to no PING":           func(c *h2Client, _ uint32) { _ = c.WritePing(true, [8]byte{}) },
+		"PINGs of its own":             func(c *h2Client, _ uint32) { _ = c.WritePing(false, [8]byte{}) },
 		"requests behind its last one": func(c *h2Client, n uint32) { c.get(2*n+1, "/echo") },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -39,6 +39,7 @@ type tail struct {
 	waiting time.Duration // since the client has moved
 	whole   time.Duration // since the sweep has found it first
 	sent    uint64        // or acknowledged, without what may be unread
+	emptied bool          // nothing has waited in the kernel at a sweep
 }
 
 // sweepEvery returns the time between two sweeps.
@@ -385,8 +386,9 @@ func (w *sweep) isDelivering(c *conn) bool {
 		t.waiting += w.elapsed
 		t.whole += w.elapsed
 	}
-	taken := -c.Unread()  // Whatever else it sends shows nothing.
-	if !c.opensBeyond() { // Otherwise it has refusals to acknowledge.
+	taken := -c.Unread() // Whatever else it sends shows nothing.
+	// What it acknowledges when the kernel has been empty may answer its own frames.
+	if t.emptied = t.emptied || !waiting; !t.emptied {
 		taken += acked
 	}
 	if t.sent != taken {
