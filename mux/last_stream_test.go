@@ -61,7 +61,7 @@ func TestLastStreamOfNative(t *testing.T) {
 			ask := func(stream uint32, path string) {
 				c.request(stream, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", path,
 					"content-type", "application/grpc", "te", "trailers")
-				c.must(c.WriteData(stream, false, make([]byte, 5)))
+				c.must(c.WriteData(stream, stream > 1, make([]byte, 5)))
 			}
 			ask(1, testpb.TestService_FullDuplexCall_FullMethodName)
 			within(t, "the stream that is held", served)
