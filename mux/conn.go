@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync/atomic"
@@ -203,6 +204,24 @@ func (c *conn) CallBudget() *protocols.CallBudget {
 		budget.CompareAndSwap(nil, protocols.NewCallBudget(c, c.root.backend.config.HTTP2)) // Unless another call was faster.
 	}
 	return budget.Load()
+}
+
+// muteTime returns how long the client of an HTTP/2 connection may be silent until its server
+// has pinged it in vain; 0 for no bound, and for other connections.
+func (c *conn) muteTime() time.Duration {
+	b := c.root.backend
+	interval := b.config.HTTP2.PingInterval
+	switch p := c.verdict().Protocol; {
+	case p == protocols.GRPC:
+		interval = b.config.GRPC.PingInterval
+	case p != protocols.HTTP2:
+		return 0
+	}
+	if interval <= 0 {
+		return 0
+	}
+	timeout, _ := b.pingTimeouts(c.verdict().Protocol)
+	return interval + min(timeout, math.MaxInt64-interval)
 }
 
 // isMute reports whether the client has been silent behind a PING of the server for longer

@@ -138,6 +138,19 @@ func TestMuteClient(t *testing.T) {
 			c, _ := upgradeConn(t, conn, bufio.NewReader(conn), "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
 			_ = c.rest(1)
 		}, []mux.Option{mux.Configure(upgradesOn)}, false},
+		// The PING waits behind what the handler writes, which has lifted the bound of that.
+		"full": {protocols.HTTP2, func(t *testing.T, s *server) {
+			t.Helper()
+			c := plain(t, s)
+			c.must(c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+			c.must(c.WriteWindowUpdate(0, 1<<30))
+			c.get(1, "/")
+		}, []mux.Option{mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+			for err := error(nil); err == nil; {
+				_, err = w.Write(make([]byte, 64<<10))
+			}
+		}))}, false},
 		// The option wins over the configuration.
 		"option": {protocols.GRPC, native, []mux.Option{
 			mux.Configure(func(c *mux.Config) { c.GRPC.PingInterval, c.GRPC.PingTimeout = 0, time.Millisecond }),

@@ -111,11 +111,17 @@ func (w *sweep) visitRefused(c *conn) {
 // checkWrites resets a connection whose client takes nothing of what is written to it.
 // A handler may have taken over that bound.
 func (w *sweep) checkWrites(now time.Time, c *conn, owned bool, limit time.Duration) (closed bool) {
-	if stalled := w.writes.Check(now, &c.account); limit <= 0 || stalled < limit || owned {
-		return false
+	stalled := w.writes.Check(now, &c.account)
+	if limit > 0 && stalled >= limit && !owned {
+		c.abort(reasonStalled)
+		return true
 	}
-	c.abort(reasonStalled)
-	return true
+	// A PING waits behind that write, and its answer with it.
+	if mute := c.muteTime(); mute > 0 && stalled >= mute {
+		c.abort(reasonPing)
+		return true
+	}
+	return false
 }
 
 func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config) {
