@@ -122,4 +122,4 @@ func (s services) newBackend(c *Config) (*backend, error) {
 // sweepsCalls reports whether the sweep ends native gRPC connections. With grpc.transport:
 // native nothing but grpc-go refuses a stream beyond the last that the client was told, so
 // grpc-go ends them.
-func (c *Config) sweepsCalls() bool { return c.GRPC.Transport != protocols.TransportNative }
+func (c Config) sweepsCalls() bool { return c.GRPC.Transport != protocols.TransportNative }

@@ -176,7 +176,7 @@ func (d *drainActions) shutdown() {
 			b.h2c.Shutdown()
 		}
 		if !b.config.sweepsCalls() {
-			d.running.background.run(b.grpc.Native.GracefulStop)
+			d.running.background.run(func() { _ = b.grpc.GracefulStop(d.running.serving) })
 		}
 	}
 }

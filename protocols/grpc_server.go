@@ -198,3 +198,20 @@ func orForever(d time.Duration) time.Duration {
 	}
 	return d
 }
+
+// GracefulStop stops the native server: its clients are told by GOAWAY, and its
+// calls end by themselves. When ctx ends first it returns ctx's error and goes on
+// waiting in the background, until Stop.
+func (s *GRPCServers) GracefulStop(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		s.Native.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
