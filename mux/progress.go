@@ -425,6 +425,7 @@ func (l *exchanges) sweep(elapsed time.Duration, shut, blocked bool, c *protocol
 			e.stalled = stall{}
 		case blocked:
 		case e.stalled.tick(elapsed, e.written.Load(), c):
+			e.stalled = stall{} // The next sweep may come before the handler's write has failed.
 			_ = http.NewResponseController(e.writer).SetWriteDeadline(aLongTimeAgo)
 			n.responses++
 		}
