@@ -33,8 +33,7 @@ type backend struct {
 }
 
 // lateAnswers is how much longer net/http and grpc-go wait for the answer to a PING than is
-// configured. They do not know what stands before the PING, and the sweep does. They end what
-// it cannot: a connection whose PING could not be written.
+// configured. They do not know what stands before the PING, and the sweep does.
 const lateAnswers = 2 * moments.LongestQueue
 
 // pingTimeouts returns how long the client of an HTTP/2 connection may be silent behind a PING
@@ -49,6 +48,20 @@ func (b *backend) pingTimeouts(server protocols.Protocol) (bySweep, byServer tim
 		bySweep = cmp.Or(b.config.GRPC.PingTimeout, protocols.DefaultGRPCConfig().PingTimeout) // As grpc-go takes 0.
 	}
 	return bySweep, forLate(bySweep)
+}
+
+// muteTime returns how long the client of an HTTP/2 connection may be silent until its server,
+// as in pingTimeouts, has pinged it in vain; 0 for no bound.
+func (b *backend) muteTime(server protocols.Protocol) time.Duration {
+	interval := b.config.HTTP2.PingInterval
+	if server == protocols.GRPC {
+		interval = b.config.GRPC.PingInterval
+	}
+	if interval <= 0 {
+		return 0
+	}
+	timeout, _ := b.pingTimeouts(server)
+	return interval + min(timeout, math.MaxInt64-interval)
 }
 
 // forLate adds lateAnswers to a timeout, which may be the longest that there is.

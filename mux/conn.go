@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
 	"sync/atomic"
@@ -172,30 +171,31 @@ type http2State struct {
 
 func (c *conn) http2() *http2State { return &c.rare().h2 }
 
-// FinalGoAway is as in the package sniff, for upgraded connections as well.
-func (c *conn) FinalGoAway() {
-	if u := c.seldom().h2.upgraded.Load(); u != nil {
-		u.FinalGoAway()
-		return
-	}
-	c.Conn.FinalGoAway()
+// followed is what follows the frames of an HTTP/2 connection. The methods are described in
+// the package sniff.
+type followed interface {
+	FinalGoAway()
+	SentData() uint64
+	IsBeyondLast(stream uint32) bool
+	IsMute(timeout time.Duration) bool
 }
+
+// frames returns what follows the connection's frames, also where it was upgraded.
+func (c *conn) frames() followed {
+	if u := c.seldom().h2.upgraded.Load(); u != nil {
+		return u
+	}
+	return &c.Conn
+}
+
+// FinalGoAway is as in the package sniff, for upgraded connections as well.
+func (c *conn) FinalGoAway() { c.frames().FinalGoAway() }
 
 // SentData is as in the package sniff, for upgraded connections as well.
-func (c *conn) SentData() uint64 {
-	if u := c.seldom().h2.upgraded.Load(); u != nil {
-		return u.SentData()
-	}
-	return c.Conn.SentData()
-}
+func (c *conn) SentData() uint64 { return c.frames().SentData() }
 
 // IsBeyondLast is as in the package sniff, for upgraded connections as well.
-func (c *conn) IsBeyondLast(stream uint32) bool {
-	if u := c.seldom().h2.upgraded.Load(); u != nil {
-		return u.IsBeyondLast(stream)
-	}
-	return c.Conn.IsBeyondLast(stream)
-}
+func (c *conn) IsBeyondLast(stream uint32) bool { return c.frames().IsBeyondLast(stream) }
 
 // CallBudget implements [protocols.StreamWindows].
 func (c *conn) CallBudget() *protocols.CallBudget {
@@ -206,32 +206,11 @@ func (c *conn) CallBudget() *protocols.CallBudget {
 	return budget.Load()
 }
 
-// muteTime returns how long the client of an HTTP/2 connection may be silent until its server
-// has pinged it in vain; 0 for no bound, and for other connections.
-func (c *conn) muteTime() time.Duration {
-	b := c.root.backend
-	interval := b.config.HTTP2.PingInterval
-	switch p := c.verdict().Protocol; {
-	case p == protocols.GRPC:
-		interval = b.config.GRPC.PingInterval
-	case p != protocols.HTTP2:
-		return 0
-	}
-	if interval <= 0 {
-		return 0
-	}
-	timeout, _ := b.pingTimeouts(c.verdict().Protocol)
-	return interval + min(timeout, math.MaxInt64-interval)
-}
-
 // isMute reports whether the client has been silent behind a PING of the server for longer
-// than it may. It is for upgraded connections as well.
+// than it may.
 func (c *conn) isMute() bool {
 	timeout, _ := c.root.backend.pingTimeouts(c.verdict().Protocol)
-	if u := c.seldom().h2.upgraded.Load(); u != nil {
-		return u.IsMute(timeout)
-	}
-	return c.IsMute(timeout)
+	return c.frames().IsMute(timeout)
 }
 
 var (

@@ -148,8 +148,8 @@ func (c *conn) toldFor() (ago time.Duration, over bool) {
 	return now - time.Duration(told), cut != 0 && now > time.Duration(cut)
 }
 
-// yieldedFor returns how long ago the connection, which was told to leave, has made room. It
-// reports false for one that has not.
+// yieldedFor returns how long ago the connection has made room for others, after its client
+// was told to leave. It reports false where the connection has not.
 func (c *conn) yieldedFor() (ago time.Duration, ok bool) {
 	yielded := c.seldom().leave.yielded.Load()
 	return sinceStart() - time.Duration(yielded), yielded != 0

@@ -141,7 +141,7 @@ func TestSlowBody(t *testing.T) {
 }
 
 // TestQuietCall: the messages of a call that a handler serves may be as far apart as they
-// like, as those of grpc-go's services are. What else stops is ended.
+// like, as those of grpc-go's services are. The sweep ends other bodies that stop.
 func TestQuietCall(t *testing.T) {
 	t.Parallel()
 	for contentType, slow := range map[string]bool{

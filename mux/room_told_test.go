@@ -53,7 +53,7 @@ func (s *server) haveSelfTold(t *testing.T, n int, native, trickle bool) {
 }
 
 // TestToldMakeRoom: idle HTTP/2 connections whose clients were told to leave, and do not, keep
-// nobody out. They leave before connections that are idle and were not told.
+// nobody out. The server ends them before idle ones whose clients were not told.
 func TestToldMakeRoom(t *testing.T) {
 	const limit = 8
 	for where, test := range map[string]struct {
@@ -118,7 +118,7 @@ func TestToldMakeRoom(t *testing.T) {
 }
 
 // TestToldWithinHeadMakesRoom: a client of HTTP/1.1 that was told to leave within the head of
-// a request, and does not end it, keeps nobody out.
+// a request keeps nobody out by not ending that head.
 func TestToldWithinHeadMakesRoom(t *testing.T) {
 	s := start(t, false, mux.Configure(patient), limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
 	conn := s.dial(t)

@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
@@ -98,20 +100,23 @@ func passSlowly(client, server net.Conn, stall time.Duration, reset *atomic.Bool
 // are not cut while a proxy has taken them and their client has not.
 func TestSlowTailBehindProxy(t *testing.T) {
 	t.Parallel()
-	const size = bigAnswer
 	disconnect := func(s *server) { s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute) }
 	for name, form := range map[string]struct {
 		leave func(s *server)
 		stall time.Duration
 		full  bool // A newcomer gets the connection's place.
+		idle  time.Duration
+		more  int64 // bytes of the answer
 	}{
 		"disconnected":              {leave: disconnect},
 		"disconnected, and stalled": {leave: disconnect, stall: moments.GoAwayPatience + time.Second},
 		"disconnected, and full":    {leave: disconnect, full: true},
 		"drained":                   {leave: func(s *server) { _ = s.drain(context.Background()) }},
+		"idle":                      {leave: func(*server) {}, idle: 500 * time.Millisecond, more: 3 << 20}, // 8 s
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			size := bigAnswer + form.more
 			begun, told := make(chan struct{}), make(chan struct{})
 			s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/newcomer" {
@@ -124,6 +129,7 @@ func TestSlowTailBehindProxy(t *testing.T) {
 			})), mux.Configure(func(c *mux.Config) {
 				c.HTTP2.Progress.BodyGrace = 2 * time.Second // So it sweeps each 250 ms.
 				c.HTTP2.MaxConnections = 1
+				c.HTTP2.IdleTimeout = cmp.Or(form.idle, c.HTTP2.IdleTimeout)
 			}))
 			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, form.stall).Addr().String()}
 			got := make(chan int64, 1)
@@ -247,6 +253,59 @@ func TestSlowTailOfWebSocket(t *testing.T) {
 	}
 }
 
+// TestDrainOfPausingReader: a client that takes nothing for longer than it may without bytes
+// waiting has its whole answer in a drain.
+func TestDrainOfPausingReader(t *testing.T) {
+	t.Parallel()
+	// What is sent before the pause fills the kernel's buffers. The server's PING comes behind
+	// that, and then the rest of the answer.
+	const size, before = 4608 << 10, 2252 << 10
+	wrote := make(chan struct{})
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, size))
+		close(wrote)
+	})), mux.Configure(func(c *mux.Config) { c.Drain.Spread, c.Drain.Timeout = 0, time.Minute }))
+	conn := s.dial(t)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+	c.must(c.WriteWindowUpdate(0, 1<<30))
+	c.get(1, "/")
+	told := s.told(t)
+	eventually(t, "the kernel is full", func() bool { return s.active("http2") == 1 && s.Accounts()[0].IsWriting() })
+	done := s.drain(context.Background())
+	within(t, "the drain", told)
+	for c.stream(1).body.Len() < before {
+		c.step()
+	}
+	within(t, "the answer's writing", wrote)
+	time.Sleep(2*moments.GoAwayPatience + 2*time.Second) // The PING and then the rest have their time, which is under test.
+	if n := len(c.rest(1)); n != size {
+		t.Errorf("%d bytes of %d", n, size)
+	}
+	_ = conn.Close()
+	_ = within(t, "the drain", done)
+}
+
+// dialNoReader opens an HTTP/2 connection whose client has had an answer, and from then on
+// answers nothing by itself. closed is closed when the server has ended the connection.
+func (s *server) dialNoReader(t *testing.T) (c *h2Client, closed <-chan struct{}) {
+	t.Helper()
+	conn := s.dial(t)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	c = newH2Client(t, conn, conn)
+	c.get(1, "/echo")
+	_ = c.rest(1)
+	ended := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, conn)
+		close(ended)
+	}()
+	return c, ended
+}
+
 // TestDrainOfNoReader: a client that answers no PING, and sends only what shows no reading,
 // does not hold a drain up to its timeout.
 func TestDrainOfNoReader(t *testing.T) {
@@ -259,16 +318,7 @@ func TestDrainOfNoReader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := start(t, false, mux.Configure(func(c *mux.Config) { c.Drain.Spread, c.Drain.Timeout = 0, time.Minute }))
-			conn := s.dial(t)
-			_ = conn.SetDeadline(time.Now().Add(time.Minute))
-			c := newH2Client(t, conn, conn)
-			c.get(1, "/echo")
-			_ = c.rest(1)
-			closed := make(chan struct{})
-			go func() {
-				_, _ = io.Copy(io.Discard, conn)
-				close(closed)
-			}()
+			c, closed := s.dialNoReader(t)
 			done := s.drain(t.Context())
 			for n := uint32(1); ; n++ {
 				select {
@@ -290,15 +340,7 @@ func TestDrainOfNoReader(t *testing.T) {
 func TestTricklingKeepsNoIdle(t *testing.T) {
 	t.Parallel()
 	s := start(t, false, mux.Configure(func(c *mux.Config) { c.HTTP2.IdleTimeout = 300 * time.Millisecond }))
-	conn := s.dial(t)
-	c := newH2Client(t, conn, conn)
-	c.get(1, "/echo")
-	_ = c.rest(1)
-	closed := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(io.Discard, conn)
-		close(closed)
-	}()
+	c, closed := s.dialNoReader(t)
 	ended := time.After(15 * time.Second) // Behind 20 s the server misses the answer to a PING of its own.
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		select {

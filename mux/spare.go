@@ -40,8 +40,9 @@ const (
 
 // spare describes a connection that may leave. It reports false for one that serves a
 // request, and for one that takes no place: an in-process one, one that has made room
-// already, or one that is being refused. One that was told to leave for another reason keeps
-// its place until it ends, for which an idle one may wait long: see [sweep.isDelivering].
+// already, or one that the server refuses. A connection whose client was told to leave for
+// another reason keeps its place until it ends; [sweep.isDelivering] may let an idle one wait
+// long for that.
 func (m *room) spare(c *conn) (s spare, ok bool) {
 	s = spare{c: c, turn: turnIdle, since: c.account.Opened(), requests: c.account.Requests()}
 	unused := turnEarly

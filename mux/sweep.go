@@ -116,12 +116,16 @@ func (w *sweep) checkWrites(now time.Time, c *conn, owned bool, limit time.Durat
 		c.abort(reasonStalled)
 		return true
 	}
-	// A PING waits behind that write, and its answer with it.
-	if mute := c.muteTime(); mute > 0 && stalled >= mute {
-		c.abort(reasonPing)
-		return true
+	if stalled == 0 || !c.isHTTP2() {
+		return false
 	}
-	return false
+	// The server's PING waits behind that write, and the client's answer with it.
+	mute := c.root.backend.muteTime(c.verdict().Protocol)
+	if mute <= 0 || stalled < mute {
+		return false
+	}
+	c.abort(reasonPing)
+	return true
 }
 
 func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config) {
@@ -317,7 +321,8 @@ func (c *conn) isIdleHTTP2() bool {
 }
 
 // opensBeyond reports whether the client has opened a stream beyond the last that it was told,
-// which is refused.
+// which the front refuses. On grpc-go's connections the filter drops such streams before they
+// count as opened, or nothing refuses them.
 func (c *conn) opensBeyond() bool { return c.IsBeyondLast(c.OpenedStreams()) }
 
 // isStuck reports whether the client of a native connection has taken nothing of its answers
@@ -367,7 +372,8 @@ func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 
 // that by a reset. What the next system has taken may be a proxy's. A client that has gone
 // takes none, and sends none. Where others wait for the end of the connection, one that has
 // sent nothing since it was told counts as gone, but has roomPatience from when it made room.
-// One that was idle had time to read its answers, and one that floods is owed nothing.
+// A client that was idle had time to read its answers, and the server owes nothing to one
+// that floods.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	reason, patience := c.account.CloseReason(), moments.GoAwayPatience
@@ -392,8 +398,8 @@ func (w *sweep) isDelivering(c *conn) bool {
 		t.waiting += w.elapsed
 		t.whole += w.elapsed
 	}
-	taken := -c.Unread() // Whatever else it sends shows nothing.
-	// What it acknowledges when the kernel has been empty may answer its own frames.
+	taken := -c.Unread() // Whatever else the client sends shows nothing.
+	// What its system acknowledges when the kernel has been empty may answer its own frames.
 	if t.emptied = t.emptied || !waiting; !t.emptied {
 		taken += acked
 	}
