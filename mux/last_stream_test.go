@@ -38,19 +38,20 @@ func (h heldCalls) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, err
 	return new(testpb.Empty), nil
 }
 
-// TestLastStreamOfNative: the same behind its age and in a drain where grpc-go serves all calls,
-// and ends the connection by itself.
+// TestLastStreamOfNative: the same behind its age, in a drain and behind a reload where grpc-go
+// serves all calls. Behind a reload nothing would refuse a stream, so no last one is named.
 func TestLastStreamOfNative(t *testing.T) {
 	t.Parallel()
-	for name, aged := range map[string]bool{"aged": true, "drained": false} {
-		t.Run(name, func(t *testing.T) {
+	for _, why := range []string{"age", "drain", "reload"} {
+		t.Run(why, func(t *testing.T) {
 			t.Parallel()
 			served := make(chan string, 10)
 			s := start(t, false, mux.WithGRPC(func(r mux.GRPCRegistrar) {
 				testpb.RegisterTestServiceServer(r, heldCalls{served: served})
 			}), mux.Configure(func(c *mux.Config) {
 				c.GRPC.Transport, c.Drain.Spread = protocols.TransportNative, 0
-				if aged {
+				c.HTTP2.Progress.BodyGrace = 100 * time.Millisecond // So it sweeps often.
+				if why == "age" {
 					c.GRPC.MaxAge = 300 * time.Millisecond
 				}
 			}))
@@ -65,18 +66,30 @@ func TestLastStreamOfNative(t *testing.T) {
 			}
 			ask(1, testpb.TestService_FullDuplexCall_FullMethodName)
 			within(t, "the stream that is held", served)
-			if !aged {
+			switch why {
+			case "drain":
 				_ = s.drain(t.Context())
+			case "reload":
+				s.reload(t, func(c *mux.Config) { c.GRPC.MaxStreams = 10 })
 			}
-			for c.goneAway(); c.lastTold == maxStream; {
+			for c.goneAway(); c.lastTold == maxStream && why != "reload"; {
 				c.step()
+			}
+			if why == "reload" {
+				c.sync() // It answers the PING.
+				time.Sleep(300 * time.Millisecond) // Sweeps could tell it.
 			}
 			ask(3, testpb.TestService_EmptyCall_FullMethodName)
 			c.sync()
 			select {
 			case path := <-served:
-				t.Errorf("%s was served behind the last GOAWAY", path)
+				if c.lastTold != maxStream {
+					t.Errorf("%s was served behind the last GOAWAY", path)
+				}
 			case <-time.After(100 * time.Millisecond):
+				if c.lastTold == maxStream {
+					t.Error("nothing was served, and the client was not told that")
+				}
 			}
 		})
 	}

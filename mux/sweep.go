@@ -289,6 +289,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
 	told.Final = c.departure() == departFinal
+	told.Unnamed = c.verdict().Protocol == protocols.GRPC && !c.root.backend.config.sweepsCalls()
 	told.Idle = c.isIdleHTTP2() || c.opensBeyond() && h2.running.Load() == 0
 	told.Stays = c.staysIdle(told.Idle)
 	switch step := told.Next(); {

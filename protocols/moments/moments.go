@@ -107,6 +107,9 @@ type Told struct {
 	Final    bool          // The client was told its last stream, by a second GOAWAY.
 	Stays    bool          // No stream is open, nor was one at the last sweep.
 	Over     bool          // The moment of [Cut] has passed.
+	// Unnamed is set where no last stream is named, because nothing would refuse those beyond.
+	// A client that has answered the PING opens none.
+	Unnamed bool
 }
 
 // Step is what a sweep does with a connection that was told to leave.
@@ -121,10 +124,11 @@ const (
 
 // Next returns the next step.
 func (t Told) Next() Step {
+	knows := t.Answered || t.Idle && t.Ago > t.Patience || t.Ago > busyPatience
 	switch {
-	case t.Over, t.Final && t.Stays:
+	case t.Over, (t.Final || t.Unnamed && knows) && t.Stays:
 		return End
-	case !t.Final && (t.Answered || t.Idle && t.Ago > t.Patience || t.Ago > busyPatience):
+	case knows && !t.Final && !t.Unnamed:
 		return LastStream // An idle one is closed at the next sweep, so that the frame gets there first.
 	default:
 		return Wait

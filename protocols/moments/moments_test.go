@@ -93,6 +93,9 @@ func TestNext(t *testing.T) {
 		"streams are open":         {Told{Answered: true, Final: true, Ago: time.Hour}, Wait},
 		"told the last stream":     {Told{Answered: true, Final: true, Stays: true}, End},
 		"its grace is over":        {Told{Over: true}, End},
+		"not named, no answer yet": {Told{Unnamed: true, Stays: true, Ago: time.Second}, Wait},
+		"not named, answered":      {Told{Unnamed: true, Answered: true, Idle: true}, Wait},
+		"not named, and idle":      {Told{Unnamed: true, Answered: true, Stays: true}, End},
 		"over and would be sooner": {Told{Over: true, Stays: true, Answered: true}, End},
 	} {
 		test.told.Patience = GoAwayPatience
