@@ -3,7 +3,6 @@ package mux
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -47,7 +46,7 @@ func (b *backend) pingTimeouts(server protocols.Protocol) (bySweep, byServer tim
 		}
 		bySweep = cmp.Or(b.config.GRPC.PingTimeout, protocols.DefaultGRPCConfig().PingTimeout) // As grpc-go takes 0.
 	}
-	return bySweep, forLate(bySweep)
+	return bySweep, moments.Sum(bySweep, lateAnswers)
 }
 
 // muteTime returns how long the client of an HTTP/2 connection may be silent until its server,
@@ -61,12 +60,7 @@ func (b *backend) muteTime(server protocols.Protocol) time.Duration {
 		return 0
 	}
 	timeout, _ := b.pingTimeouts(server)
-	return interval + min(timeout, math.MaxInt64-interval)
-}
-
-// forLate adds lateAnswers to a timeout, which may be the longest that there is.
-func forLate(timeout time.Duration) time.Duration {
-	return timeout + min(lateAnswers, math.MaxInt64-timeout)
+	return moments.Sum(interval, timeout)
 }
 
 // close ends the servers at once.
@@ -105,7 +99,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	if c.sweepsCalls() {
 		native.MaxAge, native.MaxAgeGrace = 0, 0
 	}
-	own.PingTimeout, native.PingTimeout = forLate(own.PingTimeout), forLate(native.PingTimeout)
+	own.PingTimeout, native.PingTimeout = moments.Sum(own.PingTimeout, lateAnswers), moments.Sum(native.PingTimeout, lateAnswers)
 	b.http2 = protocols.NewHTTP2Server(own, hooks)
 	refusing := hooks
 	refusing.BaseContext, refusing.ConnContext = nil, connContext

@@ -253,6 +253,51 @@ func TestSlowTailOfWebSocket(t *testing.T) {
 	}
 }
 
+// TestDrainOfSilentWebSocket: a drain waits no longer for a WebSocket's client that has read
+// all, has answered a ping behind that, and then has fallen silent.
+func TestDrainOfSilentWebSocket(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20 // It would have a minute to read that.
+	pings, silent, over := 0, make(chan struct{}), make(chan struct{})
+	s := start(t, false, mux.WithWebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+		if err := c.Write(ctx, websocket.MessageBinary, make([]byte, size)); err != nil {
+			return err
+		}
+		_, _, err := c.Read(ctx)
+		return err
+	}), mux.Configure(func(c *mux.Config) {
+		c.WebSocket.PingInterval, c.Drain.Spread, c.Drain.Timeout = 500*time.Millisecond, 0, 30*time.Second
+	}))
+	c, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/ws", &websocket.DialOptions{
+		HTTPClient: s.client(t, 1),
+		OnPingReceived: func(context.Context, []byte) bool {
+			if pings++; pings < 3 {
+				return true
+			}
+			close(silent)
+			<-over // Its context ends after 5 s.
+			return false
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body != nil {
+		_ = resp.Body.Close()
+	}
+	defer func() { _ = c.CloseNow() }()
+	defer close(over)
+	c.SetReadLimit(size)
+	if _, _, err := c.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _, _ = c.Read(t.Context()) }()
+	within(t, "the third ping", silent)
+	if result := <-s.drain(t.Context()); result.err != nil {
+		t.Errorf("the drain ends with %v, %v", result.report, result.err)
+	}
+}
+
 // TestDrainOfPausingReader: a client that takes nothing for longer than it may without bytes
 // waiting has its whole answer in a drain.
 func TestDrainOfPausingReader(t *testing.T) {

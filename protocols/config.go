@@ -193,9 +193,9 @@ type WebSocketConfig struct {
 	// closed. Only a peer whose handler is reading can be heard, and is pinged. A ping
 	// waits behind the message that is being sent, and PongTimeout begins when the ping
 	// has left the socket; until then the peer has to take a byte within
-	// http1.progress_timeout. Each 16 KiB of messages that were sent since the peer was last
-	// heard, and may wait for it in a proxy, add a second to PongTimeout, up to 5 minutes.
-	// Defaults 30s and 10s.
+	// http1.progress_timeout. Messages that were sent before may wait for the peer in a
+	// proxy: what it may not have read of them, at 16 KiB a second, adds its time to
+	// PongTimeout, up to 5 minutes. Defaults 30s and 10s.
 	PingInterval time.Duration `apply:"runtime" yaml:"ping_interval"`
 	PongTimeout  time.Duration `apply:"runtime" yaml:"pong_timeout"`
 	// IdleTimeout is how long a WebSocket may exchange no part of a message, pings

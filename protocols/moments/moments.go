@@ -140,17 +140,24 @@ func (t Told) Next() Step {
 const (
 	// pingRate is how many bytes before a ping give the client another second to answer.
 	pingRate = 16 << 10
-	// LongestQueue is the most that [PingTimeout] adds. A client that is gone is found behind
+	// LongestQueue is the most that [ReadTime] returns. A client that is gone is found behind
 	// it.
 	LongestQueue = 5 * time.Minute
 )
 
+// ReadTime returns how long a client may take to read n bytes.
+func ReadTime(n uint64) time.Duration {
+	return time.Duration(min(float64(n)/pingRate, LongestQueue.Seconds()) * float64(time.Second))
+}
+
 // PingTimeout returns how long a client has to answer a ping where timeout is configured and
 // the client may not have read so many bytes that stand before the ping.
 func PingTimeout(timeout time.Duration, before uint64) time.Duration {
-	more := min(float64(before)/pingRate, LongestQueue.Seconds()) * float64(time.Second)
-	return timeout + min(time.Duration(more), math.MaxInt64-timeout)
+	return Sum(timeout, ReadTime(before))
 }
+
+// Sum returns a + b, and the longest time that there is where that is too long.
+func Sum(a, b time.Duration) time.Duration { return a + min(b, math.MaxInt64-a) }
 
 // The time between two sweeps is an eighth of the shortest time that they measure, within
 // bounds.

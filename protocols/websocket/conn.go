@@ -35,6 +35,7 @@ type watchedConn struct {
 	out    output
 	linger atomic.Int64 // how long Close goes on reading, where that is more than closeLinger
 	ended  atomic.Bool  // the client has sent its close frame, its last
+	ponged atomic.Bool  // the client has sent a pong since the session has last asked
 	abrupt atomic.Bool  // close without waiting for the client
 }
 
@@ -120,6 +121,10 @@ func (c *watchedConn) follow(p []byte) (n int) {
 	if c.received.isEnd() {
 		c.ended.Store(true)
 		growStack() // 5 % of ws-newconn.
+	}
+	if c.received.ponged {
+		c.received.ponged = false
+		c.ponged.Store(true)
 	}
 	if messages > 0 || c.received.isInMessage() {
 		c.exchanges.Add(1)

@@ -33,6 +33,7 @@ type messageCounter struct {
 	payload uint64 // how much of the current frame's payload is missing
 	have    uint8  // how many bytes of header are there
 	open    bool   // a message has begun, and its last frame has not
+	ponged  bool   // a pong has come; for the caller to take back
 	header  [maxFrameHead]byte
 }
 
@@ -68,6 +69,7 @@ func (c *messageCounter) count(p []byte) (messages int) {
 // begin notes that a frame begins. It returns 1 if that is the last one of a message.
 func (c *messageCounter) begin() (messages int) {
 	if c.header[0]&controlBit != 0 {
+		c.ponged = c.ponged || c.header[0] == pongFrame
 		return 0
 	}
 	if c.open = c.header[0]&finBit == 0; c.open {

@@ -156,3 +156,55 @@ func TestPongTimeOfFewMessages(t *testing.T) {
 		s.expectHandlerEnd(c.PingInterval+c.PongTimeout, c.PingInterval+c.PongTimeout+3*maxSweep)
 	})
 }
+
+// TestUnread: how long an answer to a close frame may take shrinks with the time in which the
+// client could read, and to what stands behind a ping when that is answered.
+func TestUnread(t *testing.T) {
+	const burst = 70 * slowRate
+	c := protocols.DefaultWebSocketConfig()
+	for name, talks := range map[string]bool{"answers pings": false, "is never pinged": true} {
+		t.Run(name, func(t *testing.T) {
+			var sessions *Server
+			bursts := func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
+				if err := writeBurst(ctx, c, burst/slowRate); err != nil {
+					return err
+				}
+				_, _, err := c.Read(ctx)
+				for err == nil {
+					_, _, err = c.Read(ctx)
+				}
+				return err
+			}
+			inBubble(t, c, bursts, func(t *testing.T, s *timedSession) {
+				unread := func() time.Duration {
+					sessions.mu.Lock()
+					defer sessions.mu.Unlock()
+					for open := range sessions.all() {
+						return open.unread(time.Now())
+					}
+					return -1
+				}
+				for range burst / slowRate {
+					s.expect(binaryFrame)
+				}
+				whole := moments.ReadTime(burst)
+				if got := unread(); got < whole-time.Second || got > whole+2*time.Second {
+					t.Errorf("behind the messages: %v, want %v", got, whole)
+				}
+				if talks {
+					for range 5 {
+						time.Sleep(c.PingInterval - maxSweep)
+						s.send(appendWebSocketFrame(nil, textFrame, true, []byte("x")))
+					}
+				} else {
+					s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrame)))
+				}
+				time.Sleep(2 * maxSweep)
+				if got := unread(); got > 0 {
+					t.Errorf("when they are read: %v", got)
+				}
+				s.leave(coder.StatusNormalClosure)
+			}, func(s *service) { sessions = s.Server })
+		})
+	}
+}

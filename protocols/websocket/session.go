@@ -29,7 +29,8 @@ type Session struct {
 	stalled          *stall    // nil while no bytes wait for the client
 	pinged           bool      // a ping is not answered yet
 	due              time.Time // when the answer is; zero until the sweep has seen the ping leave
-	written, known   uint64    // bytes before the last sweep, and before the client was heard
+	written, asked   uint64    // bytes before the last sweep, and before the last ping was due
+	readBy           time.Time // when the client has read them, at the least rate of [moments.ReadTime]
 	seen, exchanges  uint32
 	heard, exchanged time.Time
 }
@@ -94,7 +95,9 @@ func (s *Session) close(code coder.StatusCode, reason string, wait time.Duration
 	s.raw.out.close(b, now)
 	s.waitSent()
 	if wait == closeWait {
-		s.raw.linger.Store(int64(moments.PingTimeout(closeLinger, s.raw.out.below.bytes.Load())))
+		s.server.mu.Lock()
+		s.raw.linger.Store(int64(closeLinger + s.unread(time.Now())))
+		s.server.mu.Unlock()
 	}
 	_ = s.raw.SetReadDeadline(time.Now().Add(wait))
 	return s.conn.Close(b.code, b.reason) // It writes the frame where out.close could not.
@@ -158,11 +161,10 @@ func (s *Session) leave(code coder.StatusCode, text string, cause error) {
 func (s *Session) check(now time.Time) {
 	c := s.server.config.Load()
 	reading, before := s.raw.isReading()
+	unread := s.unread(now)
 	if before != s.seen {
-		// What was written since the last sweep may be an answer to what was heard.
-		s.seen, s.heard, s.pinged, s.known = before, now, false, s.written
+		s.seen, s.heard, s.pinged = before, now, false
 	}
-	s.written = s.raw.out.below.bytes.Load()
 	leaving, limit := s.leaving.Load(), c.stall
 	if leaving {
 		limit = c.closeStall()
@@ -183,7 +185,7 @@ func (s *Session) check(now time.Time) {
 		s.pinged = false // An answer could not be heard.
 	case !s.pinged:
 		if c.PingInterval > 0 && now.Sub(s.heard) >= c.PingInterval {
-			s.pinged, s.due = true, time.Time{}
+			s.pinged, s.due, s.asked = true, time.Time{}, s.written
 			go s.raw.out.want(wantPing)
 		}
 	case s.stalled != nil || s.raw.out.wants.Load()&wantPing != 0:
@@ -192,10 +194,24 @@ func (s *Session) check(now time.Time) {
 			s.due = least
 		}
 	case s.due.IsZero():
-		s.due = now.Add(moments.PingTimeout(c.PongTimeout, s.written-s.known))
+		s.due = now.Add(moments.Sum(c.PongTimeout, unread))
 	case !now.Before(s.due):
 		s.cut(EndedPingTimeout)
 	}
+}
+
+// unread returns how long the client may need for what it may not have read, and takes note of
+// what was written since the last call. The client has read what stands before a ping that it
+// has answered. What else it says shows nothing. The caller holds Server.mu.
+func (s *Session) unread(now time.Time) time.Duration {
+	left := s.readBy.Sub(now)
+	if s.raw.ponged.Swap(false) && s.pinged && s.raw.out.wants.Load()&wantPing == 0 {
+		left = min(left, moments.ReadTime(s.written-s.asked))
+	}
+	written := s.raw.out.below.bytes.Load()
+	left = min(max(left, 0)+moments.ReadTime(written-s.written), moments.LongestQueue)
+	s.written, s.readBy = written, now.Add(left)
+	return left
 }
 
 // stall is what the sweep remembers while bytes wait for the client.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/mux"
+	"github.com/muxserve/muxserve/pool"
 )
 
 //go:embed page.html
@@ -45,9 +46,29 @@ func Routes(static Files) http.Handler {
 	routes.Handle("/ws", mux.WebSocket(echoWebSocket))
 	handleWebCalls(routes)
 	if static.Root != nil {
-		routes.Handle("GET /static/", http.StripPrefix("/static", http.FileServer(static)))
+		routes.Handle("GET /static/", atMost(maxFiles(), http.StripPrefix("/static", http.FileServer(static))))
 	}
 	return routes
+}
+
+// maxFiles is how many files may be asked for at a time: a quarter of the descriptors that
+// connections leave, because an index takes two. A client that takes nothing of its answer
+// keeps them open.
+func maxFiles() int { return max(1, pool.DefaultConfig().MaxConnections/36) }
+
+// atMost returns h for n requests at a time. Others are answered by 503.
+func atMost(n int, h http.Handler) http.Handler {
+	places := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			h.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many files are being sent", http.StatusServiceUnavailable)
+		}
+	})
 }
 
 // Files is a directory as a file system. No link leads out of it. Unlike the files of
