@@ -119,8 +119,8 @@ func (d *drainActions) settle(ctx context.Context, roots []*root) error {
 // the step some time to tell the others.
 func (d *drainActions) sniffTime() time.Duration {
 	most := d.config().StepTimeout * 3 / 4
-	if t := d.live.Load().Sniff.Timeout; t > 0 {
-		return min(t, most)
+	if config := d.live.Load(); config.Sniff.Timeout > 0 {
+		return min(max(config.Sniff.Timeout, config.HTTP1.HeaderTimeout), most)
 	}
 	return most
 }

@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -174,4 +175,55 @@ func TestMuteClient(t *testing.T) {
 			eventually(t, "the timeout is told", func() bool { return events.count(mux.EventTimeout, test.protocol, "ping_timeout") == 1 })
 		})
 	}
+}
+
+// TestPingBehindHandlers: a gRPC client is not cut for answers that grpc-go does not read,
+// because as many handlers run as may. They run on when their calls are cancelled.
+func TestPingBehindHandlers(t *testing.T) {
+	t.Parallel()
+	const interval, timeout = 300 * time.Millisecond, 300 * time.Millisecond
+	handlers := make(chan struct{})
+	defer close(handlers)
+	s := start(t, false, mux.WithGRPC(func(r mux.GRPCRegistrar) {
+		testpb.RegisterTestServiceServer(r, deafCalls{end: handlers})
+	}), mux.Configure(func(c *mux.Config) {
+		c.GRPC.MaxStreams, c.GRPC.PingInterval, c.GRPC.PingTimeout = 2, interval, timeout
+	}))
+	client := testpb.NewTestServiceClient(s.grpcClient(t))
+	quiet, err := client.FullDuplexCall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := quiet.Recv()
+		ended <- err
+	}()
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), interval/3)
+		_, _ = client.EmptyCall(ctx, new(testpb.Empty))
+		cancel()
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("the quiet stream ends: %v", err)
+	case <-time.After(4 * (interval + timeout)):
+	}
+}
+
+// deafCalls has handlers that heed nothing but the end.
+type deafCalls struct {
+	testpb.UnimplementedTestServiceServer
+
+	end <-chan struct{}
+}
+
+func (c deafCalls) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
+	<-c.end
+	return new(testpb.Empty), nil
+}
+
+func (c deafCalls) FullDuplexCall(grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+	<-c.end
+	return nil
 }

@@ -82,6 +82,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 func (r *root) configure(c *Config) {
 	normal := sniff.Config{
 		Timeout:            c.Sniff.Timeout,
+		HeadTimeout:        c.HTTP1.HeaderTimeout,
 		MaxBytes:           c.Sniff.MaxBytes,
 		UndecidedTimeout:   r.backend.config.HTTP2.IdleTimeout,
 		Settings:           r.backend.settings,

@@ -12,7 +12,8 @@ import (
 // SniffLimits bounds what a connection may cost before its protocol is known.
 type SniffLimits struct {
 	// Timeout bounds the time from the accept, or from the end of the TLS handshake, to
-	// the verdict. 0: no bound. Default 3s.
+	// the verdict. A head whose bytes keep coming has http1.header_timeout, if that is
+	// longer, in HTTP/2 as well. 0: no bound. Default 3s.
 	Timeout time.Duration `apply:"runtime" yaml:"timeout"`
 	// TLSTimeout bounds the TLS handshake, from the accept on. 0: no bound. Default 10s.
 	TLSTimeout time.Duration `apply:"runtime" yaml:"tls_timeout"`

@@ -228,8 +228,8 @@ func replaceSetting(payload, setting []byte) bool {
 }
 
 // deadline returns until when the next bytes must come. It allows the
-// undecided wait as a whole, and the Timeout for a frame or a header block from
-// its first byte on.
+// undecided wait as a whole, and the time of a head for a frame or a header block
+// from its first byte on.
 func (s *sniffer) deadline() time.Time {
 	h := &s.http2
 	if !s.scanner.http2.partial(len(s.peek.unread())) {
@@ -239,7 +239,7 @@ func (s *sniffer) deadline() time.Time {
 	if !h.slow || h.slowFrame != s.scanner.http2.done {
 		h.slow, h.slowFrame, h.slowSince = true, s.scanner.http2.done, time.Now()
 	}
-	deadline := after(h.slowSince, s.config.Timeout)
+	deadline := s.headDeadline(h.slowSince)
 	if deadline.IsZero() || !h.until.IsZero() && h.until.Before(deadline) {
 		return h.until
 	}

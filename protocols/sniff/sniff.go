@@ -29,6 +29,9 @@ type Config struct {
 	// that has begun, and each write. Zero means no bound on the waits; writes
 	// are then bounded by 3 s.
 	Timeout time.Duration
+	// HeadTimeout bounds the head of the first request where that is more than Timeout.
+	// Then Timeout bounds each wait for more of it.
+	HeadTimeout time.Duration
 	// MaxBytes caps the peek buffer, in bytes. Zero or less means
 	// 16 KiB; values below 256 count as 256.
 	MaxBytes int
@@ -164,6 +167,9 @@ func (s *sniffer) run() Verdict {
 			s.awaitSettings()
 		}
 		before := s.peek.total
+		if before > 0 && !s.scanner.isHTTP2 {
+			_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
+		}
 		if err := s.peek.fill(s.inner, s.config.MaxBytes); err != nil && s.peek.total == before {
 			if !s.isOverdue() {
 				return s.timedOut()
@@ -173,6 +179,15 @@ func (s *sniffer) run() Verdict {
 			}
 		}
 	}
+}
+
+// headDeadline returns until when the next bytes of a head must come that began at a time.
+func (s *sniffer) headDeadline(began time.Time) time.Time {
+	end, next := after(began, max(s.config.Timeout, s.config.HeadTimeout)), after(time.Now(), s.config.Timeout)
+	if next.Before(end) {
+		return next
+	}
+	return end
 }
 
 func failed(failure, reason string) Verdict {

@@ -75,6 +75,40 @@ func TestSilentClientIsBounded(t *testing.T) {
 	})
 }
 
+// TestSlowHead: a head whose bytes keep coming has HeadTimeout, and each of them Timeout.
+func TestSlowHead(t *testing.T) {
+	line := []byte("GET /" + strings.Repeat("a", 64) + " HTTP/1.1\r\n")
+	for name, test := range map[string]struct {
+		before, slow []byte
+		whole        time.Duration
+		want         Verdict
+		took         time.Duration
+	}{
+		"HTTP/1.1":          {nil, line, 2 * time.Minute, Verdict{Protocol: protocols.HTTP1, Reason: reasonRequestLine}, time.Duration(len(line)-1) * time.Second},
+		"HTTP/1.1, bounded": {nil, line, 10 * time.Second, failed(FailureTimeout, reasonSlow), 10 * time.Second},
+		"HTTP/1.1, stops":   {nil, line[:20], 2 * time.Minute, failed(FailureTimeout, reasonSlow), 19*time.Second + defaultTimeout},
+		"HTTP/2":            {opening(), firstRequest(), 2 * time.Minute, Verdict{Protocol: protocols.HTTP2, Reason: reasonSharedCall}, time.Duration(len(firstRequest())-1) * time.Second},
+		"HTTP/2, bounded":   {opening(), firstRequest(), 10 * time.Second, failed(FailureTimeout, reasonSlowFrame), 10 * time.Second},
+		"HTTP/2, stops":     {opening(), firstRequest()[:20], 2 * time.Minute, failed(FailureTimeout, reasonSlowFrame), 19*time.Second + defaultTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := testConfig()
+				config.HeadTimeout = test.whole
+				s := startSniff(t, config)
+				if test.before != nil {
+					s.send(test.before)
+					s.expect(slices.Concat(testSettings, ackFrame()))
+				}
+				defer s.trickle(test.slow)()
+				if v := s.decided(test.want); v.Duration != test.took {
+					t.Errorf("took %v, want %v", v.Duration, test.took)
+				}
+			})
+		})
+	}
+}
+
 // TestSniffHTTP1 has what a whole head or a part of it gets, all at once and
 // byte by byte.
 func TestSniffHTTP1(t *testing.T) {
