@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // Only what has stopped moving is ended, and it is ended so that the client can tell it
@@ -27,7 +28,12 @@ import (
 //	undeclared length                    its own services
 //	a response                           a byte that the client's system takes, or a frame
 //	                                     that goes into the stream's window, within
-//	                                     ProgressTimeout
+//	                                     ProgressTimeout and, in HTTP/2, the time that the
+//	                                     client may need for what it has got of it
+//	                                     ([moments.ReadTime]): it may give its window back
+//	                                     in steps of megabytes
+//	several of the same HTTP/2           the same of all together, while the client moves: a
+//	connection                           slow link serves them in turn
 //	a hijacked connection                its owner's: no bound
 //
 // A handler that sets a deadline by [http.ResponseController], or lifts it by the zero
@@ -149,7 +155,7 @@ func (b *bodyWatch) note(n int, err error) error {
 type exchange struct {
 	watch   bodyWatch
 	writing atomic.Bool   // the handler waits for room in the stream's window
-	written atomic.Uint64 // parts of the response that have gone through
+	written atomic.Uint64 // bytes of the response that have gone through, and one for each call
 	owned   atomic.Bool   // the handler has set a write deadline
 
 	length int64 // of the body; 0 or less: it is not known, or there is none
@@ -169,8 +175,9 @@ type exchange struct {
 // exchanges are the requests of one HTTP/2 connection whose handlers are running.
 // The zero value is empty.
 type exchanges struct {
-	mu    sync.Mutex // guards first and the links
-	first *exchange
+	mu       sync.Mutex // guards all below, and the links
+	first    *exchange
+	received uint64 // from the client until the last sweep
 }
 
 // begin has the request of r watched until end. Its handler reads the body through r.
@@ -320,7 +327,7 @@ func (r *recorder2) Write(p []byte) (written int, err error) {
 	defer r.writing.Store(false)
 	for {
 		n, err := r.recorder.Write(p[:min(len(p), writeStep)])
-		r.written.Add(1)
+		r.written.Add(uint64(n) + 1)
 		written += n
 		if err != nil {
 			return written, err
@@ -338,8 +345,9 @@ func (r *recorder2) WriteString(s string) (int, error) {
 	}
 	r.writing.Store(true)
 	defer r.writing.Store(false)
-	defer r.written.Add(1)
-	return r.recorder.WriteString(s)
+	n, err := r.recorder.WriteString(s)
+	r.written.Add(uint64(n) + 1)
+	return n, err
 }
 
 // Flush implements [http.Flusher].
@@ -388,32 +396,46 @@ type stall struct {
 	written uint64
 }
 
-// tick adds a sweep at which the handler is in a write, and reports whether the client
-// takes nothing.
-func (s *stall) tick(elapsed time.Duration, written uint64, c *protocols.ProgressConfig) bool {
+// tick adds a sweep at which the handler is in a write, and reports whether the client has
+// taken nothing for limit and the time that it may need for what it has got. A limit of 0 is
+// no bound.
+func (s *stall) tick(elapsed time.Duration, written uint64, limit time.Duration) bool {
 	s.waiting += elapsed
 	if written != s.written {
 		s.written, s.waiting = written, 0
 	}
-	return c.ProgressTimeout > 0 && s.waiting >= c.ProgressTimeout
+	return limit > 0 && s.waiting >= moments.Sum(limit, moments.ReadTime(written))
 }
 
 // ended is what a sweep has ended on a connection.
 type ended struct{ bodies, responses int }
 
+// movement is what the sweep knows of the connection of exchanges.
+type movement struct {
+	elapsed  time.Duration // since the last sweep
+	received uint64        // from the client, in all
+	// shut says that handlers have not read what fills the connection's window. Then no body
+	// can move, and the client is not to blame.
+	shut bool
+	// blocked says that the connection waits for room in its socket. Then no response can
+	// move, and checkWrites sees whether the client takes bytes.
+	blocked bool
+}
+
 // sweep ends the streams whose client has stopped moving. The connection goes on, because
 // it may carry others. owned says that a handler has taken over the bound of its response.
-//
-// shut says that handlers have not read what fills the connection's window. Then no body
-// can move, and the client is not to blame. blocked says that the connection waits for room in
-// its socket. Then no response can move, and checkWrites sees whether the client takes bytes.
-func (l *exchanges) sweep(elapsed time.Duration, shut, blocked bool, c *protocols.ProgressConfig) (n ended, owned bool) {
+func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, owned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	bodies, responses := m.elapsed, m.elapsed
+	if m.received != l.received {
+		bodies, responses = l.shares(m.elapsed)
+	}
+	l.received = m.received
 	for e := l.first; e != nil; e = e.next {
-		if !e.watch.isBound() || shut {
+		if !e.watch.isBound() || m.shut {
 			e.upload.idle = 0
-		} else if !e.watch.slow.Load() && e.upload.tick(elapsed, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
+		} else if !e.watch.slow.Load() && e.upload.tick(bodies, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
 			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			n.bodies++
@@ -423,12 +445,27 @@ func (l *exchanges) sweep(elapsed time.Duration, shut, blocked bool, c *protocol
 			owned = true
 		case !e.writing.Load():
 			e.stalled = stall{}
-		case blocked:
-		case e.stalled.tick(elapsed, e.written.Load(), c):
+		case m.blocked:
+		case e.stalled.tick(responses, e.written.Load(), c.ProgressTimeout):
 			e.stalled = stall{} // The next sweep may come before the handler's write has failed.
 			_ = http.NewResponseController(e.writer).SetWriteDeadline(aLongTimeAgo)
 			n.responses++
 		}
 	}
 	return n, owned
+}
+
+// shares returns what of elapsed counts for each of the bodies that the server waits for, and
+// of the responses that wait for the client.
+func (l *exchanges) shares(elapsed time.Duration) (bodies, responses time.Duration) {
+	var nBodies, nResponses time.Duration
+	for e := l.first; e != nil; e = e.next {
+		if e.watch.isBound() {
+			nBodies++
+		}
+		if e.writing.Load() {
+			nResponses++
+		}
+	}
+	return elapsed / max(1, nBodies), elapsed / max(1, nResponses)
 }

@@ -158,7 +158,7 @@ func TestStalledBesideSmall(t *testing.T) {
 	}()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	over := time.After(3 * time.Second)
+	over := time.After(20 * time.Second)
 	for stream := uint32(3); ; stream += 2 {
 		select {
 		case err := <-done:
@@ -248,6 +248,30 @@ func TestSlowHTTP2Window(t *testing.T) {
 	}
 	_ = conn.Close()
 	within(t, "the handler", outcomes)
+}
+
+// TestWindowInLargeSteps: a client that reads all the time may give its windows back in steps of
+// megabytes, as browsers do.
+func TestWindowInLargeSteps(t *testing.T) {
+	t.Parallel()
+	const step, limit = 256 << 10, 300 * time.Millisecond
+	s := start(t, false, impatient(protocols.ProgressConfig{ProgressTimeout: limit}),
+		mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 3*step)) })))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: step})
+	c.noCredit = true
+	c.must(c.WriteWindowUpdate(0, 3*step))
+	c.get(1, "/")
+	for taken := step; ; taken += step {
+		for c.stream(1).body.Len() < taken {
+			c.step()
+		}
+		if taken == 3*step {
+			break
+		}
+		time.Sleep(5 * limit)
+		c.must(c.WriteWindowUpdate(1, step))
+	}
 }
 
 // TestSlowSharedCall: a unary call on the shared transport whose message arrives slowly

@@ -15,19 +15,20 @@ import (
 )
 
 // TestPartsOfResponse: whatever a handler does to its response over HTTP/2 counts as parts
-// that have gone through, of a frame at most.
+// that have gone through, of a frame at most, and as its bytes.
 func TestPartsOfResponse(t *testing.T) {
-	long := strings.Repeat("x", 2*writeStep+1)
+	const all = 2*writeStep + 1
+	long := strings.Repeat("x", all)
 	for name, step := range map[string]struct {
 		do   func(r *recorder2)
 		want uint64
 	}{
 		"nothing":     {func(*recorder2) {}, 0},
-		"write":       {func(r *recorder2) { _, _ = r.Write([]byte("x")) }, 1},
-		"long write":  {func(r *recorder2) { _, _ = r.Write([]byte(long)) }, 3},
-		"string":      {func(r *recorder2) { _, _ = r.WriteString("x") }, 1},
-		"long string": {func(r *recorder2) { _, _ = r.WriteString(long) }, 3},
-		"copy":        {func(r *recorder2) { _, _ = io.Copy(r, strings.NewReader(long)) }, 3},
+		"write":       {func(r *recorder2) { _, _ = r.Write([]byte("x")) }, 1 + 1},
+		"long write":  {func(r *recorder2) { _, _ = r.Write([]byte(long)) }, all + 3},
+		"string":      {func(r *recorder2) { _, _ = r.WriteString("x") }, 1 + 1},
+		"long string": {func(r *recorder2) { _, _ = r.WriteString(long) }, all + 3},
+		"copy":        {func(r *recorder2) { _, _ = io.Copy(r, strings.NewReader(long)) }, all + 3},
 		"flush":       {func(r *recorder2) { r.Flush() }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -180,10 +181,65 @@ func TestSlowBodyIsReportedOnce(t *testing.T) {
 	defer rec.watch.exit(rec.watch.enter())
 	reported := 0
 	for range 3 {
-		n, _ := l.sweep(time.Second, false, false, &protocols.ProgressConfig{ProgressTimeout: time.Second})
+		n, _ := l.sweep(movement{elapsed: time.Second}, &protocols.ProgressConfig{ProgressTimeout: time.Second})
 		reported += n.bodies
 	}
 	if reported != 1 {
 		t.Errorf("reported %d times", reported)
+	}
+}
+
+// TestStreamsInTurn: of many streams on a slow link each moves seldom, which is not its fault.
+// When nothing moves all are ended, behind the time that the client may need for what it was
+// sent, and may be reading.
+func TestStreamsInTurn(t *testing.T) {
+	const streams, sweeps, perStream = 10, 100, 64 << 10 // It may take 4 s to read.
+	limits := &protocols.ProgressConfig{MinBodyRate: 100, BodyGrace: 3 * time.Second, ProgressTimeout: 3 * time.Second}
+	for name, test := range map[string]struct {
+		begin func(*recorder2)
+		moves func(*recorder2)
+		count func(ended) int
+	}{
+		"bodies": {
+			func(r *recorder2) { r.watch.enter() },
+			func(r *recorder2) { r.watch.received.Add(110) },
+			func(n ended) int { return n.bodies },
+		},
+		"responses": {
+			func(r *recorder2) { r.writing.Store(true) },
+			func(r *recorder2) { r.written.Add(perStream / (sweeps / streams)) },
+			func(n ended) int { return n.responses },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l exchanges
+			var all []*recorder2
+			for range streams {
+				w := httptest.NewRecorder()
+				rec := &recorder2{recorder: recorder{ResponseWriter: w}}
+				rec.begin(&l, w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789")))
+				test.begin(rec)
+				all = append(all, rec)
+			}
+			m := movement{elapsed: time.Second}
+			for i := range sweeps {
+				test.moves(all[i%streams])
+				m.received++
+				if n, _ := l.sweep(m, limits); n != (ended{}) {
+					t.Fatalf("sweep %d ends %v", i, n)
+				}
+			}
+			stops, least := 0, 3
+			if name == "responses" {
+				least += 4
+			}
+			for n := 0; n == 0; stops++ {
+				e, _ := l.sweep(m, limits)
+				n = test.count(e)
+			}
+			if stops > least || stops < least-1 {
+				t.Errorf("%d sweeps until the end, want %d, or one less", stops, least)
+			}
+		})
 	}
 }

@@ -245,7 +245,12 @@ const roomPatience = time.Second
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config, ageGrace time.Duration) {
 	d, limit := w.departures, config.Progress.ProgressTimeout
 	h2, state := &c.seldom().h2, c.account.State()
-	ended, owned := h2.exchanges.sweep(w.elapsed, c.WindowShut(), c.account.IsWriting(), &config.Progress)
+	ended, owned := h2.exchanges.sweep(movement{
+		elapsed:  w.elapsed,
+		received: c.account.Received(),
+		shut:     c.WindowShut(),
+		blocked:  c.account.IsWriting(),
+	}, &config.Progress)
 	d.books.reportSlow(c, ended)
 	if w.checkWrites(now, c, owned, limit) {
 		return
@@ -257,7 +262,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	switch {
 	case c.isShared(), !c.isHTTP2(): // By net/http, or upgraded.
 		open := state == pool.StateActive || state == pool.StateUpgraded && h2.idleSince.Load() == 0
-		if limit > 0 && open && h2.running.Load() == 0 && w.stuckTail(c, limit) {
+		if limit > 0 && open && h2.running.Load() == 0 && w.stuckTail(c, moments.Sum(limit, moments.ReadTime(c.SentData()))) {
 			d.end(c, reasonStalled)
 			return
 		}
@@ -404,12 +409,16 @@ func (w *sweep) isDelivering(c *conn) bool {
 	if t.emptied = t.emptied || !waiting; !t.emptied {
 		taken += acked
 	}
-	if t.sent != taken {
+	if advanced := int64(taken - t.sent); advanced < 0 || advanced >= leastAdvance || advanced > 0 && c.Unread() == 0 {
 		t.sent, t.waiting = taken, 0
 	}
 	w.seenTails[c.account.ID()] = t
 	return t.waiting < patience && t.whole < longestTail
 }
+
+// leastAdvance is how much of its answers a client takes that reads them, at least: one that
+// is idle could give its window back byte by byte.
+const leastAdvance = 1 << 10
 
 // longestTail is how long a client that was told to leave, and has no stream open, may go on
 // giving its window back without having read its answers.
