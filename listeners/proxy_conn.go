@@ -46,8 +46,10 @@ type proxyConn struct {
 	required bool
 
 	once sync.Once
-	err  error  // set by once: what is wrong with the header
-	rest []byte // what was read behind the header; set by once, and then the reader's
+	err  error // set by once: what is wrong with the header
+	// rest is what was read behind the header, nil for nothing; set by once, and then the
+	// reader's.
+	rest atomic.Pointer[[]byte]
 	// info is what the header says; nil until it has been read, and where there is none.
 	info atomic.Pointer[ProxyInfo]
 
@@ -128,20 +130,26 @@ func (c *proxyConn) withoutHeader(begun []byte, err error) (*ProxyInfo, error) {
 
 // keep holds back rest for the reader. It lets the memory go where there is none.
 func (c *proxyConn) keep(rest []byte) {
-	if c.rest = rest; len(rest) == 0 {
-		c.rest = nil
+	c.rest.Store(nil)
+	if len(rest) > 0 {
+		kept := rest // rest itself would be allocated where it is empty, too.
+		c.rest.Store(&kept)
 	}
 }
+
+// HasUnread reports whether bytes are held back for the reader.
+func (c *proxyConn) HasUnread() bool { return c.rest.Load() != nil }
 
 func (c *proxyConn) Read(p []byte) (int, error) {
 	if err := c.HeaderError(); err != nil {
 		return 0, err
 	}
-	if len(c.rest) == 0 {
+	rest := c.rest.Load()
+	if rest == nil {
 		return c.Conn.Read(p)
 	}
-	n := copy(p, c.rest)
-	c.keep(c.rest[n:])
+	n := copy(p, *rest)
+	c.keep((*rest)[n:])
 	return n, nil
 }
 
@@ -170,14 +178,14 @@ func (c *proxyConn) WriteTo(w io.Writer) (int64, error) {
 		return 0, err
 	}
 	var written int64
-	if len(c.rest) > 0 {
-		n, err := w.Write(c.rest)
+	if rest := c.rest.Load(); rest != nil {
+		n, err := w.Write(*rest)
 		written = int64(n)
-		c.keep(c.rest[n:])
+		c.keep((*rest)[n:])
 		switch {
 		case err != nil:
 			return written, err
-		case len(c.rest) > 0:
+		case n < len(*rest):
 			return written, io.ErrShortWrite
 		}
 	}

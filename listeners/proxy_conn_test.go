@@ -265,8 +265,14 @@ func TestProxyConnPassesThrough(t *testing.T) {
 	if _, err := bare.SyscallConn(); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("SyscallConn: %v", err)
 	}
+	if err := bare.HeaderError(); err != nil || !bare.HasUnread() {
+		t.Errorf("%v; it holds bytes back: %t", err, bare.HasUnread())
+	}
 	var got strings.Builder
 	if n, err := bare.WriteTo(&got); n != 4 || err != nil || got.String() != "rest" {
 		t.Errorf("WriteTo = %d, %v; wrote %q", n, err, got.String())
+	}
+	if bare.HasUnread() {
+		t.Error("it holds back what was read")
 	}
 }

@@ -259,14 +259,7 @@ func (c *conn) growServerStack() {
 }
 
 // isBare reports whether the socket itself knows the peer's address.
-func (c *conn) isBare() bool {
-	switch c.account.NetConn().(type) {
-	case *net.TCPConn, *net.UnixConn:
-		return true
-	default:
-		return false
-	}
-}
+func (c *conn) isBare() bool { return pool.IsBare(c.account.NetConn()) }
 
 // knownAddr returns the peer's address, nil before it is known. Unlike RemoteAddr it never
 // waits for a PROXY header.
@@ -283,13 +276,9 @@ func (c *conn) remoteAddr() string { return addrText(c.knownAddr()) }
 // socketPeer returns the address of the peer that has opened the socket, which is the
 // balancer's where that sends a PROXY header. It never waits.
 func (c *conn) socketPeer() string {
-	socket := c.account.NetConn()
-	for {
-		layer, ok := socket.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		socket = layer.NetConn()
+	var socket net.Conn
+	for layer := range pool.Layers(c.account.NetConn()) {
+		socket = layer
 	}
 	return addrText(socket.RemoteAddr())
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/muxserve/muxserve/listeners"
 	"github.com/muxserve/muxserve/pool"
 )
 
@@ -88,8 +89,25 @@ func TestRequestAgainstCloseIdle(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the system cannot be asked for bytes that are unread")
 	}
+	for _, header := range []string{"", "PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\n"} {
+		t.Run(header, func(t *testing.T) { requestAgainstCloseIdle(t, header) })
+	}
+}
+
+func requestAgainstCloseIdle(t *testing.T, header string) {
+	t.Helper()
 	s := New(WithLogger(slog.New(slog.DiscardHandler)), WithHandler(http.NotFoundHandler()))
-	addr := serveOnLoopback(t, s)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if header != "" {
+		if l, err = listeners.NewProxyListener(l, listeners.ProxyConfig{Mode: listeners.ProxyRequired, Trusted: []string{"127.0.0.1"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serveOnListener(t, s, l)
 	client, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +124,7 @@ func TestRequestAgainstCloseIdle(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 	}
+	_, _ = io.WriteString(client, header)
 	send()
 	answer()
 	c := s.books.all((*conn).isServing)[0]
@@ -119,8 +138,11 @@ func TestRequestAgainstCloseIdle(t *testing.T) {
 	_ = c.SetReadDeadline(aLongTimeAgo)
 	time.Sleep(10 * time.Millisecond) // The read has failed, and waits for the lock.
 	send()
-	for !c.account.HasUnread() && c.account.Received() == received {
-		time.Sleep(time.Millisecond)
+	for sent := time.Now(); !c.account.HasUnread() && c.account.Received() == received; time.Sleep(time.Millisecond) {
+		if time.Since(sent) > 10*time.Second {
+			t.Error("the request is not seen")
+			break
+		}
 	}
 	d.idle.Unlock()
 	answer()
@@ -133,11 +155,17 @@ func serveOnLoopback(t *testing.T, s *Server) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveOnListener(t, s, l)
+	return l.Addr().String()
+}
+
+// serveOnListener serves s on l until the end of the test.
+func serveOnListener(t *testing.T, s *Server, l net.Listener) {
+	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
 		_ = s.Close()
 		<-served
 	})
-	return l.Addr().String()
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/muxserve/muxserve/pool"
 	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
 )
@@ -91,16 +92,12 @@ func (c *conn) identify() error {
 // headerError waits for the PROXY header of a connection that begins with one, and returns
 // its fault. TLS that the caller of Serve brought stands above it.
 func headerError(raw net.Conn) error {
-	for {
-		switch layer := raw.(type) {
-		case interface{ HeaderError() error }:
-			return layer.HeaderError()
-		case interface{ NetConn() net.Conn }:
-			raw = layer.NetConn()
-		default:
-			return nil
+	for layer := range pool.Layers(raw) {
+		if proxied, ok := layer.(interface{ HeaderError() error }); ok {
+			return proxied.HeaderError()
 		}
 	}
+	return nil
 }
 
 // openFault is a fault in the PROXY header or the TLS handshake.

@@ -45,7 +45,7 @@ func nameOf(names []string, n int) string {
 // All methods may be called concurrently. The first call to Close closes the account; a
 // connection that is never closed stays in its pool.
 type Conn struct {
-	raw   net.Conn
+	raw   net.Conn // a *steps where the system does not say what the peer takes
 	owner any
 	id    uint64
 
@@ -111,7 +111,12 @@ func (c *Conn) ID() uint64 { return c.id }
 func (c *Conn) Owner() any { return c.owner }
 
 // NetConn returns the wrapped connection. What is read or written there is not counted.
-func (c *Conn) NetConn() net.Conn { return c.raw }
+func (c *Conn) NetConn() net.Conn {
+	if s, ok := c.raw.(*steps); ok {
+		return s.Conn
+	}
+	return c.raw
+}
 
 // State returns what the connection is doing.
 func (c *Conn) State() State { return State(c.status.Load() & stateBits) }

@@ -4,14 +4,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"syscall"
 )
 
-// The parts of Conn.writes: the outstanding writes, the outstanding copies by ReadFrom,
-// and how many of both have ended. [StallWatch] reads them.
+// The parts of Conn.writes: the outstanding writes, copies by ReadFrom among them, and how
+// many have ended. [StallWatch] reads them.
 const (
 	writeBegun = 1
-	copyBegun  = 1 << 16
 	writeEnded = 1 << 32
 )
 
@@ -52,6 +52,9 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 // Write implements [net.Conn]. It keeps nothing on the stack while the bytes are written:
 // net/http's HTTP/2 server writes from goroutines whose stack would have to grow.
 func (c *Conn) Write(p []byte) (int, error) {
+	if s, ok := c.raw.(*steps); ok {
+		return s.write(c, p)
+	}
 	c.writes.Add(writeBegun)
 	return c.endWrite(c.raw.Write(p))
 }
@@ -71,6 +74,34 @@ func (c *Conn) endWrite(n int, err error) (int, error) {
 	return n, err
 }
 
+// steps is a connection of which the system does not say what the peer takes. Each step of
+// a write is booked, so that [StallWatch] sees a slow peer move. It has no ReadFrom of its
+// own, which would hide the steps.
+type steps struct {
+	net.Conn
+
+	mu sync.Mutex // Writes of several goroutines do not mix.
+}
+
+// NetConn leads to the wrapped connection.
+func (s *steps) NetConn() net.Conn { return s.Conn }
+
+// stepSize is how much is written at a time.
+const stepSize = 64 << 10
+
+func (s *steps) write(c *Conn, p []byte) (written int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		c.writes.Add(writeBegun)
+		n, err := c.endWrite(s.Conn.Write(p[:min(len(p), stepSize)]))
+		written += n
+		if p = p[n:]; err != nil || len(p) == 0 {
+			return written, err
+		}
+	}
+}
+
 // writerOnly and readerOnly hide the methods by which io.Copy would come back to the
 // ReadFrom or WriteTo that called it.
 type (
@@ -79,16 +110,16 @@ type (
 )
 
 // ReadFrom implements [io.ReaderFrom] by the wrapped connection's own, so that a file or
-// a socket is sent without passing through user space. The bytes are booked when the copy
-// ends.
+// a socket is sent without passing through user space, where the system says what the peer
+// takes of it. The bytes are booked when the copy ends.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	rf, ok := c.raw.(io.ReaderFrom)
 	if !ok {
 		return io.Copy(writerOnly{c}, r)
 	}
-	c.writes.Add(copyBegun)
+	c.writes.Add(writeBegun)
 	n, err := rf.ReadFrom(r)
-	c.writes.Add(writeEnded - copyBegun)
+	c.writes.Add(writeEnded - writeBegun)
 	if n > 0 {
 		c.sent.Add(uint64(n))
 		c.touch(anyNote << writeNoteShift)
@@ -101,7 +132,7 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 
 // WriteTo implements [io.WriterTo] by the wrapped connection's own, as ReadFrom does.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	wt, ok := c.raw.(io.WriterTo)
+	wt, ok := c.NetConn().(io.WriterTo)
 	if !ok {
 		return io.Copy(w, readerOnly{c})
 	}
@@ -133,7 +164,7 @@ func failedBy(err error, op string) bool {
 // CloseWrite sends the end of the stream and leaves the other direction open.
 // It returns [errors.ErrUnsupported] where the wrapped connection cannot.
 func (c *Conn) CloseWrite() error {
-	if cw, ok := c.raw.(interface{ CloseWrite() error }); ok {
+	if cw, ok := c.NetConn().(interface{ CloseWrite() error }); ok {
 		return cw.CloseWrite()
 	}
 	return errors.ErrUnsupported
@@ -150,7 +181,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 }
 
 func (c *Conn) syscallConn() (syscall.RawConn, error) {
-	sc, ok := c.raw.(syscall.Conn)
+	sc, ok := c.NetConn().(syscall.Conn)
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}
@@ -175,21 +206,17 @@ func (c *Conn) Close() error {
 
 // Abort is Close for a connection on which something is not complete: the peer of a TCP
 // connection gets a reset (RST) instead of an end that looks like any other (FIN), and
-// nothing more of what was written. Elsewhere it is Close.
+// nothing more of what was written. Elsewhere, as on a Unix socket, the peer sees the end
+// alone, but the layers above the socket, as TLS that [Set.Add] was given, say no farewell.
 func (c *Conn) Abort() error {
-	inner := c.raw
-	for {
-		if tcp, ok := inner.(interface{ SetLinger(sec int) error }); ok {
-			_ = tcp.SetLinger(0)
-			_ = inner.Close()
-			break
-		}
-		wrapper, ok := inner.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		inner = wrapper.NetConn()
+	lowest := c.raw
+	for layer := range Layers(c.raw) {
+		lowest = layer
 	}
+	if tcp, ok := lowest.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = lowest.Close()
 	return c.Close()
 }
 

@@ -383,7 +383,8 @@ func TestLenOfMoved(t *testing.T) {
 func TestReadWriteAllocations(t *testing.T) {
 	var set pool.Set
 	var watch pool.StallWatch
-	c := add(&set, bench{})
+	_, socket := pair(t)
+	c := add(&set, above{socket: socket})
 	buf := make([]byte, 16)
 	source := bytes.NewReader(buf)
 	now := time.Now()

@@ -105,7 +105,7 @@ func (c *Conn) bareReader() *reader {
 	if r := c.reader.Load(); r != nil {
 		return r
 	}
-	socket, ok := c.raw.(syscall.Conn)
+	socket, ok := c.NetConn().(syscall.Conn)
 	if !ok || !c.IsBare() {
 		return nil
 	}

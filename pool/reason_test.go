@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ import (
 
 // scripted is a connection whose operations fail as they are told to.
 type scripted struct {
-	bench
+	above
 
 	err error
 }
@@ -86,6 +87,7 @@ func TestCloseReasons(t *testing.T) {
 	}
 	reset, broken := opError(os.NewSyscallError("read", syscall.ECONNRESET), "read"), opError(os.NewSyscallError("write", syscall.EPIPE), "write")
 	timeout := opError(os.ErrDeadlineExceeded, "read")
+	_, socket := pair(t)
 	type steps []func(*pool.Conn, *scripted)
 	for _, tt := range []struct {
 		name  string
@@ -140,8 +142,11 @@ func TestCloseReasons(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var set pool.Set
 			set.SetTimeouts("idle_timeout", "header_timeout", "slow_body", "write_stalled", "ping_timeout", "sniff_timeout")
-			raw := new(scripted)
+			raw := &scripted{above: above{socket: socket}}
 			c := add(&set, raw)
+			if _, _, known := c.SendQueue(); !known && strings.HasPrefix(tt.name, "copy out") {
+				t.Skip("it is written by steps")
+			}
 			set.Move(c, "http1")
 			events, cancel := record(&set)
 			defer cancel()

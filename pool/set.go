@@ -65,6 +65,7 @@ type Set struct {
 	rules       atomic.Pointer[rules]
 	observers   atomic.Pointer[[]*observer] // nil while there are none
 	timeouts    []string                    // see SetTimeouts
+	tellsQueue  atomic.Bool                 // see knowsQueue
 	armLocks    [64]sync.Mutex              // see Conn.rearm
 
 	stripes [stripeCount]stripe
@@ -102,6 +103,9 @@ type Set struct {
 // the pool even then, because a polite refusal takes a moment.
 func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	c.raw, c.owner = raw, owner
+	if !s.knowsQueue(raw) {
+		c.raw = &steps{Conn: raw}
+	}
 	c.id = s.nextID.Add(1)
 	a := s.account(Sniffing)
 	c.opened = a.now()
@@ -134,6 +138,19 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	}
 	s.tellAll(&events)
 	return refuse
+}
+
+// knowsQueue reports whether the system says what the peer of a connection takes. It asks
+// about bare TCP sockets until it is known.
+func (s *Set) knowsQueue(raw net.Conn) bool {
+	if _, bare := raw.(*net.TCPConn); bare && s.tellsQueue.Load() {
+		return true
+	}
+	_, known := sendQueueOf(raw)
+	if known {
+		s.tellsQueue.Store(true)
+	}
+	return known
 }
 
 // IsBare reports whether the client of a connection is its socket's peer.

@@ -6,15 +6,17 @@ import "syscall"
 
 const hasRecv = true
 
-// HasUnread reports whether the system holds bytes of the peer that were not read yet.
-// It is false where the system cannot be asked, as on a connection that is not bare.
+// HasUnread reports whether the system holds bytes of the peer that were not read yet, or
+// a layer above the socket that has this method too. Under TLS these are bytes of records.
+// It is false where no layer leads to the socket; see [Layers].
 func (c *Conn) HasUnread() bool {
-	socket, ok := c.raw.(syscall.Conn)
-	if !ok || !c.IsBare() {
-		return false
+	for layer := range Layers(c.raw) {
+		if holder, ok := layer.(interface{ HasUnread() bool }); ok && holder.HasUnread() {
+			return true
+		}
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
+	raw := socketOf(c.raw)
+	if raw == nil {
 		return false
 	}
 	var first [1]byte

@@ -1,7 +1,9 @@
 package pool
 
 import (
+	"iter"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -15,9 +17,9 @@ import (
 // whose receive buffer was full takes more only when a good part of it has been read: 128
 // KiB at a time on the loopback. A reader of 2 KB a second may stand still for a minute.
 //
-// For Unix sockets, pipes, other systems and Linux before 4.6, progress is the number of
-// bytes sent, which moves when a write ends. There a copy by [Conn.ReadFrom] never counts
-// as stalled, because its source may be the slow side.
+// On other systems, Linux before 4.6, and connections that do not lead to a TCP socket (see
+// [Layers]), progress is a write of up to 64 KiB that ends. The kernel has the writer go on
+// when a good part of its send buffer is free: 160 KiB on a Unix socket of Linux.
 type StallWatch struct {
 	now   time.Time            // of the sweep
 	marks map[uint64]stallMark // by the numbers of connections, which may end before the next sweep
@@ -48,10 +50,7 @@ func (w *StallWatch) Check(now time.Time, c *Conn) time.Duration {
 	mark := stallMark{writes: writes, sent: c.sent.Load(), since: now, seen: now}
 	queue, known := sendQueueOf(c.raw)
 	mark.acked = queue.acked
-	waiting := queue.unacked|queue.unsent != 0
-	if !known {
-		waiting = writes%copyBegun != 0
-	}
+	waiting := !known || queue.unacked|queue.unsent != 0
 	// Where nothing waits, the peer has taken all there is: a copy waits for its source.
 	old, marked := w.marks[c.id]
 	if marked && waiting && old.sent == mark.sent && old.acked == mark.acked && old.writes/writeEnded == writes/writeEnded {
@@ -113,13 +112,35 @@ type sendQueue struct {
 
 // sendQueueOf is known for TCP connections, on some systems.
 func sendQueueOf(c net.Conn) (q sendQueue, known bool) {
-	tcp, ok := c.(*net.TCPConn)
-	// A connection with a PROXY header before it shows the socket behind it.
-	if proxied, is := c.(interface{ TCPConn() (*net.TCPConn, bool) }); is {
-		tcp, ok = proxied.TCPConn()
-	}
-	if !ok {
+	raw := socketOf(c)
+	if raw == nil {
 		return sendQueue{}, false
 	}
-	return tcpSendQueue(tcp)
+	return tcpSendQueue(raw)
+}
+
+// Layers returns a connection and those that it wraps, from the top down, as far as methods
+// NetConn() net.Conn lead.
+func Layers(c net.Conn) iter.Seq[net.Conn] {
+	return func(yield func(net.Conn) bool) {
+		for layer := c; layer != nil && yield(layer); {
+			wrapper, ok := layer.(interface{ NetConn() net.Conn })
+			if !ok {
+				return
+			}
+			layer = wrapper.NetConn()
+		}
+	}
+}
+
+// socketOf returns the socket below a connection, and nil where none of its layers knows it.
+func socketOf(c net.Conn) syscall.RawConn {
+	for layer := range Layers(c) {
+		if socket, ok := layer.(syscall.Conn); ok {
+			if raw, err := socket.SyscallConn(); err == nil {
+				return raw
+			}
+		}
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ package pool
 
 import (
 	"encoding/binary"
-	"net"
 	"syscall"
 	"unsafe"
 )
@@ -26,16 +25,13 @@ const (
 	tcpCloseWait = 8 // TCP_CLOSE_WAIT
 )
 
-// tcpSendQueue is sendQueueOf for a TCP connection. It disturbs neither reads nor writes.
-func tcpSendQueue(c *net.TCPConn) (q sendQueue, known bool) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return sendQueue{}, false
-	}
+// tcpSendQueue is sendQueueOf for a socket, known for TCP. It disturbs neither reads nor
+// writes.
+func tcpSendQueue(raw syscall.RawConn) (q sendQueue, known bool) {
 	var info [tcpInfoSize]byte
 	var errno syscall.Errno
 	size := uint32(len(info))
-	err = raw.Control(func(fd uintptr) {
+	err := raw.Control(func(fd uintptr) {
 		_, _, errno = syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	})

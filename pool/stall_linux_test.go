@@ -3,10 +3,13 @@
 package pool_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -123,32 +126,100 @@ func TestStallOfSource(t *testing.T) {
 	wait()
 }
 
-// behindHeader is a connection as go-proxyproto shows it.
-type behindHeader struct {
+// layer is a connection above another, as a listener with the PROXY protocol has it.
+type layer struct {
 	net.Conn
+
+	holds bool
 }
 
-func (b behindHeader) TCPConn() (*net.TCPConn, bool) {
-	tcp, ok := b.Conn.(*net.TCPConn)
-	return tcp, ok
+func (l *layer) NetConn() net.Conn { return l.Conn }
+func (l *layer) HasUnread() bool   { return l.holds }
+
+// TestLayers: the socket below other layers is looked at like a bare one.
+func TestLayers(t *testing.T) {
+	for name, above := range map[string]func(net.Conn) net.Conn{
+		"bare":         func(c net.Conn) net.Conn { return c },
+		"PROXY header": func(c net.Conn) net.Conn { return &layer{Conn: c} },
+		"TLS":          func(c net.Conn) net.Conn { return tls.Server(&layer{Conn: c}, nil) },
+		"embedded":     func(c net.Conn) net.Conn { return struct{ *net.TCPConn }{c.(*net.TCPConn)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, raw := pair(t)
+			c := add(new(pool.Set), above(raw))
+			if _, _, known := c.SendQueue(); !known {
+				t.Error("what the peer takes is not known")
+			}
+			if c.HasUnread() {
+				t.Error("bytes before any were sent")
+			}
+			mustWrite(t, client, []byte("x"))
+			until(t, "the byte is seen", c.HasUnread)
+			if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the end is seen", func() bool { ended, _ := c.PeerLeft(); return ended })
+			if _, err := raw.Read(make([]byte, 1)); err != nil { // What is unread would be answered by a reset.
+				t.Fatal(err)
+			}
+			_ = c.Abort()
+			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the peer gets %v, want a reset", err)
+			}
+		})
+	}
+	_, raw := pair(t)
+	if !add(new(pool.Set), &layer{raw, true}).HasUnread() {
+		t.Error("what a layer holds is not seen")
+	}
 }
 
-// TestStallBehindHeader: a socket behind a PROXY header is looked at like any other.
-func TestStallBehindHeader(t *testing.T) {
-	var set pool.Set
-	var watch pool.StallWatch
-	client, raw := pair(t)
-	c := add(&set, behindHeader{raw})
-	wait := writing(c, func(c *pool.Conn) { _, _ = c.Write(make([]byte, 64<<20)) })
-	now := fill(t, &watch, time.Now(), c)
-	if _, err := io.CopyN(io.Discard, client, 8<<20); err != nil {
+// until waits for a state of the kernel.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for giveUp := time.Now().Add(30 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(giveUp) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// TestUnixSocket: the kernel is asked for what is unread there, too. TLS above it says no
+// farewell where the connection is aborted, so that the peer can tell.
+func TestUnixSocket(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got := watch.Check(now.Add(time.Second), c); got != 0 {
-		t.Errorf("after 8 MiB were read it stalls for %v", got)
+	defer l.Close()
+	client, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
 	}
-	_ = c.Close()
-	wait()
+	defer client.Close()
+	raw, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := add(new(pool.Set), raw)
+	mustWrite(t, client, []byte("x"))
+	until(t, "the byte is seen", c.HasUnread)
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	farewell := &saysFarewell{layer{Conn: raw}}
+	_ = add(new(pool.Set), farewell).Abort()
+	if b, err := io.ReadAll(client); len(b) != 0 || err != nil {
+		t.Errorf("the peer gets %q, %v", b, err)
+	}
+}
+
+// saysFarewell writes when it is closed, as TLS does.
+type saysFarewell struct{ layer }
+
+func (s *saysFarewell) Close() error {
+	_, _ = s.Write([]byte("farewell"))
+	return s.Conn.Close()
 }
 
 // TestSendQueue: it shows whether bytes wait to be sent, and that the peer takes some. A
@@ -161,28 +232,24 @@ func TestSendQueue(t *testing.T) {
 		t.Errorf("of a new connection: %d, %v, %v", acked, unsent, known)
 	}
 	wait := writing(c, func(c *pool.Conn) { _, _ = c.Write(make([]byte, 64<<20)) })
-	until := func(what string, ok func(acked uint64, unsent bool) bool) {
+	queueIs := func(what string, ok func(acked uint64, unsent bool) bool) {
 		t.Helper()
-		for giveUp := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-			if acked, unsent, known := c.SendQueue(); known && ok(acked, unsent) {
-				return
-			}
-			if time.Now().After(giveUp) {
-				t.Fatalf("never: %s", what)
-			}
-		}
+		until(t, what, func() bool {
+			acked, unsent, known := c.SendQueue()
+			return known && ok(acked, unsent)
+		})
 	}
-	until("bytes wait", func(_ uint64, unsent bool) bool { return unsent })
+	queueIs("bytes wait", func(_ uint64, unsent bool) bool { return unsent })
 	const most = 32 << 20 // It is more than both buffers hold.
 	if _, err := io.CopyN(io.Discard, client, most); err != nil {
 		t.Fatal(err)
 	}
-	until("the peer has taken them", func(acked uint64, _ bool) bool { return acked >= most })
+	queueIs("the peer has taken them", func(acked uint64, _ bool) bool { return acked >= most })
 	if _, err := io.CopyN(io.Discard, client, 64<<20-most); err != nil {
 		t.Fatal(err)
 	}
 	wait()
-	until("all is sent", func(acked uint64, unsent bool) bool { return acked >= 64<<20 && !unsent })
+	queueIs("all is sent", func(acked uint64, unsent bool) bool { return acked >= 64<<20 && !unsent })
 	_ = c.Close()
 
 	pipe, _ := net.Pipe()

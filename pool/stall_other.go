@@ -2,7 +2,7 @@
 
 package pool
 
-import "net"
+import "syscall"
 
 // tcpSendQueue knows nothing where the system does not tell, or tells it by another call.
-func tcpSendQueue(*net.TCPConn) (q sendQueue, known bool) { return sendQueue{}, false }
+func tcpSendQueue(syscall.RawConn) (q sendQueue, known bool) { return sendQueue{}, false }

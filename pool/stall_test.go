@@ -3,8 +3,11 @@ package pool_test
 import (
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -37,37 +40,70 @@ func (blocking) SetDeadline(time.Time) error      { return nil }
 func (blocking) SetReadDeadline(time.Time) error  { return nil }
 func (blocking) SetWriteDeadline(time.Time) error { return nil }
 
-// TestStallByCount: where nobody says what the peer has taken, a write stalls until it
-// ends.
+// TestStallByCount: where the system does not say what the peer takes, a write and a copy
+// stall until a step of theirs ends.
 func TestStallByCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var set pool.Set
-		var watch pool.StallWatch
-		taken := make(blocking)
-		c := add(&set, taken)
-		expectStall(t, &watch, c, 0)
-		var writers sync.WaitGroup
-		for range 3 { // at a time
-			writers.Go(func() { _, _ = c.Write([]byte("1234")) })
-		}
-		synctest.Wait()
-		for _, want := range []time.Duration{0, time.Second, 2 * time.Second} {
-			time.Sleep(time.Second)
-			expectStall(t, &watch, c, want)
-		}
-		for range 2 {
-			taken <- struct{}{}
-			synctest.Wait()
-			time.Sleep(time.Second)
-			expectStall(t, &watch, c, 0)
-			time.Sleep(time.Second)
-			expectStall(t, &watch, c, time.Second)
-		}
-		taken <- struct{}{}
-		writers.Wait()
-		time.Sleep(time.Second)
-		expectStall(t, &watch, c, 0)
-	})
+	for name, write := range map[string]func(*pool.Conn){
+		"write": func(c *pool.Conn) { _, _ = c.Write(make([]byte, 2*(64<<10)+1)) },
+		"copy":  func(c *pool.Conn) { _, _ = c.ReadFrom(iotest.OneByteReader(strings.NewReader("123"))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var set pool.Set
+				var watch pool.StallWatch
+				taken := make(blocking)
+				c := add(&set, copying{Conn: taken})
+				expectStall(t, &watch, c, 0)
+				var writer sync.WaitGroup
+				writer.Go(func() { write(c) })
+				for range 3 {
+					synctest.Wait()
+					for _, want := range []time.Duration{0, time.Second, 2 * time.Second} {
+						time.Sleep(time.Second)
+						expectStall(t, &watch, c, want)
+					}
+					taken <- struct{}{}
+				}
+				writer.Wait()
+				time.Sleep(time.Second)
+				expectStall(t, &watch, c, 0)
+			})
+		})
+	}
+}
+
+// recorded notes the first byte of each write. Another may begin before it returns.
+type recorded struct {
+	bench
+
+	firsts chan byte
+}
+
+func (r recorded) Write(p []byte) (int, error) {
+	r.firsts <- p[0]
+	time.Sleep(time.Millisecond)
+	return len(p), nil
+}
+
+// TestWritesDoNotMix: what two goroutines write at a time stands one behind the other,
+// though it is written by steps.
+func TestWritesDoNotMix(t *testing.T) {
+	const steps = 20
+	raw := recorded{firsts: make(chan byte, 2*steps)}
+	c := add(new(pool.Set), raw)
+	var writers sync.WaitGroup
+	for _, b := range []string{"a", "b"} {
+		writers.Go(func() { _, _ = io.WriteString(c, strings.Repeat(b, steps*64<<10)) })
+	}
+	writers.Wait()
+	close(raw.firsts)
+	var got []byte
+	for b := range raw.firsts {
+		got = append(got, b)
+	}
+	if len(got) != 2*steps || len(slices.Compact(slices.Clone(got))) != 2 {
+		t.Errorf("written: %s", got)
+	}
 }
 
 // TestStallForgets: a connection that was not asked about for a sweep begins anew.
@@ -101,16 +137,17 @@ func TestStallForgets(t *testing.T) {
 }
 
 // copying is a connection with a ReadFrom that says nothing of its progress.
-type copying struct{ bench }
+type copying struct{ net.Conn }
 
 func (copying) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }
 
-// TestStallOfUnknownCopy: a copy whose progress cannot be seen does not stall.
-func TestStallOfUnknownCopy(t *testing.T) {
+// TestStallOfUnknownSource: a copy that waits for its source does not stall where the system
+// says nothing of the peer.
+func TestStallOfUnknownSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set pool.Set
 		var watch pool.StallWatch
-		c := add(&set, copying{})
+		c := add(&set, copying{Conn: bench{}})
 		source, feed := io.Pipe()
 		go func() { _, _ = c.ReadFrom(source) }()
 		synctest.Wait()
