@@ -342,7 +342,20 @@ func (s *server) dialNoReader(t *testing.T) (c *h2Client, closed <-chan struct{}
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	c = newH2Client(t, conn, conn)
 	c.get(1, "/echo")
-	_ = c.rest(1)
+	for ended := false; !ended; { // It gives nothing back to its windows.
+		f, err := c.ReadFrame()
+		c.must(err)
+		switch f := f.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				c.must(c.WriteSettingsAck())
+			}
+		case *http2.DataFrame:
+			ended = f.StreamEnded()
+		case *http2.MetaHeadersFrame: // The trailers.
+			ended = f.StreamEnded()
+		}
+	}
 	ended := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, conn)
@@ -359,6 +372,11 @@ func TestDrainOfNoReader(t *testing.T) {
 		"answers to no PING":           func(c *h2Client, _ uint32) { _ = c.WritePing(true, [8]byte{}) },
 		"PINGs of its own":             func(c *h2Client, _ uint32) { _ = c.WritePing(false, [8]byte{}) },
 		"requests behind its last one": func(c *h2Client, n uint32) { c.get(2*n+1, "/echo") },
+		"its window, byte by byte": func(c *h2Client, n uint32) {
+			if n%10 == 0 {
+				_ = c.WriteWindowUpdate(0, 1)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
