@@ -2,6 +2,7 @@ package mux_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"net/http"
 	"testing"
@@ -53,13 +54,13 @@ func (s burstService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // TestPingBehindAnswers: a client that reads all the time, and has windows so large that it
 // sends nothing, is served to the end. What a proxy holds for it stands before the PING for
-// longer than ping_timeout.
+// longer than ping_timeout, and the client enlarges the connection's window meanwhile.
 func TestPingBehindAnswers(t *testing.T) {
 	t.Parallel()
 	const size = 4 << 20 // 8 s
 	short := mux.Configure(func(c *mux.Config) {
-		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 200*time.Millisecond, 3*time.Second
-		c.GRPC.PingInterval, c.GRPC.PingTimeout = time.Second, 3*time.Second
+		c.HTTP2.PingInterval, c.HTTP2.PingTimeout = 200*time.Millisecond, 5*time.Second
+		c.GRPC.PingInterval, c.GRPC.PingTimeout = time.Second, 5*time.Second
 	})
 	for p, ask := range map[protocols.Protocol]func(c *h2Client){
 		protocols.HTTP2: func(c *h2Client) { c.get(1, "/") },
@@ -75,6 +76,7 @@ func TestPingBehindAnswers(t *testing.T) {
 			s := start(t, false, short, mux.WithHandler(service), mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, service) }))
 			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, 0).Addr().String()}
 			conn := relay.dial(t)
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size})
 			c.must(c.WriteWindowUpdate(0, 2*size))
 			ask(c)
@@ -93,6 +95,9 @@ func TestPingBehindAnswers(t *testing.T) {
 					ended = f.StreamEnded()
 				case *http2.DataFrame:
 					before := got
+					if before == 0 {
+						c.must(c.WriteWindowUpdate(0, 2*size))
+					}
 					if got += len(f.Data()); before < size && got >= size {
 						close(read)
 					}
@@ -125,6 +130,8 @@ func TestMuteClient(t *testing.T) {
 		c.ready()
 		c.request(1, false, nativeCall...)
 	}
+	const size = 2 << 20 // A client that may not have read that has 2 min for it.
+	big := burstService{size: size}
 	for name, test := range map[string]struct {
 		protocol protocols.Protocol
 		open     func(*testing.T, *server)
@@ -152,6 +159,20 @@ func TestMuteClient(t *testing.T) {
 				_, err = w.Write(make([]byte, 64<<10))
 			}
 		}))}, false},
+		// The server asks the client what it has read, before its keepalive PING does.
+		"has read much": {protocols.HTTP2, func(t *testing.T, s *server) {
+			t.Helper()
+			c := plain(t, s)
+			c.get(1, "/")
+			c.readAsked(1, size)
+		}, []mux.Option{mux.WithHandler(big)}, false},
+		"has read much of a call": {protocols.GRPC, func(t *testing.T, s *server) {
+			t.Helper()
+			c := plain(t, s)
+			c.ready()
+			c.request(1, false, nativeCall...)
+			c.readAsked(1, size)
+		}, []mux.Option{mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, big) })}, false},
 		// The option wins over the configuration.
 		"option": {protocols.GRPC, native, []mux.Option{
 			mux.Configure(func(c *mux.Config) { c.GRPC.PingInterval, c.GRPC.PingTimeout = 0, time.Millisecond }),
@@ -226,4 +247,71 @@ func (c deafCalls) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, err
 func (c deafCalls) FullDuplexCall(grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
 	<-c.end
 	return nil
+}
+
+// readAsked reads size bytes of a stream, and answers the PING behind them that asks whether
+// they were read. It answers no other PING.
+func (c *h2Client) readAsked(stream uint32, size int) {
+	c.t.Helper()
+	for got := 0; ; {
+		f, err := c.ReadFrame()
+		c.must(err)
+		switch f := f.(type) {
+		case *http2.DataFrame:
+			n := len(f.Data())
+			got += n
+			c.must(c.WriteWindowUpdate(0, uint32(n)))
+			c.must(c.WriteWindowUpdate(stream, uint32(n)))
+		case *http2.PingFrame:
+			if got >= size && bytes.HasPrefix(f.Data[:], []byte("read")) {
+				c.must(c.WritePing(true, f.Data))
+				return
+			}
+		}
+	}
+}
+
+// TestSlowTailOfWiderWindow: a client that has enlarged the connection's window while an
+// answer was on its way, and gives back what it reads, has its answer in a drain.
+func TestSlowTailOfWiderWindow(t *testing.T) {
+	t.Parallel()
+	const (
+		size = 4 << 20   // 8 s, and a client that does not move has 5 s
+		step = 256 << 10 // what it gives back at a time
+	)
+	begun, told := make(chan struct{}), make(chan struct{})
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(begun)
+		<-told
+		_, _ = w.Write(make([]byte, size))
+	})), mux.Configure(func(c *mux.Config) { c.Drain.Spread, c.Drain.Timeout = 0, time.Minute }))
+	relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, 0).Addr().String()}
+	conn := relay.dial(t)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size})
+	c.must(c.WriteWindowUpdate(0, size))
+	c.get(1, "/")
+	within(t, "the request", begun)
+	_ = s.drain(context.Background())
+	time.AfterFunc(300*time.Millisecond, func() { close(told) }) // The client answers the PING.
+	for got, back := 0, 0; got < size; {
+		f, err := c.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %d bytes: %v; closed %v", got, err, s.Stats().Closed)
+		}
+		switch f := f.(type) {
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				c.must(c.WritePing(true, f.Data))
+			}
+		case *http2.DataFrame:
+			if got == 0 {
+				c.must(c.WriteWindowUpdate(0, 2*size))
+			}
+			if got += len(f.Data()); got-back >= step {
+				c.must(c.WriteWindowUpdate(0, uint32(got-back)))
+				back = got
+			}
+		}
+	}
 }

@@ -259,6 +259,9 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		c.abort(reasonPing)
 		return
 	}
+	if c.Unread() >= moments.ManyUnread && !c.isIdleHTTP2() && c.root.backend.muteTime(c.verdict().Protocol) > 0 {
+		c.AskRead() // If the client falls silent, what it has read does not add to the wait.
+	}
 	switch {
 	case c.isShared(), !c.isHTTP2(): // By net/http, or upgraded.
 		open := state == pool.StateActive || state == pool.StateUpgraded && h2.idleSince.Load() == 0
@@ -354,11 +357,13 @@ func (c *conn) staysIdle(idle bool) bool {
 // open streams, and keeps all that the connection had in memory until it runs out.
 func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
 	timeout, since := c.root.backend.config.HTTP2.IdleTimeout, h2.idleSince.Load()
-	if timeout <= 0 || since == 0 {
+	idle := sinceStart() - time.Duration(since)
+	if timeout <= 0 || since == 0 || idle < timeout {
 		return
 	}
 	// It may not have read its answers yet, where something in between has taken them.
-	if timeout = max(timeout, moments.PingTimeout(0, c.Unread())); sinceStart()-time.Duration(since) < timeout {
+	if idle < moments.ReadTime(c.Unread()) {
+		c.AskRead()
 		return
 	}
 	switch c.account.State() {
@@ -404,7 +409,7 @@ func (w *sweep) isDelivering(c *conn) bool {
 		t.waiting += w.elapsed
 		t.whole += w.elapsed
 	}
-	taken := -c.Unread() // Whatever else the client sends shows nothing.
+	taken := c.Reading() // Whatever else the client sends shows nothing.
 	// What its system acknowledges when the kernel has been empty may answer its own frames.
 	if t.emptied = t.emptied || !waiting; !t.emptied {
 		taken += acked

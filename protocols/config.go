@@ -118,9 +118,9 @@ type HTTP2Config struct {
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PingTimeout how long it may be silent behind the PING before the connection
 	// is closed. Each 16 KiB of responses that were sent before the PING, and that the peer
-	// may not have read, add a second to PingTimeout, up to 5 minutes. It has read what it
-	// has given back to the connection's window, and what stands before a PING that it has
-	// answered. Defaults 1m and 20s.
+	// may not have read, add a second to PingTimeout, up to 5 minutes. It has read what
+	// stands before a PING that it has answered. While it has streams open and may not have
+	// read 256 KiB or more, it gets another PING, about once a second. Defaults 1m and 20s.
 	PingInterval time.Duration `apply:"restart" yaml:"ping_interval"`
 	PingTimeout  time.Duration `apply:"restart" yaml:"ping_timeout"`
 	// RequestTimeout bounds the time of a request from its head to the end of its response,

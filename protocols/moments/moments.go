@@ -143,6 +143,9 @@ const (
 	// LongestQueue is the most that [ReadTime] returns. A client that is gone is found behind
 	// it.
 	LongestQueue = 5 * time.Minute
+	// ManyUnread is of how many bytes a client is asked whether it has read them, while it gets
+	// more. So a client that is gone is mostly found within [ReadTime] of these, 16 s.
+	ManyUnread = 256 << 10
 )
 
 // ReadTime returns how long a client may take to read n bytes.

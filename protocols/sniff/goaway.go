@@ -119,12 +119,20 @@ func (c *Conn) SentData() uint64 {
 	return 0
 }
 
-// Unread returns how many bytes of DATA the client of an HTTP/2 connection may not have read:
-// it has not given them back to the connection's window, nor answered a keepalive PING behind
-// them. It is 0 elsewhere.
+// Unread returns how much of SentData the client of an HTTP/2 connection may not have read: it
+// has answered no PING behind that, of AskRead or for keepalive. It is 0 elsewhere.
 func (c *Conn) Unread() uint64 {
 	if t := c.h2.Load(); t != nil {
 		return t.Unread()
+	}
+	return 0
+}
+
+// Reading returns a number that moves while the client of an HTTP/2 connection reads: it
+// answers such PINGs, or gives back to the connection's window. It is 0 elsewhere.
+func (c *Conn) Reading() uint64 {
+	if t := c.h2.Load(); t != nil {
+		return t.Reading()
 	}
 	return 0
 }

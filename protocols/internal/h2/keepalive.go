@@ -10,15 +10,26 @@ import (
 )
 
 // A keepalive is what is known of the PINGs by which the server asks a silent client whether
-// it is there. The writing goroutine begins the wait for an answer, and the reading one ends
-// it.
+// it is there, and of what the client has read. The writing goroutine begins the wait for an
+// answer, and the reading one ends it.
 type keepalive struct {
 	// since is when the PING was written, or when the client was last heard behind it, counted
 	// from clockStart; 0 where no answer is awaited.
 	since atomic.Int64
 	sent  atomic.Uint64 // SentData before that PING
-	read  atomic.Uint64 // SentData before the last PING that the client has answered
+	read  atomic.Uint64 // SentData before the last PING, also of AskRead, that the client has answered
 }
+
+// pings returns the connection's keepalive.
+func (t *Track) pings() *keepalive {
+	if t.keepalive.Load() == nil {
+		t.keepalive.CompareAndSwap(nil, new(keepalive))
+	}
+	return t.keepalive.Load()
+}
+
+// reads notes that the client has read so much of SentData.
+func (k *keepalive) reads(n uint64) { k.read.Store(max(k.read.Load(), n)) }
 
 // clockStart is what keepalives count their times from.
 var clockStart = time.Now()
@@ -42,12 +53,7 @@ func (t *Track) asks(payload []byte) {
 	if !t.isKeepalive(payload) {
 		return
 	}
-	k := t.keepalive.Load()
-	if k == nil {
-		k = new(keepalive)
-		t.keepalive.Store(k)
-	}
-	if k.since.Load() == 0 {
+	if k := t.pings(); k.since.Load() == 0 {
 		k.sent.Store(t.sentData.Load())
 		k.since.Store(int64(sinceStart()))
 	}
@@ -63,28 +69,30 @@ func (t *Track) hears() {
 // answers takes note of the client's answer to a PING.
 func (t *Track) answers(payload []byte) {
 	if k := t.keepalive.Load(); k != nil && k.since.Load() != 0 && t.isKeepalive(payload) {
-		k.read.Store(k.sent.Load())
+		k.reads(k.sent.Load())
 		k.since.Store(0)
 	}
 }
 
-// returns takes note that the client has made the connection's window larger.
-func (t *Track) returns(increment uint32) {
-	if unreturned := t.unreturned.Load(); unreturned > 0 { // It only grows meanwhile.
-		t.unreturned.Add(-min(unreturned, int32(increment)))
+// read returns how much of SentData the client has certainly read: what stands before a PING
+// that it has answered. A WINDOW_UPDATE proves nothing, because clients also enlarge their
+// windows by it while DATA is on its way to them.
+func (t *Track) read() uint64 {
+	if k := t.keepalive.Load(); k != nil {
+		return k.read.Load()
 	}
+	return 0
 }
 
-// Unread returns how many bytes of DATA the client may not have read. It has read what stands
-// before a keepalive PING that it has answered, and what it has given back to the connection's
-// window.
+// Unread returns how many bytes of SentData the client may not have read.
 func (t *Track) Unread() uint64 {
-	unread := int64(t.unreturned.Load())
-	if k := t.keepalive.Load(); k != nil {
-		unread = min(unread, int64(t.sentData.Load()-k.read.Load()))
-	}
-	return uint64(max(0, unread))
+	read := t.read() // Before sentData, which only grows.
+	return t.sentData.Load() - read
 }
+
+// Reading returns a number that moves while the client reads: it answers PINGs of the server,
+// or gives back to the connection's window.
+func (t *Track) Reading() uint64 { return t.read() + uint64(t.returned.Load()) }
 
 // silence returns for how long the client has owed the answer to the server's PING and has
 // sent nothing; 0 where it owes none.
@@ -114,7 +122,5 @@ func (t *Track) unread() uint64 {
 		return 0
 	}
 	sent := k.sent.Load()
-	behind := t.sentData.Load() - sent // Before unreturned, which must not miss a part of it.
-	unreturned := int64(t.unreturned.Load()) - int64(behind)
-	return uint64(max(0, min(unreturned, int64(sent-k.read.Load()))))
+	return sent - min(sent, k.read.Load())
 }

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"encoding/binary"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,7 +49,14 @@ func (p pinged) answer(payload byte) {
 	p.hear(func(fr *http2.Framer) error { return fr.WritePing(true, [8]byte{payload}) })
 }
 
-func (p pinged) giveBack(stream uint32, n int) {
+// answerRead has the client answer the PING of AskRead behind so many bytes.
+func (p pinged) answerRead(n uint32) {
+	p.hear(func(fr *http2.Framer) error {
+		return fr.WritePing(true, [8]byte(binary.BigEndian.AppendUint32([]byte(readPing), n)))
+	})
+}
+
+func (p pinged) widen(stream uint32, n int) {
 	p.hear(func(fr *http2.Framer) error { return fr.WriteWindowUpdate(stream, uint32(n)) })
 }
 
@@ -64,30 +72,26 @@ func TestIsMute(t *testing.T) {
 		more   time.Duration // than the timeout, from the end of do; never: it is not mute
 		native bool
 	}{
-		"no PING":         {func(p pinged) { p.data(rate) }, never, false},
-		"nothing before":  {func(p pinged) { p.ping(1) }, 0, false},
-		"DATA before":     {func(p pinged) { p.data(10 * rate); p.ping(1) }, 10 * time.Second, false},
-		"DATA behind":     {func(p pinged) { p.ping(1); p.data(10 * rate) }, 0, false},
-		"very much DATA":  {func(p pinged) { p.data(1000 * rate); p.ping(1) }, moments.LongestQueue, false},
-		"answered":        {func(p pinged) { p.ping(1); p.answer(1) }, never, false},
-		"another answer":  {func(p pinged) { p.ping(1); p.hear(otherAnswer) }, 0, false},
-		"read before":     {func(p pinged) { p.data(10 * rate); p.ping(1); p.answer(1); p.data(3 * rate); p.ping(2) }, 3 * time.Second, false},
-		"given back":      {func(p pinged) { p.data(10 * rate); p.giveBack(0, 4*rate); p.ping(1) }, 6 * time.Second, false},
-		"given back late": {func(p pinged) { p.data(10 * rate); p.ping(1); p.giveBack(0, 4*rate) }, 6 * time.Second, false},
-		"on the stream":   {func(p pinged) { p.data(10 * rate); p.giveBack(1, 4*rate); p.ping(1) }, 10 * time.Second, false},
-		"first window":    {func(p pinged) { p.giveBack(0, 1<<30); p.data(10 * rate); p.ping(1) }, 10 * time.Second, false},
-		"given back what was read before": {func(p pinged) {
-			p.data(10 * rate)
-			p.ping(1)
-			p.answer(1)
-			p.data(3 * rate)
-			p.giveBack(0, 10*rate)
-			p.ping(2)
-		}, 3 * time.Second, false},
+		"no PING":        {func(p pinged) { p.data(rate) }, never, false},
+		"nothing before": {func(p pinged) { p.ping(1) }, 0, false},
+		"DATA before":    {func(p pinged) { p.data(10 * rate); p.ping(1) }, 10 * time.Second, false},
+		"DATA behind":    {func(p pinged) { p.ping(1); p.data(10 * rate) }, 0, false},
+		"very much DATA": {func(p pinged) { p.data(1000 * rate); p.ping(1) }, moments.LongestQueue, false},
+		"answered":       {func(p pinged) { p.ping(1); p.answer(1) }, never, false},
+		"another answer": {func(p pinged) { p.ping(1); p.hear(otherAnswer) }, 0, false},
+		"read before":    {func(p pinged) { p.data(10 * rate); p.ping(1); p.answer(1); p.data(3 * rate); p.ping(2) }, 3 * time.Second, false},
+		// The client may have enlarged the window, and read nothing.
+		"wider before":     {func(p pinged) { p.data(10 * rate); p.widen(0, 4*rate); p.ping(1) }, 10 * time.Second, false},
+		"wider behind":     {func(p pinged) { p.data(10 * rate); p.ping(1); p.widen(0, 4*rate) }, 10 * time.Second, false},
+		"much wider":       {func(p pinged) { p.data(10 * rate); p.widen(0, 1<<30); p.data(3 * rate); p.ping(1) }, 13 * time.Second, false},
+		"asked":            {func(p pinged) { p.data(13 * rate); p.answerRead(10 * rate); p.ping(1) }, 3 * time.Second, false},
+		"asked behind":     {func(p pinged) { p.data(10 * rate); p.ping(1); p.data(rate); p.answerRead(11 * rate) }, 0, false},
+		"asked, and again": {func(p pinged) { p.data(10 * rate); p.answerRead(10 * rate); p.answerRead(5 * rate); p.ping(1) }, 0, false},
+		"made up":          {func(p pinged) { p.data(10 * rate); p.answerRead(11 * rate); p.ping(1) }, 10 * time.Second, false},
 		"heard": {func(p pinged) {
 			p.ping(1)
 			time.Sleep(keepaliveTimeout / 2)
-			p.giveBack(1, 1)
+			p.widen(1, 1)
 		}, 0, false},
 		"second PING": {func(p pinged) {
 			p.ping(0)
@@ -128,3 +132,33 @@ func TestIsMute(t *testing.T) {
 
 // otherAnswer writes the answer to a PING of the Track's own.
 func otherAnswer(fr *http2.Framer) error { return fr.WritePing(true, goAwayPing) }
+
+// TestReading: what shows that the client reads moves a number, and nothing else does.
+func TestReading(t *testing.T) {
+	c, _ := newTracked(&wireConn{}, Options{NetHTTP: true})
+	p := pinged{c, t}
+	p.write(func(fr *http2.Framer) error { return fr.WriteSettings() })
+	p.Follow([]byte(http2.ClientPreface))
+	p.data(1 << 20)
+	p.ping(1)
+	for _, step := range []struct {
+		name   string
+		do     func()
+		reads  bool
+		unread uint64
+	}{
+		{"more DATA", func() { p.data(1 << 20) }, false, 2 << 20},
+		{"a stream's window", func() { p.widen(1, 1<<20) }, false, 2 << 20},
+		{"the answer to a PING that was not sent", func() { p.hear(otherAnswer) }, false, 2 << 20},
+		{"the connection's window", func() { p.widen(0, 1<<30) }, true, 2 << 20},
+		{"the answer to a PING", func() { p.answer(1) }, true, 1 << 20},
+		{"the answer to AskRead", func() { p.answerRead(2 << 20) }, true, 0},
+		{"the same once more", func() { p.answerRead(2 << 20) }, false, 0},
+	} {
+		before := p.Reading()
+		step.do()
+		if reads, unread := p.Reading() != before, p.Unread(); reads != step.reads || unread != step.unread {
+			t.Errorf("%s: the number moves %t, want %t; %d bytes unread, want %d", step.name, reads, step.reads, unread, step.unread)
+		}
+	}
+}

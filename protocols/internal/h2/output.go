@@ -344,7 +344,6 @@ func (t *Track) passed(h Header) {
 	o := &t.out
 	switch h.Type {
 	case http2.FrameData:
-		t.unreturned.Add(int32(h.Length))
 		t.sentData.Add(uint64(h.Length))
 		t.noteAnswer(h)
 	case http2.FrameSettings:

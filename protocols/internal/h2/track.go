@@ -126,9 +126,8 @@ type Track struct {
 	marks   atomic.Uint32
 	highest atomic.Uint32 // The highest stream that the client has opened.
 	opened  atomic.Bool   // acked is closed.
-	// unreturned is how much DATA the client has got and has not given back to the
-	// connection's window, which is less than 2^31 (RFC 9113, section 6.9.1).
-	unreturned atomic.Int32
+	// returned is by how much the client has enlarged the connection's window, modulo 2^32.
+	returned atomic.Uint32
 
 	sentData  atomic.Uint64             // See SentData.
 	keepalive atomic.Pointer[keepalive] // Nil before the server's first PING.
@@ -368,7 +367,7 @@ func (t *Track) received(h Header) {
 		t.pace.table.begin(h, t.highest.Load() > 0)
 	case http2.FrameWindowUpdate:
 		if h.Stream == 0 && h.Length == WindowUpdateLen {
-			t.returns(Uint31(t.in.payload()))
+			t.returned.Add(Uint31(t.in.payload()))
 		}
 	case hiddenFrame:
 		t.acknowledged(h.IsAck())
@@ -407,6 +406,10 @@ func (t *Track) AskRead() {
 // noteRead notes that the client has read what had been sent, by sentData's lower bits. Where
 // the server has sent more since, or does so meanwhile, AskRead asks anew.
 func (t *Track) noteRead(sent uint32) {
+	now := t.sentData.Load()
+	if unread := uint64(uint32(now) - sent); unread <= now {
+		t.pings().reads(now - unread)
+	}
 	isAll := func() bool { return sent == uint32(t.sentData.Load()) }
 	if isAll() {
 		t.marks.Or(markRead)
