@@ -290,6 +290,12 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		}
 		return
 	}
+	w.visitTold(c, h2)
+}
+
+// visitTold does the next step with an HTTP/2 connection that was told to leave.
+func (w *sweep) visitTold(c *conn, h2 *http2State) {
+	d := w.departures
 	told := moments.Told{Patience: moments.GoAwayPatience}
 	if _, yielded := c.yieldedFor(); yielded {
 		told.Patience = roomPatience
