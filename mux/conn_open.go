@@ -188,6 +188,9 @@ type replayConn struct {
 	rest []byte
 }
 
+// NetConn returns the connection below.
+func (c *replayConn) NetConn() net.Conn { return c.Conn }
+
 // Read implements [net.Conn].
 func (c *replayConn) Read(p []byte) (int, error) {
 	if len(c.rest) == 0 {

@@ -2,7 +2,6 @@ package mux
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -301,10 +300,8 @@ func connAround(inner net.Conn) *conn {
 		case *pool.Conn:
 			c, _ := layer.Owner().(*conn)
 			return c
-		case *tls.Conn:
+		case interface{ NetConn() net.Conn }:
 			inner = layer.NetConn()
-		case *replayConn:
-			inner = layer.Conn
 		default:
 			return nil
 		}

@@ -113,7 +113,7 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	if limit := f.live.Load().HTTP2.RequestTimeout; limit > 0 && book.protocol == protocols.HTTP2 && deny == nil {
 		over := time.Now().Add(limit)
-		f.books.countHTTP(book, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder))
+		f.books.countHTTP(book, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder, f.route))
 		rec.discard(c, over)
 		return
 	}
@@ -148,17 +148,24 @@ func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 		}
 		defer f.books.conns.Release(webSocketTag)
 	}
-	websocket.ServeStream(w, r, http.HandlerFunc(f.routeHandshake))
+	rec, limit := w.(*recorder2), f.live.Load().HTTP2.RequestTimeout //nolint:forcetypeassert // See serveHTTP2.
+	websocket.ServeStream(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.routeHandshake(limit, c, &rec.recorder, w, r)
+	}))
 }
 
 // routeHandshake passes a handshake to the handler of [WithWebSocket], or else routes it as
-// a request.
-func (f *front) routeHandshake(w http.ResponseWriter, r *http.Request) {
+// a request. It has the time of a request until it is hijacked. A handler of [WebSocket]
+// answers at once, so it is called directly where no middleware stands above it.
+func (f *front) routeHandshake(limit time.Duration, c *conn, rec *recorder, w http.ResponseWriter, r *http.Request) {
+	serve := f.route
 	if f.webSocketHandler != nil {
-		f.webSocketHandler.ServeHTTP(w, r)
-		return
+		serve = f.webSocketHandler.ServeHTTP
 	}
-	f.route(w, r)
+	if limit > 0 && !f.canDetach(r) {
+		serve = f.timed(limit, c, rec, serve)
+	}
+	serve(w, r)
 }
 
 func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
@@ -197,7 +204,7 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Connection", "close")
 		}
 		if limit := f.live.Load().HTTP1.RequestTimeout; limit > 0 {
-			f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder))
+			f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.timed(limit, c, &rec.recorder, f.route))
 		} else {
 			f.books.countHTTP(&f.books.requests.http1, c, &rec.recorder, rec, r, f.route)
 		}

@@ -14,12 +14,12 @@ import (
 	"github.com/muxserve/muxserve/pool"
 )
 
-// timed returns route with a limit on the time of a request. A request that has not been
+// timed returns serve with a limit on the time of a request. A request that has not been
 // answered by then gets 503, or 408 where its handler is waiting for the body. A response
 // that has begun is reset. The handler runs in a goroutine of its own, because it may not
 // heed its context, which ends. What it writes from then on fails with
 // [http.ErrHandlerTimeout].
-func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerFunc {
+func (f *front) timed(limit time.Duration, c *conn, rec *recorder, serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
@@ -31,10 +31,19 @@ func (f *front) timed(limit time.Duration, c *conn, rec *recorder) http.HandlerF
 		if r.ProtoMajor == 2 { // In HTTP/1.1 a client that has ended its half may wait for the answer.
 			g.client = r.Context()
 		}
-		ended := make(chan any, 1) // what the handler has panicked with
+		ended := make(chan any) // what the handler has panicked with
+		left := make(chan struct{})
+		defer close(left)
 		go func() {
-			defer func() { ended <- recover() }()
-			f.route(g.as(w), handlers)
+			defer func() {
+				panicked := recover()
+				select {
+				case ended <- panicked:
+				case <-left:
+					removeFiles(handlers)
+				}
+			}()
+			serve(g.as(w), handlers)
 		}()
 		timer := time.NewTimer(limit)
 		defer timer.Stop()
@@ -58,6 +67,14 @@ func finishHandler(panicked any, g *guard, own, handlers *http.Request) {
 	}
 	own.MultipartForm = handlers.MultipartForm
 	g.commit() // The trailers.
+}
+
+// removeFiles removes the files of a form that the handler of r has parsed. net/http does so
+// behind the handlers that it waits for.
+func removeFiles(r *http.Request) {
+	if r.MultipartForm != nil {
+		_ = r.MultipartForm.RemoveAll()
+	}
 }
 
 // timeOut ends a request whose time is up. It reports false for a connection that its

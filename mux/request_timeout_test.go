@@ -265,6 +265,71 @@ func TestWithinRequestTimeout(t *testing.T) {
 	}, requestTimeout(time.Hour))
 }
 
+// TestRequestTimeoutRemovesFiles: the files of a form stay as long as its handler runs, and
+// no longer, whatever has become of the request.
+func TestRequestTimeoutRemovesFiles(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("TMP", dir) // Windows.
+	files := func() int {
+		names, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	var form bytes.Buffer
+	m := multipart.NewWriter(&form)
+	part, _ := m.CreateFormFile("file", "name")
+	_, _ = part.Write(make([]byte, 64<<10))
+	_ = m.Close()
+	for name, end := range map[string]func(w http.ResponseWriter, over <-chan struct{}){
+		"unanswered": func(_ http.ResponseWriter, over <-chan struct{}) { <-over },
+		"begun": func(w http.ResponseWriter, over <-chan struct{}) {
+			_ = flushFirst(w)
+			<-over
+		},
+		"blocked": func(w http.ResponseWriter, over <-chan struct{}) {
+			for err := error(nil); err == nil; {
+				_, err = w.Write(make([]byte, 1<<20))
+			}
+			<-over
+		},
+		"panic": func(_ http.ResponseWriter, over <-chan struct{}) {
+			<-over
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		for version := 1; version <= 2; version++ {
+			t.Run(fmt.Sprintf("%s, HTTP/%d", name, version), func(t *testing.T) {
+				late := errLate
+				// On a busy machine the form may not have come when the time is up.
+				for limit := 150 * time.Millisecond; late != nil; limit *= 4 {
+					parsed, over := make(chan error, 1), make(chan struct{})
+					s := start(t, false, requestTimeout(limit), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						parsed <- r.ParseMultipartForm(1)
+						end(w, over)
+					})))
+					events := observe(t, s.Server)
+					resp, err := s.client(t, version).Post("http://"+s.addr, m.FormDataContentType(), bytes.NewReader(form.Bytes()))
+					if err == nil {
+						defer resp.Body.Close()
+					}
+					eventually(t, "the event", func() bool {
+						return events.count(mux.EventTimeout, []protocols.Protocol{protocols.HTTP1, protocols.HTTP2}[version-1], "request_timeout") == 1
+					})
+					late = within(t, "the form", parsed)
+					if got := files(); late == nil && got != 1 {
+						t.Errorf("%d files while the handler runs, want 1", got)
+					}
+					close(over)
+					eventually(t, "no file is left", func() bool { return files() == 0 })
+				}
+			})
+		}
+	}
+}
+
 // TestRequestTimeoutEndsUpload: a client that has got 408 and sends no more of its body does
 // not keep the connection.
 func TestRequestTimeoutEndsUpload(t *testing.T) {

@@ -130,7 +130,7 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 		rec.ResponseWriter = &onlyHandshakes{ResponseWriter: rec.ResponseWriter}
 	}
 	if f.reserve(c, h) {
-		f.routeHandshake(rec, r)
+		f.routeHandshake(f.live.Load().HTTP1.RequestTimeout, c, &rec.recorder, rec, r)
 	} else {
 		websocket.Refuse(rec)
 	}

@@ -156,9 +156,11 @@ func TestWebSocketMiddleware(t *testing.T) {
 				}
 				direct.Close()
 			}
-			s := start(t, false, mux.WithHandler(m.wrap(mux.WebSocket(echoWebSocket))))
-			if got := echoStatus(t, s.addr); got != m.want {
-				t.Errorf("mux: %d, want %d", got, m.want)
+			for _, limit := range []time.Duration{0, time.Hour} {
+				s := start(t, false, mux.WithHandler(m.wrap(mux.WebSocket(echoWebSocket))), requestTimeout(limit))
+				if got := echoStatus(t, s.addr); got != m.want {
+					t.Errorf("mux, request timeout %v: %d, want %d", limit, got, m.want)
+				}
 			}
 		})
 	}

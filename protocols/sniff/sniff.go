@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -30,7 +31,8 @@ type Config struct {
 	// are then bounded by 3 s.
 	Timeout time.Duration
 	// HeadTimeout bounds the head of the first request where that is more than Timeout.
-	// Then Timeout bounds each wait for more of it.
+	// Then Timeout bounds each wait for more of it. Over TLS it does so for each byte of a
+	// record, where a connection below counts those by a method Received() uint64.
 	HeadTimeout time.Duration
 	// MaxBytes caps the peek buffer, in bytes. Zero or less means
 	// 16 KiB; values below 256 count as 256.
@@ -134,12 +136,39 @@ type sniffer struct {
 
 	scanner scanner
 	http2   handshake
+	below   counter // counts the bytes of TLS records that are not whole; may be nil
+}
+
+// A counter is a connection that counts the bytes that it has received.
+type counter interface{ Received() uint64 }
+
+// counterBelow returns the connection below c that counts, or nil.
+func counterBelow(c net.Conn) counter {
+	for {
+		switch layer := c.(type) {
+		case counter:
+			return layer
+		case interface{ NetConn() net.Conn }:
+			c = layer.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// received returns how many bytes have come below TLS; 0 where that is not known.
+func (s *sniffer) received() uint64 {
+	if s.below == nil {
+		return 0
+	}
+	return s.below.Received()
 }
 
 // run waits for bytes until they decide or something else does.
 func (s *sniffer) run() Verdict {
 	_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
 	if _, isTLS := s.inner.(*tls.Conn); isTLS {
+		s.below = counterBelow(s.inner)
 		// Its first Read may have to shake hands.
 		_ = s.inner.SetWriteDeadline(after(s.started, s.config.Timeout))
 	}
@@ -166,17 +195,21 @@ func (s *sniffer) run() Verdict {
 		} else if s.scanner.isHTTP2 {
 			s.awaitSettings()
 		}
-		before := s.peek.total
+		before, received := s.peek.total, s.received()
 		if before > 0 && !s.scanner.isHTTP2 {
 			_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
 		}
-		if err := s.peek.fill(s.inner, s.config.MaxBytes); err != nil && s.peek.total == before {
-			if !s.isOverdue() {
-				return s.timedOut()
-			}
+		err := s.peek.fill(s.inner, s.config.MaxBytes)
+		switch {
+		case err == nil || s.peek.total > before:
+		case s.isOverdue():
 			if v, failed := s.greet(); failed {
 				return v
 			}
+		case s.received() == received:
+			return s.timedOut()
+		case !s.scanner.http2.ready: // Else answer sets it.
+			_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
 		}
 	}
 }
