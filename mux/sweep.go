@@ -40,6 +40,7 @@ type tail struct {
 	whole   time.Duration // since the sweep has found it first
 	sent    uint64        // or acknowledged, without what may be unread
 	emptied bool          // nothing has waited in the kernel at a sweep
+	unread  uint64        // when the sweep has found it first
 }
 
 // sweepEvery returns the time between two sweeps.
@@ -414,26 +415,27 @@ func (w *sweep) isDelivering(c *conn) bool {
 	if known {
 		t.waiting += w.elapsed
 		t.whole += w.elapsed
+	} else {
+		t.unread = c.Unread()
 	}
 	taken := c.Reading() // Whatever else the client sends shows nothing.
 	// What its system acknowledges when the kernel has been empty may answer its own frames.
 	if t.emptied = t.emptied || !waiting; !t.emptied {
 		taken += acked
 	}
-	if advanced := int64(taken - t.sent); advanced < 0 || advanced >= leastAdvance || advanced > 0 && c.Unread() == 0 {
+	if t.sent != taken {
 		t.sent, t.waiting = taken, 0
 	}
 	w.seenTails[c.account.ID()] = t
-	return t.waiting < patience && t.whole < longestTail
+	return t.waiting < patience && t.whole < min(patience+slowTails*moments.ReadTime(t.unread), longestTail)
 }
 
-// leastAdvance is how much of its answers a client takes that reads them, at least: one that
-// is idle could give its window back byte by byte.
-const leastAdvance = 1 << 10
-
-// longestTail is how long a client that was told to leave, and has no stream open, may go on
-// giving its window back without having read its answers.
-const longestTail = 5 * time.Minute
+// How long a client that was told to leave, and has no stream open, may go on giving its
+// window back without having read its answers.
+const (
+	slowTails   = 8 // times [moments.ReadTime], which makes 2 KB a second, but no longer than
+	longestTail = 5 * time.Minute
+)
 
 // stuckTail reports whether responses whose handlers have returned have been waiting for
 // the client's window for too long.
