@@ -32,8 +32,9 @@ import (
 //	                                     client may need for what it has got of it
 //	                                     ([moments.ReadTime]): it may give its window back
 //	                                     in steps of megabytes
-//	several of the same HTTP/2           the same of all together, while the client moves: a
-//	connection                           slow link serves them in turn
+//	several of the same HTTP/2           the same of all together, but 16 times the time at
+//	connection                           most, while the connection moves a KiB a second: a
+//	                                     slow link serves them in turn
 //	a hijacked connection                its owner's: no bound
 //
 // A handler that sets a deadline by [http.ResponseController], or lifts it by the zero
@@ -175,9 +176,9 @@ type exchange struct {
 // exchanges are the requests of one HTTP/2 connection whose handlers are running.
 // The zero value is empty.
 type exchanges struct {
-	mu       sync.Mutex // guards all below, and the links
-	first    *exchange
-	received uint64 // from the client until the last sweep
+	mu                sync.Mutex // guards all below, and the links
+	first             *exchange
+	bodies, responses turns
 }
 
 // begin has the request of r watched until end. Its handler reads the body through r.
@@ -414,6 +415,7 @@ type ended struct{ bodies, responses int }
 type movement struct {
 	elapsed  time.Duration // since the last sweep
 	received uint64        // from the client, in all
+	sent     uint64        // of responses, to it
 	// shut says that handlers have not read what fills the connection's window. Then no body
 	// can move, and the client is not to blame.
 	shut bool
@@ -427,11 +429,9 @@ type movement struct {
 func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, owned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	bodies, responses := m.elapsed, m.elapsed
-	if m.received != l.received {
-		bodies, responses = l.shares(m.elapsed)
-	}
-	l.received = m.received
+	nBodies, nResponses := l.waiting()
+	bodies := l.bodies.share(m.elapsed, nBodies, m.received, c)
+	responses := l.responses.share(m.elapsed, nResponses, m.sent, c)
 	for e := l.first; e != nil; e = e.next {
 		if !e.watch.isBound() || m.shut {
 			e.upload.idle = 0
@@ -455,17 +455,38 @@ func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, own
 	return n, owned
 }
 
-// shares returns what of elapsed counts for each of the bodies that the server waits for, and
-// of the responses that wait for the client.
-func (l *exchanges) shares(elapsed time.Duration) (bodies, responses time.Duration) {
-	var nBodies, nResponses time.Duration
+// waiting returns for how many bodies the server waits, and how many responses for the client.
+func (l *exchanges) waiting() (bodies, responses int) {
 	for e := l.first; e != nil; e = e.next {
 		if e.watch.isBound() {
-			nBodies++
+			bodies++
 		}
 		if e.writing.Load() {
-			nResponses++
+			responses++
 		}
 	}
-	return elapsed / max(1, nBodies), elapsed / max(1, nResponses)
+	return bodies, responses
+}
+
+// turns is what the sweep remembers of one direction of a connection whose streams share it.
+type turns struct {
+	moved uint64        // bytes, until the last sweep
+	still time.Duration // for which the connection has been slower than leastRate
+}
+
+const (
+	mostTurns = 16      // times that a stream may wait longer while others have their turn
+	leastRate = 1 << 10 // bytes a second of a connection that moves
+)
+
+// share returns what of elapsed counts for each of n streams that wait: less where the
+// connection moves, because then the others may have had their turn.
+func (t *turns) share(elapsed time.Duration, n int, moved uint64, c *protocols.ProgressConfig) time.Duration {
+	took := time.Duration(min(float64(moved-t.moved)/leastRate, time.Hour.Seconds()) * float64(time.Second))
+	t.moved = moved
+	t.still = max(0, t.still+elapsed-took)
+	if t.still >= c.ProgressTimeout/4 {
+		return elapsed
+	}
+	return elapsed / time.Duration(min(max(n, 1), mostTurns))
 }

@@ -224,7 +224,8 @@ func TestStreamsInTurn(t *testing.T) {
 			m := movement{elapsed: time.Second}
 			for i := range sweeps {
 				test.moves(all[i%streams])
-				m.received++
+				m.received += 2 * leastRate
+				m.sent += 2 * leastRate
 				if n, _ := l.sweep(m, limits); n != (ended{}) {
 					t.Fatalf("sweep %d ends %v", i, n)
 				}
@@ -234,6 +235,8 @@ func TestStreamsInTurn(t *testing.T) {
 				least += 4
 			}
 			for n := 0; n == 0; stops++ {
+				m.received += leastRate / 2 // PINGs, say.
+				m.sent += leastRate / 2
 				e, _ := l.sweep(m, limits)
 				n = test.count(e)
 			}

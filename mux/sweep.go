@@ -249,6 +249,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	ended, owned := h2.exchanges.sweep(movement{
 		elapsed:  w.elapsed,
 		received: c.account.Received(),
+		sent:     c.SentData(),
 		shut:     c.WindowShut(),
 		blocked:  c.account.IsWriting(),
 	}, &config.Progress)
