@@ -143,8 +143,8 @@ const (
 	// LongestQueue is the most that [ReadTime] returns. A client that is gone is found behind
 	// it.
 	LongestQueue = 5 * time.Minute
-	// ManyUnread is of how many bytes a client is asked whether it has read them, while it gets
-	// more. So a client that is gone is mostly found within [ReadTime] of these, 16 s.
+	// ManyUnread is of how many bytes a client is asked by a ping whether it has read them, while
+	// it gets more. So a client that is gone is mostly found within [ReadTime] of these, 16 s.
 	ManyUnread = 256 << 10
 )
 

@@ -125,7 +125,7 @@ func TestPongBehindAnswer(t *testing.T) {
 			}
 		}
 	}
-	inBubble(t, c, answers, func(_ *testing.T, s *timedSession) {
+	inBubble(t, c, answers, func(t *testing.T, s *timedSession) {
 		s.r = newBalancer(s.r, slowRate)
 		time.Sleep(maxSweep / 2)
 		s.send(appendWebSocketFrame(nil, textFrame, true, []byte("all of it")))
@@ -133,7 +133,14 @@ func TestPongBehindAnswer(t *testing.T) {
 			s.expect(binaryFrame)
 		}
 		s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrame)))
-		s.leave(coder.StatusNormalClosure)
+		s.send(appendWebSocketFrame(nil, closeFrame, true, closeCode(uint16(coder.StatusNormalClosure))))
+		first := byte(pingFrame)
+		for err := error(nil); first == pingFrame && err == nil; { // It may have been asked again.
+			first, _, err = s.read()
+		}
+		if first != closeFrame {
+			t.Errorf("frame %x behind the messages, for %q", first, s.why())
+		}
 	})
 }
 
@@ -158,11 +165,16 @@ func TestPongTimeOfFewMessages(t *testing.T) {
 }
 
 // TestUnread: how long an answer to a close frame may take shrinks with the time in which the
-// client could read, and to what stands behind a ping when that is answered.
+// client could read, and to what stands behind a ping when that is answered. A client that
+// talks is pinged for that as well.
 func TestUnread(t *testing.T) {
 	const burst = 70 * slowRate
 	c := protocols.DefaultWebSocketConfig()
-	for name, talks := range map[string]bool{"answers pings": false, "is never pinged": true} {
+	for name, test := range map[string]struct{ talks, answers bool }{
+		"answers pings":           {false, true},
+		"talks and answers pings": {true, true},
+		"talks":                   {true, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			var sessions *Server
 			bursts := func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
@@ -191,13 +203,30 @@ func TestUnread(t *testing.T) {
 				if got := unread(); got < whole-time.Second || got > whole+2*time.Second {
 					t.Errorf("behind the messages: %v, want %v", got, whole)
 				}
-				if talks {
-					for range 5 {
-						time.Sleep(c.PingInterval - maxSweep)
+				say := func() {
+					if test.talks {
 						s.send(appendWebSocketFrame(nil, textFrame, true, []byte("x")))
 					}
+				}
+				talked := make(chan struct{})
+				go func() {
+					defer close(talked)
+					for i := 0; test.talks && i < 20; i++ {
+						say()
+						time.Sleep(time.Second)
+					}
+				}()
+				ping := s.expect(pingFrame)
+				if at := time.Since(s.opened); at > 3*maxSweep {
+					t.Errorf("pinged after %v", at)
+				}
+				<-talked
+				if test.answers {
+					s.send(appendWebSocketFrame(nil, pongFrame, true, ping))
 				} else {
-					s.send(appendWebSocketFrame(nil, pongFrame, true, s.expect(pingFrame)))
+					for began := time.Now(); time.Since(began) < whole; time.Sleep(maxSweep) {
+						say()
+					}
 				}
 				time.Sleep(2 * maxSweep)
 				if got := unread(); got > 0 {

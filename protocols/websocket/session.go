@@ -27,9 +27,10 @@ type Session struct {
 	// for what has moved parts of messages.
 	next             *Session  // of the same owner
 	stalled          *stall    // nil while no bytes wait for the client
-	pinged           bool      // a ping is not answered yet
+	pinged           bool      // a ping is not answered yet, and the client has been silent since
+	asking           bool      // a ping has no pong yet
 	due              time.Time // when the answer is; zero until the sweep has seen the ping leave
-	written, asked   uint64    // bytes before the last sweep, and before the last ping was due
+	written, asked   uint64    // bytes before the last sweep, and before that ping
 	readBy           time.Time // when the client has read them, at the least rate of [moments.ReadTime]
 	seen, exchanges  uint32
 	heard, exchanged time.Time
@@ -184,9 +185,10 @@ func (s *Session) check(now time.Time) {
 	case !reading:
 		s.pinged = false // An answer could not be heard.
 	case !s.pinged:
-		if c.PingInterval > 0 && now.Sub(s.heard) >= c.PingInterval {
-			s.pinged, s.due, s.asked = true, time.Time{}, s.written
-			go s.raw.out.want(wantPing)
+		silent := now.Sub(s.heard) >= c.PingInterval
+		if c.PingInterval > 0 && (silent || !s.asking && unread >= moments.ReadTime(moments.ManyUnread)) {
+			s.pinged, s.due = silent, time.Time{}
+			s.ask()
 		}
 	case s.stalled != nil || s.raw.out.wants.Load()&wantPing != 0:
 		// The ping has not left, or what was written behind it waits while the client moves.
@@ -200,13 +202,21 @@ func (s *Session) check(now time.Time) {
 	}
 }
 
+// ask pings the client. The caller holds Server.mu.
+func (s *Session) ask() {
+	if !s.asking { // Else the pong that comes may be that of the ping before.
+		s.asking, s.asked = true, s.written
+	}
+	go s.raw.out.want(wantPing)
+}
+
 // unread returns how long the client may need for what it may not have read, and takes note of
 // what was written since the last call. The client has read what stands before a ping that it
 // has answered. What else it says shows nothing. The caller holds Server.mu.
 func (s *Session) unread(now time.Time) time.Duration {
 	left := s.readBy.Sub(now)
-	if s.raw.ponged.Swap(false) && s.pinged && s.raw.out.wants.Load()&wantPing == 0 {
-		left = min(left, moments.ReadTime(s.written-s.asked))
+	if s.raw.ponged.Swap(false) && s.asking && s.raw.out.wants.Load()&wantPing == 0 {
+		left, s.asking = min(left, moments.ReadTime(s.written-s.asked)), false
 	}
 	written := s.raw.out.below.bytes.Load()
 	left = min(max(left, 0)+moments.ReadTime(written-s.written), moments.LongestQueue)
