@@ -208,10 +208,14 @@ func (c *conn) CallBudget() *protocols.CallBudget {
 
 // isMute reports whether the client has been silent behind a PING of the server for longer
 // than it may. It is not silent where the server has not read what it says: grpc-go reads
-// nothing while as many handlers run as may.
+// nothing while as many handlers run as may. One that has reset the connection says no more.
 func (c *conn) isMute() bool {
 	timeout, _ := c.root.backend.pingTimeouts(c.verdict().Protocol)
-	return c.frames().IsMute(timeout) && !c.account.HasUnread()
+	if !c.frames().IsMute(timeout) {
+		return false
+	}
+	_, reset := c.account.PeerLeft()
+	return reset || !c.account.HasUnread()
 }
 
 var (
