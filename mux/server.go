@@ -222,7 +222,8 @@ func (s *Server) ListenAndServe() error {
 // Several listeners may be served, each by a call of its own. Where l wraps connections, they
 // should have a method NetConn() net.Conn, or SyscallConn, that leads to the socket: a slow
 // client is then told from one that has stopped, a response that is cut ends by a reset, and
-// no request is lost that comes while its idle connection is closed.
+// no request is lost that comes while its idle connection is closed. TLS of l's own may still
+// lose one of which it has read a part of a record.
 //
 // Serve returns an error that is not nil: what made l fail, or [ErrServerClosed]. Unlike
 // net/http's, it returns the latter only when the drain is over, so that a main function
