@@ -29,9 +29,9 @@ import (
 //	a response                           a byte that the client's system takes, or a frame
 //	                                     that goes into the stream's window, within
 //	                                     ProgressTimeout and, in HTTP/2, the time that the
-//	                                     client may need for what it has got of it
-//	                                     ([moments.ReadTime]): it may give its window back
-//	                                     in steps of megabytes
+//	                                     client may need for what it has got of those that
+//	                                     wait ([moments.ReadTime]): it may give its windows
+//	                                     back in steps of megabytes
 //	several of the same HTTP/2           the same of all together, but 16 times the time at
 //	connection                           most, while the connection moves a KiB a second: a
 //	                                     slow link serves them in turn
@@ -398,14 +398,14 @@ type stall struct {
 }
 
 // tick adds a sweep at which the handler is in a write, and reports whether the client has
-// taken nothing for limit and the time that it may need for what it has got. A limit of 0 is
-// no bound.
-func (s *stall) tick(elapsed time.Duration, written uint64, limit time.Duration) bool {
+// taken nothing for limit and the time that it may need for what it has got of all responses
+// that wait. A limit of 0 is no bound.
+func (s *stall) tick(elapsed time.Duration, written, got uint64, limit time.Duration) bool {
 	s.waiting += elapsed
 	if written != s.written {
 		s.written, s.waiting = written, 0
 	}
-	return limit > 0 && s.waiting >= moments.Sum(limit, moments.ReadTime(written))
+	return limit > 0 && s.waiting >= moments.Sum(limit, moments.ReadTime(got))
 }
 
 // ended is what a sweep has ended on a connection.
@@ -429,7 +429,7 @@ type movement struct {
 func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, owned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	nBodies, nResponses := l.waiting()
+	nBodies, nResponses, got := l.waiting()
 	bodies := l.bodies.share(m.elapsed, nBodies, m.received, c)
 	responses := l.responses.share(m.elapsed, nResponses, m.sent, c)
 	for e := l.first; e != nil; e = e.next {
@@ -446,7 +446,7 @@ func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, own
 		case !e.writing.Load():
 			e.stalled = stall{}
 		case m.blocked:
-		case e.stalled.tick(responses, e.written.Load(), c.ProgressTimeout):
+		case e.stalled.tick(responses, e.written.Load(), got, c.ProgressTimeout):
 			e.stalled = stall{} // The next sweep may come before the handler's write has failed.
 			_ = http.NewResponseController(e.writer).SetWriteDeadline(aLongTimeAgo)
 			n.responses++
@@ -455,17 +455,19 @@ func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, own
 	return n, owned
 }
 
-// waiting returns for how many bodies the server waits, and how many responses for the client.
-func (l *exchanges) waiting() (bodies, responses int) {
+// waiting returns for how many bodies the server waits, how many responses for the client, and
+// how many bytes of those have gone through.
+func (l *exchanges) waiting() (bodies, responses int, got uint64) {
 	for e := l.first; e != nil; e = e.next {
 		if e.watch.isBound() {
 			bodies++
 		}
 		if e.writing.Load() {
 			responses++
+			got += e.written.Load()
 		}
 	}
-	return bodies, responses
+	return bodies, responses, got
 }
 
 // turns is what the sweep remembers of one direction of a connection whose streams share it.

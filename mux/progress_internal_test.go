@@ -193,7 +193,7 @@ func TestSlowBodyIsReportedOnce(t *testing.T) {
 // When nothing moves all are ended, behind the time that the client may need for what it was
 // sent, and may be reading.
 func TestStreamsInTurn(t *testing.T) {
-	const streams, sweeps, perStream = 10, 100, 64 << 10 // It may take 4 s to read.
+	const streams, sweeps, perStream = 10, 100, 6554 // All may take 4 s to read.
 	limits := &protocols.ProgressConfig{MinBodyRate: 100, BodyGrace: 3 * time.Second, ProgressTimeout: 3 * time.Second}
 	for name, test := range map[string]struct {
 		begin func(*recorder2)
