@@ -83,6 +83,9 @@ func maskedMessage(size int) []byte {
 	return append(b, make([]byte, 4+size)...)
 }
 
+// emptyPing is the first byte of a ping, which is empty.
+const emptyPing = 0x89
+
 // take reads the message slowly, until hurry is set, and answers the close frame behind it.
 func (s *slow) take(hurry *atomic.Bool) {
 	defer close(s.ended)
@@ -101,7 +104,12 @@ func (s *slow) take(hurry *atomic.Bool) {
 			time.Sleep(time.Until(began.Add(slowTime * time.Duration(s.bytes) / slowMessage)))
 		}
 	}
-	if _, err := io.ReadFull(s.conn, head[:4]); err != nil || head[0] != closeFrame {
+	for head[0] = emptyPing; head[0] == emptyPing; { // The server may ask whether it was read.
+		if _, err := io.ReadFull(s.conn, head[:2]); err != nil {
+			return
+		}
+	}
+	if _, err := io.ReadFull(s.conn, head[2:4]); err != nil || head[0] != closeFrame {
 		return
 	}
 	s.code = binary.BigEndian.Uint16(head[2:])

@@ -24,6 +24,7 @@ const patience = 60 * time.Second
 // The bounds of the server, which are muxserve's defaults.
 const (
 	sniffTime     = 3 * time.Second
+	headTime      = 10 * time.Second
 	handshakeTime = 10 * time.Second
 	idleTime      = 120 * time.Second
 	maxStreams    = 250

@@ -40,7 +40,7 @@ func TestSlowClients(t *testing.T) {
 		says  []string
 		bound time.Duration
 	}{
-		{"plaintext", nil, []string{slowRequest, http2.ClientPreface}, sniffTime},
+		{"plaintext", nil, []string{slowRequest, http2.ClientPreface}, headTime},
 		{"TLS", []string{"--tls-cert=" + cert, "--tls-key=" + key}, []string{slowHello}, handshakeTime},
 	}
 	for _, tt := range tests {
