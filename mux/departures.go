@@ -295,17 +295,13 @@ func (d *departures) shrunk(inner net.Conn) {
 
 // connAround returns the connection whose sniff.Conn wraps inner, and nil for another's.
 func connAround(inner net.Conn) *conn {
-	for {
-		switch layer := inner.(type) {
-		case *pool.Conn:
-			c, _ := layer.Owner().(*conn)
+	for layer := range pool.Layers(inner) {
+		if account, ok := layer.(*pool.Conn); ok {
+			c, _ := account.Owner().(*conn)
 			return c
-		case interface{ NetConn() net.Conn }:
-			inner = layer.NetConn()
-		default:
-			return nil
 		}
 	}
+	return nil
 }
 
 // clockStart is what connections count their own times from.

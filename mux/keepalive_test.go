@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -82,33 +83,40 @@ func TestPingBehindAnswers(t *testing.T) {
 			ask(c)
 			got := 0
 			for ended := false; !ended; {
-				f, err := c.ReadFrame()
+				n, end, err := c.part()
 				if err != nil {
 					t.Fatalf("after %d bytes: %v; closed %v", got, err, s.Stats().Closed)
 				}
-				switch f := f.(type) {
-				case *http2.PingFrame:
-					if !f.IsAck() {
-						c.must(c.WritePing(true, f.Data))
-					}
-				case *http2.MetaHeadersFrame:
-					ended = f.StreamEnded()
-				case *http2.DataFrame:
-					before := got
-					if before == 0 {
-						c.must(c.WriteWindowUpdate(0, 2*size))
-					}
-					if got += len(f.Data()); before < size && got >= size {
-						close(read)
-					}
-					ended = f.StreamEnded()
+				if n > 0 && got == 0 {
+					c.must(c.WriteWindowUpdate(0, 2*size))
 				}
+				if ended = end; got < size && got+n >= size {
+					close(read)
+				}
+				got += n
 			}
 			if s.active(string(p)) != 1 {
 				t.Errorf("closed %v", s.Stats().Closed)
 			}
 		})
 	}
+}
+
+// part reads a frame, and answers a PING. It returns how much DATA the frame has, and whether
+// it ends its stream. The windows stay as they are.
+func (c *h2Client) part() (n int, ended bool, err error) {
+	f, err := c.ReadFrame()
+	switch f := f.(type) {
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			err = c.WritePing(true, f.Data)
+		}
+	case *http2.MetaHeadersFrame:
+		ended = f.StreamEnded()
+	case *http2.DataFrame:
+		n, ended = len(f.Data()), f.StreamEnded()
+	}
+	return n, ended, err
 }
 
 // TestMuteClient: a client that does not answer PINGs is closed, and the timeout is told.
@@ -232,6 +240,37 @@ func TestPingBehindHandlers(t *testing.T) {
 	}
 }
 
+// TestResetBehindHandlers: such a client is gone when it has reset the connection, though
+// something of it lies unread.
+func TestResetBehindHandlers(t *testing.T) {
+	t.Parallel()
+	handlers := make(chan struct{})
+	defer close(handlers)
+	s := start(t, false, mux.WithGRPC(func(r mux.GRPCRegistrar) {
+		testpb.RegisterTestServiceServer(r, deafCalls{end: handlers})
+	}), mux.Configure(func(c *mux.Config) {
+		c.GRPC.MaxStreams, c.GRPC.PingInterval, c.GRPC.PingTimeout = 1, time.Second, 300*time.Millisecond
+	}))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	c.ready()
+	for stream := uint32(1); stream <= 3; stream += 2 { // grpc-go waits with the second.
+		c.request(stream, false, nativeCall...)
+		c.must(c.WriteRSTStream(stream, http2.ErrCodeCancel))
+	}
+	for f := http2.Frame(nil); f == nil || f.Header().Type != http2.FramePing; { // It has no answer.
+		var err error
+		f, err = c.ReadFrame()
+		c.must(err)
+	}
+	c.must(c.WritePing(false, [8]byte{}))
+	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	eventually(t, "closed", func() bool { return s.active("grpc") == 0 })
+}
+
 // deafCalls has handlers that heed nothing but the end.
 type deafCalls struct {
 	testpb.UnimplementedTestServiceServer
@@ -295,23 +334,16 @@ func TestSlowTailOfWiderWindow(t *testing.T) {
 	_ = s.drain(context.Background())
 	time.AfterFunc(300*time.Millisecond, func() { close(told) }) // The client answers the PING.
 	for got, back := 0, 0; got < size; {
-		f, err := c.ReadFrame()
+		n, _, err := c.part()
 		if err != nil {
 			t.Fatalf("after %d bytes: %v; closed %v", got, err, s.Stats().Closed)
 		}
-		switch f := f.(type) {
-		case *http2.PingFrame:
-			if !f.IsAck() {
-				c.must(c.WritePing(true, f.Data))
-			}
-		case *http2.DataFrame:
-			if got == 0 {
-				c.must(c.WriteWindowUpdate(0, 2*size))
-			}
-			if got += len(f.Data()); got-back >= step {
-				c.must(c.WriteWindowUpdate(0, uint32(got-back)))
-				back = got
-			}
+		if n > 0 && got == 0 {
+			c.must(c.WriteWindowUpdate(0, 2*size))
+		}
+		if got += n; got-back >= step {
+			c.must(c.WriteWindowUpdate(0, uint32(got-back)))
+			back = got
 		}
 	}
 }

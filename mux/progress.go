@@ -429,6 +429,9 @@ type movement struct {
 func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, owned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.first == nil {
+		return ended{}, false // Connections without anything rare share one l.
+	}
 	nBodies, nResponses, got := l.waiting()
 	bodies := l.bodies.share(m.elapsed, nBodies, m.received, c)
 	responses := l.responses.share(m.elapsed, nResponses, m.sent, c)

@@ -70,7 +70,8 @@ type ProgressConfig struct {
 	// response has begun, and a stream of gRPC or Connect has none at all. In HTTP/2 the
 	// client may also need up to 5 minutes for what it has got, at 16 KiB a second, and the
 	// streams of a connection that wait share this time, up to 16 times, and MinBodyRate, while
-	// it moves 1 KiB a second. 0: no bound, but 5 minutes for a WebSocket that is being closed. Default 1m.
+	// it moves 1 KiB a second. 0: no bound, but 5 minutes for a WebSocket that is being
+	// closed. Default 1m.
 	ProgressTimeout time.Duration `apply:"runtime" yaml:"progress_timeout"`
 }
 

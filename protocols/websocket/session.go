@@ -204,7 +204,7 @@ func (s *Session) check(now time.Time) {
 
 // ask pings the client. The caller holds Server.mu.
 func (s *Session) ask() {
-	if !s.asking { // Else the pong that comes may be that of the ping before.
+	if !s.asking { // Else the client's next pong may answer the ping before.
 		s.asking, s.asked = true, s.written
 	}
 	go s.raw.out.want(wantPing)
