@@ -92,6 +92,7 @@ const webSocketTag = pool.Tag(protocols.WebSocket)
 
 // handshake is the part of a recorder that only a WebSocket handshake in HTTP/1.1 needs.
 type handshake struct {
+	entry    entry
 	reserved bool // the pool of WebSockets keeps a place for the connection
 	only     bool // the listener does not serve HTTP/1.1; see onlyHandshakes
 	// detached is the context of a session that may outlive the HTTP handler, with the
@@ -109,8 +110,7 @@ type handshake struct {
 // its own. Then net/http lets go of its connection, buffers and stack, and an idle
 // WebSocket takes half of the memory; see TestWebSocketMemory.
 func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
-	e := f.books.beginHTTP(&f.books.requests.webSocket, c, r)
-	h := new(handshake)
+	h := &handshake{entry: f.books.beginHTTP(&f.books.requests.webSocket, c, r)}
 	rec.handshake = h
 	if f.canDetach(r) {
 		h.detached = detach(r.Context())
@@ -124,7 +124,7 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 		if c != nil && !answered && c.account.State() != pool.StateUpgraded {
 			h.fail(c) // The handler has panicked, or answered 101 and not hijacked.
 		}
-		f.books.endHTTP(r.Context(), &e, &rec.recorder, finished)
+		f.books.endHTTP(r.Context(), &h.entry, &rec.recorder, finished)
 	}()
 	if h.only = !c.allowed().http1; h.only {
 		rec.ResponseWriter = &onlyHandshakes{ResponseWriter: rec.ResponseWriter}
@@ -141,7 +141,7 @@ func (f *front) serveHandshake(c *conn, rec *recorder1, r *http.Request) {
 	finished = true
 	if h.session != nil {
 		rec.ResponseWriter = nil // It would keep net/http's connection.
-		go f.serveDetached(&e, &rec.recorder)
+		go f.serveDetached(&rec.recorder)
 	}
 }
 
@@ -194,16 +194,21 @@ func (w *onlyHandshakes) FlushError() error {
 
 // serveDetached serves a session whose HTTP handler has returned, as net/http would: it
 // logs a panic, behind which the connection is closed.
-func (f *front) serveDetached(e *entry, rec *recorder) {
-	growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
+func (f *front) serveDetached(rec *recorder) {
+	h, e := rec.handshake, &rec.handshake.entry
+	if e.conn != nil && e.conn.layer().tls != nil {
+		growStack[[3 << 10]byte]() // 8 KB, for AES: 1 % of tls-ws-newconn.
+	} else {
+		growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			e.conn.logPanic(v)
 		}
 	}()
 	finished := false
-	defer func() { f.books.endHTTP(rec.handshake.detached, e, rec, finished) }()
-	rec.handshake.session.Serve(rec.handshake.serve)
+	defer func() { f.books.endHTTP(h.detached, e, rec, finished) }()
+	h.session.Serve(h.serve)
 	finished = true
 }
 

@@ -58,16 +58,11 @@ func newWatchedConn(c net.Conn, early []byte) *watchedConn {
 	return w
 }
 
-// own sets the owner. Only on a socket of its own does that know what the client takes;
-// elsewhere it shows by writes that end.
+// own sets the owner. That of a stream of HTTP/2 knows what the client takes of all streams.
 func (c *watchedConn) own(owner Owner, isStream bool) {
 	c.owner = owner
-	known := false
-	if owner != nil && !isStream {
-		_, _, known = owner.SendQueue()
-	}
-	if !known {
-		c.out.below.size = stepSize
+	if !isStream {
+		c.out.below.owner = owner
 	}
 }
 

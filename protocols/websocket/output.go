@@ -53,7 +53,7 @@ func (b *bye) finish() { b.once.Do(func() { close(b.done) }) }
 type steps struct {
 	net.Conn
 
-	size  int           // of a part; 0 where the kernel says what the client takes
+	owner Owner         // nil where it does not know what the client takes
 	calls atomic.Uint32 // odd while a part is being written; each adds 2
 	bytes atomic.Uint64 // that were written
 }
@@ -64,10 +64,7 @@ const stepSize = 64 << 10
 // Write implements [io.Writer].
 func (s *steps) Write(p []byte) (written int, err error) {
 	for {
-		part := p
-		if s.size > 0 {
-			part = p[:min(len(p), s.size)]
-		}
+		part := p[:s.next(len(p))]
 		s.calls.Add(1)
 		n, err := s.Conn.Write(part)
 		s.calls.Add(1)
@@ -77,6 +74,20 @@ func (s *steps) Write(p []byte) (written int, err error) {
 			return written, err
 		}
 	}
+}
+
+// next returns how many of n bytes are written at once: all of them where the system says what
+// the client takes.
+func (s *steps) next(n int) int {
+	if n <= stepSize {
+		return n
+	}
+	if s.owner != nil {
+		if _, _, known := s.owner.SendQueue(); known {
+			return n
+		}
+	}
+	return stepSize
 }
 
 // isWriting reports whether a write is under way, and how many have ended.
