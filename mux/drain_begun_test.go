@@ -200,6 +200,42 @@ func TestDrainServesOldFirstHead(t *testing.T) {
 		})
 }
 
+// TestDrainOfHeadsWithoutEnd: a client that has begun a request, and sends no more of it, does
+// not hold a drain up to its timeout.
+func TestDrainOfHeadsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	const whole = "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
+	for name, test := range map[string]struct {
+		withTLS       bool
+		before, begun string
+	}{
+		"a byte of the next head":      {false, whole, "G"},
+		"a part of the next head":      {false, whole, "GET /echo HTTP/1.1\r\nHo"},
+		"a part of the next head, TLS": {true, whole, "GET /ec"},
+		"a part of the first head":     {false, "", "GET /echo HTTP/1.1\r\nHo"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, test.withTLS, mux.Configure(func(c *mux.Config) {
+				c.Drain.Delay, c.Drain.Spread, c.Drain.Timeout = 0, 0, time.Minute
+				c.HTTP1.HeaderTimeout = 2 * time.Minute
+			}))
+			conn := s.dial(t)
+			_ = conn.SetDeadline(time.Time{})
+			if test.before != "" {
+				_ = roundTrip(t, conn, bufio.NewReader(conn), test.before).Body.Close()
+				eventually(t, "idle", func() bool { return s.Connections()[0].State == "idle" })
+			}
+			before := s.Stats().Pools["http1"].BytesReceived
+			send(t, conn, test.begun)
+			eventually(t, "it was read", func() bool { return s.Stats().Pools["http1"].BytesReceived > before })
+			if got := <-s.drain(t.Context()); got.err != nil {
+				t.Error(got.err)
+			}
+		})
+	}
+}
+
 // TestNextRequestBehindEarlyResponse: a client with a complete response sends its next
 // request while the handler still runs. The drain tells clients to leave in between. The
 // response did not tell this client, so its next request is served.

@@ -153,18 +153,22 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		c.abort("")
 	case c.isTold():
 		d.closeIfIdle(c) // Its last response was on its way when it was told.
-		_, over := c.toldFor()
+		told, over := c.toldFor()
 		ago, yielded := c.yieldedFor()
 		switch {
 		case over && c.account.State() != pool.StateIdle:
 			c.abort("") // The reason for which it was told stands.
-		case yielded && ago > roomPatience && c.awaitsRest():
-			_ = c.account.Close() // It has begun a request since, and others wait.
+		case c.awaitsRest() && (yielded && ago > roomPatience || min(told, c.headFor()) >= headPatience):
+			_ = c.account.Close() // It has begun a request that does not come.
 		}
 	case c.overAge() >= 0:
 		d.leave(c, reasonAge, config.MaxAgeGrace)
 	}
 }
+
+// headPatience is how long the head of a request may take on an HTTP/1.1 connection that was
+// told to leave. net/http's Shutdown gives connections so long for their first one.
+const headPatience = 5 * time.Second
 
 // lookEvery is how many sweeps pass until a connection is looked at once more by hasLeft.
 const lookEvery = 8
