@@ -79,8 +79,8 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
 	}
 	isCall := isGRPC(r) && c.allowed().grpc
-	if servers := f.backendOf(c).grpc; isCall && (!f.takesCalls || servers.Serves(r.URL.Path)) {
-		if servers.HasMethod(r.URL.Path) {
+	if servers, path := f.backendOf(c).grpc, protocols.CallPath(r); isCall && (!f.takesCalls || servers.Serves(path)) {
+		if servers.HasMethod(path) {
 			serveSharedCall(servers, w, r) // What is registered with it books the call.
 			return
 		}

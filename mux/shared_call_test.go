@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -89,6 +90,51 @@ func TestCallsAreRetried(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCallPaths: the path of a call is not decoded on any transport, so that a proxy's rules by
+// path hold. The answers are grpc-go's.
+func TestCallPaths(t *testing.T) {
+	answers := func(addr string) (all []string) {
+		cc, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cc.Close()
+		for _, path := range []string{
+			"/grpc.testing.TestService/EmptyCall",
+			"/grpc.testing.%54estService/EmptyCall",
+			"/grpc.testing.TestService/Empty%43all",
+			"/grpc.testing.TestService%2FEmptyCall",
+			"/grpc.testing.TestService/EmptyCall?x=1",
+			"http://x/grpc.testing.TestService/EmptyCall",
+		} {
+			err := cc.Invoke(t.Context(), path, new(testpb.Empty), new(testpb.Empty))
+			all = append(all, path+": "+status.Code(err).String())
+		}
+		return all
+	}
+	direct, l := grpc.NewServer(), listen(t)
+	testpb.RegisterTestServiceServer(direct, emptyService{})
+	go func() { _ = direct.Serve(l) }()
+	defer direct.Stop()
+	want := answers(l.Addr().String())
+	for _, transport := range []protocols.GRPCTransport{protocols.TransportNative, protocols.TransportShared} {
+		s := start(t, false, mux.Configure(func(c *mux.Config) { c.GRPC.Transport = transport }),
+			mux.WithGRPC(func(r mux.GRPCRegistrar) { testpb.RegisterTestServiceServer(r, emptyService{}) }))
+		if diff := cmp.Diff(want, answers(s.addr)); diff != "" {
+			t.Errorf("%s (-grpc-go +%[1]s):\n%s", transport, diff)
+		}
+	}
+}
+
+// emptyService answers EmptyCall.
+type emptyService struct {
+	testpb.UnimplementedTestServiceServer
+}
+
+func (emptyService) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
+	return new(testpb.Empty), nil
 }
 
 // post makes a call of a client that has no deadline of its own, and returns the answer.

@@ -1,11 +1,13 @@
 package protocols
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"maps"
 	"math"
 	"net"
+	"net/http"
 	"reflect"
 
 	"google.golang.org/grpc"
@@ -176,6 +178,10 @@ func (s *GRPCServers) tapFor(calls GRPCCalls) grpc.ServerOption {
 		return ctx, nil
 	})
 }
+
+// CallPath returns the path of a gRPC call. It is an opaque string, as the client has sent it:
+// neither does "%2F" in it stand for a slash, nor does "?" begin a query.
+func CallPath(r *http.Request) string { return cmp.Or(r.RequestURI, r.URL.Path) }
 
 // HasMethod reports whether grpc-go has a handler for the call to path.
 func (s *GRPCServers) HasMethod(path string) bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -126,6 +127,10 @@ func handlesUnknown(srv *grpc.Server) bool {
 // ServeHTTP has Shared serve a call. It shows a client's SPIFFE ID, as Native does, and reads
 // the body as the handler takes it, but for GRPCConfig.StreamWindow.
 func (s *GRPCServers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path := CallPath(r); path != r.URL.Path { // grpc-go looks at the latter.
+		r = r.WithContext(r.Context())
+		r.URL = &url.URL{Path: path}
+	}
 	r, body := s.bound(r)
 	defer body.end()
 	if r.TLS != nil && spiffeID(r.TLS.PeerCertificates) != nil {
