@@ -17,7 +17,10 @@ type testOwner struct {
 	count func(received, sent int)
 	ends  func(r *http.Request, reason string)
 	queue func() (acked uint64, unsent, known bool)
+	sent  uint64
 }
+
+func (o *testOwner) SentData() uint64 { return o.sent }
 
 func (o *testOwner) CountMessages(received, sent int) {
 	if o.count != nil {

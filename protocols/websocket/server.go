@@ -46,6 +46,8 @@ type Owner interface {
 	// bytes that were written to the connection still wait to be sent, which none do when
 	// the client has reset it. known is false where the system does not say.
 	SendQueue() (acked uint64, unsent, known bool)
+	// SentData returns how many bytes of DATA a connection of HTTP/2 has sent, on all streams.
+	SentData() uint64
 	// WebSocketEnds is called just before a WebSocket is closed for one of the reasons
 	// below, at most once for each. It must not use the WebSocket.
 	WebSocketEnds(r *http.Request, reason string)
@@ -95,7 +97,8 @@ func New(c protocols.WebSocketConfig, stall time.Duration, logger *slog.Logger) 
 // Configure puts other settings in force: pings and the idle timeout for open WebSockets
 // too, all others for new ones. MaxConnections has no effect here. stall is how long a
 // client may take no byte of what is sent to it; 0 is no bound until the WebSocket is being
-// closed, and 5 minutes then.
+// closed, and 5 minutes then. On a stream of HTTP/2 it may take as much longer as it may need
+// for what its connection was sent, at 16 KiB a second, 5 minutes at most.
 func (ws *Server) Configure(c protocols.WebSocketConfig, stall time.Duration) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()

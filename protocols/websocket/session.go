@@ -170,7 +170,7 @@ func (s *Session) check(now time.Time) {
 	if leaving {
 		limit = c.closeStall()
 	}
-	if waited := s.waited(now); limit > 0 && waited >= limit {
+	if waited := s.waited(now); limit > 0 && waited >= moments.Sum(limit, s.consumeTime()) {
 		s.cut(EndedStalled)
 		return
 	}
@@ -222,6 +222,19 @@ func (s *Session) unread(now time.Time) time.Duration {
 	left = min(max(left, 0)+moments.ReadTime(written-s.written), moments.LongestQueue)
 	s.written, s.readBy = written, now.Add(left)
 	return left
+}
+
+// consumeTime returns how long the client of a stream may need for what it was sent: it may give
+// its windows back in steps of megabytes, and until then nothing shows that it reads.
+func (s *Session) consumeTime() time.Duration {
+	switch {
+	case s.request.ProtoMajor == 1:
+		return 0
+	case s.owner == nil:
+		return moments.ReadTime(s.written)
+	default:
+		return moments.ReadTime(s.owner.SentData())
+	}
 }
 
 // stall is what the sweep remembers while bytes wait for the client.

@@ -337,20 +337,33 @@ func TestWebSocketAge(t *testing.T) {
 // TestStalledPeer: a peer that takes nothing of a message is cut, also while it is to be
 // told to leave behind it. Nothing else ends a message under way.
 func TestStalledPeer(t *testing.T) {
-	c := protocols.DefaultWebSocketConfig()
-	for name, age := range map[string]time.Duration{"young": 0, "to be told to leave": stallTime / 2} {
+	for name, test := range map[string]struct {
+		age    time.Duration
+		stream bool
+		sent   uint64 // by the connection of the stream
+		want   time.Duration
+	}{
+		"young":                                {0, false, 1 << 20, stallTime},
+		"to be told to leave":                  {stallTime / 2, false, 0, stallTime},
+		"on a stream":                          {0, true, 0, stallTime},
+		"on a stream, and has much to consume": {0, true, 1 << 20, stallTime + 64*time.Second},
+	} {
 		t.Run(name, func(t *testing.T) {
-			c.MaxAge = age
+			c := protocols.DefaultWebSocketConfig()
+			c.MaxAge = test.age
 			writes := func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
 				return c.Write(ctx, coder.MessageBinary, make([]byte, 1000))
 			}
 			inBubble(t, c, writes, func(t *testing.T, s *timedSession) {
-				s.expectHandlerEnd(stallTime, stallTime+2*maxSweep)
+				s.expectHandlerEnd(test.want, test.want+2*maxSweep)
 				synctest.Wait()
 				got := s.why()
-				if want := map[bool]string{true: EndedMaxAge, false: EndedStalled}[age > 0]; got != want {
+				if want := map[bool]string{true: EndedMaxAge, false: EndedStalled}[test.age > 0]; got != want {
 					t.Errorf("ended for %q, want %q", got, want)
 				}
+			}, func(s *service) {
+				s.stream = test.stream
+				s.owner.(*testOwner).sent = test.sent
 			})
 		})
 	}

@@ -124,6 +124,7 @@ type service struct {
 	handler  Handler
 	owner    Owner
 	detached bool // the HTTP handler returns before the session has ended
+	stream   bool // the session takes its connection for a stream of HTTP/2
 }
 
 // ServeHTTP implements [http.Handler].
@@ -131,6 +132,9 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	if s.detached {
 		ctx = context.WithoutCancel(ctx)
+	}
+	if s.stream {
+		r.ProtoMajor = 2
 	}
 	session := s.Accept(ctx, w, r, s.owner, nil)
 	switch {

@@ -16,10 +16,18 @@ const (
 	// at once. A client that waits for longer can open no more of them than one that waits
 	// for the answers.
 	rapidAge = 20 * time.Millisecond
-	// recentStreams is for how many of the latest streams a resetBound knows when they were
-	// opened and what the server has said. That is more than are usually open at once.
-	recentStreams = 256
+	// leastRecent and mostRecent bound for how many of the latest streams a resetBound knows when
+	// they were opened and what the server has said; see recentStreams.
+	leastRecent = 256
+	mostRecent  = 32 << 10
 )
+
+// recentStreams returns for how many streams a resetBound has room where so many may be open.
+// As many again may have ended while data of the client, which an early answer has crossed, is
+// still on its way.
+func recentStreams(open uint32) uint32 {
+	return min(max(leastRecent, 2*min(open, mostRecent)), mostRecent)
+}
 
 // What the server has said on a stream.
 const (
@@ -47,7 +55,7 @@ type resetBound struct {
 	exceeded bool
 	// recent has for each of the latest streams the millisecond in which it was opened,
 	// counted from began, above saidBits of what was said; 0 if that is not known.
-	recent [recentStreams]uint32
+	recent []uint32
 
 	calmed atomic.Bool // A GOAWAY has said that they are too many, and the owner knows.
 	late   uint32      // How many streams were opened since then. The reading goroutine owns it.
@@ -66,7 +74,7 @@ func (t *Track) resetsOf() *resetBound {
 		return r
 	}
 	now := time.Now()
-	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now})
+	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now, recent: make([]uint32, recentStreams(t.maxStreams))})
 	return t.resets.Load()
 }
 
@@ -112,11 +120,14 @@ func (t *Track) flooded() {
 
 // slot returns the place of a stream in recent. A client's streams are odd (RFC 9113,
 // section 5.1.1).
-func (r *resetBound) slot(stream uint32) *uint32 { return &r.recent[stream/2%recentStreams] }
+func (r *resetBound) slot(stream uint32) *uint32 { return &r.recent[stream/2%r.room()] }
+
+// room returns for how many streams recent has room.
+func (r *resetBound) room() uint32 { return uint32(len(r.recent)) }
 
 // isRecent reports whether recent has room for stream, while highest is the last one.
-func isRecent(stream, highest uint32) bool {
-	return stream <= highest && (highest-stream)/2 < recentStreams
+func (r *resetBound) isRecent(stream, highest uint32) bool {
+	return stream <= highest && (highest-stream)/2 < r.room()
 }
 
 // age returns a time as recent keeps it.
@@ -135,8 +146,8 @@ func (r *resetBound) opened(last, stream uint32) {
 	if last == 0 {
 		first = 1
 	}
-	if !isRecent(first, stream) {
-		first = stream - 2*(recentStreams-1)
+	if !r.isRecent(first, stream) {
+		first = stream - 2*(r.room()-1)
 	}
 	for ; first < stream; first += 2 {
 		*r.slot(first) = 0 // It was left out.
@@ -149,7 +160,7 @@ func (r *resetBound) said(stream, highest, what uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.slot(stream)
-	if !isRecent(stream, highest) || *s == 0 {
+	if !r.isRecent(stream, highest) || *s == 0 {
 		return
 	}
 	if what&saidAnswer != 0 && *s&saidAnswer == 0 {
@@ -162,8 +173,8 @@ func (r *resetBound) said(stream, highest, what uint32) {
 // isYoung reports whether a stream was opened within the last rapidAge, as far as is known.
 // One that recent has no room for any more is older than all that it has.
 func (r *resetBound) isYoung(now time.Time, stream, highest uint32) bool {
-	if !isRecent(stream, highest) {
-		stream = highest - 2*(recentStreams-1)
+	if !r.isRecent(stream, highest) {
+		stream = highest - 2*(r.room()-1)
 	}
 	opened := *r.slot(stream) &^ (1<<saidBits - 1)
 	return opened != 0 && r.age(now)-opened <= uint32(rapidAge.Milliseconds())<<saidBits
@@ -178,7 +189,7 @@ func (r *resetBound) breakOff(stream, highest, excuses uint32, byClient bool, mo
 	if stream > highest {
 		return false
 	}
-	now, known := time.Now(), isRecent(stream, highest)
+	now, known := time.Now(), r.isRecent(stream, highest)
 	young := r.isYoung(now, stream, highest)
 	if known {
 		s := r.slot(stream)

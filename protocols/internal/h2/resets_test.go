@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"math"
 	"net"
 	"slices"
 	"testing"
@@ -161,7 +162,7 @@ func TestWhichResetsCount(t *testing.T) {
 			f.flood(2)
 		}), 1},
 		"behind a gap": {func(f *flooder) {
-			f.stream += 10 * recentStreams // The client leaves streams out.
+			f.stream += 10 * leastRecent // The client leaves streams out.
 			f.flood(many)
 		}, 1},
 		"by illegal frames": {each(func(f *flooder) { f.fault(f.stream, http2.ErrCodeProtocol) }), 1},
@@ -197,6 +198,35 @@ func TestWhichResetsCount(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestDataBehindManyAnswers: where many streams may be open, data that crosses the answers to all
+// of them, and to as many before, breaks no rule.
+func TestDataBehindManyAnswers(t *testing.T) {
+	const streams = 1000
+	synctest.Test(t, func(t *testing.T) {
+		f := newFlooder(100)
+		f.track.maxStreams = streams
+		f.flood(1) // From now on it is known what becomes of streams.
+		first := f.stream + 2
+		for range 2 * streams {
+			f.open()
+			f.end(f.stream)
+		}
+		for ; first <= f.stream; first += 2 {
+			f.fault(first, http2.ErrCodeStreamClosed)
+			f.fault(first, http2.ErrCodeStreamClosed)
+		}
+		synctest.Wait()
+		if f.floods != 0 {
+			t.Error("taken for a flood")
+		}
+	})
+	for open, want := range map[uint32]uint32{0: leastRecent, streams: 2 * streams, math.MaxUint32: mostRecent} {
+		if got := recentStreams(open); got != want {
+			t.Errorf("room for %d of %d open streams, want %d", got, open, want)
+		}
 	}
 }
 
