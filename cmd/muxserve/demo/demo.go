@@ -4,22 +4,13 @@
 package demo
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
-	"errors"
-	"io/fs"
 	"net/http"
-	"os"
-	"path"
-	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/page"
 	"github.com/muxserve/muxserve/mux"
-	"github.com/muxserve/muxserve/pool"
 )
 
 //go:embed page.html
@@ -46,108 +37,9 @@ func Routes(static Files) http.Handler {
 	routes.Handle("/ws", mux.WebSocket(echoWebSocket))
 	handleWebCalls(routes)
 	if static.Root != nil {
-		routes.Handle("GET /static/", atMost(maxFiles(), http.StripPrefix("/static", http.FileServer(static))))
+		routes.Handle("GET /static/", http.StripPrefix("/static", serveFiles(static, maxOpen())))
 	}
 	return routes
-}
-
-// maxFiles is how many files may be asked for at a time: a quarter of the descriptors that
-// connections leave, because an index takes two. A client that takes nothing of its answer
-// keeps them open.
-func maxFiles() int { return max(1, pool.DefaultConfig().MaxConnections/36) }
-
-// atMost returns h for n requests at a time. Others are answered by 503.
-func atMost(n int, h http.Handler) http.Handler {
-	places := make(chan struct{}, n)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-			h.ServeHTTP(w, r)
-		default:
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "too many files are being sent", http.StatusServiceUnavailable)
-		}
-	})
-}
-
-// Files is a directory as a file system. No link leads out of it. Unlike the files of
-// os.Root.FS, its files are *os.File, for which net/http can use sendfile.
-type Files struct {
-	Root *os.Root
-	// Listings lets clients see the names in a directory without an index.html.
-	Listings bool
-	// DotFiles lets clients see what a dot at the beginning of a name hides. Links that lead
-	// there are followed all the same.
-	DotFiles bool
-}
-
-var _ http.FileSystem = Files{}
-
-// Open implements [http.FileSystem]; name is a clean path that begins with a slash.
-func (f Files) Open(name string) (http.File, error) {
-	if !f.DotFiles && strings.Contains(name, "/.") {
-		return nil, fs.ErrNotExist
-	}
-	if strings.ContainsRune(name, 0) {
-		return nil, fs.ErrNotExist // The system's error would be answered by 500.
-	}
-	file, err := f.Root.Open(cmp.Or(strings.TrimPrefix(name, "/"), "."))
-	if err != nil {
-		return nil, noFile(err)
-	}
-	info, err := file.Stat()
-	if err == nil && info.IsDir() {
-		return f.directory(file, name)
-	}
-	if err != nil {
-		_ = file.Close()
-		return nil, err
-	}
-	return file, nil
-}
-
-// directory returns a directory for net/http, which lists one whose index.html it cannot
-// open, for whatever reason.
-func (f Files) directory(file *os.File, name string) (http.File, error) {
-	if f.Listings {
-		return directory{file, f}, nil
-	}
-	index, err := f.Open(path.Join(name, "index.html"))
-	if err != nil {
-		_ = file.Close()
-		return nil, err
-	}
-	_ = index.Close()
-	return directory{file, f}, nil
-}
-
-// noFile returns [fs.ErrNotExist] where an error says that the root has no file of the name.
-// net/http answers others by 500. os.Root's error for a link that leads out has no type.
-func noFile(err error) error {
-	var number syscall.Errno
-	if errors.Is(err, fs.ErrNotExist) || !errors.As(err, &number) || number == syscall.ENOTDIR || number == syscall.ELOOP || number == syscall.ENAMETOOLONG {
-		return fs.ErrNotExist
-	}
-	return err
-}
-
-// directory is one whose listing has what files shows.
-type directory struct {
-	*os.File
-	files Files
-}
-
-// ReadDir implements [fs.ReadDirFile].
-func (d directory) ReadDir(n int) ([]fs.DirEntry, error) {
-	if !d.files.Listings {
-		return nil, fs.ErrPermission
-	}
-	entries, err := d.File.ReadDir(n)
-	if !d.files.DotFiles {
-		entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") })
-	}
-	return entries, err
 }
 
 // maxWait bounds every delay that a client can ask for.

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -301,33 +300,5 @@ func TestWebSocketCloseCodes(t *testing.T) {
 				t.Errorf("closed with %v (%v), want %v", got, err, tt.want)
 			}
 		})
-	}
-}
-
-// TestAtMost: no more requests than that are served at a time, and others later.
-func TestAtMost(t *testing.T) {
-	t.Parallel()
-	began, end := make(chan struct{}, 3), make(chan struct{})
-	bounded := atMost(2, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		began <- struct{}{}
-		<-end
-	}))
-	ask := func() int {
-		w := httptest.NewRecorder()
-		bounded.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
-		return w.Code
-	}
-	var served sync.WaitGroup
-	for range 2 {
-		served.Go(func() { _ = ask() })
-		<-began
-	}
-	if got := ask(); got != http.StatusServiceUnavailable {
-		t.Errorf("the third is answered by %d", got)
-	}
-	close(end)
-	served.Wait()
-	if got := ask(); got != http.StatusOK {
-		t.Errorf("the next is answered by %d", got)
 	}
 }
