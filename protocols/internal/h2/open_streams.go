@@ -25,6 +25,34 @@ type gaps []streamRange
 // section 5.1.1).
 type streamRange struct{ first, last uint32 }
 
+// find returns the range that has a stream.
+func (g gaps) find(stream uint32) (i int, found bool) {
+	return slices.BinarySearchFunc(g, stream, func(r streamRange, s uint32) int {
+		switch {
+		case r.last < s:
+			return -1
+		case r.first > s:
+			return 1
+		default:
+			return 0
+		}
+	})
+}
+
+// has reports whether a stream is open, where highest is the last that the client has opened.
+func (o *openStreams) has(stream, highest uint32) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if stream > o.beyond {
+		return stream <= highest
+	}
+	if o.below == nil {
+		return false
+	}
+	_, found := o.below.find(stream)
+	return found
+}
+
 // end notes that a stream has ended, which the client has opened.
 func (o *openStreams) end(stream uint32) {
 	o.mu.Lock()
@@ -37,16 +65,7 @@ func (o *openStreams) end(stream uint32) {
 		return
 	}
 	open := *o.below
-	i, found := slices.BinarySearchFunc(open, stream, func(g streamRange, s uint32) int {
-		switch {
-		case g.last < s:
-			return -1
-		case g.first > s:
-			return 1
-		default:
-			return 0
-		}
-	})
+	i, found := o.below.find(stream)
 	if !found {
 		return
 	}

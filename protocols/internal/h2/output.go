@@ -355,10 +355,10 @@ func (t *Track) passed(h Header) {
 		o.block = !h.Flags.Has(http2.FlagHeadersEndHeaders)
 		t.noteAnswer(h)
 	case http2.FrameRSTStream:
-		t.ended(h.Stream)
 		if h.Length == rstStreamLen {
 			t.fault(h.Stream, http2.ErrCode(binary.BigEndian.Uint32(o.walk.payload())))
 		}
+		t.ended(h.Stream)
 	case http2.FramePushPromise, http2.FrameContinuation:
 		o.block = !h.Flags.Has(http2.FlagContinuationEndHeaders) // The same bit for both.
 	case http2.FramePing:

@@ -16,18 +16,10 @@ const (
 	// at once. A client that waits for longer can open no more of them than one that waits
 	// for the answers.
 	rapidAge = 20 * time.Millisecond
-	// leastRecent and mostRecent bound for how many of the latest streams a resetBound knows when
-	// they were opened and what the server has said; see recentStreams.
-	leastRecent = 256
-	mostRecent  = 32 << 10
+	// recentStreams is for how many of the latest streams a resetBound knows when they were
+	// opened and what the server has said. That is more than are usually open at once.
+	recentStreams = 256
 )
-
-// recentStreams returns for how many streams a resetBound has room where so many may be open.
-// As many again may have ended while data of the client, which an early answer has crossed, is
-// still on its way.
-func recentStreams(open uint32) uint32 {
-	return min(max(leastRecent, 2*min(open, mostRecent)), mostRecent)
-}
 
 // What the server has said on a stream.
 const (
@@ -38,8 +30,8 @@ const (
 
 // A resetBound judges a client by the streams that it has had broken off: those that it
 // resets soon after it has opened them and before the server has answered (Rapid Reset,
-// CVE-2023-44487), and those that the server resets because of an illegal frame
-// (MadeYouReset, CVE-2025-8671). They are too many if in a minute there were more of them
+// CVE-2023-44487), and those that the server resets because of an illegal frame before it has
+// ended them (MadeYouReset, CVE-2025-8671). They are too many if in a minute there were more of them
 // than allowed, and more than streams that were answered or that the client has reset
 // later. A client that cancels calls after a while, or some of many, stays below that.
 // Streams that the server refuses do not count.
@@ -47,7 +39,7 @@ const (
 // Counts are in two buckets of a window each. Of the older one the part counts that the
 // window still covers.
 type resetBound struct {
-	mu       sync.Mutex // guards all but the last two
+	mu       sync.Mutex // guards all but the last three
 	began    time.Time
 	started  time.Time // Of the newer bucket.
 	newer    resetCounts
@@ -55,7 +47,11 @@ type resetBound struct {
 	exceeded bool
 	// recent has for each of the latest streams the millisecond in which it was opened,
 	// counted from began, above saidBits of what was said; 0 if that is not known.
-	recent []uint32
+	recent [recentStreams]uint32
+
+	// open knows which streams have ended where nothing else does; see Track.streams. All that
+	// came before the bound count as ended.
+	open openStreams
 
 	calmed atomic.Bool // A GOAWAY has said that they are too many, and the owner knows.
 	late   uint32      // How many streams were opened since then. The reading goroutine owns it.
@@ -74,14 +70,14 @@ func (t *Track) resetsOf() *resetBound {
 		return r
 	}
 	now := time.Now()
-	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now, recent: make([]uint32, recentStreams(t.maxStreams))})
+	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now, open: openStreams{beyond: t.highest.Load() + 1}})
 	return t.resets.Load()
 }
 
 // reset takes note of a RST_STREAM of the client.
 func (t *Track) reset(stream uint32) {
 	r := t.resetsOf()
-	if r != nil && r.breakOff(stream, t.highest.Load(), saidAnswer|saidEnd, true, int(t.maxResets)) {
+	if r != nil && r.cancel(stream, t.highest.Load(), int(t.maxResets)) {
 		t.flooded()
 	}
 }
@@ -103,7 +99,7 @@ func (t *Track) fault(stream uint32, code http2.ErrCode) {
 		return
 	}
 	r := t.resetsOf()
-	if r != nil && r.breakOff(stream, t.highest.Load(), saidEnd, false, int(t.maxResets)) {
+	if r != nil && t.streams().has(stream, t.highest.Load()) && r.breakOff(int(t.maxResets)) {
 		go t.flooded()
 	}
 }
@@ -120,14 +116,11 @@ func (t *Track) flooded() {
 
 // slot returns the place of a stream in recent. A client's streams are odd (RFC 9113,
 // section 5.1.1).
-func (r *resetBound) slot(stream uint32) *uint32 { return &r.recent[stream/2%r.room()] }
-
-// room returns for how many streams recent has room.
-func (r *resetBound) room() uint32 { return uint32(len(r.recent)) }
+func (r *resetBound) slot(stream uint32) *uint32 { return &r.recent[stream/2%recentStreams] }
 
 // isRecent reports whether recent has room for stream, while highest is the last one.
-func (r *resetBound) isRecent(stream, highest uint32) bool {
-	return stream <= highest && (highest-stream)/2 < r.room()
+func isRecent(stream, highest uint32) bool {
+	return stream <= highest && (highest-stream)/2 < recentStreams
 }
 
 // age returns a time as recent keeps it.
@@ -146,8 +139,8 @@ func (r *resetBound) opened(last, stream uint32) {
 	if last == 0 {
 		first = 1
 	}
-	if !r.isRecent(first, stream) {
-		first = stream - 2*(r.room()-1)
+	if !isRecent(first, stream) {
+		first = stream - 2*(recentStreams-1)
 	}
 	for ; first < stream; first += 2 {
 		*r.slot(first) = 0 // It was left out.
@@ -160,7 +153,7 @@ func (r *resetBound) said(stream, highest, what uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.slot(stream)
-	if !r.isRecent(stream, highest) || *s == 0 {
+	if !isRecent(stream, highest) || *s == 0 {
 		return
 	}
 	if what&saidAnswer != 0 && *s&saidAnswer == 0 {
@@ -173,36 +166,51 @@ func (r *resetBound) said(stream, highest, what uint32) {
 // isYoung reports whether a stream was opened within the last rapidAge, as far as is known.
 // One that recent has no room for any more is older than all that it has.
 func (r *resetBound) isYoung(now time.Time, stream, highest uint32) bool {
-	if !r.isRecent(stream, highest) {
-		stream = highest - 2*(r.room()-1)
+	if !isRecent(stream, highest) {
+		stream = highest - 2*(recentStreams-1)
 	}
 	opened := *r.slot(stream) &^ (1<<saidBits - 1)
 	return opened != 0 && r.age(now)-opened <= uint32(rapidAge.Milliseconds())<<saidBits
 }
 
-// breakOff counts a stream that is broken off, unless the server has said what excuses it.
-// A reset of the client's counts if the stream is young, and one of the server's, which may
-// come late, always. It reports whether there are now too many, once.
-func (r *resetBound) breakOff(stream, highest, excuses uint32, byClient bool, most int) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// cancel counts a stream that the client resets: as broken off if it is young and the server has
+// not answered. It reports whether there are now too many of those, once.
+func (r *resetBound) cancel(stream, highest uint32, most int) bool {
 	if stream > highest {
 		return false
 	}
-	now, known := time.Now(), r.isRecent(stream, highest)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
 	young := r.isYoung(now, stream, highest)
-	if known {
+	if isRecent(stream, highest) {
 		s := r.slot(stream)
-		if *s == 0 || *s&excuses != 0 {
+		if *s == 0 || *s&(saidAnswer|saidEnd) != 0 {
 			return false
 		}
 		*s = 0
 	}
 	r.turn(now)
-	if byClient && !young {
+	if !young {
 		r.newer.good++
 		return false
 	}
+	return r.tooMany(now, most)
+}
+
+// breakOff counts a stream that the server resets for a fault of the client's, however old it is.
+// It reports whether there are now too many, once.
+func (r *resetBound) breakOff(most int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.turn(now)
+	return r.tooMany(now, most)
+}
+
+// tooMany counts a stream that is broken off, and reports whether there are now too many, once.
+// The caller holds mu.
+func (r *resetBound) tooMany(now time.Time, most int) bool {
 	r.newer.broken++
 	covered := resetWindow - now.Sub(r.started)
 	part := func(n int) int { return int(int64(n) * int64(covered) / int64(resetWindow)) }

@@ -328,8 +328,8 @@ func (t *Track) received(h Header) {
 			if r := t.resets.Load(); r != nil {
 				r.opened(last, h.Stream)
 			}
-			if t.open != nil {
-				t.open.skip(last, h.Stream)
+			if open := t.streams(); open != nil {
+				open.skip(last, h.Stream)
 			}
 			t.highest.Store(h.Stream)
 			if t.pace != nil {
@@ -337,8 +337,8 @@ func (t *Track) received(h Header) {
 			}
 		}
 	case http2.FrameRSTStream:
-		t.ended(h.Stream)
 		t.reset(h.Stream)
+		t.ended(h.Stream)
 	case http2.FrameSettings:
 		if t.pace == nil {
 			break
@@ -373,9 +373,21 @@ func (t *Track) Opened() uint32 { return t.highest.Load() }
 
 // ended notes that an answer is complete, or that either side has reset the stream.
 func (t *Track) ended(stream uint32) {
-	if t.open != nil && stream%2 == 1 && stream <= t.highest.Load() {
-		t.open.end(stream)
+	if open := t.streams(); open != nil && stream%2 == 1 && stream <= t.highest.Load() {
+		open.end(stream)
 	}
+}
+
+// streams returns which streams are open; nil where it is not known. Of net/http's it is known
+// once the client's resets are counted.
+func (t *Track) streams() *openStreams {
+	if t.open != nil {
+		return t.open
+	}
+	if r := t.resets.Load(); r != nil {
+		return &r.open
+	}
+	return nil
 }
 
 // HasOpenStreams reports whether streams are open on a connection whose server is not
