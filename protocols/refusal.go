@@ -44,7 +44,22 @@ func RefuseHTTP1(c net.Conn, status int, text string, answered func(*http.Reques
 		r = nil
 	}
 	answered(r)
-	_, _ = io.Copy(io.Discard, rest)
+	if _, err := io.Copy(io.Discard, rest); err == nil {
+		linger(c)
+	}
+}
+
+// lingerTick is how long linger lets a client wait for a byte to be read.
+const lingerTick = 50 * time.Millisecond
+
+// linger keeps a connection open until its deadline, or the client closes it, and reads next to
+// nothing of what comes: behind an upload that does not end, the client has the time to see its
+// answer before it is reset.
+func linger(c net.Conn) {
+	var next [1]byte
+	for _, err := c.Read(next[:]); err == nil; _, err = c.Read(next[:]) {
+		time.Sleep(lingerTick)
+	}
 }
 
 // TooManyConnections is the text of answers to clients whose connection is one too many.
