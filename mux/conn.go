@@ -107,9 +107,8 @@ type rarely struct {
 	leave      farewell
 	// head is when the sweep has seen the head of a request, and which one; see noteHead.
 	head   atomic.Uint64
-	notice atomic.Pointer[notice] // nil before its context is asked for
-	// probe counts the connection; nil unless it is served for a probe alone.
-	probe atomic.Pointer[atomic.Int32]
+	notice atomic.Pointer[notice]     // nil before its context is asked for
+	probe  atomic.Pointer[probePlace] // nil unless the connection is served for a probe alone
 }
 
 // rare returns what few connections need, for writing.

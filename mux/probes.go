@@ -4,7 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"net/http"
-	"sync/atomic"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
@@ -22,13 +23,23 @@ const (
 // request is a probe. A full server is alive, and must not be restarted for that.
 type probes struct {
 	enabled  bool
-	open     atomic.Int32
 	patience time.Duration // probeTime
+
+	mu      sync.Mutex // guards what follows
+	open    int
+	clients map[netip.Addr]int // how many each has; see [pool.ClientOf]
+}
+
+// probePlace is the place of one of them.
+type probePlace struct {
+	of     *probes
+	client netip.Addr
 }
 
 const (
-	// maxProbes bounds how many probes are served above a limit at a time.
-	maxProbes = 64
+	// maxProbes bounds how many probes are served above a limit at a time. A client that has as
+	// many as are left gets no more, so that its own keep nobody's out.
+	maxProbes = 128
 	// probeTime is how long such a connection lasts at most, until the sweep cuts it. Its
 	// client may not take the answer.
 	probeTime = 5 * time.Second
@@ -41,12 +52,30 @@ func (p *probes) admit(c *conn, tag pool.Tag) bool {
 	if !p.enabled || !limited || tag != pool.Tag(protocols.HTTP1) || !c.asksForProbe() {
 		return false
 	}
-	if p.open.Add(1) > maxProbes {
-		p.open.Add(-1)
+	client, _ := pool.ClientOf(c.knownAddr())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clients[client] >= maxProbes-p.open {
 		return false
 	}
-	c.rare().probe.Store(&p.open)
+	if p.clients == nil {
+		p.clients = make(map[netip.Addr]int)
+	}
+	p.open++
+	p.clients[client]++
+	c.rare().probe.Store(&probePlace{p, client})
 	return true
+}
+
+// release gives the place back.
+func (place *probePlace) release() {
+	p := place.of
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+	if p.clients[place.client]--; p.clients[place.client] == 0 {
+		delete(p.clients, place.client)
+	}
 }
 
 // serveProbe is dispatch for a connection that probes has admitted. Only its first request
@@ -68,8 +97,8 @@ func (a *admission) serveProbe(c *conn, tag pool.Tag) bool {
 
 // endProbe gives back the place of a connection that probes has admitted.
 func (m *rarely) endProbe() {
-	if open := m.probe.Swap(nil); open != nil {
-		open.Add(-1)
+	if place := m.probe.Swap(nil); place != nil {
+		place.release()
 	}
 }
 

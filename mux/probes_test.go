@@ -107,6 +107,30 @@ func TestProbesBesideSilence(t *testing.T) {
 	}))
 }
 
+// TestProbesBesideProbes: a client whose probes are not done, because it does not take the
+// answers, keeps no other client's out.
+func TestProbesBesideProbes(t *testing.T) {
+	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
+	s.SetProbeTime(time.Minute)
+	s.busy(t)
+	for range 200 {
+		// Each keeps its place: behind the answer the server waits for the end of what is sent.
+		send(t, s.dial(t), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"+strings.Repeat("x", 100))
+	}
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for range 10 {
+		conn, err := from.DialContext(t.Context(), "tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("status %s", resp.Status)
+		}
+		_ = conn.Close()
+	}
+}
+
 // TestPiecesOfProbes: requests that are not complete take no places of probes.
 func TestPiecesOfProbes(t *testing.T) {
 	for name, request := range map[string]string{

@@ -68,9 +68,10 @@ const (
 	// findingsKept is for how long what a search has found is kept. By then it is out of
 	// date, and the places of clients come and go.
 	findingsKept = time.Second
-	// searchPause is how long the next search waits, for each connection that was looked
-	// at. It is some ten times as long as the search has taken.
-	searchPause = time.Microsecond
+	// searchPause is how long the next search waits behind one, for each connection that was
+	// looked at. It is some ten times as long as the search has taken, which may ask the system
+	// about each of them. Searches are made where connections are accepted.
+	searchPause = 20 * time.Microsecond
 	// undecidedShare is the part of all places that connections may take which are not
 	// recognised yet, as a divisor.
 	undecidedShare = 4
@@ -197,7 +198,7 @@ func (m *room) first(p place, search func() (spares []spare, looked int), use fu
 		if now := time.Now(); !searched && (len(f.next) == 0 || f.next[0].turn == turnYoung) && !now.Before(f.again) {
 			spares, looked := search()
 			f.next = findingsOf(spares)
-			f.again = now.Add(searchPause * time.Duration(looked))
+			f.again = time.Now().Add(searchPause * time.Duration(looked))
 			m.forgetLater(p, f)
 			searched = true
 		}
@@ -238,6 +239,9 @@ func (m *room) spares(p place) (spares []spare, looked int) {
 		return search(conns.Conns(), m.spare)
 	case p.tag == pool.Sniffing:
 		return search(conns.Conns(p.tag), func(c *conn) (spare, bool) {
+			if c.stage() != stageOpen || !c.IsUndecided() {
+				return spare{}, false // Of the others the system would be asked.
+			}
 			s, ok := m.spare(c)
 			s.turn = turnEarly
 			return s, ok && s.undecided

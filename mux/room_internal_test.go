@@ -30,6 +30,32 @@ func TestFindingsAreForgotten(t *testing.T) {
 	})
 }
 
+// TestSearchesRest: where searches find nothing, they take a small part of the time in which
+// connections are accepted, however many connections there are to look at.
+func TestSearchesRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRoom(nil)
+		const looked, each = 2000, 2 * time.Microsecond
+		var searched time.Duration
+		search := func() ([]spare, int) {
+			time.Sleep(looked * each)
+			searched += looked * each
+			return nil, looked
+		}
+		began := time.Now()
+		for time.Since(began) < findingsKept {
+			m.mu.Lock()
+			m.first(place{}, search, func(spare) bool { return true })
+			m.mu.Unlock()
+			time.Sleep(time.Millisecond)
+		}
+		if most := findingsKept / 8; searched == 0 || searched > most {
+			t.Errorf("searched for %v, want %v at most", searched, most)
+		}
+		time.Sleep(2 * findingsKept)
+	})
+}
+
 // TestHTTP1IsAnsweredWhenIdle: behind its handler, net/http may still be writing the answer.
 func TestHTTP1IsAnsweredWhenIdle(t *testing.T) {
 	c, _ := pipedConn(t)

@@ -104,13 +104,14 @@ func (t *Track) fault(stream uint32, code http2.ErrCode) {
 	}
 }
 
-// flooded tells the client to calm down, and the server's owner. Behind that the owner
-// knows why the connection ends, if the client goes on.
+// flooded tells the server's owner, and then the client to calm down: from what the client is
+// told on, the owner refuses streams beyond the last. Behind that the owner knows why the
+// connection ends, if the client goes on.
 func (t *Track) flooded() {
-	t.ask(askCalm)
 	if t.watch != nil && t.watch.OnFlood != nil {
 		t.watch.OnFlood(t.inner)
 	}
+	t.ask(askCalm)
 	t.resets.Load().calmed.Store(true)
 }
 

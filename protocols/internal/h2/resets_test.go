@@ -20,11 +20,16 @@ type flooder struct {
 	inner  *wireConn
 	stream uint32
 	floods int
+	early  bool // the owner knew of the flood before the client was told
 }
 
 func newFlooder(most int) *flooder {
 	f := &flooder{inner: &wireConn{}}
-	f.conn, f.track = newTracked(f.inner, Options{MaxResetsPerMinute: most, Watch: &Watch{OnFlood: func(net.Conn) { f.floods++ }}})
+	f.conn, f.track = newTracked(f.inner, Options{MaxResetsPerMinute: most, Watch: &Watch{OnFlood: func(net.Conn) {
+		f.floods++
+		told, _ := f.track.GoneAway()
+		f.early = !told
+	}}})
 	f.stream = ^uint32(0)
 	f.track.Follow([]byte(http2.ClientPreface))
 	_, _ = f.conn.Write(serverSettings())
@@ -230,6 +235,29 @@ func TestDataBehindManyAnswers(t *testing.T) {
 				synctest.Wait()
 				if f.floods != floods {
 					t.Errorf("%d floods, want %d", f.floods, floods)
+				}
+			})
+		})
+	}
+}
+
+// TestOwnerKnowsFirst: the owner refuses streams beyond the last that a client is told, so it
+// has to know of a flood before the client does.
+func TestOwnerKnowsFirst(t *testing.T) {
+	for name, breakOff := range map[string]func(*flooder){
+		"the client's resets": func(f *flooder) { f.reset(f.stream) },
+		"the server's":        func(f *flooder) { f.fault(f.stream, http2.ErrCodeProtocol) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFlooder(1)
+				for f.floods == 0 {
+					f.open()
+					breakOff(f)
+					synctest.Wait()
+				}
+				if !f.early {
+					t.Error("the client was told before the owner")
 				}
 			})
 		})
