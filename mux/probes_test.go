@@ -110,26 +110,38 @@ func TestProbesBesideSilence(t *testing.T) {
 // TestProbesBesideProbes: a client whose probes are not done, because it does not take the
 // answers, keeps no other client's out.
 func TestProbesBesideProbes(t *testing.T) {
-	s := start(t, false, limits(func(c *mux.Config) { c.HTTP1.MaxConnections = 1 }))
-	s.SetProbeTime(time.Minute)
-	s.busy(t)
-	for range 200 {
-		// Each keeps its place: behind the answer the server waits for the end of what is sent.
-		send(t, s.dial(t), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"+strings.Repeat("x", 100))
+	m := mux.New(mux.WithLogger(discard), mux.WithHandler(routes()), mux.Configure(noDelay), mux.Configure(func(c *mux.Config) {
+		c.Limits.MaxConnections = 1
+	}))
+	m.SetProbeTime(time.Minute)
+	l := newPipeListener() // It holds no byte of an answer.
+	serveToEnd(t, m, func() error { return m.Serve(l) })
+	pipeBusy(t, l)
+	ask := func(address byte) net.Conn {
+		client, server := net.Pipe()
+		t.Cleanup(func() { _ = client.Close() })
+		l.conns <- addressedConn{server, &net.TCPAddr{IP: net.IPv4(192, 0, 2, address), Port: 1}}
+		send(t, client, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+		return client
 	}
-	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
-	for range 10 {
-		conn, err := from.DialContext(t.Context(), "tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
+	for range 300 {
+		ask(1)
+	}
+	for address := range byte(5) {
+		resp, err := http.ReadResponse(bufio.NewReader(ask(2+address)), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%v, %v", resp, err)
 		}
-		resp := roundTrip(t, conn, bufio.NewReader(conn), "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-		if resp.StatusCode != http.StatusOK {
-			t.Fatalf("status %s", resp.Status)
-		}
-		_ = conn.Close()
 	}
 }
+
+// addressedConn has an address of its own.
+type addressedConn struct {
+	net.Conn
+	address net.Addr
+}
+
+func (c addressedConn) RemoteAddr() net.Addr { return c.address }
 
 // TestPiecesOfProbes: requests that are not complete take no places of probes.
 func TestPiecesOfProbes(t *testing.T) {
