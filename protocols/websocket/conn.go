@@ -155,8 +155,8 @@ func (c *watchedConn) isReading() (reading bool, before uint32) {
 func (c *watchedConn) queue() (taken uint64, waiting bool) {
 	waiting, before := c.out.below.isWriting()
 	taken = uint64(before)
-	if c.owner != nil {
-		if acked, unsent, known := c.owner.SendQueue(); known {
+	if owner := c.out.below.owner; owner != nil {
+		if acked, unsent, known := owner.SendQueue(); known {
 			taken += acked
 			waiting = waiting || unsent
 		}

@@ -363,7 +363,11 @@ func TestStalledPeer(t *testing.T) {
 				}
 			}, func(s *service) {
 				s.stream = test.stream
-				s.owner.(*testOwner).sent = test.sent
+				owner := s.owner.(*testOwner)
+				owner.sent = test.sent
+				if began := time.Now(); test.stream { // What other streams move shows nothing.
+					owner.queue = func() (acked uint64, unsent, known bool) { return uint64(time.Since(began)), true, true }
+				}
 			})
 		})
 	}
