@@ -233,7 +233,7 @@ func (a *admission) refusals() int { return max(1, min(maxRefusals, a.books.conn
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (a *admission) tooManyRefusals() bool {
 	most := a.refusals()
-	return a.books.conns.Len(refusedTag) >= most || a.keptOut() > most
+	return a.books.conns.Len(refusedTag) >= most || a.keptOut() > 2*most
 }
 
 // keptOut returns how many connections are open that a limit keeps out. Those that leave, to

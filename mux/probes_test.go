@@ -82,7 +82,7 @@ func TestProbesBesideRefusals(t *testing.T) {
 }
 
 // TestProbesBesideSilence: clients above the limit that say nothing do not keep a probe out,
-// however many they are.
+// however many they are. Others are answered beside as many as are kept.
 func TestProbesBesideSilence(t *testing.T) {
 	bothForms(t, func(t *testing.T, s *server) {
 		s.busy(t)
@@ -95,7 +95,13 @@ func TestProbesBesideSilence(t *testing.T) {
 				t.Cleanup(func() { _ = conn.Close() })
 			}
 		}
-		silent(520)
+		silent(400)
+		for range 10 {
+			if got := s.status(t, "/echo"); got != http.StatusServiceUnavailable {
+				t.Fatalf("status %d beside those that are kept until they are refused", got)
+			}
+		}
+		silent(120)
 		for range 10 {
 			if got := s.status(t, "/livez"); got != http.StatusOK {
 				t.Fatalf("status %d", got)
