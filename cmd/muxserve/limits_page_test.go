@@ -51,7 +51,7 @@ var limitTests = map[string]string{
 	"http2.stream_window":                                                          "TestWindowsOfEachServer",
 	"http2.connection_window":                                                      "TestWindowsOfEachServer",
 	"grpc.stream_window":                                                           "TestGRPCSettingsOnTheWire",
-	"requests for files of `--static` at a time":                                   "TestAtMost",
+	"files of `--static` that are open until a client has taken them":              "TestStuckFiles",
 	"grpc.connection_window":                                                       "TestGRPCSettingsOnTheWire",
 	"bytes of a call that are read ahead of its handler, on other connections":     "TestSharedBodyIsBounded",
 	"the same of all calls of a connection":                                        "TestStalledCallsHoldBackNoOthers",
