@@ -51,6 +51,7 @@ var limitTests = map[string]string{
 	"http2.stream_window":                                                          "TestWindowsOfEachServer",
 	"http2.connection_window":                                                      "TestWindowsOfEachServer",
 	"grpc.stream_window":                                                           "TestGRPCSettingsOnTheWire",
+	"connections of the admin listener":                                            "TestConnsAreBounded",
 	"requests for files of `--static` at a time":                                   "TestAtMost",
 	"grpc.connection_window":                                                       "TestGRPCSettingsOnTheWire",
 	"bytes of a call that are read ahead of its handler, on other connections":     "TestSharedBodyIsBounded",

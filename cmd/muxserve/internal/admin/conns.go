@@ -8,11 +8,20 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/muxserve/muxserve/pool"
 )
 
-// maxConns bounds the connections of an admin listener, each of which takes memory and a
-// descriptor of the process.
-const maxConns = 256
+// The bounds of the connections of an admin listener, each of which takes memory and a
+// descriptor of the process. Event streams and profiles leave some of the fewest to probes.
+const (
+	maxConns = 256
+	minConns = maxStreams + 8
+)
+
+// connLimit returns how many connections there may be: a quarter of the descriptors that
+// those of the service leave, within the bounds. The files of package demo have two quarters.
+func connLimit() int { return min(maxConns, max(minConns, pool.DefaultConfig().MaxConnections/36)) }
 
 // streamBuffer is how many bytes of events the system keeps for a client that does not read
 // them, beside those in the client's own system. Left alone, Linux keeps megabytes.
@@ -54,7 +63,7 @@ func (s *Conns) Context(ctx context.Context, conn net.Conn) context.Context {
 	if s.all == nil {
 		s.all = make(map[net.Conn]*adminConn)
 	}
-	if len(s.all) >= maxConns {
+	if len(s.all) >= connLimit() {
 		s.makeRoom()
 	}
 	s.all[conn] = c

@@ -69,6 +69,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 // answered, and the first of them leaves. An event stream and a profile stay.
 func TestConnsAreBounded(t *testing.T) {
 	t.Parallel()
+	maxConns := connLimit()
 	const half = "POST /ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na"
 	const probe = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	for name, test := range map[string]struct {
@@ -152,6 +153,7 @@ func TestConnsAreBounded(t *testing.T) {
 // however many come with requests that they do not end.
 func TestNewConnsMayAsk(t *testing.T) {
 	t.Parallel()
+	maxConns := connLimit()
 	const half = "POST /ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na"
 	p := New(example(), Options{})
 	p.bounds.body = time.Minute
