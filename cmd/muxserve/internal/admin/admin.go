@@ -33,7 +33,6 @@ type Server interface { //nolint:interfacebloat // It is the part of *mux.Server
 	Config() mux.Config
 	Listeners() iter.Seq2[net.Addr, listeners.Config]
 	DrainProgress() (mux.DrainProgress, bool)
-	SetServing(service string, serving bool)
 	Disconnect(which func(pool.Info) bool, patience time.Duration) int
 	Closed() []mux.ClosedConn
 	ReadyHandler() http.Handler
