@@ -175,6 +175,29 @@ func TestNewConnsMayAsk(t *testing.T) {
 	}
 }
 
+// TestOneClientKeepsNoOtherOut: connections of the client that has most of them leave first,
+// however young they are.
+func TestOneClientKeepsNoOtherOut(t *testing.T) {
+	t.Parallel()
+	srv, conns := serveBounded(t, New(example(), Options{}))
+	conns.newFor = time.Minute
+	probe := dialAdmin(t, srv, "")
+	eventually(t, "it is there", func() bool { return conns.len() == 1 })
+	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for range 2 * connLimit() {
+		c, err := other.DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Skip("this system has one loopback address: ", err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	eventually(t, "the place is full", func() bool { return conns.len() == connLimit() })
+	_, _ = io.WriteString(probe, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(probe), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
 // TestEndedConnsAreForgotten: connections that end leave nothing.
 func TestEndedConnsAreForgotten(t *testing.T) {
 	t.Parallel()
@@ -182,7 +205,11 @@ func TestEndedConnsAreForgotten(t *testing.T) {
 	for range 10 {
 		_ = dialAdmin(t, srv, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").Close()
 	}
-	eventually(t, "no connection", func() bool { return conns.len() == 0 })
+	eventually(t, "no connection", func() bool {
+		conns.mu.Lock()
+		defer conns.mu.Unlock()
+		return len(conns.all) == 0 && len(conns.clients) == 0
+	})
 }
 
 // TestUnreadEvents: clients that do not read their event streams keep nobody out.
