@@ -232,6 +232,20 @@ func TestUnreadEvents(t *testing.T) {
 	})
 }
 
+// TestMetricsOfClientsThatLeave: clients that leave before their metrics are made take nothing
+// any more.
+func TestMetricsOfClientsThatLeave(t *testing.T) {
+	t.Parallel()
+	p := New(example(), Options{})
+	srv, conns := serveBounded(t, p)
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
+	c := dialAdmin(t, srv, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	eventually(t, "it waits", func() bool { return conns.busy(false) == 1 })
+	_ = c.Close()
+	eventually(t, "its handler has returned", func() bool { return conns.len() == 0 })
+}
+
 // blockedWriter is a client that takes nothing before it is told to.
 type blockedWriter struct {
 	*httptest.ResponseRecorder
@@ -258,7 +272,7 @@ func TestMetricsAreMadeOnceAtATime(t *testing.T) {
 			}()
 			return done
 		}
-		p.rendering.Lock()
+		p.turn <- struct{}{}
 		waits := httptest.NewRecorder()
 		waiter := get(waits)
 		select {
@@ -266,7 +280,7 @@ func TestMetricsAreMadeOnceAtATime(t *testing.T) {
 			t.Error("two at a time")
 		case <-time.After(100 * time.Millisecond): // What is under test is time.
 		}
-		p.rendering.Unlock()
+		<-p.turn
 		<-waiter
 		blocked := blockedWriter{httptest.NewRecorder(), make(chan struct{}, 1), make(chan struct{})}
 		slow := get(blocked)
