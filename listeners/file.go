@@ -42,6 +42,12 @@ func (f socketFile) isThere() bool {
 	return ok
 }
 
+// isGone reports whether there is nothing at the file's path.
+func (f socketFile) isGone() bool {
+	_, err := os.Lstat(f.path)
+	return f.path != "" && errors.Is(err, fs.ErrNotExist)
+}
+
 // remove removes the file. It leaves a file alone that another socket has put there.
 func (f socketFile) remove() error {
 	if !f.isThere() {

@@ -67,6 +67,43 @@ func TestPassedFile(t *testing.T) {
 	dial(t, successor.Addr())
 }
 
+// TestReleasedFile: the file of a Unix socket goes with Release, and not when the socket has
+// no more clients in its queue. A process that is started in between serves the path by a
+// socket of its own.
+func TestReleasedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	var s Sockets
+	inner, err := s.Listen(t.Context(), "unix:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial(t, inner.Addr())
+	l := New(inner, nil)
+	l.Release()
+	next := passOn(t, &s)
+	successor, err := next.Listen(t.Context(), "unix:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := l.Accept(); err != nil {
+		t.Errorf("what the queue held: %v", err)
+	} else {
+		_ = conn.Close()
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("the released listener goes on")
+	}
+	dial(t, successor.Addr())
+	if conn, err := successor.Accept(); err != nil {
+		t.Error(err)
+	} else {
+		_ = conn.Close()
+	}
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFileOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x")
 	c := withAddress(Config{}, "unix:"+path)

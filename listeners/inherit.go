@@ -284,6 +284,7 @@ type socket struct {
 	inherited bool       // the file belongs to the process before, until OwnFiles
 	shared    bool       // another process has the socket, or had it; guarded by owner.mu
 	manager   string     // the name by which the service manager has passed it, if it has
+	retired   bool       // no client finds it any more; guarded by owner.mu
 	given     bool       // Listen can return it again; guarded by owner.mu
 }
 
@@ -296,7 +297,7 @@ func (k *socket) Close() error {
 	s := k.owner
 	s.mu.Lock()
 	at := slices.Index(s.open, k)
-	mine := at >= 0 && !s.keep && (s.owned || !k.inherited)
+	mine := at >= 0 && k.ownsFile()
 	if at >= 0 {
 		s.open = slices.Delete(s.open, at, at+1)
 		s.giveBack(k)
@@ -308,6 +309,9 @@ func (k *socket) Close() error {
 	}
 	return errors.Join(err, k.innerSocket.Close())
 }
+
+// ownsFile reports whether this process removes the socket's file. The caller holds mu.
+func (k *socket) ownsFile() bool { return !k.owner.keep && (k.owner.owned || !k.inherited) }
 
 // giveBack keeps the service manager's socket for another Listen, once. Where there is no
 // descriptor left it does not. The caller holds mu.
@@ -331,17 +335,22 @@ func (k *socket) passedOn(address string) passedSocket {
 	return passedSocket{Address: address, Unlink: k.file.path != "", File: k.file.id, Altered: k.recall(), Manager: k.manager}
 }
 
-// retire has the kernel give the socket no new connections. To a socket that another process
-// may go on to use it does nothing, but that Listen can return the service manager's again.
+// retire has the kernel give the socket no new connections: it removes the file of a Unix
+// socket, if that is this process's. To a TCP socket that another process may go on to use
+// it does nothing, but that Listen can return the service manager's again.
 func (k *socket) retire() {
 	k.owner.mu.Lock()
 	defer k.owner.mu.Unlock()
 	k.owner.giveBack(k)
+	if k.file.path != "" && k.ownsFile() {
+		k.retired = true
+		_ = k.file.remove() // Close tries again, and reports it.
+	}
 	if _, isTCP := k.Addr().(*net.TCPAddr); k.shared || !isTCP {
 		return
 	}
 	if raw, err := k.SyscallConn(); err == nil {
-		_ = unreach(raw) // Without it a client may be reset.
+		k.retired = unreach(raw) == nil // Without it a client may be reset.
 	}
 }
 

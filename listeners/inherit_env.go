@@ -116,11 +116,17 @@ func activatedSockets(getenv func(string) string, pid int) ([]passedSocket, erro
 // this order, as ExtraFiles of os/exec does. Pass removes the service manager's variables
 // from environ. The caller closes the files.
 //
+// What no client finds any more is not passed on: a Unix socket whose file is gone, and one
+// of [Listener.Release]. The other process opens the address anew. Close or release none of
+// the others before [Sockets.KeepFiles] is called or the other process has ended: that
+// removes the file by which clients find a Unix socket.
+//
 // It fails with [errors.ErrUnsupported] where a socket cannot be passed on, and with
 // [net.ErrClosed] where one is closed.
 func (s *Sockets) Pass(environ []string) (files []*os.File, env []string, err error) {
 	s.mu.Lock()
-	open, left := slices.Clone(s.open), slices.Clone(s.inherited)
+	isLost := func(k *socket) bool { return k.retired || k.file.isGone() }
+	open, left := slices.DeleteFunc(slices.Clone(s.open), isLost), slices.Clone(s.inherited)
 	for _, k := range open {
 		k.shared = true
 	}

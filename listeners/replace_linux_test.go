@@ -75,6 +75,13 @@ func TestRelease(t *testing.T) {
 	})[0]
 	leaving, serving := New(old, nil), New(next, nil)
 	leaving.Release()
+	started := passOn(t, s).inherited
+	for _, in := range started {
+		_ = in.Close()
+	}
+	if len(started) != 1 || started[0].Addr().String() != next.Addr().String() {
+		t.Errorf("a process that is started now gets %v", started)
+	}
 	after, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)

@@ -52,6 +52,7 @@ var limitTests = map[string]string{
 	"http2.connection_window":                                                      "TestWindowsOfEachServer",
 	"grpc.stream_window":                                                           "TestGRPCSettingsOnTheWire",
 	"files of `--static` that are open until a client has taken them":              "TestStuckFiles",
+	"connections of the admin listener":                                            "TestConnsAreBounded",
 	"grpc.connection_window":                                                       "TestGRPCSettingsOnTheWire",
 	"bytes of a call that are read ahead of its handler, on other connections":     "TestSharedBodyIsBounded",
 	"the same of all calls of a connection":                                        "TestStalledCallsHoldBackNoOthers",

@@ -50,8 +50,11 @@ type reloads struct {
 	watching  sync.Mutex         // guards stopWatch
 	stopWatch context.CancelFunc // nil while the files are not watched
 
-	// changing is held from reading a configuration until it is in force.
-	changing sync.Mutex
+	// changing is held from reading a configuration until it is in force, and while an
+	// upgrade is under way.
+	changing  sync.Mutex
+	upgrading atomic.Bool
+	signalled atomic.Bool // a SIGHUP has come that nothing has been done about yet
 	// looked has the digests of the files at the last attempt. It is guarded by changing.
 	looked digests
 }
@@ -59,15 +62,22 @@ type reloads struct {
 var _ admin.Configuration = (*reloads)(nil)
 
 // onSignal reloads the configuration after SIGHUP; a SIGHUP that comes earlier waits
-// until the process serves. A service manager that has sent it waits too, so it is told
-// about the beginning and the end, also of a reload that fails.
+// until the process serves, and one during an upgrade until that is over. A service manager
+// that has sent it waits too, so it is told about the beginning and the end, also of a
+// reload that fails.
 func (r *reloads) onSignal() {
 	select {
 	case <-r.process.serving:
 	case <-r.process.ended:
 		return
 	}
+	r.signalled.Store(true)
 	r.changing.Lock()
+	if r.unlockIfUpgraded() != nil {
+		r.passOn()
+		return
+	}
+	r.signalled.Store(false)
 	tells := r.process.server.Phase() == lifecycle.PhaseServing
 	if tells {
 		r.notify(lifecycle.Reloading)
@@ -87,8 +97,8 @@ func (r *reloads) notify(tell func() (bool, error)) {
 }
 
 func (r *reloads) Reload(origin string) (mux.Version, error) {
-	if !r.changing.TryLock() {
-		return mux.Version{}, admin.ErrBusy
+	if err := r.tryLock(); err != nil {
+		return mux.Version{}, err
 	}
 	return r.ended(r.reload(origin))
 }
@@ -96,8 +106,8 @@ func (r *reloads) Reload(origin string) (mux.Version, error) {
 // Rollback implements [admin.Configuration]. It does not write the file, which the next
 // reload reads again.
 func (r *reloads) Rollback(number int, origin string) (mux.Version, error) {
-	if !r.changing.TryLock() {
-		return mux.Version{}, admin.ErrBusy
+	if err := r.tryLock(); err != nil {
+		return mux.Version{}, err
 	}
 	return r.ended(r.process.server.Rollback(number, origin))
 }
@@ -124,14 +134,19 @@ func (r *reloads) reload(origin string) (mux.Version, error) {
 	})
 }
 
-// drainAtOnce sets the drain's delay to zero, for an upgrade, where health checks reach the
-// new process already, and for a terminal, where there is no balancer. It does nothing while
+// drainAtOnce is skipDelay for a terminal, where there is no balancer. It does nothing while
 // another change is under way.
-func (r *reloads) drainAtOnce(origin string) {
+func (r *reloads) drainAtOnce() {
 	if !r.changing.TryLock() {
 		return
 	}
 	defer r.changing.Unlock()
+	r.skipDelay(originTerminal)
+}
+
+// skipDelay sets the drain's delay to zero, as for an upgrade, where health checks reach the
+// new process already. The caller holds changing.
+func (r *reloads) skipDelay(origin string) {
 	s := *r.process.settings()
 	s.Mux.Drain.Delay = 0
 	if _, err := r.process.server.Reload(configOf(&s), origin); err != nil && !errors.Is(err, mux.ErrNotServing) {

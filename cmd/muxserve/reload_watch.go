@@ -52,9 +52,9 @@ func (r *reloads) watch(ctx context.Context) {
 }
 
 // look reloads the configuration if its files have changed. It does nothing while another
-// change is under way.
+// change or an upgrade is under way.
 func (r *reloads) look(ctx context.Context) {
-	if !r.changing.TryLock() {
+	if r.tryLock() != nil {
 		return
 	}
 	if !r.haveChanged(ctx) {
@@ -108,6 +108,16 @@ func digestsOf(names []string) digests {
 	d := make(digests, len(names))
 	for _, name := range names {
 		d[name] = digestOf(name)
+	}
+	return d
+}
+
+// digestsRead returns the digests of what settings have read of their files. At the start
+// the files may have changed since.
+func digestsRead(s *settings.Settings) digests {
+	d := make(digests)
+	for name, data := range s.Read() {
+		d[name] = sha256.Sum256(data)
 	}
 	return d
 }

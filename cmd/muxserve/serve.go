@@ -97,7 +97,7 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 		mux.WithAccessLog(p.logs.access),
 		mux.WithListen(h.sockets.Listen),
 	)
-	p.reloads = &reloads{process: p, looked: digestsOf(filesOf(s))}
+	p.reloads = &reloads{process: p, looked: digestsRead(s).with(digestsOf(filesOf(s)))}
 	p.reloads.token.Store(&s.Admin.Token)
 	p.server.OnReload(p.prepareReload)
 	if h.passed.Off {
@@ -224,7 +224,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 				p.logger.Info("draining already, by a request; another signal cuts what is left", keySignal, s.String())
 			case p.terminal && s == os.Interrupt:
 				p.logger.Info("draining; another Ctrl-C cuts what is left", keySignal, s.String())
-				p.reloads.drainAtOnce(originTerminal) // There is no balancer that has to notice.
+				p.reloads.drainAtOnce() // There is no balancer that has to notice.
 			default:
 				p.logger.Info("draining", keySignal, s.String())
 			}
@@ -252,10 +252,10 @@ func (p *process) upgrade(ctx context.Context) {
 	case <-p.ended:
 		return
 	}
-	p.handover.upgrade(ctx, func() {
-		p.reloads.drainAtOnce(originUpgrade)
+	pid, err := p.reloads.during(func() (int, error) { return p.handover.upgrader.Upgrade(ctx) })
+	if p.handover.report(pid, err) {
 		p.drain(ctx)
-	})
+	}
 }
 
 // extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC
@@ -302,6 +302,16 @@ func (p *process) Drain(origin string) bool {
 	p.logger.Info("draining", keyOrigin, origin)
 	go p.drain(p.drainContext)
 	return true
+}
+
+// SetReady implements [admin.Process].
+func (p *process) SetReady(ready bool) error {
+	if err := p.reloads.lock(); err != nil {
+		return err
+	}
+	defer p.reloads.changing.Unlock()
+	p.server.SetServing("", ready)
+	return nil
 }
 
 // LogLevel implements [admin.Process].

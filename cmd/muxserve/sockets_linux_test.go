@@ -279,6 +279,7 @@ func TestFewDescriptors(t *testing.T) {
 
 // TestRefusedLeaveDescriptors: where there are few descriptors, connections that are refused,
 // and that their client keeps silent, leave some for other clients, and for the admin pages.
+// So do idle connections of the admin pages.
 // One client takes not even all of those that there are for such connections.
 func TestRefusedLeaveDescriptors(t *testing.T) {
 	t.Parallel()
@@ -287,9 +288,11 @@ func TestRefusedLeaveDescriptors(t *testing.T) {
 	for name, tt := range map[string]struct {
 		limits      string
 		least, most int // that are kept open of the crowd
+		admin       int // idle connections of the admin listener
 	}{
-		"one address": {fmt.Sprintf("limits: {per_address: %d}\n", perAddress), perAddress, 4 * perAddress},
-		"all":         {"", all / 2, all + (files-all)/2},
+		"one address":            {fmt.Sprintf("limits: {per_address: %d}\n", perAddress), perAddress, 4 * perAddress, 0},
+		"all":                    {"", all / 2, all + (files-all)/2, 0},
+		"all, and the admin one": {"", all / 2, all + (files-all)/2, files - all},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -306,6 +309,13 @@ func TestRefusedLeaveDescriptors(t *testing.T) {
 			var ended atomic.Int32
 			var readers sync.WaitGroup
 			t.Cleanup(readers.Wait)
+			for range tt.admin {
+				idle := &http.Client{Transport: new(http.Transport), Timeout: patience}
+				t.Cleanup(idle.CloseIdleConnections)
+				if err := livez(t, idle, p.admin.Host); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for range crowd {
 				conn, err := from.DialContext(t.Context(), "tcp", p.service.Host)
 				if err != nil {

@@ -165,23 +165,22 @@ func (h *handover) feedWatchdog(ctx context.Context) {
 	}
 }
 
-// upgrade starts the new binary with the listening sockets, and calls drain when that
-// serves. If it fails, this process serves on.
-func (h *handover) upgrade(ctx context.Context, drain func()) {
-	pid, err := h.upgrader.Upgrade(ctx)
+// report logs how an upgrade has ended, and reports whether the new process serves. Where it
+// has failed, this process serves on.
+func (h *handover) report(pid int, err error) (handedOver bool) {
 	switch {
 	case errors.Is(err, upgrade.ErrRunning) || errors.Is(err, upgrade.ErrUpgraded) || errors.Is(err, upgrade.ErrUnfit):
 		h.logger.Warn("upgrade refused", keyErr, err)
-		return
+		return false
 	case err != nil:
 		h.logger.Error("upgrade failed; this process serves on", keyErr, err)
-		return
+		return false
 	}
 	h.logger.Info("upgraded: a new process serves, and this one drains", keyNewPID, pid)
 	// The service manager follows the new process now. It would take this process's
 	// messages, such as STOPPING, for the new one's.
 	_ = os.Unsetenv("NOTIFY_SOCKET")
-	drain()
+	return true
 }
 
 // leave closes the sockets at the beginning of a drain if another process has taken over,

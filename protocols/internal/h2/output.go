@@ -378,9 +378,7 @@ func (t *Track) passed(h Header) {
 
 // noteAnswer takes note of a part of a response.
 func (t *Track) noteAnswer(h Header) {
-	what := saidAnswer
 	if h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
-		what |= saidEnd
 		t.sentData.Add(1)
 		t.ended(h.Stream)
 	}
@@ -388,11 +386,9 @@ func (t *Track) noteAnswer(h Header) {
 	if t.marks.Load()&(markAsked|markRead) != 0 {
 		t.marks.And(^(markAsked | markRead)) // AskRead asks anew.
 	}
-	r := t.resets.Load() // Nil where resets are not counted.
-	if r == nil {
-		return
+	if r := t.resets.Load(); r != nil {
+		r.answered(h.Stream, t.highest.Load())
 	}
-	r.said(h.Stream, t.highest.Load(), what)
 }
 
 // noteGoAway takes note of a GOAWAY of the server, and of why it leaves. net/http

@@ -21,11 +21,10 @@ const (
 	recentStreams = 256
 )
 
-// What the server has said on a stream.
+// saidAnswer is set of a stream on which the server has sent HEADERS or DATA.
 const (
-	saidAnswer uint32 = 1 << iota // HEADERS or DATA
-	saidEnd                       // END_STREAM
-	saidBits   = 2
+	saidAnswer uint32 = 1
+	saidBits          = 1
 )
 
 // A resetBound judges a client by the streams that it has had broken off: those that it
@@ -46,7 +45,7 @@ type resetBound struct {
 	older    resetCounts
 	exceeded bool
 	// recent has for each of the latest streams the millisecond in which it was opened,
-	// counted from began, above saidBits of what was said; 0 if that is not known.
+	// counted from began, above saidAnswer; 0 if that is not known.
 	recent [recentStreams]uint32
 
 	// open knows which streams have ended where nothing else does; see Track.streams. All that
@@ -77,7 +76,8 @@ func (t *Track) resetsOf() *resetBound {
 // reset takes note of a RST_STREAM of the client.
 func (t *Track) reset(stream uint32) {
 	r := t.resetsOf()
-	if r != nil && r.cancel(stream, t.highest.Load(), int(t.maxResets)) {
+	highest := t.highest.Load()
+	if r != nil && t.streams().has(stream, highest) && r.cancel(stream, highest, int(t.maxResets)) {
 		t.flooded()
 	}
 }
@@ -90,11 +90,6 @@ func (t *Track) reset(stream uint32) {
 func (t *Track) fault(stream uint32, code http2.ErrCode) {
 	switch code {
 	case http2.ErrCodeProtocol, http2.ErrCodeFlowControl, http2.ErrCodeStreamClosed, http2.ErrCodeFrameSize:
-	case http2.ErrCodeRefusedStream:
-		if r := t.resets.Load(); r != nil {
-			r.said(stream, t.highest.Load(), saidEnd)
-		}
-		return
 	default:
 		return
 	}
@@ -149,19 +144,17 @@ func (r *resetBound) opened(last, stream uint32) {
 	*r.slot(stream) = r.age(time.Now())
 }
 
-// said notes what the server has said on stream.
-func (r *resetBound) said(stream, highest, what uint32) {
+// answered notes that the server has sent a part of the answer on stream.
+func (r *resetBound) answered(stream, highest uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.slot(stream)
-	if !isRecent(stream, highest) || *s == 0 {
+	if !isRecent(stream, highest) || *s == 0 || *s&saidAnswer != 0 {
 		return
 	}
-	if what&saidAnswer != 0 && *s&saidAnswer == 0 {
-		r.turn(time.Now())
-		r.newer.good++
-	}
-	*s |= what
+	r.turn(time.Now())
+	r.newer.good++
+	*s |= saidAnswer
 }
 
 // isYoung reports whether a stream was opened within the last rapidAge, as far as is known.
@@ -170,29 +163,23 @@ func (r *resetBound) isYoung(now time.Time, stream, highest uint32) bool {
 	if !isRecent(stream, highest) {
 		stream = highest - 2*(recentStreams-1)
 	}
-	opened := *r.slot(stream) &^ (1<<saidBits - 1)
+	opened := *r.slot(stream) &^ saidAnswer
 	return opened != 0 && r.age(now)-opened <= uint32(rapidAge.Milliseconds())<<saidBits
 }
 
-// cancel counts a stream that the client resets: as broken off if it is young and the server has
-// not answered. It reports whether there are now too many of those, once.
+// cancel counts an open stream that the client resets: as broken off if it is young and the
+// server has not answered. It reports whether there are now too many of those, once.
 func (r *resetBound) cancel(stream, highest uint32, most int) bool {
-	if stream > highest {
-		return false
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	young := r.isYoung(now, stream, highest)
 	if isRecent(stream, highest) {
-		s := r.slot(stream)
-		if *s == 0 || *s&(saidAnswer|saidEnd) != 0 {
+		if s := *r.slot(stream); s == 0 || s&saidAnswer != 0 {
 			return false
 		}
-		*s = 0
 	}
+	now := time.Now()
 	r.turn(now)
-	if !young {
+	if !r.isYoung(now, stream, highest) {
 		r.newer.good++
 		return false
 	}

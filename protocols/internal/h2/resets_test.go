@@ -174,6 +174,21 @@ func TestWhichResetsCount(t *testing.T) {
 			time.Sleep(2 * rapidAge)
 			f.fault(f.stream, http2.ErrCodeFlowControl)
 		}), 1},
+		"beside resets of one that has ended long ago": {func(f *flooder) {
+			for range many {
+				f.open()
+				f.end(f.stream)
+			}
+			for range 2 * many {
+				f.flood(1)
+				f.reset(1)
+			}
+		}, 1},
+		"by illegal frames, and then by itself": {each(func(f *flooder) {
+			f.fault(f.stream, http2.ErrCodeProtocol)
+			time.Sleep(2 * rapidAge)
+			f.reset(f.stream)
+		}), 1},
 		"by data behind the answer": {each(func(f *flooder) {
 			f.end(f.stream)
 			f.fault(f.stream, http2.ErrCodeStreamClosed)

@@ -33,7 +33,6 @@ type Server interface { //nolint:interfacebloat // It is the part of *mux.Server
 	Config() mux.Config
 	Listeners() iter.Seq2[net.Addr, listeners.Config]
 	DrainProgress() (mux.DrainProgress, bool)
-	SetServing(service string, serving bool)
 	Disconnect(which func(pool.Info) bool, patience time.Duration) int
 	Closed() []mux.ClosedConn
 	ReadyHandler() http.Handler
@@ -77,7 +76,7 @@ type Pages struct {
 	snapshots     sync.Mutex    // held while another profile is taken
 	longLists     chan struct{} // has an element for each long list of connections; see maxLongLists
 	listing       sync.Mutex    // held while the connections are looked at
-	rendering     sync.Mutex    // held while the metrics are; see rendered
+	turn          chan struct{} // has an element while the metrics are made; see rendered
 }
 
 var _ http.Handler = (*Pages)(nil)
@@ -92,6 +91,7 @@ func New(s Server, o Options) *Pages {
 		history:       new(history),
 		bounds:        defaultBounds,
 		longLists:     make(chan struct{}, maxLongLists),
+		turn:          make(chan struct{}, 1),
 	}
 	p.SetAddress(o.Address)
 	routes := http.NewServeMux()

@@ -32,7 +32,6 @@ func (f fakeServer) ReadyHandler() http.Handler { return lifecycle.ReadyHandler(
 func (f fakeServer) Connections() []pool.Info { return append([]pool.Info(nil), f.conns...) }
 
 func (f fakeServer) Ready() error             { return nil }
-func (f fakeServer) SetServing(string, bool)  {}
 func (f fakeServer) Closed() []mux.ClosedConn { return nil }
 
 func (f fakeServer) Disconnect(func(pool.Info) bool, time.Duration) int { return 0 }

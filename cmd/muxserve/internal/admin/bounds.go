@@ -46,20 +46,29 @@ func (p *Pages) bounded(next http.Handler) http.Handler {
 }
 
 // rendered has answers made one at a time, and kept without what they are made of until the
-// client has them. Prometheus's handler keeps all of its metrics for as long.
+// client has them. Prometheus's handler keeps all of its metrics for as long. A client that
+// leaves waits no more: those that come and go would become more and more.
 func (p *Pages) rendered(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer := &rendering{ResponseWriter: w, status: http.StatusOK}
-		p.render(answer, r, next)
+		if !p.render(answer, r, next) {
+			return
+		}
 		w.WriteHeader(answer.status)
 		_, _ = w.Write(answer.body.Bytes()) // It fails only where the client has left.
 	}
 }
 
-func (p *Pages) render(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
-	p.rendering.Lock()
-	defer p.rendering.Unlock()
-	next(w, r)
+// render reports false where the client has left before its turn.
+func (p *Pages) render(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) bool {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+		next(w, r)
+		return true
+	case <-r.Context().Done():
+		return false
+	}
 }
 
 // rendering is an answer whose body is kept in memory.

@@ -52,6 +52,56 @@ func TestForeignPages(t *testing.T) {
 	}
 }
 
+// TestPagesThatHide: browsers do not say to plaintext addresses which site asks, and a page
+// can have Origin and Referer left out. It gets nothing by an address that no operator's
+// browser uses, and no profile by any other.
+func TestPagesThatHide(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(New(example(), Options{Address: "0.0.0.0:8081", Configuration: &fakeConfiguration{hosts: []string{"admin.example"}}}))
+	t.Cleanup(srv.Close)
+	const reads, profile = "/health", "/debug/pprof/heap"
+	browser, program := "Accept-Language", "User-Agent"
+	for _, tt := range []struct {
+		host, path, header, value string
+		want                      int
+	}{
+		{"0.0.0.0:8081", reads, browser, "en", http.StatusForbidden},
+		{"0.0.0.0", "/", browser, "", http.StatusForbidden},
+		{"[::]:8081", reads, browser, "en", http.StatusForbidden},
+		{"[0:0::0]", profile, browser, "en", http.StatusForbidden},
+		{"[::ffff:0:0]", reads, browser, "en", http.StatusForbidden},
+		{"[::ffff:7f00:1]:8081", reads, browser, "en", http.StatusForbidden},
+		{"0.0.0.0:8081", reads, "Referer", "http://0.0.0.0:8081/", http.StatusForbidden},
+		{"0.0.0.0:8081", "/livez", browser, "en", http.StatusOK},
+		{"0.0.0.0:8081", profile, program, "curl", http.StatusOK},
+		{"[::]:8081", reads, program, "curl", http.StatusOK},
+		{"10.1.2.3:8081", profile, browser, "en", http.StatusForbidden},
+		{"10.1.2.3:8081", "/debug/pprof/profile?seconds=9", browser, "en", http.StatusForbidden},
+		{"admin.example", "/debug/pprof/trace?seconds=9", browser, "en", http.StatusForbidden},
+		{"10.1.2.3:8081", profile, "Referer", "http://10.1.2.3:8081/debug/pprof/", http.StatusOK},
+		{"10.1.2.3:8081", profile, program, "curl", http.StatusOK},
+		{"10.1.2.3:8081", "/debug/pprof/", browser, "en", http.StatusOK},
+		{"10.1.2.3:8081", reads, browser, "en", http.StatusOK},
+		{"127.0.0.1:8081", profile, "Sec-Fetch-Site", "none", http.StatusOK},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+tt.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = tt.host
+		r.Header.Set(tt.header, tt.value)
+		resp, err := srv.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body) // The next profile is taken behind this one.
+		_ = resp.Body.Close()
+		if resp.StatusCode != tt.want {
+			t.Errorf("%s%s with %s %q: got %d, want %d", tt.host, tt.path, tt.header, tt.value, resp.StatusCode, tt.want)
+		}
+	}
+}
+
 // TestProfilesAreBounded: a profile has an end, and there is one of each kind at a time:
 // of those that take time, and of snapshots.
 func TestProfilesAreBounded(t *testing.T) {

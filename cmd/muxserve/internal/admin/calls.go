@@ -21,6 +21,9 @@ type Process interface {
 	// Drain begins the drain, as a signal does, and returns at once. It reports false where
 	// the drain has begun before. origin names the caller.
 	Drain(origin string) bool
+	// SetReady has the server want traffic, or not; it serves in any case. The error says why
+	// that cannot be changed now.
+	SetReady(ready bool) error
 	// LogLevel returns the level of the log.
 	LogLevel() slog.Level
 	// SetLogLevel sets it until the next reload.
@@ -32,10 +35,10 @@ func (p *Pages) addCalls(routes *http.ServeMux) {
 	if p.configuration == nil { // It has the access rules.
 		return
 	}
-	routes.Handle("/ready", p.authorized(http.MethodPost, p.serveReady))
 	routes.Handle("DELETE /connections", p.authorized(http.MethodDelete, p.serveDisconnect))
 	routes.Handle("/connections/{id}", p.authorized(http.MethodDelete, p.serveDisconnect))
 	if p.process != nil {
+		routes.Handle("/ready", p.authorized(http.MethodPost, p.serveReady))
 		routes.Handle("POST /drain", p.authorized(http.MethodPost, p.serveDrain))
 		routes.Handle("/log", p.authorized(http.MethodPost, p.serveLog))
 	}
@@ -70,11 +73,14 @@ func (p *Pages) serveReady(w http.ResponseWriter, r *http.Request) {
 		page.Error(w, http.StatusBadRequest, badParameter(name, state, "one of "+off+", "+on))
 		return
 	}
-	if err := p.errDraining(); err != nil {
+	err := p.errDraining()
+	if err == nil {
+		err = p.process.SetReady(state == on)
+	}
+	if err != nil {
 		page.Error(w, http.StatusConflict, err)
 		return
 	}
-	p.server.SetServing("", state == on)
 	answer := struct {
 		Ready  bool   `json:"ready"`
 		Reason string `json:"reason,omitempty"`

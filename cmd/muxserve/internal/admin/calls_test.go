@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,12 +40,13 @@ func (a *actor) Ready() error { return a.ready }
 
 func (a *actor) ReadyHandler() http.Handler { return lifecycle.ReadyHandler(a.Phase, a.Ready) }
 
-func (a *actor) SetServing(service string, serving bool) {
+func (a *actor) SetReady(ready bool) error {
 	a.ready = nil
-	if !serving {
+	if !ready {
 		a.ready = errors.New("switched off")
 	}
-	a.say("serving " + service)
+	a.say("ready " + strconv.FormatBool(ready))
+	return nil
 }
 
 func (a *actor) Disconnect(which func(pool.Info) bool, patience time.Duration) int {
@@ -115,8 +117,8 @@ func TestCalls(t *testing.T) {
 		{serving, "POST", "/drain", 202, `{"phase":"draining"}`, []string{"drain by " + by}},
 		{draining, "POST", "/drain", 409, `{"error":"the server is draining already"}`, nil},
 		{lifecycle.PhaseNew, "POST", "/drain", 409, `{"error":"the server does not serve yet"}`, nil},
-		{serving, "POST", "/ready?state=off", 200, `{"ready":false,"reason":"switched off"}`, []string{"serving "}},
-		{serving, "POST", "/ready?state=on", 200, `{"ready":true}`, []string{"serving "}},
+		{serving, "POST", "/ready?state=off", 200, `{"ready":false,"reason":"switched off"}`, []string{"ready false"}},
+		{serving, "POST", "/ready?state=on", 200, `{"ready":true}`, []string{"ready true"}},
 		{draining, "POST", "/ready?state=on", 409, `{"error":"the server is draining already"}`, nil},
 		{stopped, "POST", "/ready?state=off", 409, `{"error":"the server is stopped already"}`, nil},
 		{serving, "POST", "/ready", 400, `{"error":"state: \"\" is not one of off, on"}`, nil},
@@ -233,7 +235,7 @@ func TestClosedConnections(t *testing.T) {
 func TestReadyzSaysWhatWasSwitchedOff(t *testing.T) {
 	t.Parallel()
 	a := peers(lifecycle.PhaseServing)
-	a.SetServing("", false)
+	_ = a.SetReady(false)
 	if status, answer := call(t, a, http.MethodGet, "/readyz"); status != http.StatusServiceUnavailable || answer != "not ready: switched off" {
 		t.Errorf("got %d %s", status, answer)
 	}

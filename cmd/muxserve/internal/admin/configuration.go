@@ -28,8 +28,8 @@ type Configuration interface {
 	Access() Access
 }
 
-// ErrBusy says that the configuration cannot be changed now, because another change is
-// under way or the server drains.
+// ErrBusy says that the configuration cannot be changed now, because another change or an
+// upgrade is under way or the server drains.
 var ErrBusy = errors.New("admin: the configuration cannot be changed at the moment")
 
 // addConfiguration adds the pages of the configuration. [Pages.authorized] guards

@@ -5,14 +5,24 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/muxserve/muxserve/pool"
 )
 
-// maxConns bounds the connections of an admin listener, each of which takes memory and a
-// descriptor of the process.
-const maxConns = 256
+// The bounds of the connections of an admin listener, each of which takes memory and a
+// descriptor of the process. Event streams and profiles leave some of the fewest to probes.
+const (
+	maxConns = 256
+	minConns = maxStreams + 8
+)
+
+// connLimit returns how many connections there may be: a quarter of the descriptors that
+// those of the service leave, within the bounds. The files of package demo have two quarters.
+func connLimit() int { return min(maxConns, max(minConns, pool.DefaultConfig().MaxConnections/36)) }
 
 // streamBuffer is how many bytes of events the system keeps for a client that does not read
 // them, beside those in the client's own system. Left alone, Linux keeps megabytes.
@@ -23,16 +33,18 @@ const streamBuffer = 16 << 10
 const newTime = time.Second
 
 // Conns bounds the connections of the server of the pages. One that comes above the bound
-// takes the place of the one that has been without a request for longest, and where all
-// have one, of the one that has taken longest for it: so clients that do nothing keep no
-// probe out. Connections whose state is younger than newTime go last, the oldest of them
-// first, so that a client that has just come can ask. Event streams and profiles stay. The
-// zero value is ready to use. All methods may be called concurrently.
+// takes the place of one of the client that has most of them: of the one that has been
+// without a request for longest, and where all have one, of the one that has taken longest
+// for it. So a client that does nothing, or asks all the time, keeps no probe out.
+// Connections whose state is younger than newTime go last, the oldest of them first, so that
+// a client that has just come can ask. Event streams and profiles stay. The zero value is
+// ready to use. All methods may be called concurrently.
 type Conns struct {
 	newFor time.Duration // newTime where it is 0
 
-	mu  sync.Mutex // guards what follows
-	all map[net.Conn]*adminConn
+	mu      sync.Mutex // guards what follows
+	all     map[net.Conn]*adminConn
+	clients map[netip.Addr]*int // how many of all each has; see [pool.ClientOf]
 }
 
 // adminConn is a connection of the server of the pages.
@@ -40,6 +52,8 @@ type adminConn struct {
 	net.Conn
 	stays atomic.Bool // it has a request that takes its time
 	// Guarded by Conns.mu.
+	client netip.Addr
+	share  *int // how many connections the client has
 	active bool // it has a request
 	since  time.Time
 }
@@ -49,14 +63,20 @@ type connKey struct{}
 // Context is the server's ConnContext: a connection has come.
 func (s *Conns) Context(ctx context.Context, conn net.Conn) context.Context {
 	c := &adminConn{Conn: conn, since: time.Now()}
+	c.client, _ = pool.ClientOf(conn.RemoteAddr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
-		s.all = make(map[net.Conn]*adminConn)
+		s.all, s.clients = make(map[net.Conn]*adminConn), make(map[netip.Addr]*int)
 	}
-	if len(s.all) >= maxConns {
+	if len(s.all) >= connLimit() {
 		s.makeRoom()
 	}
+	if s.clients[c.client] == nil {
+		s.clients[c.client] = new(int)
+	}
+	c.share = s.clients[c.client]
+	*c.share++
 	s.all[conn] = c
 	return context.WithValue(ctx, connKey{}, c)
 }
@@ -74,8 +94,16 @@ func (s *Conns) State(conn net.Conn, state http.ConnState) {
 		c.active, c.since = state == http.StateActive, time.Now()
 		c.stays.Store(false)
 	case http.StateClosed, http.StateHijacked:
-		delete(s.all, conn)
+		s.forget(c)
 	case http.StateNew:
+	}
+}
+
+// forget is the other half of Context. The caller holds mu.
+func (s *Conns) forget(c *adminConn) {
+	delete(s.all, c.Conn)
+	if *c.share--; *c.share == 0 {
+		delete(s.clients, c.client)
 	}
 }
 
@@ -89,7 +117,7 @@ func (s *Conns) makeRoom() {
 		}
 	}
 	if first != nil {
-		delete(s.all, first.Conn)
+		s.forget(first)
 		_ = first.Close()
 	}
 }
@@ -97,6 +125,9 @@ func (s *Conns) makeRoom() {
 // leavesBefore is asked for two connections at a time. Those that have been as they are since
 // begun or longer are not new.
 func (c *adminConn) leavesBefore(other *adminConn, begun time.Time) bool {
+	if *c.share != *other.share {
+		return *c.share > *other.share
+	}
 	if isOld := !c.since.After(begun) && !other.since.After(begun); isOld && c.active != other.active {
 		return other.active
 	}

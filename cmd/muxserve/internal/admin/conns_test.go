@@ -69,6 +69,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 // answered, and the first of them leaves. An event stream and a profile stay.
 func TestConnsAreBounded(t *testing.T) {
 	t.Parallel()
+	maxConns := connLimit()
 	const half = "POST /ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na"
 	const probe = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	for name, test := range map[string]struct {
@@ -152,6 +153,7 @@ func TestConnsAreBounded(t *testing.T) {
 // however many come with requests that they do not end.
 func TestNewConnsMayAsk(t *testing.T) {
 	t.Parallel()
+	maxConns := connLimit()
 	const half = "POST /ready HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na"
 	p := New(example(), Options{})
 	p.bounds.body = time.Minute
@@ -173,6 +175,29 @@ func TestNewConnsMayAsk(t *testing.T) {
 	}
 }
 
+// TestOneClientKeepsNoOtherOut: connections of the client that has most of them leave first,
+// however young they are.
+func TestOneClientKeepsNoOtherOut(t *testing.T) {
+	t.Parallel()
+	srv, conns := serveBounded(t, New(example(), Options{}))
+	conns.newFor = time.Minute
+	probe := dialAdmin(t, srv, "")
+	eventually(t, "it is there", func() bool { return conns.len() == 1 })
+	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for range 2 * connLimit() {
+		c, err := other.DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Skip("this system has one loopback address: ", err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	eventually(t, "the place is full", func() bool { return conns.len() == connLimit() })
+	_, _ = io.WriteString(probe, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(probe), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
 // TestEndedConnsAreForgotten: connections that end leave nothing.
 func TestEndedConnsAreForgotten(t *testing.T) {
 	t.Parallel()
@@ -180,7 +205,11 @@ func TestEndedConnsAreForgotten(t *testing.T) {
 	for range 10 {
 		_ = dialAdmin(t, srv, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").Close()
 	}
-	eventually(t, "no connection", func() bool { return conns.len() == 0 })
+	eventually(t, "no connection", func() bool {
+		conns.mu.Lock()
+		defer conns.mu.Unlock()
+		return len(conns.all) == 0 && len(conns.clients) == 0
+	})
 }
 
 // TestUnreadEvents: clients that do not read their event streams keep nobody out.
@@ -201,6 +230,20 @@ func TestUnreadEvents(t *testing.T) {
 		resp, err := http.ReadResponse(bufio.NewReader(dialAdmin(t, srv, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")), nil)
 		return err == nil && resp.StatusCode == http.StatusOK
 	})
+}
+
+// TestMetricsOfClientsThatLeave: clients that leave before their metrics are made take nothing
+// any more.
+func TestMetricsOfClientsThatLeave(t *testing.T) {
+	t.Parallel()
+	p := New(example(), Options{})
+	srv, conns := serveBounded(t, p)
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
+	c := dialAdmin(t, srv, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	eventually(t, "it waits", func() bool { return conns.busy(false) == 1 })
+	_ = c.Close()
+	eventually(t, "its handler has returned", func() bool { return conns.len() == 0 })
 }
 
 // blockedWriter is a client that takes nothing before it is told to.
@@ -229,7 +272,7 @@ func TestMetricsAreMadeOnceAtATime(t *testing.T) {
 			}()
 			return done
 		}
-		p.rendering.Lock()
+		p.turn <- struct{}{}
 		waits := httptest.NewRecorder()
 		waiter := get(waits)
 		select {
@@ -237,7 +280,7 @@ func TestMetricsAreMadeOnceAtATime(t *testing.T) {
 			t.Error("two at a time")
 		case <-time.After(100 * time.Millisecond): // What is under test is time.
 		}
-		p.rendering.Unlock()
+		<-p.turn
 		<-waiter
 		blocked := blockedWriter{httptest.NewRecorder(), make(chan struct{}, 1), make(chan struct{})}
 		slow := get(blocked)

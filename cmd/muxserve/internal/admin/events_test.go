@@ -315,7 +315,7 @@ func TestHoldIsBounded(t *testing.T) {
 func TestHealthKnowsTheProcess(t *testing.T) {
 	t.Parallel()
 	a := peers(lifecycle.PhaseServing)
-	a.SetServing("", false)
+	_ = a.SetReady(false)
 	a.level = slog.LevelWarn
 	_, answer := call(t, a, http.MethodGet, "/health")
 	var got map[string]any

@@ -38,18 +38,32 @@ func (p *Pages) access() Access {
 // rebinding). Its requests would pass the browser's same-origin rule, and the page could
 // read everything here.
 //
+// Browsers reach this machine by the unspecified addresses as well, and by IPv4 addresses
+// that are mapped to IPv6. They do not say then which site asks, so they are refused.
+//
 // A request without a host comes from an HTTP/1.0 client, which is not a browser.
 // isAnyName names the requests for which every name will do.
 func (p *Pages) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		access := p.access()
-		if host := bareHost(r.Host); host != "" && !isAnyName(r) && !trusted(host, append(access.Hosts, *p.host.Load())) {
+		host := bareHost(r.Host)
+		switch {
+		case host == "" || isAnyName(r):
+		case isDetour(host) && isBrowser(r):
+			http.Error(w, "muxserve: browsers get the admin pages by localhost, a loopback address or the machine's own, not by "+host, http.StatusForbidden)
+			return
+		case !trusted(host, append(access.Hosts, *p.host.Load())):
 			http.Error(w, "muxserve: the admin pages answer to an IP address, to localhost, to the host of admin.address and to the names in admin.hosts, not to "+
 				strconv.Quote(protocols.Shorten(host, protocols.MaxText)), http.StatusForbidden)
 			return
 		}
-		if isForeign(r) {
+		switch from := siteOf(r); {
+		case from == foreignSite:
 			http.Error(w, "muxserve: the admin pages do not answer to pages of other sites, nor to links on them", http.StatusForbidden)
+			return
+		case from == unknownSite && isProfile(r) && isBrowser(r):
+			http.Error(w, "muxserve: a page of another site may have sent this; follow the links of "+pprofRoot+", or use a program such as curl",
+				http.StatusForbidden)
 			return
 		}
 		if access.ProtectAll && !isFree(r.URL.Path) && !hasToken(r, access.Token) {
@@ -94,25 +108,48 @@ func isBrowser(r *http.Request) bool {
 	return false
 }
 
-// isForeign reports whether a web page of another origin has sent a request, or a link on
-// it. Such a page cannot read the answer, but a profile costs time, and a change is a
-// change. Browsers say so by Sec-Fetch-Site, but only to hosts whose connection they trust
-// (https, localhost), and otherwise by Origin or Referer.
-func isForeign(r *http.Request) bool {
+// A site is where the page is from that has sent a request, or has a link to it.
+type site int
+
+const (
+	unknownSite site = iota // also that of a program
+	ownSite                 // or the user has entered the address
+	foreignSite
+)
+
+// siteOf returns what a request says of its site. A page of a foreign one cannot read the
+// answer, but a profile costs time, and a change is a change. Browsers tell it by
+// Sec-Fetch-Site, but only to hosts whose connection they trust (https, localhost), and
+// otherwise by Origin or Referer, which a page can have left out of reads.
+func siteOf(r *http.Request) site {
 	switch r.Header.Get("Sec-Fetch-Site") {
-	case "same-origin", "none": // none is an address that the user has entered.
-		return false
+	case "same-origin", "none":
+		return ownSite
 	case "":
 	default:
-		return true
+		return foreignSite
 	}
 	for _, name := range []string{"Origin", "Referer"} {
 		if from := r.Header.Get(name); from != "" {
-			u, err := url.Parse(from)
-			return err != nil || !strings.EqualFold(u.Host, r.Host)
+			if u, err := url.Parse(from); err != nil || !strings.EqualFold(u.Host, r.Host) {
+				return foreignSite
+			}
+			return ownSite
 		}
 	}
-	return false
+	return unknownSite
+}
+
+// isProfile reports whether a request is for a profile, and not for the list of them.
+func isProfile(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, pprofRoot) && r.URL.Path != pprofRoot
+}
+
+// isDetour reports whether a host is an address that leads to this machine and that no
+// listener is asked for by.
+func isDetour(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && (addr.Is4In6() || addr.IsUnspecified())
 }
 
 // bareHost returns the host of a Host header, without port and brackets.

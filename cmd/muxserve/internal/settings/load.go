@@ -79,6 +79,7 @@ func (s *Settings) readFile() (root *yaml.Node, readable bool, faults []fault) {
 	if err != nil {
 		return nil, false, []fault{{whence: whence, text: err.Error()}}
 	}
+	s.read[s.file] = data
 	root, broken := parseConfig(data)
 	if broken != nil {
 		return nil, false, []fault{*broken}

@@ -8,17 +8,15 @@ import (
 // maxSecretBytes bounds a file with one secret.
 const maxSecretBytes = 64 << 10
 
-// readSecret returns the content of a file without the end of its last line.
-func readSecret(name string) (string, error) {
-	data, err := ReadFile(name, maxSecretBytes)
-	if err != nil {
-		return "", err
+// readSecret returns the content of a file, and the same without the end of its last line.
+func readSecret(name string) (data []byte, secret string, err error) {
+	if data, err = ReadFile(name, maxSecretBytes); err != nil {
+		return nil, "", err
 	}
-	secret := strings.TrimRight(string(data), "\r\n")
-	if secret == "" {
-		return "", errors.New("the file is empty")
+	if secret = strings.TrimRight(string(data), "\r\n"); secret == "" {
+		return nil, "", errors.New("the file is empty")
 	}
-	return secret, nil
+	return data, secret, nil
 }
 
 // ReadToken returns the admin token as it is now: where a file has it, the file is read anew.
@@ -26,7 +24,7 @@ func (s *Settings) ReadToken() (string, error) {
 	if s.Admin.TokenFile == "" {
 		return s.Admin.Token, nil
 	}
-	token, err := readSecret(s.Admin.TokenFile)
+	_, token, err := readSecret(s.Admin.TokenFile)
 	if err != nil {
 		return "", s.report(s.locate([]fault{{path: "admin.token_file", text: err.Error()}}))
 	}
@@ -41,7 +39,7 @@ func (s *Settings) loadToken() []fault {
 	}
 	err := errors.New("admin.token is set, too; leave one of them out")
 	if s.Admin.Token == "" {
-		s.Admin.Token, err = readSecret(file)
+		s.read[file], s.Admin.Token, err = readSecret(file)
 	}
 	if err != nil {
 		return s.locate([]fault{{path: "admin.token_file", text: err.Error()}})

@@ -56,6 +56,8 @@ type Settings struct {
 	file string
 	// blank says that the file is empty or has comments alone.
 	blank bool
+	// read has the contents of the files that were read, by their names.
+	read map[string][]byte
 	// places has the line of each key, section and list element of the file.
 	places map[string]int
 	// origins has the source of each key by its path. A key that is missing has its default.
@@ -115,6 +117,7 @@ func Default() *Settings {
 		Mux:     mux.DefaultConfig(),
 		Admin:   Admin{Address: DefaultAdmin, Protect: ProtectWrites},
 		Log:     Log{Level: slog.LevelInfo, Format: humanlog.Auto},
+		read:    make(map[string][]byte),
 		places:  make(map[string]int),
 		origins: make(map[string]origin),
 	}
@@ -128,6 +131,10 @@ func (s *Settings) Warnings() []string {
 
 // ConfigFile returns the name of the configuration file as given; empty if there is none.
 func (s *Settings) ConfigFile() string { return s.file }
+
+// Read returns the contents that the configuration file and the file of the token had, by
+// their names as given. The caller does not change it.
+func (s *Settings) Read() map[string][]byte { return s.read }
 
 // IsBlank reports whether there is a configuration file without content, which stands for
 // the defaults.

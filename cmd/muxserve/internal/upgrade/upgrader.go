@@ -155,6 +155,25 @@ func (u *Upgrader) Stop() (handedOver bool) {
 	return u.state == upgraded
 }
 
+// HandedOver reports whether a process has taken over. It does not wait.
+func (u *Upgrader) HandedOver() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state == upgraded
+}
+
+// Signal sends a signal to the process that has taken over. It fails with
+// [os.ErrProcessDone] where there is none, or none any more.
+func (u *Upgrader) Signal(s os.Signal) error {
+	u.mu.Lock()
+	next := u.next
+	u.mu.Unlock()
+	if next == nil {
+		return os.ErrProcessDone
+	}
+	return next.process.Signal(s)
+}
+
 // tellTimeout bounds WaitTold. It is more than twice the bound of a notification.
 const tellTimeout = 5 * time.Second
 
