@@ -53,7 +53,7 @@ func newWatchedConn(c net.Conn, early []byte) *watchedConn {
 	if len(early) > 0 {
 		w.early = bytes.NewReader(early)
 	}
-	w.out.below.Conn = below
+	w.out.below.Conn, w.out.below.size = below, stepSize
 	w.out.writer.to = &w.out.below
 	return w
 }
@@ -61,7 +61,9 @@ func newWatchedConn(c net.Conn, early []byte) *watchedConn {
 // own sets the owner. That of a stream of HTTP/2 knows what the client takes of all streams.
 func (c *watchedConn) own(owner Owner, isStream bool) {
 	c.owner = owner
-	if !isStream {
+	if isStream {
+		c.out.below.size = streamStep
+	} else {
 		c.out.below.owner = owner
 	}
 }

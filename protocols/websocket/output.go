@@ -54,12 +54,17 @@ type steps struct {
 	net.Conn
 
 	owner Owner         // nil where it does not know what the client takes
+	size  int           // of a part then
 	calls atomic.Uint32 // odd while a part is being written; each adds 2
 	bytes atomic.Uint64 // that were written
 }
 
-// stepSize is how much is written at a time.
-const stepSize = 64 << 10
+// How much is written at a time: to a socket, and to a stream, whose client may take a frame in
+// small steps.
+const (
+	stepSize   = 64 << 10
+	streamStep = 16 << 10
+)
 
 // Write implements [io.Writer].
 func (s *steps) Write(p []byte) (written int, err error) {
@@ -79,7 +84,7 @@ func (s *steps) Write(p []byte) (written int, err error) {
 // next returns how many of n bytes are written at once: all of them where the system says what
 // the client takes.
 func (s *steps) next(n int) int {
-	if n <= stepSize {
+	if n <= s.size {
 		return n
 	}
 	if s.owner != nil {
@@ -87,7 +92,7 @@ func (s *steps) next(n int) int {
 			return n
 		}
 	}
-	return stepSize
+	return s.size
 }
 
 // isWriting reports whether a write is under way, and how many have ended.

@@ -373,6 +373,25 @@ func TestStalledPeer(t *testing.T) {
 	}
 }
 
+// TestSlowStream: on a stream a client moves that takes a frame of HTTP/2 in time.
+func TestSlowStream(t *testing.T) {
+	const size = 100 << 10
+	writes := func(ctx context.Context, c *coder.Conn, _ *http.Request) error {
+		return c.Write(ctx, coder.MessageBinary, make([]byte, size))
+	}
+	inBubble(t, protocols.DefaultWebSocketConfig(), writes, func(t *testing.T, s *timedSession) {
+		for read := 0; read < size && s.why() == ""; read += streamStep {
+			time.Sleep(stallTime - 2*maxSweep)
+			if _, err := io.ReadFull(s.conn, make([]byte, streamStep)); err != nil && read+streamStep < size {
+				t.Fatal(err)
+			}
+		}
+		if got := s.why(); got != "" {
+			t.Errorf("ended for %q", got)
+		}
+	}, func(s *service) { s.stream = true })
+}
+
 // TestStalledClose: where no other time is bounded, a peer that takes nothing holds up the
 // close of its WebSocket for some minutes, and one that moves for as long as it does.
 func TestStalledClose(t *testing.T) {

@@ -180,15 +180,26 @@ func TestWhichResetsCount(t *testing.T) {
 				f.end(f.stream)
 			}
 			for range 2 * many {
+				time.Sleep(time.Millisecond) // So the last ones known are not young.
 				f.flood(1)
 				f.reset(1)
 			}
 		}, 1},
-		"by illegal frames, and then by itself": {each(func(f *flooder) {
-			f.fault(f.stream, http2.ErrCodeProtocol)
-			time.Sleep(2 * rapidAge)
-			f.reset(f.stream)
-		}), 1},
+		"by illegal frames, and then by itself": {func(f *flooder) {
+			const batch = 50
+			each(func(f *flooder) { f.end(f.stream) })(f)
+			for range 2 * many / batch {
+				first := f.stream + 2
+				for range batch {
+					f.open()
+					f.fault(f.stream, http2.ErrCodeProtocol)
+				}
+				time.Sleep(2 * rapidAge)
+				for ; first <= f.stream; first += 2 {
+					f.reset(first)
+				}
+			}
+		}, 1},
 		"by data behind the answer": {each(func(f *flooder) {
 			f.end(f.stream)
 			f.fault(f.stream, http2.ErrCodeStreamClosed)
