@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -218,8 +218,9 @@ type ctlClient struct {
 	token string
 }
 
-// newCtlClient returns a client for the listener of a configuration. It reaches one that
-// listens on all addresses by the loopback interface.
+// newCtlClient returns a client for the listener of a configuration. It asks at the address that
+// the listener has bound, and none beside it: another user may listen there, who would get the
+// token. One that listens on all addresses is reached by the loopback interface.
 func newCtlClient(access settings.Admin) (*ctlClient, error) {
 	address := access.Address
 	switch {
@@ -233,10 +234,25 @@ func newCtlClient(access settings.Admin) (*ctlClient, error) {
 	if c.network, c.address, err = dialAddress(address); err != nil {
 		return nil, err
 	}
-	if all, err := netip.ParseAddrPort(c.address); err == nil && all.Addr().IsUnspecified() {
-		c.address = fmt.Sprintf("localhost:%d", all.Port())
+	if c.network == "tcp" {
+		c.address, err = boundAddress(address)
 	}
-	return c, nil
+	return c, err
+}
+
+// boundAddress returns by which address a listener is reached: of a name's addresses net.Listen
+// takes the one that net.ResolveTCPAddr returns.
+func boundAddress(address string) (string, error) {
+	bound, err := net.ResolveTCPAddr("tcp", address)
+	switch {
+	case err != nil:
+		return "", err
+	case len(bound.IP) == 0, bound.IP.Equal(net.IPv4zero): // Without a host it is both of them.
+		bound.IP = net.IPv4(127, 0, 0, 1)
+	case bound.IP.IsUnspecified():
+		bound.IP = net.IPv6loopback
+	}
+	return bound.String(), nil
 }
 
 // call makes a request.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
 // ctl runs "muxserve ctl" against a process.
@@ -207,5 +210,32 @@ func TestCtlUsage(t *testing.T) {
 		if got.code != exitOK || !strings.Contains(got.stdout, v.form()) {
 			t.Errorf("the help lacks %s", v.form())
 		}
+	}
+}
+
+// TestBoundAddress: ctl asks where the listener is, and nobody beside it.
+func TestBoundAddress(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for address, want := range map[string]string{
+		"0.0.0.0:1":         "127.0.0.1:1",
+		":1":                "127.0.0.1:1",
+		"[::]:1":            "[::1]:1",
+		"[::1]:1":           "[::1]:1",
+		"192.0.2.1:1":       "192.0.2.1:1",
+		"localhost:" + port: l.Addr().String(),
+	} {
+		client, err := newCtlClient(settings.Admin{Address: address})
+		if err != nil || client.address != want {
+			t.Errorf("%s: %v, %v, want %s", address, client, err, want)
+		}
+	}
+	if _, err := newCtlClient(settings.Admin{Address: "localhost:no-such-port"}); err == nil {
+		t.Error("no error for a port that there is not")
 	}
 }

@@ -11,10 +11,11 @@ import (
 // in its queue for the client's window while no handler runs.
 //
 // Where streams end in their order nothing is kept but the last. A stream may be said to
-// have ended more than once. The zero value is ready to use.
+// have ended more than once. The zero value is ready to use, and has no bound.
 type openStreams struct {
 	mu     sync.Mutex // guards what follows; held for no read or write
 	beyond uint32     // one more than the highest stream that has ended
+	most   uint32     // gaps that are kept, the last; 0 for no bound
 	below  *gaps      // nil until streams have ended out of their order, which saves 16 bytes
 }
 
@@ -100,6 +101,10 @@ func (o *openStreams) endAbove(first, last uint32) {
 			o.below = new(gaps)
 		}
 		*o.below = append(*o.below, streamRange{open, first - 2})
+		// Behind its GOAWAY a server drops streams without a word.
+		if o.most > 0 && len(*o.below) > int(o.most) {
+			*o.below = slices.Delete(*o.below, 0, 1)
+		}
 	}
 	o.beyond = last + 1
 }

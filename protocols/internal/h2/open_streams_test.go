@@ -141,6 +141,9 @@ func TestOpenStreamsByChance(t *testing.T) {
 			if o.any(highest) != (len(open) > 0) || o.below != nil && len(*o.below) > len(open) {
 				t.Fatalf("seed %d: %d streams are open up to %d, and %+v", seed, len(open), highest, o.below)
 			}
+			if stream := uint32(r.IntN(int(highest)+4)) | 1; o.has(stream, highest) != open[stream] {
+				t.Fatalf("seed %d: stream %d of %d is open: %t, and %+v", seed, stream, highest, open[stream], o.below)
+			}
 		}
 		for stream := range open {
 			if !o.any(highest) {
@@ -150,6 +153,21 @@ func TestOpenStreamsByChance(t *testing.T) {
 		}
 		if o.any(highest) {
 			t.Fatalf("seed %d: open %+v", seed, o.below)
+		}
+	}
+}
+
+// TestOpenStreamsAreBounded: of streams whose ends are never seen the last are kept.
+func TestOpenStreamsAreBounded(t *testing.T) {
+	const most = 3
+	o := openStreams{most: most}
+	for stream := uint32(1); stream < 1000; stream += 4 {
+		o.skip(stream, stream+4)
+		if kept := o.below; kept != nil && len(*kept) > most {
+			t.Fatalf("%d gaps are kept, want %d at most", len(*kept), most)
+		}
+		if !o.has(stream, stream) {
+			t.Fatalf("stream %d is not open", stream)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func (t *Track) resetsOf() *resetBound {
 		return r
 	}
 	now := time.Now()
-	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now, open: openStreams{beyond: t.highest.Load() + 1}})
+	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now, open: openStreams{beyond: t.highest.Load() + 1, most: t.maxStreams}})
 	return t.resets.Load()
 }
 
