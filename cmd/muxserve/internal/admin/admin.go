@@ -77,6 +77,7 @@ type Pages struct {
 	longLists     chan struct{} // has an element for each long list of connections; see maxLongLists
 	listing       sync.Mutex    // held while the connections are looked at
 	turn          chan struct{} // has an element while the metrics are made; see rendered
+	waiting       atomic.Int32  // requests for that, and their turn
 }
 
 var _ http.Handler = (*Pages)(nil)

@@ -46,12 +46,13 @@ func (p *Pages) bounded(next http.Handler) http.Handler {
 }
 
 // rendered has answers made one at a time, and kept without what they are made of until the
-// client has them. Prometheus's handler keeps all of its metrics for as long. A client that
-// leaves waits no more: those that come and go would become more and more.
+// client has them. Prometheus's handler keeps all of its metrics for as long.
 func (p *Pages) rendered(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer := &rendering{ResponseWriter: w, status: http.StatusOK}
 		if !p.render(answer, r, next) {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "muxserve: too many wait for the metrics", http.StatusServiceUnavailable)
 			return
 		}
 		w.WriteHeader(answer.status)
@@ -59,14 +60,24 @@ func (p *Pages) rendered(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// render reports false where the client has left before its turn.
+// maxWaiting is for how many clients the metrics are made although they seem to have left.
+// One that has ended its half of the connection alone waits for them, and looks the same.
+const maxWaiting = 64
+
+// render reports false where the client seems to have left before its turn, beside many others:
+// those that come and go would become more and more.
 func (p *Pages) render(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) bool {
+	left := r.Context().Done()
+	if p.waiting.Add(1) <= maxWaiting {
+		left = nil
+	}
+	defer p.waiting.Add(-1)
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 		next(w, r)
 		return true
-	case <-r.Context().Done():
+	case <-left:
 		return false
 	}
 }
