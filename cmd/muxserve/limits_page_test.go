@@ -48,6 +48,7 @@ var limitTests = map[string]string{
 	"http2.max_frame_bytes":                                                        "TestHTTP2SettingsAreEnforced",
 	"http2.max_streams":                                                            "TestHTTP2SettingsAreEnforced",
 	"grpc.max_streams":                                                             "TestGRPCSettingsOnTheWire",
+	"the same, where the client was told to leave, as in a drain":                  "TestDrainOfHeadsWithoutEnd",
 	"http2.stream_window":                                                          "TestWindowsOfEachServer",
 	"http2.connection_window":                                                      "TestWindowsOfEachServer",
 	"grpc.stream_window":                                                           "TestGRPCSettingsOnTheWire",

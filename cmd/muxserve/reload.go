@@ -53,6 +53,7 @@ type reloads struct {
 	// changing is held from reading a configuration until it is in force, and while an
 	// upgrade is under way.
 	changing  sync.Mutex
+	readying  sync.Mutex // guards the beginning of an upgrade, and setReady
 	upgrading atomic.Bool
 	signalled atomic.Bool // a SIGHUP has come that nothing has been done about yet
 	// looked has the digests of the files at the last attempt. It is guarded by changing.

@@ -46,6 +46,16 @@ func TestOneChangeAtATime(t *testing.T) {
 	if history := p.server.History(); history.Current != 1 || len(history.Versions) != 1 {
 		t.Errorf("%+v", history)
 	}
+	if err := p.SetReady(false); err != nil {
+		t.Errorf("ready: %v", err) // What a change waits for may be what makes the machine sick.
+	}
+	_, err = r.during(func() (int, error) {
+		t.Error("an upgrade begins")
+		return 0, nil
+	})
+	if !errors.Is(err, errChanging) {
+		t.Errorf("upgrade: %v", err)
+	}
 }
 
 // TestLineComesBehindTheChange: a caller who has read how a change ended is not told that one is

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/admin"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/upgrade"
@@ -15,17 +16,30 @@ var (
 	errUpgraded  = errors.New("a new process has taken over; ask again, and it answers")
 )
 
+// errChanging refuses an upgrade. The new process might read half of what is changed.
+var errChanging = errors.New("a change of the configuration is under way, or its files go on to change")
+
+// changeTime is how long an upgrade waits for a change that is under way.
+const changeTime = 5 * time.Second
+
 // during does an upgrade, and returns what that returns: the id of the process that has taken
 // over, or an error. It waits for the change that is under way. There are no others until the
 // upgrade has failed: the new process has read the configuration, and been told the rest,
 // when it was started. Log the outcome afterwards, as with ended.
 func (r *reloads) during(handOver func() (pid int, err error)) (pid int, err error) {
-	if !r.upgrading.CompareAndSwap(false, true) {
-		return 0, upgrade.ErrRunning
+	for end := time.Now().Add(changeTime); !r.changing.TryLock(); time.Sleep(changeTime / 100) {
+		switch {
+		case r.upgrading.Load():
+			return 0, upgrade.ErrRunning
+		case time.Now().After(end):
+			return 0, errChanging
+		}
 	}
-	defer r.upgrading.Store(false)
-	r.changing.Lock()
 	defer r.changing.Unlock()
+	r.readying.Lock()
+	r.upgrading.Store(true)
+	r.readying.Unlock()
+	defer r.upgrading.Store(false)
 	if pid, err = handOver(); err == nil {
 		r.passOn() // This process may end before onSignal comes to it.
 		r.skipDelay(originUpgrade)
@@ -33,13 +47,19 @@ func (r *reloads) during(handOver func() (pid int, err error)) (pid int, err err
 	return pid, err
 }
 
-// lock locks changing. It waits for another change, but not for an upgrade.
-func (r *reloads) lock() error {
-	if r.upgrading.Load() {
+// setReady has the server want traffic, or not. It waits for no change, since a sick machine may
+// hold that up.
+func (r *reloads) setReady(ready bool) error {
+	r.readying.Lock()
+	defer r.readying.Unlock()
+	switch {
+	case r.upgrading.Load():
 		return errUpgrading
+	case r.process.handover.upgrader.HandedOver():
+		return errUpgraded
 	}
-	r.changing.Lock()
-	return r.unlockIfUpgraded()
+	r.process.server.SetServing("", ready)
+	return nil
 }
 
 // tryLock locks changing unless there is another change or an upgrade. Its errors are

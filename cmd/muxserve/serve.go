@@ -305,14 +305,7 @@ func (p *process) Drain(origin string) bool {
 }
 
 // SetReady implements [admin.Process].
-func (p *process) SetReady(ready bool) error {
-	if err := p.reloads.lock(); err != nil {
-		return err
-	}
-	defer p.reloads.changing.Unlock()
-	p.server.SetServing("", ready)
-	return nil
-}
+func (p *process) SetReady(ready bool) error { return p.reloads.setReady(ready) }
 
 // LogLevel implements [admin.Process].
 func (p *process) LogLevel() slog.Level { return p.logs.level.Level() }

@@ -169,7 +169,7 @@ func (h *handover) feedWatchdog(ctx context.Context) {
 // has failed, this process serves on.
 func (h *handover) report(pid int, err error) (handedOver bool) {
 	switch {
-	case errors.Is(err, upgrade.ErrRunning) || errors.Is(err, upgrade.ErrUpgraded) || errors.Is(err, upgrade.ErrUnfit):
+	case errors.Is(err, upgrade.ErrRunning) || errors.Is(err, upgrade.ErrUpgraded) || errors.Is(err, upgrade.ErrUnfit) || errors.Is(err, errChanging):
 		h.logger.Warn("upgrade refused", keyErr, err)
 		return false
 	case err != nil:

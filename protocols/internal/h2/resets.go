@@ -27,13 +27,13 @@ const (
 	saidBits          = 1
 )
 
-// A resetBound judges a client by the streams that it has had broken off: those that it
-// resets soon after it has opened them and before the server has answered (Rapid Reset,
-// CVE-2023-44487), and those that the server resets because of an illegal frame before it has
-// ended them (MadeYouReset, CVE-2025-8671). They are too many if in a minute there were more of them
-// than allowed, and more than streams that were answered or that the client has reset
-// later. A client that cancels calls after a while, or some of many, stays below that.
-// Streams that the server refuses do not count.
+// A resetBound judges a client by the streams that it has had broken off while they were open:
+// those that it resets soon after it has opened them and before the server has answered (Rapid
+// Reset, CVE-2023-44487), and those that the server resets because of an illegal frame
+// (MadeYouReset, CVE-2025-8671). They are too many if in a minute there were more of them than
+// allowed, and more than streams that were answered or that the client has reset later. A client
+// that cancels calls after a while, or some of many, stays below that. Streams that the server
+// refuses do not count, nor does what crosses the end of one.
 //
 // Counts are in two buckets of a window each. Of the older one the part counts that the
 // window still covers.

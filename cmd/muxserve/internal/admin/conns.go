@@ -33,12 +33,11 @@ const streamBuffer = 16 << 10
 const newTime = time.Second
 
 // Conns bounds the connections of the server of the pages. One that comes above the bound
-// takes the place of one of the client that has most of them: of the one that has been
-// without a request for longest, and where all have one, of the one that has taken longest
-// for it. So a client that does nothing, or asks all the time, keeps no probe out.
-// Connections whose state is younger than newTime go last, the oldest of them first, so that
-// a client that has just come can ask. Event streams and profiles stay. The zero value is
-// ready to use. All methods may be called concurrently.
+// takes the place of the one that has been without a request for longest, and for newTime at
+// least: a client that has just come can ask. Where there is none, it takes the place of the one
+// that is as it is for longest, among those of the client that has most, and more than a quarter
+// of all. So a client that does nothing, or asks all the time, keeps no probe out. Event streams
+// and profiles stay. The zero value is ready to use. All methods may be called concurrently.
 type Conns struct {
 	newFor time.Duration // newTime where it is 0
 
@@ -112,7 +111,7 @@ func (s *Conns) makeRoom() {
 	var first *adminConn
 	begun := time.Now().Add(-cmp.Or(s.newFor, newTime))
 	for _, c := range s.all {
-		if !c.stays.Load() && (first == nil || c.leavesBefore(first, begun)) {
+		if !c.stays.Load() && (first == nil || c.leavesBefore(first, begun, connLimit()/4)) {
 			first = c
 		}
 	}
@@ -123,16 +122,18 @@ func (s *Conns) makeRoom() {
 }
 
 // leavesBefore is asked for two connections at a time. Those that have been as they are since
-// begun or longer are not new.
-func (c *adminConn) leavesBefore(other *adminConn, begun time.Time) bool {
-	if *c.share != *other.share {
-		return *c.share > *other.share
-	}
-	if isOld := !c.since.After(begun) && !other.since.After(begun); isOld && c.active != other.active {
-		return other.active
+// begun or longer are not new. A client that has no more than fair connections has not many.
+func (c *adminConn) leavesBefore(other *adminConn, begun time.Time, fair int) bool {
+	if unused := c.isUnused(begun); unused != other.isUnused(begun) {
+		return unused
+	} else if share, others := max(fair, *c.share), max(fair, *other.share); !unused && share != others {
+		return share > others
 	}
 	return c.since.Before(other.since)
 }
+
+// isUnused reports whether a connection that is not new has no request.
+func (c *adminConn) isUnused(begun time.Time) bool { return !c.active && !c.since.After(begun) }
 
 // connOf returns the connection of a request; nil where its server has no [Conns].
 func connOf(r *http.Request) *adminConn {

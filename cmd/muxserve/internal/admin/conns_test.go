@@ -199,6 +199,34 @@ func TestOneClientKeepsNoOtherOut(t *testing.T) {
 	}
 }
 
+// TestWhichConnLeaves: the one that stands first leaves before the others.
+func TestWhichConnLeaves(t *testing.T) {
+	t.Parallel()
+	const fair = 10
+	many, few, fewer := 20, 9, 3
+	begun := time.Now()
+	conn := func(share *int, active bool, since time.Duration) *adminConn {
+		return &adminConn{share: share, active: active, since: begun.Add(since)}
+	}
+	order := []*adminConn{
+		conn(&fewer, false, -3*time.Second), // Without a request, for longest.
+		conn(&many, false, -2*time.Second),
+		conn(&few, false, -time.Second),
+		conn(&many, true, -time.Second), // With one, or new: of who has many,
+		conn(&many, false, time.Second),
+		conn(&fewer, true, -4*time.Second), // and then for longest.
+		conn(&few, true, -3*time.Second),
+		conn(&few, false, time.Millisecond),
+	}
+	for i, a := range order {
+		for j, b := range order {
+			if got := a.leavesBefore(b, begun, fair); got != (i < j) {
+				t.Errorf("%d leaves before %d: %t", i, j, got)
+			}
+		}
+	}
+}
+
 // TestEndedConnsAreForgotten: connections that end leave nothing.
 func TestEndedConnsAreForgotten(t *testing.T) {
 	t.Parallel()
