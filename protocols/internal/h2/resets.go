@@ -22,10 +22,10 @@ const (
 )
 
 // saidAnswer is set of a stream on which the server has sent HEADERS or DATA.
-const (
-	saidAnswer uint32 = 1
-	saidBits          = 1
-)
+const saidAnswer uint32 = 1
+
+// saidBits is how many bits stand below the time of a stream.
+const saidBits = 1
 
 // A resetBound judges a client by the streams that it has had broken off while they were open:
 // those that it resets soon after it has opened them and before the server has answered (Rapid
