@@ -68,9 +68,10 @@ const (
 	// findingsKept is for how long what a search has found is kept. By then it is out of
 	// date, and the places of clients come and go.
 	findingsKept = time.Second
-	// searchPause is how long the next search waits behind one, for each connection that was
-	// looked at. It is some ten times as long as the search has taken, which may ask the system
-	// about each of them. Searches are made where connections are accepted.
+	// searchRest is how long the next search waits behind one, in times of what that has taken,
+	// because searches are made where connections are accepted. searchPause bounds it, for each
+	// connection that was looked at: a busy machine may have taken a search's time.
+	searchRest  = 10
 	searchPause = 20 * time.Microsecond
 	// undecidedShare is the part of all places that connections may take which are not
 	// recognised yet, as a divisor.
@@ -198,7 +199,8 @@ func (m *room) first(p place, search func() (spares []spare, looked int), use fu
 		if now := time.Now(); !searched && (len(f.next) == 0 || f.next[0].turn == turnYoung) && !now.Before(f.again) {
 			spares, looked := search()
 			f.next = findingsOf(spares)
-			f.again = time.Now().Add(searchPause * time.Duration(looked))
+			took := time.Since(now)
+			f.again = now.Add(took + min(searchRest*took, searchPause*time.Duration(looked)))
 			m.forgetLater(p, f)
 			searched = true
 		}
