@@ -90,6 +90,7 @@ func TestNothingChangesDuringUpgrade(t *testing.T) {
 		}
 	}
 	pid := u.begin(t)
+	u.logged(t, "new_pid="+strconv.Itoa(pid), 1)
 	refused()
 	u.write(t, u.base+"- address: unix:"+u.service+"\nlimits: {max_connections: 77}\n")
 	u.signal(t, syscall.SIGHUP)

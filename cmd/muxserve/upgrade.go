@@ -16,7 +16,7 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// keyNewPID is the log key for the id of the process that takes over.
+// keyNewPID is the log key for the id of the process that is to take over, or has.
 const keyNewPID = "new_pid"
 
 // handover takes the listening sockets over from the previous process or the service
@@ -54,6 +54,9 @@ func inherit(getenv func(string) string, logger *slog.Logger) (*handover, error)
 		h.passed = passedStateOf(getenv)
 	}
 	h.upgrader = upgrade.New(program, h, 0)
+	h.upgrader.OnStart = func(pid int) {
+		h.logger.Info("upgrade: a new process starts", keyNewPID, pid)
+	}
 	return h, nil
 }
 

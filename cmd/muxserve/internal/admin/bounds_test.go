@@ -96,6 +96,9 @@ func TestPagesThatHide(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body) // The next profile is taken behind this one.
 		_ = resp.Body.Close()
+		if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "frame-ancestors 'none'") {
+			t.Errorf("%s may stand in a frame: %q", tt.path, policy)
+		}
 		if resp.StatusCode != tt.want {
 			t.Errorf("%s%s with %s %q: got %d, want %d", tt.host, tt.path, tt.header, tt.value, resp.StatusCode, tt.want)
 		}

@@ -45,6 +45,8 @@ func (p *Pages) access() Access {
 // isAnyName names the requests for which every name will do.
 func (p *Pages) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A click in a frame would come from a page of ours.
+		w.Header().Set("Content-Security-Policy", "frame-ancestors 'none'")
 		access := p.access()
 		host := bareHost(r.Host)
 		switch {

@@ -51,6 +51,10 @@ var refusals = map[state]error{running: ErrRunning, upgraded: ErrUpgraded, stopp
 // Upgrader starts the process that takes over. Get one from [New]. All methods may be
 // called concurrently.
 type Upgrader struct {
+	// OnStart is called with the id of a process that was started, before it is ready. It may
+	// be nil. Set it before the first upgrade.
+	OnStart func(pid int)
+
 	program Program
 	sockets Sockets
 	timeout time.Duration
@@ -90,6 +94,9 @@ func (u *Upgrader) Upgrade(ctx context.Context) (pid int, err error) {
 	defer close(ended)
 	c, err := u.program.start(u.sockets)
 	if err == nil {
+		if u.OnStart != nil {
+			u.OnStart(c.pid())
+		}
 		err = c.waitReady(ctx, u.timeout)
 	}
 	if err != nil && c != nil && c.isReady() {
