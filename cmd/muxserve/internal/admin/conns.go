@@ -109,9 +109,9 @@ func (s *Conns) forget(c *adminConn) {
 // makeRoom closes a connection. The caller holds mu.
 func (s *Conns) makeRoom() {
 	var first *adminConn
-	begun := time.Now().Add(-cmp.Or(s.newFor, newTime))
+	begun, fair := time.Now().Add(-cmp.Or(s.newFor, newTime)), connLimit()/4
 	for _, c := range s.all {
-		if !c.stays.Load() && (first == nil || c.leavesBefore(first, begun, connLimit()/4)) {
+		if !c.stays.Load() && (first == nil || c.leavesBefore(first, begun, fair)) {
 			first = c
 		}
 	}
