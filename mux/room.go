@@ -231,9 +231,12 @@ func (m *room) forgetLater(p place, f *findings) {
 
 // spares returns connections that may leave, in the order of their turns. Of those that are
 // not recognised yet it returns the undecided ones alone. It also returns how many it has
-// looked at.
+// looked at, which are all where those of a pool have to be found.
 func (m *room) spares(p place) (spares []spare, looked int) {
 	conns := &m.departures.books.conns
+	if p.tag != "" {
+		defer func() { looked = conns.Len() }()
+	}
 	switch {
 	case p.client.IsValid():
 		return search(conns.ClientConns(p.client), m.spare)
@@ -294,10 +297,10 @@ func (m *room) cut(s spare) bool {
 	if _, ok := m.lasts(c); !ok {
 		return false
 	}
-	switch {
-	case (c.isHTTP2() || c.account.State() == pool.StateUpgraded) && c.isAnswered():
+	switch isHTTP1 := !c.isHTTP2() && c.account.State() != pool.StateUpgraded; {
+	case !isHTTP1 && c.isAnswered():
 		m.departures.end(c, "") // The reason for which it was told stands.
-	case c.account.State() == pool.StateIdle:
+	case isHTTP1 && c.account.State() == pool.StateIdle:
 		c.closeIdle(0)
 	default:
 		c.abort("")

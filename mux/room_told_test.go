@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"testing"
@@ -128,4 +129,35 @@ func TestToldWithinHeadMakesRoom(t *testing.T) {
 	eventually(t, "the head has begun", func() bool { return s.Connections()[0].BytesReceived > uint64(len(request)) })
 	s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Hour)
 	eventually(t, "a newcomer is served", func() bool { return s.status(t, "/echo") == http.StatusOK })
+}
+
+// TestUntakenMakeRoom: a client that has been idle for long, and has not taken its last answer,
+// keeps no place of those that are on their way out.
+func TestUntakenMakeRoom(t *testing.T) {
+	const patience, size = 2 * time.Second, 200 << 10
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			_, _ = w.Write(make([]byte, size))
+			return
+		}
+		routes().ServeHTTP(w, r)
+	})))
+	s.SetLeaving(1, patience)
+	conn := s.dial(t)
+	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	c := newH2Client(t, conn, conn, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size})
+	c.must(c.WriteWindowUpdate(0, 2*size))
+	c.get(1, "/large") // It is not read.
+	eventually(t, "all is written", func() bool {
+		conns := s.Connections()
+		return len(conns) == 1 && conns[0].State == "idle" && conns[0].BytesSent > size
+	})
+	time.Sleep(patience) // The client's time to take it.
+	other := s.dial(t)
+	_ = roundTrip(t, other, bufio.NewReader(other), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
+	s.hold(t)
+	time.Sleep(patience / 4)
+	s.hold(t)
 }

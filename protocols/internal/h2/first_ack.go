@@ -62,7 +62,7 @@ func (f *firstACK) read(src io.Reader, p []byte, gate <-chan struct{}) (n int, e
 // AwaitsACK reports whether the client's first ACK is still to be taken out, or the gate
 // still to be watched. Then reads have to come through [Track.ReadToACK].
 func (t *Track) AwaitsACK() bool {
-	if f := t.firstACK; f != nil && f.out && f.have == 0 && f.left == 0 && (t.acked == nil || t.opened.Load()) {
+	if f := t.firstACK; f != nil && f.out && f.have == 0 && f.left == 0 && (t.acked == nil || t.marks.Load()&markOpened != 0) {
 		t.firstACK = nil
 	}
 	return t.firstACK != nil

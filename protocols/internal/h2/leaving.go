@@ -15,7 +15,7 @@ var goAwayPing = [PingLen]byte{'m', 'u', 'x', 's', 'e', 'r', 'v', 'e'}
 // readPing begins the payload of a PING behind answers. What had been sent by then follows.
 const readPing = "read"
 
-// What is known about the end of the connection.
+// What is known about the connection, and mostly about its end.
 const (
 	markPinged  uint32 = 1 << iota // Our PING is on its way, so an answer to it counts.
 	markTold                       // A GOAWAY is written.
@@ -24,6 +24,7 @@ const (
 	markAged                       // The server has left because of the connection's age.
 	markAsked                      // A readPing is asked for, behind the last answer.
 	markRead                       // And the client has answered it.
+	markOpened                     // The channel acked is closed.
 )
 
 // GoAway sends a GOAWAY that refuses no stream, and a PING behind it. See GoAway of

@@ -379,6 +379,7 @@ func (t *Track) passed(h Header) {
 // noteAnswer takes note of a part of a response.
 func (t *Track) noteAnswer(h Header) {
 	if h.Flags.Has(http2.FlagDataEndStream) { // HEADERS uses the same bit.
+		t.answered.Add(1)
 		t.sentData.Add(1)
 		t.ended(h.Stream)
 	}

@@ -59,8 +59,15 @@ type resetBound struct {
 // resetCounts are the streams that were broken off, and those that went another way.
 type resetCounts struct{ broken, good int }
 
+// answersBefore is how many of the answers before the first reset count, in times of the resets
+// that are allowed.
+const answersBefore = 10
+
 // resetsOf returns the bound, which the first stream that is broken off makes. Most
 // connections never need it. It is nil where resets are not bounded.
+//
+// What was answered before counts as in the last minute: where the link or the server stands
+// still, requests and their resets, which a client sends at their deadlines, are read together.
 func (t *Track) resetsOf() *resetBound {
 	if t.maxResets <= 0 {
 		return nil
@@ -69,7 +76,11 @@ func (t *Track) resetsOf() *resetBound {
 		return r
 	}
 	now := time.Now()
-	t.resets.CompareAndSwap(nil, &resetBound{began: now, started: now, open: openStreams{beyond: t.highest.Load() + 1, most: t.maxStreams}})
+	t.resets.CompareAndSwap(nil, &resetBound{
+		began: now, started: now,
+		older: resetCounts{good: int(min(int64(t.answered.Load()), answersBefore*int64(t.maxResets)))},
+		open:  openStreams{beyond: t.highest.Load() + 1, most: t.maxStreams},
+	})
 	return t.resets.Load()
 }
 

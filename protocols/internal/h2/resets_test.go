@@ -267,6 +267,32 @@ func TestDataBehindManyAnswers(t *testing.T) {
 	}
 }
 
+// TestAnswersBeforeResets: where requests and their resets are read together, because the link
+// has stood still, what was answered before speaks for the client, within bounds.
+func TestAnswersBeforeResets(t *testing.T) {
+	const most = 100
+	for _, test := range []struct{ answers, resets, floods int }{
+		{0, most + 10, 1},
+		{1000, 900, 0},
+		{500, 900, 1},
+		{5 * answersBefore * most, answersBefore*most - 10, 0},
+		{5 * answersBefore * most, answersBefore*most + 10, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFlooder(most)
+			for range test.answers {
+				f.open()
+				f.end(f.stream)
+			}
+			f.flood(test.resets)
+			synctest.Wait()
+			if f.floods != test.floods {
+				t.Errorf("%d answers, %d resets: %d floods, want %d", test.answers, test.resets, f.floods, test.floods)
+			}
+		})
+	}
+}
+
 // TestOwnerKnowsFirst: the owner refuses streams beyond the last that a client is told, so it
 // has to know of a flood before the client does.
 func TestOwnerKnowsFirst(t *testing.T) {

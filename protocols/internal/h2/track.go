@@ -103,11 +103,11 @@ type Track struct {
 	maxResets  int32
 	maxStreams uint32
 
-	asked   atomic.Uint32 // The ask bits of all that was ever asked for.
-	pending atomic.Uint32 // The ask bits of what is still to be written.
-	marks   atomic.Uint32
-	highest atomic.Uint32 // The highest stream that the client has opened.
-	opened  atomic.Bool   // acked is closed.
+	asked    atomic.Uint32 // The ask bits of all that was ever asked for.
+	pending  atomic.Uint32 // The ask bits of what is still to be written.
+	marks    atomic.Uint32
+	highest  atomic.Uint32 // The highest stream that the client has opened.
+	answered atomic.Uint32 // How many answers are complete.
 	// returned is by how much the client has enlarged the connection's window, modulo 2^32.
 	returned atomic.Uint32
 
@@ -180,7 +180,7 @@ func (t *Track) OpenGate() {
 
 // openGate ends the wait for the server's ACK.
 func (t *Track) openGate() {
-	if t.acked != nil && t.opened.CompareAndSwap(false, true) {
+	if t.acked != nil && t.marks.Or(markOpened)&markOpened == 0 {
 		close(t.acked)
 	}
 }
