@@ -131,8 +131,8 @@ func TestToldWithinHeadMakesRoom(t *testing.T) {
 	eventually(t, "a newcomer is served", func() bool { return s.status(t, "/echo") == http.StatusOK })
 }
 
-// TestUntakenMakeRoom: a client that has been idle for long, and has not taken its last answer,
-// keeps no place of those that are on their way out.
+// TestUntakenMakeRoom: an idle client that does not take its last answer keeps no place of those
+// that are on their way out.
 func TestUntakenMakeRoom(t *testing.T) {
 	const patience, size = 2 * time.Second, 200 << 10
 	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 2 }), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -154,7 +154,7 @@ func TestUntakenMakeRoom(t *testing.T) {
 		conns := s.Connections()
 		return len(conns) == 1 && conns[0].State == "idle" && conns[0].BytesSent > size
 	})
-	time.Sleep(patience) // The client's time to take it.
+	c.must(c.WritePing(false, [8]byte{})) // It is there, and has sent something since.
 	other := s.dial(t)
 	_ = roundTrip(t, other, bufio.NewReader(other), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
 	s.hold(t)

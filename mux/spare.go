@@ -99,19 +99,11 @@ func (m *room) lasts(c *conn) (s spare, ok bool) {
 		return s, false
 	}
 	patience := m.patience
-	if c.isAnswered() || c.isIdleHTTP2() && c.idleFor() >= ago+patience {
-		patience = min(patience, m.mute) // Or it has had the time to take its answers.
+	if c.isAnswered() || c.isIdleHTTP2() { // Those that were idle for longest have made room.
+		patience = min(patience, m.mute)
 	}
 	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.yielded.Load()))}
 	return s, c.isServing() && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
-}
-
-// idleFor returns for how long an HTTP/2 connection has had no request, as far as it is known.
-func (c *conn) idleFor() time.Duration {
-	if since := c.seldom().h2.idleSince.Load(); since != 0 {
-		return sinceStart() - time.Duration(since)
-	}
-	return time.Since(c.account.LastActivity())
 }
 
 // isAnswered reports whether nothing of the connection's requests is under way, their answers
