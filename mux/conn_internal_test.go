@@ -169,3 +169,46 @@ func serveOnListener(t *testing.T, s *Server, l net.Listener) {
 		<-served
 	})
 }
+
+// wordyLayer is a layer, as TLS is one, whose Close writes to the connection below.
+type wordyLayer struct {
+	net.Conn
+
+	spoke bool
+}
+
+func (l *wordyLayer) Close() error {
+	if _, err := l.Conn.Write([]byte("bye")); err == nil {
+		l.spoke = true
+	}
+	return l.Conn.Close()
+}
+
+// TestRefusedWithoutAWord: a connection that is refused without a word is closed below TLS, whose
+// last word would wait for a client that takes nothing, and with it all that are dispatched next.
+func TestRefusedWithoutAWord(t *testing.T) {
+	s := New(WithLogger(slog.New(slog.DiscardHandler)))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	near, far := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, far) }()
+	a := s.topology.admission
+	r := &root{books: s.topology.books, departures: s.topology.departures, backend: new(backend), listener: listeners.New(l, nil)}
+	r.unsettled.Add(1)
+	c := &conn{root: r, refused: refusedLimit}
+	a.books.conns.Add(&c.account, near, c)
+	layer := &wordyLayer{Conn: &c.account}
+	c.Init(layer)
+	c.advance(stageOpen)
+	c.advance(stageKnown)
+	a.refuse(c, pool.Sniffing) // No protocol is known to refuse it in.
+	if layer.spoke {
+		t.Error("the layer has written behind the refusal")
+	}
+	if _, err := near.Write([]byte("x")); err == nil {
+		t.Error("the connection is open")
+	}
+}

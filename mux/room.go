@@ -69,8 +69,8 @@ const (
 	// date, and the places of clients come and go.
 	findingsKept = time.Second
 	// searchRest is how long the next search waits behind one, in times of what that has taken,
-	// because searches are made where connections are accepted. searchPause bounds it, for each
-	// connection that was looked at: a busy machine may have taken a search's time.
+	// because searches are made where connections are accepted. searchPause bounds the wait, for
+	// each connection that was looked at: on a busy machine a search may take long by itself.
 	searchRest  = 10
 	searchPause = 20 * time.Microsecond
 	// undecidedShare is the part of all places that connections may take which are not
@@ -231,7 +231,7 @@ func (m *room) forgetLater(p place, f *findings) {
 
 // spares returns connections that may leave, in the order of their turns. Of those that are
 // not recognised yet it returns the undecided ones alone. It also returns how many it has
-// looked at, which are all where those of a pool have to be found.
+// looked at: for a pool all connections, since the set has no list for each pool.
 func (m *room) spares(p place) (spares []spare, looked int) {
 	conns := &m.departures.books.conns
 	if p.tag != "" {

@@ -158,6 +158,6 @@ func TestUntakenMakeRoom(t *testing.T) {
 	other := s.dial(t)
 	_ = roundTrip(t, other, bufio.NewReader(other), "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").Body.Close()
 	s.hold(t)
-	time.Sleep(patience / 4)
+	time.Sleep(patience / 4) // What is under test is time: longer than mutePatience.
 	s.hold(t)
 }

@@ -197,7 +197,7 @@ func (w *onlyHandshakes) FlushError() error {
 func (f *front) serveDetached(rec *recorder) {
 	h, e := rec.handshake, &rec.handshake.entry
 	if e.conn != nil && e.conn.layer().tls != nil {
-		growStack[[3 << 10]byte]() // 8 KB, for AES: 1 % of tls-ws-newconn.
+		growStack[[3 << 10]byte]() // 8 KB, which AES needs, and would copy when it is deep.
 	} else {
 		growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
 	}

@@ -240,8 +240,8 @@ func newCtlClient(access settings.Admin) (*ctlClient, error) {
 	return c, err
 }
 
-// boundAddress returns by which address a listener is reached: of a name's addresses net.Listen
-// takes the one that net.ResolveTCPAddr returns.
+// boundAddress returns the address by which ctl reaches a listener. Of the addresses of a name,
+// net.Listen binds the one that net.ResolveTCPAddr returns.
 func boundAddress(address string) (string, error) {
 	bound, err := net.ResolveTCPAddr("tcp", address)
 	switch {

@@ -213,7 +213,7 @@ func TestCtlUsage(t *testing.T) {
 	}
 }
 
-// TestBoundAddress: ctl asks where the listener is, and nobody beside it.
+// TestBoundAddress: ctl dials the address that net.Listen has bound, and no other of a name's.
 func TestBoundAddress(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "localhost:0")

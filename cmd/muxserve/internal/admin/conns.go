@@ -20,8 +20,9 @@ const (
 	minConns = maxStreams + 8
 )
 
-// connLimit returns how many connections there may be: a quarter of the descriptors that
-// those of the service leave, within the bounds. The files of package demo have two quarters.
+// connLimit returns how many connections the listener has at most: a quarter of the descriptors
+// that the connections of the service leave, within the bounds. Package demo opens files with
+// two other quarters.
 func connLimit() int { return min(maxConns, max(minConns, pool.DefaultConfig().MaxConnections/36)) }
 
 // streamBuffer is how many bytes of events the system keeps for a client that does not read
@@ -32,12 +33,13 @@ const streamBuffer = 16 << 10
 // comes within that time.
 const newTime = time.Second
 
-// Conns bounds the connections of the server of the pages. One that comes above the bound
-// takes the place of the one that has been without a request for longest, and for newTime at
-// least: a client that has just come can ask. Where there is none, it takes the place of the one
-// that is as it is for longest, among those of the client that has most, and more than a quarter
-// of all. So a client that does nothing, or asks all the time, keeps no probe out. Event streams
-// and profiles stay. The zero value is ready to use. All methods may be called concurrently.
+// Conns bounds the connections of the server of the pages. For one that comes above the bound
+// Conns closes the connection that has been without a request for longest, and for newTime at
+// least: a client that has just come can ask. Where no connection has been idle so long, Conns
+// looks at the client that has most of them, if it has more than a quarter of all, or else at
+// all clients, and closes the connection whose state is oldest. So one client that does nothing,
+// or asks all the time, keeps no probe of another out. Event streams and profiles stay. The zero
+// value is ready to use. All methods may be called concurrently.
 type Conns struct {
 	newFor time.Duration // newTime where it is 0
 

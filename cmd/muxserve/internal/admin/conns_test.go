@@ -199,7 +199,7 @@ func TestOneClientKeepsNoOtherOut(t *testing.T) {
 	}
 }
 
-// TestWhichConnLeaves: the one that stands first leaves before the others.
+// TestWhichConnLeaves: of any two connections in order, makeRoom closes the first.
 func TestWhichConnLeaves(t *testing.T) {
 	t.Parallel()
 	const fair = 10

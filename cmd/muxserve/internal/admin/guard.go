@@ -114,7 +114,7 @@ func isBrowser(r *http.Request) bool {
 type site int
 
 const (
-	unknownSite site = iota // also that of a program
+	unknownSite site = iota // the client does not say it; programs do not
 	ownSite                 // or the user has entered the address
 	foreignSite
 )
