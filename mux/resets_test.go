@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,8 +117,8 @@ func TestManyCancels(t *testing.T) {
 }
 
 // TestTooManyResets: a client that has too many streams broken off, by resets or by illegal
-// frames, gets GOAWAY with ENHANCE_YOUR_CALM, whoever serves it. If it goes on all the same,
-// the connection ends before many more of its streams are served.
+// frames, gets GOAWAY, whoever serves it. If it goes on all the same, the connection ends
+// before many more of its streams are served, with ENHANCE_YOUR_CALM if it goes on at once.
 func TestTooManyResets(t *testing.T) {
 	t.Parallel()
 	breaks := map[string]func(c *h2Client, stream uint32) error{
@@ -171,7 +172,11 @@ func TestTooManyResets(t *testing.T) {
 					return account != nil
 				})
 				_, codes := reader.goAways(nil)
-				if len(codes) == 0 || codes[0] != http2.ErrCodeEnhanceYourCalm {
+				want := []http2.ErrCode{http2.ErrCodeNo}
+				if way == "HTTP/2" { // Elsewhere the sweep ends it, or net/http's kin does.
+					want = append(want, http2.ErrCodeEnhanceYourCalm)
+				}
+				if len(codes) < len(want) || !slices.Equal(codes[:len(want)], want) {
 					t.Errorf("GOAWAY %v; closed %v", codes, s.Stats().Closed)
 				}
 				eventually(t, "closed for it", func() bool {
@@ -209,7 +214,7 @@ func TestStreamsBehindTooManyResets(t *testing.T) {
 		c.get(stream, "/")
 		c.must(c.WriteRSTStream(stream, http2.ErrCodeCancel))
 	}
-	if code := c.goneAway(); code != http2.ErrCodeEnhanceYourCalm {
+	if code := c.goneAway(); code != http2.ErrCodeNo {
 		t.Errorf("GOAWAY %v", code)
 	}
 	time.Sleep(2500 * time.Millisecond) // What is under test is time.
@@ -217,6 +222,7 @@ func TestStreamsBehindTooManyResets(t *testing.T) {
 	if got := c.rest(1); got != "whole" {
 		t.Errorf("%q", got)
 	}
+	_, _ = c.goAways(nil) // It reads on to the end, and answers the server's PING.
 	eventually(t, "closed for it", func() bool { return events.count(mux.EventRemoved, protocols.HTTP2, "too_many_resets") == 1 })
 }
 

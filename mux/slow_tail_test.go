@@ -100,9 +100,24 @@ func passSlowly(client, server net.Conn, stall time.Duration, reset *atomic.Bool
 // are not cut while a proxy has taken them and their client has not.
 func TestSlowTailBehindProxy(t *testing.T) {
 	t.Parallel()
-	disconnect := func(s *server) { s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute) }
+	disconnect := func(s *server, _ *http.Client) {
+		s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute)
+	}
+	// giveUp has a proxy's other client give up requests as soon as they are sent.
+	giveUp := func(s *server, client *http.Client) {
+		for range 100 {
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Millisecond)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+"/given-up", http.NoBody)
+			if err != nil {
+				t.Error(err)
+			} else if resp, err := client.Do(req); err == nil {
+				_ = resp.Body.Close() // The connection that follows the first is refused.
+			}
+			cancel()
+		}
+	}
 	for name, form := range map[string]struct {
-		leave func(s *server)
+		leave func(s *server, client *http.Client)
 		stall time.Duration
 		full  bool // A newcomer gets the connection's place.
 		idle  time.Duration
@@ -111,30 +126,34 @@ func TestSlowTailBehindProxy(t *testing.T) {
 		"disconnected":              {leave: disconnect},
 		"disconnected, and stalled": {leave: disconnect, stall: moments.GoAwayPatience + time.Second},
 		"disconnected, and full":    {leave: disconnect, full: true},
-		"drained":                   {leave: func(s *server) { _ = s.drain(context.Background()) }},
-		"idle":                      {leave: func(*server) {}, idle: 500 * time.Millisecond, more: 3 << 20}, // 8 s
+		"drained":                   {leave: func(s *server, _ *http.Client) { _ = s.drain(context.Background()) }},
+		"with too many resets":      {leave: giveUp},
+		"idle":                      {leave: func(*server, *http.Client) {}, idle: 500 * time.Millisecond, more: 3 << 20}, // 8 s
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			size := bigAnswer + form.more
 			begun, told := make(chan struct{}), make(chan struct{})
 			s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/newcomer" {
+				switch r.URL.Path {
+				case "/newcomer":
 					_, _ = io.WriteString(w, "welcome")
-					return
+				case "/given-up":
+					<-r.Context().Done()
+				default:
+					close(begun)
+					<-told
+					_, _ = w.Write(make([]byte, size))
 				}
-				close(begun)
-				<-told
-				_, _ = w.Write(make([]byte, size))
 			})), mux.Configure(func(c *mux.Config) {
 				c.HTTP2.Progress.BodyGrace = 2 * time.Second // So it sweeps each 250 ms.
-				c.HTTP2.MaxConnections = 1
+				c.HTTP2.MaxConnections, c.HTTP2.MaxResetsPerMinute = 1, 20
 				c.HTTP2.IdleTimeout = cmp.Or(form.idle, c.HTTP2.IdleTimeout)
 			}))
 			relay := &server{Server: s.Server, addr: holdingRelay(t, s.addr, form.stall).Addr().String()}
-			got := make(chan int64, 1)
+			got, client := make(chan int64, 1), relay.client(t, 2)
 			go func() {
-				resp, err := relay.client(t, 2).Get("http://" + relay.addr + "/")
+				resp, err := client.Get("http://" + relay.addr + "/")
 				if err != nil {
 					t.Error(err)
 					got <- -1
@@ -148,7 +167,7 @@ func TestSlowTailBehindProxy(t *testing.T) {
 				got <- n
 			}()
 			within(t, "the request", begun)
-			form.leave(s)
+			form.leave(relay, client)
 			time.Sleep(300 * time.Millisecond) // The client answers the PING.
 			close(told)
 			if form.full {
@@ -332,6 +351,70 @@ func TestDrainOfPausingReader(t *testing.T) {
 	}
 	_ = conn.Close()
 	_ = within(t, "the drain", done)
+}
+
+// TestTailBehindLastStream: a response whose last bytes wait for the client's window, when its
+// handler has returned, comes whole behind the last stream that the client was told, though
+// another stream has crossed that.
+func TestTailBehindLastStream(t *testing.T) {
+	t.Parallel()
+	const size, chunk = 65535 + 1, 4096 // A byte more than the stream's window.
+	for name, leave := range map[string]func(t *testing.T, s *server, c *h2Client) (next uint32){
+		"drain": func(t *testing.T, s *server, _ *h2Client) uint32 {
+			s.drain(t.Context())
+			return 3
+		},
+		"too many resets": func(_ *testing.T, _ *server, c *h2Client) uint32 {
+			stream := uint32(3)
+			for ; stream < 3+2*80; stream += 2 { // On a busy machine some come too late to count.
+				c.get(stream, "/")
+				c.must(c.WriteRSTStream(stream, http2.ErrCodeCancel))
+			}
+			return stream
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" {
+					<-r.Context().Done()
+				}
+				for range size / chunk { // net/http keeps the last until the handler has returned.
+					_, _ = w.Write(make([]byte, chunk))
+				}
+			})), mux.Configure(func(c *mux.Config) {
+				c.Drain.Spread, c.Drain.Timeout, c.HTTP2.MaxResetsPerMinute = 0, time.Minute, 20
+			}))
+			conn := s.dial(t)
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
+			c := newH2Client(t, conn, conn)
+			c.noCredit = true
+			c.get(1, "/file")
+			for c.stream(1).body.Len() < size-1 {
+				c.step()
+			}
+			next := leave(t, s, c)
+			for c.goAway == nil || c.lastTold == maxStream {
+				c.step()
+			}
+			for range 3 {
+				c.get(next, "/file")
+				next += 2
+			}
+			for began := time.Now(); time.Since(began) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
+				c.sync() // It goes on reading for some sweeps, which is what is under test.
+			}
+			c.must(c.WriteWindowUpdate(1, size))
+			if n := len(c.rest(1)); n != size {
+				t.Errorf("%d bytes of %d", n, size)
+			}
+			for stream := next - 6; stream < next; stream += 2 {
+				for !c.stream(stream).reset {
+					c.step()
+				}
+			}
+		})
+	}
 }
 
 // dialNoReader opens an HTTP/2 connection whose client has had an answer, and from then on

@@ -310,7 +310,7 @@ func (w *sweep) visitTold(c *conn, h2 *http2State) {
 	_, told.Answered = c.GoneAway()
 	told.Final = c.departure() == departFinal
 	told.Unnamed = c.verdict().Protocol == protocols.GRPC && !c.root.backend.config.sweepsCalls()
-	told.Idle = c.isIdleHTTP2() || c.opensBeyond() && h2.running.Load() == 0
+	told.Idle = c.isIdleHTTP2() || c.opensBeyond() && h2.running.Load() == 0 && !c.HasOpenStreams()
 	told.Stays = c.staysIdle(told.Idle)
 	switch step := told.Next(); {
 	case c.floodsOn():
@@ -395,8 +395,7 @@ func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 
 // that by a reset. What the next system has taken may be a proxy's. A client that has gone
 // takes none, and sends none. Where others wait for the end of the connection, one that has
 // sent nothing since it was told counts as gone, but has roomPatience from when it made room.
-// A client that was idle had time to read its answers, and the server owes nothing to one
-// that floods.
+// A client that was idle had time to read its answers.
 func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	reason, patience := c.account.CloseReason(), moments.GoAwayPatience
@@ -411,7 +410,7 @@ func (w *sweep) isDelivering(c *conn) bool {
 	}
 	switch {
 	case waiting:
-	case reason == reasonIdle, reason == reasonFlood, c.HasRead(), (urgent || draining) && c.account.Received() == c.seldom().leave.received.Load():
+	case reason == reasonIdle, c.HasRead(), (urgent || draining) && c.account.Received() == c.seldom().leave.received.Load():
 		return false
 	default:
 		c.AskRead()

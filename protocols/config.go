@@ -112,9 +112,10 @@ type HTTP2Config struct {
 	// (CVE-2025-8671), on native gRPC connections too. It is how many streams a client may
 	// have broken off in a minute, if they are more than its other streams: by a reset
 	// within 20 ms of the opening and before an answer, or by illegal frames. More is
-	// answered by GOAWAY with ENHANCE_YOUR_CALM, behind which streams in flight end by
-	// themselves; a client that opens more of them is cut: after a second, or at once if they
-	// are more than MaxStreams. 0: no bound. Default 400.
+	// answered by GOAWAY with NO_ERROR, behind which streams in flight end by themselves:
+	// they may be those of a proxy's other clients. A client that opens more of them is cut:
+	// after a second, or at once, with ENHANCE_YOUR_CALM, if they are more than MaxStreams.
+	// 0: no bound. Default 400.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PingTimeout how long it may be silent behind the PING before the connection
@@ -127,7 +128,8 @@ type HTTP2Config struct {
 	// RequestTimeout bounds the time of a request from its head to the end of its response,
 	// even if it moves. Then it is answered with 503, or 408 where its handler waits for
 	// the body; if its response has begun, the stream is reset. It bounds neither gRPC
-	// calls, which have deadlines of their own, nor WebSockets. 0, the default: no bound.
+	// calls, which have deadlines of their own, nor WebSockets. What is a call, a client
+	// says by its content type, whatever the handler makes of it. 0, the default: no bound.
 	RequestTimeout time.Duration `apply:"runtime" yaml:"request_timeout"`
 	// Progress is what a client has to do while a request of its own is in flight.
 	Progress ProgressConfig `yaml:",inline"`

@@ -94,9 +94,9 @@ func (c *Conn) OpenedStreams() uint32 {
 	return 0
 }
 
-// HasOpenStreams reports whether streams are open on a connection of the native gRPC server:
-// the answer to one is not complete in what the server has begun to write, and neither side
-// has reset it. It says nothing of a connection of net/http, which does so itself.
+// HasOpenStreams reports whether streams are open on an HTTP/2 connection that are served: the
+// answer to one is not complete in what the server has begun to write, and neither side has
+// reset it.
 func (c *Conn) HasOpenStreams() bool {
 	t := c.h2.Load()
 	return t != nil && t.HasOpenStreams()

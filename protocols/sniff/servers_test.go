@@ -204,7 +204,7 @@ func TestFloodOfResets(t *testing.T) {
 		c.get(last)
 		c.must(c.WriteRSTStream(last, http2.ErrCodeCancel))
 	}
-	c.wantGoAway(goAwaySeen{last, http2.ErrCodeEnhanceYourCalm, "too many streams were reset"})
+	c.wantGoAway(goAwaySeen{last, http2.ErrCodeNo, "too many streams were reset"})
 	conn := <-l.conns
 	if <-flooded != conn.NetConn() {
 		t.Error("another connection is said to have flooded")

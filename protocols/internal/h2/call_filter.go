@@ -33,8 +33,6 @@ type callFilter struct {
 	client   uint32 // The Options' Client.
 
 	gate streamGate // of what the server gets
-	// open belongs to the Track. It stands here since one of net/http has none.
-	open openStreams
 
 	// What the writing goroutine owes the client: the RST_STREAM of this stream, 0 for
 	// none, and so much of the connection's window.

@@ -143,6 +143,14 @@ func (g *streamGate) shut() uint32 {
 	}
 }
 
+// lastServed returns the highest stream that is served, of those up to highest.
+func (g *streamGate) lastServed(highest uint32) uint32 {
+	if named := uint32(g.word.Load() >> namedShift); named != 0 {
+		return min(highest, named-1)
+	}
+	return highest
+}
+
 // isBeyond reports whether a stream is not served.
 func (g *streamGate) isBeyond(stream uint32) bool {
 	named := uint32(g.word.Load() >> namedShift)

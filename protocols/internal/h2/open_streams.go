@@ -109,9 +109,9 @@ func (o *openStreams) endAbove(first, last uint32) {
 	o.beyond = last + 1
 }
 
-// any reports whether a stream is open, where highest is the last that the client has opened.
-func (o *openStreams) any(highest uint32) bool {
+// any reports whether a stream up to last is open, which the client has opened.
+func (o *openStreams) any(last uint32) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return highest > o.beyond || o.below != nil && len(*o.below) > 0
+	return last > o.beyond || o.below != nil && len(*o.below) > 0 && (*o.below)[0].first <= last
 }

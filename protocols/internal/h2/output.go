@@ -421,14 +421,18 @@ func (t *Track) pendingFrames() []byte {
 		return owed
 	case asked&askFault != 0:
 		o.lastTold = min(o.lastTold, t.nameLast())
-		frames = AppendGoAway(frames, o.lastTold, http2.ErrCode(t.calls.fault), "")
-		asked |= askFinal
-	case asked&askCalm != 0:
-		o.lastTold = min(o.lastTold, t.nameLast())
-		frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)
+		if code := t.faultCode(); code != 0 {
+			frames = AppendGoAway(frames, o.lastTold, code, "")
+		} else { // The client has not left for its resets.
+			frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)
+		}
 		asked |= askFinal
 	case o.final:
 		return owed
+	case asked&askCalm != 0:
+		o.lastTold = t.nameLast()
+		frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeNo, resetsDebug)
+		asked |= askFinal
 	default:
 		if asked&askGoAway != 0 {
 			o.lastTold = maxStreamID

@@ -48,10 +48,6 @@ type resetBound struct {
 	// counted from began, above saidAnswer; 0 if that is not known.
 	recent [recentStreams]uint32
 
-	// open knows which streams have ended where nothing else does; see Track.streams. All that
-	// came before the bound count as ended.
-	open openStreams
-
 	calmed atomic.Bool // A GOAWAY has said that they are too many, and the owner knows.
 	late   uint32      // How many streams were opened since then. The reading goroutine owns it.
 }
@@ -79,7 +75,6 @@ func (t *Track) resetsOf() *resetBound {
 	t.resets.CompareAndSwap(nil, &resetBound{
 		began: now, started: now,
 		older: resetCounts{good: int(min(int64(t.answered.Load()), answersBefore*int64(t.maxResets)))},
-		open:  openStreams{beyond: t.highest.Load() + 1, most: t.maxStreams},
 	})
 	return t.resets.Load()
 }
@@ -88,7 +83,7 @@ func (t *Track) resetsOf() *resetBound {
 func (t *Track) reset(stream uint32) {
 	r := t.resetsOf()
 	highest := t.highest.Load()
-	if r != nil && t.streams().has(stream, highest) && r.cancel(stream, highest, int(t.maxResets)) {
+	if r != nil && t.open.has(stream, highest) && r.cancel(stream, highest, int(t.maxResets)) {
 		t.flooded()
 	}
 }
@@ -105,12 +100,12 @@ func (t *Track) fault(stream uint32, code http2.ErrCode) {
 		return
 	}
 	r := t.resetsOf()
-	if r != nil && t.streams().has(stream, t.highest.Load()) && r.breakOff(int(t.maxResets)) {
+	if r != nil && t.open.has(stream, t.highest.Load()) && r.breakOff(int(t.maxResets)) {
 		go t.flooded()
 	}
 }
 
-// flooded tells the server's owner, and then the client to calm down: from what the client is
+// flooded tells the server's owner, and then the client to leave: from what the client is
 // told on, the owner refuses streams beyond the last. Behind that the owner knows why the
 // connection ends, if the client goes on.
 func (t *Track) flooded() {

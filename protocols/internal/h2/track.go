@@ -17,7 +17,7 @@ import (
 const (
 	askGoAway  uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
 	askFinal                      // GOAWAY for the highest stream that the client has opened.
-	askCalm                       // The same with ENHANCE_YOUR_CALM, for a flood of resets.
+	askCalm                       // The same with a reason, for too many resets.
 	askFault                      // The same with the error for which the connection ends.
 	askOwed                       // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
 	askWindows                    // What was kept of the windows of streams; see keptWindows.
@@ -71,12 +71,13 @@ type Options struct {
 	Upgraded bool
 	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
 	// they are more than its other streams: by a reset soon after the opening and before an
-	// answer, or by illegal frames. One more is answered by GOAWAY with ENHANCE_YOUR_CALM,
-	// and the Watch's OnFlood is called. 0: no bound.
+	// answer, or by illegal frames. One more is answered by GOAWAY with NO_ERROR, because
+	// other streams may be those of a proxy's other clients, and the Watch's OnFlood is
+	// called. 0: no bound.
 	MaxResetsPerMinute int
 	// MaxStreams is how many streams the client may open behind that GOAWAY, which it may
 	// not have read yet: as many as the server lets it have open. One more ends the
-	// connection. 0: no bound.
+	// connection, with ENHANCE_YOUR_CALM. 0: no bound.
 	MaxStreams uint32
 	// Watch may be nil.
 	Watch *Watch
@@ -116,8 +117,7 @@ type Track struct {
 	resets    atomic.Pointer[resetBound]
 	calls     *callFilter // Nil: all streams pass.
 	pace      *pace       // Nil where the server is not net/http.
-	// open is nil where the server is net/http, which says itself when no stream is open.
-	open *openStreams
+	open      openStreams
 
 	// acked is closed when the server has acknowledged the client's first SETTINGS; nil
 	// without a gate.
@@ -144,6 +144,7 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	t.out.lastTold = noGoAway
 	if o.NetHTTP {
+		t.open.most = o.MaxStreams
 		t.pace = &pace{wake: make(chan struct{}, 1), table: encoderTable{on: o.FixTable, size: maxEncoderTable}}
 	}
 	if o.Upgraded {
@@ -158,9 +159,6 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
 		t.calls = newCallFilter(&o)
-		t.open = &t.calls.open
-	} else if !o.NetHTTP {
-		t.open = new(openStreams)
 	}
 	if o.Gate {
 		t.acked = make(chan struct{})
@@ -205,10 +203,18 @@ func (t *Track) IsPlain() bool {
 // Fault returns the error for which the connection ends, if there is one. The server is to
 // read it when Ready has nothing more. The reading goroutine asks.
 func (t *Track) Fault() error {
-	if t.calls == nil || t.calls.fault == 0 {
-		return nil
+	if code := t.faultCode(); code != 0 {
+		return http2.ConnectionError(code)
 	}
-	return http2.ConnectionError(t.calls.fault)
+	return nil
+}
+
+// faultCode is that of Fault, or 0.
+func (t *Track) faultCode() http2.ErrCode {
+	if t.calls == nil {
+		return 0
+	}
+	return http2.ErrCode(t.calls.fault)
 }
 
 // ReadReady waits until the client has sent something, and reads up to size bytes into a
@@ -284,6 +290,7 @@ func (t *Track) follow(p []byte) int {
 		}
 		t.received(t.in.frame())
 		if r := t.resets.Load(); r != nil && r.late > t.maxStreams && t.maxStreams > 0 {
+			t.askNow(askFault)
 			t.abort()
 			return 0
 		}
@@ -328,9 +335,7 @@ func (t *Track) received(h Header) {
 			if r := t.resets.Load(); r != nil {
 				r.opened(last, h.Stream)
 			}
-			if open := t.streams(); open != nil {
-				open.skip(last, h.Stream)
-			}
+			t.open.skip(last, h.Stream)
 			t.highest.Store(h.Stream)
 			if t.pace != nil {
 				t.pace.gate.pass(h.Stream)
@@ -373,27 +378,20 @@ func (t *Track) Opened() uint32 { return t.highest.Load() }
 
 // ended notes that an answer is complete, or that either side has reset the stream.
 func (t *Track) ended(stream uint32) {
-	if open := t.streams(); open != nil && stream%2 == 1 && stream <= t.highest.Load() {
-		open.end(stream)
+	if stream%2 == 1 && stream <= t.highest.Load() {
+		t.open.end(stream)
 	}
 }
 
-// streams returns which streams are open; nil where it is not known. Of net/http's it is known
-// once the client's resets are counted.
-func (t *Track) streams() *openStreams {
-	if t.open != nil {
-		return t.open
+// HasOpenStreams reports whether streams are open that are served: the answer to one is not
+// complete in what the server has begun to write, and neither side has reset it.
+func (t *Track) HasOpenStreams() bool {
+	last := t.highest.Load()
+	if g := t.gate(); g != nil {
+		last = g.lastServed(last)
 	}
-	if r := t.resets.Load(); r != nil {
-		return &r.open
-	}
-	return nil
+	return t.open.any(last)
 }
-
-// HasOpenStreams reports whether streams are open on a connection whose server is not
-// net/http, which says so itself: the answer to one is not complete in what the server has
-// begun to write, and neither side has reset it.
-func (t *Track) HasOpenStreams() bool { return t.open != nil && t.open.any(t.highest.Load()) }
 
 // SentData returns the length of all DATA frames that the server has begun to write, and one
 // more for the end of each answer.
