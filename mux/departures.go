@@ -75,8 +75,8 @@ type farewell struct {
 	received atomic.Uint64
 	// idle is one more than the requests that the connection had seen when the last sweep
 	// found it idle, and 0 if it did not.
-	idle   uint64
-	calmed atomic.Int64 // when the client was told to calm down; 0 for never
+	idle    uint64
+	flooded atomic.Int64 // when the client was told to leave for its resets; 0 for never
 	// opened is how many streams it had opened when floodGrace was over, as the sweep has
 	// seen it.
 	opened uint64
@@ -234,32 +234,31 @@ func (d *departures) end(c *conn, reason string) {
 	}
 }
 
-// floodGrace is how long a client that was told to calm down may go on opening streams,
+// floodGrace is how long a client that was told to leave for its resets may open streams,
 // because it has not read that yet, and no more of them than it may have open.
 const floodGrace = time.Second
 
-// flooded has a connection leave whose client was told to calm down, by a GOAWAY that
-// names its last stream. What is in flight ends by itself, and then the sweep closes the
-// connection. inner is what the connection was made of, as in all that a sniff.Watch calls.
+// flooded has a connection leave whose client has had too many streams broken off, and is
+// told so by a GOAWAY that refuses none. The sweep closes the connection like any that was told
+// to leave. inner is what the connection was made of, as in all that a sniff.Watch calls.
 func (d *departures) flooded(inner net.Conn) {
 	if c := connAround(inner); c != nil {
-		d.calm(c)
+		d.leaveFlood(c)
 	}
 }
 
-// calm is flooded for a connection that is known.
-func (d *departures) calm(c *conn) {
-	c.rare().leave.calmed.Store(int64(sinceStart()))
+// leaveFlood is flooded for a connection that is known.
+func (d *departures) leaveFlood(c *conn) {
+	c.rare().leave.flooded.Store(int64(sinceStart()))
 	d.depart(c, reasonFlood, 0)
-	c.depart(departFinal)
 }
 
-// floodsOn reports whether a client opens streams although it was told to calm down. A
+// floodsOn reports whether a client opens streams although its resets have made it leave. A
 // client that keeps to the protocol opens none, so this one attacks. Only the sweep calls it.
 func (c *conn) floodsOn() bool {
 	f := &c.seldom().leave
-	calmed := time.Duration(f.calmed.Load())
-	if calmed == 0 || sinceStart()-calmed < floodGrace {
+	flooded := time.Duration(f.flooded.Load())
+	if flooded == 0 || sinceStart()-flooded < floodGrace {
 		return false
 	}
 	opened := uint64(c.OpenedStreams())

@@ -251,7 +251,7 @@ func (f *front) h2cResets(r *http.Request) (perMinute int, onFlood func()) {
 	if !ok {
 		return 0, nil
 	}
-	return f.live.Load().HTTP2.MaxResetsPerMinute, func() { f.departures.calm(c) }
+	return f.live.Load().HTTP2.MaxResetsPerMinute, func() { f.departures.leaveFlood(c) }
 }
 
 // route answers "OPTIONS *" and the health paths, and leaves the rest to the embedder's

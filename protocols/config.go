@@ -112,10 +112,10 @@ type HTTP2Config struct {
 	// (CVE-2025-8671), on native gRPC connections too. It is how many streams a client may
 	// have broken off in a minute, if they are more than its other streams: by a reset
 	// within 20 ms of the opening and before an answer, or by illegal frames. More is
-	// answered by GOAWAY with NO_ERROR, behind which streams in flight end by themselves:
-	// they may be those of a proxy's other clients. A client that opens more of them is cut:
-	// after a second, or at once, with ENHANCE_YOUR_CALM, if they are more than MaxStreams.
-	// 0: no bound. Default 400.
+	// answered by GOAWAY with NO_ERROR, as in a drain: streams in flight may be those of a
+	// proxy's other clients. A client that opens more of them is cut: after a second, or at
+	// once, with ENHANCE_YOUR_CALM, if they are more than MaxStreams. 0: no bound.
+	// Default 400.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for
 	// ever), and PingTimeout how long it may be silent behind the PING before the connection

@@ -20,7 +20,7 @@ const faultTime = time.Second
 // noGoAway is more than any GOAWAY can name.
 const noGoAway = maxStreamID + 1
 
-// resetsDebug is the debug data of the GOAWAY for too many resets.
+// resetsDebug is the debug data of the GOAWAY to a client that has gone on with resets.
 const resetsDebug = "too many streams were reset"
 
 // The debug data of grpc-go's first GOAWAY.
@@ -423,16 +423,12 @@ func (t *Track) pendingFrames() []byte {
 		o.lastTold = min(o.lastTold, t.nameLast())
 		if code := t.faultCode(); code != 0 {
 			frames = AppendGoAway(frames, o.lastTold, code, "")
-		} else { // The client has not left for its resets.
+		} else { // It was told to leave for its resets, and has not.
 			frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeEnhanceYourCalm, resetsDebug)
 		}
 		asked |= askFinal
 	case o.final:
 		return owed
-	case asked&askCalm != 0:
-		o.lastTold = t.nameLast()
-		frames = AppendGoAway(frames, o.lastTold, http2.ErrCodeNo, resetsDebug)
-		asked |= askFinal
 	default:
 		if asked&askGoAway != 0 {
 			o.lastTold = maxStreamID

@@ -48,8 +48,8 @@ type resetBound struct {
 	// counted from began, above saidAnswer; 0 if that is not known.
 	recent [recentStreams]uint32
 
-	calmed atomic.Bool // A GOAWAY has said that they are too many, and the owner knows.
-	late   uint32      // How many streams were opened since then. The reading goroutine owns it.
+	told atomic.Bool // A GOAWAY has been sent because they are too many, and the owner knows.
+	late uint32      // How many streams were opened since then. The reading goroutine owns it.
 }
 
 // resetCounts are the streams that were broken off, and those that went another way.
@@ -105,15 +105,14 @@ func (t *Track) fault(stream uint32, code http2.ErrCode) {
 	}
 }
 
-// flooded tells the server's owner, and then the client to leave: from what the client is
-// told on, the owner refuses streams beyond the last. Behind that the owner knows why the
-// connection ends, if the client goes on.
+// flooded tells the server's owner, who names the client's last stream later, and then the
+// client to leave. Behind that the owner knows why the connection ends, if the client goes on.
 func (t *Track) flooded() {
 	if t.watch != nil && t.watch.OnFlood != nil {
 		t.watch.OnFlood(t.inner)
 	}
-	t.ask(askCalm)
-	t.resets.Load().calmed.Store(true)
+	t.ask(askGoAway)
+	t.resets.Load().told.Store(true)
 }
 
 // slot returns the place of a stream in recent. A client's streams are odd (RFC 9113,
@@ -132,7 +131,7 @@ func (r *resetBound) age(now time.Time) uint32 {
 
 // opened notes that the client has opened stream, behind last. The reading goroutine calls it.
 func (r *resetBound) opened(last, stream uint32) {
-	if r.calmed.Load() {
+	if r.told.Load() {
 		r.late++
 	}
 	r.mu.Lock()

@@ -99,11 +99,11 @@ func TestResetsAreBounded(t *testing.T) {
 		expect("above the bound", 1)
 		f.flood(100)
 		expect("far above", 1)
-		want := AppendGoAway(nil, 53, http2.ErrCodeNo, resetsDebug)
+		want := AppendFrame(AppendGoAway(nil, maxStreamID, http2.ErrCodeNo, ""), http2.FramePing, 0, goAwayPing[:])
 		if diff := cmp.Diff(want, f.inner.wrote.Bytes()); diff != "" {
 			t.Errorf("wrote (-want +got):\n%s", diff)
 		}
-		told(t, f.conn, true, true)
+		told(t, f.conn, true, false)
 	})
 }
 
@@ -292,8 +292,8 @@ func TestAnswersBeforeResets(t *testing.T) {
 	}
 }
 
-// TestOwnerKnowsFirst: the owner refuses streams beyond the last that a client is told, so it
-// has to know of a flood before the client does.
+// TestOwnerKnowsFirst: the owner knows of a flood before the client does, so that it also knows
+// why the connection ends where the client leaves at once.
 func TestOwnerKnowsFirst(t *testing.T) {
 	for name, breakOff := range map[string]func(*flooder){
 		"the client's resets": func(f *flooder) { f.reset(f.stream) },
@@ -315,10 +315,10 @@ func TestOwnerKnowsFirst(t *testing.T) {
 	}
 }
 
-// TestStreamsBehindCalm: a client may open as many streams behind the GOAWAY as it may have
+// TestStreamsBehindResets: a client may open as many streams behind the GOAWAY as it may have
 // open, because it has not read that yet. One more ends the connection, and the server gets
 // none of what the client has sent with it.
-func TestStreamsBehindCalm(t *testing.T) {
+func TestStreamsBehindResets(t *testing.T) {
 	const streams = 5
 	f := &flooder{inner: &wireConn{}, stream: ^uint32(0)}
 	f.conn, f.track = newTracked(f.inner, Options{MaxResetsPerMinute: 10, MaxStreams: streams})
@@ -354,8 +354,8 @@ func TestResetsWithoutBound(t *testing.T) {
 	}
 }
 
-// TestCalmBehindOurs: one GOAWAY that names the last stream is enough.
-func TestCalmBehindOurs(t *testing.T) {
+// TestResetsBehindLast: one GOAWAY that names the last stream is enough.
+func TestResetsBehindLast(t *testing.T) {
 	f := begun(1)
 	f.open()
 	f.conn.FinalGoAway()

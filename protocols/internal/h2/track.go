@@ -17,7 +17,6 @@ import (
 const (
 	askGoAway  uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
 	askFinal                      // GOAWAY for the highest stream that the client has opened.
-	askCalm                       // The same with a reason, for too many resets.
 	askFault                      // The same with the error for which the connection ends.
 	askOwed                       // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
 	askWindows                    // What was kept of the windows of streams; see keptWindows.
@@ -71,9 +70,8 @@ type Options struct {
 	Upgraded bool
 	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
 	// they are more than its other streams: by a reset soon after the opening and before an
-	// answer, or by illegal frames. One more is answered by GOAWAY with NO_ERROR, because
-	// other streams may be those of a proxy's other clients, and the Watch's OnFlood is
-	// called. 0: no bound.
+	// answer, or by illegal frames. One more is answered as by GoAway, because other streams
+	// may be those of a proxy's other clients, and the Watch's OnFlood is called. 0: no bound.
 	MaxResetsPerMinute int
 	// MaxStreams is how many streams the client may open behind that GOAWAY, which it may
 	// not have read yet: as many as the server lets it have open. One more ends the
