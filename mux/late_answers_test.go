@@ -310,6 +310,26 @@ func TestStuckAnswersMakeRoom(t *testing.T) {
 	stuck.leaves()
 }
 
+// TestLargeWindowSteps: a client of grpc-go's that was told to leave, and has taken much of its
+// answer, has longer than the progress timeout for the rest, because something in between may
+// hold what it has not read yet.
+func TestLargeWindowSteps(t *testing.T) {
+	t.Parallel()
+	const timeout, step = 200 * time.Millisecond, lateUnary / 2
+	s := startLate(t, limits(func(c *mux.Config) { c.HTTP2.Progress.ProgressTimeout = timeout }))
+	c := dialLate(t, s.addr)
+	c.ask(1, testpb.TestService_UnaryCall_FullMethodName)
+	c.must(c.WriteWindowUpdate(1, step))
+	for c.stream(1).body.Len() < step {
+		c.step()
+	}
+	s.Disconnect(func(mux.ConnInfo) bool { return true }, time.Minute)
+	c.goneAway()
+	c.sync()
+	time.Sleep(8 * timeout) // What is under test is time.
+	c.take(testpb.TestService_UnaryCall_FullMethodName)
+}
+
 // TestUnstuckMakesNoRoom: a connection that has stood still, and goes on, is no room for others.
 func TestUnstuckMakesNoRoom(t *testing.T) {
 	t.Parallel()

@@ -268,16 +268,17 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 	if c.Unread() >= moments.ManyUnread && !c.isIdleHTTP2() && c.root.backend.muteTime(c.verdict().Protocol) > 0 {
 		c.AskRead() // If the client falls silent, what it has read does not add to the wait.
 	}
+	stuckFor := moments.Sum(limit, moments.ReadTime(c.SentData()))
 	switch {
 	case c.isShared(), !c.isHTTP2(): // By net/http, or upgraded.
 		open := state == pool.StateActive || state == pool.StateUpgraded && h2.idleSince.Load() == 0
-		if limit > 0 && open && h2.running.Load() == 0 && w.stuckTail(c, moments.Sum(limit, moments.ReadTime(c.SentData()))) {
+		if limit > 0 && open && h2.running.Load() == 0 && w.stuckTail(c, stuckFor) {
 			d.end(c, reasonStalled)
 			return
 		}
 	default: // By grpc-go. The sweep ends it only if the server has told it to leave.
 		stuck := uint64(0)
-		if limit > 0 && c.account.InFlight() == 0 && c.HasOpenStreams() && w.stuckTail(c, limit) {
+		if limit > 0 && c.account.InFlight() == 0 && c.HasOpenStreams() && w.stuckTail(c, stuckFor) {
 			stuck = c.SentData() + 1
 		}
 		if stuck != 0 && c.isTold() {
