@@ -195,6 +195,45 @@ func TestWebSocketLimit(t *testing.T) {
 	}, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 2 }))
 }
 
+// TestNewcomersEndNoWebSocket: a WebSocket that takes the place of one that has ended, and whose
+// handler has not, is none above the limit, whatever was reloaded before.
+func TestNewcomersEndNoWebSocket(t *testing.T) {
+	t.Parallel()
+	ending, release := make(chan struct{}), make(chan struct{})
+	s := start(t, false, limits(func(c *mux.Config) { c.WebSocket.MaxConnections = 2 }), mux.WithWebSocket(
+		func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+			for {
+				kind, p, err := c.Read(ctx)
+				if err != nil {
+					if websocket.CloseStatus(err) == websocket.StatusNormalClosure {
+						close(ending)
+						<-release
+					}
+					return err
+				}
+				if err := c.Write(ctx, kind, p); err != nil {
+					return err
+				}
+			}
+		}))
+	stays, leaves := s.webSocket(t), s.webSocket(t)
+	s.reload(t, func(c *mux.Config) { c.HTTP2.MaxResetsPerMinute++ })
+	if err := leaves.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Error(err)
+	}
+	within(t, "the end of the handler", ending)
+	eventually(t, "a free place", func() bool { return s.active("websocket") == 1 })
+	for _, c := range []*websocket.Conn{s.webSocket(t), stays} {
+		if err := c.Write(t.Context(), websocket.MessageText, []byte("here")); err != nil {
+			t.Error(err)
+		}
+		if _, p, err := c.Read(t.Context()); err != nil || string(p) != "here" {
+			t.Errorf("%q, %v", p, err)
+		}
+	}
+	close(release)
+}
+
 // TestWaitAtLimit: with on_limit wait, a connection above the limit waits in the kernel's
 // queue until there is room.
 func TestWaitAtLimit(t *testing.T) {

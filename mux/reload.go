@@ -129,7 +129,7 @@ func (s *Server) prepareReload(from, to Config) (part ReloadPart, err error) {
 // stay, except WebSockets: the surplus is closed with 1013 (try again later).
 func (s *Server) setLimits(c *Config) {
 	s.books.conns.SetLimits(c.limits())
-	s.departures.webSockets.CloseExcess(max(0, c.WebSocket.MaxConnections))
+	s.departures.webSockets.CloseExcess(s.books.conns.Excess(webSocketTag))
 	s.departures.webSockets.Configure(c.WebSocket, c.HTTP1.Progress.ProgressTimeout)
 	_ = s.machine.Configure(c.Drain) // It fails once a drain has begun, which keeps its own.
 }

@@ -65,6 +65,7 @@ func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c.isTold() {
 		c.root.departures.tellWebSocket(c) // The connection was told before it was a WebSocket.
 	}
+	webSockets.CloseExcess(c.root.books.conns.Excess(webSocketTag)) // The limit may have fallen meanwhile.
 	if detaches {
 		rec.handshake.session, rec.handshake.serve = session, h.serve
 		return

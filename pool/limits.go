@@ -397,6 +397,16 @@ func (s *Set) IsFull(tag Tag) bool {
 	return limit > 0 && taken.Load() >= limit
 }
 
+// Excess returns how many more places of the pool named tag are taken than its limit allows,
+// which may have fallen.
+func (s *Set) Excess(tag Tag) int {
+	limit := s.ruled().PerTag[tag]
+	if limit <= 0 {
+		return 0
+	}
+	return max(0, int(s.account(tag).places.Load())-limit)
+}
+
 // Active returns the number of live connections in the pool named tag. Unlike [Set.Len] it
 // takes no lock.
 func (s *Set) Active(tag Tag) int { return int(s.account(tag).active.Load()) }

@@ -70,9 +70,7 @@ type Server struct {
 	// mu guards what follows.
 	mu       sync.Mutex
 	sessions map[any]*Session // by Session.key; those of one key are linked by next
-	count    int              // of the sessions
 	sweeping chan struct{}    // closed to end the sweep; nil without one
-	limit    int              // the last of CloseExcess; 0 for none
 }
 
 // config is the configuration in force.
@@ -242,15 +240,11 @@ func (ws *Server) add(s *Session) {
 	s.next = ws.sessions[s.key()]
 	ws.sessions[s.key()] = s
 	ws.beginSweep()
-	if ws.count++; ws.limit > 0 && ws.count > ws.limit {
-		ws.closeExcess() // The limit has fallen during the handshake.
-	}
 }
 
 func (ws *Server) remove(s *Session) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	ws.count--
 	if first := ws.sessions[s.key()]; first != s {
 		for first.next != s {
 			first = first.next
@@ -294,24 +288,23 @@ func (ws *Server) Leave(owner Owner) (open int) {
 	return open
 }
 
-// CloseExcess closes WebSockets with 1013 (try again later) until limit of them are left,
-// because the limit has fallen. It does not wait for them. 0 is no limit.
-func (ws *Server) CloseExcess(limit int) {
+// CloseExcess closes n WebSockets with 1013 (try again later), because so many more have
+// places than a limit allows that has fallen. Those that are being closed already count among
+// them. It does not wait for them.
+func (ws *Server) CloseExcess(n int) {
+	if n <= 0 {
+		return
+	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if ws.limit = limit; limit > 0 {
-		ws.closeExcess()
-	}
-}
-
-// closeExcess is CloseExcess for a caller that holds mu.
-func (ws *Server) closeExcess() {
-	left := 0
 	for s := range ws.all() {
-		if s.leaving.Load() {
-			continue
+		if s.leaving.Load() && !s.raw.out.closed.Load() {
+			n--
 		}
-		if left++; left > ws.limit {
+	}
+	for s := range ws.all() {
+		if n > 0 && !s.leaving.Load() && !s.raw.out.closed.Load() {
+			n--
 			s.beginLeave(coder.StatusTryAgainLater, "")
 		}
 	}
