@@ -101,9 +101,12 @@ func (d *departures) leave(c *conn, reason string, patience time.Duration) {
 }
 
 // leaveIdle is leave for an HTTP/2 connection that is idle, and whose client is told its last
-// stream at once. A request that crosses that the client makes again on another connection.
+// stream at once, if one can be named. A request that crosses that the client makes again on
+// another connection.
 func (d *departures) leaveIdle(c *conn, reason string) {
-	if d.depart(c, reason, 0) {
+	if !c.namesLast() {
+		d.leave(c, reason, 0)
+	} else if d.depart(c, reason, 0) {
 		d.background.run(c.finalGoAway)
 	}
 }
@@ -221,13 +224,21 @@ func (c *conn) finalGoAway() {
 	}
 }
 
+// namesLast reports whether the client of an HTTP/2 connection can be told its last stream: the
+// server refuses those beyond. Else a request that crosses would be served, and made again.
+func (c *conn) namesLast() bool {
+	return c.verdict().Protocol != protocols.GRPC || c.root.backend.config.sweepsCalls()
+}
+
 // end closes an HTTP/2 connection behind a GOAWAY, in the background: a client that reads
 // nothing takes a second. If finalGoAway is writing that GOAWAY, end waits for it.
 func (d *departures) end(c *conn, reason string) {
 	c.account.SetCloseReason(reason)
 	if !d.background.run(func() {
-		c.depart(departFinal)
-		c.FinalGoAway()
+		if c.namesLast() {
+			c.depart(departFinal)
+			c.FinalGoAway()
+		}
 		_ = c.Close()
 	}) {
 		_ = c.Close()

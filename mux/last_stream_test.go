@@ -172,3 +172,40 @@ func TestLastStreamOfBusy(t *testing.T) {
 		})
 	}
 }
+
+// TestRoomOfNative: where grpc-go serves all calls, no last stream is named either when a crowd
+// has idle connections leave. A call that crosses is served.
+func TestRoomOfNative(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.WithGRPC(func(r mux.GRPCRegistrar) {
+		testpb.RegisterTestServiceServer(r, lateAnswers{})
+	}), mux.Configure(func(c *mux.Config) {
+		c.GRPC.Transport, c.GRPC.MaxConnections = protocols.TransportNative, 1
+	}))
+	s.SetLeaving(1, time.Minute)
+	dial := func() *h2Client {
+		conn := s.dial(t)
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		c := newH2Client(t, conn, conn)
+		c.ready()
+		return c
+	}
+	call := func(c *h2Client, stream uint32) {
+		c.request(stream, false, ":method", "POST", ":scheme", "http", ":authority", "x", ":path", testpb.TestService_EmptyCall_FullMethodName,
+			"content-type", "application/grpc", "te", "trailers")
+		c.must(c.WriteData(stream, true, make([]byte, 5)))
+		c.rest(stream)
+		if got := c.header(stream)["grpc-status"]; got != "0" {
+			t.Errorf("call %d: status %q", stream, got)
+		}
+	}
+	c := dial()
+	call(c, 1)
+	eventually(t, "idle", func() bool { return s.Stats().Requests["grpc"].InFlight == 0 })
+	call(dial(), 1)
+	c.goneAway()
+	call(c, 3)
+	if c.lastTold != maxStream {
+		t.Errorf("it was told %d as its last stream", c.lastTold)
+	}
+}

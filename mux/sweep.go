@@ -310,7 +310,7 @@ func (w *sweep) visitTold(c *conn, h2 *http2State) {
 	told.Ago, told.Over = c.toldFor()
 	_, told.Answered = c.GoneAway()
 	told.Final = c.departure() == departFinal
-	told.Unnamed = c.verdict().Protocol == protocols.GRPC && !c.root.backend.config.sweepsCalls()
+	told.Unnamed = !c.namesLast()
 	told.Idle = c.isIdleHTTP2() || c.opensBeyond() && h2.running.Load() == 0 && !c.HasOpenStreams()
 	told.Stays = c.staysIdle(told.Idle)
 	switch step := told.Next(); {
