@@ -36,6 +36,7 @@ type room struct {
 type place struct {
 	tag    pool.Tag
 	client netip.Addr // not valid for a pool
+	most   int        // how many undecided connections may stay; 0 elsewhere
 }
 
 // findings are the connections that a search has found, in the order in which they are to
@@ -97,7 +98,7 @@ func newRoom(d *departures) *room {
 
 // beforeAccept makes room for a connection of which nothing is known yet. total is the
 // limit of all connections. Below that only undecided ones leave, whose clients can tell
-// that from a failure.
+// that from a failure, where there are too many of them.
 func (m *room) beforeAccept(total int) {
 	conns := &m.departures.books.conns
 	switch {
@@ -105,7 +106,7 @@ func (m *room) beforeAccept(total int) {
 	case conns.IsFull(""):
 		m.makeIn(place{})
 	case conns.Active(pool.Sniffing) >= max(1, total/undecidedShare):
-		m.makeIn(place{tag: pool.Sniffing})
+		m.makeIn(place{tag: pool.Sniffing, most: max(1, total/undecidedShare)})
 	}
 }
 
@@ -230,7 +231,8 @@ func (m *room) forgetLater(p place, f *findings) {
 }
 
 // spares returns connections that may leave, in the order of their turns. Of those that are
-// not recognised yet it returns the undecided ones alone. It also returns how many it has
+// not recognised yet it returns the undecided ones alone, where they are too many, and none
+// whose client may be within its round trips. It also returns how many it has
 // looked at: for a pool all connections, since the set has no list for each pool.
 func (m *room) spares(p place) (spares []spare, looked int) {
 	conns := &m.departures.books.conns
@@ -243,14 +245,19 @@ func (m *room) spares(p place) (spares []spare, looked int) {
 	case p.tag == "":
 		return search(conns.Conns(), m.spare)
 	case p.tag == pool.Sniffing:
-		return search(conns.Conns(p.tag), func(c *conn) (spare, bool) {
+		undecided := 0
+		spares, looked = search(conns.Conns(p.tag), func(c *conn) (spare, bool) {
 			if c.stage() != stageOpen || !c.IsUndecided() {
 				return spare{}, false // Of the others the system would be asked.
 			}
+			undecided++
 			s, ok := m.spare(c)
-			s.turn = turnEarly
-			return s, ok && s.undecided
+			return s, ok && s.undecided && s.turn == turnEarly
 		})
+		if undecided < p.most {
+			return nil, looked
+		}
+		return spares, looked
 	default:
 		return search(conns.Conns(p.tag), m.spare)
 	}

@@ -265,6 +265,42 @@ func TestYoungUndecidedStay(t *testing.T) {
 	}
 }
 
+// TestUndecidedBesideSilence: where the server is not full, an HTTP/2 client that has sent no
+// request yet does not leave for connections that are silent. It does not either while it may
+// be within its first round trips.
+func TestUndecidedBesideSilence(t *testing.T) {
+	for name, form := range map[string]struct {
+		slow            time.Duration
+		silent, clients int
+	}{
+		"silent ones": {0, 3, 1},
+		"young":       {time.Hour, 0, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 8 })) // A quarter is 2.
+			s.SetPatience(time.Hour, form.slow)
+			for range form.silent {
+				s.dial(t)
+			}
+			var clients []*h2Client
+			for range form.clients {
+				conn := s.dial(t)
+				c := newH2Client(t, conn, conn)
+				c.sync()
+				clients = append(clients, c)
+			}
+			s.hold(t)
+			for _, c := range clients {
+				c.get(1, "/echo")
+				if got := c.header(1)[":status"]; got != "200" || c.goAway != nil {
+					t.Errorf("status %s, %v", got, c.goAway)
+				}
+			}
+		})
+	}
+}
+
 // TestUndecidedMakeRoom: undecided connections go first where places run out, by a GOAWAY
 // without an error, and never take more than their share.
 func TestUndecidedMakeRoom(t *testing.T) {
@@ -289,6 +325,9 @@ func TestUndecidedMakeRoom(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothForms(t, func(t *testing.T, s *server) {
+				if name == "share" {
+					s.SetPatience(time.Hour, 0) // None is too young.
+				}
 				var clients []*h2Client
 				for range test.busy {
 					s.busy(t)
