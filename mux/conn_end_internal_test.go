@@ -11,6 +11,8 @@ import (
 	"weak"
 
 	"golang.org/x/net/http2"
+
+	"github.com/muxserve/muxserve/pool"
 )
 
 // TestNothingHeldBehindTheEnd: what a connection has in memory goes when it ends, also
@@ -52,6 +54,44 @@ func TestNothingHeldBehindTheEnd(t *testing.T) {
 			return
 		case time.Now().After(end):
 			t.Fatal("the connection is still in memory")
+		}
+	}
+}
+
+// TestHTTP2IsIdleWhenAnswered: net/http calls a connection idle before it has written the end of
+// the last answer.
+func TestHTTP2IsIdleWhenAnswered(t *testing.T) {
+	running, release := make(chan struct{}), make(chan struct{})
+	s := New(WithLogger(slog.New(slog.DiscardHandler)), WithHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(running)
+		<-release
+	})))
+	nc, err := net.Dial("tcp", serveOnLoopback(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	framer := http2.NewFramer(nc, nc)
+	_, _ = nc.Write([]byte(http2.ClientPreface))
+	_ = framer.WriteSettings()
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("\x82\x86\x84\x41\x01x"), EndHeaders: true, EndStream: true})
+	<-running
+	c := s.topology.books.all(func(*conn) bool { return true })[0]
+	c.account.SetState(pool.StateIdle) // As net/http does.
+	if c.isIdleHTTP2() {
+		t.Error("idle, and its answer is still to come")
+	}
+	close(release)
+	for ended := false; !ended; {
+		f, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended = f.Header().StreamID == 1 && f.Header().Flags.Has(http2.FlagDataEndStream)
+	}
+	for end := time.Now().Add(20 * time.Second); !c.isIdleHTTP2(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not idle, and its answer has come")
 		}
 	}
 }

@@ -329,12 +329,13 @@ func (w *sweep) visitTold(c *conn, h2 *http2State) {
 }
 
 // isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2: no
-// stream is open. net/http says so itself. On a connection of grpc-go no handler runs either,
-// because a handler may outlive the reset of its stream.
+// stream is open. net/http says so itself, but before it has written the end of the last
+// answer. On a connection of grpc-go no handler runs either, because a handler may outlive the
+// reset of its stream.
 func (c *conn) isIdleHTTP2() bool {
 	switch {
 	case c.isShared():
-		return c.account.State() == pool.StateIdle
+		return c.account.State() == pool.StateIdle && !c.HasOpenStreams()
 	case c.isHTTP2():
 		return c.account.InFlight() == 0 && !c.HasOpenStreams()
 	default: // It was upgraded by "Upgrade: h2c".
