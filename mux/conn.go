@@ -175,6 +175,8 @@ func (c *conn) http2() *http2State { return &c.rare().h2 }
 type followed interface {
 	FinalGoAway()
 	SentData() uint64
+	AskRead()
+	Unread() uint64
 	IsBeyondLast(stream uint32) bool
 	IsMute(timeout time.Duration) bool
 }
@@ -192,6 +194,12 @@ func (c *conn) FinalGoAway() { c.frames().FinalGoAway() }
 
 // SentData is as in the package sniff, for upgraded connections as well.
 func (c *conn) SentData() uint64 { return c.frames().SentData() }
+
+// AskRead is as in the package sniff, for upgraded connections as well.
+func (c *conn) AskRead() { c.frames().AskRead() }
+
+// Unread is as in the package sniff, for upgraded connections as well.
+func (c *conn) Unread() uint64 { return c.frames().Unread() }
 
 // IsBeyondLast is as in the package sniff, for upgraded connections as well.
 func (c *conn) IsBeyondLast(stream uint32) bool { return c.frames().IsBeyondLast(stream) }

@@ -63,6 +63,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 	t.Run("half-close", testStreamHalfClose)
 	t.Run("reset", testStreamReset)
 	t.Run("stall", testStreamStall)
+	t.Run("pong behind a download", testStreamPong)
 	t.Run("drain", testStreamDrain)
 	t.Run("off", testStreamOff)
 	t.Run("no websocket", testStreamNoWebSocket)

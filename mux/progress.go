@@ -24,6 +24,9 @@ import (
 //	any other request body, full duplex  a byte within ProgressTimeout, as long as the
 //	                                     handler waits for it and has not answered; there is
 //	                                     no bound once the response has begun
+//	either in HTTP/2                     the same and the time that the client may need for
+//	                                     what it may not have read of its connection: room
+//	                                     for more of the body stands behind that
 //	a call of gRPC or Connect of         its handler's: no bound, as grpc-go has none for
 //	undeclared length                    its own services
 //	a response                           a byte that the client's system takes, or a frame
@@ -367,13 +370,15 @@ func (r *recorder2) FlushError() error {
 type upload struct {
 	waited   time.Duration // how long the handler has waited since the first byte, as seen from tick to tick
 	idle     time.Duration // how long it has waited since the last one
+	behind   time.Duration // the most that the client may have needed to read that it may go on
 	received int64
 }
 
 // tick adds a sweep at which the reader by waits, and reports whether the client is too slow.
 // What net/http reads by itself has no late first byte, and the rate bounds it however its
-// length is told.
-func (u *upload) tick(elapsed time.Duration, received int64, by int32, duplex bool, c *protocols.ProgressConfig) bool {
+// length is told. The client may need the time behind before it reads that it may go on.
+func (u *upload) tick(elapsed, behind time.Duration, received int64, by int32, duplex bool, c *protocols.ProgressConfig) bool {
+	u.behind = max(u.behind, behind)
 	if received > 0 || by == readByServer {
 		u.waited += elapsed
 	}
@@ -381,14 +386,14 @@ func (u *upload) tick(elapsed time.Duration, received int64, by int32, duplex bo
 	if received != u.received {
 		u.received, u.idle = received, 0
 	}
-	if c.ProgressTimeout > 0 && u.idle >= c.ProgressTimeout {
+	if c.ProgressTimeout > 0 && u.idle >= moments.Sum(c.ProgressTimeout, u.behind) {
 		return true
 	}
 	if duplex && by != readByServer || c.MinBodyRate <= 0 {
 		return false
 	}
 	due := time.Duration(float64(received) / float64(c.MinBodyRate) * float64(time.Second))
-	return u.waited > c.BodyGrace+due
+	return u.waited > moments.Sum(c.BodyGrace+due, u.behind)
 }
 
 // stall is what the sweep remembers of a write that may be waiting.
@@ -416,6 +421,7 @@ type movement struct {
 	elapsed  time.Duration // since the last sweep
 	received uint64        // from the client, in all
 	sent     uint64        // of responses, to it
+	unread   uint64        // of those, which the client may not have read
 	// shut says that handlers have not read what fills the connection's window. Then no body
 	// can move, and the client is not to blame.
 	shut bool
@@ -438,7 +444,7 @@ func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, own
 	for e := l.first; e != nil; e = e.next {
 		if !e.watch.isBound() || m.shut {
 			e.upload.idle = 0
-		} else if !e.watch.slow.Load() && e.upload.tick(bodies, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
+		} else if !e.watch.slow.Load() && e.upload.tick(bodies, moments.ReadTime(m.unread), e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
 			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			n.bodies++

@@ -222,7 +222,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 		w.seenUploads[c.account.ID()] = u
 		return false
 	}
-	slow := u.tick(w.elapsed, arrived, by, body.duplex.Load(), config)
+	slow := u.tick(w.elapsed, 0, arrived, by, body.duplex.Load(), config)
 	w.seenUploads[c.account.ID()] = u
 	return slow
 }
@@ -254,6 +254,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		elapsed:  w.elapsed,
 		received: c.account.Received(),
 		sent:     c.SentData(),
+		unread:   c.Unread(),
 		shut:     c.WindowShut(),
 		blocked:  c.account.IsWriting(),
 	}, &config.Progress)
@@ -265,8 +266,8 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		c.abort(reasonPing)
 		return
 	}
-	if c.Unread() >= moments.ManyUnread && !c.isIdleHTTP2() && c.root.backend.muteTime(c.verdict().Protocol) > 0 {
-		c.AskRead() // If the client falls silent, what it has read does not add to the wait.
+	if c.Unread() >= moments.ManyUnread && !c.isIdleHTTP2() {
+		c.AskRead() // If the client stops, what it has read does not add to the wait.
 	}
 	stuckFor := moments.Sum(limit, moments.ReadTime(c.SentData()))
 	switch {

@@ -68,10 +68,11 @@ type ProgressConfig struct {
 	// or for the client to take any byte of the response. A body without a declared
 	// length, and one that is read beside the response (full duplex), has no bound once the
 	// response has begun, and a stream of gRPC or Connect has none at all. In HTTP/2 the
-	// client may also need up to 5 minutes for what it has got, at 16 KiB a second, and the
-	// streams of a connection that wait share this time, up to 16 times, and MinBodyRate, while
-	// it moves 1 KiB a second. 0: no bound, but 5 minutes for a WebSocket that is being
-	// closed. Default 1m.
+	// client may also need up to 5 minutes for what it has got, at 16 KiB a second. What it
+	// may not have read of its connection adds to the time for a body in the same way, and to
+	// BodyGrace. The streams of a connection that wait share this time, up to 16 times, and
+	// MinBodyRate, while it moves 1 KiB a second. 0: no bound, but 5 minutes for a WebSocket
+	// that is being closed. Default 1m.
 	ProgressTimeout time.Duration `apply:"runtime" yaml:"progress_timeout"`
 }
 
@@ -201,7 +202,8 @@ type WebSocketConfig struct {
 	// has left the socket; until then the peer has to take a byte within
 	// http1.progress_timeout. Messages that were sent before may wait for the peer in a
 	// proxy: what it may not have read of them, at 16 KiB a second, adds its time to
-	// PongTimeout, up to 5 minutes. Defaults 30s and 10s.
+	// PongTimeout, up to 5 minutes. On a stream of HTTP/2 that is what it may not have read
+	// of all streams. Defaults 30s and 10s.
 	PingInterval time.Duration `apply:"runtime" yaml:"ping_interval"`
 	PongTimeout  time.Duration `apply:"runtime" yaml:"pong_timeout"`
 	// IdleTimeout is how long a WebSocket may exchange no part of a message, pings

@@ -120,6 +120,12 @@ func (c *UpgradedConn) SentData() uint64 { return c.track.SentData() }
 // that a stream is not served.
 func (c *UpgradedConn) IsBeyondLast(stream uint32) bool { return c.track.IsBeyondLast(stream) }
 
+// AskRead is as in the package sniff.
+func (c *UpgradedConn) AskRead() { c.track.AskRead() }
+
+// Unread is as in the package sniff.
+func (c *UpgradedConn) Unread() uint64 { return c.track.Unread() }
+
 // IsMute is as in the package sniff.
 func (c *UpgradedConn) IsMute(timeout time.Duration) bool { return c.track.IsMute(timeout) }
 

@@ -30,7 +30,7 @@ type Session struct {
 	pinged           bool      // a ping is not answered yet, and the client has been silent since
 	asking           bool      // a ping has no pong yet
 	due              time.Time // when the answer is; zero until the sweep has seen the ping leave
-	written, asked   uint64    // bytes before the last sweep, and before that ping
+	written, asked   uint64    // what sent returned at the last sweep, and before that ping
 	readBy           time.Time // when the client has read them, at the least rate of [moments.ReadTime]
 	seen, exchanges  uint32
 	heard, exchanged time.Time
@@ -218,23 +218,28 @@ func (s *Session) unread(now time.Time) time.Duration {
 	if s.raw.ponged.Swap(false) && s.asking && s.raw.out.wants.Load()&wantPing == 0 {
 		left, s.asking = min(left, moments.ReadTime(s.written-s.asked)), false
 	}
-	written := s.raw.out.below.bytes.Load()
+	written := s.sent()
 	left = min(max(left, 0)+moments.ReadTime(written-s.written), moments.LongestQueue)
 	s.written, s.readBy = written, now.Add(left)
 	return left
 }
 
+// sent returns how many bytes stand before what is sent next: those of the WebSocket, or on a
+// stream of HTTP/2 those of all streams, where the owner counts them.
+func (s *Session) sent() uint64 {
+	if s.owner == nil || s.request.ProtoMajor == 1 {
+		return s.raw.out.below.bytes.Load()
+	}
+	return s.owner.SentData()
+}
+
 // consumeTime returns how long the client of a stream may need for what it was sent: it may give
 // its windows back in steps of megabytes, and until then nothing shows that it reads.
 func (s *Session) consumeTime() time.Duration {
-	switch {
-	case s.request.ProtoMajor == 1:
+	if s.request.ProtoMajor == 1 {
 		return 0
-	case s.owner == nil:
-		return moments.ReadTime(s.written)
-	default:
-		return moments.ReadTime(s.owner.SentData())
 	}
+	return moments.ReadTime(s.written)
 }
 
 // stall is what the sweep remembers while bytes wait for the client.
