@@ -174,6 +174,9 @@ func (r *reloads) ended(v mux.Version, err error) (mux.Version, error) {
 	p := r.process
 	if err == nil {
 		p.logs.apply(p.settings().Log) // A request may have set another level.
+		if v.Origin != originWatch {
+			r.setWatch(p.settings().Watch)
+		}
 	}
 	r.changing.Unlock()
 	switch {
@@ -241,7 +244,6 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 			if moves {
 				p.admin.move(p, address, site)
 			}
-			p.reloads.setWatch(next.Watch)
 		},
 		Undo: func() {
 			static.close()

@@ -17,7 +17,7 @@ var (
 )
 
 // errChanging refuses an upgrade. The new process might read half of what is changed.
-var errChanging = errors.New("a change of the configuration is under way, or its files go on to change")
+var errChanging = errors.New("a change of the configuration is under way")
 
 // changeTime is how long an upgrade waits for a change that is under way.
 const changeTime = 5 * time.Second

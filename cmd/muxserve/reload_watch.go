@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -14,15 +15,22 @@ import (
 // because the symbolic links of a Kubernetes secret change under unchanged names.
 const watchInterval = time.Second
 
-// settleTime is how long files must stay the same before they are read. A program that
-// rewrites a file in place writes more than once.
-const settleTime = 100 * time.Millisecond
+// How long files must stay the same before they are read.
+const (
+	// settleTime is for a file that was written in place. Its writer may pause in the middle,
+	// and the first part may be a valid file that leaves out what protects a port.
+	settleTime = 2 * watchInterval
+	// replaceTime is for a file that another one has replaced, which was written before. A
+	// key follows its certificate.
+	replaceTime = 100 * time.Millisecond
+)
 
 // maxDigested bounds the part of a file that is compared. It is above the limit of any
 // file.
 const maxDigested = 2 << 20
 
-// setWatch begins to watch the files, or stops it.
+// setWatch begins to watch the files, or stops it. The watch is never stopped by its own
+// reload, but by a later look that finds the same files.
 func (r *reloads) setWatch(on bool) {
 	r.watching.Lock()
 	defer r.watching.Unlock()
@@ -40,49 +48,69 @@ func (r *reloads) setWatch(on bool) {
 // watch reloads the configuration whenever its files differ from those of the last
 // attempt, by whatever caller, until ctx ends. So a faulty file is reported once.
 func (r *reloads) watch(ctx context.Context) {
-	tick := time.Tick(watchInterval)
-	for {
+	var w watcher
+	for wait := watchInterval; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick:
-			r.look(ctx)
+		case <-time.After(wait):
+			wait = r.look(&w, time.Now())
 		}
 	}
 }
 
-// look reloads the configuration if its files have changed. It does nothing while another
-// change or an upgrade is under way.
-func (r *reloads) look(ctx context.Context) {
+// look reloads the configuration if its files have changed and are whole, and returns the
+// time until the next look. It does nothing while another change or an upgrade is under
+// way.
+func (r *reloads) look(w *watcher, now time.Time) time.Duration {
 	if r.tryLock() != nil {
-		return
+		return watchInterval
 	}
-	if !r.haveChanged(ctx) {
+	w.look(slices.Collect(maps.Keys(r.looked)), now)
+	switch {
+	case now.Before(w.whole):
 		r.changing.Unlock()
-		return
+		return min(watchInterval, w.whole.Sub(now))
+	case maps.Equal(w.seen, r.looked):
+		r.setWatch(r.process.settings().Watch)
+		r.changing.Unlock()
+	default:
+		_, _ = r.ended(r.reload(originWatch))
+		if !r.process.settings().Watch {
+			// What says so may be the first part of a file that says more.
+			w.whole = now.Add(settleTime)
+		}
 	}
-	_, _ = r.ended(r.reload(originWatch))
+	return watchInterval
 }
 
-// haveChanged reports whether the files have changed, as soon as nobody writes them any
-// more, and false if ctx ends before. The caller holds changing.
-func (r *reloads) haveChanged(ctx context.Context) bool {
-	names := slices.Collect(maps.Keys(r.looked))
-	now := digestsOf(names)
-	if maps.Equal(now, r.looked) {
-		return false
+// watcher is what the watch has seen of the files. It belongs to one goroutine.
+type watcher struct {
+	seen  digests
+	infos map[string]os.FileInfo // nil for what cannot be read
+	whole time.Time              // when the files are whole, if they stay as they are
+}
+
+// look looks at the files at the time now.
+func (w *watcher) look(names []string, now time.Time) {
+	infos := make(map[string]os.FileInfo, len(names))
+	for _, name := range names {
+		infos[name], _ = os.Stat(name)
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(settleTime):
+	seen := digestsOf(names)
+	for name, digest := range seen {
+		if digest == w.seen[name] {
+			continue
 		}
-		before := now
-		if now = digestsOf(names); maps.Equal(now, before) {
-			return true
+		settle := settleTime
+		if was, is := w.infos[name], infos[name]; was != nil && is != nil && !os.SameFile(was, is) {
+			settle = replaceTime
+		}
+		if whole := now.Add(settle); whole.After(w.whole) {
+			w.whole = whole
 		}
 	}
+	w.seen, w.infos = seen, infos
 }
 
 // filesOf returns the files of settings: configuration, token, certificates, keys,

@@ -44,7 +44,8 @@ type Settings struct {
 	// path, begins with a dot.
 	StaticDotFiles bool `apply:"restart" yaml:"static_dot_files"`
 	// Watch checks every second whether this file or a file of certificates, keys or
-	// ticket keys has changed, and reloads them then.
+	// ticket keys has changed, and reloads them then. A file that is written in place, and
+	// not replaced by rename, is read when it has stayed the same for 2 s.
 	Watch bool `apply:"runtime" yaml:"watch"`
 	// Log configures the log.
 	Log Log `yaml:"log"`
