@@ -145,6 +145,17 @@ func (c Config) Longest() time.Duration {
 	return c.Timeout + 2*c.stepTimeout() + time.Duration(len(Steps()))*abandonGrace
 }
 
+// shortened returns c for a drain that begins to cut when left is over, before Timeout is.
+// All clients are told in the first half, so that what is under way has the second to end
+// by itself. A step that acts takes no more than the delay may.
+func (c Config) shortened(left time.Duration) Config {
+	c.Timeout = left
+	c.StepTimeout = min(c.stepTimeout(), left/4)
+	c.Delay = min(c.Delay, left/4)
+	c.Spread = min(c.Spread, left/2-c.Delay)
+	return c
+}
+
 // stepTimeout returns StepTimeout, or the default where Validate would have refused it:
 // force-close and cleanup always get time.
 func (c Config) stepTimeout() time.Duration {

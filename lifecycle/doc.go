@@ -15,9 +15,10 @@
 //	force-close       StepTimeout                cut what has not
 //	cleanup           StepTimeout                hooks, timers, metrics; never skipped
 //
-// The first four share one absolute deadline, Timeout after the start. The
-// last two begin at that deadline at the latest and have their own time after
-// it, so that the longest drain is [Config.Longest].
+// The first four share one absolute deadline, Timeout after the start. Where the context of
+// [Machine.Drain] has an earlier one, that counts, and the bounds are shortened to fit. The
+// last two begin at that deadline at the latest and have their own time after it, so that
+// the longest drain is [Config.Longest].
 //
 // The package knows nothing of connections: the caller's [Actions] are what a step does.
 // The package gives order, time, isolation, a [Report] and one log line a step.

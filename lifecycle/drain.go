@@ -34,7 +34,18 @@ type drain struct {
 	base     context.Context // never ends; carries the first caller's values
 	wait     context.Context // ends when the waiting is cut short
 	deadline time.Time       // when the waiting is over in any case
+	lastTime time.Duration   // what force-close and cleanup have, each
 }
+
+// A knownEnd is a context that is cut at its end, and says beforehand when that will be. A
+// context with a timer of its own would end at that moment, too, but for another cause.
+type knownEnd struct {
+	context.Context
+
+	end time.Time
+}
+
+func (k knownEnd) Deadline() (time.Time, bool) { return k.end, true }
 
 // run runs the drain in the goroutine of its first caller, whose context ctx
 // is, and publishes the report.
@@ -56,6 +67,11 @@ func (m *Machine) run(ctx context.Context) {
 		base:     base,
 		wait:     wait,
 		deadline: started.Add(m.cfg.Timeout),
+		lastTime: m.cfg.stepTimeout(),
+	}
+	if end, ok := ctx.Deadline(); ok && end.Before(d.deadline) {
+		d.wait = knownEnd{wait, end}
+		m.shorten(end.Sub(started))
 	}
 	for _, name := range m.cfg.Order() {
 		d.note(name)
@@ -134,7 +150,7 @@ func (d *drain) bounded(name string, begun time.Time) (context.Context, context.
 	case StepStopAccepting:
 		end = earlier(end, begun.Add(d.cfg.stepTimeout()+d.cfg.Spread))
 	case StepForceClose, StepCleanup:
-		parent, end = d.base, begun.Add(d.cfg.stepTimeout())
+		parent, end = d.base, begun.Add(d.lastTime)
 	}
 	return context.WithDeadline(parent, end)
 }

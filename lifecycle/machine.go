@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 )
 
 // ErrDrainBegun is the error of [Machine.OnStep] once the drain has begun.
@@ -60,7 +61,7 @@ type Machine struct {
 
 	// mu guards what follows. It is never held while foreign code runs.
 	mu         sync.Mutex
-	cfg        Config // fixed once the drain has begun
+	cfg        Config // fixed once the steps of the drain have begun
 	phase      Phase
 	watchers   []func(Phase)           // only ever appended to
 	news       []Phase                 // transitions that watchers have not been told yet
@@ -111,11 +112,19 @@ func (m *Machine) Configure(cfg Config) error {
 	return nil
 }
 
-// Config returns the configuration in force.
+// Config returns the configuration in force. In the steps of a drain whose context ends
+// before Timeout, it is what [Machine.Drain] has made of it.
 func (m *Machine) Config() Config {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.cfg
+}
+
+// shorten fits the configuration of the drain that begins into what is left.
+func (m *Machine) shorten(left time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cfg = m.cfg.shortened(max(0, left))
 }
 
 // SetServing moves a new server to [PhaseServing]. In later phases it has no effect.
@@ -164,6 +173,11 @@ func (m *Machine) Done() <-chan struct{} { return m.done }
 // its ctx ends, the waiting is over and the connections left are cut at once, as by
 // [Machine.Force], but Drain still returns only at the end. A later caller whose ctx ends
 // gets a nil report and ctx.Err(), while the drain goes on.
+//
+// Where the first caller's ctx has a deadline before [Config].Timeout is over, the drain
+// plans for it: the delay takes a quarter of the time at most, delay and spread together
+// half of it, and StepTimeout is a quarter at most, but for force-close and cleanup, which
+// come behind the deadline.
 func (m *Machine) Drain(ctx context.Context) (*Report, error) {
 	if m.advance(PhaseDraining) {
 		m.run(ctx)

@@ -151,16 +151,18 @@ func TestFirstCallersContext(t *testing.T) {
 		},
 		"ends in the delay": {
 			ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
-				return context.WithTimeout(ctx, 2*time.Second)
+				ctx, cancel := context.WithCancel(ctx)
+				time.AfterFunc(2*time.Second, cancel)
+				return ctx, cancel
 			},
-			want: []string{"announce at 0s", "force-close at 2s", "cleanup at 2s"}, reason: "context deadline exceeded",
+			want: []string{"announce at 0s", "force-close at 2s", "cleanup at 2s"}, reason: "context canceled",
 		},
 		"ends in the wait": {
 			ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
 				return context.WithTimeoutCause(ctx, 8*time.Second, odd)
 			},
 			want: []string{
-				"announce at 0s", "stop-accepting at 5s", "wait-connections at 5s",
+				"announce at 0s", "stop-accepting at 2s", "wait-connections at 2s",
 				"force-close at 8s", "cleanup at 8s",
 			},
 			reason: "the pod is gone",
@@ -188,6 +190,78 @@ func TestFirstCallersContext(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestContextsDeadline: the delay, the spread and the bounds of the steps fit into what the
+// first caller's context leaves, where that is less than the configured timeout.
+func TestContextsDeadline(t *testing.T) {
+	type plan struct{ delay, spread, step, left time.Duration } // left is that of stop-accepting
+	const second = time.Second
+	tests := map[string]struct {
+		cfg   Config
+		after time.Duration
+		want  plan
+	}{
+		"beyond the timeout":  {config(nil), 31 * second, plan{5 * second, 10 * second, 6 * second, 16 * second}},
+		"at the timeout":      {config(nil), 30 * second, plan{5 * second, 10 * second, 6 * second, 16 * second}},
+		"just before it":      {config(nil), 28 * second, plan{5 * second, 9 * second, 6 * second, 15 * second}},
+		"20s":                 {config(nil), 20 * second, plan{5 * second, 5 * second, 5 * second, 10 * second}},
+		"10s":                 {config(nil), 10 * second, plan{2500 * time.Millisecond, 2500 * time.Millisecond, 2500 * time.Millisecond, 5 * second}},
+		"1s":                  {config(nil), second, plan{250 * time.Millisecond, 250 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond}},
+		"enough for all":      {config(func(c *Config) { c.Timeout = time.Hour }), 31 * second, plan{5 * second, 10 * second, 6 * second, 16 * second}},
+		"no delay, no spread": {config(func(c *Config) { c.Delay, c.Spread = 0, 0 }), 4 * second, plan{0, 0, second, second}},
+		"no delay":            {config(func(c *Config) { c.Delay = 0 }), 4 * second, plan{0, 2 * second, second, 3 * second}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPlay(t)
+				m := New(tt.cfg, p.actions(), nil)
+				ctx, cancel := context.WithTimeout(t.Context(), tt.after)
+				defer cancel()
+				var got plan
+				p.does[StepStopAccepting] = func(ctx context.Context) error {
+					c, end := m.Config(), deadline(t, ctx)
+					got = plan{time.Since(p.began), c.Spread, c.StepTimeout, time.Until(end)}
+					return nil
+				}
+				cut := min(tt.after, tt.cfg.Timeout)
+				p.does[StepWaitConnections] = func(ctx context.Context) error {
+					progress, _ := m.Progress()
+					for _, end := range []time.Time{progress.Deadline, deadline(t, ctx)} {
+						if got := end.Sub(p.began); got != cut {
+							t.Errorf("the end of the wait is planned at %v, want %v", got, cut)
+						}
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				p.left = map[string]int{"http1": 1}
+				p.takes[StepForceClose] = time.Hour
+				report, _ := m.Drain(ctx)
+				if got != tt.want {
+					t.Errorf("delay, spread, step timeout and time left for stop-accepting are %v, want %v", got, tt.want)
+				}
+				if got := report.Steps[3]; tt.after < tt.cfg.Timeout && got.Status != StatusCut {
+					t.Errorf("%s %s: %v, want %s", got.Name, got.Status, got.Err, StatusCut)
+				}
+				// What comes behind the deadline has its own time.
+				if want := cut + tt.cfg.StepTimeout; report.Duration != want {
+					t.Errorf("the drain took %v, want %v", report.Duration, want)
+				}
+			})
+		})
+	}
+}
+
+// deadline returns the deadline of a context, which must have one.
+func deadline(t *testing.T, ctx context.Context) time.Time {
+	t.Helper()
+	end, ok := ctx.Deadline()
+	if !ok {
+		t.Error("there is no deadline")
+	}
+	return end
 }
 
 type uncomparableError []string

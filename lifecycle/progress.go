@@ -10,7 +10,8 @@ type Progress struct {
 	// TraceID and Started are those of the [Report].
 	TraceID string
 	Started time.Time
-	// Deadline is when the drain stops waiting and begins to cut.
+	// Deadline is when the drain stops waiting and begins to cut: [Config].Timeout after its
+	// start, or the deadline of its context, whichever is earlier.
 	Deadline time.Time
 	// Step is the step under way, empty once the drain is over, and StepStarted when it
 	// began.
@@ -29,10 +30,14 @@ func (m *Machine) Progress() (Progress, bool) {
 
 // note publishes the progress: the step that begins, or an empty one at the end.
 func (d *drain) note(step string) {
+	deadline := d.deadline
+	if end, ok := d.wait.Deadline(); ok {
+		deadline = end
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.progress = Progress{
-		TraceID: d.traceID, Started: d.report.Started, Deadline: d.deadline,
+		TraceID: d.traceID, Started: d.report.Started, Deadline: deadline,
 		Step: step, StepStarted: time.Now(), Steps: slices.Clone(d.report.Steps),
 	}
 }

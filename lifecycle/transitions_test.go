@@ -244,8 +244,8 @@ func TestSecondCallerOutlivesTheFirst(t *testing.T) {
 	eachStep(t, func(t *testing.T, cfg Config, at int, middle time.Duration) {
 		p := busyPlay(t)
 		m := New(cfg, p.actions(), nil)
-		ctx, cancel := context.WithTimeout(t.Context(), middle)
-		defer cancel()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(middle, cancel)
 		first := make(chan *Report, 1)
 		go func() {
 			r, _ := m.Drain(ctx)

@@ -278,8 +278,10 @@ func (s *Server) Certificates() map[string][]*x509.Certificate {
 // and only what overstays its time is cut. Concurrent callers share one drain. A server that
 // has not served anything is drained at once.
 //
-// When ctx ends before the drain does, what is left is cut at once. Meanwhile
-// [Server.DrainProgress] returns the [DrainProgress].
+// When ctx ends before the drain does, what is left is cut at once. A deadline of ctx that
+// is earlier than Config.Drain.Timeout is planned for: the delay takes a quarter of the time
+// at most, and all clients are told in its first half. See [lifecycle.Machine.Drain].
+// Meanwhile [Server.DrainProgress] returns the [DrainProgress].
 func (s *Server) Drain(ctx context.Context) (*Report, error) {
 	if served := s.topology.noteClosing(); !served {
 		c := s.machine.Config()
@@ -296,7 +298,8 @@ func (s *Server) Drain(ctx context.Context) (*Report, error) {
 
 // Shutdown is [Server.Drain] without the account. Its error tells whether connections were
 // cut ([ErrForced]) or a step failed. Unlike [http.Server.Shutdown] it covers
-// WebSockets and connections that have not said what they are.
+// WebSockets and connections that have not said what they are. It plans for the deadline of
+// ctx as Drain does.
 func (s *Server) Shutdown(ctx context.Context) error {
 	_, err := s.Drain(ctx)
 	return err
