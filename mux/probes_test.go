@@ -113,6 +113,34 @@ func TestProbesBesideSilence(t *testing.T) {
 	}))
 }
 
+// TestProbesBesideTrickles: the same beside connections that have sent the first byte, and no
+// more, for longer than a client takes that sends its request at once.
+func TestProbesBesideTrickles(t *testing.T) {
+	bothForms(t, func(t *testing.T, s *server) {
+		s.busy(t)
+		first := "G"
+		if s.roots != nil {
+			first = "\x16" // The first byte of a TLS handshake.
+		}
+		for range 520 {
+			conn, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			send(t, conn, first)
+		}
+		time.Sleep(300 * time.Millisecond) // What is under test is time.
+		for range 10 {
+			if got := s.status(t, "/livez"); got != http.StatusOK {
+				t.Fatalf("status %d", got)
+			}
+		}
+	}, limits(func(c *mux.Config) {
+		c.Limits.MaxConnections, c.Sniff.Timeout, c.Sniff.TLSTimeout = 1, time.Minute, time.Minute
+	}))
+}
+
 // TestProbesBesideProbes: a client whose probes are not done, because it does not take the
 // answers, keeps no other client's out.
 func TestProbesBesideProbes(t *testing.T) {

@@ -132,10 +132,10 @@ func (m *room) beforeRefusal(c *conn) bool {
 	defer m.mu.Unlock()
 	return m.first(place{tag: unreadTag}, func() ([]spare, int) {
 		return search(m.departures.books.conns.Conns(pool.Sniffing), func(other *conn) (spare, bool) {
-			return spare{c: other, since: other.account.Opened()}, other != c && other.isUnread()
+			return spare{c: other, since: other.account.Opened()}, other != c && m.isUnread(other)
 		})
 	}, func(s spare) bool {
-		if !s.c.isUnread() {
+		if !m.isUnread(s.c) {
 			return false
 		}
 		s.c.account.SetCloseReason(reasonRefused)
@@ -264,7 +264,7 @@ func (m *room) spares(p place) (spares []spare, looked int) {
 }
 
 // lastingTag and unreadTag are the names of the searches for [conn.lasting] and
-// [conn.isUnread], which no pool has.
+// [room.isUnread], which no pool has.
 const (
 	lastingTag pool.Tag = "lasting"
 	unreadTag  pool.Tag = "unread"

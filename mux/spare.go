@@ -118,10 +118,13 @@ func (c *conn) isAnswered() bool {
 	return c.account.State() == pool.StateIdle
 }
 
-// isUnread reports whether the connection is to be refused, and nothing of what it says
-// first is there.
-func (c *conn) isUnread() bool {
-	return c.account.IsExempt() && !c.isLocal() && c.stage() < stageKnown && c.account.CloseReason() == "" && c.account.Received() == 0 && !c.account.HasUnread()
+// isUnread reports whether the connection is to be refused, and what it says first is not
+// there: nothing of it, or not all for longer than a client takes that sends it at once.
+func (m *room) isUnread(c *conn) bool {
+	if !c.account.IsExempt() || c.isLocal() || c.stage() >= stageKnown || c.account.CloseReason() != "" {
+		return false
+	}
+	return c.account.Received() == 0 && !c.account.HasUnread() || time.Since(c.account.Opened()) >= m.mute
 }
 
 // awaitsRest reports whether the connection is within what comes before its first request

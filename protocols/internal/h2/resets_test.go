@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -333,6 +334,10 @@ func TestStreamsBehindResets(t *testing.T) {
 	}
 	if passed := f.track.Follow(openings(f.stream+2, f.stream+4)); passed != 0 || !f.inner.closed {
 		t.Errorf("the server gets %d bytes, closed %t", passed, f.inner.closed)
+	}
+	want := AppendGoAway(nil, f.stream+2, http2.ErrCodeEnhanceYourCalm, resetsDebug)
+	if got := f.inner.wrote.Bytes(); !bytes.HasSuffix(got, want) {
+		t.Errorf("wrote %x, want %x at its end", got, want)
 	}
 }
 
