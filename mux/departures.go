@@ -220,7 +220,9 @@ func spread(ctx context.Context, conns []connRef, d time.Duration, tell func(*co
 func (c *conn) finalGoAway() {
 	if c.depart(departFinal) {
 		c.FinalGoAway()
-		c.AskRead()
+		if c.isIdleHTTP2() { // Else answers follow, behind which the sweep asks.
+			c.AskRead()
+		}
 	}
 }
 

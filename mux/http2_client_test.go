@@ -29,6 +29,7 @@ type h2Client struct {
 	acks      int                          // How many SETTINGS the server has acknowledged.
 	goAway    *http2.GoAwayFrame           // The first.
 	lastTold  uint32                       // What the last GOAWAY has named.
+	knows     bool                         // It has answered a PING behind that GOAWAY.
 	syncs     byte                         // How many PINGs sync has sent.
 	answered  [8]byte                      // The last PING that the server has answered.
 	window    int                          // What may be sent on the connection.
@@ -145,6 +146,7 @@ func (c *h2Client) step() {
 			c.answered = f.Data
 		} else {
 			_ = c.WritePing(true, f.Data)
+			c.knows = c.knows || c.goAway != nil
 		}
 	case *http2.MetaHeadersFrame:
 		s := c.stream(f.StreamID)
@@ -243,6 +245,16 @@ func (c *h2Client) sync() {
 	for c.answered != data {
 		c.step()
 	}
+}
+
+// answersPing returns when the client has the PING behind the first GOAWAY, and the server the
+// answer. None follows where a last stream is named.
+func (c *h2Client) answersPing() {
+	c.t.Helper()
+	for !c.knows && c.lastTold == maxStream {
+		c.step()
+	}
+	c.sync()
 }
 
 // goneAway returns the code of the GOAWAY frame.

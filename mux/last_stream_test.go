@@ -76,7 +76,7 @@ func TestLastStreamOfNative(t *testing.T) {
 				c.step()
 			}
 			if why == "reload" {
-				c.sync()                           // It answers the PING.
+				c.answersPing()
 				time.Sleep(300 * time.Millisecond) // Sweeps could tell it.
 			}
 			ask(3, testpb.TestService_EmptyCall_FullMethodName)

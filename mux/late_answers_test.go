@@ -232,8 +232,7 @@ func TestLateAnswers(t *testing.T) {
 				}
 				s.leave(busy)
 				busy.goneAway()
-				busy.sync() // It has the PING behind the GOAWAY, too,
-				busy.sync() // and the server the answer.
+				busy.answersPing()
 				for _, c := range idle {
 					c.goneAway()
 					c.leaves()

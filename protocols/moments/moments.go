@@ -85,6 +85,11 @@ func Cut(now, patience time.Duration) time.Duration {
 	return now + patience
 }
 
+// PingAfter is how long behind the first GOAWAY its PING is sent. A client that leaves when it
+// has no stream open does so first: Apache's mod_proxy_http2 stays for one more request, which
+// it fails, where it owes the answer to a PING.
+const PingAfter = 100 * time.Millisecond
+
 // GoAwayPatience is how long a client may take to answer the PING behind the first GOAWAY.
 const GoAwayPatience = 5 * time.Second
 

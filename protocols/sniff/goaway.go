@@ -5,15 +5,16 @@ import (
 )
 
 // GoAway tells the client of an HTTP/2 connection to open no more streams. It sends
-// a GOAWAY that refuses no stream and a PING behind it (RFC 9113, section 6.8), so
-// streams that the client sends before it has read them are served. When
-// [Conn.GoneAway] says that the PING has come back, [Conn.FinalGoAway] can name the
-// last stream.
+// a GOAWAY that refuses no stream (RFC 9113, section 6.8), and PingAfter of the package
+// moments behind that a PING, unless FinalGoAway comes first. Streams that the client
+// sends before it has read them are served. When [Conn.GoneAway] says that the PING has
+// come back, [Conn.FinalGoAway] can name the last stream.
 //
-// The frames are written between two frames of the server. If a Write is under way,
-// it takes them along, and GoAway does not wait for it. Otherwise GoAway waits until
-// they are written, for a second at most. If the client reads nothing, they are then
-// still to be written, and the server's next Write waits for them.
+// The GOAWAY is written between two frames of the server. If a Write is under way,
+// it takes it along, and GoAway does not wait for it. Otherwise GoAway waits until
+// it is written, for a second at most. If the client reads nothing, it is then
+// still to be written, and the server's next Write waits for it. The PING is a write by
+// itself.
 //
 // Only the first call has an effect. It has none on a connection that was not
 // recognised as HTTP2 or GRPC, after a GOAWAY of the server, after FinalGoAway, and

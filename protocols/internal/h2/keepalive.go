@@ -18,6 +18,8 @@ type keepalive struct {
 	since atomic.Int64
 	sent  atomic.Uint64 // SentData before that PING
 	read  atomic.Uint64 // SentData before the last PING, also of AskRead, that the client has answered
+	// goAway has the PING written that follows the first GOAWAY; nil before that.
+	goAway atomic.Pointer[time.Timer]
 }
 
 // pings returns the connection's keepalive.

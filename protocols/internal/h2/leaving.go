@@ -3,6 +3,8 @@ package h2
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // This file has what a connection does when its client is to leave: the GOAWAYs, the PINGs
@@ -25,11 +27,33 @@ const (
 	markAsked                      // A readPing is asked for, behind the last answer.
 	markRead                       // And the client has answered it.
 	markOpened                     // The channel acked is closed.
+	markEnded                      // The connection ends: no PING is to follow.
 )
 
-// GoAway sends a GOAWAY that refuses no stream, and a PING behind it. See GoAway of
+// GoAway sends a GOAWAY that refuses no stream, and a PING some time behind it. See GoAway of
 // the package sniff.
 func (t *Track) GoAway() { t.ask(askGoAway) }
+
+// pingLater has the PING follow the first GOAWAY, which is written.
+func (t *Track) pingLater() {
+	t.pings().goAway.Store(time.AfterFunc(moments.PingAfter, func() {
+		t.pending.Or(askPing)
+		t.settle()
+	}))
+	if t.marks.Load()&markEnded != 0 { // pingNever may have seen no timer.
+		t.pingNever()
+	}
+}
+
+// pingNever ends the wait of pingLater for good.
+func (t *Track) pingNever() {
+	t.marks.Or(markEnded)
+	if k := t.keepalive.Load(); k != nil {
+		if timer := k.goAway.Load(); timer != nil {
+			timer.Stop()
+		}
+	}
+}
 
 // FinalGoAway sends a GOAWAY that names the highest stream that the client has opened
 // so far. It waits for a write that is under way, since its caller may close the

@@ -112,11 +112,15 @@ func (t *Track) Finish(n int, err error) (int, error) {
 	if err = t.out.err; err == nil {
 		t.marks.Or(t.out.marks)
 	}
+	isFirst := t.out.marks&(markTold|markSettled) == markTold
 	t.out.marks = 0
 	t.mu.Unlock()
 	if err != nil {
 		t.OpenGate()
 		return 0, err
+	}
+	if isFirst {
+		t.pingLater()
 	}
 	if t.pending.Load() != 0 {
 		t.settle()
@@ -264,7 +268,7 @@ func (t *Track) compose(p []byte) []byte {
 	head := 0           // Where the current head begins.
 	for at := 0; ; {
 		if t.pending.Load() != 0 && o.mayInsert() {
-			if frames := t.pendingFrames(); len(frames) > 0 {
+			if frames := t.pendingFrames(len(p) == 0); len(frames) > 0 {
 				e.insert(at, frames)
 			}
 		}
@@ -411,13 +415,18 @@ func (t *Track) noteGoAway(payload []byte) {
 
 // pendingFrames returns the frames that are asked for, as written now. GOAWAY comes before
 // the RST_STREAM of a refused stream: grpc-js and C-core ask once more as soon as they have
-// that, on the same connection if they do not know better.
-func (t *Track) pendingFrames() []byte {
+// that, on the same connection if they do not know better. PINGs stay pending unless the
+// write is of nothing else; alone says that the server writes nothing with it.
+func (t *Track) pendingFrames(alone bool) []byte {
 	o, asked := &t.out, t.pending.Swap(0)
+	if pings := asked & askPings; pings != 0 && (!alone || asked != pings) {
+		t.pending.Or(pings)
+		asked &^= pings
+	}
 	owed := t.owedFrames(asked)
 	var frames []byte
 	switch {
-	case asked&^(askOwed|askWindows|askRead) == 0:
+	case asked&^(askOwed|askWindows|askPings) == 0:
 		return owed
 	case asked&askFault != 0:
 		o.lastTold = min(o.lastTold, t.nameLast())
@@ -433,8 +442,6 @@ func (t *Track) pendingFrames() []byte {
 		if asked&askGoAway != 0 {
 			o.lastTold = maxStreamID
 			frames = AppendGoAway(frames, maxStreamID, http2.ErrCodeNo, "")
-			frames = AppendFrame(frames, http2.FramePing, 0, goAwayPing[:])
-			t.marks.Or(markPinged)
 		}
 		if asked&askFinal != 0 {
 			o.lastTold = t.nameLast()
@@ -451,11 +458,15 @@ func (t *Track) pendingFrames() []byte {
 }
 
 // owedFrames returns what a stream needs that was refused, what was kept of the windows of
-// others, or changes them, and the PING of AskRead.
+// others, or changes them, and PINGs.
 func (t *Track) owedFrames(asked uint32) []byte {
 	var frames []byte
 	if asked&askWindows != 0 {
 		frames = t.pace.windows.Load().take()
+	}
+	if asked&askPing != 0 && !t.out.final {
+		frames = AppendFrame(frames, http2.FramePing, 0, goAwayPing[:])
+		t.marks.Or(markPinged)
 	}
 	if asked&askRead != 0 {
 		frames = AppendFrame(frames, http2.FramePing, 0, binary.BigEndian.AppendUint32([]byte(readPing), uint32(t.sentData.Load())))

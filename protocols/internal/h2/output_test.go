@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,6 +22,7 @@ import (
 type wireConn struct {
 	net.Conn
 	wrote  bytes.Buffer
+	mixed  bool // Our PING was written with something else.
 	writes int
 	fails  int // Which write does, from 1 on; 0 for none.
 	closed bool
@@ -29,6 +31,9 @@ type wireConn struct {
 func (c *wireConn) Write(p []byte) (int, error) {
 	if c.closed {
 		return 0, net.ErrClosed
+	}
+	if ping := goAwayPingFrame(); bytes.Contains(p, ping) && len(p) > len(ping) {
+		c.mixed = true
 	}
 	if c.writes++; c.writes == c.fails {
 		n, _ := c.wrote.Write(p[:len(p)/2])
@@ -212,6 +217,9 @@ func isGoAway(frame []byte) (last uint32, code http2.ErrCode, ok bool) {
 func (w *wireCheck) check(frame []byte) {
 	w.t.Helper()
 	last, code, goAway := isGoAway(frame)
+	if len(w.ours) > 1 && bytes.Equal(w.ours[0], goAwayPingFrame()) && bytes.Equal(frame, w.ours[1]) {
+		w.ours = w.ours[1:] // The final one makes the PING needless.
+	}
 	if len(w.ours) > 0 && bytes.Equal(frame, w.ours[0]) {
 		w.ours = w.ours[1:]
 		if goAway {
@@ -260,77 +268,87 @@ func FuzzFrameTracker(f *testing.F) {
 		if len(script) > 256 {
 			return // What is long is slow, byte by byte, and shows nothing new.
 		}
-		const highest = 7
-		inner := &wireConn{fails: int(fails)}
-		c, track := newTracked(inner, Options{})
-		track.highest.Store(highest)
-		server := scriptOutput(script)
-		ours := [][]byte{
-			AppendGoAway(nil, maxStreamID, http2.ErrCodeNo, ""), pingFrame(0, string(goAwayPing[:])),
-			AppendGoAway(nil, highest, http2.ErrCodeNo, ""),
-		}
-		finally := func() {
-			if track.asked.Load() == 0 {
-				ours = ours[2:] // What comes behind the final one has no effect.
-			}
-			c.FinalGoAway()
-		}
-
-		output := bytes.Join(server, nil)
-		failed := false
-		for i := 0; len(output) > 0 && !failed; i++ {
-			if i == int(first) {
-				c.GoAway()
-			}
-			if i == int(final) {
-				finally()
-			}
-			piece := output[:min(int(split)+1, len(output))]
-			output = output[len(piece):]
-			n, err := c.Write(piece)
-			if failed = fails > 0 && inner.writes >= int(fails); failed {
-				if n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-					// It may have been a frame of ours behind the server's.
-					if _, err = c.Write(nil); !errors.Is(err, os.ErrDeadlineExceeded) || !inner.closed {
-						t.Fatalf("write = %d, %v behind a failed one", n, err)
-					}
-				}
-			} else if n != len(piece) || err != nil {
-				t.Fatalf("write = %d, %v", n, err)
-			}
-		}
-		c.GoAway()
-		finally()
-		failed = failed || fails > 0 && inner.writes >= int(fails)
-		if failed && inner.writes > int(fails) {
-			t.Fatalf("%d writes, of which number %d failed", inner.writes, fails)
-		}
-
-		wire := inner.wrote.Bytes()
-		if failed {
-			wire = wholeFrames(wire)
-		}
-		checkOrder(t, wire)
-		w := &wireCheck{t: t, server: server, ours: ours}
-		for h, frame := range frames(wire) {
-			if len(frame) == 0 {
-				break
-			}
-			if len(frame) != HeaderLen+int(h.Length) {
-				t.Fatalf("%q is cut short", frame)
-			}
-			w.check(frame)
-		}
-		if failed {
-			return
-		}
-		for _, frame := range w.server {
-			w.dropped(frame)
-		}
-		if len(w.ours) > 0 {
-			t.Errorf("%d frames of ours are missing", len(w.ours))
-		}
+		synctest.Test(t, func(t *testing.T) { fuzzFrames(t, script, split, first, final, fails) })
 	})
+}
+
+func fuzzFrames(t *testing.T, script []byte, split, first, final, fails uint8) {
+	const highest = 7
+	inner := &wireConn{fails: int(fails)}
+	c, track := newTracked(inner, Options{})
+	track.highest.Store(highest)
+	server := scriptOutput(script)
+	ours := [][]byte{
+		firstGoAway(), goAwayPingFrame(),
+		AppendGoAway(nil, highest, http2.ErrCodeNo, ""),
+	}
+	finally := func() {
+		if track.asked.Load() == 0 {
+			ours = ours[2:] // What comes behind the final one has no effect.
+		}
+		c.FinalGoAway()
+	}
+
+	output := bytes.Join(server, nil)
+	failed := false
+	for i := 0; len(output) > 0 && !failed; i++ {
+		if i == int(first) {
+			c.GoAway()
+		}
+		if i == (int(first)+int(final))/2 {
+			sleepPast()
+		}
+		if i == int(final) {
+			finally()
+		}
+		piece := output[:min(int(split)+1, len(output))]
+		output = output[len(piece):]
+		n, err := c.Write(piece)
+		if failed = fails > 0 && inner.writes >= int(fails); failed {
+			if n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				// It may have been a frame of ours behind the server's.
+				if _, err = c.Write(nil); !errors.Is(err, os.ErrDeadlineExceeded) || !inner.closed {
+					t.Fatalf("write = %d, %v behind a failed one", n, err)
+				}
+			}
+		} else if n != len(piece) || err != nil {
+			t.Fatalf("write = %d, %v", n, err)
+		}
+	}
+	c.GoAway()
+	finally()
+	failed = failed || fails > 0 && inner.writes >= int(fails)
+	if failed && inner.writes > int(fails) {
+		t.Fatalf("%d writes, of which number %d failed", inner.writes, fails)
+	}
+
+	wire := inner.wrote.Bytes()
+	if failed {
+		wire = wholeFrames(wire)
+	}
+	checkOrder(t, wire)
+	if inner.mixed {
+		t.Error("our PING was written with something else")
+	}
+	w := &wireCheck{t: t, server: server, ours: ours}
+	for h, frame := range frames(wire) {
+		if len(frame) == 0 {
+			break
+		}
+		if len(frame) != HeaderLen+int(h.Length) {
+			t.Fatalf("%q is cut short", frame)
+		}
+		w.check(frame)
+	}
+	if failed {
+		return
+	}
+	for _, frame := range w.server {
+		w.dropped(frame)
+	}
+	if len(w.ours) > 0 {
+		t.Errorf("%d frames of ours are missing", len(w.ours))
+	}
 }
 
 // wholeFrames returns b without the frame at its end that is cut short.

@@ -15,12 +15,18 @@ import (
 
 // The frames that a Track can be asked for. Each makes those before it needless.
 const (
-	askGoAway  uint32 = 1 << iota // GOAWAY for the largest stream, and a PING.
+	askGoAway  uint32 = 1 << iota // GOAWAY for the largest stream.
 	askFinal                      // GOAWAY for the highest stream that the client has opened.
 	askFault                      // The same with the error for which the connection ends.
 	askOwed                       // What a refused stream needs: RST_STREAM, and WINDOW_UPDATE for its DATA.
 	askWindows                    // What was kept of the windows of streams; see keptWindows.
+	askPing                       // The PING that follows the first GOAWAY.
 	askRead                       // A PING, whose answer says that the client has read all before it.
+
+	// askPings are written by themselves. Apache's mod_proxy_http2 keeps a connection behind a
+	// GOAWAY for its next request, and fails that, where it owes the answer to a PING when it
+	// has read the end of a response.
+	askPings = askPing | askRead
 )
 
 // A BareConn is a connection that may stand over a bare socket, as the package pool's
@@ -111,7 +117,7 @@ type Track struct {
 	returned atomic.Uint32
 
 	sentData  atomic.Uint64             // See SentData.
-	keepalive atomic.Pointer[keepalive] // Nil before the server's first PING.
+	keepalive atomic.Pointer[keepalive] // Nil before it is needed.
 	resets    atomic.Pointer[resetBound]
 	calls     *callFilter // Nil: all streams pass.
 	pace      *pace       // Nil where the server is not net/http.
@@ -167,10 +173,11 @@ func New(inner net.Conn, o Options) *Track {
 // Bare returns the connection if it stands over a bare socket, and nil otherwise.
 func (t *Track) Bare() BareConn { return t.bare }
 
-// OpenGate ends the wait for the server's ACK, and that for the frames that it owes: the
-// connection ends.
+// OpenGate ends the wait for the server's ACK, that for the frames that it owes, and that for
+// the moment of a PING: the connection ends.
 func (t *Track) OpenGate() {
 	t.pace.end()
+	t.pingNever()
 	t.openGate()
 }
 

@@ -17,14 +17,21 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/muxserve/muxserve/protocols/internal/wiretest"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // serverSettings is the first thing that a server writes.
 func serverSettings() []byte { return bytes.Clone(testSettings) }
 
-// firstGoAway is what GoAway writes.
-func firstGoAway() []byte {
-	return slices.Concat(AppendGoAway(nil, maxStreamID, http2.ErrCodeNo, ""), pingFrame(0, string(goAwayPing[:])))
+// firstGoAway is what GoAway writes, and goAwayPingFrame is what follows.
+func firstGoAway() []byte { return AppendGoAway(nil, maxStreamID, http2.ErrCodeNo, "") }
+
+func goAwayPingFrame() []byte { return pingFrame(0, string(goAwayPing[:])) }
+
+// sleepPast lets the PING follow the first GOAWAY, where it does.
+func sleepPast() {
+	time.Sleep(2 * moments.PingAfter)
+	synctest.Wait()
 }
 
 // received reads n bytes from conn.
@@ -57,32 +64,36 @@ func told(t *testing.T, c *trackedConn, wantTold, wantAcked bool) {
 
 // TestGoAwayIsWrittenOnce is the order of all that can be asked for.
 func TestGoAwayIsWrittenOnce(t *testing.T) {
-	inner := &wireConn{}
-	c, track := newTracked(inner, Options{})
-	c.GoAway()
-	if inner.wrote.Len() > 0 {
-		t.Fatal("GOAWAY was written before SETTINGS")
-	}
-	told(t, c, false, false)
-	if _, err := c.Write(serverSettings()); err != nil {
-		t.Fatal(err)
-	}
-	told(t, c, true, false)
-	track.Follow(wiretest.ClientBytes(func(fr *http2.Framer) {
-		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, EndHeaders: true})
-		_ = fr.WritePing(true, [8]byte{1})
-	}))
-	told(t, c, true, false)
-	track.Follow(pingFrame(http2.FlagPingAck, string(goAwayPing[:])))
-	told(t, c, true, true)
-	c.GoAway()
-	c.FinalGoAway()
-	c.FinalGoAway()
-	c.GoAway()
-	want := slices.Concat(serverSettings(), firstGoAway(), AppendGoAway(nil, 5, http2.ErrCodeNo, ""))
-	if diff := cmp.Diff(want, inner.wrote.Bytes()); diff != "" {
-		t.Errorf("wrote (-want +got):\n%s", diff)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		inner := &wireConn{}
+		c, track := newTracked(inner, Options{})
+		c.GoAway()
+		if inner.wrote.Len() > 0 {
+			t.Fatal("GOAWAY was written before SETTINGS")
+		}
+		told(t, c, false, false)
+		if _, err := c.Write(serverSettings()); err != nil {
+			t.Fatal(err)
+		}
+		told(t, c, true, false)
+		track.Follow(wiretest.ClientBytes(func(fr *http2.Framer) {
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, EndHeaders: true})
+			_ = fr.WritePing(true, [8]byte{1})
+		}))
+		told(t, c, true, false)
+		sleepPast()
+		track.Follow(pingFrame(http2.FlagPingAck, string(goAwayPing[:])))
+		told(t, c, true, true)
+		c.GoAway()
+		c.FinalGoAway()
+		c.FinalGoAway()
+		c.GoAway()
+		sleepPast()
+		want := slices.Concat(serverSettings(), firstGoAway(), goAwayPingFrame(), AppendGoAway(nil, 5, http2.ErrCodeNo, ""))
+		if diff := cmp.Diff(want, inner.wrote.Bytes()); diff != "" {
+			t.Errorf("wrote (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // TestHasRead: the client has read what it was answered once it has answered a PING that was
@@ -154,62 +165,69 @@ func TestPingsOfAnyLength(t *testing.T) {
 
 // TestEarlyAnswer: an answer to our PING that comes before the PING says nothing.
 func TestEarlyAnswer(t *testing.T) {
-	c, track := newTracked(&wireConn{}, Options{})
-	answer := pingFrame(http2.FlagPingAck, string(goAwayPing[:]))
-	track.Follow(slices.Concat([]byte(http2.ClientPreface), answer))
-	if _, err := c.Write(serverSettings()); err != nil {
-		t.Fatal(err)
-	}
-	c.GoAway()
-	told(t, c, true, false)
-	track.Follow(answer)
-	told(t, c, true, true)
+	synctest.Test(t, func(t *testing.T) {
+		c, track := newTracked(&wireConn{}, Options{})
+		answer := pingFrame(http2.FlagPingAck, string(goAwayPing[:]))
+		track.Follow(slices.Concat([]byte(http2.ClientPreface), answer))
+		if _, err := c.Write(serverSettings()); err != nil {
+			t.Fatal(err)
+		}
+		c.GoAway()
+		track.Follow(answer)
+		told(t, c, true, false)
+		sleepPast()
+		told(t, c, true, false)
+		track.Follow(answer)
+		told(t, c, true, true)
+	})
 }
 
 // TestServerGoAway: the server's own is the last word where it comes first, and is heard
 // behind ours where it has something to say.
 func TestServerGoAway(t *testing.T) {
-	server := func(last uint32, code http2.ErrCode) []byte { return AppendGoAway(nil, last, code, "server") }
-	first, final := (*trackedConn).GoAway, func(c *trackedConn) { c.FinalGoAway() }
-	ourFinal := AppendGoAway(nil, 7, http2.ErrCodeNo, "")
-	tests := []struct {
-		name   string
-		before []byte
-		ask    []func(*trackedConn)
-		after  []byte
-		want   []byte // All but the SETTINGS.
-	}{
-		{"before ours", server(3, http2.ErrCodeNo), []func(*trackedConn){first, final}, nil, server(3, http2.ErrCodeNo)},
-		{"the same as the first", nil, []func(*trackedConn){first}, server(maxStreamID, http2.ErrCodeNo), firstGoAway()},
-		{"lower than the first", nil, []func(*trackedConn){first}, server(7, http2.ErrCodeNo), slices.Concat(firstGoAway(), server(7, http2.ErrCodeNo))},
-		{"higher than the last", nil, []func(*trackedConn){final}, server(maxStreamID, http2.ErrCodeNo), ourFinal},
-		{"the same as the last", nil, []func(*trackedConn){first, final}, server(7, http2.ErrCodeNo), slices.Concat(firstGoAway(), ourFinal)},
-		{"lower than the last", nil, []func(*trackedConn){final}, server(5, http2.ErrCodeNo), slices.Concat(ourFinal, server(5, http2.ErrCodeNo))},
-		{"an error", nil, []func(*trackedConn){final}, server(7, http2.ErrCodeProtocol), slices.Concat(ourFinal, server(7, http2.ErrCodeProtocol))},
-	}
-	for _, tt := range tests {
-		for step := 1; step < 30; step++ {
-			inner := &wireConn{}
-			c, track := newTracked(inner, Options{})
-			track.highest.Store(7)
-			write := func(b []byte) {
-				for piece := range slices.Chunk(b, step) {
-					if n, err := c.Write(piece); n != len(piece) || err != nil {
-						t.Fatalf("write = %d, %v", n, err)
+	synctest.Test(t, func(t *testing.T) {
+		server := func(last uint32, code http2.ErrCode) []byte { return AppendGoAway(nil, last, code, "server") }
+		first, final := (*trackedConn).GoAway, func(c *trackedConn) { c.FinalGoAway() }
+		ourFinal := AppendGoAway(nil, 7, http2.ErrCodeNo, "")
+		tests := []struct {
+			name   string
+			before []byte
+			ask    []func(*trackedConn)
+			after  []byte
+			want   []byte // All but the SETTINGS.
+		}{
+			{"before ours", server(3, http2.ErrCodeNo), []func(*trackedConn){first, final}, nil, server(3, http2.ErrCodeNo)},
+			{"the same as the first", nil, []func(*trackedConn){first}, server(maxStreamID, http2.ErrCodeNo), firstGoAway()},
+			{"lower than the first", nil, []func(*trackedConn){first}, server(7, http2.ErrCodeNo), slices.Concat(firstGoAway(), server(7, http2.ErrCodeNo))},
+			{"higher than the last", nil, []func(*trackedConn){final}, server(maxStreamID, http2.ErrCodeNo), ourFinal},
+			{"the same as the last", nil, []func(*trackedConn){first, final}, server(7, http2.ErrCodeNo), slices.Concat(firstGoAway(), ourFinal)},
+			{"lower than the last", nil, []func(*trackedConn){final}, server(5, http2.ErrCodeNo), slices.Concat(ourFinal, server(5, http2.ErrCodeNo))},
+			{"an error", nil, []func(*trackedConn){final}, server(7, http2.ErrCodeProtocol), slices.Concat(ourFinal, server(7, http2.ErrCodeProtocol))},
+		}
+		for _, tt := range tests {
+			for step := 1; step < 30; step++ {
+				inner := &wireConn{}
+				c, track := newTracked(inner, Options{})
+				track.highest.Store(7)
+				write := func(b []byte) {
+					for piece := range slices.Chunk(b, step) {
+						if n, err := c.Write(piece); n != len(piece) || err != nil {
+							t.Fatalf("write = %d, %v", n, err)
+						}
 					}
 				}
-			}
-			write(slices.Concat(serverSettings(), tt.before))
-			for _, ask := range tt.ask {
-				ask(c)
-			}
-			write(slices.Concat(tt.after, pingFrame(0, "the last")))
-			want := slices.Concat(serverSettings(), tt.want, pingFrame(0, "the last"))
-			if diff := cmp.Diff(want, inner.wrote.Bytes()); diff != "" {
-				t.Errorf("%s, by %d (-want +got):\n%s", tt.name, step, diff)
+				write(slices.Concat(serverSettings(), tt.before))
+				for _, ask := range tt.ask {
+					ask(c)
+				}
+				write(slices.Concat(tt.after, pingFrame(0, "the last")))
+				want := slices.Concat(serverSettings(), tt.want, pingFrame(0, "the last"))
+				if diff := cmp.Diff(want, inner.wrote.Bytes()); diff != "" {
+					t.Errorf("%s, by %d (-want +got):\n%s", tt.name, step, diff)
+				}
 			}
 		}
-	}
+	})
 }
 
 // TestGoAwayWaitsForNoWriter: a Write under way takes the frames along.
