@@ -170,7 +170,8 @@ func TestClientHelloSNI(t *testing.T) {
 		_, _ = io.WriteString(w, r.TLS.ServerName)
 	})}
 	defer own.Close()
-	go func() { _ = own.Serve(tls.NewListener(m.Match("tls", mux.ClientHelloSNI("*.Example.com")), config)) }()
+	matched := tls.NewListener(m.Match("tls", mux.ClientHelloSNI("*.Example.com")), config)
+	go func() { _ = own.Serve(matched) }()
 	s := serve(t, m)
 	get := func(name string, protocols []string, through func(net.Conn) net.Conn) (string, error) {
 		client := http.Client{Transport: &http.Transport{
