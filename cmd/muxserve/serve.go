@@ -31,6 +31,8 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if godebug, fits := fitGODEBUG(env.getenv("GODEBUG"), s.Mux.HTTP2.WebSocket); !fits && env.restart != nil {
 		return failure(env, env.restart(godebug))
 	}
+	// Whoever reads the log may have gone: SIGPIPE is ignored before the first line.
+	defer lifecycle.HandleSignals(ctx, lifecycle.SignalHandlers{})()
 	logs := newLogs(env, s.Log)
 	defer logs.flush()
 	logger := logs.logger
