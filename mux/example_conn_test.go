@@ -96,7 +96,7 @@ func ExampleServer_Disconnect() {
 	n := s.Disconnect(func(conn mux.ConnInfo) bool { return ids[conn.ID] }, time.Minute)
 	_, _, err = c.Read(context.Background())
 	fmt.Println(n, websocket.CloseStatus(err) == websocket.StatusGoingAway)
-	for len(s.Connections()) > 0 {
+	for len(s.Closed()) == 0 {
 		time.Sleep(time.Millisecond) // It is closed in a moment.
 	}
 	for _, conn := range s.Closed() {
