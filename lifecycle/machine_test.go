@@ -221,14 +221,14 @@ func TestContextsDeadline(t *testing.T) {
 				defer cancel()
 				var got plan
 				p.does[StepStopAccepting] = func(ctx context.Context) error {
-					c, end := m.Config(), deadline(t, ctx)
+					c, end := m.Config(), deadline(ctx, t)
 					got = plan{time.Since(p.began), c.Spread, c.StepTimeout, time.Until(end)}
 					return nil
 				}
 				cut := min(tt.after, tt.cfg.Timeout)
 				p.does[StepWaitConnections] = func(ctx context.Context) error {
 					progress, _ := m.Progress()
-					for _, end := range []time.Time{progress.Deadline, deadline(t, ctx)} {
+					for _, end := range []time.Time{progress.Deadline, deadline(ctx, t)} {
 						if got := end.Sub(p.began); got != cut {
 							t.Errorf("the end of the wait is planned at %v, want %v", got, cut)
 						}
@@ -255,7 +255,7 @@ func TestContextsDeadline(t *testing.T) {
 }
 
 // deadline returns the deadline of a context, which must have one.
-func deadline(t *testing.T, ctx context.Context) time.Time {
+func deadline(ctx context.Context, t *testing.T) time.Time {
 	t.Helper()
 	end, ok := ctx.Deadline()
 	if !ok {

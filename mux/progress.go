@@ -370,15 +370,30 @@ func (r *recorder2) FlushError() error {
 type upload struct {
 	waited   time.Duration // how long the handler has waited since the first byte, as seen from tick to tick
 	idle     time.Duration // how long it has waited since the last one
-	behind   time.Duration // the most that the client may have needed to read that it may go on
 	received int64
+	// held is for how long it was not counted, in all and since the last byte; see hold.
+	held, heldIdle time.Duration
+}
+
+// hold reports whether a sweep is not to count, because the client may need the time behind
+// before it reads that it may go on. In all an upload has [moments.LongestQueue].
+func (u *upload) hold(elapsed, behind time.Duration, received int64) bool {
+	if received != u.received {
+		u.heldIdle = 0
+		return false
+	}
+	if u.heldIdle >= behind || u.held >= moments.LongestQueue {
+		return false
+	}
+	u.held += elapsed
+	u.heldIdle += elapsed
+	return true
 }
 
 // tick adds a sweep at which the reader by waits, and reports whether the client is too slow.
 // What net/http reads by itself has no late first byte, and the rate bounds it however its
-// length is told. The client may need the time behind before it reads that it may go on.
-func (u *upload) tick(elapsed, behind time.Duration, received int64, by int32, duplex bool, c *protocols.ProgressConfig) bool {
-	u.behind = max(u.behind, behind)
+// length is told.
+func (u *upload) tick(elapsed time.Duration, received int64, by int32, duplex bool, c *protocols.ProgressConfig) bool {
 	if received > 0 || by == readByServer {
 		u.waited += elapsed
 	}
@@ -386,14 +401,14 @@ func (u *upload) tick(elapsed, behind time.Duration, received int64, by int32, d
 	if received != u.received {
 		u.received, u.idle = received, 0
 	}
-	if c.ProgressTimeout > 0 && u.idle >= moments.Sum(c.ProgressTimeout, u.behind) {
+	if c.ProgressTimeout > 0 && u.idle >= c.ProgressTimeout {
 		return true
 	}
 	if duplex && by != readByServer || c.MinBodyRate <= 0 {
 		return false
 	}
 	due := time.Duration(float64(received) / float64(c.MinBodyRate) * float64(time.Second))
-	return u.waited > moments.Sum(c.BodyGrace+due, u.behind)
+	return u.waited > c.BodyGrace+due
 }
 
 // stall is what the sweep remembers of a write that may be waiting.
@@ -444,7 +459,8 @@ func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, own
 	for e := l.first; e != nil; e = e.next {
 		if !e.watch.isBound() || m.shut {
 			e.upload.idle = 0
-		} else if !e.watch.slow.Load() && e.upload.tick(bodies, moments.ReadTime(m.unread), e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
+		} else if !e.watch.slow.Load() && !e.upload.hold(m.elapsed, moments.ReadTime(m.unread), e.watch.received.Load()) &&
+			e.upload.tick(bodies, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
 			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			n.bodies++

@@ -359,61 +359,33 @@ func TestDrainOfPausingReader(t *testing.T) {
 func TestTailBehindLastStream(t *testing.T) {
 	t.Parallel()
 	const size, chunk = 65535 + 1, 4096 // A byte more than the stream's window.
-	for name, leave := range map[string]func(t *testing.T, s *server, c *h2Client) (next uint32){
-		"drain": func(t *testing.T, s *server, _ *h2Client) uint32 {
-			s.drain(t.Context())
-			return 3
-		},
-		"too many resets": func(_ *testing.T, _ *server, c *h2Client) uint32 {
-			stream := uint32(3)
-			for ; stream < 3+2*80; stream += 2 { // On a busy machine some come too late to count.
-				c.get(stream, "/")
-				c.must(c.WriteRSTStream(stream, http2.ErrCodeCancel))
-			}
-			return stream
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/" {
-					<-r.Context().Done()
-				}
-				for range size / chunk { // net/http keeps the last until the handler has returned.
-					_, _ = w.Write(make([]byte, chunk))
-				}
-			})), mux.Configure(func(c *mux.Config) {
-				c.Drain.Spread, c.Drain.Timeout, c.HTTP2.MaxResetsPerMinute = 0, time.Minute, 20
-			}))
-			conn := s.dial(t)
-			_ = conn.SetDeadline(time.Now().Add(time.Minute))
-			c := newH2Client(t, conn, conn)
-			c.noCredit = true
-			c.get(1, "/file")
-			for c.stream(1).body.Len() < size-1 {
-				c.step()
-			}
-			next := leave(t, s, c)
-			for c.goAway == nil || c.lastTold == maxStream {
-				c.step()
-			}
-			for range 3 {
-				c.get(next, "/file")
-				next += 2
-			}
-			for began := time.Now(); time.Since(began) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
-				c.sync() // It goes on reading for some sweeps, which is what is under test.
-			}
-			c.must(c.WriteWindowUpdate(1, size))
-			if n := len(c.rest(1)); n != size {
-				t.Errorf("%d bytes of %d", n, size)
-			}
-			for stream := next - 6; stream < next; stream += 2 {
-				for !c.stream(stream).reset {
-					c.step()
-				}
-			}
-		})
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for range size / chunk { // net/http keeps the last until the handler has returned.
+			_, _ = w.Write(make([]byte, chunk))
+		}
+	})), mux.Configure(func(c *mux.Config) { c.Drain.Spread, c.Drain.Timeout = 0, time.Minute }))
+	conn := s.dial(t)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	c := newH2Client(t, conn, conn)
+	c.noCredit = true
+	c.get(1, "/")
+	for c.stream(1).body.Len() < size-1 {
+		c.step()
+	}
+	s.drain(t.Context())
+	for c.goAway == nil || c.lastTold == maxStream {
+		c.step()
+	}
+	c.get(3, "/")
+	for began := time.Now(); time.Since(began) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
+		c.sync() // It goes on reading for some sweeps, which is what is under test.
+	}
+	c.must(c.WriteWindowUpdate(1, size))
+	if n := len(c.rest(1)); n != size {
+		t.Errorf("%d bytes of %d", n, size)
+	}
+	for !c.stream(3).reset {
+		c.step()
 	}
 }
 

@@ -222,7 +222,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 		w.seenUploads[c.account.ID()] = u
 		return false
 	}
-	slow := u.tick(w.elapsed, 0, arrived, by, body.duplex.Load(), config)
+	slow := u.tick(w.elapsed, arrived, by, body.duplex.Load(), config)
 	w.seenUploads[c.account.ID()] = u
 	return slow
 }

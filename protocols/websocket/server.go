@@ -289,21 +289,22 @@ func (ws *Server) Leave(owner Owner) (open int) {
 }
 
 // CloseExcess closes n WebSockets with 1013 (try again later), because so many more have
-// places than a limit allows that has fallen. Those that are being closed already count among
-// them. It does not wait for them.
+// places than a limit allows that has fallen. Those that are being closed already, or whose
+// handlers have not returned yet, count among them. It does not wait for them.
 func (ws *Server) CloseExcess(n int) {
 	if n <= 0 {
 		return
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	ends := func(s *Session) bool { return s.leaving.Load() || s.raw.out.closed.Load() }
 	for s := range ws.all() {
-		if s.leaving.Load() && !s.raw.out.closed.Load() {
+		if ends(s) {
 			n--
 		}
 	}
 	for s := range ws.all() {
-		if n > 0 && !s.leaving.Load() && !s.raw.out.closed.Load() {
+		if n > 0 && !ends(s) {
 			n--
 			s.beginLeave(coder.StatusTryAgainLater, "")
 		}

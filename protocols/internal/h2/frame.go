@@ -127,6 +127,11 @@ func goAwayFields(payload []byte) (last uint32, code http2.ErrCode) {
 	return Uint31(payload), http2.ErrCode(binary.BigEndian.Uint32(payload[4:]))
 }
 
+// endsHeaders reports whether the frame is the last of a header block.
+func (h Header) endsHeaders() bool {
+	return (h.Type == http2.FrameHeaders || h.Type == http2.FrameContinuation) && h.Flags.Has(http2.FlagHeadersEndHeaders)
+}
+
 // A walk follows the frames of one direction of an HTTP/2 connection, however
 // the bytes are split. It keeps the current frame's head: the header, and the
 // beginning of the payload for the types that [Header.kept] knows.

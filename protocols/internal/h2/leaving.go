@@ -28,6 +28,7 @@ const (
 	markRead                       // And the client has answered it.
 	markOpened                     // The channel acked is closed.
 	markEnded                      // The connection ends: no PING is to follow.
+	markOpening                    // The header block of the highest stream is not whole yet.
 )
 
 // GoAway sends a GOAWAY that refuses no stream, and a PING some time behind it. See GoAway of

@@ -225,3 +225,25 @@ func BenchmarkCall(b *testing.B) {
 type discardConn struct{ net.Conn }
 
 func (discardConn) Write(p []byte) (int, error) { return len(p), nil }
+
+// TestHalfHeaders: a stream is open when its header block is whole, whatever frames it is in.
+func TestHalfHeaders(t *testing.T) {
+	frames := wiretest.ClientBytes(func(fr *http2.Framer) {
+		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: []byte{0x82}, EndStream: true})
+		_ = fr.WriteContinuation(3, true, []byte{0x86})
+	})[len(http2.ClientPreface):]
+	c := newOpenClient(t, 1000)
+	c.open(1)
+	c.server(func(fr *http2.Framer) {
+		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true})
+	})
+	for i, b := range frames {
+		if c.track.HasOpenStreams() {
+			t.Fatalf("open behind %d bytes of %d", i, len(frames))
+		}
+		c.track.Follow([]byte{b})
+	}
+	if !c.track.HasOpenStreams() {
+		t.Error("not open behind the whole block")
+	}
+}

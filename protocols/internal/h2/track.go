@@ -284,6 +284,9 @@ func (t *Track) follow(p []byte) int {
 		t.hideACK(p[at:])
 		n, complete := t.in.advance(p[at:])
 		at += n
+		if t.in.atBoundary() && t.in.frame().endsHeaders() {
+			t.marks.And(^markOpening)
+		}
 		if !complete {
 			if t.pace != nil && t.in.isWithin(http2.FrameSettings) {
 				t.followSettings(p[at-n : at])
@@ -341,6 +344,9 @@ func (t *Track) received(h Header) {
 				r.opened(last, h.Stream)
 			}
 			t.open.skip(last, h.Stream)
+			if !h.endsHeaders() || h.Length > 0 {
+				t.marks.Or(markOpening)
+			}
 			t.highest.Store(h.Stream)
 			if t.pace != nil {
 				t.pace.gate.pass(h.Stream)
@@ -389,9 +395,13 @@ func (t *Track) ended(stream uint32) {
 }
 
 // HasOpenStreams reports whether streams are open that are served: the answer to one is not
-// complete in what the server has begun to write, and neither side has reset it.
+// complete in what the server has begun to write, and neither side has reset it. Without its
+// whole header block a stream is none.
 func (t *Track) HasOpenStreams() bool {
 	last := t.highest.Load()
+	if t.marks.Load()&markOpening != 0 {
+		last--
+	}
 	if g := t.gate(); g != nil {
 		last = g.lastServed(last)
 	}
