@@ -433,3 +433,44 @@ func testStreamNoWebSocket(t *testing.T) {
 	}
 	eventually(t, "its place is free", func() bool { return s.Stats().Requests["websocket"].InFlight == 0 })
 }
+
+// TestReloadsEndOneOnly: a WebSocket on a stream that was told to leave keeps its place until its
+// handler returns. No reload meanwhile ends another one for that.
+func TestReloadsEndOneOnly(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	release := make(chan struct{})
+	defer close(release)
+	routes := http.NewServeMux()
+	routes.Handle("/ws", mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+		_, _, err := c.Read(ctx)
+		<-release // It has something to write down, say.
+		return err
+	}))
+	most := func(n int) func(*mux.Config) { return func(c *mux.Config) { c.WebSocket.MaxConnections = n } }
+	s := start(t, false, mux.WithHandler(routes), mux.Configure(overHTTP2), mux.Configure(most(2)))
+	c := s.http2(t)
+	c.webSocket(1, "/ws")
+	c.webSocket(3, "/ws")
+	s.reload(t, most(1))
+	for c.stream(1).body.Len()+c.stream(3).body.Len() == 0 {
+		c.step()
+	}
+	leaves := uint32(1)
+	if c.stream(1).body.Len() == 0 {
+		leaves = 3
+	}
+	_, payload := c.serverFrame(leaves)
+	c.must(c.WriteData(leaves, true, clientFrame(true, opClose, []byte(payload[:2]))))
+	c.sync()
+	time.Sleep(300 * time.Millisecond) // The server ends the WebSocket.
+	s.reload(t, func(c *mux.Config) { c.HTTP2.MaxResetsPerMinute++ })
+	c.sync()
+	time.Sleep(100 * time.Millisecond) // A close frame could come.
+	c.sync()
+	if stays := 4 - leaves; c.stream(stays).body.Len() > 0 {
+		op, payload := c.serverFrame(stays)
+		t.Errorf("the other one got opcode %d, %q", op, payload)
+	}
+}
