@@ -140,3 +140,30 @@ func testStreamPong(t *testing.T) {
 		c.step()
 	}
 }
+
+// TestPongOfLaterWebSocket: what a connection was sent before a WebSocket was opened on it adds
+// to no wait for its pong.
+func TestPongOfLaterWebSocket(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	routes := http.NewServeMux()
+	routes.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2<<20)) })
+	routes.Handle("/ws", mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
+		_, _, err := c.Read(ctx)
+		return err
+	}))
+	s := start(t, false, mux.WithHandler(routes), mux.Configure(overHTTP2), mux.Configure(func(c *mux.Config) {
+		c.WebSocket.PingInterval, c.WebSocket.PongTimeout = 300*time.Millisecond, 500*time.Millisecond
+	}))
+	events := observe(t, s.Server)
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn, wide)
+	c.get(1, "/")
+	_ = c.rest(1)
+	c.webSocket(3, "/ws")
+	go func() { _, _ = io.Copy(io.Discard, conn) }() // It answers no ping.
+	eventually(t, "the WebSocket ends for its ping", func() bool {
+		return events.count(mux.EventTimeout, protocols.WebSocket, "ping_timeout") == 1
+	})
+}

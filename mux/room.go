@@ -257,7 +257,7 @@ func (m *room) spares(p place) (spares []spare, looked int) {
 		if undecided < p.most {
 			return nil, looked
 		}
-		return spares, looked
+		return spares[:min(len(spares), undecided-p.most+1)], looked
 	default:
 		return search(conns.Conns(p.tag), m.spare)
 	}

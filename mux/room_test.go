@@ -301,6 +301,42 @@ func TestUndecidedBesideSilence(t *testing.T) {
 	}
 }
 
+// TestUndecidedAboveShare: of undecided clients only those leave that are too many, however many
+// silent connections follow.
+func TestUndecidedAboveShare(t *testing.T) {
+	const share, clients = 4, 6
+	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 4 * share }))
+	s.SetPatience(time.Hour, time.Hour) // All are young.
+	var all []*h2Client
+	for range clients {
+		conn := s.dial(t)
+		c := newH2Client(t, conn, conn)
+		c.sync()
+		all = append(all, c)
+	}
+	s.SetPatience(time.Hour, 0)
+	for range clients {
+		s.dial(t)
+		time.Sleep(20 * time.Millisecond) // A search rests behind another one.
+	}
+	s.hold(t)
+	left := 0
+	for _, info := range s.Connections() {
+		if info.BytesReceived > 0 && info.Requests == 0 {
+			left++
+		}
+	}
+	if left != share-1 {
+		t.Errorf("%d of %d are left, want %d", left, clients, share-1)
+	}
+	for _, c := range all[clients-left:] {
+		c.get(1, "/echo")
+		if got := c.header(1)[":status"]; got != "200" {
+			t.Errorf("status %s", got)
+		}
+	}
+}
+
 // TestUndecidedMakeRoom: undecided connections go first where places run out, by a GOAWAY
 // without an error, and never take more than their share.
 func TestUndecidedMakeRoom(t *testing.T) {

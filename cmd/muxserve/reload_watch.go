@@ -20,8 +20,8 @@ const (
 	// settleTime is for a file that was written in place. Its writer may pause in the middle,
 	// and the first part may be a valid file that leaves out what protects a port.
 	settleTime = 2 * watchInterval
-	// replaceTime is for a file that another one has replaced, which was written before. A
-	// key follows its certificate.
+	// replaceTime is for a file that another one has replaced, by rename: that was written
+	// before. A key follows its certificate.
 	replaceTime = 100 * time.Millisecond
 )
 

@@ -223,6 +223,7 @@ func (ws *Server) open(ctx context.Context, conn *coder.Conn, raw *watchedConn, 
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	s.request = r.WithContext(ctx)
 	raw.own(owner, r.ProtoMajor != 1)
+	s.written = s.sent() // What the connection was sent before is none of the WebSocket's.
 	ws.add(s)
 	return s
 }

@@ -81,6 +81,7 @@ func (o *openStreams) end(stream uint32) {
 		rest := streamRange{stream + 2, g.last}
 		g.last = stream - 2
 		*o.below = slices.Insert(open, i+1, rest)
+		o.drop()
 	}
 }
 
@@ -101,12 +102,17 @@ func (o *openStreams) endAbove(first, last uint32) {
 			o.below = new(gaps)
 		}
 		*o.below = append(*o.below, streamRange{open, first - 2})
-		// Behind its GOAWAY a server drops streams without a word.
-		if o.most > 0 && len(*o.below) > int(o.most) {
-			*o.below = slices.Delete(*o.below, 0, 1)
-		}
+		o.drop()
 	}
 	o.beyond = last + 1
+}
+
+// drop forgets the lowest gap where there are more than are kept: behind its GOAWAY a server
+// drops streams without a word. The caller holds mu.
+func (o *openStreams) drop() {
+	if o.most > 0 && len(*o.below) > int(o.most) {
+		*o.below = slices.Delete(*o.below, 0, 1)
+	}
 }
 
 // any reports whether a stream up to last is open, which the client has opened.
