@@ -141,14 +141,14 @@ func testStreamPong(t *testing.T) {
 	}
 }
 
-// TestPongOfLaterWebSocket: what a connection was sent before a WebSocket was opened on it adds
-// to no wait for its pong.
+// TestPongOfLaterWebSocket: what the client has read, and said so to a PING, before a WebSocket
+// was opened adds to no wait for its pong.
 func TestPongOfLaterWebSocket(t *testing.T) {
 	if !inOwnProcess(t) {
 		return
 	}
 	routes := http.NewServeMux()
-	routes.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2<<20)) })
+	routes.Handle("/", downloads(make(chan struct{}, 1), nil))
 	routes.Handle("/ws", mux.WebSocket(func(ctx context.Context, c *websocket.Conn, _ *http.Request) error {
 		_, _, err := c.Read(ctx)
 		return err
@@ -160,7 +160,8 @@ func TestPongOfLaterWebSocket(t *testing.T) {
 	conn := s.dial(t)
 	c := newH2Client(t, conn, conn, wide)
 	c.get(1, "/")
-	_ = c.rest(1)
+	c.readAsked(1, download)
+	c.sync() // The server has its answer.
 	c.webSocket(3, "/ws")
 	go func() { _, _ = io.Copy(io.Discard, conn) }() // It answers no ping.
 	eventually(t, "the WebSocket ends for its ping", func() bool {

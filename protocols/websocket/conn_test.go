@@ -22,6 +22,8 @@ type testOwner struct {
 
 func (o *testOwner) SentData() uint64 { return o.sent }
 
+func (o *testOwner) Unread() uint64 { return o.sent }
+
 func (o *testOwner) CountMessages(received, sent int) {
 	if o.count != nil {
 		o.count(received, sent)

@@ -48,6 +48,8 @@ type Owner interface {
 	SendQueue() (acked uint64, unsent, known bool)
 	// SentData returns how many bytes of DATA a connection of HTTP/2 has sent, on all streams.
 	SentData() uint64
+	// Unread returns how much of SentData the client may not have read. It is never more.
+	Unread() uint64
 	// WebSocketEnds is called just before a WebSocket is closed for one of the reasons
 	// below, at most once for each. It must not use the WebSocket.
 	WebSocketEnds(r *http.Request, reason string)
@@ -223,7 +225,10 @@ func (ws *Server) open(ctx context.Context, conn *coder.Conn, raw *watchedConn, 
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	s.request = r.WithContext(ctx)
 	raw.own(owner, r.ProtoMajor != 1)
-	s.written = s.sent() // What the connection was sent before is none of the WebSocket's.
+	if owner != nil && r.ProtoMajor != 1 { // Of what the connection was sent before, what is not read counts.
+		unread := owner.Unread()
+		s.written = owner.SentData() - unread
+	}
 	ws.add(s)
 	return s
 }
