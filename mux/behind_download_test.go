@@ -41,8 +41,8 @@ func downloads(sent chan<- struct{}, outcomes chan<- error) http.Handler {
 }
 
 // TestUploadBehindDownload: the client of an upload may have to read what the same connection
-// has for it before it knows that it may send more, whoever serves the connection. When it has
-// read that, it goes on.
+// has for it before it knows that it may send more, on connections of net/http and of x/net's
+// server. When it has read that, it goes on.
 func TestUploadBehindDownload(t *testing.T) {
 	t.Parallel()
 	for name, progress := range map[string]protocols.ProgressConfig{

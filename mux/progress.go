@@ -371,7 +371,7 @@ type upload struct {
 	waited   time.Duration // how long the handler has waited since the first byte, as seen from tick to tick
 	idle     time.Duration // how long it has waited since the last one
 	received int64
-	// held is for how long it was not counted, in all and since the last byte; see hold.
+	// How long hold has had sweeps not count, in all and since the last byte.
 	held, heldIdle time.Duration
 }
 
@@ -456,11 +456,13 @@ func (l *exchanges) sweep(m movement, c *protocols.ProgressConfig) (n ended, own
 	nBodies, nResponses, got := l.waiting()
 	bodies := l.bodies.share(m.elapsed, nBodies, m.received, c)
 	responses := l.responses.share(m.elapsed, nResponses, m.sent, c)
+	behind := moments.ReadTime(m.unread)
 	for e := l.first; e != nil; e = e.next {
-		if !e.watch.isBound() || m.shut {
+		switch received := e.watch.received.Load(); {
+		case !e.watch.isBound() || m.shut:
 			e.upload.idle = 0
-		} else if !e.watch.slow.Load() && !e.upload.hold(m.elapsed, moments.ReadTime(m.unread), e.watch.received.Load()) &&
-			e.upload.tick(bodies, e.watch.received.Load(), e.watch.reader.Load(), e.watch.duplex.Load(), c) {
+		case e.watch.slow.Load(), e.upload.hold(m.elapsed, behind, received):
+		case e.upload.tick(bodies, received, e.watch.reader.Load(), e.watch.duplex.Load(), c):
 			e.watch.slow.Store(true)
 			_ = http.NewResponseController(e.writer).SetReadDeadline(aLongTimeAgo)
 			n.bodies++

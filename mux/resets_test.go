@@ -116,8 +116,8 @@ func TestManyCancels(t *testing.T) {
 }
 
 // TestTooManyResets: a client that has too many streams broken off, by resets or by illegal
-// frames, gets GOAWAY, whoever serves it. If it goes on all the same, the connection ends
-// before many more of its streams are served.
+// frames, gets GOAWAY from net/http's, x/net's and grpc-go's connections. If the client goes on
+// all the same, the connection ends before many more of its streams are served.
 func TestTooManyResets(t *testing.T) {
 	t.Parallel()
 	breaks := map[string]func(c *h2Client, stream uint32) error{

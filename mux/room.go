@@ -231,9 +231,9 @@ func (m *room) forgetLater(p place, f *findings) {
 }
 
 // spares returns connections that may leave, in the order of their turns. Of those that are
-// not recognised yet it returns the undecided ones alone, where they are too many, and none
-// whose client may be within its round trips. It also returns how many it has
-// looked at: for a pool all connections, since the set has no list for each pool.
+// not recognised yet it returns the undecided ones alone, as many as are too many, and none
+// whose client may be within its round trips. It also returns how many it has looked at: for
+// a pool all connections, since the set has no list for each pool.
 func (m *room) spares(p place) (spares []spare, looked int) {
 	conns := &m.departures.books.conns
 	if p.tag != "" {

@@ -116,7 +116,7 @@ func (c *UpgradedConn) FinalGoAway() { c.track.FinalGoAway() }
 // and one more for the end of each answer.
 func (c *UpgradedConn) SentData() uint64 { return c.track.SentData() }
 
-// IsBeyondLast reports whether the client was told, by FinalGoAway or behind an error,
+// IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY with an error,
 // that a stream is not served.
 func (c *UpgradedConn) IsBeyondLast(stream uint32) bool { return c.track.IsBeyondLast(stream) }
 

@@ -103,7 +103,7 @@ func (c *Conn) HasOpenStreams() bool {
 	return t != nil && t.HasOpenStreams()
 }
 
-// IsBeyondLast reports whether the client was told, by FinalGoAway or behind an error,
+// IsBeyondLast reports whether the client was told, by FinalGoAway or a GOAWAY with an error,
 // that a stream is not served. It will open it anew on another connection.
 func (c *Conn) IsBeyondLast(stream uint32) bool {
 	t := c.h2.Load()
