@@ -94,7 +94,7 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 	case c.refused != notRefused:
 	case c.root.allow.refuses(c.verdict()):
 		c.refused = refusedNoMatch
-	case c.isHTTP2() && !isAdequate(c.layer().state):
+	case c.isHTTP2() && !isAdequate(c.layers().state):
 		c.refused = refusedInsecure
 	}
 	if tag == webSocketTag && !c.root.allow.webSocket {
@@ -116,7 +116,7 @@ func (a *admission) dispatch(c *conn, tag pool.Tag) bool {
 			c.account.SetState(pool.StateActive) // Its first request is on the way.
 			if tag == pool.Tag(protocols.GRPC) {
 				a.contexts.ofNative(c)
-				if c.layer().state != nil {
+				if c.layers().state != nil {
 					c.showByAddr()
 				}
 			}
@@ -227,12 +227,12 @@ const (
 	maxAddressRefusals = 32
 )
 
-// refusals returns how many connections may be refused politely at a time.
-func (a *admission) refusals() int { return max(1, min(maxRefusals, a.books.conns.Spare()/3)) }
+// mostPolite returns how many connections may be refused politely at a time.
+func (a *admission) mostPolite() int { return max(1, min(maxRefusals, a.books.conns.Spare()/3)) }
 
 // tooManyRefusals reports whether one more connection cannot be refused politely.
 func (a *admission) tooManyRefusals() bool {
-	most := a.refusals()
+	most := a.mostPolite()
 	return a.books.conns.Len(refusedTag) >= most || a.keptOut() > 2*most
 }
 
@@ -248,7 +248,7 @@ func (c *conn) isCrowded() bool {
 		return false
 	}
 	a := c.root.admission
-	most := a.refusals()
+	most := a.mostPolite()
 	return a.keptOut() > 2*most && !a.room.beforeRefusal(c) || a.books.conns.RefusedOf(&c.account) > max(1, min(maxAddressRefusals, most/4))
 }
 
@@ -265,7 +265,7 @@ func (c *conn) crowded() sniff.Verdict {
 // connect has failed, and it backs off as it does from a server that is down.
 func (a *admission) refuse(c *conn, tag pool.Tag) {
 	conns, background := &a.books.conns, &a.running.background
-	a.books.refuse(c, tag, refusalFaults[c.refused])
+	a.books.noteRefusal(c, tag, refusalFaults[c.refused])
 	conns.Exempt(&c.account)
 	c.account.SetCloseReason(reasonRefused)
 	polite := !a.tooManyRefusals() && !c.verdict().IsUndecided() && conns.Move(&c.account, refusedTag)
@@ -282,7 +282,7 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 		case unserved:
 			polite = background.run(func() { denyHTTP2(c) })
 		case p == protocols.HTTP2, p == protocols.GRPC:
-			polite = c.root.backend.refusals.Deliver(a.running.accepting, c) == nil
+			polite = c.root.backend.toRefuse.Deliver(a.running.accepting, c) == nil
 		default:
 			polite = false
 		}
@@ -316,7 +316,7 @@ func denyHTTP2(c *conn) {
 	_ = c.SetDeadline(time.Now().Add(deniedTime))
 	answer := denialHTTP2(http2.ErrCodeHTTP11Required, "this port serves "+c.root.allow.String())
 	if c.refused == refusedInsecure {
-		answer = denialHTTP2(http2.ErrCodeInadequateSecurity, tls.CipherSuiteName(c.layer().state.CipherSuite))
+		answer = denialHTTP2(http2.ErrCodeInadequateSecurity, tls.CipherSuiteName(c.layers().state.CipherSuite))
 	}
 	if _, err := c.Write(answer); err != nil {
 		return

@@ -143,8 +143,8 @@ func (c *conn) denial(r *http.Request) http.HandlerFunc {
 
 // deny counts the connection, once, and returns a handler that answers with status.
 func (c *conn) deny(status int, text string) http.HandlerFunc {
-	if c.rare().denied.CompareAndSwap(false, true) {
-		c.reject(faultNotServed)
+	if c.ensureRare().denied.CompareAndSwap(false, true) {
+		c.noteRefusal(faultNotServed)
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if status == http.StatusUpgradeRequired {

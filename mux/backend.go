@@ -26,8 +26,8 @@ type backend struct {
 	http2      *http.Server
 	h2c        *protocols.H2CUpgrades // nil: no upgrades to HTTP/2
 	grpc       *protocols.GRPCServers
-	// refusals is where HTTP/2 connections go that a limit keeps out.
-	refusals *sub.Listener
+	// toRefuse is where HTTP/2 connections go that a limit keeps out.
+	toRefuse *sub.Listener
 	refuser  *http.Server
 }
 
@@ -65,7 +65,7 @@ func (b *backend) muteTime(server protocols.Protocol) time.Duration {
 
 // close ends the servers at once.
 func (b *backend) close() {
-	_ = b.refusals.Close()
+	_ = b.toRefuse.Close()
 	for _, srv := range []*http.Server{b.http1, b.http2, b.refuser} {
 		_ = srv.Close()
 	}
@@ -104,7 +104,7 @@ func (s services) newBackend(c *Config) (*backend, error) {
 	refusing := hooks
 	refusing.BaseContext, refusing.ConnContext = nil, connContext
 	b.refuser = protocols.NewRefusingHTTP2Server(c.HTTP2, refusing, connAge, s.front.probes, s.books.countRefused)
-	b.refusals = sub.New(listenAddr("refusals"), maxRefusals)
+	b.toRefuse = sub.New(listenAddr("refusals"), maxRefusals)
 	b.http1 = protocols.NewHTTP1Server(c.HTTP1, hooks)
 	if c.HTTP2.UpgradeH2C {
 		if b.h2c, err = protocols.NewH2CUpgrades(own, hooks, s.front.h2cUpgraded, s.front.h2cResets); err != nil {

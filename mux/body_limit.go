@@ -28,7 +28,7 @@ import (
 //
 // A buffer that is by itself as long as one byte more than is left is not noticed. Then the
 // answer may have to wait for up to 256 KiB of the rest of the body.
-func (b *awaitedBody) hitsLimit(n int, ended bool) bool {
+func (b *body1) hitsLimit(n int, ended bool) bool {
 	above := limitsAbove()
 	if above == 0 {
 		return false
@@ -78,7 +78,7 @@ func (*limitProbe) Close() error { return nil }
 // limitsOf returns how many MaxBytesReaders lead from body to b, and what is left of the
 // least of their limits. net/http has no other way to tell than its own fields; where those
 // have changed, or where something else stands between, there are none.
-func limitsOf(body io.Reader, b *awaitedBody) (limits int, left int64) {
+func limitsOf(body io.Reader, b *body1) (limits int, left int64) {
 	left = math.MaxInt64
 	v := reflect.ValueOf(body)
 	for v.IsValid() && v.Type() == limitType {
@@ -103,7 +103,7 @@ var limitType = reflect.TypeOf(http.MaxBytesReader(nil, nil, 0))
 
 // endLimited tells net/http's own writer w if a limit was hit, and reports whether one was.
 // b may be nil.
-func (b *awaitedBody) endLimited(w http.ResponseWriter) bool {
+func (b *body1) endLimited(w http.ResponseWriter) bool {
 	if b == nil || !b.limited.Load() {
 		return false
 	}
@@ -127,7 +127,7 @@ const restTime = 500 * time.Millisecond
 // and take the answer with it.
 func (c *conn) CloseWrite() error {
 	err := c.Conn.CloseWrite()
-	if c.account.State() == pool.StateActive && c.seldom().body.reader.Load() != readByNobody {
+	if c.account.State() == pool.StateActive && c.rare().body.reader.Load() != readByNobody {
 		_ = c.SetReadDeadline(time.Now().Add(restTime))
 		go io.Copy(io.Discard, struct{ io.Reader }{c}) //nolint:errcheck // It ends by the close.
 	}

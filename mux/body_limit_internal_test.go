@@ -13,9 +13,9 @@ type passing struct{ io.ReadCloser }
 
 // TestLimitsOf: net/http's MaxBytesReaders are found by their fields, and among the callers.
 func TestLimitsOf(t *testing.T) {
-	newBody := func() *awaitedBody {
-		return &awaitedBody{
-			ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", 200))), watch: new(requestBody1),
+	newBody := func() *body1 {
+		return &body1{
+			ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", 200))), watch: new(bodyWatch1),
 			own: new(http.Request), handlers: new(http.Request),
 		}
 	}
@@ -59,7 +59,7 @@ func TestLimitsOf(t *testing.T) {
 // TestLimitIsNotInTheRequest: a limit that the handler's request does not lead to counts as
 // hit where its reader may have shortened a buffer, until more is read.
 func TestLimitIsNotInTheRequest(t *testing.T) {
-	b := &awaitedBody{ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", 200))), watch: new(requestBody1), own: new(http.Request), handlers: new(http.Request)}
+	b := &body1{ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", 200))), watch: new(bodyWatch1), own: new(http.Request), handlers: new(http.Request)}
 	b.handlers.Body = http.MaxBytesReader(nil, b, 1000)
 	local := http.MaxBytesReader(nil, b.handlers.Body, 50)
 	for _, step := range []struct {

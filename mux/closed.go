@@ -62,7 +62,7 @@ type closedSlot struct {
 // server; otherwise its verdict must stand. It is no observer of events: below them, the
 // stack would have to grow at the end of each gRPC connection, which is 3 % of grpc-newconn.
 func (k *closedConns) add(c *conn, served bool) {
-	if !c.list() {
+	if !c.markListed() {
 		return
 	}
 	outcome, reason, detail := EndClosed, c.account.CloseReason(), ""

@@ -45,7 +45,7 @@ func (r *root) divide(before, after []*custom) {
 		wg.Go(func() {
 			err := serve(l)
 			r.books.logger.Debug("server left its listener", keyProtocol, string(tag), keyLocalAddr, l.Addr().String(), keyErr, err)
-			l.refuse()
+			l.closeRest()
 		})
 	}
 	attachCustoms := func(customs []*custom) {
@@ -103,8 +103,8 @@ func (l *subListener) Accept() (net.Conn, error) {
 	}
 }
 
-// refuse closes the connections that still come after the server has left the listener.
-func (l *subListener) refuse() {
+// closeRest closes the connections that still come after the server has left the listener.
+func (l *subListener) closeRest() {
 	for {
 		c, err := l.Accept()
 		if err != nil {

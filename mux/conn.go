@@ -29,7 +29,7 @@ type conn struct {
 
 	account pool.Conn
 	root    *root
-	more    atomic.Pointer[layers] // nil before it is needed; see layered and rare
+	more    atomic.Pointer[layers] // nil before it is needed; see ensureLayers
 	// due is when the connection reaches its age, counted from clockStart; 0 for never.
 	// An upgrade to h2c sets it again, while the sweep reads it.
 	due atomic.Int64
@@ -45,13 +45,13 @@ type conn struct {
 	closingIdle bool
 }
 
-// layers is what connections with TLS need.
+// layers is what not every connection needs: those with TLS do, and those with any of rarely.
 type layers struct {
 	// These belong to the goroutine that recognises the connection, until stageServing.
 	tls   tlsConn
 	state *tls.ConnectionState // of the handshake; see TLSState
 
-	rare atomic.Pointer[rarely] // nil before it is needed; see rare
+	rare atomic.Pointer[rarely] // nil before it is needed; see ensureRare
 }
 
 // tlsConn is what ends TLS on a connection: a *tls.Conn, or what a listener that the caller of
@@ -61,8 +61,8 @@ type tlsConn interface {
 	ConnectionState() tls.ConnectionState
 }
 
-// layered returns what the connection has of layers, for writing.
-func (c *conn) layered() *layers {
+// ensureLayers returns the layers, for writing; it makes them if there are none.
+func (c *conn) ensureLayers() *layers {
 	if l := c.more.Load(); l != nil {
 		return l
 	}
@@ -70,8 +70,8 @@ func (c *conn) layered() *layers {
 	return c.more.Load()
 }
 
-// layer returns the same for reading, and makes nothing.
-func (c *conn) layer() *layers {
+// layers returns the same for reading, and makes nothing.
+func (c *conn) layers() *layers {
 	if l := c.more.Load(); l != nil {
 		return l
 	}
@@ -97,7 +97,7 @@ type rarely struct {
 	// h2cPlace is set while the pool of HTTP/2 keeps a place for an upgrade to h2c.
 	h2cPlace atomic.Bool
 	h2       http2State
-	body     requestBody1
+	body     bodyWatch1
 	// ownWrites is set while a handler that has set a write deadline serves an HTTP/1.1
 	// request.
 	ownWrites atomic.Bool
@@ -111,9 +111,9 @@ type rarely struct {
 	probe  atomic.Pointer[probePlace] // nil unless the connection is served for a probe alone
 }
 
-// rare returns what few connections need, for writing.
-func (c *conn) rare() *rarely {
-	l := c.layered()
+// ensureRare returns what few connections need, for writing; it makes it if there is none.
+func (c *conn) ensureRare() *rarely {
+	l := c.ensureLayers()
 	if l.rare.Load() == nil {
 		l.rare.CompareAndSwap(nil, new(rarely)) // Unless another goroutine was faster.
 	}
@@ -123,9 +123,9 @@ func (c *conn) rare() *rarely {
 // noneRare is what connections have that never needed any of it.
 var noneRare rarely
 
-// seldom is rare for reading, which makes nothing.
-func (c *conn) seldom() *rarely {
-	if m := c.layer().rare.Load(); m != nil {
+// rare returns the same for reading, and makes nothing.
+func (c *conn) rare() *rarely {
+	if m := c.layers().rare.Load(); m != nil {
 		return m
 	}
 	return &noneRare
@@ -168,7 +168,7 @@ type http2State struct {
 	upgraded atomic.Pointer[protocols.UpgradedConn]
 }
 
-func (c *conn) http2() *http2State { return &c.rare().h2 }
+func (c *conn) http2() *http2State { return &c.ensureRare().h2 }
 
 // followed is what follows the frames of an HTTP/2 connection. The methods are described in
 // the package sniff.
@@ -183,7 +183,7 @@ type followed interface {
 
 // frames returns what follows the connection's frames, also where it was upgraded.
 func (c *conn) frames() followed {
-	if u := c.seldom().h2.upgraded.Load(); u != nil {
+	if u := c.rare().h2.upgraded.Load(); u != nil {
 		return u
 	}
 	return &c.Conn
@@ -238,7 +238,7 @@ var (
 //go:nosplit
 func (c *conn) RemoteAddr() net.Addr {
 	c.growServerStack()
-	if known := c.seldom().remote.Load(); known != nil {
+	if known := c.rare().remote.Load(); known != nil {
 		return *known
 	}
 	return c.account.RemoteAddr()
@@ -275,7 +275,7 @@ func (c *conn) isBare() bool { return pool.IsBare(c.account.NetConn()) }
 // knownAddr returns the peer's address, nil before it is known. Unlike RemoteAddr it never
 // waits for a PROXY header.
 func (c *conn) knownAddr() net.Addr {
-	if c.seldom().remote.Load() == nil && !c.isBare() {
+	if c.rare().remote.Load() == nil && !c.isBare() {
 		return nil
 	}
 	return c.RemoteAddr()
@@ -299,7 +299,7 @@ func (c *conn) TLSState() *tls.ConnectionState {
 	if c.stage() < stageServing {
 		return nil
 	}
-	return c.layer().state
+	return c.layers().state
 }
 
 // isTold reports whether the client has been told to leave.
@@ -308,7 +308,7 @@ func (c *conn) isTold() bool { return c != nil && c.departure() >= departTold }
 // Read implements [net.Conn]. A deadline that runs out while net/http waits for a request
 // is its own, or closeIdle's.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.layer().tls != nil {
+	if c.layers().tls != nil {
 		// net/http reads in a new goroutine behind each request, for which 2 KB are not enough.
 		growStack[[3 << 9]byte]() // 4 KB: 10 % of tls-h1-keepalive.
 	}
@@ -325,7 +325,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Close closes the connection through all of its layers.
 func (c *conn) Close() error {
-	if c.stage() < stageServing && c.verdict().Protocol == protocols.TLS && c.layer().tls == nil {
+	if c.stage() < stageServing && c.verdict().Protocol == protocols.TLS && c.layers().tls == nil {
 		// The peer asks for TLS on a port without it, and no custom protocol matched.
 		_, _ = c.account.Write(handshakeFailure)
 	}
@@ -336,7 +336,7 @@ func (c *conn) Close() error {
 	if served { // Otherwise settle does it, with the verdict.
 		c.root.books.closed.add(c, true)
 	}
-	if m := c.layer().rare.Load(); m != nil {
+	if m := c.layers().rare.Load(); m != nil {
 		if m.byAddr.Load() {
 			grpcConns.Delete(c.RemoteAddr())
 		}
@@ -403,7 +403,7 @@ func (c *conn) info() pool.Info {
 	info.Verdict = v.Reason
 	info.VerdictBytes = v.Bytes
 	info.VerdictMicros = float64(v.Duration.Nanoseconds()) / 1e3
-	if info.TLS = pool.NewTLSInfo(c.layer().state); info.TLS != nil { // The client chooses its names.
+	if info.TLS = pool.NewTLSInfo(c.layers().state); info.TLS != nil { // The client chooses its names.
 		info.TLS.ServerName = protocols.Shorten(info.TLS.ServerName, protocols.MaxText)
 		info.TLS.ClientSubject = protocols.Shorten(info.TLS.ClientSubject, protocols.MaxText)
 	}

@@ -21,7 +21,7 @@ import (
 func (c *conn) prepare() (ok bool) {
 	defer c.contain()
 	if c.stage() == stageAccepted && c.verdict().Failure == "" {
-		if c.root.tlsConfig != nil || c.layer().tls != nil {
+		if c.root.tlsConfig != nil || c.layers().tls != nil {
 			growStack[[12 << 10]byte]() // 16 KB, for ML-KEM alone 9: 2 % of tls-newconn.
 		} else {
 			growStack[[3 << 10]byte]() // 8 KB: 3 % of h1-newconn.
@@ -45,11 +45,11 @@ func (c *conn) contain() {
 	}
 	c.logPanic(v)
 	f := faultNoMatch
-	if c.layer().tls != nil && c.stage() == stageAccepted {
+	if c.layers().tls != nil && c.stage() == stageAccepted {
 		f = faultTLSPanic
 	}
 	failure := c.fail(f, fmt.Errorf("panic: %v", v))
-	c.rare().own = &failure
+	c.ensureRare().own = &failure
 	_ = c.account.Close() // Or [Server.MatchAfter] would get it.
 }
 
@@ -66,7 +66,7 @@ func (c *conn) open() (failure sniff.Verdict, ok bool) {
 		}
 	}
 	c.SetPeek(&c.root.sniffs.Load().normal)
-	if c.root.tlsConfig != nil || c.layer().tls != nil {
+	if c.root.tlsConfig != nil || c.layers().tls != nil {
 		return c.startTLS()
 	}
 	return sniff.Verdict{}, true
@@ -76,7 +76,7 @@ func (c *conn) open() (failure sniff.Verdict, ok bool) {
 // have to read a PROXY header to know it. The error is that of the header.
 func (c *conn) identify() error {
 	address := c.account.RemoteAddr()
-	c.rare().remote.Store(&address)
+	c.ensureRare().remote.Store(&address)
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ type openFault struct {
 // fail takes note of such a fault, and returns the verdict on it. The words of a verdict
 // outlive the connection, so they are the fault's: the error may repeat what the peer has sent.
 func (c *conn) fail(f *fault, err error) sniff.Verdict {
-	c.rare().fault = &openFault{f, protocols.Shorten(err.Error(), protocols.MaxText)}
+	c.ensureRare().fault = &openFault{f, protocols.Shorten(err.Error(), protocols.MaxText)}
 	return sniff.Verdict{Failure: f.reason, Reason: f.detail}
 }
 
@@ -136,7 +136,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 		}
 		below = &replayConn{Conn: &c.account, rest: read[:n]}
 	}
-	layer := c.layered()
+	layer := c.ensureLayers()
 	brought := layer.tls != nil
 	if !brought {
 		layer.tls = tls.Server(below, c.root.tlsConfig)

@@ -17,7 +17,7 @@ func (c *conn) settle() {
 	switch why := c.account.CloseReason(); {
 	case why == reasonRoom: // What was cut had nothing to say.
 	case why == reasonDrain, v.Failure != "" && !v.IsIdle(), asksForTLS:
-		c.reject(c.fault())
+		c.noteRefusal(c.fault())
 	}
 	c.logVerdict()
 	if c.stage() == stageClosed {
@@ -37,14 +37,16 @@ func (c *conn) logVerdict() {
 		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
 		keyBytesRead, v.Bytes, keyDuration, v.Duration.Seconds(),
 	}
-	if f := c.seldom().fault; f != nil {
+	if f := c.rare().fault; f != nil {
 		attrs = append(attrs, keyErr, f.err)
 	}
 	logger.Debug("connection recognised", attrs...)
 }
 
-// reject counts the connection as refused.
-func (c *conn) reject(f *fault) { c.root.books.refuse(c, c.root.books.conns.Tag(&c.account), f) }
+// noteRefusal counts the connection as refused.
+func (c *conn) noteRefusal(f *fault) {
+	c.root.books.noteRefusal(c, c.root.books.conns.Tag(&c.account), f)
+}
 
 // classify recognises the connection the first time it is called, and answers from memory
 // after that. It blocks as long as the peer may take to speak. Only the goroutine that
@@ -63,7 +65,7 @@ func (c *conn) classify() protocols.Protocol {
 
 // verdict returns what the connection was recognised as, and the zero Verdict before.
 func (c *conn) verdict() sniff.Verdict {
-	if own := c.seldom().own; own != nil {
+	if own := c.rare().own; own != nil {
 		return *own
 	}
 	return c.Verdict()
@@ -72,7 +74,7 @@ func (c *conn) verdict() sniff.Verdict {
 // decide records a verdict that the recogniser did not give. A custom matcher may have the
 // last word on a connection that nothing else matched.
 func (c *conn) decide(v sniff.Verdict) {
-	c.rare().own = &v
+	c.ensureRare().own = &v
 	if c.stage() == stageOpen {
 		c.advance(stageKnown)
 	}
@@ -101,7 +103,7 @@ func (c *conn) recognise() {
 // alpn returns the protocol that the TLS handshake has agreed on, empty for none. That of a
 // wrapped *tls.Conn does not bind, as it does not in net/http.
 func (c *conn) alpn() string {
-	layer := c.layer()
+	layer := c.layers()
 	if _, ok := layer.tls.(*tls.Conn); ok && layer.state != nil {
 		return layer.state.NegotiatedProtocol
 	}

@@ -109,8 +109,8 @@ var grpcConns sync.Map // net.Addr -> *conn
 // showByAddr enters the connection into grpcConns.
 func (c *conn) showByAddr() {
 	address := uniqueAddr(c.RemoteAddr())
-	c.rare().remote.Store(&address)
-	c.rare().byAddr.Store(true)
+	c.ensureRare().remote.Store(&address)
+	c.ensureRare().byAddr.Store(true)
 	grpcConns.Store(address, c)
 }
 
@@ -212,7 +212,7 @@ func (x *contexts) ofNative(c *conn) {
 	if x.conn != nil {
 		ctx = x.ofConn(ctx, c)
 	}
-	c.rare().values = ctx
+	c.ensureRare().values = ctx
 }
 
 // grpcOptions give native calls the contexts of their connections.
@@ -233,8 +233,8 @@ func (nativeContexts) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context
 	if _, shared := sharedConn(ctx); shared {
 		return ctx // It has come from the connection's.
 	}
-	if c, ok := connOf(ctx); ok && c.seldom().values != nil {
-		return &inheritedCtx{c.seldom().values, ctx}
+	if c, ok := connOf(ctx); ok && c.rare().values != nil {
+		return &inheritedCtx{c.rare().values, ctx}
 	}
 	return ctx
 }
@@ -307,7 +307,7 @@ type notice struct {
 
 // drainContext returns the drain context of the connection, the same each time.
 func (c *conn) drainContext() context.Context {
-	m := c.rare()
+	m := c.ensureRare()
 	if m.notice.Load() == nil {
 		m.notice.CompareAndSwap(nil, new(notice)) // Unless another goroutine was faster.
 	}
@@ -342,7 +342,7 @@ func (n *notice) end(cause error) {
 
 // notify ends the drain context of the connection because it is to leave.
 func (c *conn) notify() {
-	if m := c.layer().rare.Load(); m != nil {
+	if m := c.layers().rare.Load(); m != nil {
 		m.notice.Load().end(ErrDraining)
 	}
 }

@@ -182,7 +182,7 @@ func (c *conn) matches(m Matcher) (matched bool) {
 			c.root.books.logger.Error("custom matcher panicked", keyErr, v, "stack", string(debug.Stack()))
 		}
 	}()
-	return m(&matcherReader{c.PeekReader(), c.layer().state})
+	return m(&matcherReader{c.PeekReader(), c.layers().state})
 }
 
 // matcherReader is what a custom matcher reads.

@@ -96,7 +96,7 @@ func (d *departures) leave(c *conn, reason string, patience time.Duration) {
 		// A client that reads nothing takes a second.
 		d.background.run(func() { d.goAway(c) })
 	default:
-		d.sayHTTP1(c)
+		d.tellOther(c)
 	}
 }
 
@@ -121,7 +121,7 @@ func (d *departures) leaveNow(c *conn, reason string, patience time.Duration) {
 
 // depart notes that the client is being told, and reports whether it was not before.
 func (d *departures) depart(c *conn, reason string, patience time.Duration) bool {
-	f, now := &c.rare().leave, sinceStart()
+	f, now := &c.ensureRare().leave, sinceStart()
 	if reason == reasonRoom { // It may have been told before, for another reason.
 		f.yielded.CompareAndSwap(0, int64(now))
 	}
@@ -142,7 +142,7 @@ func (d *departures) depart(c *conn, reason string, patience time.Duration) bool
 // toldFor returns how long ago the client was told, and reports whether its patience is
 // over.
 func (c *conn) toldFor() (ago time.Duration, over bool) {
-	f := &c.seldom().leave
+	f := &c.rare().leave
 	now, told, cut := sinceStart(), f.told.Load(), f.cut.Load()
 	if told == 0 {
 		return 0, false
@@ -153,7 +153,7 @@ func (c *conn) toldFor() (ago time.Duration, over bool) {
 // yieldedFor returns how long ago the connection has made room for others, after its client
 // was told to leave. It reports false where the connection has not.
 func (c *conn) yieldedFor() (ago time.Duration, ok bool) {
-	yielded := c.seldom().leave.yielded.Load()
+	yielded := c.rare().leave.yielded.Load()
 	return sinceStart() - time.Duration(yielded), yielded != 0
 }
 
@@ -169,10 +169,10 @@ func (d *departures) goAway(c *conn) {
 	c.GoAway()
 }
 
-// sayHTTP1 tells the client of any other connection: a WebSocket by 1001, the owner of a
+// tellOther tells the client of any other connection: a WebSocket by 1001, the owner of a
 // hijacked or custom connection by [Conn.Draining], and HTTP/1.1 by the next response
 // or by closing the connection if it is idle.
-func (d *departures) sayHTTP1(c *conn) {
+func (d *departures) tellOther(c *conn) {
 	if c.account.State() == pool.StateUpgraded {
 		d.tellWebSocket(c)
 		return
@@ -262,14 +262,14 @@ func (d *departures) flooded(inner net.Conn) {
 
 // leaveFlood is flooded for a connection that is known.
 func (d *departures) leaveFlood(c *conn) {
-	c.rare().leave.flooded.Store(int64(sinceStart()))
+	c.ensureRare().leave.flooded.Store(int64(sinceStart()))
 	d.depart(c, reasonFlood, 0)
 }
 
 // floodsOn reports whether a client opens streams although its resets have made it leave. A
 // client that keeps to the protocol opens none, so this one attacks. Only the sweep calls it.
 func (c *conn) floodsOn() bool {
-	f := &c.seldom().leave
+	f := &c.rare().leave
 	flooded := time.Duration(f.flooded.Load())
 	if flooded == 0 || sinceStart()-flooded < floodGrace {
 		return false

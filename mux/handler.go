@@ -40,9 +40,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// isDone reports whether the connection is to be left after this request: it has reached
+// isLastRequest reports whether the connection is to be left after this request: it has reached
 // its age, or had all its requests but this one.
-func (c *conn) isDone(maxRequests uint64) bool {
+func (c *conn) isLastRequest(maxRequests uint64) bool {
 	return c != nil && !c.isTold() && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests || c.overAge() >= 0)
 }
 
@@ -72,7 +72,7 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		running.Add(1)
 		defer running.Add(-1)
 	}
-	if h2 := &f.live.Load().HTTP2; c.isDone(h2.MaxRequests) {
+	if h2 := &f.live.Load().HTTP2; c.isLastRequest(h2.MaxRequests) {
 		f.departures.leaveNow(c, c.doneReason(), h2.MaxAgeGrace)
 	}
 	if c.isTold() && !c.isHTTP2() {
@@ -142,7 +142,7 @@ func (f *front) serveExtendedConnect(w http.ResponseWriter, r *http.Request) {
 	}
 	if c != nil {
 		if !f.books.conns.Reserve(&c.account, webSocketTag) {
-			f.books.refuse(c, webSocketTag, faultPoolLimit)
+			f.books.noteRefusal(c, webSocketTag, faultPoolLimit)
 			websocket.Refuse(w)
 			return
 		}
@@ -171,7 +171,7 @@ func (f *front) routeHandshake(limit time.Duration, c *conn, rec *recorder, w ht
 func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	// Hardly any request does.
 	upgrades := len(r.Header["Upgrade"]) > 0 && !websocket.DropForeignUpgrade(r.Header)
-	if h1 := &f.live.Load().HTTP1; !upgrades && c.isDone(h1.MaxRequests) {
+	if h1 := &f.live.Load().HTTP1; !upgrades && c.isLastRequest(h1.MaxRequests) {
 		f.departures.leaveNow(c, c.doneReason(), h1.MaxAgeGrace)
 	}
 	if c.isTold() {
@@ -179,9 +179,9 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if c != nil && r.ContentLength != 0 {
-		watch, own := &c.rare().body, r
+		watch, own := &c.ensureRare().body, r
 		r, rec.upload = watch.begin(c, r)
-		rec.request = &watch.bodyWatch
+		rec.watched = &watch.bodyWatch
 		defer func() {
 			own.MultipartForm = r.MultipartForm // net/http removes its files.
 			rec.upload.late.Store(true)
@@ -226,7 +226,7 @@ const http2Tag = pool.Tag(protocols.HTTP2)
 // upgradeH2C serves a request that asks for HTTP/2, and the connection behind it, for
 // which the pool of HTTP/2 keeps a place.
 func (f *front) upgradeH2C(c *conn, w http.ResponseWriter, r *http.Request) {
-	m := c.rare()
+	m := c.ensureRare()
 	m.h2cPlace.Store(true)
 	defer func() {
 		if m.h2cPlace.CompareAndSwap(true, false) {
@@ -238,7 +238,7 @@ func (f *front) upgradeH2C(c *conn, w http.ResponseWriter, r *http.Request) {
 
 // h2cUpgraded moves a connection that has become HTTP/2 to its pool.
 func (f *front) h2cUpgraded(r *http.Request, u *protocols.UpgradedConn) {
-	if c, ok := connOf(r.Context()); ok && c.rare().h2cPlace.CompareAndSwap(true, false) {
+	if c, ok := connOf(r.Context()); ok && c.ensureRare().h2cPlace.CompareAndSwap(true, false) {
 		c.http2().upgraded.Store(u)
 		f.books.conns.MoveReserved(&c.account, http2Tag)
 		c.setDue(protocols.AgeLimit(c.account.Opened(), f.live.Load().HTTP2.MaxAge))

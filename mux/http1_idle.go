@@ -73,7 +73,7 @@ func (c *conn) track(state http.ConnState) {
 			c.undoCloseIdle()
 		}
 	case http.StateIdle:
-		if m := c.layer().rare.Load(); m != nil {
+		if m := c.layers().rare.Load(); m != nil {
 			m.body.finish()
 			m.ownWrites.Store(false)
 		}

@@ -63,7 +63,7 @@ func (p *probes) admit(c *conn, tag pool.Tag) bool {
 	}
 	p.open++
 	p.clients[client]++
-	c.rare().probe.Store(&probePlace{p, client})
+	c.ensureRare().probe.Store(&probePlace{p, client})
 	return true
 }
 
@@ -89,7 +89,7 @@ func (a *admission) serveProbe(c *conn, tag pool.Tag) bool {
 	c.account.SetState(pool.StateActive)
 	c.root.departures.depart(c, reasonProbe, a.probes.patience) // The answer says Connection: close.
 	if !c.advance(stageServing) {
-		c.rare().endProbe() // It may have been closed before it was admitted.
+		c.ensureRare().endProbe() // It may have been closed before it was admitted.
 		return false
 	}
 	return true

@@ -166,7 +166,7 @@ type exchange struct {
 	// unasked is set while the client waits to be told to send the body
 	// (Expect: 100-continue).
 	unasked atomic.Bool
-	body    requestBody // what the handler reads
+	body    body2       // what the handler reads
 	closed  atomic.Bool // the handler has closed the body
 
 	// The list of a connection, and what the sweep remembers. Guarded by exchanges.mu.
@@ -189,10 +189,10 @@ func (r *recorder2) begin(l *exchanges, w http.ResponseWriter, req *http.Request
 	e := &r.exchange
 	if req.Body != nil && req.Body != http.NoBody {
 		e.watch.watch(req)
-		r.request = &e.watch
+		r.watched = &e.watch
 		e.length = req.ContentLength
 		e.unasked.Store(e.hasRest() && protocols.AwaitsContinue(req.Body))
-		e.body = requestBody{ReadCloser: req.Body, exchange: e}
+		e.body = body2{ReadCloser: req.Body, exchange: e}
 		req.Body = &e.body
 	}
 	l.mu.Lock()
@@ -223,14 +223,14 @@ func (e *exchange) end(l *exchanges) {
 	e.writer, e.prev, e.next = nil, nil, nil // A WebSocket may keep e for long.
 }
 
-// requestBody is a request's body whose reads the sweep sees.
-type requestBody struct {
+// body2 is a request's body whose reads the sweep sees.
+type body2 struct {
 	io.ReadCloser
 	exchange *exchange
 }
 
 // Read implements [io.Reader].
-func (b *requestBody) Read(p []byte) (int, error) {
+func (b *body2) Read(p []byte) (int, error) {
 	e := b.exchange
 	entered := e.watch.enter() // Before Close and discard look.
 	if e.closed.Load() {
@@ -245,9 +245,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, e.watch.note(n, err)
 }
 
-// requestBody1 watches the body of the HTTP/1.1 request that a connection has at the
+// bodyWatch1 watches the body of the HTTP/1.1 request that a connection has at the
 // moment.
-type requestBody1 struct {
+type bodyWatch1 struct {
 	bodyWatch
 
 	before atomic.Uint64 // what the connection had received when the request began
@@ -256,11 +256,11 @@ type requestBody1 struct {
 // begin returns a copy of r whose body is read through b. What net/http does with the rest
 // of a body it decides by the type of r.Body: without that it would take the rest of a
 // body that the handler has closed for the next request.
-func (b *requestBody1) begin(c *conn, r *http.Request) (*http.Request, *awaitedBody) {
+func (b *bodyWatch1) begin(c *conn, r *http.Request) (*http.Request, *body1) {
 	b.watch(r)
 	b.before.Store(c.account.Received())
 	handlers := r.WithContext(r.Context())
-	body := &awaitedBody{ReadCloser: r.Body, watch: b, own: r, handlers: handlers}
+	body := &body1{ReadCloser: r.Body, watch: b, own: r, handlers: handlers}
 	handlers.Body = body
 	return handlers, body
 }
@@ -268,7 +268,7 @@ func (b *requestBody1) begin(c *conn, r *http.Request) (*http.Request, *awaitedB
 // handled notes that the handler has returned. net/http reads what it has left, up to
 // 256 KiB, before it takes the next request. That has no more to do with the response. Of a
 // body that has ended it reads nothing, and may still be writing the response.
-func (b *requestBody1) handled() {
+func (b *bodyWatch1) handled() {
 	b.duplex.Store(false) // So the rate bounds a body of undeclared length as well.
 	b.answered.Store(false)
 	b.owned.Store(false)
@@ -280,26 +280,26 @@ func (b *requestBody1) handled() {
 }
 
 // finish notes that the request is over.
-func (b *requestBody1) finish() { b.reader.Store(readByNobody) }
+func (b *bodyWatch1) finish() { b.reader.Store(readByNobody) }
 
 // arrived returns how many bytes of the body have come. Those that came with the head
 // are known once the handler has read them.
-func (b *requestBody1) arrived(c *conn) int64 {
+func (b *bodyWatch1) arrived(c *conn) int64 {
 	return max(int64(c.account.Received()-b.before.Load()), b.received.Load())
 }
 
-// awaitedBody is a request's body whose reads the sweep sees. net/http sets the trailer of
+// body1 is a request's body whose reads the sweep sees. net/http sets the trailer of
 // its own request at the end of the body.
-type awaitedBody struct {
+type body1 struct {
 	io.ReadCloser
-	watch         *requestBody1
+	watch         *bodyWatch1
 	own, handlers *http.Request
 	late          atomic.Bool // the handler has returned; what it has left in a goroutine is not watched
 	limited       atomic.Bool // the last read has hit the limit of an http.MaxBytesReader; see endLimited
 }
 
 // Read implements [io.Reader].
-func (b *awaitedBody) Read(p []byte) (int, error) {
+func (b *body1) Read(p []byte) (int, error) {
 	if b.late.Load() {
 		return b.ReadCloser.Read(p)
 	}

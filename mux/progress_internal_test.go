@@ -50,7 +50,7 @@ func TestPartsOfResponse(t *testing.T) {
 // a body, and for nothing of one that was read to its end, however long the response takes.
 func TestNothingIsAwaitedBehindTheEnd(t *testing.T) {
 	for name, read := range map[string]int{"read to its end": 10, "read in part": 5} {
-		var b requestBody1
+		var b bodyWatch1
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789"))
 		b.watch(r)
 		var err error
@@ -76,7 +76,7 @@ func TestLateReads(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	var b requestBody1
+	var b bodyWatch1
 	b.watch(httptest.NewRequest(http.MethodPost, "/", strings.NewReader("0123456789")))
 	want := func(what string, bound bool) {
 		t.Helper()
@@ -141,7 +141,7 @@ func TestWritesMayDrain(t *testing.T) {
 			}
 		}
 	}
-	rec := &recorder1{recorder: recorder{ResponseWriter: look("a write", true), request: &b}}
+	rec := &recorder1{recorder: recorder{ResponseWriter: look("a write", true), watched: &b}}
 	_, _ = rec.Write([]byte("x"))
 	_, _ = rec.WriteString("x")
 	_, _ = io.Copy(rec, strings.NewReader("x"))

@@ -17,9 +17,9 @@ type recorder struct {
 	sent int64 // bytes of the response's body that the handler has written
 	conn *conn // of an HTTP/1.1 request; nil for others
 
-	request   *bodyWatch   // nil for a request without a body, and for a WebSocket or a call
-	upload    *awaitedBody // of an HTTP/1.1 request with a body; nil for others
-	handshake *handshake   // of a WebSocket in HTTP/1.1; nil for other requests
+	watched   *bodyWatch // nil for a request without a body, and for a WebSocket or a call
+	upload    *body1     // of an HTTP/1.1 request with a body; nil for others
+	handshake *handshake // of a WebSocket in HTTP/1.1; nil for other requests
 }
 
 // recorder1 is for HTTP/1.1 and recorder2 for HTTP/2: a handler that asks whether it can
@@ -74,8 +74,8 @@ func (r *recorder) setStatus(code int) {
 		code = http.StatusUpgradeRequired
 	}
 	r.code = code
-	if r.request != nil {
-		r.request.answered.Store(true)
+	if r.watched != nil {
+		r.watched.answered.Store(true)
 	}
 	r.upload.endLimited(r.ResponseWriter)
 	c := r.conn
@@ -98,8 +98,8 @@ const maxStatus = 999
 func (r *recorder) WriteHeader(code int) {
 	if code >= http.StatusOK && code <= maxStatus || code == http.StatusSwitchingProtocols {
 		r.setStatus(code)
-	} else if r.request != nil && code != http.StatusContinue {
-		r.request.answered.Store(true) // The client hears something.
+	} else if r.watched != nil && code != http.StatusContinue {
+		r.watched.answered.Store(true) // The client hears something.
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
@@ -107,8 +107,8 @@ func (r *recorder) WriteHeader(code int) {
 // Write implements [http.ResponseWriter].
 func (r *recorder) Write(p []byte) (int, error) {
 	r.setStatus(http.StatusOK)
-	r.request.beginWrite()
-	defer r.request.endWrite()
+	r.watched.beginWrite()
+	defer r.watched.endWrite()
 	n, err := r.ResponseWriter.Write(p)
 	r.sent += int64(n)
 	return n, err
@@ -117,8 +117,8 @@ func (r *recorder) Write(p []byte) (int, error) {
 // WriteString implements [io.StringWriter].
 func (r *recorder) WriteString(s string) (int, error) {
 	r.setStatus(http.StatusOK)
-	r.request.beginWrite()
-	defer r.request.endWrite()
+	r.watched.beginWrite()
+	defer r.watched.endWrite()
 	n, err := io.WriteString(r.ResponseWriter, s)
 	r.sent += int64(n)
 	return n, err
@@ -130,8 +130,8 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 // FlushError is what [http.ResponseController] flushes by.
 func (r *recorder) FlushError() error {
 	r.setStatus(http.StatusOK)
-	r.request.beginWrite()
-	defer r.request.endWrite()
+	r.watched.beginWrite()
+	defer r.watched.endWrite()
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
@@ -152,8 +152,8 @@ func (r *recorder) CloseNotify() <-chan bool {
 // SetReadDeadline is what [http.ResponseController] calls. From here on the handler bounds
 // the request's body, and the sweep does not.
 func (r *recorder) SetReadDeadline(t time.Time) error {
-	if r.request != nil {
-		r.request.owned.Store(true)
+	if r.watched != nil {
+		r.watched.owned.Store(true)
 	}
 	return http.NewResponseController(r.ResponseWriter).SetReadDeadline(t)
 }
@@ -161,7 +161,7 @@ func (r *recorder) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline is SetReadDeadline for the response.
 func (r *recorder1) SetWriteDeadline(t time.Time) error {
 	if r.conn != nil {
-		r.conn.rare().ownWrites.Store(true)
+		r.conn.ensureRare().ownWrites.Store(true)
 	}
 	return http.NewResponseController(r.ResponseWriter).SetWriteDeadline(t)
 }
@@ -177,8 +177,8 @@ func (r *recorder2) EnableFullDuplex() error { return nil }
 
 // EnableFullDuplex is what [http.ResponseController] calls.
 func (r *recorder1) EnableFullDuplex() error {
-	if r.request != nil {
-		r.request.duplex.Store(true)
+	if r.watched != nil {
+		r.watched.duplex.Store(true)
 	}
 	return http.NewResponseController(r.ResponseWriter).EnableFullDuplex()
 }
@@ -187,12 +187,12 @@ func (r *recorder1) EnableFullDuplex() error {
 // have to be read, only a file is handed on whole: while another source waits, the handler does
 // not write.
 func (r *recorder1) ReadFrom(src io.Reader) (int64, error) {
-	if r.request != nil && !r.request.ended.Load() && !isFile(src) {
+	if r.watched != nil && !r.watched.ended.Load() && !isFile(src) {
 		return io.Copy(struct{ io.Writer }{r}, src)
 	}
 	r.setStatus(http.StatusOK)
-	r.request.beginWrite()
-	defer r.request.endWrite() // A middleware may recover from a panic of src.
+	r.watched.beginWrite()
+	defer r.watched.endWrite() // A middleware may recover from a panic of src.
 	n, err := io.Copy(r.ResponseWriter, src)
 	r.sent += n
 	return n, err
@@ -218,10 +218,10 @@ func (r *recorder1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if h := r.handshake; h != nil && !h.succeed(r.conn) {
 		return nil, nil, errNoPlace
 	}
-	r.request.beginWrite() // Of a header that is not sent yet.
+	r.watched.beginWrite() // Of a header that is not sent yet.
 	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
-	r.request.endWrite()
-	if err == nil && r.request != nil && r.request.slow.Load() {
+	r.watched.endWrite()
+	if err == nil && r.watched != nil && r.watched.slow.Load() {
 		_ = conn.Close() // The rest of the body would be taken for the new protocol.
 		return nil, nil, errSlowBody
 	}

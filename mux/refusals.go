@@ -104,8 +104,8 @@ func (c *conn) fault() *fault {
 		return faultDraining
 	case c.refused != notRefused:
 		return refusalFaults[c.refused]
-	case c.seldom().fault != nil:
-		return c.seldom().fault.fault
+	case c.rare().fault != nil:
+		return c.rare().fault.fault
 	case v.Protocol == protocols.TLS:
 		return faultNoMatchTLS
 	case v.IsProxyHeader() && c.proxied():
@@ -244,8 +244,8 @@ func newRefusals(log func(refusalKey, refusedConns)) *refusals {
 	return &refusals{lines: newPaced(refusalPace, refusedConns.merge, log), counts: make(map[refusalKey]*refusalCount)}
 }
 
-// refuse counts a connection that was refused or given up, and logs it.
-func (b *books) refuse(c *conn, tag pool.Tag, f *fault) {
+// noteRefusal counts a connection that was refused or given up, and logs it.
+func (b *books) noteRefusal(c *conn, tag pool.Tag, f *fault) {
 	b.conns.Reject(tag, f.reason)
 	key, remote := refusalKey{tag, f}, c.knownAddr()
 	b.refusals.count(key, remote, time.Now())

@@ -113,7 +113,7 @@ func (f *front) timeOut(c *conn, rec *recorder, g *guard) bool {
 // the handler reads the body, the read ends. An HTTP/1.1 connection then ends as well.
 func answerTimeout(rec *recorder, w http.ResponseWriter, own *http.ResponseController) {
 	code := http.StatusServiceUnavailable
-	if body := rec.request; body != nil {
+	if body := rec.watched; body != nil {
 		if body.reader.Load() != readByNobody {
 			code = http.StatusRequestTimeout
 		}

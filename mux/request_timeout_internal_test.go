@@ -67,7 +67,7 @@ func TestNoSecondReader(t *testing.T) {
 		r := new(recorder2)
 		r.length = minDiscard + 1
 		rest := strings.NewReader("rest")
-		r.body = requestBody{ReadCloser: io.NopCloser(rest), exchange: &r.exchange}
+		r.body = body2{ReadCloser: io.NopCloser(rest), exchange: &r.exchange}
 		set(&r.watch)
 		r.discard(nil, time.Time{})
 		if rest.Len() != len("rest") {

@@ -139,7 +139,7 @@ func (r *root) admit(raw net.Conn) *conn {
 	c.Init(&c.account)
 	if socket, ok := raw.(tlsConn); ok {
 		// The caller of Serve brought a TLS listener of its own.
-		c.layered().tls = socket
+		c.ensureLayers().tls = socket
 	}
 	if cutting := r.running.cutting.Load(); cutting || c.isCrowded() {
 		c.decide(c.crowded())

@@ -75,12 +75,12 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	switch c.root.books.tag(c) {
 	case protocols.HTTP1:
 		ok = idle && !c.isFed()
-		if !idle && c.account.State() == pool.StateActive && c.seldom().halfClosed.Load() {
+		if !idle && c.account.State() == pool.StateActive && c.rare().halfClosed.Load() {
 			s.turn, s.left, ok = turnLeft, true, true
 		}
 	case protocols.HTTP2: // A PING is activity, but no reason to stay.
 		ok = c.isIdleHTTP2()
-		s.since = clockStart.Add(time.Duration(c.seldom().h2.idleSince.Load()))
+		s.since = clockStart.Add(time.Duration(c.rare().h2.idleSince.Load()))
 	case protocols.GRPC:
 		ok = c.isIdleHTTP2() || c.isStuck()
 	}
@@ -102,7 +102,7 @@ func (m *room) lasts(c *conn) (s spare, ok bool) {
 	if c.isAnswered() || c.isIdleHTTP2() { // Those that were idle for longest have made room.
 		patience = min(patience, m.mute)
 	}
-	s = spare{c: c, since: clockStart.Add(time.Duration(c.seldom().leave.yielded.Load()))}
+	s = spare{c: c, since: clockStart.Add(time.Duration(c.rare().leave.yielded.Load()))}
 	return s, c.isServing() && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
 }
 
@@ -146,7 +146,7 @@ func (c *conn) headFor() time.Duration {
 	if c.stage() < stageServing {
 		return time.Since(c.account.Opened())
 	}
-	seen := c.seldom().head.Load()
+	seen := c.rare().head.Load()
 	if seen == 0 || seen>>headShift != uint64(c.idleAt.Load()) {
 		return 0
 	}
@@ -159,7 +159,7 @@ func (c *conn) noteHead() {
 	if !c.awaitsRest() {
 		return
 	}
-	head, of := &c.rare().head, uint64(c.idleAt.Load())
+	head, of := &c.ensureRare().head, uint64(c.idleAt.Load())
 	if seen := head.Load(); seen == 0 || seen>>headShift != of {
 		head.Store(of<<headShift | headTime())
 	}

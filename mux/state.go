@@ -50,8 +50,8 @@ func (l *life) begin() {
 
 func (l *life) hasBegun() bool { return l.bits.Load()&begunBit != 0 }
 
-// list reports whether the connection is to be put among the closed ones, once.
-func (l *life) list() bool { return l.bits.Or(listedBit)&listedBit == 0 }
+// markListed reports whether the connection is to be put among the closed ones, once.
+func (l *life) markListed() bool { return l.bits.Or(listedBit)&listedBit == 0 }
 
 // life is the stage and the departure of a connection. The zero value is accepted and
 // staying. All methods may be called concurrently.

@@ -122,7 +122,7 @@ func TestInvalidTransitionInProduction(t *testing.T) {
 // TestList: a connection is listed once, and that changes nothing else.
 func TestList(t *testing.T) {
 	l := at(stageServing, departTold)
-	if !l.list() || l.list() {
+	if !l.markListed() || l.markListed() {
 		t.Error("it was not listed once")
 	}
 	if !l.depart(departFinal) {
@@ -131,7 +131,7 @@ func TestList(t *testing.T) {
 	if _, moved, err := l.advance(stageClosed); !moved || err != nil {
 		t.Errorf("moved %v, %v", moved, err)
 	}
-	if l.list() || l.stage() != stageClosed || l.departure() != departFinal {
+	if l.markListed() || l.stage() != stageClosed || l.departure() != departFinal {
 		t.Errorf("listed again, or %v and %v", l.stage(), l.departure())
 	}
 }

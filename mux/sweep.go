@@ -141,10 +141,10 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 	c.noteHead()
 	d := w.departures
 	switch {
-	case w.checkWrites(now, c, c.seldom().ownWrites.Load(), config.Progress.ProgressTimeout):
+	case w.checkWrites(now, c, c.rare().ownWrites.Load(), config.Progress.ProgressTimeout):
 	case w.slowUpload(c, &config.Progress):
 		c.account.SetCloseReason(reasonSlowBody)
-		c.rare().body.slow.Store(true)
+		c.ensureRare().body.slow.Store(true)
 		// The handler's read fails, and it may still say so.
 		_ = c.SetReadDeadline(aLongTimeAgo)
 	case w.writesAlone(c, config.HeaderTimeout):
@@ -181,8 +181,8 @@ func (w *sweep) hasLeft(c *conn) bool {
 		return false
 	}
 	ended, reset := c.account.PeerLeft()
-	if c.seldom().halfClosed.Load() != ended {
-		c.rare().halfClosed.Store(ended)
+	if c.rare().halfClosed.Load() != ended {
+		c.ensureRare().halfClosed.Store(ended)
 	}
 	return reset
 }
@@ -209,7 +209,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 		return false
 	}
 	u, known := w.uploads[c.account.ID()]
-	body, request := &c.seldom().body, c.account.Requests()
+	body, request := &c.rare().body, c.account.Requests()
 	if known = known && u.request == request; !known {
 		u = upload1{request: request, from: c.account.Received()}
 	}
@@ -232,7 +232,7 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 // the header of the handler's answer goes out, and where it answers a request by itself
 // (417 to an Expect field that it does not know).
 func (c *conn) reader1() int32 {
-	body := &c.seldom().body
+	body := &c.rare().body
 	switch {
 	case body.isBound():
 		return body.reader.Load()
@@ -249,7 +249,7 @@ const roomPatience = time.Second
 
 func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config, ageGrace time.Duration) {
 	d, limit := w.departures, config.Progress.ProgressTimeout
-	h2, state := &c.seldom().h2, c.account.State()
+	h2, state := &c.rare().h2, c.account.State()
 	ended, owned := h2.exchanges.sweep(movement{
 		elapsed:  w.elapsed,
 		received: c.account.Received(),
@@ -294,7 +294,7 @@ func (w *sweep) visitHTTP2(now time.Time, c *conn, config *protocols.HTTP2Config
 		if c.overAge() >= 0 {
 			d.leave(c, reasonAge, ageGrace)
 		} else {
-			w.leaveIdle(c, h2)
+			w.checkIdle(c, h2)
 		}
 		return
 	}
@@ -340,7 +340,7 @@ func (c *conn) isIdleHTTP2() bool {
 	case c.isHTTP2():
 		return c.account.InFlight() == 0 && !c.HasOpenStreams()
 	default: // It was upgraded by "Upgrade: h2c".
-		return c.seldom().h2.idleSince.Load() != 0
+		return c.rare().h2.idleSince.Load() != 0
 	}
 }
 
@@ -352,14 +352,14 @@ func (c *conn) opensBeyond() bool { return c.IsBeyondLast(c.OpenedStreams()) }
 // isStuck reports whether the client of a native connection has taken nothing of its answers
 // for http2.progress_timeout, and no handler runs.
 func (c *conn) isStuck() bool {
-	stuck := c.seldom().h2.stuck.Load()
+	stuck := c.rare().h2.stuck.Load()
 	return stuck != 0 && stuck == c.SentData()+1 && c.account.InFlight() == 0 && c.HasOpenStreams()
 }
 
 // staysIdle reports whether a connection is as idle as at the last sweep. An answer may
 // still be on its way to the socket when nothing is in flight any more.
 func (c *conn) staysIdle(idle bool) bool {
-	f := &c.rare().leave
+	f := &c.ensureRare().leave
 	before := f.idle
 	if f.idle = 0; idle {
 		f.idle = c.account.Requests() + 1
@@ -367,10 +367,10 @@ func (c *conn) staysIdle(idle bool) bool {
 	return idle && f.idle == before
 }
 
-// leaveIdle has an HTTP/2 connection leave that has had no stream for the idle timeout.
+// checkIdle has an HTTP/2 connection leave that has had no stream for the idle timeout.
 // net/http's own timer, and x/net's, is not used: it is set anew when a connection ends with
 // open streams, and keeps all that the connection had in memory until it runs out.
-func (w *sweep) leaveIdle(c *conn, h2 *http2State) {
+func (w *sweep) checkIdle(c *conn, h2 *http2State) {
 	timeout, since := c.root.backend.config.HTTP2.IdleTimeout, h2.idleSince.Load()
 	idle := sinceStart() - time.Duration(since)
 	if timeout <= 0 || since == 0 || idle < timeout {
@@ -413,7 +413,7 @@ func (w *sweep) isDelivering(c *conn) bool {
 	}
 	switch {
 	case waiting:
-	case reason == reasonIdle, c.HasRead(), (urgent || draining) && c.account.Received() == c.seldom().leave.received.Load():
+	case reason == reasonIdle, c.HasRead(), (urgent || draining) && c.account.Received() == c.rare().leave.received.Load():
 		return false
 	default:
 		c.AskRead()

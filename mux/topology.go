@@ -404,7 +404,7 @@ func (t *topology) use(b *backend) {
 		b.close()
 		return
 	}
-	t.running.background.run(func() { _ = b.refuser.Serve(b.refusals) })
+	t.running.background.run(func() { _ = b.refuser.Serve(b.toRefuse) })
 }
 
 // allBackends returns the backends that are not closed.

@@ -8,7 +8,7 @@ import (
 
 // Close implements [io.Closer]. What [exchange.discard] will read stays open, unless a Read
 // has to end.
-func (b *requestBody) Close() error {
+func (b *body2) Close() error {
 	b.exchange.closed.Store(true)
 	if b.exchange.isDiscarded() && b.exchange.watch.reader.Load() != readByHandler {
 		return nil

@@ -197,7 +197,7 @@ func (w *onlyHandshakes) FlushError() error {
 // logs a panic, behind which the connection is closed.
 func (f *front) serveDetached(rec *recorder) {
 	h, e := rec.handshake, &rec.handshake.entry
-	if e.conn != nil && e.conn.layer().tls != nil {
+	if e.conn != nil && e.conn.layers().tls != nil {
 		growStack[[3 << 10]byte]() // 8 KB, which AES needs, and would copy when it is deep.
 	} else {
 		growStack[[3 << 9]byte]() // 4 KB: 4 % of ws-newconn.
@@ -246,7 +246,7 @@ const maxNestedRoutes = 8
 // and for a connection that has given up its place among all for another one.
 func (f *front) reserve(c *conn, h *handshake) bool {
 	if c != nil && c.account.IsExempt() && !c.isLocal() {
-		f.books.refuse(c, webSocketTag, faultLimit)
+		f.books.noteRefusal(c, webSocketTag, faultLimit)
 		return false
 	}
 	if c == nil || f.books.conns.Tag(&c.account) == webSocketTag {
@@ -254,7 +254,7 @@ func (f *front) reserve(c *conn, h *handshake) bool {
 	}
 	h.reserved = f.books.conns.Reserve(&c.account, webSocketTag)
 	if !h.reserved {
-		f.books.refuse(c, webSocketTag, faultPoolLimit)
+		f.books.noteRefusal(c, webSocketTag, faultPoolLimit)
 	}
 	return h.reserved
 }
