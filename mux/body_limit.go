@@ -7,9 +7,6 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
-	"time"
-
-	"github.com/muxserve/muxserve/pool"
 )
 
 // Behind a request that exceeds the limit of [http.MaxBytesReader], net/http answers at
@@ -115,21 +112,4 @@ func (b *body1) endLimited(w http.ResponseWriter) bool {
 // does not read the rest of the request then, as where a request has exceeded its limit.
 func closeBehind(w http.ResponseWriter) {
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
-}
-
-// restTime is how long net/http may go on reading the body of a request that has exceeded
-// its limit, behind the answer, before it closes the connection.
-const restTime = 500 * time.Millisecond
-
-// CloseWrite sends the end of the stream. net/http calls it behind the answer to a request
-// whose body it does not read, and closes the connection 500 ms later. Until then the rest
-// is read here: the close would reset the connection under a client that is still sending,
-// and take the answer with it.
-func (c *conn) CloseWrite() error {
-	err := c.Conn.CloseWrite()
-	if c.account.State() == pool.StateActive && c.rare().body.reader.Load() != readByNobody {
-		_ = c.SetReadDeadline(time.Now().Add(restTime))
-		go io.Copy(io.Discard, struct{ io.Reader }{c}) //nolint:errcheck // It ends by the close.
-	}
-	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"sync/atomic"
 	"time"
@@ -131,100 +132,6 @@ func (c *conn) rare() *rarely {
 	return &noneRare
 }
 
-// panicOnInvalidTransition makes a programming error loud in tests. In production it is
-// logged, and the connection goes on.
-var panicOnInvalidTransition bool
-
-// advance moves the connection to another stage, and reports whether it has. The first
-// move to stageServing or beyond settles the connection.
-func (c *conn) advance(to stage) bool {
-	from, moved, err := c.life.advance(to)
-	if err != nil {
-		if panicOnInvalidTransition {
-			panic(err)
-		}
-		c.root.books.logger.Error("invalid transition of a connection", keyConnID, c.account.ID(), keyErr, err)
-	}
-	if moved && from < stageServing && to >= stageServing {
-		c.settle()
-	}
-	return moved
-}
-
-// http2State is what only a connection with requests in HTTP/2 needs.
-type http2State struct {
-	exchanges exchanges
-	running   atomic.Int32 // requests whose handlers have not returned, calls included
-	// idleSince is when the last stream ended, counted from clockStart; see track. On a
-	// connection that was upgraded it is 0 while there are streams.
-	idleSince atomic.Int64
-	// stuck is one more than SentData where answers of native calls had been waiting for the
-	// client's window for http2.progress_timeout, at the last sweep; otherwise 0. See isStuck.
-	stuck  atomic.Uint64
-	left   atomic.Int32 // requests whose bodies are read behind their handlers; see discard
-	calls  callSlots
-	budget atomic.Pointer[protocols.CallBudget] // nil before it is needed
-	// upgraded is nil unless the connection was upgraded by "Upgrade: h2c".
-	upgraded atomic.Pointer[protocols.UpgradedConn]
-}
-
-func (c *conn) http2() *http2State { return &c.ensureRare().h2 }
-
-// followed is what follows the frames of an HTTP/2 connection. The methods are described in
-// the package sniff.
-type followed interface {
-	FinalGoAway()
-	SentData() uint64
-	AskRead()
-	Unread() uint64
-	IsBeyondLast(stream uint32) bool
-	IsMute(timeout time.Duration) bool
-}
-
-// frames returns what follows the connection's frames, also where it was upgraded.
-func (c *conn) frames() followed {
-	if u := c.rare().h2.upgraded.Load(); u != nil {
-		return u
-	}
-	return &c.Conn
-}
-
-// FinalGoAway is as in the package sniff, for upgraded connections as well.
-func (c *conn) FinalGoAway() { c.frames().FinalGoAway() }
-
-// SentData is as in the package sniff, for upgraded connections as well.
-func (c *conn) SentData() uint64 { return c.frames().SentData() }
-
-// AskRead is as in the package sniff, for upgraded connections as well.
-func (c *conn) AskRead() { c.frames().AskRead() }
-
-// Unread is as in the package sniff, for upgraded connections as well.
-func (c *conn) Unread() uint64 { return c.frames().Unread() }
-
-// IsBeyondLast is as in the package sniff, for upgraded connections as well.
-func (c *conn) IsBeyondLast(stream uint32) bool { return c.frames().IsBeyondLast(stream) }
-
-// CallBudget implements [protocols.StreamWindows].
-func (c *conn) CallBudget() *protocols.CallBudget {
-	budget := &c.http2().budget
-	if budget.Load() == nil {
-		budget.CompareAndSwap(nil, protocols.NewCallBudget(c, c.root.backend.config.HTTP2)) // Unless another call was faster.
-	}
-	return budget.Load()
-}
-
-// isMute reports whether the client has been silent behind a PING of the server for longer
-// than it may. It is not silent where the server has not read what it says: grpc-go reads
-// nothing while as many handlers run as may. One that has reset the connection says no more.
-func (c *conn) isMute() bool {
-	timeout, _ := c.root.backend.pingTimeouts(c.verdict().Protocol)
-	if !c.frames().IsMute(timeout) {
-		return false
-	}
-	_, reset := c.account.PeerLeft()
-	return reset || !c.account.HasUnread()
-}
-
 var (
 	_ net.Conn          = (*conn)(nil)
 	_ io.ReaderFrom     = (*conn)(nil)
@@ -301,9 +208,6 @@ func (c *conn) TLSState() *tls.ConnectionState {
 	}
 	return c.layers().state
 }
-
-// isTold reports whether the client has been told to leave.
-func (c *conn) isTold() bool { return c != nil && c.departure() >= departTold }
 
 // Read implements [net.Conn]. A deadline that runs out while net/http waits for a request
 // is its own, or closeIdle's.
@@ -408,4 +312,58 @@ func (c *conn) info() pool.Info {
 		info.TLS.ClientSubject = protocols.Shorten(info.TLS.ClientSubject, protocols.MaxText)
 	}
 	return info
+}
+
+// trackState is the http.Server hook that keeps the account's state.
+func trackState(nc net.Conn, state http.ConnState) {
+	if c, ok := nc.(*conn); ok {
+		c.track(state)
+	}
+}
+
+// track keeps the account's state by what net/http says of the connection.
+func (c *conn) track(state http.ConnState) {
+	if c.account.State() == pool.StateUpgraded { // It has become HTTP/2; see H2CUpgrades.
+		var since int64
+		if state == http.StateIdle {
+			since = int64(sinceStart())
+		}
+		c.http2().idleSince.Store(since)
+		return
+	}
+	switch state {
+	case http.StateActive:
+		c.account.SetState(pool.StateActive)
+		c.begin()
+		if c.isTold() {
+			c.undoCloseIdle()
+		}
+	case http.StateIdle:
+		if m := c.layers().rare.Load(); m != nil {
+			m.body.finish()
+			m.ownWrites.Store(false)
+		}
+		c.idleAt.Store(uint32(c.account.Received()))
+		if c.isShared() {
+			c.http2().idleSince.Store(int64(sinceStart()))
+		}
+		c.account.SetState(pool.StateIdle)
+	case http.StateHijacked:
+		c.account.SetState(pool.StateUpgraded)
+	case http.StateNew, http.StateClosed:
+	}
+}
+
+// closeFor closes the connection through all of its layers, for a reason.
+func (c *conn) closeFor(reason string) {
+	c.account.SetCloseReason(reason)
+	_ = c.Close()
+}
+
+// abort is closeFor for a connection on which something is not complete. The client gets a
+// reset, which it cannot take for the end of a response, and no goodbye of TLS.
+func (c *conn) abort(reason string) {
+	c.account.SetCloseReason(reason)
+	_ = c.account.Abort()
+	_ = c.Close()
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/pool"
-	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/moments"
 	"github.com/muxserve/muxserve/protocols/websocket"
 )
@@ -157,12 +156,6 @@ func (c *conn) yieldedFor() (ago time.Duration, ok bool) {
 	return sinceStart() - time.Duration(yielded), yielded != 0
 }
 
-// isHTTP2 reports whether the connection was recognised as HTTP/2, whoever serves it.
-func (c *conn) isHTTP2() bool {
-	p := c.verdict().Protocol
-	return p == protocols.HTTP2 || p == protocols.GRPC
-}
-
 // goAway tells the client of an HTTP/2 connection, and those of its WebSockets.
 func (d *departures) goAway(c *conn) {
 	d.webSockets.Leave(c)
@@ -213,23 +206,6 @@ func spread(ctx context.Context, conns []connRef, d time.Duration, tell func(*co
 			tell(c)
 		}
 	}
-}
-
-// finalGoAway tells the client of an HTTP/2 connection its last stream. What it opens behind
-// that is not served, and what is under way goes on.
-func (c *conn) finalGoAway() {
-	if c.depart(departFinal) {
-		c.FinalGoAway()
-		if c.isIdleHTTP2() { // Else answers follow, behind which the sweep asks.
-			c.AskRead()
-		}
-	}
-}
-
-// namesLast reports whether the client of an HTTP/2 connection can be told its last stream: the
-// server refuses those beyond. Else a request that crosses would be served, and made again.
-func (c *conn) namesLast() bool {
-	return c.verdict().Protocol != protocols.GRPC || c.root.backend.config.sweepsCalls()
 }
 
 // end closes an HTTP/2 connection behind a GOAWAY, in the background: a client that reads
@@ -338,4 +314,49 @@ func (c *conn) overAge() time.Duration {
 		return -1
 	}
 	return sinceStart() - due
+}
+
+// Disconnect ends the connections that which selects, and returns how many there were.
+// Their clients are told to leave, as by a drain. What is under way goes on for at most
+// patience, and then they are cut; with 0 they are closed at once. Disconnect does not wait
+// for that, and keeps no connection in memory behind its end. which is called for each live
+// connection.
+func (s *Server) Disconnect(which func(ConnInfo) bool, patience time.Duration) int {
+	leaving := s.books.all(func(c *conn) bool { return which(c.info()) })
+	for _, c := range leaving {
+		if patience <= 0 || c.stage() < stageServing { // It has nothing under way.
+			s.departures.cut(c)
+		} else {
+			s.departures.leave(c, reasonDisconnected, 0)
+		}
+	}
+	if patience > 0 && len(leaving) > 0 {
+		refs := refsOf(leaving)
+		s.running.background.run(func() {
+			select {
+			case <-time.After(patience):
+				for _, ref := range refs {
+					if c := ref.Value(); c != nil {
+						s.departures.cut(c)
+					}
+				}
+			case <-s.running.serving.Done(): // The end of the server closes them.
+			}
+		})
+	}
+	return len(leaving)
+}
+
+// cut closes a connection, whatever is under way on it.
+func (d *departures) cut(c *conn) {
+	switch {
+	case c.account.State() == pool.StateClosing:
+	case c.stage() < stageServing: // The layers above belong to the goroutine that recognises it.
+		c.account.SetCloseReason(reasonDisconnected)
+		_ = c.account.Close()
+	case d.books.endsLikeComplete(c):
+		c.abort(reasonDisconnected)
+	default:
+		c.closeFor(reasonDisconnected)
+	}
 }

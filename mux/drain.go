@@ -210,15 +210,6 @@ func (d *drainActions) waitAnswered(ctx context.Context) {
 	}
 }
 
-// isServing reports whether the connection is with its server.
-func (c *conn) isServing() bool { return c.stage() == stageServing }
-
-// owesAnswer reports whether the client has not shown that it knows of the first GOAWAY.
-func (c *conn) owesAnswer() bool {
-	_, acked := c.GoneAway()
-	return c.isServing() && c.isHTTP2() && !acked
-}
-
 // waitGone waits for t, or until no connection is left.
 func (d *drainActions) waitGone(ctx context.Context, t time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, t)
@@ -360,4 +351,19 @@ func (d *drainActions) cleanup(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// DrainProgress is a drain under way, or over.
+type DrainProgress struct {
+	lifecycle.Progress
+
+	// Told counts the connections that the drain has told to leave.
+	Told int64
+}
+
+// DrainProgress returns how far the drain has come, and false before it begins. The account
+// of a drain that is over is in [Stats].Drain.
+func (s *Server) DrainProgress() (DrainProgress, bool) {
+	p, begun := s.machine.Progress()
+	return DrainProgress{p, s.departures.told.Load()}, begun
 }

@@ -26,6 +26,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/coder/websocket"
+
 	"github.com/muxserve/muxserve/mux"
 )
 

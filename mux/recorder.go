@@ -238,3 +238,56 @@ func (r *recorder2) Push(target string, options *http.PushOptions) error {
 	}
 	return http.ErrNotSupported
 }
+
+// writeStep is how much of a response is written to its stream at a time: a frame, so that
+// the sweep sees a slow client move.
+const writeStep = 16 << 10
+
+// WriteHeader implements [http.ResponseWriter].
+func (r *recorder2) WriteHeader(code int) {
+	if code == http.StatusOK && r.accepted != nil {
+		r.accepted()
+	}
+	r.recorder.WriteHeader(code)
+}
+
+// Write implements [http.ResponseWriter].
+func (r *recorder2) Write(p []byte) (written int, err error) {
+	r.writing.Store(true)
+	defer r.writing.Store(false)
+	for {
+		n, err := r.recorder.Write(p[:min(len(p), writeStep)])
+		r.written.Add(uint64(n) + 1)
+		written += n
+		if err != nil {
+			return written, err
+		}
+		if p = p[n:]; len(p) == 0 {
+			return written, nil
+		}
+	}
+}
+
+// WriteString implements [io.StringWriter].
+func (r *recorder2) WriteString(s string) (int, error) {
+	if len(s) > writeStep {
+		return r.Write([]byte(s))
+	}
+	r.writing.Store(true)
+	defer r.writing.Store(false)
+	n, err := r.recorder.WriteString(s)
+	r.written.Add(uint64(n) + 1)
+	return n, err
+}
+
+// Flush implements [http.Flusher].
+func (r *recorder2) Flush() { _ = r.FlushError() }
+
+// FlushError is what [http.ResponseController] flushes by.
+func (r *recorder2) FlushError() error {
+	r.writing.Store(true)
+	defer r.writing.Store(false)
+	defer r.written.Add(1)
+	r.flushed = true
+	return r.recorder.FlushError()
+}

@@ -106,3 +106,29 @@ func (l *life) depart(to departure) bool {
 		}
 	}
 }
+
+// panicOnInvalidTransition makes a programming error loud in tests. In production it is
+// logged, and the connection goes on.
+var panicOnInvalidTransition bool
+
+// advance moves the connection to another stage, and reports whether it has. The first
+// move to stageServing or beyond settles the connection.
+func (c *conn) advance(to stage) bool {
+	from, moved, err := c.life.advance(to)
+	if err != nil {
+		if panicOnInvalidTransition {
+			panic(err)
+		}
+		c.root.books.logger.Error("invalid transition of a connection", keyConnID, c.account.ID(), keyErr, err)
+	}
+	if moved && from < stageServing && to >= stageServing {
+		c.settle()
+	}
+	return moved
+}
+
+// isTold reports whether the client has been told to leave.
+func (c *conn) isTold() bool { return c != nil && c.departure() >= departTold }
+
+// isServing reports whether the connection is with its server.
+func (c *conn) isServing() bool { return c.stage() == stageServing }

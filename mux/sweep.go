@@ -227,22 +227,6 @@ func (w *sweep) slowUpload(c *conn, config *protocols.ProgressConfig) bool {
 	return slow
 }
 
-// reader1 returns who waits for more of the body of an HTTP/1.1 request, for the sweep to
-// bound. net/http reads what is left of a body in three places: behind the handler, before
-// the header of the handler's answer goes out, and where it answers a request by itself
-// (417 to an Expect field that it does not know).
-func (c *conn) reader1() int32 {
-	body := &c.rare().body
-	switch {
-	case body.isBound():
-		return body.reader.Load()
-	case c.account.State() != pool.StateActive || c.account.IsWriting():
-	case c.account.InFlight() == 0 && c.hasBegun(), body.mayDrain():
-		return readByServer
-	}
-	return readByNobody
-}
-
 // roomPatience is [moments.GoAwayPatience] where others wait for a place. It is also how long
 // the head of a request may take on a connection that was told to make room.
 const roomPatience = time.Second
@@ -329,33 +313,6 @@ func (w *sweep) visitTold(c *conn, h2 *http2State) {
 	}
 }
 
-// isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2: no
-// stream is open. net/http says so itself, but before it has written the end of the last
-// answer. On a connection of grpc-go no handler runs either, because a handler may outlive the
-// reset of its stream.
-func (c *conn) isIdleHTTP2() bool {
-	switch {
-	case c.isShared():
-		return c.account.State() == pool.StateIdle && !c.HasOpenStreams()
-	case c.isHTTP2():
-		return c.account.InFlight() == 0 && !c.HasOpenStreams()
-	default: // It was upgraded by "Upgrade: h2c".
-		return c.rare().h2.idleSince.Load() != 0
-	}
-}
-
-// opensBeyond reports whether the client has opened a stream beyond the last that it was told,
-// which the front refuses. On grpc-go's connections the filter drops such streams before they
-// count as opened, or nothing refuses them.
-func (c *conn) opensBeyond() bool { return c.IsBeyondLast(c.OpenedStreams()) }
-
-// isStuck reports whether the client of a native connection has taken nothing of its answers
-// for http2.progress_timeout, and no handler runs.
-func (c *conn) isStuck() bool {
-	stuck := c.rare().h2.stuck.Load()
-	return stuck != 0 && stuck == c.SentData()+1 && c.account.InFlight() == 0 && c.HasOpenStreams()
-}
-
 // staysIdle reports whether a connection is as idle as at the last sweep. An answer may
 // still be on its way to the socket when nothing is in flight any more.
 func (c *conn) staysIdle(idle bool) bool {
@@ -388,10 +345,6 @@ func (w *sweep) checkIdle(c *conn, h2 *http2State) {
 		w.departures.leaveIdle(c, reasonIdle)
 	}
 }
-
-// isShared reports whether net/http serves the HTTP/2 connection and keeps its state. Neither
-// grpc-go nor x/net's server, which serves connections upgraded by "Upgrade: h2c", does.
-func (c *conn) isShared() bool { return c.verdict().Protocol == protocols.HTTP2 }
 
 // isDelivering reports whether answers are on their way to the client, and move. A close
 // would lose them, because the client goes on sending WINDOW_UPDATE: its system would answer
@@ -456,18 +409,4 @@ func (w *sweep) stuckTail(c *conn, limit time.Duration) bool {
 	}
 	w.seenTails[c.account.ID()] = t
 	return t.waiting >= limit
-}
-
-// closeFor closes the connection through all of its layers, for a reason.
-func (c *conn) closeFor(reason string) {
-	c.account.SetCloseReason(reason)
-	_ = c.Close()
-}
-
-// abort is closeFor for a connection on which something is not complete. The client gets a
-// reset, which it cannot take for the end of a response, and no goodbye of TLS.
-func (c *conn) abort(reason string) {
-	c.account.SetCloseReason(reason)
-	_ = c.account.Abort()
-	_ = c.Close()
 }
