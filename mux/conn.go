@@ -271,7 +271,7 @@ func (c *conn) noteWhy() {
 		c.account.SetCloseReason(reasonPing)
 	case aged:
 		c.account.SetCloseReason(reasonAge)
-	case idle && !c.root.departures.draining.Load():
+	case idle && !c.root.departures.telling.Load():
 		c.account.SetCloseReason(reasonIdle)
 	}
 }

@@ -28,8 +28,8 @@ type departures struct {
 	// idle guards conn.closingIdle of all connections, and the read deadline that belongs
 	// to it.
 	idle sync.Mutex
-	// draining is set when the drain tells the clients. told counts those it has told.
-	draining atomic.Bool
+	// telling is set when the drain tells the clients. told counts those it has told.
+	telling atomic.Bool
 	told     atomic.Int64
 }
 
@@ -42,14 +42,14 @@ func newDepartures(b *books, ws *websocket.Server, bg *background) *departures {
 
 // beginDrain notes that the drain tells the clients, over so long a spread.
 func (d *departures) beginDrain(over time.Duration) {
-	d.draining.Store(true)
+	d.telling.Store(true)
 	d.fresh.Store(int64(moments.Fresh(over)))
 }
 
 // greet tells a client whose connection comes to its server while the drain tells the
 // others. In-process clients are told last.
 func (d *departures) greet(c *conn) {
-	if d.draining.Load() && c.isRemote() {
+	if d.telling.Load() && c.isRemote() {
 		d.leave(c, reasonDrain, 0)
 	}
 }
@@ -57,7 +57,7 @@ func (d *departures) greet(c *conn) {
 // endSpread has every idle HTTP/1.1 connection closed from now on, however fresh, if the
 // drain has told the clients. It reports whether it has.
 func (d *departures) endSpread() bool {
-	if !d.draining.Load() {
+	if !d.telling.Load() {
 		return false
 	}
 	d.fresh.Store(0)
@@ -176,7 +176,7 @@ func (d *departures) tellOther(c *conn) {
 // tellWebSocket tells the WebSocket on an HTTP/1.1 connection that was told, if there is
 // one. It does not for the age of the connection, because a WebSocket has its own.
 func (d *departures) tellWebSocket(c *conn) {
-	if c.account.CloseReason() != reasonAge || d.draining.Load() {
+	if c.account.CloseReason() != reasonAge || d.telling.Load() {
 		d.webSockets.Leave(c)
 	}
 }

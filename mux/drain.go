@@ -149,7 +149,8 @@ func (d *drainActions) closeUnrecognised() {
 }
 
 // tell tells every client to leave, each at a random moment of the configured spread. It
-// returns when all have been told; the next step waits until they have left.
+// returns at the end of that, or when nobody is left; the next step waits until they have
+// left.
 func (d *drainActions) tell(ctx context.Context) {
 	over := d.config().Spread
 	if end, ok := ctx.Deadline(); ok {

@@ -218,7 +218,7 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 // that was told to leave.
 func (f *front) mayUpgradeH2C(c *conn) bool {
 	a := c.allowed()
-	return f.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !c.isTold() && !f.departures.draining.Load()
+	return f.backendOf(c).h2c != nil && a.http1 && a.http2 && c != nil && c.TLSState() == nil && !c.isTold() && !f.departures.telling.Load()
 }
 
 const http2Tag = pool.Tag(protocols.HTTP2)

@@ -102,7 +102,7 @@ func (t *topology) useLocal(l *local) (now *local, done bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.running.closing.Load():
+	case t.running.drainBegun.Load():
 		return nil, true
 	case l.root.backend != t.backend.Load():
 		return nil, false

@@ -122,7 +122,7 @@ func (r *root) accept() (*conn, error) {
 // In a drain the caller of Serve, or muxserve, may close the socket, because another process
 // accepts from it.
 func (r *root) end(err error) {
-	given := r.running.closing.Load() && errors.Is(err, net.ErrClosed)
+	given := r.running.drainBegun.Load() && errors.Is(err, net.ErrClosed)
 	if !given && !r.running.isStopping() && r.endpoint.fail(r, err) {
 		r.books.logger.Error("listener failed", keyLocalAddr, r.listener.Addr().String(), keyErr, err)
 	}

@@ -7,14 +7,25 @@ import (
 	"sync/atomic"
 )
 
-// running says what a server still does. Each context ends once, in this order at the
-// latest: accepting when nothing more is to be accepted, handing when custom listeners
-// have had their time to take connections, serving with the drain.
+// running says what a server still does. Its end sets, in this order:
+//
+//	drainBegun                   by Drain: no listener is added any more
+//	readiness.draining           in announce: probes are told
+//	accepting                    in stop-accepting: nothing more is accepted
+//	departures.telling           in stop-accepting: clients are told to leave, also those that
+//	                             come to their server later
+//	handing                      in stop-accepting or later: custom listeners have had their time
+//	                             to take connections
+//	drainActions.localDue        in wait-connections: in-process connections leave, too
+//	cutting                      in force-close: every connection is closed, also one that comes
+//	serving                      in cleanup: what runs beside the connections ends
+//
+// The phase is the machine's, in package lifecycle. The three contexts end; the others are set.
 type running struct {
 	accepting, handing, serving             context.Context //nolint:containedctx // They are the server's.
 	stopAccepting, stopHanding, stopServing context.CancelFunc
-	closing                                 atomic.Bool // the drain has begun; set while topology.mu is held
-	cutting                                 atomic.Bool // every connection is to be closed
+	drainBegun                              atomic.Bool // set while topology.mu is held
+	cutting                                 atomic.Bool
 	background                              background
 }
 

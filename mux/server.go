@@ -283,7 +283,7 @@ func (s *Server) Certificates() map[string][]*x509.Certificate {
 // at most, and all clients are told in its first half. See [lifecycle.Machine.Drain].
 // Meanwhile [Server.DrainProgress] returns the [DrainProgress].
 func (s *Server) Drain(ctx context.Context) (*Report, error) {
-	if served := s.topology.noteClosing(); !served {
+	if served := s.topology.noteDrain(); !served {
 		c := s.machine.Config()
 		c.Delay = 0                // No balancer knows this server.
 		_ = s.machine.Configure(c) // It fails once the drain has begun.

@@ -356,7 +356,7 @@ func (w *sweep) isDelivering(c *conn) bool {
 	acked, waiting := c.account.Unacknowledged()
 	reason, patience := c.account.CloseReason(), moments.GoAwayPatience
 	ago, yielded := c.yieldedFor()
-	urgent, draining := yielded && ago > roomPatience, w.departures.draining.Load()
+	urgent, draining := yielded && ago > roomPatience, w.departures.telling.Load()
 	switch {
 	case urgent:
 	case !draining:

@@ -56,21 +56,15 @@ type topology struct {
 func (t *topology) isServing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.started && !t.running.closing.Load()
+	return t.started && !t.running.drainBegun.Load()
 }
 
-func (t *topology) isClosing() bool {
+// noteDrain notes that the drain begins: no listener is added any more. Those that are there
+// accept until stop. It reports whether there are any.
+func (t *topology) noteDrain() (served bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.running.closing.Load()
-}
-
-// noteClosing notes that the drain begins: nothing that comes is served any more. It reports
-// whether anything was served.
-func (t *topology) noteClosing() (served bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.running.closing.Store(true)
+	t.running.drainBegun.Store(true)
 	t.wakeWaiters()
 	return slices.ContainsFunc(t.roots, func(r *root) bool { return !r.endpoint.local })
 }
@@ -89,7 +83,7 @@ func (t *topology) beginListening() bool {
 	defer t.mu.Unlock()
 	first := !t.listens
 	t.listens = true
-	return first || t.running.closing.Load()
+	return first || t.running.drainBegun.Load()
 }
 
 // giveUpListening notes that ListenAndServe has failed, and may be called again.
@@ -109,7 +103,7 @@ func (t *topology) closeUnserved() {
 	for _, e := range t.endpoints {
 		e.abandon()
 	}
-	if !t.running.closing.Load() {
+	if !t.running.drainBegun.Load() {
 		t.endpoints = nil // They may be opened again.
 	}
 }
@@ -183,7 +177,7 @@ func (t *topology) listen() (first bool, err error) {
 	t.opening.Lock()
 	defer t.opening.Unlock()
 	switch {
-	case t.isClosing():
+	case t.running.drainBegun.Load():
 		return false, ErrServerClosed // Whether the addresses are free does not matter.
 	case t.isOpen():
 		return false, nil
@@ -208,7 +202,7 @@ func (t *topology) listen() (first bool, err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.running.closing.Load() {
+	if t.running.drainBegun.Load() {
 		return undo(ErrServerClosed)
 	}
 	for _, e := range opened {
@@ -266,7 +260,7 @@ func (t *topology) serveConfigured() bool {
 }
 
 func (t *topology) beginUnlessClosing(endpoints ...*endpoint) bool {
-	if t.isClosing() {
+	if t.running.drainBegun.Load() {
 		t.abandon(endpoints)
 		return false
 	}
@@ -330,7 +324,7 @@ func (t *topology) serveRoot(r *root) {
 func (t *topology) hasFailed() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.running.closing.Load() && (t.served || t.endpoints == nil) && !slices.ContainsFunc(t.roots, func(r *root) bool { return !isDone(r.done) || r.endpoint.isReplaced() })
+	return !t.running.drainBegun.Load() && (t.served || t.endpoints == nil) && !slices.ContainsFunc(t.roots, func(r *root) bool { return !isDone(r.done) || r.endpoint.isReplaced() })
 }
 
 // isDone reports whether a channel is closed.
@@ -362,7 +356,7 @@ func (t *topology) wakeWaiters() {
 func (t *topology) waitServed(which func() []*endpoint) (closing bool, err error) {
 	for {
 		t.mu.Lock()
-		changed, closing := t.changed, t.running.closing.Load()
+		changed, closing := t.changed, t.running.drainBegun.Load()
 		t.mu.Unlock()
 		var err error
 		endpoints := which()
@@ -373,7 +367,7 @@ func (t *topology) waitServed(which func() []*endpoint) (closing bool, err error
 			err = errors.Join(err, eerr)
 		}
 		if !open {
-			return closing || t.isClosing(), err
+			return closing || t.running.drainBegun.Load(), err
 		}
 		<-changed
 	}

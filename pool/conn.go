@@ -19,7 +19,7 @@ const (
 	StateActive                // a request, stream or call is in flight
 	StateIdle                  // it is open and nothing is in flight
 	StateUpgraded              // it left HTTP: WebSocket, or another protocol after a hijack
-	StateClosing               // it was told to leave, or is being closed
+	StateClosing               // it is being closed
 )
 
 var stateNames = [...]string{"sniffing", "active", "idle", "upgraded", "closing"}

@@ -18,7 +18,7 @@ import (
 const nextProtoUnencrypted = "unencrypted_http2"
 
 // ServeHTTP2 has srv, a server of [NewHTTP2Server], serve the connections of l, which
-// were recognised as HTTP2 or GRPC. It does what srv.Serve does, but spares each
+// were recognised as HTTP2. It does what srv.Serve does, but spares each
 // connection the 8 KB of buffers and the context that HTTP/1.1 needs. So
 // [http.Server.Shutdown] tells the connections to leave and does not wait for them, and
 // [http.Server.Close] leaves them open.

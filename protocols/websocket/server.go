@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // A Handler serves one WebSocket. The WebSocket is closed when the handler returns: with
@@ -326,13 +327,6 @@ func (ws *Server) Cut() {
 	}
 }
 
-// The time between two sweeps is a tenth of the shortest time that is measured, within
-// bounds.
-const (
-	minSweep = 10 * time.Millisecond
-	maxSweep = time.Second
-)
-
 // beginSweep starts the sweep if it does not run. The caller holds mu.
 func (ws *Server) beginSweep() {
 	if ws.sweeping == nil {
@@ -341,18 +335,13 @@ func (ws *Server) beginSweep() {
 	}
 }
 
-// shortest returns the shortest time that is measured.
-func (c *config) shortest() time.Duration {
-	shortest := c.closeStall()
-	if c.PingInterval > 0 {
-		shortest = min(shortest, c.PingInterval, c.PongTimeout)
+// sweepEvery returns the time between two sweeps.
+func (c *config) sweepEvery() time.Duration {
+	pong := c.PongTimeout
+	if c.PingInterval <= 0 {
+		pong = 0 // There is none to wait for.
 	}
-	for _, d := range []time.Duration{c.IdleTimeout, c.MaxAge} {
-		if d > 0 {
-			shortest = min(shortest, d)
-		}
-	}
-	return shortest
+	return moments.SweepEvery(c.closeStall(), c.PingInterval, pong, c.IdleTimeout, c.MaxAge)
 }
 
 // closeStallLongest is how long a client may take no byte of a WebSocket that is being
@@ -374,7 +363,7 @@ func (ws *Server) endSweep() {
 // sweep checks all sessions from time to time until done is closed, so that none of them
 // needs a timer.
 func (ws *Server) sweep(done <-chan struct{}) {
-	tick := time.NewTicker(min(max(ws.config.Load().shortest()/10, minSweep), maxSweep))
+	tick := time.NewTicker(ws.config.Load().sweepEvery())
 	defer tick.Stop()
 	for {
 		select {

@@ -19,6 +19,9 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
+// maxSweep is the longest time between two sweeps; see moments.SweepEvery.
+const maxSweep = time.Second
+
 // A timedSession is a WebSocket over a pipe, in the bubble of a test.
 type timedSession struct {
 	*webSocketPeer
