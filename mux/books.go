@@ -53,7 +53,7 @@ func newBooks(logger, accessLog *slog.Logger, limits pool.Limits) *books {
 	b := &books{logger: logger, accessLog: accessLog}
 	b.health = newPaced(healthPace, healthChange.merge, b.logHealth)
 	b.refusals = newRefusals(b.logRefusals)
-	b.conns.SetTimeouts(timeoutReasons...)
+	b.conns.SetTimeouts(lateReasons...)
 	b.conns.SetLimits(limits)
 	b.requests = b.newRequestStats()
 	b.conns.Observe(b.logEvent)

@@ -73,7 +73,7 @@ func (k *closedConns) add(c *conn, served bool) {
 		outcome = EndCut
 	case !served:
 		outcome, reason, detail = c.unserved(reason)
-	case slices.Contains(failures, reason):
+	case slices.Contains(failedReasons, reason):
 		outcome = EndFailed
 	}
 	ring := &k.others
@@ -104,11 +104,6 @@ func (s *closedSlot) fill(c *conn, outcome End, reason, detail string) {
 	s.conn.BytesReceived, s.conn.Requests = c.account.Received(), c.account.Requests()
 }
 
-// failures are the close reasons of connections that did not end as they should.
-var failures = []string{
-	reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing, reasonSniff, reasonTLS, reasonFlood, "reset", "timeout",
-}
-
 // unserved says how a connection has ended that has not come to its server.
 func (c *conn) unserved(closed string) (outcome End, reason, detail string) {
 	v := c.verdict()
@@ -120,7 +115,7 @@ func (c *conn) unserved(closed string) (outcome End, reason, detail string) {
 		return EndRefused, v.Failure, v.Reason
 	case v.Protocol == protocols.TLS:
 		return EndRefused, sniff.FailureNoMatch, "TLS on a port without it"
-	case slices.Contains(failures, closed):
+	case slices.Contains(failedReasons, closed):
 		return EndFailed, closed, ""
 	}
 	return EndClosed, closed, ""

@@ -28,7 +28,7 @@ import (
 type conn struct {
 	sniff.Conn
 
-	account pool.Conn
+	account pool.Conn // Its Close closes the socket alone, without a goodbye of TLS.
 	root    *root
 	more    atomic.Pointer[layers] // nil before it is needed; see ensureLayers
 	// due is when the connection reaches its age, counted from clockStart; 0 for never.

@@ -30,7 +30,7 @@ type departures struct {
 	idle sync.Mutex
 	// telling is set when the drain tells the clients. told counts those it has told.
 	telling atomic.Bool
-	told     atomic.Int64
+	told    atomic.Int64
 }
 
 func newDepartures(b *books, ws *websocket.Server, bg *background) *departures {

@@ -62,50 +62,6 @@ func (s *Server) Observe(f func(Event)) (cancel func()) {
 	})
 }
 
-// The reasons for which the server closes a connection, beside those that package pool
-// finds out for itself ("peer_closed", "reset", "timeout" and "server_closed") and those
-// of custom protocols. They stand in Stats.Closed, in events and in the log.
-const (
-	reasonIdle     = "idle_timeout"    // nothing was in flight for too long
-	reasonHeader   = "header_timeout"  // a request's header took too long
-	reasonSlowBody = "slow_body"       // a request's body made no progress
-	reasonStalled  = "write_stalled"   // the client did not take what it was sent
-	reasonTimeout  = "request_timeout" // a request has taken longer than it may
-	reasonPing     = "ping_timeout"    // a ping was not answered
-	reasonSniff    = "sniff_timeout"   // the protocol was not known in time
-	reasonTLS      = "tls_handshake"   // the handshake failed
-	reasonAge      = "max_age"         // the connection was old enough
-	reasonReload   = "reload"          // a reload has replaced its listener or server
-	reasonRequests = "max_requests"    // the connection has had all its requests
-	reasonRoom     = "made_room"       // it did nothing, or too slowly, where a limit kept others out
-	reasonDrain    = "drain"           // the server leaves
-	reasonForced   = "forced"          // the server leaves, and the time for it was up
-	reasonRefused  = "refused"         // a limit kept the connection out
-	reasonProbe    = "probe"           // a limit kept it out, but for a request of /livez or /readyz
-	reasonFlood    = "too_many_resets" // the client reset streams faster than is allowed
-
-	reasonDisconnected = "disconnected" // by Server.Disconnect
-	reasonReclassified = "reclassified" // a native gRPC connection brought something else
-	reasonTable        = "header_table" // the client lowered SETTINGS_HEADER_TABLE_SIZE
-)
-
-// CloseReasons returns the reasons for which connections are closed, as they stand in
-// [Stats].Closed. Custom protocols may have others.
-func CloseReasons() []string {
-	return []string{
-		"peer_closed", "reset", "timeout", "server_closed", reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing,
-		reasonSniff, reasonTLS, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonForced, reasonRefused, reasonProbe, reasonFlood,
-		reasonDisconnected, reasonReclassified, reasonTable,
-	}
-}
-
-// toldReasons are those for which a client is told to leave and goes on with what it has
-// under way, until a drain cuts it.
-var toldReasons = []string{reasonIdle, reasonAge, reasonReload, reasonRequests, reasonRoom, reasonDrain, reasonReclassified, reasonTable}
-
-// timeoutReasons are those of a client that was too slow, of which an EventTimeout tells.
-var timeoutReasons = []string{reasonIdle, reasonHeader, reasonSlowBody, reasonStalled, reasonTimeout, reasonPing, reasonSniff}
-
 // logEvent writes an event into the server's log. What a client causes is logged at
 // Debug; changes of health and panics of observers stand above that.
 func (b *books) logEvent(e pool.Event) {

@@ -166,10 +166,10 @@ func TestCloseReasonsAreListed(t *testing.T) {
 	}
 }
 
-// TestAllCloseReasonsAreListed: CloseReasons has each reason that events.go declares.
+// TestAllCloseReasonsAreListed: CloseReasons has each reason that reasons.go declares.
 func TestAllCloseReasonsAreListed(t *testing.T) {
 	t.Parallel()
-	file, err := parser.ParseFile(token.NewFileSet(), "events.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "reasons.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,9 +19,9 @@ type sweep struct {
 	count      uint64        // of the sweeps
 	elapsed    time.Duration // from one to the next
 	writes     pool.StallWatch
-	// These remember, by their numbers, the few connections that wait: HTTP/1.1 uploads, and
-	// HTTP/2 connections whose handlers are all done while streams are open, or answers under
-	// way. No sweep begins while there is no connection.
+	// These remember, by their numbers, the few connections that wait: HTTP/1.1 uploads, HTTP/2
+	// connections whose handlers are all done while streams are open, or answers under way, and
+	// those that waited counts. No sweep begins while there is no connection.
 	uploads, seenUploads map[uint64]upload1
 	tails, seenTails     map[uint64]tail
 }
@@ -97,14 +97,20 @@ func (w *sweep) visit(now time.Time, a *pool.Conn) {
 	}
 }
 
-// visitRefused ends a connection whose client does not take that it is refused.
-func (w *sweep) visitRefused(c *conn) {
+// waited adds a sweep at which c waits, and returns for how long it has, without a sweep at
+// which it did not.
+func (w *sweep) waited(c *conn) time.Duration {
 	t, known := w.tails[c.account.ID()]
 	if known {
 		t.waiting += w.elapsed
 	}
 	w.seenTails[c.account.ID()] = t
-	if t.waiting >= refusedTime {
+	return t.waiting
+}
+
+// visitRefused ends a connection whose client does not take that it is refused.
+func (w *sweep) visitRefused(c *conn) {
+	if w.waited(c) >= refusedTime {
 		w.departures.end(c, reasonRefused)
 	}
 }
@@ -194,12 +200,7 @@ func (w *sweep) writesAlone(c *conn, limit time.Duration) bool {
 	if limit <= 0 || !c.account.IsWriting() || !c.awaitsRequest() {
 		return false
 	}
-	t, known := w.tails[c.account.ID()]
-	if known {
-		t.waiting += w.elapsed
-	}
-	w.seenTails[c.account.ID()] = t
-	return t.waiting >= limit
+	return w.waited(c) >= limit
 }
 
 // slowUpload reports whether the body of an HTTP/1.1 request comes too slowly.
