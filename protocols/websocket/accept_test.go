@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,7 +34,7 @@ func FuzzAccept(f *testing.F) {
 	const head = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + upgradeKey + "\r\n"
 	for _, seed := range []string{
-		head + "\r\n", head + "Origin: http://x\r\n\r\n", head + "Origin: https://y\r\n\r\n", head + "Origin: null\r\n\r\n",
+		head + "\r\n", head + "Origin: http://x\r\n\r\n", head + "Origin: https://y\r\n\r\n", head + "Origin: wss://x\r\n\r\n", head + "Origin: null\r\n\r\n",
 		head + "Origin: file://\r\n\r\n", head + "Origin: 0#://\r\n\r\n",
 		strings.Replace(head, "websocket", "web\u017focket", 1) + "\r\n",
 		strings.Replace(head, "websocket", "h2c,\u00a0websocket", 1) + "\r\n",
@@ -74,7 +75,7 @@ func FuzzAccept(f *testing.F) {
 		origin := r.Header.Get("Origin")
 		scheme, _, _ := strings.Cut(origin, "://")
 		if want && !namesUpgrade(r.Header) ||
-			want && origin != "" && strings.Contains(origin, "://") && !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+			want && strings.Contains(origin, "://") && !slices.Contains([]string{"http", "https", "ws", "wss"}, strings.ToLower(scheme)) {
 			want = false
 		}
 		if got != want {

@@ -201,11 +201,14 @@ func brief(err error) (short error) {
 // It compares hosts alone, so that on a port with TLS a page that came in plaintext, which
 // anyone on the way may have written, would pass for a page of this server.
 //
-// Without TLS both schemes pass, because a proxy in front may have ended the TLS.
+// Without TLS all four schemes pass, because a proxy in front may have ended the TLS. The
+// WebSocket schemes are those of clients that make the field of the address which they dial.
 func withoutForeignHost(r *http.Request) *http.Request {
 	scheme, _, found := strings.Cut(r.Header.Get("Origin"), "://")
-	isHTTPS := strings.EqualFold(scheme, "https")
-	if !found || isHTTPS || r.TLS == nil && strings.EqualFold(scheme, "http") {
+	switch scheme = strings.ToLower(scheme); {
+	case !found, scheme == "https", scheme == "wss":
+		return r
+	case r.TLS == nil && (scheme == "http" || scheme == "ws"):
 		return r
 	}
 	foreign := *r
