@@ -276,7 +276,7 @@ func (d *departures) mixed(inner net.Conn, isCall bool) {
 // the server's encoder uses; see the type encoderTable in protocols/internal/h2. Its next
 // connection begins with that table.
 func (d *departures) shrunk(inner net.Conn) {
-	if c := connAround(inner); c != nil && d.depart(c, reasonTable, c.root.backend.config.HTTP2.MaxAgeGrace) {
+	if c := connAround(inner); c != nil && d.depart(c, reasonTable, 0) {
 		d.background.run(func() { d.goAway(c) })
 	}
 }

@@ -48,6 +48,65 @@ func TestMaxRequests(t *testing.T) {
 	}, mux.Configure(func(c *mux.Config) { c.HTTP1.MaxRequests, c.HTTP2.MaxRequests = 3, 3 }))
 }
 
+// TestMaxRequestsWithUpgrade: a request that asks for another protocol, and is answered in
+// HTTP/1.1, counts as any other. One that gets the other protocol keeps its connection.
+func TestMaxRequestsWithUpgrade(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(func(c *mux.Config) { c.HTTP1.MaxRequests = 3 }))
+	const handshake = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	for _, fields := range []string{"Host: x\r\nUpgrade: x\r\n", upgradeFields, handshake} {
+		conn := s.dial(t)
+		r := bufio.NewReader(conn)
+		for i := range 3 {
+			resp := roundTrip(t, conn, r, "GET /echo HTTP/1.1\r\n"+fields+"\r\n")
+			_, _ = io.Copy(io.Discard, resp.Body)
+			if want := i == 2; resp.Close != want || resp.StatusCode != http.StatusOK {
+				t.Errorf("%q, request %d: %s, Connection: close %v", fields, i+1, resp.Status, resp.Close)
+			}
+		}
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("%q: after the last request: %v", fields, err)
+		}
+	}
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	for range 2 {
+		resp := roundTrip(t, conn, r, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	if resp := roundTrip(t, conn, r, "GET /ws HTTP/1.1\r\n"+handshake+"\r\n"); resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(resp.Status)
+	}
+	time.Sleep(1500 * time.Millisecond) // A sweep would tell it.
+	if _, err := conn.Write(clientFrame(true, opText, []byte("hello"))); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := r.ReadByte(); err != nil || b != 0x81 {
+		t.Errorf("the echo begins with %#x, %v", b, err)
+	}
+}
+
+// TestMaxRequestsCutsNothing: what is in flight on a connection that has had all its requests
+// ends by itself, also where connections that have reached their age are cut.
+func TestMaxRequestsCutsNothing(t *testing.T) {
+	t.Parallel()
+	for _, version := range []int{1, 2} {
+		s := start(t, false, mux.Configure(func(c *mux.Config) {
+			c.HTTP1.MaxRequests, c.HTTP2.MaxRequests = 1, 1
+			c.HTTP1.MaxAgeGrace, c.HTTP2.MaxAgeGrace = 100*time.Millisecond, 100*time.Millisecond
+		}))
+		resp, err := s.client(t, version).Get("http://" + s.addr + "/slow")
+		if err != nil {
+			t.Errorf("HTTP/%d: %v", version, err)
+			continue
+		}
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "slow" {
+			t.Errorf("HTTP/%d: %q, %v", version, body, err)
+		}
+		_ = resp.Body.Close()
+	}
+}
+
 // TestMaxAge: a connection that has reached its age ends with its next response.
 func TestMaxAge(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) {

@@ -46,12 +46,14 @@ func (c *conn) isLastRequest(maxRequests uint64) bool {
 	return c != nil && !c.isTold() && (maxRequests > 0 && c.account.Requests()+1 >= maxRequests || c.overAge() >= 0)
 }
 
-// doneReason returns why a connection is done.
-func (c *conn) doneReason() string {
+// leaveDone has a connection leave after the last of its requests. Only its age bounds those by
+// a grace.
+func (d *departures) leaveDone(c *conn, ageGrace time.Duration) {
 	if c.overAge() >= 0 {
-		return reasonAge
+		d.leaveNow(c, reasonAge, ageGrace)
+	} else {
+		d.leaveNow(c, reasonRequests, 0)
 	}
-	return reasonRequests
 }
 
 // backendOf returns the servers of a request's connection. c is nil for a request that came
@@ -73,7 +75,7 @@ func (f *front) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 		defer running.Add(-1)
 	}
 	if h2 := &f.live.Load().HTTP2; c.isLastRequest(h2.MaxRequests) {
-		f.departures.leaveNow(c, c.doneReason(), h2.MaxAgeGrace)
+		f.departures.leaveDone(c, h2.MaxAgeGrace)
 	}
 	if c.isTold() && !c.isHTTP2() {
 		w.Header().Set("Connection", "close") // It was upgraded; x/net's server answers this with GOAWAY.
@@ -171,8 +173,12 @@ func (f *front) routeHandshake(limit time.Duration, c *conn, rec *recorder, w ht
 func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	// Hardly any request does.
 	upgrades := len(r.Header["Upgrade"]) > 0 && !websocket.DropForeignUpgrade(r.Header)
-	if h1 := &f.live.Load().HTTP1; !upgrades && c.isLastRequest(h1.MaxRequests) {
-		f.departures.leaveNow(c, c.doneReason(), h1.MaxAgeGrace)
+	switch h1 := &f.live.Load().HTTP1; {
+	case !c.isLastRequest(h1.MaxRequests):
+	case !upgrades:
+		f.departures.leaveDone(c, h1.MaxAgeGrace)
+	case c.overAge() < 0: // Its answer tells it, if it has one. The sweep tells those that are too old.
+		c.markLast()
 	}
 	if c.isTold() {
 		w.Header().Set("Connection", "close")

@@ -82,6 +82,9 @@ func (r *recorder) setStatus(code int) {
 	if c == nil || code == http.StatusSwitchingProtocols {
 		return
 	}
+	if c.isLast() {
+		c.root.departures.leaveNow(c, reasonRequests, 0)
+	}
 	if goesOn := r.handshake == nil || r.handshake.fail(c); !goesOn || c.isTold() {
 		r.Header().Set("Connection", "close")
 	}

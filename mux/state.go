@@ -39,6 +39,7 @@ const departureMask = 3
 const (
 	listedBit = 1 << 5 // the connection stands among the closed ones
 	begunBit  = 1 << 6 // net/http is done with the head of its first request
+	lastBit   = 1 << 7 // its next answer is the last, unless that switches to another protocol
 )
 
 // begin notes that net/http has read the head of a request.
@@ -49,6 +50,11 @@ func (l *life) begin() {
 }
 
 func (l *life) hasBegun() bool { return l.bits.Load()&begunBit != 0 }
+
+// markLast notes that the next answer is the last.
+func (l *life) markLast() { l.bits.Or(lastBit) }
+
+func (l *life) isLast() bool { return l.bits.Load()&lastBit != 0 }
 
 // markListed reports whether the connection is to be put among the closed ones, once.
 func (l *life) markListed() bool { return l.bits.Or(listedBit)&listedBit == 0 }

@@ -24,7 +24,9 @@ type SniffLimits struct {
 // HTTP1Config is the section of the HTTP/1.1 server. The WebSocket server, which
 // begins as an HTTP/1.1 one, shares it.
 type HTTP1Config struct {
-	// MaxConnections bounds the connections in the pool. 0, the default: no bound.
+	// MaxConnections bounds the connections in the pool. A WebSocket handshake is in the pool
+	// of WebSockets until it is answered: where handlers are to be bounded, set that limit as
+	// well. 0, the default: no bound.
 	MaxConnections int `apply:"runtime" yaml:"max_connections"`
 	// HeaderTimeout bounds the time from a request's first byte to the end of its head.
 	// 0: no bound. Default 10s.
