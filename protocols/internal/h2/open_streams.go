@@ -11,11 +11,12 @@ import (
 // in its queue for the client's window while no handler runs.
 //
 // Where streams end in their order nothing is kept but the last. A stream may be said to
-// have ended more than once. The zero value is ready to use, and has no bound.
+// have ended more than once. Behind its GOAWAY a server drops streams without a word, so
+// those are taken for ended. The zero value is ready to use.
 type openStreams struct {
 	mu     sync.Mutex // guards what follows; held for no read or write
 	beyond uint32     // one more than the highest stream that has ended
-	most   uint32     // gaps that are kept, the last; 0 for no bound
+	final  uint32     // one more than the last stream that the server serves; 0: it serves all
 	below  *gaps      // nil until streams have ended out of their order, which saves 16 bytes
 }
 
@@ -81,17 +82,29 @@ func (o *openStreams) end(stream uint32) {
 		rest := streamRange{stream + 2, g.last}
 		g.last = stream - 2
 		*o.below = slices.Insert(open, i+1, rest)
-		o.drop()
 	}
 }
 
-// skip notes that the client has left out the streams behind last, the highest that it had
-// opened, and before next. It cannot open them any more.
-func (o *openStreams) skip(last, next uint32) {
+// open notes that the client has opened a stream, where last was the highest before. Those
+// between them it cannot open any more.
+func (o *openStreams) open(last, stream uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	next := stream // the lowest that may be open
+	if o.final != 0 && stream >= o.final {
+		next += 2
+	}
 	if first := (last + 1) | 1; first < next {
-		o.mu.Lock()
-		defer o.mu.Unlock()
 		o.endAbove(first, next-2)
+	}
+}
+
+// leave notes that the server serves no stream beyond last.
+func (o *openStreams) leave(last uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if last < maxStreamID && (o.final == 0 || last+1 < o.final) {
+		o.final = last + 1
 	}
 }
 
@@ -102,22 +115,16 @@ func (o *openStreams) endAbove(first, last uint32) {
 			o.below = new(gaps)
 		}
 		*o.below = append(*o.below, streamRange{open, first - 2})
-		o.drop()
 	}
 	o.beyond = last + 1
-}
-
-// drop forgets the lowest gap where there are more than are kept: behind its GOAWAY a server
-// drops streams without a word. The caller holds mu.
-func (o *openStreams) drop() {
-	if o.most > 0 && len(*o.below) > int(o.most) {
-		*o.below = slices.Delete(*o.below, 0, 1)
-	}
 }
 
 // any reports whether a stream up to last is open, which the client has opened.
 func (o *openStreams) any(last uint32) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.final != 0 {
+		last = min(last, o.final-1)
+	}
 	return last > o.beyond || o.below != nil && len(*o.below) > 0 && (*o.below)[0].first <= last
 }

@@ -22,8 +22,13 @@ type openClient struct {
 
 func newOpenClient(t *testing.T, step int) *openClient {
 	t.Helper()
+	return openClientOf(t, step, Options{})
+}
+
+func openClientOf(t *testing.T, step int, o Options) *openClient {
+	t.Helper()
 	c := &openClient{t: t, step: step}
-	c.conn, c.track = newTracked(&wireConn{}, Options{})
+	c.conn, c.track = newTracked(&wireConn{}, o)
 	c.client(func(*http2.Framer) {}) // The preface.
 	c.server(func(fr *http2.Framer) { _ = fr.WriteSettings() })
 	return c
@@ -134,7 +139,7 @@ func TestOpenStreamsByChance(t *testing.T) {
 				if r.IntN(8) == 0 {
 					next += 2 * uint32(r.IntN(5))
 				}
-				o.skip(highest, next)
+				o.open(highest, next)
 				highest = next
 				open[next] = true
 			}
@@ -157,18 +162,36 @@ func TestOpenStreamsByChance(t *testing.T) {
 	}
 }
 
-// TestOpenStreamsAreBounded: of streams whose ends are never seen the last are kept.
-func TestOpenStreamsAreBounded(t *testing.T) {
-	const most = 3
-	o := openStreams{most: most}
-	for stream := uint32(1); stream < 1000; stream += 4 {
-		o.skip(stream, stream+4)
-		if kept := o.below; kept != nil && len(*kept) > most {
-			t.Fatalf("%d gaps are kept, want %d at most", len(*kept), most)
-		}
-		if !o.has(stream, stream) {
-			t.Fatalf("stream %d is not open", stream)
-		}
+// TestOpenStreamsBehindGoAway: what a client opens behind the server's own GOAWAY is not open,
+// and nothing is kept of it. The server drops it without a word, whether the client sees that
+// GOAWAY or not.
+func TestOpenStreamsBehindGoAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		options Options
+		before  func(*Track)
+	}{
+		"native":        {Options{}, nil},
+		"of net/http":   {Options{NetHTTP: true, MaxStreams: 3}, nil},
+		"behind ours":   {Options{}, (*Track).GoAway},
+		"hidden behind": {Options{NetHTTP: true, MaxStreams: 3}, (*Track).FinalGoAway},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := openClientOf(t, 1<<20, test.options)
+			c.open(1)
+			if test.before != nil {
+				test.before(c.track)
+			}
+			c.server(func(fr *http2.Framer) { _ = fr.WriteGoAway(1, http2.ErrCodeNo, nil) })
+			for stream := uint32(5); stream < 2000; stream += 4 {
+				c.open(stream)
+			}
+			if kept := c.track.open.below; kept != nil && len(*kept) > 1 {
+				t.Errorf("%d gaps are kept", len(*kept))
+			}
+			c.want(true, "a GOAWAY that serves the first stream")
+			c.header(1, true)
+			c.want(false, "the answer to the last that is served")
+		})
 	}
 }
 

@@ -338,7 +338,10 @@ func (t *Track) isNeedless() bool {
 		return true
 	case h.Type == http2.FrameGoAway && h.Length >= goAwayLen && o.ours:
 		last, code := goAwayFields(o.walk.payload())
-		return code == http2.ErrCodeNo && last >= o.lastTold
+		if code == http2.ErrCodeNo && last >= o.lastTold {
+			t.open.leave(last)
+			return true
+		}
 	}
 	return false
 }
@@ -403,6 +406,7 @@ func (t *Track) noteGoAway(payload []byte) {
 	told := (t.marks.Load()|t.out.marks)&markTold != 0
 	t.out.final = true
 	t.out.lastTold = min(t.out.lastTold, last)
+	t.open.leave(last)
 	t.out.marks |= markTold | markSettled
 	switch debug := string(payload[goAwayLen:]); {
 	case code != http2.ErrCodeNo || told:

@@ -148,7 +148,6 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	t.out.lastTold = noGoAway
 	if o.NetHTTP {
-		t.open.most = o.MaxStreams
 		t.pace = &pace{wake: make(chan struct{}, 1), table: encoderTable{on: o.FixTable, size: maxEncoderTable}}
 	}
 	if o.Upgraded {
@@ -343,7 +342,7 @@ func (t *Track) received(h Header) {
 			if r := t.resets.Load(); r != nil {
 				r.opened(last, h.Stream)
 			}
-			t.open.skip(last, h.Stream)
+			t.open.open(last, h.Stream)
 			if !h.endsHeaders() || h.Length > 0 {
 				t.marks.Or(markOpening)
 			}
