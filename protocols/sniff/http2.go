@@ -38,7 +38,7 @@ type frameScanner struct {
 	isCore bool
 	watch  *Watch // Nil: the native server has every call.
 
-	conn *Conn // The connection, where watch is set.
+	conn *Conn // Where the client's address comes from.
 	// callsOnly is that of the configuration.
 	callsOnly bool
 	// granted is by how much the client has opened the connection's window.

@@ -39,7 +39,7 @@ type recognition struct {
 	played  bool      // Sniff has sent SETTINGS and an ACK.
 	cut     bool      // The client's first ACK is taken out of peek.
 
-	// mu guards the next field, the writing of wait, and the read deadline while wait
+	// mu guards the next two fields, the writing of wait, and the read deadline while wait
 	// is undecided.
 	mu      sync.Mutex
 	hurried bool // EndWait was called.

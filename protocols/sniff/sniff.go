@@ -65,15 +65,11 @@ type Config struct {
 	// ALPN is the protocol that the TLS handshake agreed on, or empty. What is not "h2"
 	// is not HTTP/2, and what is not "http/1.1" is not HTTP/1.1.
 	ALPN string
-	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection may have
-	// broken off in a minute, if they are more than its other streams: by a reset soon
-	// after the opening and before an answer, or by illegal frames. One more is answered
-	// by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
+	// MaxResetsPerMinute bounds the streams that the client of an HTTP/2 connection breaks
+	// off, and MaxStreams those that it opens behind the GOAWAY which answers that; see
+	// [protocols.HTTP2Config]. Zero or less means no bound.
 	MaxResetsPerMinute int
-	// MaxStreams is how many streams such a client may open behind that GOAWAY, which it may
-	// not have read yet: as many as a server lets it have open. One more ends the connection.
-	// Zero means no bound.
-	MaxStreams uint32
+	MaxStreams         uint32
 	// MaxHeaderListBytes is the bound of the native gRPC server on the header list of a call,
 	// as RFC 9113, section 6.5.2, counts it. With a Watch, a header block of more than twice
 	// that, and of more than 128 KiB, ends the connection.

@@ -74,15 +74,11 @@ type Options struct {
 	FixTable bool
 	// Upgraded is set where the request that asked for HTTP/2 is the first stream.
 	Upgraded bool
-	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
-	// they are more than its other streams: by a reset soon after the opening and before an
-	// answer, or by illegal frames. One more is answered as by GoAway, because other streams
-	// may be those of a proxy's other clients, and the Watch's OnFlood is called. 0: no bound.
+	// MaxResetsPerMinute bounds the streams that the client breaks off, and MaxStreams those
+	// that it opens behind the GOAWAY which answers that; see HTTP2Config of the package
+	// protocols. The Watch's OnFlood is called before that GOAWAY. 0: no bound.
 	MaxResetsPerMinute int
-	// MaxStreams is how many streams the client may open behind that GOAWAY, which it may
-	// not have read yet: as many as the server lets it have open. One more ends the
-	// connection, with ENHANCE_YOUR_CALM. 0: no bound.
-	MaxStreams uint32
+	MaxStreams         uint32
 	// Watch may be nil.
 	Watch *Watch
 	// IsNative has everything refused that is not a call to the native gRPC server, which
