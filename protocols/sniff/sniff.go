@@ -171,9 +171,9 @@ func (s *sniffer) run() Verdict {
 	for {
 		answer, v := s.scanner.scan(s.peek.unread())
 		switch {
-		case answer != NeedMore && v.Reason == reasonData:
+		case answer != needMore && v.Reason == reasonData:
 			return s.refuseData()
-		case answer != NeedMore:
+		case answer != needMore:
 			return v
 		case len(s.peek.unread()) >= s.config.MaxBytes && !s.scanner.http2.ready:
 			return s.full()
