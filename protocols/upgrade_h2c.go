@@ -161,7 +161,7 @@ type trackedConn struct {
 
 // Read implements [net.Conn].
 func (c *trackedConn) Read(p []byte) (int, error) {
-	if n := c.track.Insert(p); n > 0 {
+	if n := c.track.ReadMarker(p); n > 0 {
 		return n, nil
 	}
 	if c.ahead != nil && c.ahead.Buffered() == 0 {
@@ -188,7 +188,7 @@ func (c *trackedConn) Write(p []byte) (n int, err error) {
 
 // Close implements [net.Conn]. It ends a Read that waits for what the server owes.
 func (c *trackedConn) Close() error {
-	c.track.OpenGate()
+	c.track.End()
 	return c.Conn.Close()
 }
 

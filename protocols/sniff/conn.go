@@ -132,7 +132,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err := t.Fault(); err != nil {
 			return 0, err
 		}
-		if n := t.Insert(p); n > 0 {
+		if n := t.ReadMarker(p); n > 0 {
 			return n, nil
 		}
 		var n int
@@ -311,7 +311,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 // Close closes the wrapped connection. It ends a Sniff that waits.
 func (c *Conn) Close() error {
 	if t := c.h2.Load(); t != nil {
-		t.OpenGate()
+		t.End()
 	}
 	return c.inner.Close()
 }

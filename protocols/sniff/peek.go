@@ -155,7 +155,7 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		o.Acked = o.SaysAll || r.cut
 	}
 	// grpc-go acknowledges each SETTINGS.
-	o.Gate = r.played && v.Failure == "" && v.Protocol != protocols.GRPC
+	o.HoldSettings = r.played && v.Failure == "" && v.Protocol != protocols.GRPC
 	if w := r.config.Watch; w != nil {
 		o.Watch = &w.frames
 		if v.Protocol == protocols.GRPC && r.config.Transport != protocols.TransportNative {

@@ -61,11 +61,11 @@ type Options struct {
 	// SaysAll is set if the server's own SETTINGS add nothing to those sent in its place.
 	// They are taken out then. It needs Played.
 	SaysAll bool
-	// Gate keeps the client's second SETTINGS from the server until the server has
+	// HoldSettings keeps the client's second SETTINGS from the server until the server has
 	// acknowledged the first. It needs Played. net/http answers two SETTINGS frames by one
 	// ACK when the second comes before the first ACK is written. The Track takes that ACK
 	// out, and the client's second SETTINGS would get none (RFC 9113, section 6.5.3).
-	Gate bool
+	HoldSettings bool
 	// NetHTTP is set where net/http is the server. Then small writes yield first, see
 	// smallWrite, and the reads are paced, see pace. grpc-go does both itself.
 	NetHTTP bool
@@ -95,7 +95,7 @@ type Options struct {
 // both directions. It takes frames that the client must not see out of what the server
 // writes, and writes frames of its own between the server's.
 //
-// One goroutine reads, by Insert and Follow, and one at a time writes, by Begin and
+// One goroutine reads, by ReadMarker and Follow, and one at a time writes, by Begin and
 // Finish. The other methods are safe at any time.
 type Track struct {
 	inner      net.Conn
@@ -119,9 +119,9 @@ type Track struct {
 	pace      *pace       // Nil where the server is not net/http.
 	open      openStreams
 
-	// acked is closed when the server has acknowledged the client's first SETTINGS; nil
-	// without a gate.
-	acked chan struct{}
+	// serverAcked is closed when the server has acknowledged the client's first SETTINGS; nil
+	// without HoldSettings.
+	serverAcked chan struct{}
 
 	// The reading goroutine owns these.
 	firstACK *firstACK // Nil unless the client's first ACK is to be taken out.
@@ -153,15 +153,15 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	if o.Played {
 		t.out.begun, t.out.dropACKs, t.out.dropSettings = true, 1, o.SaysAll
-		if o.Gate || !o.Acked {
+		if o.HoldSettings || !o.Acked {
 			t.firstACK = &firstACK{left: len(http2.ClientPreface), out: o.Acked}
 		}
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
 		t.calls = newCallFilter(&o)
 	}
-	if o.Gate {
-		t.acked = make(chan struct{})
+	if o.HoldSettings {
+		t.serverAcked = make(chan struct{})
 	}
 	return t
 }
@@ -169,18 +169,18 @@ func New(inner net.Conn, o Options) *Track {
 // Bare returns the connection if it stands over a bare socket, and nil otherwise.
 func (t *Track) Bare() BareConn { return t.bare }
 
-// OpenGate ends the wait for the server's ACK, that for the frames that it owes, and that for
+// End ends the wait for the server's ACK, that for the frames that it owes, and that for
 // the moment of a PING: the connection ends.
-func (t *Track) OpenGate() {
+func (t *Track) End() {
 	t.pace.end()
 	t.pingNever()
-	t.openGate()
+	t.releaseSettings()
 }
 
-// openGate ends the wait for the server's ACK.
-func (t *Track) openGate() {
-	if t.acked != nil && t.marks.Or(markOpened)&markOpened == 0 {
-		close(t.acked)
+// releaseSettings ends the wait for the server's ACK.
+func (t *Track) releaseSettings() {
+	if t.serverAcked != nil && t.marks.Or(markReleased)&markReleased == 0 {
+		close(t.serverAcked)
 	}
 }
 
@@ -274,7 +274,7 @@ func (t *Track) Follow(p []byte) int {
 // client goes on with a flood, and then closes the connection.
 func (t *Track) follow(p []byte) int {
 	if len(p) > 0 {
-		t.hears()
+		t.noteHeard()
 	}
 	for at := 0; at < len(p); {
 		t.hideACK(p[at:])
@@ -332,7 +332,7 @@ func (t *Track) received(h Header) {
 	switch h.Type {
 	case http2.FrameData:
 		if t.pace != nil {
-			t.pace.window.Add(-int64(h.Length))
+			t.pace.connRoom.Add(-int64(h.Length))
 		}
 	case http2.FrameHeaders:
 		if last := t.highest.Load(); h.Stream > last && h.Stream%2 == 1 {
@@ -370,7 +370,7 @@ func (t *Track) received(h Header) {
 			return
 		}
 		payload := t.in.payload()
-		t.answers(payload)
+		t.notePong(payload)
 		if string(payload) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
 			t.marks.Or(markSettled)
 		}
@@ -411,5 +411,5 @@ func (t *Track) SentData() uint64 { return t.sentData.Load() }
 // WindowShut reports whether net/http has left the client too little room for another whole
 // frame of DATA. It says nothing of another server.
 func (t *Track) WindowShut() bool {
-	return t.pace != nil && t.pace.window.Load() < MaxFrameSize-DefaultWindow
+	return t.pace != nil && t.pace.connRoom.Load() < MaxFrameSize-DefaultWindow
 }
