@@ -97,11 +97,7 @@ func (c *Conn) EndWait() {
 // IsUndecided reports whether Sniff waits for the first request of an HTTP/2 client.
 func (c *Conn) IsUndecided() bool {
 	r := c.recognition.Load()
-	if r == nil {
-		return false
-	}
-	waits, _ := r.isUndecided()
-	return waits
+	return r != nil && r.isUndecided()
 }
 
 // GiveUp ends the wait for the first request of an HTTP/2 client as if its time were

@@ -88,10 +88,17 @@ func (r *recognition) conclude() (givenUp bool) {
 }
 
 // isUndecided is [Conn.IsUndecided].
-func (r *recognition) isUndecided() (waits, givenUp bool) {
+func (r *recognition) isUndecided() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.wait == undecided, r.givenUp
+	return r.wait == undecided
+}
+
+// isGivenUp reports whether GiveUp was called and has had an effect.
+func (r *recognition) isGivenUp() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.givenUp
 }
 
 // isHurried reports whether EndWait was called.

@@ -117,7 +117,7 @@ func (c *Conn) Sniff(config *Config) Verdict {
 	s.scanner.http2.callsOnly = r.config.CallsOnly
 	v := s.run()
 	if r.conclude() && v.Failure == "" && len(r.config.Settings) > 0 {
-		v = s.giveUp() // The request has come in the same moment.
+		v = s.refuseIdle() // The request has come in the same moment.
 	}
 	s.settle()
 	v.Bytes = r.peek.total
@@ -130,9 +130,9 @@ func (c *Conn) Sniff(config *Config) Verdict {
 type sniffer struct {
 	*recognition
 
-	scanner scanner
-	http2   handshake
-	below   counter // counts the bytes of TLS records that are not whole; may be nil
+	scanner   scanner
+	handshake handshake
+	below     counter // counts the bytes of TLS records that are not whole; may be nil
 }
 
 // A counter is a connection that counts the bytes that it has received.
@@ -253,7 +253,7 @@ func (s *sniffer) timedOut() Verdict {
 	switch {
 	case s.peek.total == 0:
 		return failed(FailureSilent, reasonNothing)
-	case !s.scanner.http2.ready && s.http2.begun:
+	case !s.scanner.http2.ready && s.handshake.begun:
 		return failed(FailureTimeout, reasonSlowFrame)
 	case !s.scanner.http2.ready:
 		return failed(FailureTimeout, reasonSlow)
@@ -265,18 +265,13 @@ func (s *sniffer) timedOut() Verdict {
 	case s.scanner.http2.partial(len(s.peek.unread())):
 		return failed(FailureTimeout, reasonSlowFrame)
 	}
-	return s.giveUp()
+	return s.refuseIdle()
 }
 
-// giveUp is the verdict on a client whose first request has not come in time.
-func (s *sniffer) giveUp() Verdict {
+// refuseIdle is the verdict on a client whose first request has not come in time.
+func (s *sniffer) refuseIdle() Verdict {
 	s.goAway(http2.ErrCodeNo)
 	return failed(FailureTimeout, reasonIdle)
-}
-
-func (s *sniffer) isGivenUp() bool {
-	_, givenUp := s.isUndecided()
-	return givenUp
 }
 
 // hurried is the verdict after EndWait.
