@@ -94,10 +94,10 @@ func (c *Conn) EndWait() {
 	}
 }
 
-// IsUndecided reports whether Sniff waits for the first request of an HTTP/2 client.
-func (c *Conn) IsUndecided() bool {
+// AwaitsFirstRequest reports whether Sniff waits for the first request of an HTTP/2 client.
+func (c *Conn) AwaitsFirstRequest() bool {
 	r := c.recognition.Load()
-	return r != nil && r.isUndecided()
+	return r != nil && r.awaitsFirstRequest()
 }
 
 // GiveUp ends the wait for the first request of an HTTP/2 client as if its time were

@@ -87,8 +87,8 @@ func (r *recognition) conclude() (givenUp bool) {
 	return r.givenUp
 }
 
-// isUndecided is [Conn.IsUndecided].
-func (r *recognition) isUndecided() bool {
+// awaitsFirstRequest is [Conn.AwaitsFirstRequest].
+func (r *recognition) awaitsFirstRequest() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.wait == undecided

@@ -86,9 +86,9 @@ func (v Verdict) BeginsRequest() bool {
 // IsCall reports whether that request is a gRPC call, whichever server gets it.
 func (v Verdict) IsCall() bool { return v.Reason == reasonSharedCall || v.Reason == reasonGRPC }
 
-// FailureALPN is the verdict on a connection whose ALPN has chosen a protocol that is not
+// ALPNVerdict is the verdict on a connection whose ALPN has chosen a protocol that is not
 // HTTP.
-func FailureALPN() Verdict { return failed(FailureNoMatch, reasonALPN) }
+func ALPNVerdict() Verdict { return failed(FailureNoMatch, reasonALPN) }
 
 // IsIdle reports whether the connection was given up because it stayed idle
 // before its first request, which is no fault.
