@@ -49,7 +49,7 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 			break
 		}
 	}
-	if limits.PerAddress > 0 && pool.IsBare(raw) {
+	if limits.PerAddress > 0 && pool.IsPeerClient(raw) {
 		a.room.beforeClient(raw.RemoteAddr())
 	}
 	return a.books.conns.Add(&c.account, raw, c)

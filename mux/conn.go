@@ -176,13 +176,13 @@ func (c *conn) growServerStack() {
 	}
 }
 
-// isBare reports whether the socket itself knows the peer's address.
-func (c *conn) isBare() bool { return pool.IsBare(c.account.NetConn()) }
+// isPeerClient reports whether the socket itself knows the peer's address.
+func (c *conn) isPeerClient() bool { return pool.IsPeerClient(c.account.NetConn()) }
 
 // knownAddr returns the peer's address, nil before it is known. Unlike RemoteAddr it never
 // waits for a PROXY header.
 func (c *conn) knownAddr() net.Addr {
-	if c.rare().remote.Load() == nil && !c.isBare() {
+	if c.rare().remote.Load() == nil && !c.isPeerClient() {
 		return nil
 	}
 	return c.RemoteAddr()

@@ -56,7 +56,7 @@ func (c *conn) contain() {
 // open reads the PROXY header and makes the TLS handshake. It returns the verdict on a
 // connection for which that failed.
 func (c *conn) open() (failure sniff.Verdict, ok bool) {
-	if !c.isBare() {
+	if !c.isPeerClient() {
 		before := c.refused
 		if err := c.identify(); err != nil {
 			return c.fail(proxyFault(err), err), false

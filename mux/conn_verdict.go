@@ -54,7 +54,7 @@ func (c *conn) noteRefusal(f *fault) {
 func (c *conn) classify() protocols.Protocol {
 	if c.prepare() && c.stage() == stageOpen {
 		if p := c.alpn(); p != "" && p != alpnHTTP1 && p != alpnHTTP2 {
-			c.decide(sniff.FailureALPN()) // It is a custom protocol's, or nobody's.
+			c.decide(sniff.ALPNVerdict()) // It is a custom protocol's, or nobody's.
 		} else {
 			c.recognise()
 			c.advance(stageKnown)

@@ -247,7 +247,7 @@ func (m *room) spares(p place) (spares []spare, looked int) {
 	case p.tag == pool.Sniffing:
 		undecided := 0
 		spares, looked = search(conns.Conns(p.tag), func(c *conn) (spare, bool) {
-			if c.stage() != stageOpen || !c.IsUndecided() {
+			if c.stage() != stageOpen || !c.AwaitsFirstRequest() {
 				return spare{}, false // Of the others the system would be asked.
 			}
 			undecided++

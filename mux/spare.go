@@ -52,7 +52,7 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 	switch {
 	case c.isLocal() || c.account.IsExempt():
 		return s, false
-	case c.stage() == stageOpen && c.IsUndecided():
+	case c.stage() == stageOpen && c.AwaitsFirstRequest():
 		s.turn, s.undecided = unused, true // gRPC waits for the server's SETTINGS before its first call.
 		return s, c.account.CloseReason() == ""
 	case c.awaitsRest():

@@ -88,13 +88,13 @@ const (
 	readAborted      = 1 << 8
 	writeAborted     = 1 << 9
 	exemptBit        = 1 << 10 // it takes no place; changed with its stripe locked
-	clientBit        = 1 << 15 // it counts for its client; the same
 	lazyBit          = 1 << 11 // raw is a bare socket
 	eagerBit         = 1 << 12 // and its read deadline is set at once
-	directBit        = 1 << 14 // which it has been, so that reads need not look at it
-	innerBit         = 1 << 17 // it is within the process; the same
-	yieldedBit       = 1 << 16 // its pool's place was given up; changed with its stripe locked
 	writeDeadlineBit = 1 << 13 // there was a write deadline, which has to be taken back
+	directBit        = 1 << 14 // the read deadline was set, so that reads need not look at it
+	clientBit        = 1 << 15 // it counts for its client; changed with its stripe locked
+	yieldedBit       = 1 << 16 // its pool's place was given up; changed with its stripe locked
+	innerBit         = 1 << 17 // it is within the process; changed with its stripe locked
 )
 
 var (

@@ -104,16 +104,16 @@ func (s *Set) number(e *Event) (observed bool) {
 	return true
 }
 
-// step holds the events of one method: seldom more than two. It is on the stack of whoever
-// closes a connection.
-type step struct {
+// pendingEvents are those of one method, to be told behind its lock: seldom more than two.
+// They are on the stack of each goroutine that closes a connection.
+type pendingEvents struct {
 	events [2]Event
 	count  int
 	more   []Event
 }
 
 // note keeps an event for tellAll to tell.
-func (s *Set) note(events *step, e Event) {
+func (s *Set) note(events *pendingEvents, e Event) {
 	if s.observers.Load() == nil {
 		return
 	}
@@ -131,13 +131,13 @@ func (s *Set) note(events *step, e Event) {
 }
 
 // unlock unlocks mu, and then tells the observers what happened while it was held.
-func (s *Set) unlock(events *step) {
+func (s *Set) unlock(events *pendingEvents) {
 	s.mu.Unlock()
 	s.tellAll(events)
 }
 
-// tellAll tells the observers of all events of a step. The caller holds no lock.
-func (s *Set) tellAll(events *step) {
+// tellAll tells the observers of all events of a method. The caller holds no lock.
+func (s *Set) tellAll(events *pendingEvents) {
 	for i := range events.count {
 		s.tell(&events.events[i])
 	}

@@ -141,7 +141,7 @@ func (s *Set) judged(a *account) (old, now Health) {
 }
 
 // judge brings the health of a pool up to date, and notes a change. The caller holds mu.
-func (s *Set) judge(a *account, events *step) {
+func (s *Set) judge(a *account, events *pendingEvents) {
 	for {
 		old, now := s.judged(a)
 		if now == old {
@@ -159,7 +159,7 @@ func (s *Set) judgeAlone(a *account) {
 	if old, now := s.judged(a); now == old {
 		return
 	}
-	var events step
+	var events pendingEvents
 	s.mu.Lock()
 	defer s.unlock(&events)
 	s.judge(a, &events)
@@ -172,7 +172,7 @@ func (s *Set) judgedTotal() (old, now Health) {
 	return old, r.judge(old, int(s.live.Load()), r.MaxConnections)
 }
 
-func (s *Set) judgeTotal(events *step) {
+func (s *Set) judgeTotal(events *pendingEvents) {
 	for {
 		old, now := s.judgedTotal()
 		if now == old {
@@ -185,7 +185,7 @@ func (s *Set) judgeTotal(events *step) {
 
 // review judges a pool and all together after a connection has come or gone. It takes mu
 // only where a health changes.
-func (s *Set) review(a *account, events *step) {
+func (s *Set) review(a *account, events *pendingEvents) {
 	old, now := s.judged(a)
 	if oldTotal, nowTotal := s.judgedTotal(); now == old && nowTotal == oldTotal {
 		return

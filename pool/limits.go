@@ -98,7 +98,7 @@ func (s *Set) ruled() rules {
 
 // change puts new rules in force and judges every pool by them.
 func (s *Set) change(edit func(*rules)) {
-	var events step
+	var events pendingEvents
 	s.mu.Lock()
 	defer s.unlock(&events)
 	r := s.ruled()
@@ -199,14 +199,14 @@ func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
 	if s.ruled().PerAddress <= 0 {
 		return ""
 	}
-	var events step
+	var events pendingEvents
 	s.mu.Lock()
 	defer s.unlock(&events)
 	return s.identify(c, client, &events)
 }
 
 // identify is Identify for a caller that holds mu.
-func (s *Set) identify(c *Conn, client net.Addr, events *step) (refuse string) {
+func (s *Set) identify(c *Conn, client net.Addr, events *pendingEvents) (refuse string) {
 	most := s.ruled().PerAddress
 	if most <= 0 {
 		return ""

@@ -118,11 +118,11 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 		refuse = ReasonLimit
 		c.status.Or(exemptBit)
 	}
-	bare := IsBare(raw)
+	bare := IsPeerClient(raw)
 	if bare {
 		c.status.Or(lazyBit)
 	}
-	var events step
+	var events pendingEvents
 	s.note(&events, Event{Kind: EventAdded, Conn: c, Tag: Sniffing})
 	s.enter(c, a)
 	s.review(a, &events)
@@ -153,8 +153,8 @@ func (s *Set) knowsQueue(raw net.Conn) bool {
 	return known
 }
 
-// IsBare reports whether the client of a connection is its socket's peer.
-func IsBare(raw net.Conn) bool {
+// IsPeerClient reports whether the client of a connection is its socket's peer.
+func IsPeerClient(raw net.Conn) bool {
 	switch raw.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		return true
@@ -247,7 +247,7 @@ func (s *Set) Reject(tag Tag, reason string) {
 
 // remove takes a closed connection out; the caller calls it once.
 func (s *Set) remove(c *Conn) {
-	var events step
+	var events pendingEvents
 	reason := c.CloseReason()
 	a, left := s.exit(c, reason)
 	if reason == reasonTimeout || slices.Contains(s.timeouts, reason) {

@@ -16,10 +16,10 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// GRPCServers are the two grpc-go servers behind one set of services: Native
+// GRPCServers are the grpc-go servers behind one set of services: Native
 // serves connections itself, at its own speed; Shared answers the gRPC streams
-// of connections that net/http serves, through its ServeHTTP. They are two because a
-// server that is stopped gracefully cuts the streams of its ServeHTTP.
+// of connections that net/http serves, through its ServeHTTP. Native does not do that too,
+// because a server that is stopped gracefully cuts the streams of its ServeHTTP.
 type GRPCServers struct {
 	Native     *grpc.Server
 	Shared     *grpc.Server
@@ -45,7 +45,7 @@ type GRPCServers struct {
 // use on average, and idle ones use little. With 32, tls-h1-keepalive costs 6 % more.
 const streamWorkers = 16
 
-// NewGRPCServers makes both servers. The options come after the section's own, so that they
+// NewGRPCServers makes the servers. The options come after the section's own, so that they
 // win. The error is for options that cannot take effect: transport credentials, because TLS is
 // finished before a connection comes here, grpc.InTapHandle, and with [TransportShared] those
 // of grpc-go's own transport. calls is told of the calls.

@@ -163,7 +163,7 @@ type overflow struct {
 
 // newOverflow begins to read the body. It returns nil where its client cannot be held back.
 func newOverflow(body io.Reader, closed <-chan struct{}, windows StreamWindows, window int) *overflow {
-	stream, ok := StreamOf(body)
+	stream, ok := streamOf(body)
 	if !ok || !windows.KeepWindow(stream) {
 		return nil
 	}

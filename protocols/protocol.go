@@ -6,7 +6,6 @@ type Protocol string
 
 // The protocols that a connection can be recognised as.
 const (
-	Unknown   Protocol = ""          // No verdict, or none of the others.
 	HTTP1     Protocol = "http1"     // HTTP/1.0 or HTTP/1.1 (RFC 9112).
 	HTTP2     Protocol = "http2"     // HTTP/2 for the shared server (RFC 9113).
 	GRPC      Protocol = "grpc"      // HTTP/2 whose first stream is a gRPC client's.

@@ -6,16 +6,16 @@ import (
 	"reflect"
 )
 
-// StreamOf returns the HTTP/2 stream of a request, by the body that the server has given
-// it. The server has no other way to tell than its own fields; where those have changed, or
-// with the body of another server, StreamOf reports false.
-func StreamOf(body io.Reader) (stream uint32, ok bool) {
-	return numberAt(body, "stream", "id")
-}
-
-// StreamOfResponse is StreamOf by the ResponseWriter that the server has made.
+// StreamOfResponse returns the HTTP/2 stream of a request, by the ResponseWriter that the
+// server has made. The server has no other way to tell than its own fields; where those have
+// changed, or with one of another server, StreamOfResponse reports false.
 func StreamOfResponse(w http.ResponseWriter) (stream uint32, ok bool) {
 	return numberAt(w, "rws", "stream", "id")
+}
+
+// streamOf is StreamOfResponse by the body that the server has given the request.
+func streamOf(body io.Reader) (stream uint32, ok bool) {
+	return numberAt(body, "stream", "id")
 }
 
 // numberAt returns a number of 32 bits, which is not 0, by the path to its field.
@@ -42,7 +42,7 @@ func fieldAt(from any, path ...string) reflect.Value {
 
 // AwaitsContinue reports whether the client of an HTTP/2 request waits for the status 100
 // (Continue), by the body that the server has given it. The server sends that at the first
-// read, and has taken the Expect field out of the request. It is as StreamOf in this.
+// read, and has taken the Expect field out of the request. It is as StreamOfResponse in this.
 func AwaitsContinue(body io.Reader) bool {
 	v := fieldAt(body, "needsContinue")
 	return v.Kind() == reflect.Bool && v.Bool()

@@ -64,7 +64,7 @@ func IsH2CUpgrade(r *http.Request) bool {
 // function upgraded, which may be nil, is called once for each connection that has become
 // HTTP/2, with its first request. So is resets, before, which says how many streams the
 // client may have broken off in a minute and what to do when it was told that they are too
-// many; see MaxResetsPerMinute in the package sniff. It may be nil as well.
+// many; see [HTTP2Config].MaxResetsPerMinute. It may be nil as well.
 func NewH2CUpgrades(c HTTP2Config, h HTTPHooks, upgraded func(*http.Request, *UpgradedConn), resets func(*http.Request) (perMinute int, onFlood func())) (*H2CUpgrades, error) {
 	u := &H2CUpgrades{handler: h.Handler, upgraded: upgraded, resets: resets, state: h.ConnState}
 	u.server = NewHTTP2Server(c, h)
@@ -161,7 +161,7 @@ type trackedConn struct {
 
 // Read implements [net.Conn].
 func (c *trackedConn) Read(p []byte) (int, error) {
-	if n := c.track.Insert(p); n > 0 {
+	if n := c.track.ReadMarker(p); n > 0 {
 		return n, nil
 	}
 	if c.ahead != nil && c.ahead.Buffered() == 0 {
@@ -188,7 +188,7 @@ func (c *trackedConn) Write(p []byte) (n int, err error) {
 
 // Close implements [net.Conn]. It ends a Read that waits for what the server owes.
 func (c *trackedConn) Close() error {
-	c.track.OpenGate()
+	c.track.End()
 	return c.Conn.Close()
 }
 

@@ -36,10 +36,10 @@ func newScanner(t protocols.GRPCTransport, maxString int) scanner {
 }
 
 // scan looks at b, which must begin with the bytes of the previous call.
-func (s *scanner) scan(b []byte) (Answer, Verdict) {
+func (s *scanner) scan(b []byte) (answer, Verdict) {
 	switch {
 	case len(b) == 0:
-		return NeedMore, Verdict{}
+		return needMore, Verdict{}
 	case s.isHTTP2:
 		return s.http2.scan(b)
 	case b[0] == tlsRecordHandshake:
@@ -55,7 +55,7 @@ func (s *scanner) scan(b []byte) (Answer, Verdict) {
 				return noMatch(reasonALPN)
 			}
 		case n < len(http2.ClientPreface):
-			return NeedMore, Verdict{}
+			return needMore, Verdict{}
 		case s.alpn == alpnHTTP1:
 			return noMatch(reasonALPN)
 		default:
@@ -64,7 +64,7 @@ func (s *scanner) scan(b []byte) (Answer, Verdict) {
 		}
 	}
 	answer, v := s.http1.scan(b)
-	if answer == NoMatch && LooksLikeProxyHeader(b) {
+	if answer == unmatched && LooksLikeProxyHeader(b) {
 		v.Reason = reasonProxyHeader
 	}
 	return answer, v
@@ -89,20 +89,20 @@ const (
 	alpnHTTP2 = "h2"
 )
 
-func scanTLS(b []byte) (Answer, Verdict) {
+func scanTLS(b []byte) (answer, Verdict) {
 	switch {
 	case len(b) > 1 && b[1] != tlsMajorVersion, len(b) > 2 && b[2] > tlsMaxMinorVersion:
 		return noMatch(reasonNotTLS)
 	case len(b) < 3:
-		return NeedMore, Verdict{}
+		return needMore, Verdict{}
 	}
 	return match(protocols.TLS, reasonTLS)
 }
 
-func match(p protocols.Protocol, reason string) (Answer, Verdict) {
-	return Match, Verdict{Protocol: p, Reason: reason}
+func match(p protocols.Protocol, reason string) (answer, Verdict) {
+	return matched, Verdict{Protocol: p, Reason: reason}
 }
 
-func noMatch(reason string) (Answer, Verdict) {
-	return NoMatch, Verdict{Reason: reason, Failure: FailureNoMatch}
+func noMatch(reason string) (answer, Verdict) {
+	return unmatched, Verdict{Reason: reason, Failure: FailureNoMatch}
 }

@@ -22,7 +22,7 @@ func grpcFields(more ...string) []string {
 }
 
 // classify says what the connection that begins with prefix speaks.
-func classify(prefix []byte, t protocols.GRPCTransport) (Answer, Verdict) {
+func classify(prefix []byte, t protocols.GRPCTransport) (answer, Verdict) {
 	s := newScanner(t, defaultMaxBytes)
 	answer, v := s.scan(prefix)
 	v.Bytes = len(prefix)
@@ -56,7 +56,7 @@ func grpcOpening(more ...string) []byte {
 type classifyTest struct {
 	name   string
 	prefix string
-	answer Answer
+	answer answer
 	want   Verdict
 }
 
@@ -68,9 +68,9 @@ func testClassify(t *testing.T, transport protocols.GRPCTransport, tests []class
 			if answer != tt.answer {
 				t.Errorf("answer = %v, want %v", answer, tt.answer)
 			}
-			if answer != NeedMore {
+			if answer != needMore {
 				tt.want.Bytes = len(tt.prefix)
-				if answer == NoMatch {
+				if answer == unmatched {
 					tt.want.Failure = FailureNoMatch
 				}
 				if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -87,56 +87,56 @@ func TestMatchingIsExact(t *testing.T) {
 	line := Verdict{Protocol: protocols.HTTP1, Reason: reasonRequestLine}
 	none := Verdict{Reason: reasonNotHTTP}
 	testClassify(t, protocols.TransportAuto, []classifyTest{
-		{"nothing", "", NeedMore, Verdict{}},
-		{"part of a method", "GE", NeedMore, Verdict{}},
-		{"part of a line", "GET / HTTP/1.1\r", NeedMore, Verdict{}},
-		{"request line", "GET / HTTP/1.1\r\n", Match, line},
-		{"bare line feed", "GET / HTTP/1.1\n", Match, line},
-		{"whole head", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", Match, line},
-		{"PATCH", "PATCH /x HTTP/1.1\r\n", Match, line},
-		{"PROPFIND", "PROPFIND /x HTTP/1.1\r\n", Match, line},
-		{"QUERY", "QUERY /x HTTP/1.1\r\n", Match, line},
-		{"any token", "x-!#$%&'*+.^_`|~9 /x HTTP/1.1\r\n", Match, line},
-		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\n", Match, line},
-		{"absolute form", "GET http://h:80/p?q HTTP/1.1\r\n", Match, line},
-		{"CONNECT", "CONNECT h:443 HTTP/1.1\r\n", Match, line},
-		{"HTTP/1.0", "GET / HTTP/1.0\r\n", Match, line},
-		{"another version is the server's to refuse", "GET / HTTP/3.7\r\n", Match, line},
-		{"spaces in the target are the server's to refuse", "GET /a b c HTTP/1.1\r\n", Match, line},
-		{"white space behind the version", "GET / HTTP/1.1 \t\r\n", Match, line},
-		{"empty lines before", "\r\n\n\r\nGET / HTTP/1.1\r\n", Match, line},
-		{"empty lines alone", "\r\n\r\n\r", NeedMore, Verdict{}},
-		{"line of 10 KB", "GET /" + strings.Repeat("a", 10_000) + " HTTP/1.1\r\n", Match, line},
-		{"part of a line of 10 KB", "GET /" + strings.Repeat("a", 10_000), NeedMore, Verdict{}},
-		{"long method", strings.Repeat("M", 200) + " / HTTP/1.1\r\n", Match, line},
-		{"part of a long method", strings.Repeat("M", 200), NeedMore, Verdict{}},
-		{"GETAWAY!", "GETAWAY!\r\n", NoMatch, none},
-		{"SSH banner", "SSH-2.0-OpenSSH_9.2 Debian\r\n", NoMatch, none},
-		{"HTTP/0.9", "GET /\r\n", NoMatch, none},
-		{"version in small letters", "GET / http/1.1\r\n", NoMatch, none},
-		{"version of two digits", "GET / HTTP/11\r\n", NoMatch, none},
-		{"space first", " GET / HTTP/1.1\r\n", NoMatch, none},
-		{"carriage return alone", "\rGET / HTTP/1.1\r\n", NoMatch, none},
-		{"a method that is no token is the server's to refuse", "G(T / HTTP/1.1\r\n", Match, line},
-		{"a method of Unicode is the server's to refuse", "G\u00c9T / HTTP/1.1\r\n", Match, line},
-		{"no token in a line that is no request", "G(T /\r\n", NoMatch, none},
-		{"no token first", "(GET / HTTP/1.1\r\n", NoMatch, none},
-		{"JSON", `{"method": "GET"`, NoMatch, none},
-		{"binary in a method", "GE\x00", NoMatch, none},
-		{"binary", "\x00\x01\x02", NoMatch, none},
-		{"binary behind a token and a space", "A \x01", NeedMore, Verdict{}},
-		{"binary line behind a token and a space", "A \x01\n", NoMatch, none},
-		{"control characters are the server's to refuse", "GET /\x00\x7f HTTP/1.1\r\n", Match, line},
-		{"control character behind the version", "GET / HTTP/1.1\x01\r\n", Match, line},
-		{"control character in a line that is no request", "GET /\x01\r\n", NoMatch, none},
-		{"a preface that goes wrong", "PRI * HTTP/2.0\r\n\r\nXX", Match, line},
-		{"a preface that goes wrong early", "PRI * HTTP/1.1\r\n", Match, line},
-		{"h2spec's invalid preface", "INVALID CONNECTION PREFACE\r\n\r\n", NoMatch, none},
-		{"TLS record", "\x16\x03\x01\x02\x00", Match, Verdict{Protocol: protocols.TLS, Reason: reasonTLS}},
-		{"TLS record, three bytes", "\x16\x03\x03", Match, Verdict{Protocol: protocols.TLS, Reason: reasonTLS}},
-		{"TLS record, two bytes", "\x16\x03", NeedMore, Verdict{}},
-		{"no TLS version", "\x16\x02", NoMatch, Verdict{Reason: reasonNotTLS}},
-		{"no TLS minor version", "\x16\x03\x05", NoMatch, Verdict{Reason: reasonNotTLS}},
+		{"nothing", "", needMore, Verdict{}},
+		{"part of a method", "GE", needMore, Verdict{}},
+		{"part of a line", "GET / HTTP/1.1\r", needMore, Verdict{}},
+		{"request line", "GET / HTTP/1.1\r\n", matched, line},
+		{"bare line feed", "GET / HTTP/1.1\n", matched, line},
+		{"whole head", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", matched, line},
+		{"PATCH", "PATCH /x HTTP/1.1\r\n", matched, line},
+		{"PROPFIND", "PROPFIND /x HTTP/1.1\r\n", matched, line},
+		{"QUERY", "QUERY /x HTTP/1.1\r\n", matched, line},
+		{"any token", "x-!#$%&'*+.^_`|~9 /x HTTP/1.1\r\n", matched, line},
+		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\n", matched, line},
+		{"absolute form", "GET http://h:80/p?q HTTP/1.1\r\n", matched, line},
+		{"CONNECT", "CONNECT h:443 HTTP/1.1\r\n", matched, line},
+		{"HTTP/1.0", "GET / HTTP/1.0\r\n", matched, line},
+		{"another version is the server's to refuse", "GET / HTTP/3.7\r\n", matched, line},
+		{"spaces in the target are the server's to refuse", "GET /a b c HTTP/1.1\r\n", matched, line},
+		{"white space behind the version", "GET / HTTP/1.1 \t\r\n", matched, line},
+		{"empty lines before", "\r\n\n\r\nGET / HTTP/1.1\r\n", matched, line},
+		{"empty lines alone", "\r\n\r\n\r", needMore, Verdict{}},
+		{"line of 10 KB", "GET /" + strings.Repeat("a", 10_000) + " HTTP/1.1\r\n", matched, line},
+		{"part of a line of 10 KB", "GET /" + strings.Repeat("a", 10_000), needMore, Verdict{}},
+		{"long method", strings.Repeat("M", 200) + " / HTTP/1.1\r\n", matched, line},
+		{"part of a long method", strings.Repeat("M", 200), needMore, Verdict{}},
+		{"GETAWAY!", "GETAWAY!\r\n", unmatched, none},
+		{"SSH banner", "SSH-2.0-OpenSSH_9.2 Debian\r\n", unmatched, none},
+		{"HTTP/0.9", "GET /\r\n", unmatched, none},
+		{"version in small letters", "GET / http/1.1\r\n", unmatched, none},
+		{"version of two digits", "GET / HTTP/11\r\n", unmatched, none},
+		{"space first", " GET / HTTP/1.1\r\n", unmatched, none},
+		{"carriage return alone", "\rGET / HTTP/1.1\r\n", unmatched, none},
+		{"a method that is no token is the server's to refuse", "G(T / HTTP/1.1\r\n", matched, line},
+		{"a method of Unicode is the server's to refuse", "G\u00c9T / HTTP/1.1\r\n", matched, line},
+		{"no token in a line that is no request", "G(T /\r\n", unmatched, none},
+		{"no token first", "(GET / HTTP/1.1\r\n", unmatched, none},
+		{"JSON", `{"method": "GET"`, unmatched, none},
+		{"binary in a method", "GE\x00", unmatched, none},
+		{"binary", "\x00\x01\x02", unmatched, none},
+		{"binary behind a token and a space", "A \x01", needMore, Verdict{}},
+		{"binary line behind a token and a space", "A \x01\n", unmatched, none},
+		{"control characters are the server's to refuse", "GET /\x00\x7f HTTP/1.1\r\n", matched, line},
+		{"control character behind the version", "GET / HTTP/1.1\x01\r\n", matched, line},
+		{"control character in a line that is no request", "GET /\x01\r\n", unmatched, none},
+		{"a preface that goes wrong", "PRI * HTTP/2.0\r\n\r\nXX", matched, line},
+		{"a preface that goes wrong early", "PRI * HTTP/1.1\r\n", matched, line},
+		{"h2spec's invalid preface", "INVALID CONNECTION PREFACE\r\n\r\n", unmatched, none},
+		{"TLS record", "\x16\x03\x01\x02\x00", matched, Verdict{Protocol: protocols.TLS, Reason: reasonTLS}},
+		{"TLS record, three bytes", "\x16\x03\x03", matched, Verdict{Protocol: protocols.TLS, Reason: reasonTLS}},
+		{"TLS record, two bytes", "\x16\x03", needMore, Verdict{}},
+		{"no TLS version", "\x16\x02", unmatched, Verdict{Reason: reasonNotTLS}},
+		{"no TLS minor version", "\x16\x03\x05", unmatched, Verdict{Reason: reasonNotTLS}},
 	})
 }
 
@@ -145,22 +145,22 @@ func TestClassifyWebSocket(t *testing.T) {
 	line := Verdict{Protocol: protocols.HTTP1, Reason: reasonRequestLine}
 	const get = "GET / HTTP/1.1\r\nHost: x\r\n"
 	testClassify(t, protocols.TransportAuto, []classifyTest{
-		{"plain", webSocketHead, Match, ws},
-		{"capitals", get + "UPGRADE: WebSocket\r\nconnection: uPGRADE\r\n\r\n", Match, ws},
-		{"token list", get + "Upgrade: h2c, websocket\r\nConnection: keep-alive ,\tUpgrade\r\n\r\n", Match, ws},
-		{"lines of one name join", get + "Connection: keep-alive\r\nUpgrade: h2c\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", Match, ws},
-		{"bare line feeds", "GET / HTTP/1.1\nUpgrade: websocket\nConnection: Upgrade\n\n", Match, ws},
-		{"bytes behind the head", webSocketHead + "\x81\x85", Match, ws},
-		{"head not complete", strings.TrimSuffix(webSocketHead, "\r\n"), Match, line},
-		{"no Connection", get + "Upgrade: websocket\r\n\r\n", Match, line},
-		{"Connection says another thing", get + "Upgrade: websocket\r\nConnection: keep-alive, upgrades\r\n\r\n", Match, line},
-		{"another upgrade", get + "Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", Match, line},
-		{"a longer name", get + "Upgrade-Insecure: websocket\r\nConnection: Upgrade\r\n\r\n", Match, line},
-		{"in the body", "GET / HTTP/1.1\r\n\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", Match, line},
-		{"POST", strings.Replace(webSocketHead, "GET", "POST", 1), Match, line},
-		{"HTTP/1.0", strings.Replace(webSocketHead, "/1.1", "/1.0", 1), Match, line},
-		{"Unicode folds not", get + "Upgrade: webso\u212aet\r\nConnection: Upgrade\r\n\r\n", Match, line},
-		{"folded lines", get + "Upgrade:\r\n websocket\r\nConnection: Upgrade\r\n\r\n", Match, line},
+		{"plain", webSocketHead, matched, ws},
+		{"capitals", get + "UPGRADE: WebSocket\r\nconnection: uPGRADE\r\n\r\n", matched, ws},
+		{"token list", get + "Upgrade: h2c, websocket\r\nConnection: keep-alive ,\tUpgrade\r\n\r\n", matched, ws},
+		{"lines of one name join", get + "Connection: keep-alive\r\nUpgrade: h2c\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", matched, ws},
+		{"bare line feeds", "GET / HTTP/1.1\nUpgrade: websocket\nConnection: Upgrade\n\n", matched, ws},
+		{"bytes behind the head", webSocketHead + "\x81\x85", matched, ws},
+		{"head not complete", strings.TrimSuffix(webSocketHead, "\r\n"), matched, line},
+		{"no Connection", get + "Upgrade: websocket\r\n\r\n", matched, line},
+		{"Connection says another thing", get + "Upgrade: websocket\r\nConnection: keep-alive, upgrades\r\n\r\n", matched, line},
+		{"another upgrade", get + "Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", matched, line},
+		{"a longer name", get + "Upgrade-Insecure: websocket\r\nConnection: Upgrade\r\n\r\n", matched, line},
+		{"in the body", "GET / HTTP/1.1\r\n\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", matched, line},
+		{"POST", strings.Replace(webSocketHead, "GET", "POST", 1), matched, line},
+		{"HTTP/1.0", strings.Replace(webSocketHead, "/1.1", "/1.0", 1), matched, line},
+		{"Unicode folds not", get + "Upgrade: webso\u212aet\r\nConnection: Upgrade\r\n\r\n", matched, line},
+		{"folded lines", get + "Upgrade:\r\n websocket\r\nConnection: Upgrade\r\n\r\n", matched, line},
 	})
 }
 
@@ -182,40 +182,40 @@ func TestClassifyFirstStream(t *testing.T) {
 	const cut = 3
 	whole := string(grpcOpening())
 	testClassify(t, protocols.TransportAuto, []classifyTest{
-		{"part of the preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r", NeedMore, Verdict{}},
-		{"preface alone", http2.ClientPreface, NeedMore, Verdict{}},
-		{"gRPC client", whole, Match, grpc},
-		{"gRPC client, cut", whole[:len(whole)-cut], NeedMore, Verdict{}},
-		{"subtype", contentType("application/grpc+proto"), Match, grpc},
-		{"parameter", contentType("application/grpc;x=y"), Match, grpc},
-		{"capitals, which grpc-go refuses", contentType("Application/gRPC"), Match, shared},
-		{"grpc-web", contentType("application/grpc-web"), Match, shared},
-		{"grpcx", contentType("application/grpcx"), Match, shared},
-		{"json", contentType("application/json"), Match, shared},
-		{"two content types", opening(grpcFields("content-type", "application/grpc")...), Match, shared},
-		{"no content type", opening(without("content-type", grpcFields())...), Match, shared},
-		{"GET", opening(wiretest.GetFields("content-type", "application/grpc", "user-agent", "grpc-go/1")...), Match, shared},
-		{"another client", opening(append(without("user-agent", grpcFields()), "user-agent", "Mozilla")...), Match, sharedCall},
-		{"a program's own name before the library's", opening(append(without("user-agent", grpcFields()), "user-agent", "grpcurl/v1.9.3 grpc-go/1.61.0")...), Match, grpc},
-		{"grpc- within a name", opening(append(without("user-agent", grpcFields()), "user-agent", "my-grpc-tool/1")...), Match, sharedCall},
-		{"no user agent", opening(without("user-agent", grpcFields())...), Match, sharedCall},
-		{"via", opening(grpcFields("via", "2 proxy")...), Match, sharedCall},
-		{"forwarded", opening(grpcFields("forwarded", "for=x")...), Match, sharedCall},
-		{"x-forwarded-for", opening(grpcFields("x-forwarded-for", "10.0.0.1")...), Match, sharedCall},
-		{"x-envoy-attempt-count", opening(grpcFields("x-envoy-attempt-count", "1")...), Match, sharedCall},
-		{"capitals in a name", opening(grpcFields("X-Up", "1")...), Match, shared},
-		{"pseudo-header behind others", opening(grpcFields(":scheme", "http")...), Match, shared},
-		{"unknown pseudo-header", opening(append([]string{":x", "y"}, grpcFields()...)...), Match, shared},
-		{"bad value", opening(grpcFields("x", "a\x00b")...), Match, shared},
+		{"part of the preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r", needMore, Verdict{}},
+		{"preface alone", http2.ClientPreface, needMore, Verdict{}},
+		{"gRPC client", whole, matched, grpc},
+		{"gRPC client, cut", whole[:len(whole)-cut], needMore, Verdict{}},
+		{"subtype", contentType("application/grpc+proto"), matched, grpc},
+		{"parameter", contentType("application/grpc;x=y"), matched, grpc},
+		{"capitals, which grpc-go refuses", contentType("Application/gRPC"), matched, shared},
+		{"grpc-web", contentType("application/grpc-web"), matched, shared},
+		{"grpcx", contentType("application/grpcx"), matched, shared},
+		{"json", contentType("application/json"), matched, shared},
+		{"two content types", opening(grpcFields("content-type", "application/grpc")...), matched, shared},
+		{"no content type", opening(without("content-type", grpcFields())...), matched, shared},
+		{"GET", opening(wiretest.GetFields("content-type", "application/grpc", "user-agent", "grpc-go/1")...), matched, shared},
+		{"another client", opening(append(without("user-agent", grpcFields()), "user-agent", "Mozilla")...), matched, sharedCall},
+		{"a program's own name before the library's", opening(append(without("user-agent", grpcFields()), "user-agent", "grpcurl/v1.9.3 grpc-go/1.61.0")...), matched, grpc},
+		{"grpc- within a name", opening(append(without("user-agent", grpcFields()), "user-agent", "my-grpc-tool/1")...), matched, sharedCall},
+		{"no user agent", opening(without("user-agent", grpcFields())...), matched, sharedCall},
+		{"via", opening(grpcFields("via", "2 proxy")...), matched, sharedCall},
+		{"forwarded", opening(grpcFields("forwarded", "for=x")...), matched, sharedCall},
+		{"x-forwarded-for", opening(grpcFields("x-forwarded-for", "10.0.0.1")...), matched, sharedCall},
+		{"x-envoy-attempt-count", opening(grpcFields("x-envoy-attempt-count", "1")...), matched, sharedCall},
+		{"capitals in a name", opening(grpcFields("X-Up", "1")...), matched, shared},
+		{"pseudo-header behind others", opening(grpcFields(":scheme", "http")...), matched, shared},
+		{"unknown pseudo-header", opening(append([]string{":x", "y"}, grpcFields()...)...), matched, shared},
+		{"bad value", opening(grpcFields("x", "a\x00b")...), matched, shared},
 		{"bad HPACK", string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
 			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: []byte{0xff, 0xff, 0xff}})
-		})), Match, bad},
+		})), matched, bad},
 		{"truncated HPACK", string(wiretest.ClientBytes(func(fr *http2.Framer) {
 			_ = fr.WriteSettings()
 			b := wiretest.HeaderBlock(grpcFields()...)
 			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: b[:len(b)-cut]})
-		})), Match, bad},
+		})), matched, bad},
 	})
 }
 
@@ -235,7 +235,7 @@ func TestClassifyTransport(t *testing.T) {
 	}
 	for _, tt := range tests {
 		answer, v := classify(tt.prefix, tt.transport)
-		if answer != Match || v.Protocol != tt.want {
+		if answer != matched || v.Protocol != tt.want {
 			t.Errorf("transport %q: %v %q, want match %q", tt.transport, answer, v.Protocol, tt.want)
 		}
 	}
@@ -252,7 +252,7 @@ func TestHeaderListIsBounded(t *testing.T) {
 		_ = fr.WriteHeaders(headersFrame(fields...))
 	})
 	answer, v := classify(prefix, protocols.TransportAuto)
-	if answer != Match || v.Protocol != protocols.HTTP2 {
+	if answer != matched || v.Protocol != protocols.HTTP2 {
 		t.Errorf("%v %q, want the shared server", answer, v.Protocol)
 	}
 }

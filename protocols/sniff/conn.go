@@ -94,14 +94,10 @@ func (c *Conn) EndWait() {
 	}
 }
 
-// IsUndecided reports whether Sniff waits for the first request of an HTTP/2 client.
-func (c *Conn) IsUndecided() bool {
+// AwaitsFirstRequest reports whether Sniff waits for the first request of an HTTP/2 client.
+func (c *Conn) AwaitsFirstRequest() bool {
 	r := c.recognition.Load()
-	if r == nil {
-		return false
-	}
-	waits, _ := r.isUndecided()
-	return waits
+	return r != nil && r.awaitsFirstRequest()
 }
 
 // GiveUp ends the wait for the first request of an HTTP/2 client as if its time were
@@ -132,7 +128,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err := t.Fault(); err != nil {
 			return 0, err
 		}
-		if n := t.Insert(p); n > 0 {
+		if n := t.ReadMarker(p); n > 0 {
 			return n, nil
 		}
 		var n int
@@ -311,7 +307,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 // Close closes the wrapped connection. It ends a Sniff that waits.
 func (c *Conn) Close() error {
 	if t := c.h2.Load(); t != nil {
-		t.OpenGate()
+		t.End()
 	}
 	return c.inner.Close()
 }

@@ -43,11 +43,11 @@ func newConn(inner net.Conn) *Conn {
 	return c
 }
 
-// openGate lets reads pass, as the server's ACK does; see
+// endTrack lets reads pass, as the server's ACK does; see
 // TestServerAcknowledgesBeforeItReadsOn.
-func openGate(c *Conn) {
+func endTrack(c *Conn) {
 	if t := c.h2.Load(); t != nil {
-		t.OpenGate()
+		t.End()
 	}
 }
 

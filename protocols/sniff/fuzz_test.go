@@ -97,7 +97,7 @@ func FuzzClassifyHTTP1(f *testing.F) {
 		if want == protocols.WebSocket && hasFoldedLine(b) {
 			want = protocols.HTTP1 // Left to the server.
 		}
-		if answer != Match || v.Protocol != want {
+		if answer != matched || v.Protocol != want {
 			t.Fatalf("%v %q, want %q", answer, v.Protocol, want)
 		}
 	})
@@ -149,9 +149,9 @@ func checkFrames(t *testing.T, b []byte) {
 	// The framer decodes a header block from its first fragment on.
 	incomplete := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err != nil && s.http2.block != 0
 	switch {
-	case answer == NeedMore && incomplete:
-	case answer == Match && v.Protocol == protocols.HTTP2 && !isGRPC:
-	case answer == Match && v.Protocol == protocols.GRPC && isGRPC:
+	case answer == needMore && incomplete:
+	case answer == matched && v.Protocol == protocols.HTTP2 && !isGRPC:
+	case answer == matched && v.Protocol == protocols.GRPC && isGRPC:
 	default:
 		t.Fatalf("%v %+v; the oracle says gRPC: %t, %v", answer, v, isGRPC, err)
 	}
@@ -285,8 +285,8 @@ func FuzzClassifySplit(f *testing.F) {
 		}
 		wantAnswer, want := classify(b, protocols.TransportAuto)
 		s := newScanner(protocols.TransportAuto, defaultMaxBytes)
-		answer, v, n := NeedMore, Verdict{}, 0
-		for n < len(b) && answer == NeedMore {
+		answer, v, n := needMore, Verdict{}, 0
+		for n < len(b) && answer == needMore {
 			n = min(n+int(step), len(b))
 			answer, v = s.scan(b[:n])
 		}
@@ -295,7 +295,7 @@ func FuzzClassifySplit(f *testing.F) {
 			want = Verdict{Protocol: protocols.HTTP1, Reason: reasonRequestLine}
 		}
 		// Bytes that match nothing are named by those that had come.
-		if wantAnswer == NoMatch {
+		if wantAnswer == unmatched {
 			_, want = classify(b[:n], protocols.TransportAuto)
 		}
 		want.Bytes = 0

@@ -29,9 +29,10 @@ func (c *Conn) GoAway() {
 }
 
 // FinalGoAway sends a GOAWAY that names the highest stream that the client has opened
-// so far. The server still serves what comes later. GoAway need
-// not precede it, and what is said there of writing holds here, but that FinalGoAway
-// waits for a Write that is under way as well, since its caller may close the connection.
+// so far. Streams beyond that are not served, but on a native gRPC connection that is not
+// watched. GoAway need not precede it, and what is said there of writing holds here, but
+// that FinalGoAway waits for a Write that is under way as well, since its caller may close
+// the connection.
 func (c *Conn) FinalGoAway() {
 	if t := c.h2.Load(); t != nil {
 		t.FinalGoAway()

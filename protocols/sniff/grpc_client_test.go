@@ -56,7 +56,7 @@ func TestOpenings(t *testing.T) {
 				want = protocols.GRPC
 			}
 			answer, v := classify(readOpening(t, name), protocols.TransportAuto)
-			if answer != Match || v.Protocol != want || !v.BeginsRequest() {
+			if answer != matched || v.Protocol != want || !v.BeginsRequest() {
 				t.Errorf("%v %+v, want %s", answer, v, want)
 			}
 			delete(isNative, name)
@@ -168,16 +168,16 @@ func TestALPNBinds(t *testing.T) {
 	http2Opening := string(wiretest.ClientBytes(func(fr *http2.Framer) { _ = fr.WriteSettings() }))
 	for _, tt := range []struct {
 		alpn, prefix string
-		answer       Answer
+		answer       answer
 	}{
-		{"h2", "GET / HTTP/1.1\r\n", NoMatch},
-		{"h2", "PRX", NoMatch},
-		{"h2", "PRI", NeedMore},
-		{"h2", http2Opening, NeedMore},
-		{"http/1.1", "GET / HTTP/1.1\r\n", Match},
-		{"http/1.1", http2Opening[:len(http2.ClientPreface)], NoMatch},
-		{"", "GET / HTTP/1.1\r\n", Match},
-		{"", http2Opening, NeedMore},
+		{"h2", "GET / HTTP/1.1\r\n", unmatched},
+		{"h2", "PRX", unmatched},
+		{"h2", "PRI", needMore},
+		{"h2", http2Opening, needMore},
+		{"http/1.1", "GET / HTTP/1.1\r\n", matched},
+		{"http/1.1", http2Opening[:len(http2.ClientPreface)], unmatched},
+		{"", "GET / HTTP/1.1\r\n", matched},
+		{"", http2Opening, needMore},
 	} {
 		s := newScanner(protocols.TransportAuto, defaultMaxBytes)
 		s.alpn = tt.alpn

@@ -34,6 +34,7 @@ const (
 // A handshake is the sniffer's half of an HTTP/2 connection's opening.
 type handshake struct {
 	begun    bool      // Our SETTINGS went out.
+	patient  bool      // The wait for Patience has begun.
 	awaited  bool      // The client's SETTINGS is waited for, at first for greetPatience.
 	overdue  bool      // That is over.
 	settled  int       // The unread bytes before this offset are answered.
@@ -50,10 +51,10 @@ type handshake struct {
 // awaitSettings is called when Sniff is about to wait for the client's SETTINGS. The client
 // may be waiting for ours, so this wait is short; greet ends it.
 func (s *sniffer) awaitSettings() {
-	if s.http2.awaited || len(s.config.Settings) == 0 {
+	if s.handshake.awaited || len(s.config.Settings) == 0 {
 		return
 	}
-	s.http2.awaited = true
+	s.handshake.awaited = true
 	end, short := after(s.started, s.config.Timeout), time.Now().Add(greetPatience)
 	if end.IsZero() || short.Before(end) {
 		_ = s.inner.SetReadDeadline(short)
@@ -62,26 +63,26 @@ func (s *sniffer) awaitSettings() {
 
 // isOverdue reports whether the short wait for the client's SETTINGS has just ended.
 func (s *sniffer) isOverdue() bool {
-	return s.http2.awaited && !s.http2.overdue && !s.scanner.http2.ready
+	return s.handshake.awaited && !s.handshake.overdue && !s.scanner.http2.ready
 }
 
 // greet goes on waiting for the client's SETTINGS. Where nothing of it has come, it sends
 // ours. It reports true with a verdict where that fails.
 func (s *sniffer) greet() (Verdict, bool) {
-	s.http2.overdue = true
+	s.handshake.overdue = true
 	_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
 	if len(s.peek.unread()) > len(http2.ClientPreface) {
 		return Verdict{}, false
 	}
-	s.http2.begun = true
-	s.http2.settled = len(http2.ClientPreface)
+	s.handshake.begun = true
+	s.handshake.settled = len(http2.ClientPreface)
 	return s.write(s.config.Settings)
 }
 
 // settle is called with the verdict. Where our SETTINGS went out and the client's was not
 // answered yet, it is now: the server's ACK is taken out.
 func (s *sniffer) settle() {
-	if s.played || !s.http2.begun || len(s.config.Settings) == 0 {
+	if s.played || !s.handshake.begun {
 		return
 	}
 	s.played = true
@@ -95,8 +96,8 @@ func (s *sniffer) settle() {
 // with a verdict where there is no more waiting.
 func (s *sniffer) answer() (Verdict, bool) {
 	if len(s.config.Settings) == 0 {
-		if s.config.Patience > 0 && (s.http2.begun || s.waitUndecided(time.Now().Add(s.config.Patience))) {
-			s.http2.begun = true
+		if s.config.Patience > 0 && (s.handshake.patient || s.waitUndecided(time.Now().Add(s.config.Patience))) {
+			s.handshake.patient = true
 			return Verdict{}, false
 		}
 		return Verdict{Protocol: protocols.HTTP2, Reason: reasonUndecided}, true
@@ -105,14 +106,14 @@ func (s *sniffer) answer() (Verdict, bool) {
 		return hurried(), true
 	}
 	var out []byte
-	if !s.http2.begun {
-		s.http2.begun = true
-		s.http2.settled = len(http2.ClientPreface)
+	if !s.handshake.begun {
+		s.handshake.begun = true
+		s.handshake.settled = len(http2.ClientPreface)
 		out = append(make([]byte, 0, len(s.config.Settings)+h2.HeaderLen), s.config.Settings...)
 	}
 	if !s.played {
-		s.http2.until = after(time.Now(), s.config.UndecidedTimeout)
-		s.http2.armed = after(s.started, s.config.Timeout)
+		s.handshake.until = after(time.Now(), s.config.UndecidedTimeout)
+		s.handshake.armed = after(s.started, s.config.Timeout)
 		// The replay holds one SETTINGS frame, whatever the client sends, so the
 		// server sends one ACK.
 		s.played = true
@@ -124,14 +125,14 @@ func (s *sniffer) answer() (Verdict, bool) {
 		}
 	}
 	switch {
-	case s.http2.answered >= maxAnswered:
+	case s.handshake.answered >= maxAnswered:
 		s.goAway(http2.ErrCodeEnhanceYourCalm)
 		return failed(FailureTooLarge, reasonManyFrames), true
 	case !ok:
 		return Verdict{Protocol: protocols.HTTP2, Reason: reasonManyFrames}, true
 	}
-	if deadline := s.deadline(); deadline != s.http2.armed || s.http2.armed.IsZero() {
-		s.http2.armed = deadline
+	if deadline := s.deadline(); deadline != s.handshake.armed || s.handshake.armed.IsZero() {
+		s.handshake.armed = deadline
 		if !s.waitUndecided(deadline) {
 			return hurried(), true
 		}
@@ -143,7 +144,7 @@ func (s *sniffer) answer() (Verdict, bool) {
 // takes these frames out of the replay. It reports false where the client
 // wants too many; the frames that are left unanswered are the server's.
 func (s *sniffer) appendAnswers(out []byte) ([]byte, bool) {
-	h := &s.http2
+	h := &s.handshake
 	for first := len(http2.ClientPreface); h.settled < s.scanner.http2.off; {
 		frame := s.peek.unread()[h.settled:]
 		header := h2.ParseHeader(frame)
@@ -157,7 +158,7 @@ func (s *sniffer) appendAnswers(out []byte) ([]byte, bool) {
 			return out, false
 		case header.Type == http2.FramePing:
 			out = h2.AppendFrame(out, http2.FramePing, http2.FlagPingAck, frame[h2.HeaderLen:])
-			s.cut(len(frame))
+			s.cutFrame(len(frame))
 		case h.settled == first:
 			out = h2.AppendFrame(out, http2.FrameSettings, http2.FlagSettingsAck, nil)
 			h.settled += len(frame)
@@ -172,9 +173,9 @@ func (s *sniffer) appendAnswers(out []byte) ([]byte, bool) {
 	return out, true
 }
 
-// cut takes the next n bytes behind h.settled out of the replay.
-func (s *sniffer) cut(n int) {
-	at := s.http2.settled
+// cutFrame takes the next n bytes behind h.settled out of the replay.
+func (s *sniffer) cutFrame(n int) {
+	at := s.handshake.settled
 	s.peek.remove(at, at+n)
 	s.scanner.http2.shift(-n)
 }
@@ -191,7 +192,7 @@ func (s *sniffer) mergeSettings(frame []byte) bool {
 		return false
 	}
 	settings := append([]byte(nil), frame[h2.HeaderLen:]...)
-	s.cut(len(frame))
+	s.cutFrame(len(frame))
 	for ; len(settings) > 0; settings = settings[h2.SettingLen:] {
 		payload := s.peek.unread()[first+h2.HeaderLen:][:length]
 		if replaceSetting(payload, settings[:h2.SettingLen]) {
@@ -199,7 +200,7 @@ func (s *sniffer) mergeSettings(frame []byte) bool {
 		}
 		s.peek.insert(first+h2.HeaderLen+length, settings[:h2.SettingLen])
 		s.scanner.http2.shift(h2.SettingLen)
-		s.http2.settled += h2.SettingLen
+		s.handshake.settled += h2.SettingLen
 		length += h2.SettingLen
 	}
 	u := s.peek.unread()[first:]
@@ -231,7 +232,7 @@ func replaceSetting(payload, setting []byte) bool {
 // undecided wait as a whole, and the time of a head for a frame or a header block
 // from its first byte on.
 func (s *sniffer) deadline() time.Time {
-	h := &s.http2
+	h := &s.handshake
 	if !s.scanner.http2.partial(len(s.peek.unread())) {
 		h.slow = false
 		return h.until
@@ -249,7 +250,7 @@ func (s *sniffer) deadline() time.Time {
 // write writes out within the Timeout. It reports true with a verdict where
 // that fails, since no server can go on behind half a frame.
 func (s *sniffer) write(out []byte) (Verdict, bool) {
-	if s.http2.written += len(out); s.http2.written > freeWrite || h2.BareOf(s.inner) == nil {
+	if s.handshake.written += len(out); s.handshake.written > freeWrite || h2.BareOf(s.inner) == nil {
 		timeout := s.config.Timeout
 		if timeout <= 0 {
 			timeout = defaultTimeout
@@ -273,7 +274,7 @@ func (s *sniffer) refuseData() Verdict {
 	if len(s.config.Settings) == 0 {
 		return Verdict{Protocol: protocols.HTTP2, Reason: reasonData}
 	}
-	if !s.http2.begun {
+	if !s.handshake.begun {
 		s.write(s.config.Settings) // GOAWAY is never the first frame.
 	}
 	s.goAway(http2.ErrCodeProtocol)

@@ -15,46 +15,46 @@ type requestLineScanner struct {
 }
 
 // scan looks at b, which must begin with the bytes of the previous call.
-func (s *requestLineScanner) scan(b []byte) (Answer, Verdict) {
+func (s *requestLineScanner) scan(b []byte) (answer, Verdict) {
 	if s.method == 0 {
-		if a := s.scanMethod(b); a != Match {
+		if a := s.scanMethod(b); a != matched {
 			return s.answer(a)
 		}
 	}
 	end := bytes.IndexByte(b[s.off:], '\n')
 	if end < 0 {
 		s.off = len(b)
-		return NeedMore, Verdict{}
+		return needMore, Verdict{}
 	}
 	s.off += end
 	return s.endOfLine(b)
 }
 
-func (s *requestLineScanner) answer(a Answer) (Answer, Verdict) {
-	if a == NoMatch {
+func (s *requestLineScanner) answer(a answer) (answer, Verdict) {
+	if a == unmatched {
 		return noMatch(reasonNotHTTP)
 	}
 	return a, Verdict{}
 }
 
-// scanMethod answers Match when the method and the space behind it are there. What begins
+// scanMethod answers matched when the method and the space behind it are there. What begins
 // like a method and is none is the server's to refuse, if a request line comes of it.
-func (s *requestLineScanner) scanMethod(b []byte) Answer {
+func (s *requestLineScanner) scanMethod(b []byte) answer {
 	if !s.skipEmptyLines(b) {
-		return NeedMore
+		return needMore
 	}
 	for ; s.off < len(b); s.off++ {
 		c := b[s.off]
 		if c == ' ' && s.off > s.start {
 			s.method = s.off - s.start
 			s.off++
-			return Match
+			return matched
 		}
 		if c <= ' ' || c == 0x7f || s.off == s.start && !isToken(c) {
-			return NoMatch
+			return unmatched
 		}
 	}
-	return NeedMore
+	return needMore
 }
 
 // skipEmptyLines moves behind the empty lines that RFC 9112, section 2.2, lets
@@ -77,7 +77,7 @@ func (s *requestLineScanner) skipEmptyLines(b []byte) bool {
 // endOfLine decides about the line that ends at s.off. What stands between the
 // method and the version is the server's business: it answers 400 where the
 // target is not one, and 505 to another major version.
-func (s *requestLineScanner) endOfLine(b []byte) (Answer, Verdict) {
+func (s *requestLineScanner) endOfLine(b []byte) (answer, Verdict) {
 	line := bytes.TrimRight(bytes.TrimSuffix(b[s.start:s.off], []byte{'\r'}), " \t")
 	const version = " HTTP/1.1"
 	if bytes.ContainsFunc(line, isForbiddenControl) && bytes.Contains(line, []byte(version[:6])) {

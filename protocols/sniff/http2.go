@@ -38,7 +38,7 @@ type frameScanner struct {
 	isCore bool
 	watch  *Watch // Nil: the native server has every call.
 
-	conn *Conn // The connection, where watch is set.
+	conn *Conn // Where the client's address comes from.
 	// callsOnly is that of the configuration.
 	callsOnly bool
 	// granted is by how much the client has opened the connection's window.
@@ -46,8 +46,8 @@ type frameScanner struct {
 }
 
 // scan looks at b, which begins with the preface and the bytes of the previous
-// call. It never answers NoMatch.
-func (s *frameScanner) scan(b []byte) (Answer, Verdict) {
+// call. It never answers unmatched.
+func (s *frameScanner) scan(b []byte) (answer, Verdict) {
 	if s.transport == protocols.TransportShared {
 		return match(protocols.HTTP2, reasonPreface)
 	}
@@ -58,7 +58,7 @@ func (s *frameScanner) scan(b []byte) (Answer, Verdict) {
 		}
 		end := s.next + h2.HeaderLen + h.Length
 		if len(b) < end {
-			return NeedMore, Verdict{}
+			return needMore, Verdict{}
 		}
 		payload := b[s.next+h2.HeaderLen : end]
 		if reason := s.checkPayload(h, payload); reason != "" {
@@ -82,7 +82,7 @@ func (s *frameScanner) scan(b []byte) (Answer, Verdict) {
 		s.off = end
 		s.done++
 	}
-	return NeedMore, Verdict{}
+	return needMore, Verdict{}
 }
 
 // partial reports whether n bytes end within a frame or a header block.
@@ -240,7 +240,7 @@ func firstSettings(b []byte) []byte {
 }
 
 // decide gives the verdict on frames, which hold one whole header block.
-func (s *frameScanner) decide(frames []byte, o clientOpening) (Answer, Verdict) {
+func (s *frameScanner) decide(frames []byte, o clientOpening) (answer, Verdict) {
 	d := blockDecoders.Get().(*blockDecoder)
 	d.begin(s.maxString)
 	for len(frames) > 0 {

@@ -39,7 +39,7 @@ type recognition struct {
 	played  bool      // Sniff has sent SETTINGS and an ACK.
 	cut     bool      // The client's first ACK is taken out of peek.
 
-	// mu guards the next field, the writing of wait, and the read deadline while wait
+	// mu guards the next two fields, the writing of wait, and the read deadline while wait
 	// is undecided.
 	mu      sync.Mutex
 	hurried bool // EndWait was called.
@@ -87,11 +87,18 @@ func (r *recognition) conclude() (givenUp bool) {
 	return r.givenUp
 }
 
-// isUndecided is [Conn.IsUndecided].
-func (r *recognition) isUndecided() (waits, givenUp bool) {
+// awaitsFirstRequest is [Conn.AwaitsFirstRequest].
+func (r *recognition) awaitsFirstRequest() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.wait == undecided, r.givenUp
+	return r.wait == undecided
+}
+
+// isGivenUp reports whether GiveUp was called and has had an effect.
+func (r *recognition) isGivenUp() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.givenUp
 }
 
 // isHurried reports whether EndWait was called.
@@ -155,7 +162,7 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 		o.Acked = o.SaysAll || r.cut
 	}
 	// grpc-go acknowledges each SETTINGS.
-	o.Gate = r.played && v.Failure == "" && v.Protocol != protocols.GRPC
+	o.HoldSettings = r.played && v.Failure == "" && v.Protocol != protocols.GRPC
 	if w := r.config.Watch; w != nil {
 		o.Watch = &w.frames
 		if v.Protocol == protocols.GRPC && r.config.Transport != protocols.TransportNative {

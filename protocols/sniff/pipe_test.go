@@ -79,7 +79,7 @@ func (s *sniffed) decided(want Verdict) Verdict {
 // replays checks what is read behind the verdict.
 func (s *sniffed) replays(want []byte) {
 	s.t.Helper()
-	openGate(s.conn)
+	endTrack(s.conn)
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(s.conn, got); err != nil {
 		s.t.Fatalf("replay: %v", err)

@@ -95,7 +95,7 @@ var paceMarker = sync.OnceValue(func() []byte {
 	track := h2.New(nil, h2.Options{NetHTTP: true})
 	track.Follow([]byte(http2.ClientPreface))
 	marker := make([]byte, h2.HeaderLen+h2.PingLen)
-	for track.Insert(marker) == 0 {
+	for track.ReadMarker(marker) == 0 {
 		track.Follow(pingFrame(0, "12345678"))
 	}
 	return marker
@@ -133,7 +133,7 @@ func FuzzSniffReplay(f *testing.F) {
 		inner := &dripConn{replayConn: replayConn{Reader: pieceReader{bytes.NewReader(sent), int(step)}}}
 		c := newConn(inner)
 		v := c.Sniff(testConfig())
-		openGate(c)
+		endTrack(c)
 		replay, err := io.ReadAll(c)
 		if err != nil {
 			t.Fatal(err)
@@ -192,7 +192,7 @@ func FuzzSniffEverySplit(f *testing.F) {
 			pieces := io.MultiReader(bytes.NewReader(b[:at]), bytes.NewReader(b[at:]))
 			c := newConn(&dripConn{replayConn: replayConn{Reader: pieces}})
 			v := c.Sniff(testConfig())
-			openGate(c)
+			endTrack(c)
 			replay, err := io.ReadAll(c)
 			if err != nil {
 				t.Fatal(err)

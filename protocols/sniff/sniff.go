@@ -65,15 +65,11 @@ type Config struct {
 	// ALPN is the protocol that the TLS handshake agreed on, or empty. What is not "h2"
 	// is not HTTP/2, and what is not "http/1.1" is not HTTP/1.1.
 	ALPN string
-	// MaxResetsPerMinute is how many streams the client of an HTTP/2 connection may have
-	// broken off in a minute, if they are more than its other streams: by a reset soon
-	// after the opening and before an answer, or by illegal frames. One more is answered
-	// by GOAWAY with ENHANCE_YOUR_CALM. Zero or less means no bound.
+	// MaxResetsPerMinute bounds the streams that the client of an HTTP/2 connection breaks
+	// off, and MaxStreams those that it opens behind the GOAWAY which answers that; see
+	// [protocols.HTTP2Config]. Zero or less means no bound.
 	MaxResetsPerMinute int
-	// MaxStreams is how many streams such a client may open behind that GOAWAY, which it may
-	// not have read yet: as many as a server lets it have open. One more ends the connection.
-	// Zero means no bound.
-	MaxStreams uint32
+	MaxStreams         uint32
 	// MaxHeaderListBytes is the bound of the native gRPC server on the header list of a call,
 	// as RFC 9113, section 6.5.2, counts it. With a Watch, a header block of more than twice
 	// that, and of more than 128 KiB, ends the connection.
@@ -121,7 +117,7 @@ func (c *Conn) Sniff(config *Config) Verdict {
 	s.scanner.http2.callsOnly = r.config.CallsOnly
 	v := s.run()
 	if r.conclude() && v.Failure == "" && len(r.config.Settings) > 0 {
-		v = s.giveUp() // The request has come in the same moment.
+		v = s.refuseIdle() // The request has come in the same moment.
 	}
 	s.settle()
 	v.Bytes = r.peek.total
@@ -134,9 +130,9 @@ func (c *Conn) Sniff(config *Config) Verdict {
 type sniffer struct {
 	*recognition
 
-	scanner scanner
-	http2   handshake
-	below   counter // counts the bytes of TLS records that are not whole; may be nil
+	scanner   scanner
+	handshake handshake
+	below     counter // counts the bytes of TLS records that are not whole; may be nil
 }
 
 // A counter is a connection that counts the bytes that it has received.
@@ -175,9 +171,9 @@ func (s *sniffer) run() Verdict {
 	for {
 		answer, v := s.scanner.scan(s.peek.unread())
 		switch {
-		case answer != NeedMore && v.Reason == reasonData:
+		case answer != needMore && v.Reason == reasonData:
 			return s.refuseData()
-		case answer != NeedMore:
+		case answer != needMore:
 			return v
 		case len(s.peek.unread()) >= s.config.MaxBytes && !s.scanner.http2.ready:
 			return s.full()
@@ -257,7 +253,7 @@ func (s *sniffer) timedOut() Verdict {
 	switch {
 	case s.peek.total == 0:
 		return failed(FailureSilent, reasonNothing)
-	case !s.scanner.http2.ready && s.http2.begun:
+	case !s.scanner.http2.ready && s.handshake.begun:
 		return failed(FailureTimeout, reasonSlowFrame)
 	case !s.scanner.http2.ready:
 		return failed(FailureTimeout, reasonSlow)
@@ -269,18 +265,13 @@ func (s *sniffer) timedOut() Verdict {
 	case s.scanner.http2.partial(len(s.peek.unread())):
 		return failed(FailureTimeout, reasonSlowFrame)
 	}
-	return s.giveUp()
+	return s.refuseIdle()
 }
 
-// giveUp is the verdict on a client whose first request has not come in time.
-func (s *sniffer) giveUp() Verdict {
+// refuseIdle is the verdict on a client whose first request has not come in time.
+func (s *sniffer) refuseIdle() Verdict {
 	s.goAway(http2.ErrCodeNo)
 	return failed(FailureTimeout, reasonIdle)
-}
-
-func (s *sniffer) isGivenUp() bool {
-	_, givenUp := s.isUndecided()
-	return givenUp
 }
 
 // hurried is the verdict after EndWait.

@@ -237,8 +237,8 @@ func TestServerAcknowledgesBeforeItGetsMoreSettings(t *testing.T) {
 	})
 }
 
-// TestCloseOpensTheGate: a server that is closed before its ACK does not stay in Read.
-func TestCloseOpensTheGate(t *testing.T) {
+// TestCloseEndsTheWaitForACK: a server closed before its ACK does not stay in Read.
+func TestCloseEndsTheWaitForACK(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startSniff(t, testConfig())
 		s.send(opening())

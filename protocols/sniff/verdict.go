@@ -6,14 +6,14 @@ import (
 	"github.com/muxserve/muxserve/protocols"
 )
 
-// Answer is what the bytes seen so far allow to say.
-type Answer uint8
+// An answer is what the bytes seen so far allow to say.
+type answer uint8
 
 // The three answers of a recogniser.
 const (
-	NeedMore Answer = iota // The bytes fit, and more of them are needed.
-	Match                  // The bytes decide.
-	NoMatch                // No continuation of the bytes can match.
+	needMore  answer = iota // The bytes fit, and more of them are needed.
+	matched                 // The bytes decide.
+	unmatched               // No continuation of the bytes can match.
 )
 
 // The values of [Verdict].Failure. Metrics have them as reasons of rejected connections.
@@ -64,7 +64,7 @@ const (
 
 // Verdict says what a connection was recognised as, and why.
 type Verdict struct {
-	// Protocol is Unknown exactly where Failure is set.
+	// Protocol is empty exactly where Failure is set.
 	Protocol protocols.Protocol
 	// Reason is a short constant text for people.
 	Reason string
@@ -86,9 +86,9 @@ func (v Verdict) BeginsRequest() bool {
 // IsCall reports whether that request is a gRPC call, whichever server gets it.
 func (v Verdict) IsCall() bool { return v.Reason == reasonSharedCall || v.Reason == reasonGRPC }
 
-// FailureALPN is the verdict on a connection whose ALPN has chosen a protocol that is not
+// ALPNVerdict is the verdict on a connection whose ALPN has chosen a protocol that is not
 // HTTP.
-func FailureALPN() Verdict { return failed(FailureNoMatch, reasonALPN) }
+func ALPNVerdict() Verdict { return failed(FailureNoMatch, reasonALPN) }
 
 // IsIdle reports whether the connection was given up because it stayed idle
 // before its first request, which is no fault.

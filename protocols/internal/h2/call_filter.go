@@ -261,7 +261,7 @@ func (f *callFilter) admit(frames []byte, r *refusal) (instead []byte, ok bool) 
 	switch {
 	case err != nil:
 		f.fail(http2.ErrCodeCompression)
-	case !request.IsServed():
+	case !request.isServed():
 		f.refusing = true
 		r.stream, r.request = h.Stream, request
 	case !f.gate.pass(h.Stream):

@@ -186,8 +186,8 @@ func TestCallFilterRequests(t *testing.T) {
 		table := headerTable{limit: tableLimit}
 		for range 2 { // Literals first, then indices.
 			r, err := table.read(c.encode(tt.fields...), testWatch())
-			if err != nil || r.IsServed() != tt.isServed || r.IsCall() != tt.isCall {
-				t.Errorf("%s: %v; served %t, call %t", tt.name, err, r.IsServed(), r.IsCall())
+			if err != nil || r.isServed() != tt.isServed || r.IsCall() != tt.isCall {
+				t.Errorf("%s: %v; served %t, call %t", tt.name, err, r.isServed(), r.IsCall())
 			}
 		}
 	}
@@ -213,7 +213,7 @@ func TestRefusedStream(t *testing.T) {
 	if n := track.Follow([]byte(sent)); n >= len(sent) || track.highest.Load() != 1 {
 		t.Errorf("%d of %d bytes passed, highest stream %d", n, len(sent), track.highest.Load())
 	}
-	if r := <-refused; r.IsCall() || r.IsServed() {
+	if r := <-refused; r.IsCall() || r.isServed() {
 		t.Errorf("refused: %+v", r)
 	}
 	if _, err := conn.Write(testSettings); err != nil {

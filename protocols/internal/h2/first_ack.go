@@ -10,13 +10,12 @@ import (
 // client acknowledges with it the SETTINGS that were sent in the server's place, and
 // net/http ends a connection whose client acknowledges more than net/http has sent.
 //
-// It also holds the client's second SETTINGS back until the gate is open; see
-// [Options].Gate. Everything else passes: a client over net.Pipe reads the server's SETTINGS
-// only when what it writes is read.
+// It also holds the client's second SETTINGS back until the server has acknowledged the
+// first; see [Options].HoldSettings. Everything else passes: a client over net.Pipe reads
+// the server's SETTINGS only when what it writes is read.
 //
-// Until the ACK has come and the gate is open, the bytes of each frame's header are held
-// back until the header is complete, and no read goes beyond the frame. The reading
-// goroutine owns it.
+// Until both ACKs have come, the bytes of each frame's header are held back until the
+// header is complete, and no read goes beyond the frame. The reading goroutine owns it.
 type firstACK struct {
 	head    [HeaderLen]byte
 	have    int  // How much of the header is there.
@@ -28,7 +27,7 @@ type firstACK struct {
 
 // read reads from src into p, which is not empty. It reads nothing where it has taken out
 // the ACK.
-func (f *firstACK) read(src io.Reader, p []byte, gate <-chan struct{}) (n int, err error) {
+func (f *firstACK) read(src io.Reader, p []byte, serverAcked <-chan struct{}) (n int, err error) {
 	if f.left > 0 {
 		n, err = src.Read(p[:min(len(p), f.left)])
 		f.left -= n
@@ -44,8 +43,8 @@ func (f *firstACK) read(src io.Reader, p []byte, gate <-chan struct{}) (n int, e
 	switch {
 	case f.given > 0 || h.Type != http2.FrameSettings:
 	case !h.IsAck():
-		if f.settled && gate != nil {
-			<-gate
+		if f.settled && serverAcked != nil {
+			<-serverAcked
 		}
 		f.settled = true
 	case h.Length == 0 && !f.out:
@@ -59,10 +58,10 @@ func (f *firstACK) read(src io.Reader, p []byte, gate <-chan struct{}) (n int, e
 	return n, nil
 }
 
-// AwaitsACK reports whether the client's first ACK is still to be taken out, or the gate
-// still to be watched. Then reads have to come through [Track.ReadToACK].
+// AwaitsACK reports whether the client's first ACK is still to be taken out, or that of
+// the server to be waited for. Then reads have to come through [Track.ReadToACK].
 func (t *Track) AwaitsACK() bool {
-	if f := t.firstACK; f != nil && f.out && f.have == 0 && f.left == 0 && (t.acked == nil || t.marks.Load()&markOpened != 0) {
+	if f := t.firstACK; f != nil && f.out && f.have == 0 && f.left == 0 && (t.serverAcked == nil || t.marks.Load()&markReleased != 0) {
 		t.firstACK = nil
 	}
 	return t.firstACK != nil
@@ -74,7 +73,7 @@ func (t *Track) ReadToACK(src io.Reader, p []byte) (n int, err error) {
 		if !t.AwaitsACK() {
 			return src.Read(p)
 		}
-		n, err = t.firstACK.read(src, p, t.acked)
+		n, err = t.firstACK.read(src, p, t.serverAcked)
 	}
 	return n, err
 }

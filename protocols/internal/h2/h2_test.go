@@ -39,7 +39,7 @@ func (c *trackedConn) Write(p []byte) (n int, err error) {
 }
 
 func (c *trackedConn) Close() error {
-	c.OpenGate()
+	c.End()
 	return c.Conn.Close()
 }
 

@@ -51,8 +51,8 @@ func (r Request) IsCall() bool {
 	return r.has&marks == marks && r.miss&marks == 0
 }
 
-// IsServed reports a call to a service that the native server has.
-func (r Request) IsServed() bool { return r.has == aCall && r.miss == 0 }
+// isServed reports a call to a service that the native server has.
+func (r Request) isServed() bool { return r.has == aCall && r.miss == 0 }
 
 // with returns r with another field.
 func (r Request) with(f field) Request {

@@ -40,8 +40,8 @@ func FuzzHeaderTable(f *testing.F) {
 				return // The server ends the connection.
 			}
 			r, err := table.read(block, testWatch())
-			if err != nil || r.IsServed() != oracleIsCall(fields) {
-				t.Fatalf("%v; served %t, want %t", err, r.IsServed(), oracleIsCall(fields))
+			if err != nil || r.isServed() != oracleIsCall(fields) {
+				t.Fatalf("%v; served %t, want %t", err, r.isServed(), oracleIsCall(fields))
 			}
 			if got, want := sizesOf(&table), decoderSizes(decoder); !slices.Equal(got, want) {
 				t.Fatalf("entries of %d bytes, want %d", got, want)

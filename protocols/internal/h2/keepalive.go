@@ -50,8 +50,8 @@ func (t *Track) isKeepalive(payload []byte) bool {
 	return string(payload) != string(goAwayPing[:]) && !bytes.HasPrefix(payload, []byte(readPing))
 }
 
-// asks takes note of a PING of the server.
-func (t *Track) asks(payload []byte) {
+// notePing takes note of a PING of the server.
+func (t *Track) notePing(payload []byte) {
 	if !t.isKeepalive(payload) {
 		return
 	}
@@ -61,15 +61,16 @@ func (t *Track) asks(payload []byte) {
 	}
 }
 
-// hears takes note that the client has sent something. Its answer is on the way behind that.
-func (t *Track) hears() {
+// noteHeard takes note that the client has sent something. Its answer is on the way behind
+// that.
+func (t *Track) noteHeard() {
 	if k := t.keepalive.Load(); k != nil && k.since.Load() != 0 {
 		k.since.Store(int64(sinceStart()))
 	}
 }
 
-// answers takes note of the client's answer to a PING.
-func (t *Track) answers(payload []byte) {
+// notePong takes note of the client's answer to a PING.
+func (t *Track) notePong(payload []byte) {
 	if k := t.keepalive.Load(); k != nil && k.since.Load() != 0 && t.isKeepalive(payload) {
 		k.reads(k.sent.Load())
 		k.since.Store(0)
@@ -114,11 +115,11 @@ func (t *Track) silence() time.Duration {
 // for [moments.PingTimeout] of the DATA before that PING which the client may not have read.
 func (t *Track) IsMute(timeout time.Duration) bool {
 	silence := t.silence()
-	return silence >= timeout && silence > 0 && silence >= moments.PingTimeout(timeout, t.unread())
+	return silence >= timeout && silence > 0 && silence >= moments.PingTimeout(timeout, t.unreadBeforePing())
 }
 
-// unread is Unread for the DATA before the PING alone. Before the first PING it is 0.
-func (t *Track) unread() uint64 {
+// unreadBeforePing is Unread for the DATA before the PING alone; 0 before the first PING.
+func (t *Track) unreadBeforePing() uint64 {
 	k := t.keepalive.Load()
 	if k == nil {
 		return 0

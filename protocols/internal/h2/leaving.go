@@ -19,16 +19,16 @@ const readPing = "read"
 
 // What is known about the connection, and mostly about its end.
 const (
-	markPinged  uint32 = 1 << iota // Our PING is on its way, so an answer to it counts.
-	markTold                       // A GOAWAY is written.
-	markSettled                    // GoneAway has nothing more to wait for.
-	markIdle                       // The server has left because nothing was in flight.
-	markAged                       // The server has left because of the connection's age.
-	markAsked                      // A readPing is asked for, behind the last answer.
-	markRead                       // And the client has answered it.
-	markOpened                     // The channel acked is closed.
-	markEnded                      // The connection ends: no PING is to follow.
-	markOpening                    // The header block of the highest stream is not whole yet.
+	markPinged   uint32 = 1 << iota // Our PING is on its way, so an answer to it counts.
+	markTold                        // A GOAWAY is written.
+	markSettled                     // GoneAway has nothing more to wait for.
+	markIdle                        // The server has left because nothing was in flight.
+	markAged                        // The server has left because of the connection's age.
+	markAsked                       // A readPing is asked for, behind the last answer.
+	markRead                        // And the client has answered it.
+	markReleased                    // The channel serverAcked is closed.
+	markEnded                       // The connection ends: no PING is to follow.
+	markOpening                     // The header block of the highest stream is not whole yet.
 )
 
 // GoAway sends a GOAWAY that refuses no stream, and a PING some time behind it. See GoAway of

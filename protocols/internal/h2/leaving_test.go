@@ -30,7 +30,7 @@ func TestPingBehindGoAway(t *testing.T) {
 		"behind half a head": {do: write(answer[:4]), then: write(answer[4:]), want: slices.Concat(answer, goAwayPingFrame())},
 		"final GOAWAY":       {do: (*trackedConn).FinalGoAway, want: AppendGoAway(nil, 0, http2.ErrCodeNo, "")},
 		"server's GOAWAY":    {do: write(AppendGoAway(nil, 0, http2.ErrCodeNo, "")), want: AppendGoAway(nil, 0, http2.ErrCodeNo, "")},
-		"end":                {do: func(c *trackedConn) { c.OpenGate() }},
+		"end":                {do: func(c *trackedConn) { c.End() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

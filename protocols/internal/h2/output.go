@@ -116,7 +116,7 @@ func (t *Track) Finish(n int, err error) (int, error) {
 	t.out.marks = 0
 	t.mu.Unlock()
 	if err != nil {
-		t.OpenGate()
+		t.End()
 		return 0, err
 	}
 	if isFirst {
@@ -145,7 +145,7 @@ func (t *Track) askNow(what uint32) {
 		if t.asked.Or(what) < what {
 			t.pending.Or(what)
 		}
-		t.insert()
+		t.writePending()
 	})
 }
 
@@ -168,15 +168,15 @@ func (t *Track) within(write func()) {
 // writing. That one settles when it has finished.
 func (t *Track) settle() {
 	for t.pending.Load() != 0 && t.mu.TryLock() {
-		if !t.insert() {
+		if !t.writePending() {
 			return
 		}
 	}
 }
 
-// insert writes what is pending, and reports whether it could. The caller has mu, which
-// insert gives back.
-func (t *Track) insert() bool {
+// writePending writes what is pending, and reports whether it could. The caller has mu,
+// which writePending gives back.
+func (t *Track) writePending() bool {
 	if !t.out.mayInsert() {
 		t.mu.Unlock()
 		return false
@@ -319,7 +319,7 @@ func (t *Track) isNeedless() bool {
 	switch h := o.walk.frame(); {
 	case h.Type == http2.FrameSettings && h.IsAck() && o.dropACKs > 0:
 		if o.dropACKs--; o.dropACKs == 0 {
-			t.openGate()
+			t.releaseSettings()
 		}
 		return true
 	case h.Type == http2.FrameSettings && h.IsAck() && t.pace != nil && t.pace.table.mute.Load():
@@ -333,7 +333,7 @@ func (t *Track) isNeedless() bool {
 		}
 		return t.pace.reset.note(h.Stream)
 	case h.Type == http2.FrameWindowUpdate && h.Stream != 0 && t.pace != nil && h.Length == WindowUpdateLen:
-		return t.pace.windows.Load().keep(h.Stream, Uint31(o.walk.payload()))
+		return t.pace.kept.Load().keep(h.Stream, Uint31(o.walk.payload()))
 	case h.Type == http2.FramePing && h.IsAck() && t.pace.isAnswer(o.walk.payload()):
 		return true
 	case h.Type == http2.FrameGoAway && h.Length >= goAwayLen && o.ours:
@@ -370,11 +370,11 @@ func (t *Track) passed(h Header) {
 		o.block = !h.Flags.Has(http2.FlagContinuationEndHeaders) // The same bit for both.
 	case http2.FramePing:
 		if !h.IsAck() {
-			t.asks(o.walk.payload())
+			t.notePing(o.walk.payload())
 		}
 	case http2.FrameWindowUpdate:
 		if t.pace != nil && h.Stream == 0 && h.Length == WindowUpdateLen {
-			t.pace.window.Add(int64(Uint31(o.walk.payload())))
+			t.pace.connRoom.Add(int64(Uint31(o.walk.payload())))
 		}
 	case http2.FrameGoAway:
 		if h.Length >= goAwayLen {
@@ -466,7 +466,7 @@ func (t *Track) pendingFrames(alone bool) []byte {
 func (t *Track) owedFrames(asked uint32) []byte {
 	var frames []byte
 	if asked&askWindows != 0 {
-		frames = t.pace.windows.Load().take()
+		frames = t.pace.kept.Load().take()
 	}
 	if asked&askPing != 0 && !t.out.final {
 		frames = AppendFrame(frames, http2.FramePing, 0, goAwayPing[:])

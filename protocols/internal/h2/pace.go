@@ -29,10 +29,10 @@ type pace struct {
 	// The writing goroutine owns this: what the server has reset, nil before the first.
 	reset *resetStreams
 
-	windows atomic.Pointer[keptWindows] // nil before it is needed
-	// window is what the client may send on the connection beyond the standard window (RFC
+	kept atomic.Pointer[keptWindows] // nil before it is needed
+	// connRoom is what the client may send on the connection beyond the standard window (RFC
 	// 9113, section 6.9.2).
-	window atomic.Int64
+	connRoom atomic.Int64
 
 	unacked  atomic.Int32 // SETTINGS of the server that the client has not acknowledged
 	answered atomic.Uint32
@@ -48,9 +48,10 @@ var marker = func() []byte {
 	return AppendFrame(nil, http2.FramePing, 0, data[:])
 }()
 
-// Insert reads from the marker into p, where that is next. Before that it waits for the
-// answer to an earlier one, where it has to. It returns 0 where the client's bytes are next.
-func (t *Track) Insert(p []byte) int {
+// ReadMarker reads from the marker into p, where that is next. Before that it waits for
+// the answer to an earlier one, where it has to. It returns 0 where the client's bytes are
+// next.
+func (t *Track) ReadMarker(p []byte) int {
 	c := t.pace
 	if c == nil || len(c.rest) == 0 && (c.frames < maxBehind || c.block || !t.in.atBoundary()) {
 		return 0
@@ -85,7 +86,7 @@ func (c *pace) isAnswer(payload []byte) bool {
 	return true
 }
 
-// end ends the wait of Insert for good.
+// end ends the wait of ReadMarker for good.
 func (c *pace) end() {
 	if c != nil {
 		c.ended.Store(true)

@@ -61,11 +61,11 @@ type Options struct {
 	// SaysAll is set if the server's own SETTINGS add nothing to those sent in its place.
 	// They are taken out then. It needs Played.
 	SaysAll bool
-	// Gate keeps the client's second SETTINGS from the server until the server has
+	// HoldSettings keeps the client's second SETTINGS from the server until the server has
 	// acknowledged the first. It needs Played. net/http answers two SETTINGS frames by one
 	// ACK when the second comes before the first ACK is written. The Track takes that ACK
 	// out, and the client's second SETTINGS would get none (RFC 9113, section 6.5.3).
-	Gate bool
+	HoldSettings bool
 	// NetHTTP is set where net/http is the server. Then small writes yield first, see
 	// smallWrite, and the reads are paced, see pace. grpc-go does both itself.
 	NetHTTP bool
@@ -74,15 +74,11 @@ type Options struct {
 	FixTable bool
 	// Upgraded is set where the request that asked for HTTP/2 is the first stream.
 	Upgraded bool
-	// MaxResetsPerMinute is how many streams the client may have broken off in a minute, if
-	// they are more than its other streams: by a reset soon after the opening and before an
-	// answer, or by illegal frames. One more is answered as by GoAway, because other streams
-	// may be those of a proxy's other clients, and the Watch's OnFlood is called. 0: no bound.
+	// MaxResetsPerMinute bounds the streams that the client breaks off, and MaxStreams those
+	// that it opens behind the GOAWAY which answers that; see HTTP2Config of the package
+	// protocols. The Watch's OnFlood is called before that GOAWAY. 0: no bound.
 	MaxResetsPerMinute int
-	// MaxStreams is how many streams the client may open behind that GOAWAY, which it may
-	// not have read yet: as many as the server lets it have open. One more ends the
-	// connection, with ENHANCE_YOUR_CALM. 0: no bound.
-	MaxStreams uint32
+	MaxStreams         uint32
 	// Watch may be nil.
 	Watch *Watch
 	// IsNative has everything refused that is not a call to the native gRPC server, which
@@ -99,7 +95,7 @@ type Options struct {
 // both directions. It takes frames that the client must not see out of what the server
 // writes, and writes frames of its own between the server's.
 //
-// One goroutine reads, by Insert and Follow, and one at a time writes, by Begin and
+// One goroutine reads, by ReadMarker and Follow, and one at a time writes, by Begin and
 // Finish. The other methods are safe at any time.
 type Track struct {
 	inner      net.Conn
@@ -123,9 +119,9 @@ type Track struct {
 	pace      *pace       // Nil where the server is not net/http.
 	open      openStreams
 
-	// acked is closed when the server has acknowledged the client's first SETTINGS; nil
-	// without a gate.
-	acked chan struct{}
+	// serverAcked is closed when the server has acknowledged the client's first SETTINGS; nil
+	// without HoldSettings.
+	serverAcked chan struct{}
 
 	// The reading goroutine owns these.
 	firstACK *firstACK // Nil unless the client's first ACK is to be taken out.
@@ -156,15 +152,15 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	if o.Played {
 		t.out.begun, t.out.dropACKs, t.out.dropSettings = true, 1, o.SaysAll
-		if o.Gate || !o.Acked {
+		if o.HoldSettings || !o.Acked {
 			t.firstACK = &firstACK{left: len(http2.ClientPreface), out: o.Acked}
 		}
 	}
 	if o.IsNative && o.Watch != nil && o.Watch.HasService != nil {
 		t.calls = newCallFilter(&o)
 	}
-	if o.Gate {
-		t.acked = make(chan struct{})
+	if o.HoldSettings {
+		t.serverAcked = make(chan struct{})
 	}
 	return t
 }
@@ -172,18 +168,18 @@ func New(inner net.Conn, o Options) *Track {
 // Bare returns the connection if it stands over a bare socket, and nil otherwise.
 func (t *Track) Bare() BareConn { return t.bare }
 
-// OpenGate ends the wait for the server's ACK, that for the frames that it owes, and that for
+// End ends the wait for the server's ACK, that for the frames that it owes, and that for
 // the moment of a PING: the connection ends.
-func (t *Track) OpenGate() {
+func (t *Track) End() {
 	t.pace.end()
 	t.pingNever()
-	t.openGate()
+	t.releaseSettings()
 }
 
-// openGate ends the wait for the server's ACK.
-func (t *Track) openGate() {
-	if t.acked != nil && t.marks.Or(markOpened)&markOpened == 0 {
-		close(t.acked)
+// releaseSettings ends the wait for the server's ACK.
+func (t *Track) releaseSettings() {
+	if t.serverAcked != nil && t.marks.Or(markReleased)&markReleased == 0 {
+		close(t.serverAcked)
 	}
 }
 
@@ -277,7 +273,7 @@ func (t *Track) Follow(p []byte) int {
 // client goes on with a flood, and then closes the connection.
 func (t *Track) follow(p []byte) int {
 	if len(p) > 0 {
-		t.hears()
+		t.noteHeard()
 	}
 	for at := 0; at < len(p); {
 		t.hideACK(p[at:])
@@ -335,7 +331,7 @@ func (t *Track) received(h Header) {
 	switch h.Type {
 	case http2.FrameData:
 		if t.pace != nil {
-			t.pace.window.Add(-int64(h.Length))
+			t.pace.connRoom.Add(-int64(h.Length))
 		}
 	case http2.FrameHeaders:
 		if last := t.highest.Load(); h.Stream > last && h.Stream%2 == 1 {
@@ -373,7 +369,7 @@ func (t *Track) received(h Header) {
 			return
 		}
 		payload := t.in.payload()
-		t.answers(payload)
+		t.notePong(payload)
 		if string(payload) == string(goAwayPing[:]) && t.marks.Load()&markPinged != 0 {
 			t.marks.Or(markSettled)
 		}
@@ -414,5 +410,5 @@ func (t *Track) SentData() uint64 { return t.sentData.Load() }
 // WindowShut reports whether net/http has left the client too little room for another whole
 // frame of DATA. It says nothing of another server.
 func (t *Track) WindowShut() bool {
-	return t.pace != nil && t.pace.window.Load() < MaxFrameSize-DefaultWindow
+	return t.pace != nil && t.pace.connRoom.Load() < MaxFrameSize-DefaultWindow
 }

@@ -35,10 +35,10 @@ func (t *Track) kept() *keptWindows {
 	if t.pace == nil {
 		return nil
 	}
-	if t.pace.windows.Load() == nil {
-		t.pace.windows.CompareAndSwap(nil, &keptWindows{streams: make(map[uint32]uint32)})
+	if t.pace.kept.Load() == nil {
+		t.pace.kept.CompareAndSwap(nil, &keptWindows{streams: make(map[uint32]uint32)})
 	}
-	return t.pace.windows.Load()
+	return t.pace.kept.Load()
 }
 
 // KeepWindow keeps updates of a stream's window from the client from now on. It reports
@@ -57,7 +57,7 @@ func (t *Track) KeepWindow(stream uint32) bool {
 // GiveWindow ends what KeepWindow began. The client is told of what was kept, unless the
 // stream is over.
 func (t *Track) GiveWindow(stream uint32, over bool) {
-	k := t.pace.windows.Load()
+	k := t.pace.kept.Load()
 	k.mu.Lock()
 	n := k.streams[stream]
 	delete(k.streams, stream)
@@ -104,7 +104,7 @@ func (t *Track) hideACK(p []byte) {
 	if t.pace == nil {
 		return
 	}
-	k, have := t.pace.windows.Load(), int(t.in.have)
+	k, have := t.pace.kept.Load(), int(t.in.have)
 	at := lengthLen - have
 	if k == nil || k.unacked.Load() == 0 || t.pace.unacked.Load() > 0 ||
 		t.in.left > 0 || at < 0 || at >= len(p) || http2.FrameType(p[at]) != http2.FrameSettings {
@@ -123,7 +123,7 @@ func (t *Track) acknowledged(ack bool) {
 	if t.pace == nil {
 		return
 	}
-	k := t.pace.windows.Load()
+	k := t.pace.kept.Load()
 	switch {
 	case k == nil || !k.hidden:
 		return // It is the client's own.
