@@ -243,7 +243,8 @@ func (r *recorder2) Push(target string, options *http.PushOptions) error {
 }
 
 // writeStep is how much of a response is written to its stream at a time: a frame, so that
-// the sweep sees a slow client move.
+// the sweep sees a slow client move. The last step is longer where net/http would keep a rest
+// in its buffer, which it sends at once where all is written at a time.
 const writeStep = 16 << 10
 
 // WriteHeader implements [http.ResponseWriter].
@@ -259,7 +260,11 @@ func (r *recorder2) Write(p []byte) (written int, err error) {
 	r.writing.Store(true)
 	defer r.writing.Store(false)
 	for {
-		n, err := r.recorder.Write(p[:min(len(p), writeStep)])
+		step := len(p)
+		if step > writeStep+responseBuffer {
+			step = writeStep
+		}
+		n, err := r.recorder.Write(p[:step])
 		r.written.Add(uint64(n) + 1)
 		written += n
 		if err != nil {
@@ -273,7 +278,7 @@ func (r *recorder2) Write(p []byte) (written int, err error) {
 
 // WriteString implements [io.StringWriter].
 func (r *recorder2) WriteString(s string) (int, error) {
-	if len(s) > writeStep {
+	if len(s) > writeStep+responseBuffer {
 		return r.Write([]byte(s))
 	}
 	r.writing.Store(true)

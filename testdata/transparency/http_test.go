@@ -100,6 +100,19 @@ func netHTTP() program {
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
+	routes.HandleFunc("/batches", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_ = http.NewResponseController(w).Flush()
+		for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+			_, _ = w.Write(make([]byte, batch)) // It is long enough to go out without a Flush.
+		}
+	})
+	routes.HandleFunc("/behind", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		n, err := r.Body.Read(make([]byte, 1))
+		fmt.Fprintln(w, n, errText(err))
+	})
 	routes.HandleFunc("/status", func(w http.ResponseWriter, r *http.Request) {
 		code, _ := strconv.Atoi(r.FormValue("code"))
 		w.WriteHeader(code)
@@ -299,6 +312,10 @@ func TestNetHTTP(t *testing.T) {
 		"read deadline":   request("POST", "/deadline/read", "", endless),
 		"write deadline":  get("/deadline/write"),
 		"full duplex":     fullDuplex,
+		"batches":         batches,
+		"read and closed": request("POST", "/behind", "hello"),
+		"large, closed":   request("POST", "/behind", large[:200_000]),
+		"unsized, closed": request("POST", "/behind", "hello", unsized),
 		"204 with body":   get("/status?code=204"),
 		"304 with body":   get("/status?code=304"),
 		"status 599":      get("/status?code=599"),
@@ -398,6 +415,32 @@ func fullDuplex(t *testing.T, s *site) string {
 	_ = in.Close()
 	rest, err := io.ReadAll(out)
 	return b.String() + string(rest) + errText(err)
+}
+
+// batch is how long a part of an answer is that goes out at once. The last frame of HTTP/2 has
+// less than what net/http keeps until it is told to flush.
+const batch = 20_000
+
+// batches waits for each part of an answer before it asks for the next.
+func batches(t *testing.T, s *site) string {
+	body, in := io.Pipe()
+	r, err := http.NewRequestWithContext(requestContext(t), http.MethodPost, s.url("/batches"), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.httpClient(t).Do(r)
+	if err != nil {
+		return errText(err)
+	}
+	defer resp.Body.Close()
+	defer in.Close()
+	for n := range 3 {
+		fmt.Fprintln(in, n)
+		if _, err := io.CopyN(io.Discard, resp.Body, batch); err != nil {
+			return fmt.Sprint("batch ", n, errText(err))
+		}
+	}
+	return "all"
 }
 
 // sameConnection makes requests one after another and reports which came on one connection.
