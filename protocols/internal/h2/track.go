@@ -74,8 +74,8 @@ type Options struct {
 	FixTable bool
 	// Upgraded is set where the request that asked for HTTP/2 is the first stream.
 	Upgraded bool
-	// MaxResetsPerMinute bounds the streams that the client breaks off, and MaxStreams those
-	// that it opens behind the GOAWAY which answers that; see HTTP2Config of the package
+	// MaxResetsPerMinute bounds the streams that the client breaks off, and four times MaxStreams
+	// those that it opens behind the GOAWAY which answers that; see HTTP2Config of the package
 	// protocols. The Watch's OnFlood is called before that GOAWAY. 0: no bound.
 	MaxResetsPerMinute int
 	MaxStreams         uint32
@@ -292,7 +292,7 @@ func (t *Track) follow(p []byte) int {
 			t.pace.follow(t.in.frame())
 		}
 		t.received(t.in.frame())
-		if r := t.resets.Load(); r != nil && r.late > t.maxStreams && t.maxStreams > 0 {
+		if r := t.resets.Load(); r != nil && t.maxStreams > 0 && uint64(r.late) > lateStreams*uint64(t.maxStreams) {
 			t.askNow(askFault)
 			t.abort()
 			return 0
