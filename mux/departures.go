@@ -224,7 +224,7 @@ func (d *departures) end(c *conn, reason string) {
 }
 
 // floodGrace is how long a client that was told to leave for its resets may open streams,
-// because it has not read that yet, and no more than four times those that it may have open.
+// because it has not read that yet, and no more than eight times those that it may have open.
 const floodGrace = time.Second
 
 // flooded has a connection leave whose client has had too many streams broken off, and is

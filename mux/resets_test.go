@@ -135,7 +135,7 @@ func TestTooManyResets(t *testing.T) {
 			t.Run(way+", "+name, func(t *testing.T) {
 				t.Parallel()
 				s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) {
-					c.HTTP2.MaxResetsPerMinute, c.HTTP2.MaxStreams, c.GRPC.MaxStreams = 20, 50, 50
+					c.HTTP2.MaxResetsPerMinute, c.HTTP2.MaxStreams, c.GRPC.MaxStreams = 20, 25, 25
 				}))
 				events := observe(t, s.Server)
 				var account *pool.Conn

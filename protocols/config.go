@@ -117,7 +117,7 @@ type HTTP2Config struct {
 	// within 20 ms of the opening and before an answer, or by illegal frames. More is
 	// answered by GOAWAY with NO_ERROR, as in a drain: streams in flight may be those of a
 	// proxy's other clients. A client that opens more of them is cut: after a second, or at
-	// once, with ENHANCE_YOUR_CALM, if they are more than four times MaxStreams. 0: no
+	// once, with ENHANCE_YOUR_CALM, if they are more than eight times MaxStreams. 0: no
 	// bound. Default 400.
 	MaxResetsPerMinute int `apply:"runtime" yaml:"max_resets_per_minute"`
 	// PingInterval is how long a silent peer is left alone before it is pinged (0: for

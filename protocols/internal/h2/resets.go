@@ -24,7 +24,7 @@ const (
 // lateStreams is how many streams a client may open behind the GOAWAY that answers its resets,
 // in times of those that it may have open. A busy gateway opens some hundred before it has read
 // that GOAWAY, and what its other clients have in flight would be cut.
-const lateStreams = 4
+const lateStreams = 8
 
 // saidAnswer is set of a stream on which the server has sent HEADERS or DATA.
 const saidAnswer uint32 = 1

@@ -318,7 +318,7 @@ func TestOwnerKnowsFirst(t *testing.T) {
 	}
 }
 
-// TestStreamsBehindResets: a client may open four times as many streams behind the GOAWAY as it
+// TestStreamsBehindResets: a client may open eight times as many streams behind the GOAWAY as it
 // may have open, because it has not read that yet. One more ends the connection, and the server gets
 // none of what the client has sent with it.
 func TestStreamsBehindResets(t *testing.T) {
@@ -329,7 +329,7 @@ func TestStreamsBehindResets(t *testing.T) {
 		f.track.Follow([]byte(http2.ClientPreface))
 		_, _ = f.conn.Write(serverSettings())
 		f.flood(12)
-		for range 4 * streams {
+		for range 8 * streams {
 			f.open()
 		}
 		if f.inner.closed {

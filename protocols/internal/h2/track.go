@@ -74,7 +74,7 @@ type Options struct {
 	FixTable bool
 	// Upgraded is set where the request that asked for HTTP/2 is the first stream.
 	Upgraded bool
-	// MaxResetsPerMinute bounds the streams that the client breaks off, and four times MaxStreams
+	// MaxResetsPerMinute bounds the streams that the client breaks off, and eight times MaxStreams
 	// those that it opens behind the GOAWAY which answers that; see HTTP2Config of the package
 	// protocols. The Watch's OnFlood is called before that GOAWAY. 0: no bound.
 	MaxResetsPerMinute int
