@@ -131,36 +131,41 @@ func (o *output) serve() {
 		if wants == 0 || !o.writing.TryLock() {
 			return
 		}
-		o.writeWanted()
+		written := o.writeWanted()
 		o.writing.Unlock()
-		if o.wants.Load()&^wants == 0 {
+		// One that is wanted once more, since it was written, was left to this goroutine.
+		if o.wants.Load()&^(wants&^written) == 0 {
 			return
 		}
 	}
 }
 
-// writeWanted is serve for a caller that holds writing.
-func (o *output) writeWanted() {
+// writeWanted is serve for a caller that holds writing. It returns which frames are not wanted
+// any more.
+func (o *output) writeWanted() (written uint32) {
 	if !o.isAtEnd() && !o.writer.frames.isBetweenFrames() {
-		return
+		return 0
 	}
 	var frame [minFrameHead + maxControlPayload]byte
 	if o.take(wantPong) {
+		written |= wantPong
 		if payload := o.pong.Swap(nil); payload != nil {
 			o.writeControl(append(append(frame[:0], pongFrame, byte(len(*payload))), *payload...))
 		}
 	}
 	if o.take(wantPing) {
+		written |= wantPing
 		o.writeControl(append(frame[:0], pingFrame, 0))
 	}
 	b, wants := o.bye.Load(), o.wants.Load()
 	inMessage := o.writer.frames.open && !o.isAtEnd() && wants&wantCloseNow == 0
 	if b == nil || inMessage || !o.take(wantClose|wantCloseNow) {
-		return
+		return written
 	}
 	text := binary.BigEndian.AppendUint16(append(frame[:0], closeFrame, byte(2+len(b.reason))), uint16(b.code))
 	o.writeControl(append(text, b.reason...))
 	b.finish()
+	return written | wantClose | wantCloseNow
 }
 
 // isAtEnd reports whether nothing more can be written. The caller holds writing.

@@ -213,3 +213,37 @@ func TestOutputConcurrent(t *testing.T) {
 		t.Errorf("frames %v", counts)
 	}
 }
+
+// heldWriter holds each write back until it is released.
+type heldWriter struct {
+	begun, release chan struct{}
+	wrote          bytes.Buffer
+}
+
+func (w *heldWriter) Write(p []byte) (int, error) {
+	w.begun <- struct{}{}
+	<-w.release
+	return w.wrote.Write(p)
+}
+
+// TestPingWhilePongIsWritten: a ping that comes while the pong before it is being written, by
+// another goroutine, has its pong as well.
+func TestPingWhilePongIsWritten(t *testing.T) {
+	t.Parallel()
+	w := &heldWriter{begun: make(chan struct{}, 2), release: make(chan struct{})}
+	c := &watchedConn{}
+	c.out.writer.to = w
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.answerPing([]byte("first"))
+	}()
+	<-w.begun
+	c.answerPing([]byte("second"))
+	close(w.release)
+	<-done
+	want := appendWebSocketFrame(appendWebSocketFrame(nil, pongFrame, false, []byte("first")), pongFrame, false, []byte("second"))
+	if got := w.wrote.Bytes(); !bytes.Equal(got, want) {
+		t.Errorf("wrote %q, want %q", got, want)
+	}
+}
