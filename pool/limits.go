@@ -216,7 +216,7 @@ func (s *Set) identify(c *Conn, client net.Addr, events *pendingEvents) (refuse 
 		return ""
 	}
 	if len(s.clients[address]) >= most {
-		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: s.Tag(c), Reason: ReasonAddressLimit})
+		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: c.Tag(), Reason: ReasonAddressLimit})
 		s.exemptConn(c)
 		refuse = ReasonAddressLimit
 	}
@@ -289,21 +289,15 @@ func (s *Set) forget(c *Conn) {
 	}
 }
 
-// ClientOf returns the client of an address, and false where clients are not limited or
-// that is none's.
-func (s *Set) ClientOf(a net.Addr) (client netip.Addr, ok bool) {
-	if s.ruled().PerAddress <= 0 {
-		return netip.Addr{}, false
-	}
-	return ClientOf(a)
-}
-
 // IsClientFull reports whether a client has as many connections as it may, or more.
 func (s *Set) IsClientFull(client netip.Addr) bool {
 	most := s.ruled().PerAddress
+	if most <= 0 {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return most > 0 && len(s.clients[client]) >= most
+	return len(s.clients[client]) >= most
 }
 
 // ClientConns returns the connections of a client that count for it.
@@ -406,10 +400,6 @@ func (s *Set) Excess(tag Tag) int {
 	}
 	return max(0, int(s.account(tag).places.Load())-limit)
 }
-
-// Active returns the number of live connections in the pool named tag. Unlike [Set.Len] it
-// takes no lock.
-func (s *Set) Active(tag Tag) int { return int(s.account(tag).active.Load()) }
 
 // Release gives back a place that Reserve has taken and MoveReserved has not used.
 func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }

@@ -227,7 +227,7 @@ func (s *Set) leave(a *account) {
 }
 
 // Tag returns the name of the pool that c is in, or was in when it was closed.
-func (s *Set) Tag(c *Conn) Tag {
+func (c *Conn) Tag() Tag {
 	if a := c.account.Load(); a != nil {
 		return a.tag
 	}
@@ -280,13 +280,6 @@ func (s *Set) wakeAll() {
 
 // Len returns the number of live connections in the pools named, or in all of them.
 func (s *Set) Len(tags ...Tag) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.length(tags)
-}
-
-// length is Len for a caller that holds mu.
-func (s *Set) length(tags []Tag) int {
 	if len(tags) == 0 {
 		return int(s.live.Load())
 	}
@@ -316,7 +309,7 @@ func (s *Set) Conns(tags ...Tag) []*Conn {
 // WaitEmpty waits until the pools named, or all of them, are empty at one moment. It
 // returns nil then, or ctx's error when that ends first.
 func (s *Set) WaitEmpty(ctx context.Context, tags ...Tag) error {
-	return s.wait(ctx, func() bool { return s.length(tags) == 0 })
+	return s.wait(ctx, func() bool { return s.Len(tags...) == 0 })
 }
 
 // wait waits until cond, which is called with mu held, is true.
