@@ -107,9 +107,9 @@ func (s *Set) change(edit func(*rules)) {
 	for tag := range r.PerTag {
 		s.openAccount(tag)
 	}
-	s.judgeTotal(&events)
+	s.judge(TotalTag, &s.all, &events)
 	for _, a := range s.allAccounts() {
-		s.judge(a, &events)
+		s.judge(a.tag, &a.tally, &events)
 	}
 	s.wakeAll()
 }
@@ -266,7 +266,7 @@ func (s *Set) RefusedOf(c *Conn) int {
 
 // Above returns how many live connections of the network take no place: those that are
 // being refused, or leave, and exempt ones.
-func (s *Set) Above() int { return int(s.live.Load() - s.taken.Load() - s.inner.Load()) }
+func (s *Set) Above() int { return int(s.all.active.Load() - s.taken.Load() - s.inner.Load()) }
 
 // Spare returns how many connections may be open above Config.MaxConnections, as far as the
 // descriptors go: half of those that it leaves. The other half is the process's.
