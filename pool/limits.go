@@ -153,7 +153,7 @@ func (s *Set) hasRoom() bool {
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.exemptConn(c)
+	s.exempt(c, false)
 }
 
 // ExemptInner is Exempt for a connection within the process, which takes no descriptor
@@ -168,19 +168,9 @@ func (s *Set) ExemptInner(c *Conn) {
 	s.Exempt(c)
 }
 
-// exemptConn is Exempt for a caller that holds mu.
-func (s *Set) exemptConn(c *Conn) {
-	if s.setExempt(c) {
-		s.forget(c)
-		s.wakeAll()
-	}
-}
-
-// IsExempt reports whether c takes no place, because of Exempt, Yield or a refusal.
-func (c *Conn) IsExempt() bool { return c.status.Load()&exemptBit != 0 }
-
-// setExempt reports whether a live connection has become exempt.
-func (s *Set) setExempt(c *Conn) bool {
+// exempt is Exempt, or Yield where c yields, for a caller that holds mu. It reports whether
+// a live connection has become exempt.
+func (s *Set) exempt(c *Conn, yields bool) bool {
 	stripe := s.stripeOf(c)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
@@ -188,8 +178,18 @@ func (s *Set) setExempt(c *Conn) bool {
 		return false
 	}
 	s.taken.Add(-1)
+	if a := c.account.Load(); yields && a.tag != Sniffing { // A move out of that takes no lock.
+		c.status.Or(yieldedBit)
+		s.yielded.Add(1)
+		a.places.Add(-1)
+	}
+	s.forget(c)
+	s.wakeAll()
 	return true
 }
+
+// IsExempt reports whether c takes no place, because of Exempt, Yield or a refusal.
+func (c *Conn) IsExempt() bool { return c.status.Load()&exemptBit != 0 }
 
 // Identify names the client of a connection where Add could not know it, such as behind a
 // PROXY header, and counts the connection for that client. The result is empty, or the
@@ -217,7 +217,7 @@ func (s *Set) identify(c *Conn, client net.Addr, events *pendingEvents) (refuse 
 	}
 	if len(s.clients[address]) >= most {
 		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: c.Tag(), Reason: ReasonAddressLimit})
-		s.exemptConn(c)
+		s.exempt(c, false)
 		refuse = ReasonAddressLimit
 	}
 	if s.setClient(c) {
@@ -344,29 +344,7 @@ func (s *Set) Reserve(c *Conn, tag Tag) bool {
 func (s *Set) Yield(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.setYielded(c) {
-		return false
-	}
-	s.forget(c)
-	s.wakeAll()
-	return true
-}
-
-// setYielded reports whether a live connection that was not exempt has given up its place.
-func (s *Set) setYielded(c *Conn) bool {
-	stripe := s.stripeOf(c)
-	stripe.mu.Lock()
-	defer stripe.mu.Unlock()
-	if c.isRemoved() || c.status.Or(exemptBit)&exemptBit != 0 {
-		return false
-	}
-	s.taken.Add(-1)
-	if a := c.account.Load(); a.tag != Sniffing { // A move out of that takes no lock.
-		c.status.Or(yieldedBit)
-		s.yielded.Add(1)
-		a.places.Add(-1)
-	}
-	return true
+	return s.exempt(c, true)
 }
 
 // retakePlace is called where a connection leaves a pool, for one that has yielded its
