@@ -103,7 +103,7 @@ func (b *books) logAccess(ctx context.Context, c *conn, a access, o outcome) {
 	attrs = append(attrs, slog.String(keyPath, a.path), slog.Int(keyCode, o.code), slog.Float64(keyDuration, o.duration.Seconds()))
 	switch {
 	case o.protocol == protocols.WebSocket && o.code == http.StatusSwitchingProtocols && c != nil:
-		info := b.conns.Info(&c.account)
+		info := c.account.Info()
 		attrs = append(attrs, slog.Uint64(keyMessagesRead, info.MessagesReceived), slog.Uint64(keyMessagesWritten, info.MessagesSent))
 	case o.protocol != protocols.GRPC:
 		attrs = append(attrs, slog.Int64(keyBytesWritten, o.sent))

@@ -67,7 +67,7 @@ func (b *books) end() {
 }
 
 // tag returns the protocol of the pool that a connection is in.
-func (b *books) tag(c *conn) protocols.Protocol { return protocols.Protocol(b.conns.Tag(&c.account)) }
+func (b *books) tag(c *conn) protocols.Protocol { return protocols.Protocol(c.account.Tag()) }
 
 // all returns the live connections that satisfy the condition.
 func (b *books) all(which func(*conn) bool) []*conn {

@@ -292,7 +292,7 @@ const stateLeaving = "leaving"
 
 // info returns the connection's account with what is known of its verdict and TLS.
 func (c *conn) info() pool.Info {
-	info := c.root.books.conns.Info(&c.account)
+	info := c.account.Info()
 	info.RemoteAddr = c.remoteAddr()
 	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 && !c.HasOpenStreams() {
 		info.State = pool.StateIdle.String() // grpc-go does not say it.

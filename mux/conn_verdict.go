@@ -45,7 +45,7 @@ func (c *conn) logVerdict() {
 
 // noteRefusal counts the connection as refused.
 func (c *conn) noteRefusal(f *fault) {
-	c.root.books.noteRefusal(c, c.root.books.conns.Tag(&c.account), f)
+	c.root.books.noteRefusal(c, c.account.Tag(), f)
 }
 
 // classify recognises the connection the first time it is called, and answers from memory

@@ -101,7 +101,7 @@ func (b *books) logDebug(ctx context.Context, e pool.Event) {
 			attrs = append(attrs, slog.String(keyRemoteAddr, peer))
 		}
 		if e.Kind == pool.EventRemoved {
-			info := b.conns.Info(a)
+			info := a.Info()
 			attrs = append(attrs, slog.Uint64(keyBytesRead, info.BytesReceived), slog.Uint64(keyBytesWritten, info.BytesSent),
 				slog.Float64(keyDuration, e.Time.Sub(info.Opened).Seconds()))
 		}

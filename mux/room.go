@@ -105,7 +105,7 @@ func (m *room) beforeAccept(total int) {
 	case total <= 0:
 	case conns.IsFull(""):
 		m.makeIn(place{})
-	case conns.Active(pool.Sniffing) >= max(1, total/undecidedShare):
+	case conns.Len(pool.Sniffing) >= max(1, total/undecidedShare):
 		m.makeIn(place{tag: pool.Sniffing, most: max(1, total/undecidedShare)})
 	}
 }
@@ -113,7 +113,7 @@ func (m *room) beforeAccept(total int) {
 // beforeClient makes room for a connection from an address, among those of its client.
 func (m *room) beforeClient(address net.Addr) {
 	conns := &m.departures.books.conns
-	if client, ok := conns.ClientOf(address); ok && conns.IsClientFull(client) {
+	if client, ok := pool.ClientOf(address); ok && conns.IsClientFull(client) {
 		m.makeIn(place{client: client})
 	}
 }

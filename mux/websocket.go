@@ -252,7 +252,7 @@ func (f *front) reserve(c *conn, h *handshake) bool {
 		f.books.noteRefusal(c, webSocketTag, faultLimit)
 		return false
 	}
-	if c == nil || f.books.conns.Tag(&c.account) == webSocketTag {
+	if c == nil || c.account.Tag() == webSocketTag {
 		return true
 	}
 	h.reserved = f.books.conns.Reserve(&c.account, webSocketTag)
@@ -270,7 +270,7 @@ var errNoPlace = errors.New("mux: too many WebSockets")
 // false where the pool is full. c may be nil.
 func (h *handshake) succeed(c *conn) bool {
 	switch {
-	case c == nil || c.root.books.conns.Tag(&c.account) == webSocketTag:
+	case c == nil || c.account.Tag() == webSocketTag:
 		return true
 	case h.reserved:
 		h.reserved = false
@@ -290,7 +290,7 @@ func (h *handshake) fail(c *conn) (goesOn bool) {
 		h.reserved = false
 		conns.Release(webSocketTag)
 	}
-	if conns.Tag(&c.account) != webSocketTag {
+	if c.account.Tag() != webSocketTag {
 		return true
 	}
 	_, full := conns.MoveWithin(&c.account, pool.Tag(protocols.HTTP1))

@@ -22,10 +22,10 @@ type account struct {
 
 // ledger is what a Set knows of one pool.
 type ledger struct {
+	tally
+
 	accepted, moved, closings atomic.Uint64
-	active                    atomic.Int64  // connections
-	places                    atomic.Int64  // that are taken: active, and what Reserve took
-	health                    atomic.Uint32 // a Health; changed with Set.mu held
+	places                    atomic.Int64 // that are taken: active, and what Reserve took
 	lifetimes                 *requests.Durations
 	kept                      [stripeCount]kept // each guarded by the lock of its stripe
 

@@ -42,7 +42,7 @@ func (s *Set) tick() {
 	now := int64(time.Since(s.began))
 	s.advance(now)
 	s.ticking.Store(false) // First: a connection that is not seen here sees that.
-	if s.live.Load() > 0 {
+	if s.all.active.Load() > 0 {
 		s.tickLater(now)
 	}
 	books := s.books

@@ -24,7 +24,7 @@ func TestSweep(t *testing.T) {
 			defer close(done)
 			set.Sweep(ctx, time.Second, func(now time.Time, c *pool.Conn) {
 				visits[c.ID()] = append(visits[c.ID()], now.Sub(began))
-				if set.Tag(c) == "http1" {
+				if c.Tag() == "http1" {
 					closeFor(c, "idle_timeout") // Would wait for ever if a lock were held.
 				}
 			})

@@ -237,11 +237,11 @@ func NewTLSInfo(state *tls.ConnectionState) *TLSInfo {
 }
 
 // Info returns c's account at this moment.
-func (s *Set) Info(c *Conn) Info {
+func (c *Conn) Info() Info {
 	moved := c.traffic()
 	return Info{
 		ID:               c.id,
-		Protocol:         string(s.Tag(c)),
+		Protocol:         string(c.Tag()),
 		State:            c.State().String(),
 		LocalAddr:        c.LocalAddr().String(),
 		Opened:           c.Opened(),

@@ -90,7 +90,7 @@ func (s *Set) Report(e Event) {
 		return
 	}
 	if e.Tag == "" && e.Conn != nil {
-		e.Tag = s.Tag(e.Conn)
+		e.Tag = e.Conn.Tag()
 	}
 	s.tell(&e)
 }

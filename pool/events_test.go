@@ -110,8 +110,8 @@ func TestObserverMayCallBack(t *testing.T) {
 		case pool.EventRetagged:
 			closeFor(e.Conn, "unwanted")
 		case pool.EventRemoved:
-			if set.Len() != 0 || set.Tag(e.Conn) != "http1" || e.Conn.CloseReason() != "unwanted" {
-				t.Errorf("%d connections, the last in %s closed for %q", set.Len(), set.Tag(e.Conn), e.Conn.CloseReason())
+			if set.Len() != 0 || e.Conn.Tag() != "http1" || e.Conn.CloseReason() != "unwanted" {
+				t.Errorf("%d connections, the last in %s closed for %q", set.Len(), e.Conn.Tag(), e.Conn.CloseReason())
 			}
 		}
 	})

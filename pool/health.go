@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 )
 
 // Health says how near a pool is to its limit.
@@ -87,7 +88,7 @@ func (s *Set) Health() map[string]HealthStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.ruled()
-	all := map[string]HealthStatus{string(TotalTag): statusOf(Health(s.health.Load()), int(s.live.Load()), r.MaxConnections)}
+	all := map[string]HealthStatus{string(TotalTag): statusOf(Health(s.all.health.Load()), int(s.all.active.Load()), r.MaxConnections)}
 	for tag, a := range s.allAccounts() {
 		limit, limited := r.PerTag[tag]
 		if !limited && !a.isUsed() {
@@ -111,6 +112,20 @@ func statusOf(health Health, active, limit int) HealthStatus {
 	return status
 }
 
+// A tally is what the health of a pool, or of all together, is judged by.
+type tally struct {
+	active atomic.Int64  // connections
+	health atomic.Uint32 // a Health; changed with Set.mu held
+}
+
+// limit returns the limit of a pool, or with TotalTag that of all together.
+func (r *rules) limit(tag Tag) int {
+	if tag == TotalTag {
+		return r.MaxConnections
+	}
+	return r.PerTag[tag]
+}
+
 // judge returns the health of a pool that was in the health old.
 func (r *rules) judge(old Health, active, limit int) Health {
 	share := statusOf(old, active, limit).Ratio
@@ -132,66 +147,48 @@ func (r *rules) judge(old Health, active, limit int) Health {
 	}
 }
 
-// judged returns the health that a pool has, and the health that it should have. It is
-// called after a change of what the pool is judged by.
-func (s *Set) judged(a *account) (old, now Health) {
-	old = Health(a.health.Load())
+// judged returns the health that a pool, or with TotalTag all together, has, and the health
+// that it should have. It is called after a change of what the pool is judged by.
+func (s *Set) judged(tag Tag, t *tally) (old, now Health) {
+	old = Health(t.health.Load())
 	r := s.ruled()
-	return old, r.judge(old, int(a.active.Load()), r.PerTag[a.tag])
+	return old, r.judge(old, int(t.active.Load()), r.limit(tag))
 }
 
 // judge brings the health of a pool up to date, and notes a change. The caller holds mu.
-func (s *Set) judge(a *account, events *pendingEvents) {
+func (s *Set) judge(tag Tag, t *tally, events *pendingEvents) {
 	for {
-		old, now := s.judged(a)
+		old, now := s.judged(tag, t)
 		if now == old {
 			return
 		}
 		// A connection that moves without the lock may have changed the figures since. It
 		// has seen the old health, so they are looked at again.
-		a.health.Store(uint32(now))
-		s.note(events, Event{Kind: EventHealthChanged, Tag: a.tag, Old: old, New: now})
+		t.health.Store(uint32(now))
+		s.note(events, Event{Kind: EventHealthChanged, Tag: tag, Old: old, New: now})
 	}
 }
 
 // judgeAlone is judge without mu, which it takes only where the health changes.
 func (s *Set) judgeAlone(a *account) {
-	if old, now := s.judged(a); now == old {
+	if old, now := s.judged(a.tag, &a.tally); now == old {
 		return
 	}
 	var events pendingEvents
 	s.mu.Lock()
 	defer s.unlock(&events)
-	s.judge(a, &events)
-}
-
-// judgedTotal and judgeTotal are judged and judge for all pools together.
-func (s *Set) judgedTotal() (old, now Health) {
-	old = Health(s.health.Load())
-	r := s.ruled()
-	return old, r.judge(old, int(s.live.Load()), r.MaxConnections)
-}
-
-func (s *Set) judgeTotal(events *pendingEvents) {
-	for {
-		old, now := s.judgedTotal()
-		if now == old {
-			return
-		}
-		s.health.Store(uint32(now))
-		s.note(events, Event{Kind: EventHealthChanged, Tag: TotalTag, Old: old, New: now})
-	}
+	s.judge(a.tag, &a.tally, &events)
 }
 
 // review judges a pool and all together after a connection has come or gone. It takes mu
 // only where a health changes.
 func (s *Set) review(a *account, events *pendingEvents) {
-	old, now := s.judged(a)
-	if oldTotal, nowTotal := s.judgedTotal(); now == old && nowTotal == oldTotal {
+	old, now := s.judged(a.tag, &a.tally)
+	if oldTotal, nowTotal := s.judged(TotalTag, &s.all); now == old && nowTotal == oldTotal {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.judge(a, events)
-	s.judgeTotal(events)
+	s.judge(a.tag, &a.tally, events)
+	s.judge(TotalTag, &s.all, events)
 }

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
-	"net/netip"
-	"slices"
 )
 
 // Config is the section of the limits that hold for all protocols together.
@@ -107,9 +104,9 @@ func (s *Set) change(edit func(*rules)) {
 	for tag := range r.PerTag {
 		s.openAccount(tag)
 	}
-	s.judgeTotal(&events)
+	s.judge(TotalTag, &s.all, &events)
 	for _, a := range s.allAccounts() {
-		s.judge(a, &events)
+		s.judge(a.tag, &a.tally, &events)
 	}
 	s.wakeAll()
 }
@@ -153,7 +150,7 @@ func (s *Set) hasRoom() bool {
 func (s *Set) Exempt(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.exemptConn(c)
+	s.exempt(c, false)
 }
 
 // ExemptInner is Exempt for a connection within the process, which takes no descriptor
@@ -168,19 +165,9 @@ func (s *Set) ExemptInner(c *Conn) {
 	s.Exempt(c)
 }
 
-// exemptConn is Exempt for a caller that holds mu.
-func (s *Set) exemptConn(c *Conn) {
-	if s.setExempt(c) {
-		s.forget(c)
-		s.wakeAll()
-	}
-}
-
-// IsExempt reports whether c takes no place, because of Exempt, Yield or a refusal.
-func (c *Conn) IsExempt() bool { return c.status.Load()&exemptBit != 0 }
-
-// setExempt reports whether a live connection has become exempt.
-func (s *Set) setExempt(c *Conn) bool {
+// exempt is Exempt, or Yield where c yields, for a caller that holds mu. It reports whether
+// a live connection has become exempt.
+func (s *Set) exempt(c *Conn, yields bool) bool {
 	stripe := s.stripeOf(c)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
@@ -188,144 +175,28 @@ func (s *Set) setExempt(c *Conn) bool {
 		return false
 	}
 	s.taken.Add(-1)
+	if a := c.account.Load(); yields && a.tag != Sniffing { // A move out of that takes no lock.
+		c.status.Or(yieldedBit)
+		s.yielded.Add(1)
+		a.places.Add(-1)
+	}
+	s.forget(c)
+	s.wakeAll()
 	return true
 }
 
-// Identify names the client of a connection where Add could not know it, such as behind a
-// PROXY header, and counts the connection for that client. The result is empty, or the
-// reason for which the connection is to be refused. It is called at most once for a
-// connection.
-func (s *Set) Identify(c *Conn, client net.Addr) (refuse string) {
-	if s.ruled().PerAddress <= 0 {
-		return ""
-	}
-	var events pendingEvents
-	s.mu.Lock()
-	defer s.unlock(&events)
-	return s.identify(c, client, &events)
-}
-
-// identify is Identify for a caller that holds mu.
-func (s *Set) identify(c *Conn, client net.Addr, events *pendingEvents) (refuse string) {
-	most := s.ruled().PerAddress
-	if most <= 0 {
-		return ""
-	}
-	address, ok := ClientOf(client)
-	if !ok || c.isRemoved() {
-		return ""
-	}
-	if len(s.clients[address]) >= most {
-		s.note(events, Event{Kind: EventLimitReached, Conn: c, Tag: s.Tag(c), Reason: ReasonAddressLimit})
-		s.exemptConn(c)
-		refuse = ReasonAddressLimit
-	}
-	if s.setClient(c) {
-		who := booked{address, c.IsExempt()}
-		conns := s.connsOf(who)
-		conns[address] = append(conns[address], c)
-		s.addresses[c] = who
-	}
-	return refuse
-}
-
-// booked is whom a connection counts for, and whether it is being refused.
-type booked struct {
-	address netip.Addr
-	refused bool
-}
-
-// connsOf returns the connections of its kind that each client has. The caller holds mu.
-func (s *Set) connsOf(c booked) map[netip.Addr][]*Conn {
-	if c.refused {
-		return s.refused
-	}
-	return s.clients
-}
-
-// setClient reports whether c, which counts for its client, is to be taken note of, because
-// it is live. Whoever removes c after that comes to forget.
-func (s *Set) setClient(c *Conn) bool {
-	stripe := s.stripeOf(c)
-	stripe.mu.Lock()
-	defer stripe.mu.Unlock()
-	if c.isRemoved() {
-		return false
-	}
-	c.status.Or(clientBit)
-	return true
-}
-
-// RefusedOf returns how many connections of c's client are open that were refused as they
-// came. It is 0 while clients are not limited.
-func (s *Set) RefusedOf(c *Conn) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.refused[s.addresses[c].address])
-}
+// IsExempt reports whether c takes no place, because of Exempt, Yield or a refusal.
+func (c *Conn) IsExempt() bool { return c.status.Load()&exemptBit != 0 }
 
 // Above returns how many live connections of the network take no place: those that are
 // being refused, or leave, and exempt ones.
-func (s *Set) Above() int { return int(s.live.Load() - s.taken.Load() - s.inner.Load()) }
+func (s *Set) Above() int { return int(s.all.active.Load() - s.taken.Load() - s.inner.Load()) }
 
 // Spare returns how many connections may be open above Config.MaxConnections, as far as the
 // descriptors go: half of those that it leaves. The other half is the process's.
 func (s *Set) Spare() int {
 	files, total := min(fileLimit(), math.MaxInt32), uint64(max(0, s.ruled().MaxConnections))
 	return int((files - min(files, total)) / 2)
-}
-
-// forget is the other half of Identify. The caller holds mu.
-func (s *Set) forget(c *Conn) {
-	if who, counted := s.addresses[c]; counted {
-		delete(s.addresses, c)
-		conns := s.connsOf(who)
-		of := conns[who.address]
-		i, last := slices.Index(of, c), len(of)-1
-		of[i], of[last] = of[last], nil
-		if conns[who.address] = of[:last]; last == 0 {
-			delete(conns, who.address)
-		}
-	}
-}
-
-// ClientOf returns the client of an address, and false where clients are not limited or
-// that is none's.
-func (s *Set) ClientOf(a net.Addr) (client netip.Addr, ok bool) {
-	if s.ruled().PerAddress <= 0 {
-		return netip.Addr{}, false
-	}
-	return ClientOf(a)
-}
-
-// IsClientFull reports whether a client has as many connections as it may, or more.
-func (s *Set) IsClientFull(client netip.Addr) bool {
-	most := s.ruled().PerAddress
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return most > 0 && len(s.clients[client]) >= most
-}
-
-// ClientConns returns the connections of a client that count for it.
-func (s *Set) ClientConns(client netip.Addr) []*Conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.clients[client])
-}
-
-// ClientOf returns the client of an address: an IPv4 address, or an IPv6 network of 64 bits.
-// It reports false for an address of another kind.
-func ClientOf(a net.Addr) (client netip.Addr, ok bool) {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}, false
-	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if ip.Is6() {
-		network, err := ip.Prefix(64)
-		return network.Addr(), err == nil
-	}
-	return ip, ip.IsValid()
 }
 
 // Reserve takes a place in the pool named tag, for [Set.MoveReserved] or [Set.Release].
@@ -350,29 +221,7 @@ func (s *Set) Reserve(c *Conn, tag Tag) bool {
 func (s *Set) Yield(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.setYielded(c) {
-		return false
-	}
-	s.forget(c)
-	s.wakeAll()
-	return true
-}
-
-// setYielded reports whether a live connection that was not exempt has given up its place.
-func (s *Set) setYielded(c *Conn) bool {
-	stripe := s.stripeOf(c)
-	stripe.mu.Lock()
-	defer stripe.mu.Unlock()
-	if c.isRemoved() || c.status.Or(exemptBit)&exemptBit != 0 {
-		return false
-	}
-	s.taken.Add(-1)
-	if a := c.account.Load(); a.tag != Sniffing { // A move out of that takes no lock.
-		c.status.Or(yieldedBit)
-		s.yielded.Add(1)
-		a.places.Add(-1)
-	}
-	return true
+	return s.exempt(c, true)
 }
 
 // retakePlace is called where a connection leaves a pool, for one that has yielded its
@@ -406,10 +255,6 @@ func (s *Set) Excess(tag Tag) int {
 	}
 	return max(0, int(s.account(tag).places.Load())-limit)
 }
-
-// Active returns the number of live connections in the pool named tag. Unlike [Set.Len] it
-// takes no lock.
-func (s *Set) Active(tag Tag) int { return int(s.account(tag).active.Load()) }
 
 // Release gives back a place that Reserve has taken and MoveReserved has not used.
 func (s *Set) Release(tag Tag) { s.account(tag).places.Add(-1) }

@@ -128,7 +128,7 @@ func TestTagLimit(t *testing.T) {
 	if _, full := set.MoveWithin(conns[1], "websocket"); !full || set.Reserve(nil, "websocket") {
 		t.Error("a third one came in")
 	}
-	if got := set.Tag(conns[1]); got != "http1" {
+	if got := conns[1].Tag(); got != "http1" {
 		t.Errorf("who was refused is in %s", got)
 	}
 	set.Release("websocket")

@@ -147,10 +147,10 @@ func TestNoWayBackToSniffing(t *testing.T) {
 		t.Error("it cannot stay where it is")
 	}
 	set.Move(c, "http1")
-	if set.Move(c, pool.Sniffing) || set.Tag(c) != "http1" {
-		t.Errorf("it went back, and is in %s", set.Tag(c))
+	if set.Move(c, pool.Sniffing) || c.Tag() != "http1" {
+		t.Errorf("it went back, and is in %s", c.Tag())
 	}
-	if got := set.Tag(new(pool.Conn)); got != "" {
+	if got := new(pool.Conn).Tag(); got != "" {
 		t.Errorf("one that was never added is in %q", got)
 	}
 }
@@ -242,7 +242,7 @@ func TestSendfile(t *testing.T) {
 	if err := errors.Join(err, <-done); err != nil || n != size {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
-	if got := set.Info(c).BytesSent; got != size {
+	if got := c.Info().BytesSent; got != size {
 		t.Errorf("booked %d bytes, want %d", got, size)
 	}
 }
@@ -397,7 +397,7 @@ func TestReadWriteAllocations(t *testing.T) {
 		"deadline":      func() { _ = c.SetDeadline(now) },
 		"close reason":  func() { c.SetCloseReason("idle_timeout") },
 		"not writing":   func() { _ = watch.Check(now, c) },
-		"state and tag": func() { c.SetState(pool.StateIdle); _ = set.Tag(c) },
+		"state and tag": func() { c.SetState(pool.StateIdle); _ = c.Tag() },
 	} {
 		if n := testing.AllocsPerRun(100, operation); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -434,7 +434,7 @@ func TestInfo(t *testing.T) {
 	c.SetState(pool.StateIdle)
 	c.CountMessages(3, 2)
 	c.CountMessages(1, -1)
-	info := set.Info(c)
+	info := c.Info()
 	if info.MessagesReceived != 4 || info.MessagesSent != 2 {
 		t.Errorf("%d messages received and %d sent, want 4 and 2", info.MessagesReceived, info.MessagesSent)
 	}

@@ -71,13 +71,12 @@ type Set struct {
 	stripes [stripeCount]stripe
 	nextID  atomic.Uint64
 	lastSeq atomic.Uint64 // of the events
-	live    atomic.Int64  // connections
+	all     tally         // of all pools together
 	taken   atomic.Int64  // places: connections without the exempt ones
 	inner   atomic.Int64  // exempt ones that are within the process
 	yielded atomic.Int64  // exempt ones that have given up a pool's place by Yield
 
 	second  atomic.Uint64 // since began, of the last advance; changed with mu held
-	health  atomic.Uint32 // a Health, of all pools together; the same
 	ticking atomic.Bool   // the clock runs; the same
 
 	// mu guards all that follows, and the fields of Conn and ledger that say so. Who holds
@@ -109,7 +108,7 @@ func (s *Set) Add(c *Conn, raw net.Conn, owner any) (refuse string) {
 	c.id = s.nextID.Add(1)
 	a := s.account(Sniffing)
 	c.opened = a.now()
-	s.live.Add(1) // Before ticking is looked at; see tick.
+	s.all.active.Add(1) // Before ticking is looked at; see tick.
 	if !s.ticking.Load() || s.second.Load() != requests.Second(time.Duration(c.opened)) {
 		s.wind(c.opened)
 	}
@@ -227,7 +226,7 @@ func (s *Set) leave(a *account) {
 }
 
 // Tag returns the name of the pool that c is in, or was in when it was closed.
-func (s *Set) Tag(c *Conn) Tag {
+func (c *Conn) Tag() Tag {
 	if a := c.account.Load(); a != nil {
 		return a.tag
 	}
@@ -262,7 +261,7 @@ func (s *Set) remove(c *Conn) {
 		s.forget(c)
 		s.mu.Unlock()
 	}
-	if s.waiters.Load() > 0 && (left == 0 || s.live.Load() == 0 || s.roomWaiters.Load() > 0 && s.hasRoom()) {
+	if s.waiters.Load() > 0 && (left == 0 || s.all.active.Load() == 0 || s.roomWaiters.Load() > 0 && s.hasRoom()) {
 		s.mu.Lock()
 		s.wakeAll()
 		s.mu.Unlock()
@@ -280,15 +279,8 @@ func (s *Set) wakeAll() {
 
 // Len returns the number of live connections in the pools named, or in all of them.
 func (s *Set) Len(tags ...Tag) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.length(tags)
-}
-
-// length is Len for a caller that holds mu.
-func (s *Set) length(tags []Tag) int {
 	if len(tags) == 0 {
-		return int(s.live.Load())
+		return int(s.all.active.Load())
 	}
 	// A connection that leaves the pool Sniffing is in two pools for a moment. That one
 	// is looked at first, so that no connection is missed.
@@ -316,7 +308,7 @@ func (s *Set) Conns(tags ...Tag) []*Conn {
 // WaitEmpty waits until the pools named, or all of them, are empty at one moment. It
 // returns nil then, or ctx's error when that ends first.
 func (s *Set) WaitEmpty(ctx context.Context, tags ...Tag) error {
-	return s.wait(ctx, func() bool { return s.length(tags) == 0 })
+	return s.wait(ctx, func() bool { return s.Len(tags...) == 0 })
 }
 
 // wait waits until cond, which is called with mu held, is true.

@@ -102,7 +102,7 @@ func (s *Set) exit(c *Conn, reason string) (a *account, left int64) {
 	if c.status.Load()&innerBit != 0 {
 		s.inner.Add(-1)
 	}
-	s.live.Add(-1)
+	s.all.active.Add(-1)
 	return a, left
 }
 

@@ -1,12 +1,10 @@
 package protocols
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"io"
 	"net/http"
-	"reflect"
 	"slices"
 	"sync"
 
@@ -301,35 +299,6 @@ func boundBodies(options []grpc.ServerOption) (option grpc.ServerOption, countsT
 	}), false
 }
 
-// isStreamInterceptor reports whether an option is grpc.StreamInterceptor. Where grpc-go's
-// fields have changed, it might be.
-func isStreamInterceptor(option grpc.ServerOption) bool {
-	first, chain := fieldOfOptions("streamInt", option), fieldOfOptions("chainStreamInts", option)
-	if first.Kind() != reflect.Func || chain.Kind() != reflect.Slice {
-		return true
-	}
-	return !first.IsNil() && chain.Len() == 0 // grpc-go has put those of a chain there.
-}
-
-// hasStatsHandler reports whether an option is grpc.StatsHandler. Where grpc-go's fields have
-// changed, one might be.
-func hasStatsHandler(options []grpc.ServerOption) bool {
-	handlers := fieldOfOptions("statsHandlers", options...)
-	return handlers.Kind() != reflect.Slice || handlers.Len() > 0
-}
-
-// fieldOfOptions returns the field of a server in which grpc-go keeps options of a kind, since
-// grpc-go has no other way to tell. It returns the zero Value where there is none of that name.
-func fieldOfOptions(name string, options ...grpc.ServerOption) reflect.Value {
-	srv := grpc.NewServer(options...)
-	defer srv.Stop()
-	all := reflect.ValueOf(srv).Elem().FieldByName("opts")
-	if all.Kind() != reflect.Struct {
-		return reflect.Value{}
-	}
-	return all.FieldByName(name)
-}
-
 // takingStream tells a body what the handler takes of it.
 type takingStream struct {
 	grpc.ServerStream
@@ -374,10 +343,3 @@ func (takenCounter) HandleRPC(ctx context.Context, event stats.RPCStats) {
 
 // HandleConn implements [stats.Handler].
 func (takenCounter) HandleConn(context.Context, stats.ConnStats) {}
-
-// callWindow returns how many bytes grpc-go may hold for the handler of a call on a
-// connection that net/http serves.
-func (c GRPCConfig) callWindow() int {
-	window, _ := c.windows()
-	return int(cmp.Or(window, defaultStreamWindow))
-}

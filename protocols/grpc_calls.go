@@ -8,7 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"reflect"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -150,18 +150,6 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lengthOf returns how long a message may be by the field of the server's options. grpc-go
-// has no other way to tell; where it has changed, there is no bound.
-func lengthOf(srv *grpc.Server, field string) int {
-	options := reflect.ValueOf(srv).Elem().FieldByName("opts")
-	if options.Kind() == reflect.Struct {
-		if most := options.FieldByName(field); most.Kind() == reflect.Int {
-			return int(most.Int())
-		}
-	}
-	return math.MaxInt32
-}
-
 // tapFor returns the option by which the native server tells of the calls that it answers
 // before it looks for a handler. grpc-go calls it with a lock of the connection held.
 func (s *GRPCServers) tapFor(calls GRPCCalls) grpc.ServerOption {
@@ -182,6 +170,16 @@ func (s *GRPCServers) tapFor(calls GRPCCalls) grpc.ServerOption {
 // CallPath returns the path of a gRPC call. It is an opaque string, as the client has sent it:
 // neither does "%2F" in it stand for a slash, nor does "?" begin a query.
 func CallPath(r *http.Request) string { return cmp.Or(r.RequestURI, r.URL.Path) }
+
+// IsGRPCContentType reports application/grpc, alone or followed by a subtype or a
+// parameter. application/grpc-web is another protocol.
+func IsGRPCContentType(v string) bool {
+	const base = "application/grpc"
+	if !strings.HasPrefix(v, base) { // As grpc-go reads it, with case.
+		return false
+	}
+	return len(v) == len(base) || v[len(base)] == '+' || v[len(base)] == ';'
+}
 
 // HasMethod reports whether grpc-go has a handler for the call to path.
 func (s *GRPCServers) HasMethod(path string) bool {

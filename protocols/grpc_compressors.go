@@ -28,12 +28,8 @@ func advertise(ctx context.Context) {
 // or nil where grpc-go has no such field. It is unexported, so there is no way to set it but
 // by its address, as package unsafe would.
 func advertisedField(stream any) *string {
-	v := reflect.ValueOf(stream)
-	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
-		return nil
-	}
-	field := v.Elem().FieldByName("clientAdvertisedCompressors")
-	if !field.IsValid() || field.Type() != reflect.TypeFor[string]() {
+	field := fieldAt(stream, "clientAdvertisedCompressors")
+	if !field.CanAddr() || field.Type() != reflect.TypeFor[string]() {
 		return nil
 	}
 	return (*string)(field.Addr().UnsafePointer())

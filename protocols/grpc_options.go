@@ -3,12 +3,17 @@ package protocols
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
+
+// optionOf returns the field in which grpc-go keeps an option of a server, since grpc-go has
+// no other way to tell. It returns the zero Value where there is none of that name.
+func optionOf(srv *grpc.Server, field string) reflect.Value { return fieldAt(srv, "opts", field) }
 
 // nativeOptions are the options of grpc-go's own transport, by the field of its options, and
 // what to set instead where grpc-go serves no connection by itself.
@@ -28,8 +33,8 @@ var nativeOptions = []struct{ field, name, instead string }{
 // where it is not.
 func (s *GRPCServers) PingTimeoutOfOption() time.Duration { return s.ping }
 
-func pingTimeoutOf(options []grpc.ServerOption) time.Duration {
-	params := fieldOfOptions("keepaliveParams", options...)
+func pingTimeoutOf(srv *grpc.Server) time.Duration {
+	params := optionOf(srv, "keepaliveParams")
 	if params.Kind() != reflect.Struct || params.IsZero() {
 		return 0
 	}
@@ -39,27 +44,57 @@ func pingTimeoutOf(options []grpc.ServerOption) time.Duration {
 	return DefaultGRPCConfig().PingTimeout // grpc-go's own default is the same.
 }
 
-// checkOptions returns an error for options that cannot take effect. grpc-go has no other way
-// to see them than its own fields; where those have changed, an option passes.
-func checkOptions(t GRPCTransport, options []grpc.ServerOption) error {
-	with, without := grpc.NewServer(options...), grpc.NewServer()
-	defer with.Stop()
-	defer without.Stop()
-	set, unset := reflect.ValueOf(with).Elem().FieldByName("opts"), reflect.ValueOf(without).Elem().FieldByName("opts")
-	if set.Kind() != reflect.Struct {
-		return nil
+// handlesUnknown reports whether the server was made with [grpc.UnknownServiceHandler].
+// Where grpc-go's fields have changed, the answer is no.
+func handlesUnknown(srv *grpc.Server) bool {
+	desc := optionOf(srv, "unknownStreamDesc")
+	return desc.Kind() == reflect.Pointer && !desc.IsNil()
+}
+
+// lengthOf returns how long a message may be by the field of the server's options. Where
+// grpc-go's fields have changed, there is no bound.
+func lengthOf(srv *grpc.Server, field string) int {
+	if most := optionOf(srv, field); most.Kind() == reflect.Int {
+		return int(most.Int())
 	}
+	return math.MaxInt32
+}
+
+// hasStatsHandler reports whether the server was made with [grpc.StatsHandler]. Where
+// grpc-go's fields have changed, it might be.
+func hasStatsHandler(srv *grpc.Server) bool {
+	handlers := optionOf(srv, "statsHandlers")
+	return handlers.Kind() != reflect.Slice || handlers.Len() > 0
+}
+
+// isStreamInterceptor reports whether an option is [grpc.StreamInterceptor]. Where grpc-go's
+// fields have changed, it might be.
+func isStreamInterceptor(option grpc.ServerOption) bool {
+	srv := grpc.NewServer(option)
+	defer srv.Stop()
+	first, chain := optionOf(srv, "streamInt"), optionOf(srv, "chainStreamInts")
+	if first.Kind() != reflect.Func || chain.Kind() != reflect.Slice {
+		return true
+	}
+	return !first.IsNil() && chain.Len() == 0 // grpc-go has put those of a chain there.
+}
+
+// checkOptions returns an error for options of a server that cannot take effect. Where
+// grpc-go's fields have changed, an option passes.
+func checkOptions(t GRPCTransport, srv *grpc.Server) error {
+	without := grpc.NewServer()
+	defer without.Stop()
 	var errs []error
-	creds := set.FieldByName("creds")
+	creds := optionOf(srv, "creds")
 	if creds.Kind() == reflect.Interface && !creds.IsNil() && creds.Elem().Type() != reflect.TypeOf(insecure.NewCredentials()) {
 		errs = append(errs, errors.New("protocols: grpc.Creds: TLS ends before gRPC here; set it by mux.WithTLS or the listener's tls section"))
 	}
-	if tap := set.FieldByName("inTapHandle"); tap.Kind() == reflect.Func && !tap.IsNil() {
+	if tap := optionOf(srv, "inTapHandle"); tap.Kind() == reflect.Func && !tap.IsNil() {
 		errs = append(errs, errors.New("protocols: grpc.InTapHandle: grpc-go does not call it on connections that calls and requests share; use an interceptor"))
 	}
 	for _, o := range nativeOptions {
-		field := set.FieldByName(o.field)
-		if t == TransportShared && field.IsValid() && !field.Equal(unset.FieldByName(o.field)) {
+		field := optionOf(srv, o.field)
+		if t == TransportShared && field.IsValid() && !field.Equal(optionOf(without, o.field)) {
 			errs = append(errs, fmt.Errorf("protocols: grpc.%s has no effect with grpc.transport: shared; set %s", o.name, o.instead))
 		}
 	}

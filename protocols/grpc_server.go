@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -52,7 +51,9 @@ const streamWorkers = 16
 //
 // A client's socket options are among what channelz shows only if services has channelz.
 func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls GRPCCalls, options ...grpc.ServerOption) (*GRPCServers, error) {
-	if err := checkOptions(c.Transport, options); err != nil {
+	asked := grpc.NewServer(options...) // To see what was asked for.
+	defer asked.Stop()
+	if err := checkOptions(c.Transport, asked); err != nil {
 		return nil, err
 	}
 	creds := &handshaken{TransportCredentials: insecure.NewCredentials(), sockets: services.has(channelzService)}
@@ -62,7 +63,7 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	// What the caller's stats handlers and grpc.StreamInterceptor see needs an identifier.
 	// Without them interceptors do, which cost less.
 	of := addrOf(calls.AddrOf)
-	identify, needed := grpc.StatsHandler(identifier{of}), countsTaken || hasStatsHandler(options)
+	identify, needed := grpc.StatsHandler(identifier{of}), countsTaken || hasStatsHandler(asked)
 	if needed {
 		of = nil
 	}
@@ -84,7 +85,7 @@ func NewGRPCServers(c GRPCConfig, h2 HTTP2Config, services *GRPCServices, calls 
 	}
 	s.unknown = handlesUnknown(s.Native)
 	s.maxSend, s.maxRecv = lengthOf(s.Native, "maxSendMessageSize"), lengthOf(s.Native, "maxReceiveMessageSize")
-	s.ping = pingTimeoutOf(options)
+	s.ping = pingTimeoutOf(asked)
 	return s, nil
 }
 
@@ -111,17 +112,6 @@ func ServiceOf(path string) (service string, ok bool) {
 		return "", false
 	}
 	return path[:i], true
-}
-
-// handlesUnknown reports whether the server was made with [grpc.UnknownServiceHandler].
-// grpc-go has no other way to tell; where it has changed, the answer is no.
-func handlesUnknown(srv *grpc.Server) bool {
-	options := reflect.ValueOf(srv).Elem().FieldByName("opts")
-	if options.Kind() != reflect.Struct {
-		return false
-	}
-	desc := options.FieldByName("unknownStreamDesc")
-	return desc.Kind() == reflect.Pointer && !desc.IsNil()
 }
 
 // ServeHTTP has Shared serve a call. It shows a client's SPIFFE ID, as Native does, and reads
@@ -186,6 +176,13 @@ func (c GRPCConfig) options(h2 HTTP2Config) []grpc.ServerOption {
 // options ends the estimate of both.
 func (c GRPCConfig) windows() (stream, connection int32) {
 	return cmp.Or(c.StreamWindow, c.ConnectionWindow), cmp.Or(c.ConnectionWindow, c.StreamWindow)
+}
+
+// callWindow returns how many bytes grpc-go may hold for the handler of a call on a
+// connection that net/http serves.
+func (c GRPCConfig) callWindow() int {
+	window, _ := c.windows()
+	return int(cmp.Or(window, defaultStreamWindow))
 }
 
 // orUnlimited translates "0: no bound" to grpc-go, which counts to its largest number.

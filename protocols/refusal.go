@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -105,14 +104,4 @@ func NewRefusingHTTP2Server(
 	c.IdleTimeout = refusalTime
 	c.ConnectionWindow = minWindow
 	return NewHTTP2Server(c, h)
-}
-
-// IsGRPCContentType reports application/grpc, alone or followed by a subtype or a
-// parameter. application/grpc-web is another protocol.
-func IsGRPCContentType(v string) bool {
-	const base = "application/grpc"
-	if !strings.HasPrefix(v, base) { // As grpc-go reads it, with case.
-		return false
-	}
-	return len(v) == len(base) || v[len(base)] == '+' || v[len(base)] == ';'
 }

@@ -27,15 +27,18 @@ func numberAt(from any, path ...string) (number uint32, ok bool) {
 	return uint32(v.Uint()), v.Uint() != 0
 }
 
-// fieldAt returns a field by the path to it, each part of which but the last names a pointer
-// to a struct. It returns the zero Value where there is no such field.
+// fieldAt returns a field by the path to it, each part of which but the last names a struct
+// or a pointer to one. It returns the zero Value where there is no such field.
 func fieldAt(from any, path ...string) reflect.Value {
 	v := reflect.ValueOf(from)
 	for _, name := range path {
-		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		if v.Kind() == reflect.Pointer {
+			v = v.Elem()
+		}
+		if v.Kind() != reflect.Struct {
 			return reflect.Value{}
 		}
-		v = v.Elem().FieldByName(name)
+		v = v.FieldByName(name)
 	}
 	return v
 }

@@ -190,14 +190,14 @@ func (b *Book) Figures() (Stats, Totals) {
 		}
 	}
 	l := b.ledger
-	quantiles := l.recent.quantiles(second, 0.50, 0.95, 0.99)
+	mean, quantiles := l.recent.summary(second, 0.50, 0.95, 0.99)
 	stats := Stats{
 		Total:     l.ended,
 		Failed:    l.failed,
 		InFlight:  int64(begun - l.ended),
 		PerSecond: l.endedRate.PerSecond(),
 		PerMinute: l.endedRate.PerMinute(),
-		Mean:      l.recent.mean(second),
+		Mean:      mean,
 		P50:       quantiles[0],
 		P95:       quantiles[1],
 		P99:       quantiles[2],

@@ -155,44 +155,27 @@ func (h *histogram) slot(second uint64) *[cellCount]uint32 {
 	return &h.slots[i]
 }
 
-// mean returns the mean of all durations, in seconds: 0 where there is none.
-func (h *histogram) mean(second uint64) float64 {
+// summary returns the mean of all durations, in seconds, and for each share the duration
+// that this share of them did not exceed: 0 where there is none. The shares rise.
+func (h *histogram) summary(second uint64, shares ...float64) (mean float64, quantiles []float64) {
+	quantiles = make([]float64, len(shares))
 	if h == nil {
-		return 0
+		return 0, quantiles
 	}
+	var cells [cellCount]uint64
 	var nanos, count uint64
 	for i, epoch := range h.epochs {
 		if epoch == 0 || epoch+slotCount <= epochOf(second) {
 			continue
 		}
 		nanos += h.nanos[i]
-		for _, n := range &h.slots[i] {
-			count += uint64(n)
-		}
-	}
-	return time.Duration(nanos / max(count, 1)).Seconds()
-}
-
-// quantiles returns for each share the duration, in seconds, that this share of all
-// durations did not exceed: 0 where there is none. The shares rise.
-func (h *histogram) quantiles(second uint64, shares ...float64) []float64 {
-	results := make([]float64, len(shares))
-	if h == nil {
-		return results
-	}
-	var cells [cellCount]uint64
-	var count uint64
-	for i, epoch := range h.epochs {
-		if epoch == 0 || epoch+slotCount <= epochOf(second) {
-			continue
-		}
 		for cell, n := range &h.slots[i] {
 			cells[cell] += uint64(n)
 			count += uint64(n)
 		}
 	}
 	if count == 0 {
-		return results
+		return 0, quantiles
 	}
 	var seen uint64
 	cell := -1
@@ -201,7 +184,7 @@ func (h *histogram) quantiles(second uint64, shares ...float64) []float64 {
 			cell++
 			seen += cells[cell]
 		}
-		results[i] = cellMiddle(cell).Seconds()
+		quantiles[i] = cellMiddle(cell).Seconds()
 	}
-	return results
+	return time.Duration(nanos / count).Seconds(), quantiles
 }

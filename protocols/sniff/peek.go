@@ -152,7 +152,6 @@ func (c *Conn) trackOptions(r *recognition, v Verdict) h2.Options {
 	o := h2.Options{
 		Played:             r.played,
 		NetHTTP:            v.Protocol == protocols.HTTP2,
-		FixTable:           v.Protocol == protocols.HTTP2,
 		MaxResetsPerMinute: r.config.MaxResetsPerMinute,
 		MaxStreams:         r.config.MaxStreams,
 	}

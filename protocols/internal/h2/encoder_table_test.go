@@ -26,7 +26,7 @@ func unseen(size uint32) http2.Setting { return http2.Setting{ID: settingUnknown
 // what net/http reads, and how often the client was found to want a smaller table.
 func fixed(sent []byte, step int) (passed []byte, smaller int, track *Track) {
 	_, track = newTracked(&wireConn{}, Options{
-		NetHTTP: true, FixTable: true, Watch: &Watch{OnSmallerTable: func(net.Conn) { smaller++ }},
+		NetHTTP: true, Watch: &Watch{OnSmallerTable: func(net.Conn) { smaller++ }},
 	})
 	for piece := range slices.Chunk(bytes.Clone(sent), step) {
 		passed = append(passed, piece[:track.Follow(piece)]...)
@@ -87,7 +87,7 @@ func TestFixedTable(t *testing.T) {
 				t.Fatalf("%s, in steps of %d: smaller %d times, want %d", tt.name, step, smaller, tt.smaller)
 			}
 		}
-		for _, options := range []Options{{}, {NetHTTP: true}} { // grpc-go, and golang.org/x/net.
+		for _, options := range []Options{{}, {NetHTTP: true, Upgraded: true}} { // grpc-go, and golang.org/x/net.
 			_, track := newTracked(&wireConn{}, options)
 			passed := bytes.Clone(sent)
 			if n := track.Follow(passed); !bytes.Equal(passed[:n], sent) {
@@ -103,7 +103,7 @@ func TestSmallerTable(t *testing.T) {
 		inner := &wireConn{}
 		told := false
 		c, track := newTracked(inner, Options{
-			NetHTTP: true, FixTable: true, Watch: &Watch{OnSmallerTable: func(net.Conn) { told = inner.wrote.Len() == 0 }},
+			NetHTTP: true, Watch: &Watch{OnSmallerTable: func(net.Conn) { told = inner.wrote.Len() == 0 }},
 		})
 		ack := AppendFrame(nil, http2.FrameSettings, http2.FlagSettingsAck, nil)
 		settings := func(settings ...http2.Setting) {

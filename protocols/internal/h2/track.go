@@ -69,10 +69,8 @@ type Options struct {
 	// NetHTTP is set where net/http is the server. Then small writes yield first, see
 	// smallWrite, and the reads are paced, see pace. grpc-go does both itself.
 	NetHTTP bool
-	// FixTable keeps the client from changing the table of net/http's HPACK encoder, see
-	// encoderTable. It needs NetHTTP, and is not for the server of golang.org/x/net.
-	FixTable bool
-	// Upgraded is set where the request that asked for HTTP/2 is the first stream.
+	// Upgraded is set, with NetHTTP, where the request that asked for HTTP/2 is the first
+	// stream. Its server is that of golang.org/x/net, which needs no encoderTable.
 	Upgraded bool
 	// MaxResetsPerMinute bounds the streams that the client breaks off, and eight times MaxStreams
 	// those that it opens behind the GOAWAY which answers that; see HTTP2Config of the package
@@ -144,7 +142,7 @@ func New(inner net.Conn, o Options) *Track {
 	}
 	t.out.lastTold = noGoAway
 	if o.NetHTTP {
-		t.pace = &pace{wake: make(chan struct{}, 1), table: encoderTable{on: o.FixTable, size: maxEncoderTable}}
+		t.pace = &pace{wake: make(chan struct{}, 1), table: encoderTable{on: !o.Upgraded, size: maxEncoderTable}}
 	}
 	if o.Upgraded {
 		t.highest.Store(1)
