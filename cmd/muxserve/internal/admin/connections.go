@@ -38,9 +38,8 @@ type connectionsView struct {
 }
 
 // serveConnections lists the live connections. ?protocol= selects one pool, ?peer= the
-// connections of an address or network, ?sort= the
-// order (id, age for the oldest first, bytes for the busiest first), and ?limit= the
-// number.
+// connections of an address or network, ?sort= the order (id, age for the oldest first,
+// bytes for the busiest first), and ?limit= the number.
 func (p *Pages) serveConnections(w http.ResponseWriter, r *http.Request) {
 	q, err := p.parseQuery(r.URL.Query())
 	if err != nil {

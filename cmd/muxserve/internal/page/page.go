@@ -1,5 +1,5 @@
-// Package page writes the answers that the demo and the admin pages have in common: a web
-// page that loads nothing, and JSON.
+// Package page writes the answers that the demo and the admin pages have in common: web
+// pages, and JSON.
 package page
 
 import (
@@ -22,9 +22,9 @@ import (
 //go:embed tokens.css
 var tokens string
 
-// New returns a handler that answers GET and HEAD with the document html. The style and
-// the script replace the comments <!-- style --> and <!-- script --> in it. The style has
-// that of all pages before it.
+// New returns a handler that answers GET and HEAD with the document html, which loads
+// nothing. The style and the script replace the comments <!-- style --> and
+// <!-- script --> in it. The style has that of all pages before it.
 //
 // The page's Content-Security-Policy allows this style and this script by their digests,
 // requests to the page's own origin, and nothing else.

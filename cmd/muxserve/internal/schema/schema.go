@@ -38,9 +38,9 @@ type node struct {
 	Additional  *bool            `json:"additionalProperties,omitempty"` //nolint:tagliatelle // JSON Schema calls it so.
 }
 
-// JSON returns the JSON Schema of the file. Every key may be null, which counts as
+// jsonSchema returns the JSON Schema of the file. Every key may be null, which counts as
 // missing. The schema does not check whether keys fit each other.
-func JSON(docs Docs) ([]byte, error) {
+func jsonSchema(docs comments) ([]byte, error) {
 	root := section()
 	root.Schema = "https://json-schema.org/draft/2020-12/schema"
 	root.Title = "muxserve.yaml"
@@ -62,7 +62,7 @@ func JSON(docs Docs) ([]byte, error) {
 				n.MinItems = 0
 			}
 		}
-		n.Description = docs.Of(k, plain)
+		n.Description = docs.of(k, plain)
 		place(k, n)
 	}
 	for _, k := range settings.Keys() {
@@ -70,7 +70,7 @@ func JSON(docs Docs) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.Description = docs.Of(k, plain)
+		n.Description = docs.of(k, plain)
 		place(k, n)
 	}
 	text, err := json.MarshalIndent(root, "", "  ")
