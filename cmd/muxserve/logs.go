@@ -37,7 +37,7 @@ func newLogs(env environment, c settings.Log) *logs {
 		return humanlog.OptionsFor(env.stderr, format, &l.level, env.getenv)
 	}
 	handler := func(format string) slog.Handler {
-		return humanlog.New(env.stderr, l.options(format)).Handler().WithAttrs([]slog.Attr{slog.Int(keyPID, os.Getpid())})
+		return humanlog.New(env.stderr, l.options(format)).WithAttrs([]slog.Attr{slog.Int(keyPID, os.Getpid())})
 	}
 	output := switchable{text: handler(humanlog.Text), json: handler(humanlog.JSON), inJSON: &l.inJSON}
 	l.apply(c)
