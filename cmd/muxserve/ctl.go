@@ -226,7 +226,7 @@ func newCtlClient(access settings.Admin) (*ctlClient, error) {
 	switch {
 	case address == settings.Off:
 		return nil, errors.New("admin.address is off: this server has no admin listener to ask")
-	case strings.HasPrefix(address, "fd:"):
+	case strings.HasPrefix(address, settings.InheritedPrefix):
 		return nil, fmt.Errorf("admin.address is %s, a socket of the service manager; say by --admin where that listens", address)
 	}
 	c := &ctlClient{token: access.Token}
@@ -235,14 +235,14 @@ func newCtlClient(access settings.Admin) (*ctlClient, error) {
 		return nil, err
 	}
 	if c.network == "tcp" {
-		c.address, err = boundAddress(address)
+		c.address, err = dialTarget(address)
 	}
 	return c, err
 }
 
-// boundAddress returns the address by which ctl reaches a listener. Of the addresses of a name,
+// dialTarget returns the address by which ctl reaches a listener. Of the addresses of a name,
 // net.Listen binds the one that net.ResolveTCPAddr returns.
-func boundAddress(address string) (string, error) {
+func dialTarget(address string) (string, error) {
 	bound, err := net.ResolveTCPAddr("tcp", address)
 	switch {
 	case err != nil:

@@ -17,6 +17,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
 // defaultProbeTimeout is shorter than the usual interval between probes.
@@ -105,7 +106,7 @@ func newProber(parsed cli.Parsed) (*prober, time.Duration, error) {
 
 // dialAddress parses HOST:PORT, where an empty host is localhost, or unix:PATH.
 func dialAddress(address string) (network, target string, err error) {
-	if path, ok := strings.CutPrefix(address, unixPrefix); ok && path != "" {
+	if path, ok := strings.CutPrefix(address, settings.UnixPrefix); ok && path != "" {
 		return "unix", path, nil
 	}
 	host, port, err := net.SplitHostPort(address)

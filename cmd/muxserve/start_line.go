@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/listeners"
 )
 
@@ -31,14 +32,13 @@ func (l shownListener) String() string {
 }
 
 func showListener(addr net.Addr, c listeners.Config) shownListener {
-	c = c.Shown()
 	return shownListener{Address: bound(addr), Protocols: c.Protocols, TLS: c.TLS.Mode, ProxyProtocol: c.ProxyProtocol.Mode}
 }
 
-// bound returns an address as --listen takes it.
+// bound returns the address of a socket as --listen takes it.
 func bound(addr net.Addr) string {
 	if addr.Network() == "unix" {
-		return unixPrefix + addr.String()
+		return settings.UnixPrefix + addr.String()
 	}
 	return addr.String()
 }

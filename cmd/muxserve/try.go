@@ -12,9 +12,6 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// unixPrefix marks the path of a Unix-domain socket in an address.
-const unixPrefix = "unix:"
-
 // hint is a command that tries a protocol. It is printed for listeners that serve all
 // protocols in needs.
 type hint struct {
@@ -70,7 +67,7 @@ func list(names []string) string {
 // shownAddress returns the URL of an address, or unix:PATH.
 func shownAddress(addr net.Addr, mode string) string {
 	if addr.Network() == "unix" {
-		return unixPrefix + addr.String()
+		return bound(addr)
 	}
 	return "http" + tlsSuffix(mode) + "://" + reachable(addr)
 }

@@ -113,8 +113,11 @@ func checkReadLimit(values []string) error {
 	return nil
 }
 
-// unixPrefix begins the address of a Unix-domain socket.
-const unixPrefix = "unix:"
+// The beginnings of the addresses that are not TCP.
+const (
+	UnixPrefix      = "unix:" // before the path of a Unix-domain socket
+	InheritedPrefix = "fd:"   // before the name of a service manager's sockets
+)
 
 // listenersKey begins the path of every key of a listener.
 const listenersKey = "listeners[]"
@@ -129,7 +132,7 @@ const (
 // isTCP reports whether an address names neither a Unix-domain socket nor an inherited
 // socket.
 func isTCP(address string) bool {
-	return !strings.HasPrefix(address, unixPrefix) && !strings.HasPrefix(address, "fd:")
+	return !strings.HasPrefix(address, UnixPrefix) && !strings.HasPrefix(address, InheritedPrefix)
 }
 
 // checkAddress accepts HOST:PORT, unix:PATH and fd:NAME. It refuses other forms that the
