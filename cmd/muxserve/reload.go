@@ -258,7 +258,7 @@ func (p *process) check(current, next *settings.Settings) error {
 		return err
 	}
 	wanted := next.Mux.HTTP2.WebSocket
-	if _, fits := fitGODEBUG(p.getenv("GODEBUG"), wanted); !fits && wanted != current.Mux.HTTP2.WebSocket {
+	if _, stays := fitGODEBUG(p.getenv("GODEBUG"), wanted); !stays && wanted != current.Mux.HTTP2.WebSocket {
 		return next.Locate("", errors.New(
 			"mux: http2.websocket: net/http looks for it when the process starts; SIGUSR2 starts the binary anew without losing a connection"))
 	}

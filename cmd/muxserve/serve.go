@@ -28,7 +28,7 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if done {
 		return code
 	}
-	if godebug, fits := fitGODEBUG(env.getenv("GODEBUG"), s.Mux.HTTP2.WebSocket); !fits && env.restart != nil {
+	if godebug, stays := fitGODEBUG(env.getenv("GODEBUG"), s.Mux.HTTP2.WebSocket); !stays && env.restart != nil {
 		return failure(env, env.restart(godebug))
 	}
 	// Whoever reads the log may have gone: SIGPIPE is ignored before the first line.
@@ -102,7 +102,7 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 	p.reloads = &reloads{process: p, looked: digestsRead(s).with(digestsOf(filesOf(s)))}
 	p.reloads.token.Store(&s.Admin.Token)
 	p.server.OnReload(p.prepareReload)
-	if h.passed.Off {
+	if h.passed.NotReady {
 		p.logger.Warn("not ready, as the process before: muxserve ctl ready on takes it back into its balancer")
 		p.server.SetServing("", false)
 	}
@@ -113,7 +113,7 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 // passedState returns what the next process of an upgrade is told. While the process serves,
 // only an operator makes it not ready: it has no checks of its own.
 func (p *process) passedState() passedState {
-	return passedState{Blank: p.settings().IsBlank(), Off: p.server.Ready() != nil}
+	return passedState{Blank: p.settings().IsBlank(), NotReady: p.server.Ready() != nil}
 }
 
 // settings returns the settings in force.
@@ -160,9 +160,9 @@ func (p *process) close() {
 	p.routes.close()
 }
 
-// announce logs the start, and prints the addresses on w, once the server serves. People at a
-// terminal get commands to try them as well.
-func (p *process) announce(w io.Writer) {
+// showStart logs the start, and prints the addresses on w, once the server serves. People at
+// a terminal get commands to try them as well.
+func (p *process) showStart(w io.Writer) {
 	select {
 	case <-p.serving:
 	case <-p.running.Done():
@@ -171,7 +171,7 @@ func (p *process) announce(w io.Writer) {
 	p.logStart()
 	hints := humanlog.IsTerminal(w)
 	for addr, c := range p.server.Listeners() {
-		announce(w, addr, c, hints)
+		printAddress(w, addr, c, hints)
 	}
 	if site := p.admin.site.Load(); site != nil {
 		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.sockets[0].Addr(), listeners.ModeOff))
@@ -189,8 +189,8 @@ func (p *process) run(env environment) int {
 		}
 	})
 	p.reloads.setWatch(p.settings().Watch)
-	go p.handover.announce(p.running, p.serving)
-	go p.announce(env.stdout)
+	go p.handover.tellReady(p.running, p.serving)
+	go p.showStart(env.stdout)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
 		return p.logs.fail(env, err)
@@ -254,10 +254,14 @@ func (p *process) upgrade(ctx context.Context) {
 	case <-p.ended:
 		return
 	}
-	pid, err := p.reloads.during(func() (int, error) { return p.handover.upgrader.Upgrade(ctx) })
-	if p.handover.report(pid, err) {
-		p.drain(ctx)
+	pid, err := p.reloads.upgrade(func() (int, error) { return p.handover.upgrader.Upgrade(ctx) })
+	if !p.handover.report(pid, err) {
+		return
 	}
+	// The service manager follows the new process now. It would take this process's
+	// messages, such as STOPPING, for the new one's.
+	_ = os.Unsetenv("NOTIFY_SOCKET")
+	p.drain(ctx)
 }
 
 // extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC
@@ -265,9 +269,10 @@ func (p *process) upgrade(ctx context.Context) {
 // starts, so a change needs a new process.
 const extendedConnect = "http2xconnect=1"
 
-// fitGODEBUG reports whether a value of GODEBUG offers extended CONNECT if and only if it
-// is wanted. Otherwise it returns a value that does, and keeps the other settings.
-func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
+// fitGODEBUG reports whether a value of GODEBUG stays: it offers extended CONNECT if and
+// only if that is wanted, or no value would. Otherwise it returns a value that does, and
+// keeps the other settings.
+func fitGODEBUG(current string, wanted bool) (godebug string, stays bool) {
 	if strings.Contains(current, extendedConnect) == wanted {
 		return current, true
 	}

@@ -21,9 +21,9 @@ type hint struct {
 	plain bool
 }
 
-// announce prints an address of the server, and with hints how to try each of its protocols
-// there.
-func announce(w io.Writer, addr net.Addr, c listeners.Config, withHints bool) {
+// printAddress prints an address of the server, and with hints how to try each of its
+// protocols there.
+func printAddress(w io.Writer, addr net.Addr, c listeners.Config, withHints bool) {
 	c = c.Shown()
 	required := c.ProxyProtocol.Mode == listeners.ProxyRequired
 	var all []hint

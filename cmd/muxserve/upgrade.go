@@ -68,8 +68,9 @@ const envState = "MUXSERVE_UPGRADE_STATE"
 type passedState struct {
 	// Blank says that the configuration file of the old process had no content.
 	Blank bool `json:"blank,omitempty"`
-	// Off says that an operator has taken the server out of its balancer.
-	Off bool `json:"off,omitempty"`
+	// NotReady says that an operator has taken the server out of its balancer. Other binaries
+	// know it as off.
+	NotReady bool `json:"off,omitempty"`
 }
 
 // passedStateOf returns what the environment says; nothing where the process before has
@@ -133,10 +134,10 @@ func (h *handover) ready() {
 	}
 }
 
-// announce waits until the server serves, which closes serving, and tells the previous
+// tellReady waits until the server serves, which closes serving, and tells the previous
 // process and the service manager. The previous process drains then. After that it feeds
 // the watchdog until ctx ends.
-func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
+func (h *handover) tellReady(ctx context.Context, serving <-chan struct{}) {
 	select {
 	case <-serving:
 	case <-ctx.Done():
@@ -180,9 +181,6 @@ func (h *handover) report(pid int, err error) (handedOver bool) {
 		return false
 	}
 	h.logger.Info("upgraded: a new process serves, and this one drains", keyNewPID, pid)
-	// The service manager follows the new process now. It would take this process's
-	// messages, such as STOPPING, for the new one's.
-	_ = os.Unsetenv("NOTIFY_SOCKET")
 	return true
 }
 
