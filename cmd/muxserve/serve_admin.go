@@ -44,7 +44,7 @@ type adminSite struct {
 	server    *http.Server
 	serving   sync.WaitGroup // one for each listener
 	conns     sync.WaitGroup // one for each connection
-	bound     admin.Conns
+	bound     admin.ConnLimiter
 }
 
 // count is the server's ConnState.
