@@ -90,8 +90,8 @@ const (
 	ProtectAll    = "all"
 )
 
-// Protections returns the values of Admin.Protect.
-func Protections() []string { return []string{ProtectWrites, ProtectAll} }
+// protections are the values of Admin.Protect.
+var protections = []string{ProtectWrites, ProtectAll}
 
 // Log configures the log.
 type Log struct {
@@ -106,9 +106,6 @@ type Log struct {
 
 // profileEdge is the profile by which [mux.Edge] sets the defaults.
 const profileEdge = "edge"
-
-// Profiles returns the values of Settings.Profile.
-func Profiles() []string { return []string{"", profileEdge} }
 
 // formats are the values of Log.Format.
 var formats = []string{humanlog.Auto, humanlog.Text, humanlog.JSON}

@@ -24,7 +24,7 @@ func (s *Settings) validate(before []fault) []fault {
 		}
 	}
 	check("static", checkDirectory(s.Static))
-	check("profile", oneOf(s.Profile, Profiles()))
+	check("profile", oneOf(s.Profile, []string{"", profileEdge}))
 	check("admin.protect", s.checkProtect())
 	for i, host := range s.Admin.Hosts {
 		check(element("admin.hosts", i), checkHost(host))
@@ -88,7 +88,7 @@ func (s *Settings) checkProtect() error {
 	if s.Admin.Protect == ProtectAll && s.Admin.Token == "" && s.Admin.TokenFile == "" {
 		return errors.New("all needs a token; set admin.token or admin.token_file")
 	}
-	return oneOf(s.Admin.Protect, Protections())
+	return oneOf(s.Admin.Protect, protections)
 }
 
 // checkHost accepts a host name as browsers send it, without scheme and port.
