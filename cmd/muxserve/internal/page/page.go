@@ -1,5 +1,5 @@
 // Package page writes the answers that the demo and the admin pages have in common: web
-// pages, and JSON.
+// pages, event streams and JSON.
 package page
 
 import (
@@ -111,6 +111,17 @@ func file(name string, content []byte, policy string) http.HandlerFunc {
 		header.Set("ETag", etag)
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
 	}
+}
+
+// EventStream begins an answer of the type text/event-stream, which no cache keeps. It
+// reports false for HEAD, whose answer ends there: otherwise the next request on the
+// connection would wait for the end of the stream.
+func EventStream(w http.ResponseWriter, r *http.Request) bool {
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	return r.Method != http.MethodHead
 }
 
 // JSON answers a request with value. No cache keeps the answer.

@@ -18,7 +18,7 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-//go:generate go run ./generate
+//go:generate go run ../generate
 
 // modulePath begins the import path of every package of the module.
 const modulePath = "github.com/muxserve/muxserve/"
