@@ -101,7 +101,7 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 	)
 	p.reloads = &reloads{process: p, looked: digestsRead(s).with(digestsOf(filesOf(s)))}
 	p.reloads.token.Store(&s.Admin.Token)
-	p.server.OnReload(p.prepareReload)
+	p.server.OnReload(p.reloads.prepare)
 	if h.passed.NotReady {
 		p.logger.Warn("not ready, as the process before: muxserve ctl ready on takes it back into its balancer")
 		p.server.SetServing("", false)

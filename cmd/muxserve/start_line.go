@@ -10,15 +10,6 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// The log keys of the line that says that the process serves.
-const (
-	keyBuild          = "build"           // the module's version, as muxserve version prints it
-	keyConfigFile     = "config_file"     // empty without one
-	keyListeners      = "listeners"       // addresses with their protocols, TLS mode and PROXY mode
-	keyAdmin          = "admin"           // where the admin pages are; off for none
-	keyMaxConnections = "max_connections" // limits.max_connections
-)
-
 // shownListener is a listener in the start line: an object in JSON, words in text.
 type shownListener struct {
 	Address       string   `json:"address"`

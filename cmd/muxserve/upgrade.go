@@ -16,9 +16,6 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// keyNewPID is the log key for the id of the process that is to take over, or has.
-const keyNewPID = "new_pid"
-
 // handover takes the listening sockets over from the previous process or the service
 // manager, and hands them over to the next process.
 type handover struct {
@@ -104,9 +101,6 @@ func (h *handover) adopted() error {
 	}
 	return err
 }
-
-// keyLocalAddr is mux's log key for an address of the server.
-const keyLocalAddr = "local_addr"
 
 // abandon tells the previous process, if there is one, that this process will not be
 // ready.
