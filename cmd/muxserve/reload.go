@@ -230,12 +230,12 @@ func (r *reloads) prepare(from, to mux.Config) (part mux.ReloadPart, err error) 
 				p.routes.replace(static)
 			}
 			if moves {
-				p.admin.move(p, address, site)
+				p.admin.move(address, site)
 			}
 		},
 		Undo: func() {
 			static.close()
-			p.admin.drop(p, site)
+			site.drop()
 		},
 	}, nil
 }

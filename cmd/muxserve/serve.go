@@ -182,7 +182,7 @@ func (p *process) showStart(w io.Writer) {
 // served until then, so that an operator can watch the whole drain.
 func (p *process) run(env environment) int {
 	defer p.close()
-	p.admin.serve(p, p.admin.site.Load())
+	p.admin.site.Load().serve()
 	p.server.OnPhase(func(phase lifecycle.Phase) {
 		if phase == lifecycle.PhaseServing {
 			close(p.serving)
