@@ -57,7 +57,7 @@ var _ admin.Configuration = (*reloads)(nil)
 func (r *reloads) onSignal() {
 	select {
 	case <-r.process.serving:
-	case <-r.process.ended:
+	case <-r.process.running.Done():
 		return
 	}
 	r.signalled.Store(true)

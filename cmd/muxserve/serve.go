@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -72,11 +71,6 @@ type process struct {
 	stop    context.CancelFunc
 	serving chan struct{} // closed when the server has begun to serve
 
-	// report is the result of the drain. It is set before ended is closed.
-	report *lifecycle.Report
-	ended  chan struct{}
-	// drainOnce guards both, because an upgrade and a signal may both begin the drain.
-	drainOnce sync.Once
 	// forcedBy is the number of the signal that has cut the drain short; 0 for none.
 	forcedBy atomic.Int64
 	// drainContext ends when the drain is cut short; see signalHandlers.
@@ -88,7 +82,7 @@ type process struct {
 func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *process {
 	p := &process{
 		getenv: env.getenv, logs: l, logger: l.logger, terminal: humanlog.IsTerminal(env.stderr), handover: h, routes: new(routes),
-		serving: make(chan struct{}), ended: make(chan struct{}),
+		serving: make(chan struct{}),
 	}
 	p.running, p.stop = context.WithCancel(context.Background())
 	p.server = mux.New(
@@ -195,18 +189,18 @@ func (p *process) run(env environment) int {
 		_ = p.server.Close()
 		return p.logs.fail(env, err)
 	}
-	<-p.ended
+	report, _ := p.server.Drain(context.Background()) // The drain is over, and this is its account.
 	p.handover.upgrader.WaitTold()
 	p.admin.pages.Hold()
-	return p.exitCode()
+	return p.exitCode(report)
 }
 
 // exitCode returns the exit code for the result of the drain.
-func (p *process) exitCode() int {
+func (p *process) exitCode(report *lifecycle.Report) int {
 	switch {
 	case p.forcedBy.Load() != 0:
 		return exitSignalled + int(p.forcedBy.Load())
-	case p.report.ForcedTotal() > 0:
+	case report.ForcedTotal() > 0:
 		return exitCut
 	default:
 		return exitOK
@@ -251,7 +245,7 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 func (p *process) upgrade(ctx context.Context) {
 	select {
 	case <-p.serving:
-	case <-p.ended:
+	case <-p.running.Done():
 		return
 	}
 	pid, err := p.reloads.upgrade(func() (int, error) { return p.handover.upgrader.Upgrade(ctx) })
@@ -325,11 +319,5 @@ func (p *process) SetLogLevel(level slog.Level, origin string) {
 	p.logs.level.Set(level)
 }
 
-// drain ends the server, once.
-func (p *process) drain(ctx context.Context) {
-	p.drainOnce.Do(func() {
-		// Errors are in the report, and the server has logged them.
-		p.report, _ = p.server.Drain(ctx)
-		close(p.ended)
-	})
-}
+// drain ends the server. Errors are in the report, and the server has logged them.
+func (p *process) drain(ctx context.Context) { _, _ = p.server.Drain(ctx) }

@@ -30,8 +30,6 @@ type handover struct {
 
 	// speak guards the one message to the parent: this process is ready, or never will be.
 	speak sync.Once
-	// left guards closing the sockets after the next process has taken over.
-	left sync.Once
 }
 
 // inherit takes over the descriptors that this process was started with. Call it before
@@ -186,21 +184,19 @@ func (h *handover) leave(admin *adminSite) {
 	if !h.upgrader.Stop() {
 		return
 	}
-	h.left.Do(func() {
-		if admin != nil {
-			admin.cede()
-			admin.stop()
-		}
-		if err := h.sockets.Close(); err != nil {
-			h.logger.Warn("a socket was not left properly", keyErr, err)
-		}
-	})
+	if admin != nil {
+		admin.cede()
+		admin.stop()
+	}
+	if err := h.sockets.Close(); err != nil {
+		h.logger.Warn("a socket was not left properly", keyErr, err)
+	}
 }
 
 // stopping tells the service manager that this process stops, unless another one has
 // taken over.
 func (h *handover) stopping() error {
-	if h.upgrader.Stop() {
+	if h.upgrader.HandedOver() { // The beginning of the drain has ended an upgrade under way.
 		return nil
 	}
 	_, err := lifecycle.Stopping()
