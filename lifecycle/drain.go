@@ -141,26 +141,18 @@ func (d *drain) perform(name string, begun time.Time) (Status, error) {
 
 // bounded returns the context of a step that began at begun.
 func (d *drain) bounded(name string, begun time.Time) (context.Context, context.CancelFunc) {
-	parent, end := d.wait, d.deadline
+	parent, limit := d.wait, d.deadline.Sub(begun)
 	switch name {
 	case StepAnnounce:
-		end = earlier(end, begun.Add(d.cfg.stepTimeout()))
+		limit = min(limit, d.cfg.stepTimeout())
 	case StepDrainDelay:
-		end = earlier(end, begun.Add(d.cfg.Delay))
+		limit = min(limit, d.cfg.Delay)
 	case StepStopAccepting:
-		end = earlier(end, begun.Add(d.cfg.stepTimeout()+d.cfg.Spread))
+		limit = min(limit, d.cfg.stepTimeout()+d.cfg.Spread)
 	case StepForceClose, StepCleanup:
-		parent, end = d.base, begun.Add(d.lastTime)
+		parent, limit = d.base, d.lastTime
 	}
-	return context.WithDeadline(parent, end)
-}
-
-// earlier returns the earlier of two times.
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
+	return context.WithDeadline(parent, begun.Add(limit))
 }
 
 // parts returns what the step that began at begun does: its action, if there

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // sharing is a configuration of n sockets for one address.
@@ -218,10 +219,10 @@ func optionsOf(t *testing.T, conn net.Conn) (o tcpOptions) {
 			value       *int
 		}{
 			{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, &o.Keepalive},
-			{syscall.IPPROTO_TCP, tcpKeepIdle, &o.Idle},
-			{syscall.IPPROTO_TCP, tcpKeepInterval, &o.Interval},
-			{syscall.IPPROTO_TCP, tcpKeepCount, &o.Count},
-			{syscall.IPPROTO_TCP, tcpUserTimeout, &o.UserTimeout},
+			{syscall.IPPROTO_TCP, unix.TCP_KEEPIDLE, &o.Idle},
+			{syscall.IPPROTO_TCP, unix.TCP_KEEPINTVL, &o.Interval},
+			{syscall.IPPROTO_TCP, unix.TCP_KEEPCNT, &o.Count},
+			{syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, &o.UserTimeout},
 		} {
 			if *option.value, err = syscall.GetsockoptInt(int(fd), option.level, option.name); err != nil {
 				return err

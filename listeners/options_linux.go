@@ -4,11 +4,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What this system can do.
@@ -19,26 +20,6 @@ const (
 	bindsPrivate      = true // see makePrivate
 )
 
-// Socket options from socket.h and tcp.h of Linux. Package syscall, which is frozen,
-// lacks them on some architectures.
-const (
-	soBindToIfindex = 62 // since Linux 5.1
-	soReusePort     = 0xf
-	soReusePortMIPS = 0x200
-	tcpKeepIdle     = 4
-	tcpKeepInterval = 5
-	tcpKeepCount    = 6
-	tcpUserTimeout  = 0x12
-)
-
-// reusePort returns the number of the option.
-func reusePort() int {
-	if strings.HasPrefix(runtime.GOARCH, "mips") {
-		return soReusePortMIPS
-	}
-	return soReusePort
-}
-
 // setReusePort lets sockets of the same user share an address, if all of them have it
 // set. The kernel looks at it when another one is bound.
 func setReusePort(raw syscall.RawConn, on bool) error {
@@ -47,7 +28,7 @@ func setReusePort(raw syscall.RawConn, on bool) error {
 		value = 1
 	}
 	return control(raw, func(fd uintptr) error {
-		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, reusePort(), value))
+		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, unix.SO_REUSEPORT, value))
 	})
 }
 
@@ -55,7 +36,7 @@ func setReusePort(raw syscall.RawConn, on bool) error {
 func reusesPort(raw syscall.RawConn) bool {
 	value := 0
 	err := control(raw, func(fd uintptr) (err error) {
-		value, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, reusePort())
+		value, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, unix.SO_REUSEPORT)
 		return err
 	})
 	return err == nil && value != 0
@@ -88,17 +69,17 @@ func umask() (fs.FileMode, error) {
 const noInterface = 1<<31 - 1
 
 // unreach has the kernel find the socket for no new connection. It finds listening sockets
-// by the interface, too. Handshakes that have begun go on.
+// by the interface, too. Handshakes that have begun go on. Linux has the option since 5.1.
 func unreach(raw syscall.RawConn) error {
 	return control(raw, func(fd uintptr) error {
-		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soBindToIfindex, noInterface))
+		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noInterface))
 	})
 }
 
 // setUserTimeout bounds how long sent bytes may go unacknowledged.
 func setUserTimeout(raw syscall.RawConn, d time.Duration) error {
 	return control(raw, func(fd uintptr) error {
-		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(d.Milliseconds())))
+		return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds())))
 	})
 }
 
@@ -110,9 +91,9 @@ func setKeepalive(raw syscall.RawConn, period time.Duration) error {
 		seconds := int((period + time.Second - 1) / time.Second)
 		options = [][3]int{
 			{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
-			{syscall.IPPROTO_TCP, tcpKeepIdle, seconds},
-			{syscall.IPPROTO_TCP, tcpKeepInterval, seconds},
-			{syscall.IPPROTO_TCP, tcpKeepCount, keepaliveCount},
+			{syscall.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds},
+			{syscall.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds},
+			{syscall.IPPROTO_TCP, unix.TCP_KEEPCNT, keepaliveCount},
 		}
 	}
 	return control(raw, func(fd uintptr) error {

@@ -28,6 +28,7 @@ var leaves = map[string][]string{
 	"listeners": {
 		"github.com/pires/go-proxyproto",
 		"github.com/youmark/pkcs8", // Encrypted PKCS#8 keys, which crypto/x509 does not read.
+		"golang.org/x/sys",         // Socket options that package syscall, which is frozen, lacks.
 	},
 	"pool": {},
 	"protocols": {

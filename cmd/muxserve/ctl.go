@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -120,11 +121,9 @@ func ctl(ctx context.Context, args []string, env environment) int {
 	if err != nil {
 		return usageError(env, err)
 	}
-	timeout := defaultCtlTimeout
-	if value, given := parsed.Last("timeout"); given {
-		if timeout, err = time.ParseDuration(value); err != nil || timeout <= 0 {
-			return usageError(env, fmt.Errorf("--timeout: %q is not a time such as 500ms or 5s", value))
-		}
+	timeout, err := timeoutOf(parsed, defaultCtlTimeout)
+	if err != nil {
+		return usageError(env, err)
 	}
 	client, err := newCtlClient(access)
 	if err != nil {
@@ -163,10 +162,7 @@ func verbOf(parsed cli.Parsed) (verb, error) {
 	name, args := parsed.Args[0], parsed.Args[1:]
 	at := slices.IndexFunc(verbs, func(v verb) bool { return v.name == name })
 	if at < 0 {
-		meant := "it is one of " + strings.Join(verbNames(), ", ")
-		if near := cli.Nearest(name, verbNames()); near != "" {
-			meant = "did you mean " + near + "?"
-		}
+		meant := cmp.Or(cli.Suggest(name, verbNames()), "it is one of "+strings.Join(verbNames(), ", "))
 		return verb{}, fmt.Errorf("ctl does not know %q; %s", name, meant)
 	}
 	v := verbs[at]
@@ -213,7 +209,7 @@ func (v verb) target(parsed cli.Parsed) string {
 
 // ctlClient is a client of one admin listener.
 type ctlClient struct {
-	prober
+	target
 
 	token string
 }
@@ -226,23 +222,23 @@ func newCtlClient(access settings.Admin) (*ctlClient, error) {
 	switch {
 	case address == settings.Off:
 		return nil, errors.New("admin.address is off: this server has no admin listener to ask")
-	case strings.HasPrefix(address, "fd:"):
+	case strings.HasPrefix(address, settings.InheritedPrefix):
 		return nil, fmt.Errorf("admin.address is %s, a socket of the service manager; say by --admin where that listens", address)
 	}
 	c := &ctlClient{token: access.Token}
 	var err error
-	if c.network, c.address, err = dialAddress(address); err != nil {
+	if c.target, err = targetOf(address); err != nil {
 		return nil, err
 	}
 	if c.network == "tcp" {
-		c.address, err = boundAddress(address)
+		c.address, err = boundTarget(address)
 	}
 	return c, err
 }
 
-// boundAddress returns the address by which ctl reaches a listener. Of the addresses of a name,
-// net.Listen binds the one that net.ResolveTCPAddr returns.
-func boundAddress(address string) (string, error) {
+// boundTarget returns the address by which ctl reaches a listener. Of the addresses of a
+// name, net.Listen binds the one that net.ResolveTCPAddr returns.
+func boundTarget(address string) (string, error) {
 	bound, err := net.ResolveTCPAddr("tcp", address)
 	switch {
 	case err != nil:

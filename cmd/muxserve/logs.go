@@ -12,9 +12,31 @@ import (
 	"github.com/muxserve/muxserve/lifecycle/logqueue"
 )
 
-// keyPID is the log key for the id of the process. Every line has it, because two processes
-// write to the same stderr during an upgrade.
-const keyPID = "pid"
+// The log keys.
+const (
+	// Every line has the id of the process, because two processes write to the same stderr
+	// during an upgrade.
+	keyPID = "pid"
+	// The id of the process that is to take over, or has.
+	keyNewPID = "new_pid"
+	// As in package mux.
+	keyLocalAddr = "local_addr"
+
+	keyErr     = "err"
+	keyOrigin  = "origin"
+	keySignal  = "signal"
+	keyVersion = "version"
+	keyChanged = "changed"
+	keyFrom    = "from"
+	keyTo      = "to"
+	keyWarning = "warning" // what works, and is probably not meant
+
+	keyBuild          = "build"           // the module's version, as muxserve version prints it
+	keyConfigFile     = "config_file"     // empty without one
+	keyListeners      = "listeners"       // addresses with their protocols, TLS mode and PROXY mode
+	keyAdmin          = "admin"           // where the admin pages are; off for none
+	keyMaxConnections = "max_connections" // limits.max_connections
+)
 
 // logs are the server's log and its access log. Both have the same level and format,
 // which apply changes while they are in use. Lines go through queues: nothing waits for
@@ -37,7 +59,7 @@ func newLogs(env environment, c settings.Log) *logs {
 		return humanlog.OptionsFor(env.stderr, format, &l.level, env.getenv)
 	}
 	handler := func(format string) slog.Handler {
-		return humanlog.New(env.stderr, l.options(format)).Handler().WithAttrs([]slog.Attr{slog.Int(keyPID, os.Getpid())})
+		return humanlog.New(env.stderr, l.options(format)).WithAttrs([]slog.Attr{slog.Int(keyPID, os.Getpid())})
 	}
 	output := switchable{text: handler(humanlog.Text), json: handler(humanlog.JSON), inJSON: &l.inJSON}
 	l.apply(c)

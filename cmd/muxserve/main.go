@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,10 +83,7 @@ func run(ctx context.Context, args []string, env environment) int {
 		}
 		names = append(names, c.Name)
 	}
-	meant := "the commands are " + strings.Join(names, ", ")
-	if near := cli.Nearest(name, names); near != "" {
-		meant = "did you mean " + near + "?"
-	}
+	meant := cmp.Or(cli.Suggest(name, names), "the commands are "+strings.Join(names, ", "))
 	return usageError(env, fmt.Errorf("unknown command %q; %s", name, meant))
 }
 

@@ -17,6 +17,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/cli"
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
 // defaultProbeTimeout is shorter than the usual interval between probes.
@@ -33,10 +34,11 @@ var probeFlags = []cli.Flag{
 
 // prober is one probe.
 type prober struct {
-	network, address string // for net.Dial
-	path             string
-	service          string
-	tls              *tls.Config // nil for plaintext
+	target
+
+	path    string
+	service string
+	tls     *tls.Config // nil for plaintext
 }
 
 // probe asks a server once whether it is healthy. The exit code is the answer.
@@ -75,7 +77,7 @@ func newProber(parsed cli.Parsed) (*prober, time.Duration, error) {
 	}
 	p := &prober{path: "/readyz"}
 	var err error
-	if p.network, p.address, err = dialAddress(parsed.Args[0]); err != nil {
+	if p.target, err = targetOf(parsed.Args[0]); err != nil {
 		return nil, 0, err
 	}
 	if path, given := parsed.Last("path"); given {
@@ -94,41 +96,52 @@ func newProber(parsed cli.Parsed) (*prober, time.Duration, error) {
 	if p.service != "" && !parsed.On("grpc") {
 		return nil, 0, errors.New("--service has no effect without --grpc")
 	}
-	timeout := defaultProbeTimeout
-	if value, given := parsed.Last("timeout"); given {
-		if timeout, err = time.ParseDuration(value); err != nil || timeout <= 0 {
-			return nil, 0, fmt.Errorf("--timeout: %q is not a time such as 500ms or 5s", value)
-		}
-	}
-	return p, timeout, nil
+	timeout, err := timeoutOf(parsed, defaultProbeTimeout)
+	return p, timeout, err
 }
 
-// dialAddress parses HOST:PORT, where an empty host is localhost, or unix:PATH.
-func dialAddress(address string) (network, target string, err error) {
-	if path, ok := strings.CutPrefix(address, unixPrefix); ok && path != "" {
-		return "unix", path, nil
+// timeoutOf returns the value of --timeout, or its default.
+func timeoutOf(parsed cli.Parsed, standard time.Duration) (time.Duration, error) {
+	value, given := parsed.Last("timeout")
+	if !given {
+		return standard, nil
+	}
+	timeout, err := time.ParseDuration(value)
+	if err != nil || timeout <= 0 {
+		return 0, fmt.Errorf("--timeout: %q is not a time such as 500ms or 5s", value)
+	}
+	return timeout, nil
+}
+
+// target is the address of a server, for net.Dial.
+type target struct{ network, address string }
+
+// targetOf parses HOST:PORT, where an empty host is localhost, or unix:PATH.
+func targetOf(address string) (target, error) {
+	if path, ok := strings.CutPrefix(address, settings.UnixPrefix); ok && path != "" {
+		return target{"unix", path}, nil
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
-		return "", "", fmt.Errorf("%q is not HOST:PORT, such as 127.0.0.1:8080, nor unix:PATH", address)
+		return target{}, fmt.Errorf("%q is not HOST:PORT, such as 127.0.0.1:8080, nor unix:PATH", address)
 	}
 	if host == "" {
 		host = "localhost"
 	}
-	return "tcp", net.JoinHostPort(host, port), nil
+	return target{"tcp", net.JoinHostPort(host, port)}, nil
 }
 
 // authority returns the host for requests and certificates.
-func (p *prober) authority() string {
-	if p.network == "unix" {
+func (t target) authority() string {
+	if t.network == "unix" {
 		return "localhost"
 	}
-	return p.address
+	return t.address
 }
 
-func (p *prober) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (t target) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, p.network, p.address)
+	return d.DialContext(ctx, t.network, t.address)
 }
 
 // maxProbeAnswer bounds the printed answer, in bytes.

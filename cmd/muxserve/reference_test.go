@@ -89,7 +89,7 @@ func TestReadmeShowsTheStart(t *testing.T) {
 		return nil
 	}
 	var out strings.Builder
-	announce(&out, ofFlag("listen"), listeners.DefaultConfig(), true)
+	printAddress(&out, ofFlag("listen"), listeners.DefaultConfig(), true)
 	fmt.Fprintf(&out, "muxserve: admin pages on %s\n", shownAddress(ofFlag("admin"), listeners.ModeOff))
 	shown := strings.ReplaceAll("\n"+readPage(t, "../../README.md"), "\n    ", "\n")
 	if !strings.Contains(shown, out.String()) {

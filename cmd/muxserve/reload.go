@@ -26,18 +26,6 @@ const (
 	originTerminal = "Ctrl-C"
 )
 
-// The log keys of a reload.
-const (
-	keyErr     = "err"
-	keyOrigin  = "origin"
-	keySignal  = "signal"
-	keyVersion = "version"
-	keyChanged = "changed"
-	keyFrom    = "from"
-	keyTo      = "to"
-	keyWarning = "warning" // what works, and is probably not meant
-)
-
 // reloads changes the configuration of a running process. The configuration in force and
 // its history belong to [mux.Server]. All methods may be called concurrently.
 type reloads struct {
@@ -69,7 +57,7 @@ var _ admin.Configuration = (*reloads)(nil)
 func (r *reloads) onSignal() {
 	select {
 	case <-r.process.serving:
-	case <-r.process.ended:
+	case <-r.process.running.Done():
 		return
 	}
 	r.signalled.Store(true)
@@ -198,12 +186,12 @@ func (r *reloads) ended(v mux.Version, err error) (mux.Version, error) {
 	return v, err
 }
 
-// prepareReload is the command's part of a reload: it checks the settings, and opens what
-// the command's own keys name beside what is in use. It runs with reloads.changing held.
-func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err error) {
-	current, next := settingsOf(from), settingsOf(to)
-	p.reloads.looked = p.reloads.looked.with(digestsOf(filesOf(next)))
-	if err := p.check(current, next); err != nil {
+// prepare is the command's part of a reload: it checks the settings, and opens what the
+// command's own keys name beside what is in use. It runs with changing held.
+func (r *reloads) prepare(from, to mux.Config) (part mux.ReloadPart, err error) {
+	p, current, next := r.process, settingsOf(from), settingsOf(to)
+	r.looked = r.looked.with(digestsOf(filesOf(next)))
+	if err := r.check(current, next); err != nil {
 		return part, err
 	}
 	token, err := next.ReadToken()
@@ -216,7 +204,7 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 		return part, next.Locate("", err)
 	}
 	before := p.routes.current // Only this method replaces it, after the start.
-	changes := append(ownChanges(current, next), tokenChange(*p.reloads.token.Load(), token)...)
+	changes := append(ownChanges(current, next), tokenChange(*r.token.Load(), token)...)
 	if static.same(before) {
 		static.close()
 		static = nil
@@ -237,28 +225,28 @@ func (p *process) prepareReload(from, to mux.Config) (part mux.ReloadPart, err e
 	return mux.ReloadPart{
 		Changes: changes,
 		Commit: func() {
-			p.reloads.token.Store(&token)
+			r.token.Store(&token)
 			if static != nil {
 				p.routes.replace(static)
 			}
 			if moves {
-				p.admin.move(p, address, site)
+				p.admin.move(address, site)
 			}
 		},
 		Undo: func() {
 			static.close()
-			p.admin.drop(p, site)
+			site.drop()
 		},
 	}, nil
 }
 
 // check reports why well-formed settings cannot be put in force.
-func (p *process) check(current, next *settings.Settings) error {
+func (r *reloads) check(current, next *settings.Settings) error {
 	if _, err := checkCertificates(next); err != nil {
 		return err
 	}
 	wanted := next.Mux.HTTP2.WebSocket
-	if _, fits := fitGODEBUG(p.getenv("GODEBUG"), wanted); !fits && wanted != current.Mux.HTTP2.WebSocket {
+	if _, stays := fitGODEBUG(r.process.getenv("GODEBUG"), wanted); !stays && wanted != current.Mux.HTTP2.WebSocket {
 		return next.Locate("", errors.New(
 			"mux: http2.websocket: net/http looks for it when the process starts; SIGUSR2 starts the binary anew without losing a connection"))
 	}

@@ -49,7 +49,7 @@ func TestOneChangeAtATime(t *testing.T) {
 	if err := p.SetReady(false); err != nil {
 		t.Errorf("ready: %v", err) // What a change waits for may be what makes the machine sick.
 	}
-	_, err = r.during(func() (int, error) {
+	_, err = r.upgrade(func() (int, error) {
 		t.Error("an upgrade begins")
 		return 0, nil
 	})

@@ -22,11 +22,11 @@ var errChanging = errors.New("a change of the configuration is under way")
 // changeTime is how long an upgrade waits for a change that is under way.
 const changeTime = 5 * time.Second
 
-// during does an upgrade, and returns what that returns: the id of the process that has taken
-// over, or an error. It waits for the change that is under way. There are no others until the
-// upgrade has failed: the new process has read the configuration, and been told the rest,
-// when it was started. Log the outcome afterwards, as with ended.
-func (r *reloads) during(handOver func() (pid int, err error)) (pid int, err error) {
+// upgrade does an upgrade, and returns what that returns: the id of the process that has
+// taken over, or an error. It waits for the change that is under way. There are no others
+// until the upgrade has failed: the new process has read the configuration, and been told
+// the rest, when it was started. Log the outcome afterwards, as with ended.
+func (r *reloads) upgrade(handOver func() (pid int, err error)) (pid int, err error) {
 	for end := time.Now().Add(changeTime); !r.changing.TryLock(); time.Sleep(changeTime / 100) {
 		switch {
 		case r.upgrading.Load():

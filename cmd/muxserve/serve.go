@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -28,7 +27,7 @@ func serve(ctx context.Context, args []string, env environment) int {
 	if done {
 		return code
 	}
-	if godebug, fits := fitGODEBUG(env.getenv("GODEBUG"), s.Mux.HTTP2.WebSocket); !fits && env.restart != nil {
+	if godebug, stays := fitGODEBUG(env.getenv("GODEBUG"), s.Mux.HTTP2.WebSocket); !stays && env.restart != nil {
 		return failure(env, env.restart(godebug))
 	}
 	// Whoever reads the log may have gone: SIGPIPE is ignored before the first line.
@@ -72,11 +71,6 @@ type process struct {
 	stop    context.CancelFunc
 	serving chan struct{} // closed when the server has begun to serve
 
-	// report is the result of the drain. It is set before ended is closed.
-	report *lifecycle.Report
-	ended  chan struct{}
-	// drainOnce guards both, because an upgrade and a signal may both begin the drain.
-	drainOnce sync.Once
 	// forcedBy is the number of the signal that has cut the drain short; 0 for none.
 	forcedBy atomic.Int64
 	// drainContext ends when the drain is cut short; see signalHandlers.
@@ -88,7 +82,7 @@ type process struct {
 func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *process {
 	p := &process{
 		getenv: env.getenv, logs: l, logger: l.logger, terminal: humanlog.IsTerminal(env.stderr), handover: h, routes: new(routes),
-		serving: make(chan struct{}), ended: make(chan struct{}),
+		serving: make(chan struct{}),
 	}
 	p.running, p.stop = context.WithCancel(context.Background())
 	p.server = mux.New(
@@ -101,8 +95,8 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 	)
 	p.reloads = &reloads{process: p, looked: digestsRead(s).with(digestsOf(filesOf(s)))}
 	p.reloads.token.Store(&s.Admin.Token)
-	p.server.OnReload(p.prepareReload)
-	if h.passed.Off {
+	p.server.OnReload(p.reloads.prepare)
+	if h.passed.NotReady {
 		p.logger.Warn("not ready, as the process before: muxserve ctl ready on takes it back into its balancer")
 		p.server.SetServing("", false)
 	}
@@ -113,7 +107,7 @@ func newProcess(env environment, s *settings.Settings, l *logs, h *handover) *pr
 // passedState returns what the next process of an upgrade is told. While the process serves,
 // only an operator makes it not ready: it has no checks of its own.
 func (p *process) passedState() passedState {
-	return passedState{Blank: p.settings().IsBlank(), Off: p.server.Ready() != nil}
+	return passedState{Blank: p.settings().IsBlank(), NotReady: p.server.Ready() != nil}
 }
 
 // settings returns the settings in force.
@@ -160,9 +154,9 @@ func (p *process) close() {
 	p.routes.close()
 }
 
-// announce logs the start, and prints the addresses on w, once the server serves. People at a
-// terminal get commands to try them as well.
-func (p *process) announce(w io.Writer) {
+// showStart logs the start, and prints the addresses on w, once the server serves. People at
+// a terminal get commands to try them as well.
+func (p *process) showStart(w io.Writer) {
 	select {
 	case <-p.serving:
 	case <-p.running.Done():
@@ -171,7 +165,7 @@ func (p *process) announce(w io.Writer) {
 	p.logStart()
 	hints := humanlog.IsTerminal(w)
 	for addr, c := range p.server.Listeners() {
-		announce(w, addr, c, hints)
+		printAddress(w, addr, c, hints)
 	}
 	if site := p.admin.site.Load(); site != nil {
 		fmt.Fprintf(w, "muxserve: admin pages on %s\n", shownAddress(site.sockets[0].Addr(), listeners.ModeOff))
@@ -182,31 +176,31 @@ func (p *process) announce(w io.Writer) {
 // served until then, so that an operator can watch the whole drain.
 func (p *process) run(env environment) int {
 	defer p.close()
-	p.admin.serve(p, p.admin.site.Load())
+	p.admin.site.Load().serve()
 	p.server.OnPhase(func(phase lifecycle.Phase) {
 		if phase == lifecycle.PhaseServing {
 			close(p.serving)
 		}
 	})
 	p.reloads.setWatch(p.settings().Watch)
-	go p.handover.announce(p.running, p.serving)
-	go p.announce(env.stdout)
+	go p.handover.tellReady(p.running, p.serving)
+	go p.showStart(env.stdout)
 	if err := p.server.ListenAndServe(); !errors.Is(err, mux.ErrServerClosed) {
 		_ = p.server.Close()
 		return p.logs.fail(env, err)
 	}
-	<-p.ended
+	report, _ := p.server.Drain(context.Background()) // The drain is over, and this is its account.
 	p.handover.upgrader.WaitTold()
 	p.admin.pages.Hold()
-	return p.exitCode()
+	return p.exitCode(report)
 }
 
 // exitCode returns the exit code for the result of the drain.
-func (p *process) exitCode() int {
+func (p *process) exitCode(report *lifecycle.Report) int {
 	switch {
 	case p.forcedBy.Load() != 0:
 		return exitSignalled + int(p.forcedBy.Load())
-	case p.report.ForcedTotal() > 0:
+	case report.ForcedTotal() > 0:
 		return exitCut
 	default:
 		return exitOK
@@ -251,13 +245,17 @@ func (p *process) signalHandlers(ctx context.Context) lifecycle.SignalHandlers {
 func (p *process) upgrade(ctx context.Context) {
 	select {
 	case <-p.serving:
-	case <-p.ended:
+	case <-p.running.Done():
 		return
 	}
-	pid, err := p.reloads.during(func() (int, error) { return p.handover.upgrader.Upgrade(ctx) })
-	if p.handover.report(pid, err) {
-		p.drain(ctx)
+	pid, err := p.reloads.upgrade(func() (int, error) { return p.handover.upgrader.Upgrade(ctx) })
+	if !p.handover.report(pid, err) {
+		return
 	}
+	// The service manager follows the new process now. It would take this process's
+	// messages, such as STOPPING, for the new one's.
+	_ = os.Unsetenv("NOTIFY_SOCKET")
+	p.drain(ctx)
 }
 
 // extendedConnect is the word in GODEBUG that makes net/http offer extended CONNECT (RFC
@@ -265,9 +263,10 @@ func (p *process) upgrade(ctx context.Context) {
 // starts, so a change needs a new process.
 const extendedConnect = "http2xconnect=1"
 
-// fitGODEBUG reports whether a value of GODEBUG offers extended CONNECT if and only if it
-// is wanted. Otherwise it returns a value that does, and keeps the other settings.
-func fitGODEBUG(current string, wanted bool) (godebug string, fits bool) {
+// fitGODEBUG reports whether a value of GODEBUG stays: it offers extended CONNECT if and
+// only if that is wanted, or no value would. Otherwise it returns a value that does, and
+// keeps the other settings.
+func fitGODEBUG(current string, wanted bool) (godebug string, stays bool) {
 	if strings.Contains(current, extendedConnect) == wanted {
 		return current, true
 	}
@@ -320,11 +319,5 @@ func (p *process) SetLogLevel(level slog.Level, origin string) {
 	p.logs.level.Set(level)
 }
 
-// drain ends the server, once.
-func (p *process) drain(ctx context.Context) {
-	p.drainOnce.Do(func() {
-		// Errors are in the report, and the server has logged them.
-		p.report, _ = p.server.Drain(ctx)
-		close(p.ended)
-	})
-}
+// drain ends the server. Errors are in the report, and the server has logged them.
+func (p *process) drain(ctx context.Context) { _, _ = p.server.Drain(ctx) }

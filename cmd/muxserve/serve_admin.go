@@ -42,9 +42,10 @@ type adminSite struct {
 	sockets   []net.Listener
 	listeners []*listeners.Listener // of the sockets
 	server    *http.Server
+	logger    *slog.Logger
 	serving   sync.WaitGroup // one for each listener
 	conns     sync.WaitGroup // one for each connection
-	bound     admin.Conns
+	bound     admin.ConnLimiter
 }
 
 // count is the server's ConnState.
@@ -59,13 +60,36 @@ func (s *adminSite) count(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// newAdminSite returns a site without its server, which takes the sockets over.
-func newAdminSite(sockets []net.Listener, log *slog.Logger) *adminSite {
-	s := &adminSite{sockets: sockets}
+// newAdminSite returns a site that serves pages. It takes the sockets over.
+func newAdminSite(sockets []net.Listener, pages http.HandlerFunc, logger *slog.Logger) *adminSite {
+	s := &adminSite{sockets: sockets, logger: logger}
 	for _, l := range sockets {
-		s.listeners = append(s.listeners, listeners.New(l, log))
+		s.listeners = append(s.listeners, listeners.New(l, logger))
+	}
+	s.server = &http.Server{
+		Handler:           pages,
+		ReadHeaderTimeout: adminHeaderTimeout,
+		MaxHeaderBytes:    adminHeaderBytes,
+		IdleTimeout:       adminIdleTimeout,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ConnState:         s.count,
+		ConnContext:       s.bound.Context,
 	}
 	return s
+}
+
+// serve serves a site in the background. A nil site is not served.
+func (s *adminSite) serve() {
+	if s == nil {
+		return
+	}
+	for _, l := range s.listeners {
+		s.serving.Go(func() {
+			if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				s.logger.Error("the admin listener failed", keyErr, err)
+			}
+		})
+	}
 }
 
 // stop accepts what the kernel has queued, and closes the listeners and the idle
@@ -118,17 +142,8 @@ func (a *adminPages) open(ctx context.Context, p *process, address string) (site
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	site = newAdminSite(sockets, p.logger)
-	site.server = &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.pages.ServeHTTP(w, r) }),
-		ReadHeaderTimeout: adminHeaderTimeout,
-		MaxHeaderBytes:    adminHeaderBytes,
-		IdleTimeout:       adminIdleTimeout,
-		ErrorLog:          slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
-		ConnState:         site.count,
-		ConnContext:       site.bound.Context,
-	}
-	return site, nil
+	pages := func(w http.ResponseWriter, r *http.Request) { a.pages.ServeHTTP(w, r) }
+	return newAdminSite(sockets, pages, p.logger), nil
 }
 
 // newPages makes the pages, and keeps their history until the process ends.
@@ -140,39 +155,24 @@ func (a *adminPages) newPages(p *process) {
 	go a.pages.Run(p.running)
 }
 
-// serve serves a site in the background. A nil site is not served.
-func (a *adminPages) serve(p *process, site *adminSite) {
-	if site == nil {
-		return
-	}
-	for _, l := range site.listeners {
-		site.serving.Go(func() {
-			if err := site.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-				p.logger.Error("the admin listener failed", keyErr, err)
-			}
-		})
-	}
-}
-
 // move replaces the current site. Requests under way at the old site go on: one of them
 // may have asked for this reload.
-func (a *adminPages) move(p *process, address string, site *adminSite) {
+func (a *adminPages) move(address string, site *adminSite) {
 	old := a.site.Swap(site)
 	a.pages.SetAddress(address)
-	a.serve(p, site)
+	site.serve()
 	if old != nil {
 		old.leave()
 	}
 }
 
-// drop ends a site that is not to be the current one. Clients may have reached it: they are
-// answered.
-func (a *adminPages) drop(p *process, site *adminSite) {
-	if site == nil {
-		return
+// drop ends a site that is not to be the current one, or nil. Clients may have reached it:
+// they are answered.
+func (s *adminSite) drop() {
+	if s != nil {
+		s.serve()
+		s.leave()
 	}
-	a.serve(p, site)
-	site.leave()
 }
 
 // leave frees the address, and ends the site in the background.

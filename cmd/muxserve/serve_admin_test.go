@@ -43,13 +43,9 @@ func TestAdminSiteAnswersWhatItHasAccepted(t *testing.T) {
 	}
 	l := &heldListener{Listener: inner, accepted: make(chan struct{}), closed: make(chan struct{}), release: make(chan struct{})}
 	answered := make(chan struct{})
-	site := newAdminSite([]net.Listener{l}, nil)
-	site.server = &http.Server{
-		ReadHeaderTimeout: adminHeaderTimeout,
-		Handler:           http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(answered) }),
-		ConnState:         site.count,
-	}
-	new(adminPages).serve(&process{logger: slog.New(slog.DiscardHandler)}, site)
+	pages := func(http.ResponseWriter, *http.Request) { close(answered) }
+	site := newAdminSite([]net.Listener{l}, pages, slog.New(slog.DiscardHandler))
+	site.serve()
 
 	client, err := net.Dial("tcp", inner.Addr().String())
 	if err != nil {

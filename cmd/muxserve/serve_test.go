@@ -8,7 +8,7 @@ func TestFitGODEBUG(t *testing.T) {
 		current string
 		wanted  bool
 		want    string
-		fits    bool
+		stays   bool
 	}{
 		{"", false, "", true},
 		{"", true, "http2xconnect=1", false},
@@ -21,11 +21,11 @@ func TestFitGODEBUG(t *testing.T) {
 		{"http2xconnect=10", false, "http2xconnect=10", true}, // It cannot be helped.
 	}
 	for _, test := range tests {
-		got, fits := fitGODEBUG(test.current, test.wanted)
-		if got != test.want || fits != test.fits {
-			t.Errorf("%q, wanted %v: %q, %v; want %q, %v", test.current, test.wanted, got, fits, test.want, test.fits)
+		got, stays := fitGODEBUG(test.current, test.wanted)
+		if got != test.want || stays != test.stays {
+			t.Errorf("%q, wanted %v: %q, %v; want %q, %v", test.current, test.wanted, got, stays, test.want, test.stays)
 		}
-		if again, fits := fitGODEBUG(got, test.wanted); !fits || again != got {
+		if again, stays := fitGODEBUG(got, test.wanted); !stays || again != got {
 			t.Errorf("%q, wanted %v: not settled by %q", test.current, test.wanted, got)
 		}
 	}

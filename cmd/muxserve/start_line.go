@@ -6,16 +6,8 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/listeners"
-)
-
-// The log keys of the line that says that the process serves.
-const (
-	keyBuild          = "build"           // the module's version, as muxserve version prints it
-	keyConfigFile     = "config_file"     // empty without one
-	keyListeners      = "listeners"       // addresses with their protocols, TLS mode and PROXY mode
-	keyAdmin          = "admin"           // where the admin pages are; off for none
-	keyMaxConnections = "max_connections" // limits.max_connections
 )
 
 // shownListener is a listener in the start line: an object in JSON, words in text.
@@ -31,14 +23,13 @@ func (l shownListener) String() string {
 }
 
 func showListener(addr net.Addr, c listeners.Config) shownListener {
-	c = c.Shown()
 	return shownListener{Address: bound(addr), Protocols: c.Protocols, TLS: c.TLS.Mode, ProxyProtocol: c.ProxyProtocol.Mode}
 }
 
-// bound returns an address as --listen takes it.
+// bound returns the address of a socket as --listen takes it.
 func bound(addr net.Addr) string {
 	if addr.Network() == "unix" {
-		return unixPrefix + addr.String()
+		return settings.UnixPrefix + addr.String()
 	}
 	return addr.String()
 }

@@ -12,9 +12,6 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// unixPrefix marks the path of a Unix-domain socket in an address.
-const unixPrefix = "unix:"
-
 // hint is a command that tries a protocol. It is printed for listeners that serve all
 // protocols in needs.
 type hint struct {
@@ -24,9 +21,9 @@ type hint struct {
 	plain bool
 }
 
-// announce prints an address of the server, and with hints how to try each of its protocols
-// there.
-func announce(w io.Writer, addr net.Addr, c listeners.Config, withHints bool) {
+// printAddress prints an address of the server, and with hints how to try each of its
+// protocols there.
+func printAddress(w io.Writer, addr net.Addr, c listeners.Config, withHints bool) {
 	c = c.Shown()
 	required := c.ProxyProtocol.Mode == listeners.ProxyRequired
 	var all []hint
@@ -70,7 +67,7 @@ func list(names []string) string {
 // shownAddress returns the URL of an address, or unix:PATH.
 func shownAddress(addr net.Addr, mode string) string {
 	if addr.Network() == "unix" {
-		return unixPrefix + addr.String()
+		return bound(addr)
 	}
 	return "http" + tlsSuffix(mode) + "://" + reachable(addr)
 }

@@ -77,7 +77,7 @@ muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on unix:/run/m.sock
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var out strings.Builder
-			announce(&out, tt.addr, listeners.Config{TLS: listeners.TLSConfig{Mode: tt.mode}, Protocols: tt.protocols}, true)
+			printAddress(&out, tt.addr, listeners.Config{TLS: listeners.TLSConfig{Mode: tt.mode}, Protocols: tt.protocols}, true)
 			if diff := cmp.Diff(strings.TrimPrefix(tt.want, "\n"), out.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -135,7 +135,7 @@ muxserve: HTTP/1.1, HTTP/2, gRPC and WebSocket on http://127.0.0.1:80
 	}
 	for _, tt := range tests {
 		var out strings.Builder
-		announce(&out, tt.addr, tt.c, tt.hints)
+		printAddress(&out, tt.addr, tt.c, tt.hints)
 		if diff := cmp.Diff(strings.TrimPrefix(tt.want, "\n"), out.String()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}

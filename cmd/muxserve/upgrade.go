@@ -16,9 +16,6 @@ import (
 	"github.com/muxserve/muxserve/listeners"
 )
 
-// keyNewPID is the log key for the id of the process that is to take over, or has.
-const keyNewPID = "new_pid"
-
 // handover takes the listening sockets over from the previous process or the service
 // manager, and hands them over to the next process.
 type handover struct {
@@ -33,8 +30,6 @@ type handover struct {
 
 	// speak guards the one message to the parent: this process is ready, or never will be.
 	speak sync.Once
-	// left guards closing the sockets after the next process has taken over.
-	left sync.Once
 }
 
 // inherit takes over the descriptors that this process was started with. Call it before
@@ -68,8 +63,9 @@ const envState = "MUXSERVE_UPGRADE_STATE"
 type passedState struct {
 	// Blank says that the configuration file of the old process had no content.
 	Blank bool `json:"blank,omitempty"`
-	// Off says that an operator has taken the server out of its balancer.
-	Off bool `json:"off,omitempty"`
+	// NotReady says that an operator has taken the server out of its balancer. Other binaries
+	// know it as off.
+	NotReady bool `json:"off,omitempty"`
 }
 
 // passedStateOf returns what the environment says; nothing where the process before has
@@ -104,9 +100,6 @@ func (h *handover) adopted() error {
 	return err
 }
 
-// keyLocalAddr is mux's log key for an address of the server.
-const keyLocalAddr = "local_addr"
-
 // abandon tells the previous process, if there is one, that this process will not be
 // ready.
 func (h *handover) abandon() {
@@ -133,10 +126,10 @@ func (h *handover) ready() {
 	}
 }
 
-// announce waits until the server serves, which closes serving, and tells the previous
+// tellReady waits until the server serves, which closes serving, and tells the previous
 // process and the service manager. The previous process drains then. After that it feeds
 // the watchdog until ctx ends.
-func (h *handover) announce(ctx context.Context, serving <-chan struct{}) {
+func (h *handover) tellReady(ctx context.Context, serving <-chan struct{}) {
 	select {
 	case <-serving:
 	case <-ctx.Done():
@@ -180,9 +173,6 @@ func (h *handover) report(pid int, err error) (handedOver bool) {
 		return false
 	}
 	h.logger.Info("upgraded: a new process serves, and this one drains", keyNewPID, pid)
-	// The service manager follows the new process now. It would take this process's
-	// messages, such as STOPPING, for the new one's.
-	_ = os.Unsetenv("NOTIFY_SOCKET")
 	return true
 }
 
@@ -194,21 +184,19 @@ func (h *handover) leave(admin *adminSite) {
 	if !h.upgrader.Stop() {
 		return
 	}
-	h.left.Do(func() {
-		if admin != nil {
-			admin.cede()
-			admin.stop()
-		}
-		if err := h.sockets.Close(); err != nil {
-			h.logger.Warn("a socket was not left properly", keyErr, err)
-		}
-	})
+	if admin != nil {
+		admin.cede()
+		admin.stop()
+	}
+	if err := h.sockets.Close(); err != nil {
+		h.logger.Warn("a socket was not left properly", keyErr, err)
+	}
 }
 
 // stopping tells the service manager that this process stops, unless another one has
 // taken over.
 func (h *handover) stopping() error {
-	if h.upgrader.Stop() {
+	if h.upgrader.HandedOver() { // The beginning of the drain has ended an upgrade under way.
 		return nil
 	}
 	_, err := lifecycle.Stopping()

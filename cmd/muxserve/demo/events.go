@@ -39,12 +39,8 @@ func serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	last, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64) // 0 where it is none of ours.
-	header := w.Header()
-	header.Set("Content-Type", "text/event-stream")
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	if r.Method == http.MethodHead {
-		return // Otherwise the next request on the connection would wait for the end of the stream.
+	if !page.EventStream(w, r) {
+		return
 	}
 	fmt.Fprintf(w, "retry: %d\n\n", retryMillis)
 

@@ -127,8 +127,8 @@ func (p *Pages) SetAddress(address string) {
 	p.host.Store(&host)
 }
 
-// Run takes a sample of the server's statistics every [SampleInterval] until ctx ends,
-// and keeps those of the last [HistoryLength]. During a drain it follows the number of
+// Run takes a sample of the server's statistics every [sampleInterval] until ctx ends,
+// and keeps those of the last [historyLength]. During a drain it follows the number of
 // connections, too. Call it once, in its own goroutine.
 func (p *Pages) Run(ctx context.Context) {
 	tick := time.Tick(curveInterval)
@@ -136,7 +136,7 @@ func (p *Pages) Run(ctx context.Context) {
 	for {
 		now := time.Now()
 		// A tick may come a little early.
-		if now.Sub(sampled) > SampleInterval-curveInterval/2 {
+		if now.Sub(sampled) > sampleInterval-curveInterval/2 {
 			sampled = now
 			p.history.add(now, p.server.Stats())
 		}

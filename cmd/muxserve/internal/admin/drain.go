@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"sync"
@@ -197,4 +198,17 @@ func (p *Pages) cutSince(begun time.Time) []mux.ClosedConn {
 	return slices.DeleteFunc(append([]mux.ClosedConn{}, p.server.Closed()...), func(c mux.ClosedConn) bool {
 		return c.Outcome != mux.EndCut || c.Closed.Before(begun)
 	})
+}
+
+// serveDrain begins the drain.
+func (p *Pages) serveDrain(w http.ResponseWriter, r *http.Request) {
+	if !p.process.Drain(originOf(r)) {
+		why := "the server is draining already"
+		if p.server.Phase() == lifecycle.PhaseNew {
+			why = "the server does not serve yet"
+		}
+		page.Error(w, http.StatusConflict, errors.New(why))
+		return
+	}
+	page.JSON(w, http.StatusAccepted, map[string]string{"phase": string(lifecycle.PhaseDraining)})
 }

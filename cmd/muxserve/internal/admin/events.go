@@ -88,12 +88,8 @@ func (p *Pages) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.watchers.end()
-	header := w.Header()
-	header.Set("Content-Type", "text/event-stream")
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	if r.Method == http.MethodHead {
-		return // Otherwise the next request on the connection would wait for the end of the stream.
+	if !page.EventStream(w, r) {
+		return
 	}
 	stayForEvents(r)
 	s := stream{w, http.NewResponseController(w), p.bounds.event}

@@ -67,7 +67,7 @@ func TestRejectedByMinute(t *testing.T) {
 	}
 	now := exampleTime
 	for i := range 2*perMinute + perMinute/2 + 1 {
-		h.add(now.Add(time.Duration(i)*SampleInterval), total(i))
+		h.add(now.Add(time.Duration(i)*sampleInterval), total(i))
 	}
 	want := []rejections{
 		{"http1": {"limit": uint64(perMinute) + 3}}, {"http1": {"limit": uint64(perMinute)}}, {"http1": {"limit": uint64(perMinute) / 2}},

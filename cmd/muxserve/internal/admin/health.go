@@ -77,7 +77,7 @@ type protocolHealth struct {
 	P50       float64 `json:"p50_seconds"`
 	P99       float64 `json:"p99_seconds"`
 	// RejectedRecently counts by reason the connections that were rejected in the last
-	// [HistoryLength], or since the start without a history.
+	// [historyLength], or since the start without a history.
 	RejectedRecently map[string]uint64 `json:"rejected_recently"`
 	// RejectedLastMinute counts rejections of the last minute by reason.
 	RejectedLastMinute map[string]uint64 `json:"rejected_last_minute"`

@@ -14,26 +14,26 @@ import (
 // The history covers five minutes. Its steps are short enough to show a burst, and few
 // enough to be sent to the page each time.
 const (
-	// SampleInterval is the time between two samples.
-	SampleInterval = 5 * time.Second
-	// HistoryLength is the age of the oldest sample.
-	HistoryLength = 5 * time.Minute
+	// sampleInterval is the time between two samples.
+	sampleInterval = 5 * time.Second
+	// historyLength is the age of the oldest sample.
+	historyLength = 5 * time.Minute
 
-	sampleCount = int(HistoryLength / SampleInterval)
+	sampleCount = int(historyLength / sampleInterval)
 )
 
-// Sample describes a server in the [SampleInterval] that ended at Time.
-type Sample struct {
+// sample describes a server in the [sampleInterval] that ended at Time.
+type sample struct {
 	Time      time.Time                 `json:"time"`
 	Phase     lifecycle.Phase           `json:"phase"`
-	Protocols map[string]ProtocolSample `json:"protocols"` // by the tag of the pool
+	Protocols map[string]protocolSample `json:"protocols"` // by the tag of the pool
 	// Health is the status of each pool by its tag, and of all together as "total".
 	Health map[string]string `json:"health"`
 }
 
-// ProtocolSample is one pool's part of a [Sample]. The rates are means since the sample
+// protocolSample is one pool's part of a [sample]. The rates are means since the sample
 // before.
-type ProtocolSample struct {
+type protocolSample struct {
 	Active                 int64   `json:"active"` // connections, at the sample's time
 	AcceptedPerSecond      float64 `json:"accepted_per_second"`
 	RejectedPerSecond      float64 `json:"rejected_per_second"`
@@ -70,7 +70,7 @@ type rejections map[string]map[string]uint64
 type history struct {
 	mu      sync.Mutex // guards all that follows
 	last    moment
-	samples []Sample     // the oldest first
+	samples []sample     // the oldest first
 	before  []rejections // the totals when the sample at the same index began
 }
 
@@ -89,10 +89,10 @@ func (h *history) add(now time.Time, stats mux.Stats) {
 }
 
 // list returns the samples, the oldest first. They must not be changed.
-func (h *history) list() []Sample {
+func (h *history) list() []sample {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]Sample{}, h.samples...)
+	return append([]sample{}, h.samples...)
 }
 
 // recent returns the part of all rejections that is newer than the beginning of the
@@ -108,7 +108,7 @@ func (h *history) recent(all rejections) rejections {
 }
 
 // perMinute is how many samples a minute has.
-const perMinute = int(time.Minute / SampleInterval)
+const perMinute = int(time.Minute / sampleInterval)
 
 // byMinute returns the rejections of each of the last minutes, the last one first. all are
 // those of now. The last minute is up to a sample longer, and the first one may be shorter.
@@ -142,18 +142,18 @@ func (r rejections) since(before rejections) rejections {
 }
 
 // newSample compares two moments.
-func newSample(from, to moment) Sample {
+func newSample(from, to moment) sample {
 	seconds := to.at.Sub(from.at).Seconds()
 	rate := func(now, before uint64) float64 { return float64(now-before) / seconds }
-	s := Sample{
+	s := sample{
 		Time:      to.at,
 		Phase:     to.stats.Phase,
-		Protocols: make(map[string]ProtocolSample, len(to.stats.Pools)),
+		Protocols: make(map[string]protocolSample, len(to.stats.Pools)),
 		Health:    make(map[string]string, len(to.stats.Health)),
 	}
 	for tag, now := range to.stats.Pools {
 		before, requests := from.stats.Pools[tag], to.stats.Requests[tag]
-		s.Protocols[tag] = ProtocolSample{
+		s.Protocols[tag] = protocolSample{
 			Active:                    now.Active,
 			AcceptedPerSecond:         rate(now.Accepted, before.Accepted),
 			RejectedPerSecond:         rate(sum(to.stats.Rejected[tag]), sum(from.stats.Rejected[tag])),

@@ -54,18 +54,18 @@ func TestSample(t *testing.T) {
 		began := time.Now()
 		p := New(growing(began), Options{})
 		run(t, p)
-		time.Sleep(2 * SampleInterval)
+		time.Sleep(2 * sampleInterval)
 		synctest.Wait()
-		sample := Sample{
+		one := sample{
 			Phase: lifecycle.PhaseServing,
-			Protocols: map[string]ProtocolSample{"http1": {
+			Protocols: map[string]protocolSample{"http1": {
 				Active: 4, AcceptedPerSecond: 3, RejectedPerSecond: 2, BytesReceivedPerSecond: 100, BytesSentPerSecond: 1000,
 				RequestsPerSecond: 20, InFlight: 5, ErrorRate: 0.1, Mean: 0.012, P50: 0.01, P95: 0.02, P99: 0.03,
 			}},
 			Health: map[string]string{"http1": "degraded"},
 		}
-		want := []Sample{sample, sample}
-		want[0].Time, want[1].Time = began.Add(SampleInterval), began.Add(2*SampleInterval)
+		want := []sample{one, one}
+		want[0].Time, want[1].Time = began.Add(sampleInterval), began.Add(2*sampleInterval)
 		if diff := cmp.Diff(want, p.history.list()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -85,11 +85,11 @@ func TestHistoryForgets(t *testing.T) {
 			samples       int
 			limit, silent uint64 // rejected recently
 		}{
-			{SampleInterval - 1, 0, 0, 0, 8, 1},
-			{SampleInterval, SampleInterval, SampleInterval, 1, 10, 0},
-			{HistoryLength, SampleInterval, HistoryLength, 60, 600, 0},
-			{HistoryLength + SampleInterval, 2 * SampleInterval, HistoryLength + SampleInterval, 60, 600, 0},
-			{time.Hour, time.Hour - HistoryLength + SampleInterval, time.Hour, 60, 600, 0},
+			{sampleInterval - 1, 0, 0, 0, 8, 1},
+			{sampleInterval, sampleInterval, sampleInterval, 1, 10, 0},
+			{historyLength, sampleInterval, historyLength, 60, 600, 0},
+			{historyLength + sampleInterval, 2 * sampleInterval, historyLength + sampleInterval, 60, 600, 0},
+			{time.Hour, time.Hour - historyLength + sampleInterval, time.Hour, 60, 600, 0},
 		} {
 			time.Sleep(time.Until(began.Add(tt.after)))
 			synctest.Wait()
@@ -121,10 +121,10 @@ func TestNewPool(t *testing.T) {
 		Pools:  map[string]pool.Stats{"custom": {Accepted: 10, Active: 1}},
 		Health: map[string]pool.HealthStatus{"custom": {Status: pool.Healthy}},
 	}}
-	want := Sample{
+	want := sample{
 		Time:      to.at,
 		Phase:     lifecycle.PhaseDraining,
-		Protocols: map[string]ProtocolSample{"custom": {Active: 1, AcceptedPerSecond: 5}},
+		Protocols: map[string]protocolSample{"custom": {Active: 1, AcceptedPerSecond: 5}},
 		Health:    map[string]string{"custom": "unavailable"},
 	}
 	if diff := cmp.Diff(want, newSample(from, to)); diff != "" {

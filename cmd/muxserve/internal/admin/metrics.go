@@ -28,7 +28,7 @@ type metricsView struct {
 	// IntervalSeconds is the time between two samples.
 	IntervalSeconds float64 `json:"interval_seconds"`
 	// History are the samples of the last five minutes, the oldest first.
-	History []Sample `json:"history"`
+	History []sample `json:"history"`
 	// RejectedByMinute are the connections that were rejected in each of these minutes, the
 	// last one first.
 	RejectedByMinute []rejections `json:"rejected_by_minute"`
@@ -153,7 +153,7 @@ func (p *Pages) metrics(now time.Time) metricsView {
 		Time:             now,
 		Totals:           stats,
 		Drain:            newDrainView(stats.Drain),
-		IntervalSeconds:  SampleInterval.Seconds(),
+		IntervalSeconds:  sampleInterval.Seconds(),
 		History:          p.history.list(),
 		RejectedByMinute: p.history.byMinute(stats.Rejected),
 	}

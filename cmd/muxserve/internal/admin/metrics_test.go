@@ -90,7 +90,7 @@ func TestMetricsJSON(t *testing.T) {
 	calls := later.Pools["grpc"]
 	calls.MessagesReceived, calls.MessagesSent = 50, 25
 	later.Pools["grpc"] = calls
-	p.history.add(at.Add(SampleInterval), later)
+	p.history.add(at.Add(sampleInterval), later)
 	got, err := json.MarshalIndent(p.metrics(at), "", " ")
 	if err != nil {
 		t.Fatal(err)

@@ -144,14 +144,23 @@ func unknownFlag(flags []Flag, arg string) error {
 	for i, f := range flags {
 		names[i] = "--" + f.Name
 	}
-	if near := Nearest("--"+strings.TrimLeft(given, "-"), names); near != "" {
-		return fmt.Errorf("unknown flag %s; did you mean %s?", given, near)
+	if meant := Suggest("--"+strings.TrimLeft(given, "-"), names); meant != "" {
+		return fmt.Errorf("unknown flag %s; %s", given, meant)
 	}
 	return fmt.Errorf("unknown flag %s", given)
 }
 
 // maxTypos bounds the wrong, missing and surplus letters of a misspelling.
 const maxTypos = 3
+
+// Suggest asks whether the candidate that is most similar to word was meant. It returns ""
+// if none is similar.
+func Suggest(word string, candidates []string) string {
+	if near := Nearest(word, candidates); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return ""
+}
 
 // Nearest returns the candidate that is most similar to word, or "" if none is similar.
 func Nearest(word string, candidates []string) string {

@@ -233,7 +233,7 @@ func (p Program) manFlags(out io.Writer, c Command) {
 
 // sameFlags reports whether two commands share their flags.
 func sameFlags(a, b []Flag) bool {
-	return len(a) == len(b) && (len(a) == 0 || a[0].Name == b[0].Name)
+	return slices.EqualFunc(a, b, func(a, b Flag) bool { return a.Name == b.Name })
 }
 
 // roff escapes the characters that roff interprets. It would print a dash as a hyphen,

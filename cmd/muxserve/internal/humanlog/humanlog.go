@@ -1,4 +1,4 @@
-// Package humanlog makes loggers for people at a terminal and for programs.
+// Package humanlog makes handlers of logs for people at a terminal and for programs.
 package humanlog
 
 import (
@@ -21,12 +21,12 @@ const (
 	JSON = "json" // one JSON object a line
 )
 
-// Options configure a logger. The zero value writes JSON from Info on.
+// Options configure a handler. The zero value writes JSON from Info on.
 type Options struct {
 	// Format is Auto, Text or JSON; empty is Auto.
 	Format string
 	// Level is the lowest level that is written; nil is Info. A [slog.LevelVar] may be
-	// changed while the logger is in use.
+	// changed while the handler is in use.
 	Level slog.Leveler
 	// Terminal says that the output is a terminal.
 	Terminal bool
@@ -34,7 +34,7 @@ type Options struct {
 	Color bool
 }
 
-// OptionsFor returns the options of a logger that writes to w. It uses colours on a
+// OptionsFor returns the options of a handler that writes to w. It uses colours on a
 // terminal, unless NO_COLOR is set (no-color.org) or TERM is dumb.
 func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(string) string) Options {
 	terminal := IsTerminal(w)
@@ -44,7 +44,7 @@ func OptionsFor(w io.Writer, format string, level slog.Leveler, getenv func(stri
 	}
 }
 
-// InJSON reports whether the logger writes JSON.
+// InJSON reports whether the handler writes JSON.
 func (o Options) InJSON() bool { return o.Format == JSON || o.Format != Text && !o.Terminal }
 
 // IsTerminal reports whether w is a terminal: a character device other than the null device.
@@ -61,16 +61,16 @@ func IsTerminal(w io.Writer) bool {
 	return err != nil || !os.SameFile(info, null)
 }
 
-// New returns a logger that writes to w, one call of Write for each line.
-func New(w io.Writer, o Options) *slog.Logger {
+// New returns a handler that writes to w, one call of Write for each line.
+func New(w io.Writer, o Options) slog.Handler {
 	options := &slog.HandlerOptions{Level: o.Level}
 	switch {
 	case o.InJSON():
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.NewJSONHandler(w, options)
 	case !o.Terminal:
-		return slog.New(slog.NewTextHandler(w, options))
+		return slog.NewTextHandler(w, options)
 	default:
-		return slog.New(newHandler(w, o))
+		return newHandler(w, o)
 	}
 }
 

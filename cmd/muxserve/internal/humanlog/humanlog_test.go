@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func logged(t *testing.T, o Options, level slog.Level, message string, log func(slog.Handler) slog.Handler, attrs ...slog.Attr) string {
 	t.Helper()
 	var out bytes.Buffer
-	h := New(&out, o).Handler()
+	h := New(&out, o)
 	if log != nil {
 		h = log(h)
 	}
@@ -84,7 +84,7 @@ func TestLevelWhileItRuns(t *testing.T) {
 		var out bytes.Buffer
 		var level slog.LevelVar
 		o.Level = &level
-		logger := New(&out, o)
+		logger := slog.New(New(&out, o))
 		logger.Debug("one")
 		level.Set(slog.LevelDebug)
 		logger.With("a", 1).Debug("two")
@@ -116,7 +116,7 @@ func (l *lines) Write(b []byte) (int, error) {
 func TestLinesOfManyAtOnce(t *testing.T) {
 	t.Parallel()
 	var out lines
-	logger := New(&out, Options{Format: Text, Terminal: true})
+	logger := slog.New(New(&out, Options{Format: Text, Terminal: true}))
 	var all sync.WaitGroup
 	const writers, each = 8, 100
 	for range writers {

@@ -18,7 +18,7 @@ import (
 	"strings"
 )
 
-//go:generate go run ./generate
+//go:generate go run ../generate
 
 // Name is where the reference stands, relative to the directory of the module.
 const Name = "cmd/muxserve/LOGS.md"

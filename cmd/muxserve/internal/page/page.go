@@ -1,5 +1,5 @@
-// Package page writes the answers that the demo and the admin pages have in common: a web
-// page that loads nothing, and JSON.
+// Package page writes the answers that the demo and the admin pages have in common: web
+// pages, event streams and JSON.
 package page
 
 import (
@@ -22,9 +22,9 @@ import (
 //go:embed tokens.css
 var tokens string
 
-// New returns a handler that answers GET and HEAD with the document html. The style and
-// the script replace the comments <!-- style --> and <!-- script --> in it. The style has
-// that of all pages before it.
+// New returns a handler that answers GET and HEAD with the document html, which loads
+// nothing. The style and the script replace the comments <!-- style --> and
+// <!-- script --> in it. The style has that of all pages before it.
 //
 // The page's Content-Security-Policy allows this style and this script by their digests,
 // requests to the page's own origin, and nothing else.
@@ -111,6 +111,17 @@ func file(name string, content []byte, policy string) http.HandlerFunc {
 		header.Set("ETag", etag)
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
 	}
+}
+
+// EventStream begins an answer of the type text/event-stream, which no cache keeps. It
+// reports false for HEAD, whose answer ends there: otherwise the next request on the
+// connection would wait for the end of the stream.
+func EventStream(w http.ResponseWriter, r *http.Request) bool {
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	return r.Method != http.MethodHead
 }
 
 // JSON answers a request with value. No cache keeps the answer.

@@ -18,13 +18,13 @@ import (
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 )
 
-//go:generate go run ./generate
+//go:generate go run ../generate
 
 // modulePath begins the import path of every package of the module.
 const modulePath = "github.com/muxserve/muxserve/"
 
-// Docs are the comments of all sections and their fields.
-type Docs map[string]*source // by import path
+// comments are the comments of all sections and their fields.
+type comments map[string]*source // by import path
 
 // source has the relevant declarations of a package.
 type source struct {
@@ -39,10 +39,10 @@ type typeDoc struct {
 	names  map[string]string // of the fields in the file, by their names in Go
 }
 
-// ReadDocs reads the sources of all packages that own a section. root is the directory of
-// the module.
-func ReadDocs(root string) (Docs, error) {
-	d := make(Docs)
+// readComments reads the sources of all packages that own a section. root is the directory
+// of the module.
+func readComments(root string) (comments, error) {
+	d := make(comments)
 	for _, k := range append(settings.Keys(), settings.Sections()...) {
 		path := k.Struct.PkgPath()
 		if d[path] != nil {
@@ -130,9 +130,9 @@ func readStruct(files *token.FileSet, t *ast.StructType, text string) *typeDoc {
 
 var yamlTag = regexp.MustCompile(`yaml:"([a-z0-9_]+)`)
 
-// Of returns the comment of a key or section as one paragraph. It replaces the names of
+// of returns the comment of a key or section as one paragraph. It replaces the names of
 // fields by those of keys, and passes each through name.
-func (d Docs) Of(k settings.Key, name func(string) string) string {
+func (d comments) of(k settings.Key, name func(string) string) string {
 	s := d[k.Struct.PkgPath()]
 	t := s.types[k.Struct.Name()]
 	text := t.fields[k.Field]
@@ -181,18 +181,18 @@ var (
 
 // Files returns the generated files by their paths below the root of the module.
 func Files(root string) (map[string][]byte, error) {
-	docs, err := ReadDocs(root)
+	docs, err := readComments(root)
 	if err != nil {
 		return nil, err
 	}
-	text, err := JSON(docs)
+	text, err := jsonSchema(docs)
 	if err != nil {
 		return nil, err
 	}
 	directory := filepath.Join("cmd", "muxserve")
 	return map[string][]byte{
 		filepath.Join(directory, "muxserve.schema.json"):  text,
-		filepath.Join(directory, "muxserve.example.yaml"): Example(docs),
-		filepath.Join(directory, "CONFIGURATION.md"):      Reference(docs),
+		filepath.Join(directory, "muxserve.example.yaml"): example(docs),
+		filepath.Join(directory, "CONFIGURATION.md"):      reference(docs),
 	}, nil
 }

@@ -17,9 +17,9 @@ import (
 // moduleRoot is the path of the module in tests.
 const moduleRoot = "../../../.."
 
-func readDocs(t *testing.T) Docs {
+func commentsOfModule(t *testing.T) comments {
 	t.Helper()
-	docs, err := ReadDocs(moduleRoot)
+	docs, err := readComments(moduleRoot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,9 +46,9 @@ func TestFilesAreUpToDate(t *testing.T) {
 
 func TestEveryKeyIsExplained(t *testing.T) {
 	t.Parallel()
-	docs := readDocs(t)
+	docs := commentsOfModule(t)
 	for _, k := range append(settings.Keys(), settings.Sections()...) {
-		text := docs.Of(k, plain)
+		text := docs.of(k, plain)
 		if text == "" {
 			t.Errorf("%s.%s, which is %s in the file, has no comment", k.Struct, k.Field, k.Path)
 		}
@@ -60,7 +60,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 
 func TestReferenceHasEveryKey(t *testing.T) {
 	t.Parallel()
-	text := string(Reference(readDocs(t)))
+	text := string(reference(commentsOfModule(t)))
 	for _, k := range settings.Keys() {
 		section, name := "", k.Path
 		if at := strings.LastIndexByte(k.Path, '.'); at >= 0 {
@@ -82,7 +82,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 // uncommented returns the example with every key set.
 func uncommented(t *testing.T) string {
 	t.Helper()
-	lines := strings.Split(string(Example(readDocs(t))), "\n")
+	lines := strings.Split(string(example(commentsOfModule(t))), "\n")
 	for i, line := range lines {
 		lines[i] = strings.TrimPrefix(line, "# ")
 	}
@@ -153,7 +153,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 
 func TestExampleSaysWhatTheDefaultsAre(t *testing.T) {
 	t.Parallel()
-	for name, text := range map[string]string{"as it is": string(Example(readDocs(t))), "uncommented": uncommented(t)} {
+	for name, text := range map[string]string{"as it is": string(example(commentsOfModule(t))), "uncommented": uncommented(t)} {
 		s, err := loadFile(t, text)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -33,8 +33,8 @@ process sets stays as it is. A key that applies to *open connections* takes effe
 *new connections* leaves the old ones as they are: its listener or server is built anew beside the old one, which drains.
 `
 
-// Reference returns the reference of all keys and flags in Markdown.
-func Reference(docs Docs) []byte {
+// reference returns the reference of all keys and flags in Markdown.
+func reference(docs comments) []byte {
 	var out strings.Builder
 	out.WriteString(referenceHead)
 	keys := settings.Keys()
@@ -46,7 +46,7 @@ func Reference(docs Docs) []byte {
 			path += "[]"
 		}
 		fmt.Fprintf(&out, "\n## `%s`\n", path)
-		if text := docs.Of(s, code); text != "" {
+		if text := docs.of(s, code); text != "" {
 			fmt.Fprintf(&out, "\n%s\n", markdown(text))
 		}
 		writeKeys(&out, docs, tableOf(keys, path))
@@ -75,7 +75,7 @@ func tableOf(keys []settings.Key, path string) []settings.Key {
 	})
 }
 
-func writeKeys(out *strings.Builder, docs Docs, keys []settings.Key) {
+func writeKeys(out *strings.Builder, docs comments, keys []settings.Key) {
 	out.WriteString("\n| key | values | default | applies | meaning |\n|---|---|---|---|---|\n")
 	for _, k := range keys {
 		value := code(k.Default)
@@ -86,7 +86,7 @@ func writeKeys(out *strings.Builder, docs Docs, keys []settings.Key) {
 			value = ""
 		}
 		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n",
-			code(lastOf(k.Path)), typeName(k), value, appliesTo(k), markdown(docs.Of(k, code)))
+			code(lastOf(k.Path)), typeName(k), value, appliesTo(k), markdown(docs.of(k, code)))
 	}
 }
 
@@ -116,9 +116,9 @@ const exampleHead = `# yaml-language-server: $schema=muxserve.schema.json
 // exampleWidth is the width of the comments in the example.
 const exampleWidth = 100
 
-// Example returns a configuration file with every key commented out. Without the first "#
-// " of each line, it sets every key to its default.
-func Example(docs Docs) []byte {
+// example returns a configuration file with every key commented out. Without the
+// first "# " of each line, it sets every key to its default.
+func example(docs comments) []byte {
 	var out strings.Builder
 	out.WriteString(exampleHead)
 	sections := settings.Sections()
@@ -138,7 +138,7 @@ func Example(docs Docs) []byte {
 				if !strings.Contains(s.Path, ".") {
 					out.WriteByte('\n')
 				}
-				writeExample(&out, indentOf(s.Path), docs.Of(s, plain), strings.TrimSuffix(lastOf(s.Path)+": "+s.Default, " "))
+				writeExample(&out, indentOf(s.Path), docs.of(s, plain), strings.TrimSuffix(lastOf(s.Path)+": "+s.Default, " "))
 				first = strings.Contains(k.Path, s.Path+"[]")
 			}
 		}
@@ -153,7 +153,7 @@ func Example(docs Docs) []byte {
 		if !strings.Contains(k.Path, ".") {
 			out.WriteByte('\n')
 		}
-		text := docs.Of(k, plain)
+		text := docs.of(k, plain)
 		shared := text == before // by both keys
 		if before = text; shared {
 			text = ""

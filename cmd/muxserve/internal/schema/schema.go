@@ -12,7 +12,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/muxserve/muxserve/cmd/muxserve/internal/humanlog"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/settings"
 	"github.com/muxserve/muxserve/lifecycle"
 	"github.com/muxserve/muxserve/listeners"
@@ -38,9 +37,9 @@ type node struct {
 	Additional  *bool            `json:"additionalProperties,omitempty"` //nolint:tagliatelle // JSON Schema calls it so.
 }
 
-// JSON returns the JSON Schema of the file. Every key may be null, which counts as
+// jsonSchema returns the JSON Schema of the file. Every key may be null, which counts as
 // missing. The schema does not check whether keys fit each other.
-func JSON(docs Docs) ([]byte, error) {
+func jsonSchema(docs comments) ([]byte, error) {
 	root := section()
 	root.Schema = "https://json-schema.org/draft/2020-12/schema"
 	root.Title = "muxserve.yaml"
@@ -62,7 +61,7 @@ func JSON(docs Docs) ([]byte, error) {
 				n.MinItems = 0
 			}
 		}
-		n.Description = docs.Of(k, plain)
+		n.Description = docs.of(k, plain)
 		place(k, n)
 	}
 	for _, k := range settings.Keys() {
@@ -70,7 +69,7 @@ func JSON(docs Docs) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.Description = docs.Of(k, plain)
+		n.Description = docs.of(k, plain)
 		place(k, n)
 	}
 	text, err := json.MarshalIndent(root, "", "  ")
@@ -184,47 +183,49 @@ const (
 // minHeadBytes is the smallest limit for the head of a request.
 const minHeadBytes = 1024
 
-// known has the keys with other constraints than their types have. An empty text stands
-// for the default.
+// known has the keys with other constraints than their types and their flags have. An empty
+// text stands for the default.
 var known = map[string]constraints{
-	"listeners[].tls.mode":            oneOf("", listeners.ModeOff, listeners.ModeSelfSigned, listeners.ModeAuto, listeners.ModeManual, listeners.ModeMutual),
-	"listeners[].tls.min_version":     oneOf("", "1.2", "1.3"),
-	"listeners[].tls.max_version":     oneOf("", "1.2", "1.3"),
-	"listeners[].tls.client_auth":     oneOf("", "none", "request", "require", "verify-if-given", "require-and-verify"),
-	"listeners[].proxy_protocol.mode": oneOf("", listeners.ProxyOff, listeners.ProxyOptional, listeners.ProxyRequired),
-	"listeners[].protocols":           oneOf(listeners.Config{}.Shown().Protocols...),
-	"listeners[].reuse_port":          between(0, 1024),
-	"sniff.max_bytes":                 between(minHeadBytes, 1<<20),
-	"limits.on_limit":                 oneOf(pool.Refuse, pool.Wait),
-	"http1.max_header_bytes":          atLeast(minHeadBytes),
-	"http2.max_streams":               atLeast(1),
-	"http2.max_header_list_bytes":     atLeast(minHeadBytes),
-	"http2.stream_window":             atLeast(minWindow),
-	"http2.connection_window":         atLeast(minWindow),
-	"http2.max_frame_bytes":           between(minFrame, maxFrame),
-	"grpc.max_streams":                atLeast(1),
-	"grpc.transport":                  oneOf("", string(protocols.TransportAuto), string(protocols.TransportNative), string(protocols.TransportShared)),
-	"websocket.read_limit":            atLeast(-1),
+	"listeners[].tls.max_version": oneOf("", "1.2", "1.3"),
+	"listeners[].protocols":       oneOf(listeners.Config{}.Shown().Protocols...),
+	"listeners[].reuse_port":      between(0, 1024),
+	"sniff.max_bytes":             between(minHeadBytes, 1<<20),
+	"limits.on_limit":             oneOf(pool.Refuse, pool.Wait),
+	"http1.max_header_bytes":      atLeast(minHeadBytes),
+	"http2.max_streams":           atLeast(1),
+	"http2.max_header_list_bytes": atLeast(minHeadBytes),
+	"http2.stream_window":         atLeast(minWindow),
+	"http2.connection_window":     atLeast(minWindow),
+	"http2.max_frame_bytes":       between(minFrame, maxFrame),
+	"grpc.max_streams":            atLeast(1),
+	"websocket.read_limit":        atLeast(-1),
 	"websocket.compression": oneOf("", string(protocols.CompressionOff),
 		string(protocols.CompressionTakeover), string(protocols.CompressionNoTakeover)),
 	"health.degraded_above":   share(),
 	"health.overloaded_above": share(),
-	"drain.profile":           oneOf(append([]string{""}, lifecycle.Profiles()...)...),
 	"drain.skip_steps":        oneOf(skippable()...),
-	"profile":                 oneOf(settings.Profiles()...),
-	"admin.protect":           oneOf(settings.Protections()...),
-	"log.level":               oneOf("debug", "info", "warn", "error"),
-	"log.format":              oneOf(humanlog.Auto, humanlog.Text, humanlog.JSON),
 }
+
+// neverEmpty are the keys with a flag whose values do not include the empty text.
+var neverEmpty = []string{"admin.protect", "log.level", "log.format"}
 
 // skippable are the steps of the drain that can be skipped: all but the last.
 func skippable() []string {
 	return slices.DeleteFunc(lifecycle.Steps(), func(name string) bool { return name == lifecycle.StepCleanup })
 }
 
-// constraintsOf returns the constraints of a key.
+// constraintsOf returns the constraints of a key. Its values are those of its flag.
 func constraintsOf(k settings.Key) constraints {
 	c := known[k.Path]
+	for _, f := range settings.Flags() {
+		if f.Key != k.Path || f.Choices == nil {
+			continue
+		}
+		c.values = slices.Clone(f.Choices)
+		if !slices.Contains(neverEmpty, k.Path) {
+			c.values = slices.Insert(c.values, 0, "")
+		}
+	}
 	if c.least == nil && k.Type.Kind() >= reflect.Int && k.Type.Kind() <= reflect.Uint64 {
 		c.least = new(float64)
 	}

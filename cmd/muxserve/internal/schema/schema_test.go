@@ -20,7 +20,7 @@ import (
 // would ignore them.
 func readSchema(t *testing.T) *node {
 	t.Helper()
-	text, err := JSON(readDocs(t))
+	text, err := jsonSchema(commentsOfModule(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -177,8 +177,8 @@ var wordForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
 // unknown refuses a key of the section at path. It shows no text that may be a secret, such
 // as token:s3cret, which YAML takes for a key without a value.
 func (d *decoder) unknown(key, value *yaml.Node, path string, fields []field) {
-	text := unknownKey(key.Value, fields)
-	if aboveSecrets(path) && (!wordForm.MatchString(key.Value) || isNull(value) && !strings.Contains(text, meant)) {
+	text, similar := unknownKey(key.Value, fields)
+	if aboveSecrets(path) && (!wordForm.MatchString(key.Value) || isNull(value) && !similar) {
 		d.faultf(key, path, "what stands there is no key%s", missingSpace(key))
 		return
 	}
@@ -195,17 +195,15 @@ func missingSpace(n *yaml.Node) string {
 	return "; a space is missing behind " + name + ":"
 }
 
-// meant begins the suggestion of a key.
-const meant = "did you mean "
-
-// unknownKey suggests a key with a similar name, or the sections that have the same key.
-func unknownKey(name string, fields []field) string {
+// unknownKey suggests a key with a similar name, and reports whether there is one, or the
+// sections that have the same key.
+func unknownKey(name string, fields []field) (text string, similar bool) {
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.name
 	}
-	if near := cli.Nearest(name, names); near != "" {
-		return "unknown key; " + meant + near + "?"
+	if meant := cli.Suggest(name, names); meant != "" {
+		return "unknown key; " + meant, true
 	}
 	var sections []string
 	for _, k := range allKeys() {
@@ -214,9 +212,9 @@ func unknownKey(name string, fields []field) string {
 		}
 	}
 	if len(sections) > 0 {
-		return "unknown key here; it stands in " + strings.Join(sections, ", ")
+		return "unknown key here; it stands in " + strings.Join(sections, ", "), false
 	}
-	return "unknown key; the keys here are " + strings.Join(names, ", ")
+	return "unknown key; the keys here are " + strings.Join(names, ", "), false
 }
 
 // below returns the value of a key of a section; nil if there is none.

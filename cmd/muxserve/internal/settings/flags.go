@@ -85,7 +85,7 @@ var options = []option{
 		Help: "bearer token that a request to the admin listener needs to change something; better given by its environment variable"}},
 	{Flag: cli.Flag{Name: "admin-token-file", Group: groupListen, Value: "FILE", Key: "admin.token_file", Files: cli.AnyFile, Rare: true,
 		Help: "file with that token; a reload reads it again"}},
-	{Flag: cli.Flag{Name: "admin-protect", Group: groupListen, Value: "WHAT", Key: "admin.protect", Choices: Protections(), Rare: true,
+	{Flag: cli.Flag{Name: "admin-protect", Group: groupListen, Value: "WHAT", Key: "admin.protect", Choices: protections, Rare: true,
 		Help: "writes or all: what that token is for; with all, for everything but /livez, /readyz and the page itself"}},
 	{Flag: cli.Flag{Name: "admin-hosts", Group: groupListen, Value: "NAMES", Key: "admin.hosts", Rare: true,
 		Help: "more names by which the admin listener may be asked for, separated by commas"}, list: true},

@@ -39,7 +39,7 @@ func TestLoadPrecedence(t *testing.T) {
 		{"default", nil, nil, "listeners[0].address", "127.0.0.1:8080", "default"},
 		{"environment", nil, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1"}, "listeners[0].address", "127.0.0.1:1", "environment MUXSERVE_LISTEN"},
 		{"flag", []string{"--listen", "127.0.0.1:2"}, map[string]string{"MUXSERVE_LISTEN": "127.0.0.1:1"}, "listeners[0].address", "127.0.0.1:2", "flag --listen"},
-		{"empty variable", nil, map[string]string{"MUXSERVE_ADMIN": ""}, "admin.address", DefaultAdmin, "default"},
+		{"empty variable", nil, map[string]string{"MUXSERVE_ADMIN": ""}, "admin.address", defaultAdmin, "default"},
 		{"last flag", []string{"--admin", "off", "--admin=[::1]:3"}, nil, "admin.address", quote("[::1]:3"), "flag --admin"},
 		{"PORT", nil, map[string]string{"PORT": "9000", "APP_PORT": "9001"}, "listeners[0].address", quote(":9000"), "environment PORT"},
 		{"APP_PORT", nil, map[string]string{"APP_PORT": "9001"}, "listeners[0].address", quote(":9001"), "environment APP_PORT"},
@@ -110,7 +110,7 @@ func TestLoadListFromEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"127.0.0.1:0", "127.0.0.1:0", "unix:/a", DefaultAdmin}
+	want := []string{"127.0.0.1:0", "127.0.0.1:0", "unix:/a", defaultAdmin}
 	var got []string
 	for _, l := range s.Mux.Listeners {
 		got = append(got, l.Address)

@@ -17,9 +17,9 @@ import (
 	"github.com/muxserve/muxserve/mux"
 )
 
-// DefaultAdmin is the default address of the admin listener. It is on the loopback
+// defaultAdmin is the default address of the admin listener. It is on the loopback
 // interface, because the admin pages show clients and serve profiles.
-const DefaultAdmin = "127.0.0.1:8081"
+const defaultAdmin = "127.0.0.1:8081"
 
 // Off is the admin address for no admin listener.
 const Off = "off"
@@ -67,7 +67,8 @@ type Settings struct {
 
 // Admin configures the admin listener.
 type Admin struct {
-	// Address is HOST:PORT, unix:PATH, or off for no admin listener.
+	// Address is HOST:PORT, unix:PATH, fd:NAME for a socket of the service manager, or off
+	// for no admin listener.
 	Address string `apply:"restart" yaml:"address"`
 	// Token is the bearer token that a request needs in order to change something. Where it
 	// is empty, only requests from the loopback interface or a Unix socket may.
@@ -89,8 +90,8 @@ const (
 	ProtectAll    = "all"
 )
 
-// Protections returns the values of Admin.Protect.
-func Protections() []string { return []string{ProtectWrites, ProtectAll} }
+// protections are the values of Admin.Protect.
+var protections = []string{ProtectWrites, ProtectAll}
 
 // Log configures the log.
 type Log struct {
@@ -106,9 +107,6 @@ type Log struct {
 // profileEdge is the profile by which [mux.Edge] sets the defaults.
 const profileEdge = "edge"
 
-// Profiles returns the values of Settings.Profile.
-func Profiles() []string { return []string{"", profileEdge} }
-
 // formats are the values of Log.Format.
 var formats = []string{humanlog.Auto, humanlog.Text, humanlog.JSON}
 
@@ -116,7 +114,7 @@ var formats = []string{humanlog.Auto, humanlog.Text, humanlog.JSON}
 func Default() *Settings {
 	return &Settings{
 		Mux:     mux.DefaultConfig(),
-		Admin:   Admin{Address: DefaultAdmin, Protect: ProtectWrites},
+		Admin:   Admin{Address: defaultAdmin, Protect: ProtectWrites},
 		Log:     Log{Level: slog.LevelInfo, Format: humanlog.Auto},
 		read:    make(map[string][]byte),
 		places:  make(map[string]int),

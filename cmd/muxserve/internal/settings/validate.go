@@ -24,7 +24,7 @@ func (s *Settings) validate(before []fault) []fault {
 		}
 	}
 	check("static", checkDirectory(s.Static))
-	check("profile", oneOf(s.Profile, Profiles()))
+	check("profile", oneOf(s.Profile, []string{"", profileEdge}))
 	check("admin.protect", s.checkProtect())
 	for i, host := range s.Admin.Hosts {
 		check(element("admin.hosts", i), checkHost(host))
@@ -88,7 +88,7 @@ func (s *Settings) checkProtect() error {
 	if s.Admin.Protect == ProtectAll && s.Admin.Token == "" && s.Admin.TokenFile == "" {
 		return errors.New("all needs a token; set admin.token or admin.token_file")
 	}
-	return oneOf(s.Admin.Protect, Protections())
+	return oneOf(s.Admin.Protect, protections)
 }
 
 // checkHost accepts a host name as browsers send it, without scheme and port.
@@ -113,8 +113,11 @@ func checkReadLimit(values []string) error {
 	return nil
 }
 
-// unixPrefix begins the address of a Unix-domain socket.
-const unixPrefix = "unix:"
+// The beginnings of the addresses that are not TCP.
+const (
+	UnixPrefix      = "unix:" // before the path of a Unix-domain socket
+	InheritedPrefix = "fd:"   // before the name of a service manager's sockets
+)
 
 // listenersKey begins the path of every key of a listener.
 const listenersKey = "listeners[]"
@@ -129,7 +132,7 @@ const (
 // isTCP reports whether an address names neither a Unix-domain socket nor an inherited
 // socket.
 func isTCP(address string) bool {
-	return !strings.HasPrefix(address, unixPrefix) && !strings.HasPrefix(address, "fd:")
+	return !strings.HasPrefix(address, UnixPrefix) && !strings.HasPrefix(address, InheritedPrefix)
 }
 
 // checkAddress accepts HOST:PORT, unix:PATH and fd:NAME. It refuses other forms that the

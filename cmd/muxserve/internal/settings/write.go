@@ -48,8 +48,7 @@ type line struct {
 }
 
 func (s *Settings) lines() []line {
-	shown := Settings{Profile: s.Profile, Mux: s.Mux, Admin: s.Admin, Static: s.Static, StaticListings: s.StaticListings,
-		StaticDotFiles: s.StaticDotFiles, Watch: s.Watch, Log: s.Log}
+	shown := *s
 	if shown.Admin.Token != "" {
 		shown.Admin.Token = redacted
 	}

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// DefaultTimeout bounds the time until a new process is ready. Reading files and opening
+// defaultTimeout bounds the time until a new process is ready. Reading files and opening
 // sockets takes a fraction of a second; the rest is for an overloaded host.
-const DefaultTimeout = 30 * time.Second
+const defaultTimeout = 30 * time.Second
 
 // The errors of refused upgrades. No process has been started.
 var (
@@ -19,13 +19,13 @@ var (
 	ErrRunning = errors.New("upgrade: another upgrade is under way")
 	// ErrUpgraded refuses an upgrade after a new process has taken over.
 	ErrUpgraded = errors.New("upgrade: a new process has taken over already")
-	// ErrStopped refuses, or ends, an upgrade of a process that is ending.
-	ErrStopped = errors.New("upgrade: this process is ending")
+	// errStopped refuses, or ends, an upgrade of a process that is ending.
+	errStopped = errors.New("upgrade: this process is ending")
 	// ErrUnfit refuses an upgrade that would end with the end of this process.
 	ErrUnfit = errors.New("upgrade: no process can take over from this one")
 )
 
-// Sockets are the sockets to hand over; *listeners.Sockets implements it.
+// Sockets are the sockets to hand over.
 type Sockets interface {
 	// Pass returns duplicates of the sockets, which the new process gets as descriptors 3
 	// and up, and environ with variables that describe them.
@@ -46,7 +46,7 @@ const (
 )
 
 // refusals are why an upgrade cannot begin in each state.
-var refusals = map[state]error{running: ErrRunning, upgraded: ErrUpgraded, stopped: ErrStopped}
+var refusals = map[state]error{running: ErrRunning, upgraded: ErrUpgraded, stopped: errStopped}
 
 // Upgrader starts the process that takes over. Get one from [New]. All methods may be
 // called concurrently.
@@ -68,10 +68,10 @@ type Upgrader struct {
 }
 
 // New returns an Upgrader that starts program with the sockets. A timeout of zero is
-// [DefaultTimeout].
+// 30 s.
 func New(program Program, sockets Sockets, timeout time.Duration) *Upgrader {
 	if timeout <= 0 {
-		timeout = DefaultTimeout
+		timeout = defaultTimeout
 	}
 	return &Upgrader{program: program, sockets: sockets, timeout: timeout}
 }
@@ -135,8 +135,8 @@ func (u *Upgrader) decide(c *child, err error) error {
 		u.sockets.KeepFiles()
 	case u.state != stopped:
 		u.state = idle
-	case !errors.Is(err, ErrStopped):
-		err = errors.Join(ErrStopped, err)
+	case !errors.Is(err, errStopped):
+		err = errors.Join(errStopped, err)
 	}
 	return err
 }
@@ -151,7 +151,7 @@ func (u *Upgrader) Stop() (handedOver bool) {
 		u.state = stopped
 	}
 	if before == running {
-		u.cancel(ErrStopped)
+		u.cancel(errStopped)
 	}
 	u.mu.Unlock()
 	if ended != nil {

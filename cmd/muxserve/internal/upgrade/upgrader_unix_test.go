@@ -140,13 +140,13 @@ func TestStopEndsUpgrade(t *testing.T) {
 	}
 	select {
 	case err := <-ended:
-		if !errors.Is(err, ErrStopped) {
+		if !errors.Is(err, errStopped) {
 			t.Errorf("the upgrade ended with %v", err)
 		}
 	case <-time.After(patience):
 		t.Fatal("the upgrade goes on after Stop")
 	}
-	if _, err := u.Upgrade(t.Context()); !errors.Is(err, ErrStopped) {
+	if _, err := u.Upgrade(t.Context()); !errors.Is(err, errStopped) {
 		t.Errorf("after Stop: %v", err)
 	}
 	if u.Stop() || s.kept.Load() != 0 {

@@ -33,14 +33,15 @@ const streamBuffer = 16 << 10
 // comes within that time.
 const newTime = time.Second
 
-// Conns bounds the connections of the server of the pages. For one that comes above the bound
-// Conns closes the connection that has been without a request for longest, and for newTime at
-// least: a client that has just come can ask. Where no connection has been idle so long, Conns
-// looks at the client that has most of them, if it has more than a quarter of all, or else at
-// all clients, and closes the connection whose state is oldest. So one client that does nothing,
-// or asks all the time, keeps no probe of another out. Event streams and profiles stay. The zero
-// value is ready to use. All methods may be called concurrently.
-type Conns struct {
+// ConnLimiter bounds the connections of the server of the pages. For one that comes above
+// the bound it closes the connection that has been without a request for longest, and for
+// newTime at least: a client that has just come can ask. Where no connection has been idle
+// so long, it looks at the client that has most of them, if it has more than a quarter of
+// all, or else at all clients, and closes the connection whose state is oldest. So one
+// client that does nothing, or asks all the time, keeps no probe of another out. Event
+// streams and profiles stay. The zero value is ready to use. All methods may be called
+// concurrently.
+type ConnLimiter struct {
 	newFor time.Duration // newTime where it is 0
 
 	mu      sync.Mutex // guards what follows
@@ -52,7 +53,7 @@ type Conns struct {
 type adminConn struct {
 	net.Conn
 	stays atomic.Bool // it has a request that takes its time
-	// Guarded by Conns.mu.
+	// Guarded by ConnLimiter.mu.
 	client netip.Addr
 	share  *int // how many connections the client has
 	active bool // it has a request
@@ -62,7 +63,7 @@ type adminConn struct {
 type connKey struct{}
 
 // Context is the server's ConnContext: a connection has come.
-func (s *Conns) Context(ctx context.Context, conn net.Conn) context.Context {
+func (s *ConnLimiter) Context(ctx context.Context, conn net.Conn) context.Context {
 	c := &adminConn{Conn: conn, since: time.Now()}
 	c.client, _ = pool.ClientOf(conn.RemoteAddr())
 	s.mu.Lock()
@@ -83,7 +84,7 @@ func (s *Conns) Context(ctx context.Context, conn net.Conn) context.Context {
 }
 
 // State is the server's ConnState.
-func (s *Conns) State(conn net.Conn, state http.ConnState) {
+func (s *ConnLimiter) State(conn net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.all[conn]
@@ -101,7 +102,7 @@ func (s *Conns) State(conn net.Conn, state http.ConnState) {
 }
 
 // forget is the other half of Context. The caller holds mu.
-func (s *Conns) forget(c *adminConn) {
+func (s *ConnLimiter) forget(c *adminConn) {
 	delete(s.all, c.Conn)
 	if *c.share--; *c.share == 0 {
 		delete(s.clients, c.client)
@@ -109,7 +110,7 @@ func (s *Conns) forget(c *adminConn) {
 }
 
 // makeRoom closes a connection. The caller holds mu.
-func (s *Conns) makeRoom() {
+func (s *ConnLimiter) makeRoom() {
 	var first *adminConn
 	begun, fair := time.Now().Add(-cmp.Or(s.newFor, newTime)), connLimit()/4
 	for _, c := range s.all {
@@ -137,7 +138,7 @@ func (c *adminConn) leavesBefore(other *adminConn, begun time.Time, fair int) bo
 // isUnused reports whether a connection that is not new has no request.
 func (c *adminConn) isUnused(begun time.Time) bool { return !c.active && !c.since.After(begun) }
 
-// connOf returns the connection of a request; nil where its server has no [Conns].
+// connOf returns the connection of a request; nil where its server has no [ConnLimiter].
 func connOf(r *http.Request) *adminConn {
 	c, _ := r.Context().Value(connKey{}).(*adminConn)
 	return c

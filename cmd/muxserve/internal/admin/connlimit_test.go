@@ -12,9 +12,9 @@ import (
 )
 
 // serveBounded serves pages with a bound of the connections.
-func serveBounded(t *testing.T, p *Pages) (srv *httptest.Server, conns *Conns) {
+func serveBounded(t *testing.T, p *Pages) (srv *httptest.Server, conns *ConnLimiter) {
 	t.Helper()
-	conns = new(Conns)
+	conns = new(ConnLimiter)
 	srv = httptest.NewUnstartedServer(p)
 	srv.Config.ConnContext, srv.Config.ConnState = conns.Context, conns.State
 	srv.Start()
@@ -23,7 +23,7 @@ func serveBounded(t *testing.T, p *Pages) (srv *httptest.Server, conns *Conns) {
 }
 
 // busy returns how many connections have a request that stays, or one that has to make room.
-func (s *Conns) busy(stays bool) (n int) {
+func (s *ConnLimiter) busy(stays bool) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.all {
@@ -34,7 +34,7 @@ func (s *Conns) busy(stays bool) (n int) {
 	return n
 }
 
-func (s *Conns) len() int {
+func (s *ConnLimiter) len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.all)

@@ -1,5 +1,5 @@
-// Command generate writes the files of package schema. go generate runs it in the
-// directory of that package.
+// Command generate writes the files of packages schema and logref. go generate runs it in
+// the directory of either.
 package main
 
 import (
@@ -7,15 +7,19 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/muxserve/muxserve/cmd/muxserve/internal/logref"
 	"github.com/muxserve/muxserve/cmd/muxserve/internal/schema"
 )
 
-// root is the directory of the module, relative to the directory of package schema.
+// root is the directory of the module, relative to the directory of those packages.
 const root = "../../../.."
 
 func main() {
 	files, err := schema.Files(root)
 	if err != nil {
+		log.Fatal(err)
+	}
+	if files[logref.Name], err = logref.Reference(root); err != nil {
 		log.Fatal(err)
 	}
 	for name, text := range files {
