@@ -161,21 +161,24 @@ type trackedConn struct {
 
 // Read implements [net.Conn].
 func (c *trackedConn) Read(p []byte) (int, error) {
-	if n := c.track.ReadMarker(p); n > 0 {
-		return n, nil
+	for {
+		if n := c.track.ReadMarker(p); n > 0 {
+			return n, nil
+		}
+		if c.ahead != nil && c.ahead.Buffered() == 0 {
+			c.ahead = nil
+		}
+		var read int
+		var err error
+		if c.ahead != nil {
+			read, err = c.ahead.Read(p)
+		} else {
+			read, err = c.Conn.Read(p)
+		}
+		if n := c.track.Follow(p[:read]); n > 0 || read == 0 || err != nil {
+			return n, err
+		}
 	}
-	if c.ahead != nil && c.ahead.Buffered() == 0 {
-		c.ahead = nil
-	}
-	var n int
-	var err error
-	if c.ahead != nil {
-		n, err = c.ahead.Read(p)
-	} else {
-		n, err = c.Conn.Read(p)
-	}
-	c.track.Follow(p[:n])
-	return n, err
 }
 
 // Write implements [net.Conn].

@@ -175,6 +175,20 @@ func (w *walk) advance(p []byte) (n int, complete bool) {
 	}
 }
 
+// next returns where p has the type of the frame that it goes on with, whose header is returned
+// as far as it is known then: 0 stands for the rest. It returns -1 where p has no type.
+func (w *walk) next(p []byte) (at int, h Header) {
+	const lengthLen = 3 // The type stands behind the length (RFC 9113, section 4.1).
+	at = lengthLen - int(w.have)
+	if w.left > 0 || at < 0 || at >= len(p) {
+		return -1, h
+	}
+	var head [HeaderLen]byte
+	n := copy(head[:], w.head[:w.have])
+	copy(head[n:], p)
+	return at, ParseHeader(head[:])
+}
+
 // isWithin reports whether what advance has returned last belongs to the payload of a frame
 // of the type.
 func (w *walk) isWithin(typ http2.FrameType) bool {

@@ -29,6 +29,7 @@ const (
 	markReleased                    // The channel serverAcked is closed.
 	markEnded                       // The connection ends: no PING is to follow.
 	markOpening                     // The header block of the highest stream is not whole yet.
+	markTelling                     // A GOAWAY is on its way, so the client may know of it.
 )
 
 // GoAway sends a GOAWAY that refuses no stream, and a PING some time behind it. See GoAway of

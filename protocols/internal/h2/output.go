@@ -408,6 +408,7 @@ func (t *Track) noteGoAway(payload []byte) {
 	t.out.lastTold = min(t.out.lastTold, last)
 	t.open.leave(last)
 	t.out.marks |= markTold | markSettled
+	t.marks.Or(markTelling)
 	switch debug := string(payload[goAwayLen:]); {
 	case code != http2.ErrCodeNo || told:
 	case debug == debugAge:
@@ -454,6 +455,7 @@ func (t *Track) pendingFrames(alone bool) []byte {
 	}
 	o.ours = true
 	o.marks |= markTold
+	t.marks.Or(markTelling)
 	if asked&askFinal != 0 {
 		o.final = true
 		o.marks |= markSettled

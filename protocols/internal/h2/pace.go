@@ -22,7 +22,8 @@ type pace struct {
 	// The reading goroutine owns these.
 	frames int    // since the last marker
 	block  bool   // a header block is open, which nothing may interrupt
-	rest   []byte // what the server has not read of the marker
+	rest   []byte // what the server reads next: of the marker, or of what was held
+	held   []byte // of a header, what the server gets when it is whole; see hideStray
 	sent   uint32 // markers
 	table  encoderTable
 
@@ -48,9 +49,9 @@ var marker = func() []byte {
 	return AppendFrame(nil, http2.FramePing, 0, data[:])
 }()
 
-// ReadMarker reads from the marker into p, where that is next. Before that it waits for
-// the answer to an earlier one, where it has to. It returns 0 where the client's bytes are
-// next.
+// ReadMarker reads from the marker into p, where that is next, or what Follow has left over.
+// Before the marker it waits for the answer to an earlier one, where it has to. It returns 0
+// where the client's bytes are next.
 func (t *Track) ReadMarker(p []byte) int {
 	c := t.pace
 	if c == nil || len(c.rest) == 0 && (c.frames < maxBehind || c.block || !t.in.atBoundary()) {

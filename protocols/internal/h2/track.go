@@ -249,7 +249,7 @@ func (t *Track) ReadReady(size int, pool buffers) (buf *[]byte, n int, err error
 // gets, which may have been moved in p. It may close the connection.
 func (t *Track) Follow(p []byte) int {
 	if t.calls == nil {
-		return t.follow(p)
+		return t.followHeld(p)
 	}
 	r := refusal{watch: t.watch}
 	passed := t.calls.filter(p, &r)
@@ -275,6 +275,9 @@ func (t *Track) follow(p []byte) int {
 	}
 	for at := 0; at < len(p); {
 		t.hideACK(p[at:])
+		if p = p[:at+t.hideStray(p[at:])]; at == len(p) {
+			break // The rest is held.
+		}
 		n, complete := t.in.advance(p[at:])
 		at += n
 		if t.in.atBoundary() && t.in.frame().endsHeaders() {

@@ -100,20 +100,16 @@ func (t *Track) SetInitialWindow(size uint32) {
 // It changes the type of an empty SETTINGS frame in place, and does not wait for the flag
 // behind it, since the server gets each byte at once. See acknowledged for one that is no ACK.
 func (t *Track) hideACK(p []byte) {
-	const lengthLen = 3 // The type stands behind the length (section 4.1).
 	if t.pace == nil {
 		return
 	}
-	k, have := t.pace.kept.Load(), int(t.in.have)
-	at := lengthLen - have
-	if k == nil || k.unacked.Load() == 0 || t.pace.unacked.Load() > 0 ||
-		t.in.left > 0 || at < 0 || at >= len(p) || http2.FrameType(p[at]) != http2.FrameSettings {
+	k := t.pace.kept.Load()
+	if k == nil || k.unacked.Load() == 0 || t.pace.unacked.Load() > 0 {
 		return
 	}
-	for i := range lengthLen {
-		if i < have && t.in.head[i] != 0 || i >= have && p[i-have] != 0 {
-			return
-		}
+	at, h := t.in.next(p)
+	if at < 0 || h.Type != http2.FrameSettings || h.Length > 0 {
+		return
 	}
 	k.hidden, p[at] = true, byte(hiddenFrame)
 }
