@@ -47,7 +47,7 @@ func ours(t *testing.T) (sources, map[string]goPackage) {
 	if parsed.deps != nil {
 		return parsed.sources, parsed.deps
 	}
-	s, deps := sources{token.NewFileSet(), make(map[string]map[string]*ast.File)}, listDeps(t, "./...")
+	s, deps := sources{token.NewFileSet(), make(map[string]map[string]*ast.File)}, listDeps(t)
 	for path, pkg := range deps {
 		if _, ok := topDirectory(path); ok && len(pkg.GoFiles) > 0 {
 			s.packages[path] = s.parse(t, pkg.Dir, pkg.GoFiles)

@@ -52,8 +52,8 @@ func (l *eventLog) count(kind mux.EventKind, tag protocols.Protocol, reason stri
 // timeout.
 func TestTimeoutReasons(t *testing.T) {
 	s := start(t, false, mux.Configure(func(c *mux.Config) {
-		c.HTTP1.HeaderTimeout, c.HTTP1.IdleTimeout = 150*time.Millisecond, 100*time.Millisecond
-		c.Sniff.Timeout = 100 * time.Millisecond
+		c.HTTP1.HeaderTimeout, c.HTTP1.IdleTimeout = time.Second, 100*time.Millisecond
+		c.Sniff.Timeout = time.Second
 	}))
 	events := observe(t, s.Server)
 	idle := s.dial(t)

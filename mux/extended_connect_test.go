@@ -32,8 +32,8 @@ func overHTTP2(c *mux.Config) {
 	c.WebSocket.ReadLimit = 2 << 20
 }
 
-// inOwnProcess runs the test again in a process in which net/http offers extended
-// CONNECT. It returns true in that process.
+// inOwnProcess runs the test again in a process of its own, in which net/http offers
+// extended CONNECT. It returns true in that process.
 func inOwnProcess(t *testing.T) bool {
 	t.Helper()
 	if strings.Contains(os.Getenv("GODEBUG"), extendedConnect) {
@@ -45,9 +45,11 @@ func inOwnProcess(t *testing.T) bool {
 	}
 	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
 	cmd.Env = append(os.Environ(), "GODEBUG="+extendedConnect)
-	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
-		t.Errorf("%v\n%s", err, out)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Error(err)
 	}
+	t.Logf("%s", out)
 	return false
 }
 
@@ -57,16 +59,23 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 	if !inOwnProcess(t) {
 		return
 	}
-	t.Run("echo", testStreamEcho)
-	t.Run("refusals", testStreamRefusals)
-	t.Run("limit", testStreamLimit)
-	t.Run("half-close", testStreamHalfClose)
-	t.Run("reset", testStreamReset)
-	t.Run("stall", testStreamStall)
-	t.Run("pong behind a download", testStreamPong)
-	t.Run("drain", testStreamDrain)
-	t.Run("off", testStreamOff)
-	t.Run("no websocket", testStreamNoWebSocket)
+	for name, test := range map[string]func(*testing.T){
+		"echo":                   testStreamEcho,
+		"refusals":               testStreamRefusals,
+		"limit":                  testStreamLimit,
+		"half-close":             testStreamHalfClose,
+		"reset":                  testStreamReset,
+		"stall":                  testStreamStall,
+		"pong behind a download": testStreamPong,
+		"drain":                  testStreamDrain,
+		"off":                    testStreamOff,
+		"no websocket":           testStreamNoWebSocket,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t)
+		})
+	}
 }
 
 // TestWebSocketOverHTTP2Unavailable: a process that cannot offer extended CONNECT fails
@@ -401,6 +410,10 @@ func testStreamDrain(t *testing.T) {
 		if rest := c.rest(1); rest != "" {
 			t.Errorf("%q behind the close frame", rest)
 		}
+		if got := c.rest(3); got != "slow" {
+			t.Errorf("the request beside it: %q", got)
+		}
+		c.goAways(nil) // It answers PINGs until the end.
 		if got := <-done; got.err != nil || got.report.ForcedTotal() != 0 {
 			t.Errorf("drain: %v, forced %v", got.err, got.report.Forced)
 		}
@@ -437,6 +450,7 @@ func testStreamNoWebSocket(t *testing.T) {
 // TestReloadsEndOneOnly: a WebSocket on a stream that was told to leave keeps its place until its
 // handler returns. No reload meanwhile ends another one for that.
 func TestReloadsEndOneOnly(t *testing.T) {
+	t.Parallel()
 	if !inOwnProcess(t) {
 		return
 	}

@@ -97,7 +97,7 @@ func hammerRoutes() http.Handler {
 
 // runHammer serves for a few seconds under all clients, drains, and compares the counters.
 func runHammer(t *testing.T, withTLS bool) {
-	seconds := 4 * time.Second
+	seconds := 2 * time.Second
 	if os.Getenv("MUXSERVE_LONG") != "" {
 		seconds = 40 * time.Second
 	}

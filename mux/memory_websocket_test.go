@@ -24,6 +24,10 @@ func TestWebSocketMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("thousands of connections")
 	}
+	t.Parallel()
+	if !inOwnProcess(t) { // As TestMemory.
+		return
+	}
 	goroutines := runtime.NumGoroutine()
 	var direct, muxed []int
 	for range memoryRounds {

@@ -90,7 +90,7 @@ func TestSteadyReaderOfOneWrite(t *testing.T) {
 	t.Parallel()
 	const size, part = 12 << 20, 48 << 10 // each 20 ms: 5 s
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, size)) })
-	onLayers(t, h, 2*time.Second, func(t *testing.T, _ *server, conn net.Conn, _ bool) {
+	onLayers(t, h, 3*time.Second, func(t *testing.T, _ *server, conn net.Conn, _ bool) {
 		t.Helper()
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {

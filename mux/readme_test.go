@@ -223,7 +223,7 @@ func TestReadmeSmallestProgram(t *testing.T) {
 	if err := p.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-p.ended; err == nil {
+	if err := within(t, "the end of the program", p.ended); err == nil {
 		t.Error("it drains at Ctrl-C, and the README says that it ends at once")
 	}
 }
@@ -258,7 +258,7 @@ func TestReadmeProgram(t *testing.T) {
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-p.ended; err != nil || !strings.HasSuffix(p.out.String(), last+"\n") {
+	if err := within(t, "the end of the program", p.ended); err != nil || !strings.HasSuffix(p.out.String(), last+"\n") {
 		t.Errorf("after SIGTERM: %v, %q", err, p.out.String())
 	}
 }

@@ -29,6 +29,7 @@ import (
 // TestIdleMakesRoom: where a limit is full, the connection that has been idle longest
 // leaves for one that comes. A request that crosses its leaving is served.
 func TestIdleMakesRoom(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(*mux.Config){
 		"HTTP/1.1":   func(c *mux.Config) { c.HTTP1.MaxConnections = 3 },
 		"all":        func(c *mux.Config) { c.Limits.MaxConnections = 3 },
@@ -77,6 +78,7 @@ func TestIdleMakesRoom(t *testing.T) {
 // TestLoweredLimitMakesRoom: connections above a limit that was lowered stay until others
 // come, and as many of them leave then as there are too many.
 func TestLoweredLimitMakesRoom(t *testing.T) {
+	t.Parallel()
 	const open, limit = 12, 3
 	for name, edit := range map[string]func(*mux.Config){
 		"HTTP/1.1":   func(c *mux.Config) { c.HTTP1.MaxConnections = limit },
@@ -245,6 +247,7 @@ func TestGoneMakeRoom(t *testing.T) {
 // TestYoungUndecidedStay: an HTTP/2 client that has just connected, and waits for the server's
 // SETTINGS as gRPC's libraries do, leaves behind connections that are idle.
 func TestYoungUndecidedStay(t *testing.T) {
+	t.Parallel()
 	s := start(t, false, limits(func(c *mux.Config) { c.Limits.MaxConnections = 8 }))
 	s.SetPatience(time.Hour, time.Hour)
 	events := observe(t, s.Server)
@@ -391,6 +394,7 @@ func TestUndecidedMakeRoom(t *testing.T) {
 // TestMuteMakeRoom: a client that stops within what comes before its first request, or
 // within the head of a request, keeps nobody out. One that goes on has its answer.
 func TestMuteMakeRoom(t *testing.T) {
+	t.Parallel()
 	const total = 3
 	hello := "\x16\x03\x01\x02\x00\x01" // the beginning of a ClientHello
 	head := "GET /echo HTTP/1.1\r\nHost: x\r\n"
@@ -513,6 +517,7 @@ func (s *server) dialSlow(t *testing.T, handshake bool) (conn net.Conn, slow *sl
 // TestSlowMakeRoom: a client that sends what comes before its first request, or the head of
 // a request, byte by byte and never ends keeps nobody out.
 func TestSlowMakeRoom(t *testing.T) {
+	t.Parallel()
 	const total = 3
 	head := "GET /echo HTTP/1.1\r\nHost: x\r\nX: "
 	long := strings.Repeat("a", 16000) // More than a test can send.
@@ -582,6 +587,7 @@ func TestSlowMakeRoom(t *testing.T) {
 			}
 			eventually(t, "all have come", func() bool { return s.Stats().Pools["sniffing"].Accepted == total })
 			eventually(t, "newcomers are served, until no slow one is left", func() bool {
+				time.Sleep(slowPace)     // The slow ones have sent a byte each.
 				client := s.client(t, 1) // Another connection.
 				client.Timeout = 5 * time.Second
 				resp, err := client.Get(s.scheme() + "://" + s.addr + "/echo")

@@ -154,10 +154,10 @@ func TestStalledCallsHoldBackNoOthers(t *testing.T) {
 		later           int // calls that begin when the windows are narrow
 		narrow, overTLS bool
 	}{
-		"12 calls":             {12, 60, 0, false, false},
+		"12 calls":             {12, 30, 0, false, false},
 		"40 calls":             {40, 20, 0, true, false},
-		"20 calls, then 200":   {20, 40, 200, true, false},
-		"20, then 200, by TLS": {20, 40, 200, true, true},
+		"20 calls, then 200":   {20, 30, 200, true, false},
+		"20, then 200, by TLS": {20, 30, 200, true, true},
 	} {
 		if raceEnabled && tt.overTLS {
 			continue // It takes the race detector long.

@@ -195,7 +195,7 @@ func TestLeftReader(t *testing.T) {
 		n, err := io.Copy(io.Discard, r.Body)
 		read <- fmt.Sprint(n, " ", err == nil)
 	})
-	beside(t, http.TimeoutHandler(upload, 100*time.Millisecond, ""), func(t *testing.T, s *server) string {
+	beside(t, http.TimeoutHandler(upload, time.Second, ""), func(t *testing.T, s *server) string {
 		conn := s.dial(t)
 		c := newH2Client(t, conn, conn)
 		c.request(1, false, posting("/", 200_000)...)
