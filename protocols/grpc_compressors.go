@@ -55,11 +55,12 @@ func advertising(desc *grpc.ServiceDesc, of addrOf) *grpc.ServiceDesc {
 }
 
 // advertisingStreams returns the option that has advertise and of.show in front of all
-// streams, and of all interceptors but that of [grpc.StreamInterceptor].
+// streams, and of all interceptors but that of [grpc.StreamInterceptor]. They get a
+// givenUpStream.
 func advertisingStreams(of addrOf) grpc.ServerOption {
 	return grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 		advertise(ss.Context())
 		of.show(ss.Context())
-		return h(srv, ss)
+		return h(srv, &givenUpStream{ss})
 	})
 }

@@ -92,10 +92,11 @@ func (s testService) UnaryCall(ctx context.Context, in *testpb.SimpleRequest) (*
 	return out, nil
 }
 
-func (testService) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, out grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
+func (s testService) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, out grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
 	out.SetTrailer(metadata.Pairs("late", "1"))
 	for _, p := range in.GetResponseParameters() {
 		if err := out.Send(&testpb.StreamingOutputCallResponse{Payload: &testpb.Payload{Body: bytes.Repeat([]byte("s"), int(p.GetSize()))}}); err != nil {
+			s.notes.add("output: %v", err)
 			return err
 		}
 	}
@@ -273,6 +274,7 @@ func grpcScenarios() map[string]scenario {
 		"output, only error":  over(output(&testpb.EchoStatus{Code: 7, Message: "no"})),
 		"output, none":        over(output(nil)),
 		"output, long":        over(output(nil, slices.Repeat([]int32{100_000}, 50)...)),
+		"output, left":        over(outputLeft),
 		"input":               over(input(10, 0, 100_000)),
 		"input, none":         over(input()),
 		"input, ended":        over(inputEnded),
@@ -334,6 +336,22 @@ func output(end *testpb.EchoStatus, sizes ...int32) call {
 			fmt.Fprint(&b, len(m.GetPayload().GetBody()), " ")
 		}
 	}
+}
+
+// outputLeft leaves while the handler waits to send more.
+func outputLeft(t *testing.T, ctx context.Context, c grpc.ClientConnInterface, seen func() string) string {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := &testpb.StreamingOutputCallRequest{ResponseParameters: slices.Repeat([]*testpb.ResponseParameters{{Size: 100_000}}, 1000)}
+	stream, err := testpb.NewTestServiceClient(c).StreamingOutputCall(ctx, in)
+	if err != nil {
+		return outcome(err, nil, nil)
+	}
+	_, err = stream.Recv()
+	cancel()
+	var program string
+	eventually(t, "end of the handler", func() bool { program += seen(); return program != "" })
+	return errText(err) + program
 }
 
 // eof is nil for io.EOF, which is the end of a stream without an error.
