@@ -2,6 +2,7 @@ package h2
 
 import (
 	"bytes"
+	"slices"
 
 	"golang.org/x/net/http2"
 )
@@ -35,7 +36,7 @@ func (t *Track) followHeld(p []byte) int {
 	if t.pace == nil || len(t.pace.held) == 0 {
 		return t.follow(p)
 	}
-	all := append(t.pace.held, p...)
+	all := slices.Concat(t.pace.held, p)
 	t.pace.held = nil
 	all = all[:t.follow(all)]
 	n := copy(p, all)

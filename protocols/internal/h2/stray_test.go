@@ -95,7 +95,7 @@ func TestStrays(t *testing.T) {
 // not. Either way it gets the frame whole.
 func TestStrayAcrossGoAway(t *testing.T) {
 	reset := appendStreamFrame(nil, http2.FrameRSTStream, 0, 3, []byte{0, 0, 0, 8})
-	for split := range len(reset) {
+	for split := range reset {
 		c, _ := newTracked(&wireConn{}, Options{NetHTTP: true})
 		_, _ = c.Write(testSettings)
 		got := followed(c, slices.Concat([]byte(http2.ClientPreface), reset[:split]), 100, 100)
