@@ -133,8 +133,9 @@ type body2 struct {
 // Read implements [io.Reader].
 func (b *body2) Read(p []byte) (int, error) {
 	e := b.exchange
-	entered := e.watch.enter()                    // Before Close and discard look.
-	if e.closed.Load() && !e.watch.ended.Load() { // net/http's reader says EOF once more behind the end.
+	entered := e.watch.enter() // Before Close and discard look.
+	if e.closed.Load() && (!e.watch.ended.Load() || e.watch.reader.Load() == readByServer) {
+		// Behind an end that the handler has seen, net/http's reader says EOF once more.
 		e.watch.exit(entered)
 		return 0, http.ErrBodyReadAfterClose
 	}

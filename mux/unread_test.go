@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -203,6 +204,31 @@ func TestLeftReader(t *testing.T) {
 		c.rest(1)
 		return c.header(1)[":status"] + " " + <-read
 	}, mux.Configure(func(c *mux.Config) { c.HTTP2.Progress.BodyGrace = 1000 * time.Hour }))
+}
+
+// TestLeftReaderReadsLater: a goroutine that reads once more behind its handler does not take
+// what the server has read meanwhile for the end of the body.
+func TestLeftReaderReadsLater(t *testing.T) {
+	t.Parallel()
+	answered, read := make(chan struct{}), make(chan error, 1)
+	s := start(t, false, mux.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		go func() {
+			<-answered
+			_, err := r.Body.Read(make([]byte, 1))
+			read <- err
+		}()
+	})))
+	conn := s.dial(t)
+	c := newH2Client(t, conn, conn)
+	const size = 200_000
+	c.request(1, false, posting("/", size)...)
+	c.send(1, make([]byte, size), 16<<10)
+	c.must(c.WriteData(1, true, nil))
+	c.rest(1)
+	close(answered)
+	if err := within(t, "the late read", read); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the late read: %v", err)
+	}
 }
 
 // TestUnreadBesideRead: an upload that its handler does not read, and that has filled its
