@@ -277,7 +277,8 @@ func (s *Set) wakeAll() {
 	}
 }
 
-// Len returns the number of live connections in the pools named, or in all of them.
+// Len returns the number of live connections in the pools named, or in all of them. One that
+// moves between two of them may count twice.
 func (s *Set) Len(tags ...Tag) int {
 	if len(tags) == 0 {
 		return int(s.all.active.Load())

@@ -107,7 +107,7 @@ func (s *Set) exit(c *Conn, reason string) (a *account, left int64) {
 }
 
 // swap moves c from one pool to another, and reports false where it has left the first.
-// Where there is traffic to book, length must not look in between.
+// Where there is traffic to book, nobody must look in between.
 func (s *Set) swap(c *Conn, from, to *account) bool {
 	if from.tag != Sniffing {
 		s.mu.Lock()
