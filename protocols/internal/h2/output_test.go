@@ -304,7 +304,10 @@ func fuzzFrames(t *testing.T, script []byte, split, first, final, fails uint8) {
 		piece := output[:min(int(split)+1, len(output))]
 		output = output[len(piece):]
 		n, err := c.Write(piece)
-		if failed = fails > 0 && inner.writes >= int(fails); failed {
+		c.mu.Lock() // The PING may be written next.
+		failed = fails > 0 && inner.writes >= int(fails)
+		c.mu.Unlock()
+		if failed {
 			if n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 				// It may have been a frame of ours behind the server's.
 				if _, err = c.Write(nil); !errors.Is(err, os.ErrDeadlineExceeded) || !inner.closed {
