@@ -134,8 +134,8 @@ type body2 struct {
 func (b *body2) Read(p []byte) (int, error) {
 	e := b.exchange
 	entered := e.watch.enter() // Before Close and discard look.
+	// Behind an end that the handler has seen, net/http's reader says EOF once more.
 	if e.closed.Load() && (!e.watch.ended.Load() || e.watch.reader.Load() == readByServer) {
-		// Behind an end that the handler has seen, net/http's reader says EOF once more.
 		e.watch.exit(entered)
 		return 0, http.ErrBodyReadAfterClose
 	}

@@ -42,6 +42,10 @@ const (
 	lastBit   = 1 << 7 // its next answer is the last, unless that switches to another protocol
 )
 
+// life is the stage and the departure of a connection. The zero value is accepted and
+// staying. All methods may be called concurrently.
+type life struct{ bits atomic.Uint32 }
+
 // begin notes that net/http has read the head of a request.
 func (l *life) begin() {
 	if !l.hasBegun() {
@@ -58,10 +62,6 @@ func (l *life) isLast() bool { return l.bits.Load()&lastBit != 0 }
 
 // markListed reports whether the connection is to be put among the closed ones, once.
 func (l *life) markListed() bool { return l.bits.Or(listedBit)&listedBit == 0 }
-
-// life is the stage and the departure of a connection. The zero value is accepted and
-// staying. All methods may be called concurrently.
-type life struct{ bits atomic.Uint32 }
 
 // departureShift is where the departure stands in the bits, behind the stage.
 const departureShift = 3

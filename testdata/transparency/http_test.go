@@ -393,14 +393,22 @@ func informational(t *testing.T, s *site) string {
 	return s.do(t, r) + strings.Join(early, "\n")
 }
 
-// fullDuplex sends a line when the last has been echoed.
-func fullDuplex(t *testing.T, s *site) string {
+// beginPost makes a request whose body is what is written to in, and returns when the response
+// has begun.
+func beginPost(t *testing.T, s *site, path string) (in *io.PipeWriter, resp *http.Response, err error) {
+	t.Helper()
 	body, in := io.Pipe()
-	r, err := http.NewRequestWithContext(requestContext(t), http.MethodPost, s.url("/duplex"), body)
+	r, err := http.NewRequestWithContext(requestContext(t), http.MethodPost, s.url(path), body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := s.httpClient(t).Do(r)
+	resp, err = s.httpClient(t).Do(r)
+	return in, resp, err
+}
+
+// fullDuplex sends a line when the last has been echoed.
+func fullDuplex(t *testing.T, s *site) string {
+	in, resp, err := beginPost(t, s, "/duplex")
 	if err != nil {
 		return errText(err)
 	}
@@ -423,12 +431,7 @@ const batch = 20_000
 
 // batches waits for each part of an answer before it asks for the next.
 func batches(t *testing.T, s *site) string {
-	body, in := io.Pipe()
-	r, err := http.NewRequestWithContext(requestContext(t), http.MethodPost, s.url("/batches"), body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := s.httpClient(t).Do(r)
+	in, resp, err := beginPost(t, s, "/batches")
 	if err != nil {
 		return errText(err)
 	}

@@ -318,9 +318,9 @@ func TestOwnerKnowsFirst(t *testing.T) {
 	}
 }
 
-// TestStreamsBehindResets: a client may open eight times as many streams behind the GOAWAY as it
-// may have open, because it has not read that yet. One more ends the connection, and the server gets
-// none of what the client has sent with it.
+// TestStreamsBehindResets: a client may open eight times as many streams behind the GOAWAY as
+// it may have open, because it has not read that yet. One more ends the connection, and the
+// server gets none of what the client has sent with it.
 func TestStreamsBehindResets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const streams = 5
