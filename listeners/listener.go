@@ -333,8 +333,8 @@ func isTemporary(err error) bool {
 	if slices.ContainsFunc(temporary, func(target error) bool { return errors.Is(err, target) }) {
 		return true
 	}
-	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "accept" && op.Timeout() {
 		return false // It is a deadline of the listener's owner.
 	}
 	// Accept's errors are what Temporary is still right for, as in net/http. grpc-go does not

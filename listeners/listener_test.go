@@ -256,11 +256,6 @@ type temporaryOnlyError struct{}
 func (temporaryOnlyError) Error() string   { return "a moment" }
 func (temporaryOnlyError) Temporary() bool { return true }
 
-// timeoutOnlyError is an error that says the same, and that it is a timeout.
-type timeoutOnlyError struct{ temporaryOnlyError }
-
-func (timeoutOnlyError) Timeout() bool { return true }
-
 // TestTemporaryErrors: which errors of Accept end the listener.
 func TestTemporaryErrors(t *testing.T) {
 	for _, tt := range []struct {
@@ -270,8 +265,8 @@ func TestTemporaryErrors(t *testing.T) {
 		{temporaryOnlyError{}, true},
 		{fmt.Errorf("accept: %w", temporaryOnlyError{}), true},
 		{&net.OpError{Op: "accept", Err: temporaryOnlyError{}}, true},
-		{timeoutOnlyError{}, false},
-		{os.ErrDeadlineExceeded, false},
+		{&net.OpError{Op: "accept", Err: os.ErrDeadlineExceeded}, false},
+		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, true}, // of a listener that reads something first
 		{errors.New("lasting"), false},
 	} {
 		if got := isTemporary(tt.err); got != tt.want {

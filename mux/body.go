@@ -215,6 +215,16 @@ func (b *body1) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close implements [io.Closer]. net/http reads up to 256 KiB of the rest here, as it does
+// behind a handler that has not closed the body.
+func (b *body1) Close() error {
+	if w := b.watch; !b.late.Load() && w.reader.CompareAndSwap(readByNobody, readByServer) {
+		w.duplex.Store(false) // As in handled.
+		defer w.reader.CompareAndSwap(readByServer, readByNobody)
+	}
+	return b.ReadCloser.Close()
+}
+
 // Close implements [io.Closer]. What [exchange.discard] will read stays open, unless a Read
 // has to end.
 func (b *body2) Close() error {

@@ -47,7 +47,7 @@ func (d *drainActions) actions() lifecycle.Actions {
 }
 
 // announce turns readiness off, for gRPC's health service too. /readyz and the phase have
-// turned with the machine.
+// turned with the machine. [Server.KeepReady] puts off both.
 func (d *drainActions) announce(context.Context) error {
 	d.books.conns.SetUnavailable(true)
 	d.readiness.drain()
@@ -185,6 +185,7 @@ func (d *drainActions) shutdown() {
 // tellLate closes the connections that have become idle since they were told, and tells
 // WebSockets that have been opened since.
 func (d *drainActions) tellLate() {
+	d.readiness.told()
 	if d.departures.endSpread() {
 		for _, c := range d.books.all(d.isLeaving) {
 			d.departures.leave(c, reasonDrain, 0)

@@ -173,33 +173,39 @@ func TestQuietCall(t *testing.T) {
 	}
 }
 
-// TestRestOfBody: what net/http reads of a body behind its handler has to come fast enough,
-// also where its length is not declared.
+// TestRestOfBody: what net/http reads of a body that its handler has left has to come fast
+// enough, also where its length is not declared: behind the handler, and where that closes it.
 func TestRestOfBody(t *testing.T) {
 	t.Parallel()
+	handlers := map[string]http.Handler{
+		"left":   http.NotFoundHandler(),
+		"closed": http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = r.Body.Close() }),
+	}
 	for name, begin := range map[string]string{
 		"declared":        "Content-Length: 1000\r\n\r\n",
 		"chunk":           "Transfer-Encoding: chunked\r\n\r\nffff\r\n",
 		"chunk extension": "Transfer-Encoding: chunked\r\n\r\n1;",
 		"trailer":         "Transfer-Encoding: chunked\r\n\r\n0\r\nA: ",
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := start(t, false, mux.WithHandler(http.NotFoundHandler()),
-				impatient(protocols.ProgressConfig{MinBodyRate: 10_000, BodyGrace: 100 * time.Millisecond}))
-			events := observe(t, s.Server)
-			conn := s.dial(t)
-			send(t, conn, "POST / HTTP/1.1\r\nHost: x\r\n"+begin)
-			dripped := make(chan struct{})
-			go func() {
-				defer close(dripped)
-				for err := error(nil); err == nil; time.Sleep(20 * time.Millisecond) {
-					_, err = conn.Write([]byte("a"))
-				}
-			}()
-			eventually(t, "the event", func() bool { return events.count(mux.EventTimeout, protocols.HTTP1, "slow_body") > 0 })
-			<-dripped
-		})
+		for how, handler := range handlers {
+			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				s := start(t, false, mux.WithHandler(handler),
+					impatient(protocols.ProgressConfig{MinBodyRate: 10_000, BodyGrace: 100 * time.Millisecond}))
+				events := observe(t, s.Server)
+				conn := s.dial(t)
+				send(t, conn, "POST / HTTP/1.1\r\nHost: x\r\n"+begin)
+				dripped := make(chan struct{})
+				go func() {
+					defer close(dripped)
+					for err := error(nil); err == nil; time.Sleep(20 * time.Millisecond) {
+						_, err = conn.Write([]byte("a"))
+					}
+				}()
+				eventually(t, "the event", func() bool { return events.count(mux.EventTimeout, protocols.HTTP1, "slow_body") > 0 })
+				<-dripped
+			})
+		}
 	}
 }
 

@@ -45,10 +45,16 @@ func (s *Server) SetServing(service string, serving bool) {
 	s.readiness.set(service, serving)
 }
 
+// KeepReady has a drain leave readiness as it is until all clients are told to leave: /readyz
+// and gRPC's health service go on saying what they did. It is for a program whose sockets
+// another process serves already, as behind a binary upgrade. The address is fit then, and a
+// health check on a connection from before must not say otherwise. Call it before the drain.
+func (s *Server) KeepReady() { s.readiness.keep() }
+
 // Ready returns nil while the server wants traffic, as /readyz says it, and otherwise why it
 // does not.
 func (s *Server) Ready() error {
-	if phase := s.Phase(); phase != PhaseServing {
+	if phase := s.readiness.phase(s.Phase()); phase != PhaseServing {
 		return fmt.Errorf("the server is %s", phase)
 	}
 	return s.readiness.err()
@@ -57,7 +63,7 @@ func (s *Server) Ready() error {
 // ReadyHandler answers readiness probes as /readyz on the served port does. It is for a
 // listener of the program's own, such as one for operators.
 func (s *Server) ReadyHandler() http.Handler {
-	return lifecycle.ReadyHandler(s.Phase, s.readiness.err)
+	return lifecycle.ReadyHandler(func() Phase { return s.readiness.phase(s.Phase()) }, s.readiness.err)
 }
 
 // readiness is whether a server wants traffic. All methods may be called concurrently.
@@ -69,6 +75,7 @@ type readiness struct {
 	checks   []*readinessCheck
 	started  bool
 	draining bool
+	kept     bool                    // a drain leaves readiness as it is
 	off      map[string]bool         // by SetServing; "" is the server
 	grpc     *protocols.GRPCServices // nil before it is made
 }
@@ -143,8 +150,28 @@ func (r *readiness) set(service string, serving bool) {
 	})
 }
 
-// drain turns readiness off for good.
-func (r *readiness) drain() { r.change(func() { r.draining = true }) }
+// drain turns readiness off for good, as a drain begins. Where it is kept, told does.
+func (r *readiness) drain() { r.change(func() { r.draining = r.draining || !r.kept }) }
+
+// told turns readiness off for good, once all clients are told to leave.
+func (r *readiness) told() { r.change(func() { r.draining = true }) }
+
+// keep is KeepReady.
+func (r *readiness) keep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept = true
+}
+
+// phase returns the phase as probes are told it.
+func (r *readiness) phase(p Phase) Phase {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p == PhaseDraining && r.kept && !r.draining {
+		return PhaseServing
+	}
+	return p
+}
 
 // add adds a condition.
 func (r *readiness) add(name string, check func(context.Context) error) {

@@ -126,6 +126,44 @@ func TestDrainTurnsAnyHealth(t *testing.T) {
 	}
 }
 
+// TestKeepReady: probes go on being told that the server is ready until the clients are told
+// to leave.
+func TestKeepReady(t *testing.T) {
+	s := start(t, false, mux.Configure(patient), mux.WithGRPC(func(r mux.GRPCRegistrar) { healthpb.RegisterHealthServer(r, health.NewServer()) }))
+	client := healthpb.NewHealthClient(s.grpcClient(t))
+	ctx, leave := context.WithCancel(t.Context())
+	watch, err := client.Watch(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Fatalf("before: %v, %v", resp, err)
+	}
+	asked := make(chan struct{})
+	if err := s.OnDrain(mux.StepDrainDelay, "ask", func(context.Context) error {
+		defer close(asked)
+		if status, text := s.readyz(t); status != http.StatusOK || s.Ready() != nil {
+			t.Errorf("in the drain: %d %s, %v", status, text, s.Ready())
+		}
+		if !s.isServing(t, client, "") {
+			t.Error("in the drain: gRPC's health says NOT_SERVING")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.KeepReady()
+	drained := s.drain(t.Context())
+	<-asked
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("when the client was told: %v, %v", resp, err)
+	}
+	leave()
+	if result := <-drained; result.err != nil {
+		t.Error(result.err)
+	}
+}
+
 // TestGRPCAddsUp: every WithGRPC counts, each function is called once, and reloads that make
 // other servers call none again.
 func TestGRPCAddsUp(t *testing.T) {

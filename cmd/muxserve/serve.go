@@ -255,6 +255,7 @@ func (p *process) upgrade(ctx context.Context) {
 	// The service manager follows the new process now. It would take this process's
 	// messages, such as STOPPING, for the new one's.
 	_ = os.Unsetenv("NOTIFY_SOCKET")
+	p.server.KeepReady()
 	p.drain(ctx)
 }
 
