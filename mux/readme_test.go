@@ -49,43 +49,60 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// TestReadmeFigures: the README's table of costs has the rows of the benchmarks' table,
-// without the columns of the baseline and with the median alone.
+// TestReadmeFigures: the README's table of costs has the rows of the benchmarks' tables, with
+// the median alone, and what it says of a link is the least and the most of the table of links.
 func TestReadmeFigures(t *testing.T) {
 	t.Parallel()
-	const forms = " | muxserve | cmux's recipe | gRPC by ServeHTTP | HAProxy in front |\n"
-	measured := make(map[string][]string)
-	for _, cells := range tableRows(pageSection(t, readPage(t, "testdata/bench/README.md"), "Beside the other ways")) {
-		measured[cells[0]] = cells[1:]
+	readme, bench := readPage(t, "README.md"), readPage(t, "testdata/bench/README.md")
+	measured := func(section, columns string) map[string][]string {
+		t.Helper()
+		_, table, found := strings.Cut(pageSection(t, bench, section), columns+"\n")
+		if !found {
+			t.Fatalf("testdata/bench/README.md has no table %q", columns)
+		}
+		table, _, _ = strings.Cut(table, "\n\n")
+		rows := make(map[string][]string)
+		for _, cells := range tableRows(columns + "\n" + table) {
+			for i := range cells {
+				cells[i], _, _ = strings.Cut(cells[i], " (")
+			}
+			rows[cells[0]] = cells[1:]
+		}
+		return rows
 	}
-	shown := tableRows(pageSection(t, readPage(t, "README.md"), "What it costs"))
-	if len(shown) < 9 {
-		t.Fatalf("README.md shows %d rows", len(shown))
+	costs := measured("What the mux costs", "| operation | direct | A/A | muxserve | direct, TLS | A/A, TLS | muxserve, TLS |")
+	others := measured("Beside the other ways", "| operation | direct | A/A | muxserve | cmux's recipe | gRPC by ServeHTTP | HAProxy in front |")
+	shown := pageSection(t, readme, "What it costs")
+	if !strings.Contains(shown, "| operation | muxserve | muxserve, TLS | cmux's recipe | gRPC by ServeHTTP | HAProxy in front |\n") {
+		t.Error("README.md's table has other columns")
 	}
-	for _, name := range []string{"README.md", "testdata/bench/README.md"} {
-		if !strings.Contains(readPage(t, name), forms) {
-			t.Errorf("%s has no table with the columns%s", name, forms)
+	rows := tableRows(shown)
+	if len(rows) < 9 {
+		t.Fatalf("README.md shows %d rows", len(rows))
+	}
+	for _, row := range rows {
+		ours, other := costs[row[0]], others[row[0]]
+		if ours == nil || other == nil {
+			t.Errorf("testdata/bench/README.md has no such rows: %q", row[0])
+			continue
+		}
+		if want := append([]string{row[0], ours[2], ours[5]}, other[3:]...); !slices.Equal(row, want) || other[2] != ours[2] {
+			t.Errorf("%q, measured %q, and beside the other ways %s", row, want, other[2])
 		}
 	}
 	var slower float64
-	if _, err := fmt.Sscan(measured["gRPC, unary"][4], &slower); err != nil {
+	if _, err := fmt.Sscan(others["gRPC, unary"][4], &slower); err != nil {
 		t.Fatal(err)
 	}
-	if words := fmt.Sprintf("ServeHTTP` takes %.1f times the processor time for a call", slower); !strings.Contains(readPage(t, "README.md"), words) {
+	if words := fmt.Sprintf("ServeHTTP` takes %.1f times the processor time for a call", slower); !strings.Contains(readme, words) {
 		t.Errorf("README.md does not say %q", words)
 	}
-	for _, row := range shown {
-		name, cells := row[0], row[1:]
-		want := measured[name]
-		if len(want) != len(cells)+2 { // direct and A/A
-			t.Errorf("testdata/bench/README.md has no such row: %q", name)
-			continue
-		}
-		for i, cell := range cells {
-			if median, _, _ := strings.Cut(want[i+2], " ("); median != cell {
-				t.Errorf("%s, column %d: %s, measured %s", name, i+1, cell, median)
-			}
-		}
+	var links []string
+	for _, cells := range measured("What the mux costs", "| transfer | direct | muxserve |") {
+		links = append(links, cells[1])
+	}
+	if words := fmt.Sprintf("16 MB take %s to %s of its time", slices.Min(links), slices.Max(links)); !strings.Contains(shown, words) {
+		t.Errorf("README.md does not say %q", words)
 	}
 }
 

@@ -48,7 +48,7 @@ func profile(t *testing.T, name string) lifecycle.Config {
 // TestTimes checks that service managers wait for the longest drain before they kill, and
 // that balancers notice a drain within its delay.
 func TestTimes(t *testing.T) {
-	k8s, haproxy, nlb := profile(t, "k8s"), profile(t, "haproxy"), profile(t, "nlb")
+	none, k8s, haproxy, nlb := profile(t, "none"), profile(t, "k8s"), profile(t, "haproxy"), profile(t, "nlb")
 	probes := number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?periodSeconds: (\d+)`) *
 		number(t, "kubernetes.yaml", `readinessProbe:(?:.|\n)*?failureThreshold: (\d+)`)
 	haproxyChecks := number(t, "haproxy.cfg", `inter (\d+)s`) * number(t, "haproxy.cfg", `fall (\d+)`)
@@ -58,7 +58,7 @@ func TestTimes(t *testing.T) {
 		name       string
 		less, more time.Duration
 	}{
-		{"systemd kills", lifecycle.DefaultConfig().Longest(), seconds(number(t, "muxserve.service", `^TimeoutStopSec=(\d+)s$`))},
+		{"systemd kills", none.Longest(), seconds(number(t, "muxserve.service", `^TimeoutStopSec=(\d+)s$`))},
 		{"Kubernetes kills", k8s.Longest(), seconds(number(t, "kubernetes.yaml", `terminationGracePeriodSeconds: (\d+)`))},
 		{"Kubernetes notices", seconds(probes), k8s.Delay},
 		{"HAProxy notices", seconds(haproxyChecks), haproxy.Delay},
