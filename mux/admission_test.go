@@ -257,6 +257,28 @@ func TestWaitAtLimit(t *testing.T) {
 	}
 }
 
+// TestWaitForFarClient: with on_limit wait, a client that is quiet for as long as its round
+// trip takes keeps its place while others wait for one.
+func TestWaitForFarClient(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, limits(func(c *mux.Config) {
+		c.Limits.MaxConnections = 1
+		c.Limits.OnLimit = pool.Wait
+	}))
+	s.SetPatience(0, time.Hour)
+	far := s.dial(t)
+	eventually(t, "it has a place", func() bool { return s.Stats().Pools["sniffing"].Accepted == 1 })
+	waiting := s.dial(t)
+	send(t, waiting, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+	time.Sleep(time.Second) // Until a connection that waits has looked for room.
+	if resp := roundTrip(t, far, bufio.NewReader(far), "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); resp.StatusCode != http.StatusOK {
+		t.Errorf("the far client: %s", resp.Status)
+	}
+	if resp := roundTrip(t, waiting, bufio.NewReader(waiting), ""); resp.StatusCode != http.StatusOK {
+		t.Errorf("the one that waits: %s", resp.Status)
+	}
+}
+
 // TestWaitOnTwoListeners: with on_limit wait, a second listener does not refuse
 // connections either.
 func TestWaitOnTwoListeners(t *testing.T) {

@@ -31,6 +31,9 @@ func (c *conn) prepare() (ok bool) {
 			return false
 		}
 		c.advance(stageOpen)
+		if c.root.running.isStopping() && !c.isLocal() || isDone(c.root.ending) {
+			c.EndWait()
+		}
 	}
 	return c.stage() < stageClosed && c.verdict().Failure == ""
 }
@@ -65,7 +68,7 @@ func (c *conn) open() (failure sniff.Verdict, ok bool) {
 			return c.crowded(), false
 		}
 	}
-	c.SetPeek(&c.root.sniffs.Load().normal)
+	c.SetPeek(c.sniffConfig())
 	if c.root.tlsConfig != nil || c.layers().tls != nil {
 		return c.startTLS()
 	}
@@ -164,7 +167,7 @@ func (c *conn) startTLS() (sniff.Verdict, bool) {
 	c.idleAt.Store(uint32(c.account.Received()))
 	if !brought {
 		c.Init(layer.tls)
-		c.SetPeek(&c.root.sniffs.Load().normal)
+		c.SetPeek(c.sniffConfig())
 	}
 	return sniff.Verdict{}, true
 }
@@ -178,8 +181,21 @@ func (c *conn) shakeHands(socket tlsConn) error {
 		return shaker.HandshakeContext(context.Background())
 	}
 	var first [1]byte
+	bound := *c.sniffConfig()
+	bound.SilentTimeout = 0
+	c.SetPeek(&bound)
+	defer c.SetPeek(c.sniffConfig())
 	_, err := io.ReadFull(c.PeekReader(), first[:])
 	return err
+}
+
+// sniffConfig returns how the connection is recognised.
+func (c *conn) sniffConfig() *sniff.Config {
+	sniffs := c.root.sniffs.Load()
+	if c.refused != notRefused {
+		return &sniffs.refused
+	}
+	return &sniffs.normal
 }
 
 // replayConn first reads the bytes that showed that the client asks for TLS.

@@ -84,14 +84,7 @@ func (c *conn) decide(v sniff.Verdict) {
 // have or has already ended, the verdict says so and no built-in protocol matches.
 func (c *conn) recognise() {
 	defer c.contain()
-	if c.root.running.isStopping() && !c.isLocal() || isDone(c.root.ending) {
-		c.EndWait()
-	}
-	sniffs := c.root.sniffs.Load()
-	config := &sniffs.normal
-	if c.refused != notRefused {
-		config = &sniffs.refused
-	}
+	config := c.sniffConfig()
 	if p := c.alpn(); p != "" {
 		bound := *config
 		bound.ALPN = p

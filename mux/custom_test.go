@@ -34,7 +34,7 @@ func serveEach(l net.Listener, handle func(net.Conn)) {
 	}
 }
 
-// TestMatcherSniffTime: a custom matcher may wait for sniff.timeout and no longer.
+// TestMatcherSniffTime: a custom matcher may wait for the first byte as long as the sniffer.
 func TestMatcherSniffTime(t *testing.T) {
 	const banner = "SSH-2.0-client\r\n"
 	for _, tt := range []struct {
@@ -53,7 +53,7 @@ func TestMatcherSniffTime(t *testing.T) {
 				return m.Serve(l)
 			}
 			timed(t, func() *mux.Server {
-				return mux.New(mux.Configure(noDelay), mux.WithLogger(discard), mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = tt.sniff }))
+				return mux.New(mux.Configure(noDelay), mux.WithLogger(discard), quickSniff(tt.sniff))
 			}, serve, func(t *testing.T, m *mux.Server, l *pipeListener) {
 				conn, began := l.dial(), time.Now()
 				defer conn.Close()

@@ -41,7 +41,7 @@ func TestDesign01SilentClientDoesNotHangClose(t *testing.T) {
 func TestDesign02SilentConnectionHasNoServer(t *testing.T) {
 	var log syncBuffer
 	m := mux.New(mux.Configure(noDelay), mux.WithLogger(recordingLog(&log)),
-		mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
+		quickSniff(100*time.Millisecond))
 	fallback := m.MatchAfter("fallback", cmux.Any())
 	s := serve(t, m)
 	var accepted atomic.Int32

@@ -233,6 +233,12 @@ func patient(c *mux.Config) {
 	c.HTTP2.IdleTimeout = time.Hour
 }
 
+// quickSniff has connections closed after d that have sent nothing, or stop within their first
+// bytes.
+func quickSniff(d time.Duration) mux.Option {
+	return mux.Configure(func(c *mux.Config) { c.Sniff.Timeout, c.HTTP1.IdleTimeout = d, d })
+}
+
 // discard is the log of servers whose lines no test reads.
 var discard = slog.New(slog.DiscardHandler)
 

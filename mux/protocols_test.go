@@ -299,7 +299,7 @@ func TestSilentAndGarbage(t *testing.T) {
 			}
 			eventually(t, "counted as "+reason, func() bool { return s.Stats().Rejected["sniffing"][reason] == 1 })
 		}
-	}, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 200 * time.Millisecond }))
+	}, quickSniff(200*time.Millisecond))
 }
 
 // TestManyConnections: 500 h2c clients of each kind are all served: clients that send

@@ -48,7 +48,10 @@ func (s *Server) SetServing(service string, serving bool) {
 // KeepReady has a drain leave readiness as it is until all clients are told to leave: /readyz
 // and gRPC's health service go on saying what they did. It is for a program whose sockets
 // another process serves already, as behind a binary upgrade. The address is fit then, and a
-// health check on a connection from before must not say otherwise. Call it before the drain.
+// health check on a connection from before must not say otherwise. Call it before the drain:
+//
+//	s.KeepReady()
+//	err := s.Shutdown(ctx)
 func (s *Server) KeepReady() { s.readiness.keep() }
 
 // Ready returns nil while the server wants traffic, as /readyz says it, and otherwise why it

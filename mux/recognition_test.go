@@ -99,7 +99,7 @@ func TestOrders(t *testing.T) {
 // TestUnrecognised: connections that never show a protocol are counted, and do not delay
 // the end.
 func TestUnrecognised(t *testing.T) {
-	s := start(t, false, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 50 * time.Millisecond }))
+	s := start(t, false, quickSniff(50*time.Millisecond))
 	silent, garbage, gone := s.dial(t), s.dial(t), s.dial(t)
 	_ = gone.Close()
 	if _, err := garbage.Write([]byte("\x00\x01\x02\x03 no protocol\r\n")); err != nil {
@@ -183,7 +183,7 @@ func TestRejectedOnce(t *testing.T) {
 }
 
 // hurriedSniff shortens the sniff timeout.
-func hurriedSniff(c *mux.Config) { c.Sniff.Timeout = 50 * time.Millisecond }
+func hurriedSniff(c *mux.Config) { c.Sniff.Timeout, c.HTTP1.IdleTimeout = 50*time.Millisecond, 50*time.Millisecond }
 
 // hurriedDrain shortens the time that a drain gives unrecognised connections. They have
 // three quarters of it, which leaves 200 ms to close them on a busy machine.
@@ -337,7 +337,7 @@ func TestManySilentConnections(t *testing.T) {
 
 // TestManySilentConnectionsEnd: the sniff timeout closes every silent connection.
 func TestManySilentConnectionsEnd(t *testing.T) {
-	s := start(t, false, mux.WithLogger(discard), mux.Configure(func(c *mux.Config) { c.Sniff.Timeout = 100 * time.Millisecond }))
+	s := start(t, false, mux.WithLogger(discard), quickSniff(100*time.Millisecond))
 	var conns []net.Conn
 	for range manySilent {
 		conns = append(conns, s.dial(t))

@@ -82,6 +82,7 @@ const (
 	maxLeaving = 256
 	// mutePatience is how long a client may send nothing while the server waits for a
 	// handshake or the head of a request. It is the round trip of a client that is far away.
+	// Where newcomers wait for a place, it is slowPatience: there always is one.
 	mutePatience = 250 * time.Millisecond
 	// slowPatience is how long a client may take, however steadily it sends, for what
 	// comes before its first request, and for the head of each request. In that time a

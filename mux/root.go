@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/muxserve/muxserve/listeners"
+	"github.com/muxserve/muxserve/protocols"
 	"github.com/muxserve/muxserve/protocols/sniff"
 )
 
@@ -82,6 +84,7 @@ func (t *topology) newRoot(b *backend, e *endpoint, l net.Listener) *root {
 func (r *root) configure(c *Config) {
 	normal := sniff.Config{
 		Timeout:            c.Sniff.Timeout,
+		SilentTimeout:      cmp.Or(r.backend.config.HTTP1.IdleTimeout, protocols.DefaultHTTP1Config().IdleTimeout),
 		HeadTimeout:        c.HTTP1.HeaderTimeout,
 		MaxBytes:           c.Sniff.MaxBytes,
 		UndecidedTimeout:   r.backend.config.HTTP2.IdleTimeout,
@@ -95,7 +98,7 @@ func (r *root) configure(c *Config) {
 		MaxHeaderListBytes: r.backend.config.HTTP2.MaxHeaderListBytes,
 	}
 	refused := normal
-	refused.Settings = nil
+	refused.Settings, refused.SilentTimeout = nil, 0
 	refused.Patience = refusalPatience
 	r.sniffs.Store(&sniffs{normal, refused, c.Sniff.TLSTimeout})
 }
@@ -152,10 +155,10 @@ func (r *root) admit(raw net.Conn) *conn {
 	return c
 }
 
-// endWaits ends the wait of the root's connections that are undecided. For those that come
-// to it later, recognise does.
+// endWaits ends the wait of the root's connections that are undecided, and shortens that of
+// silent ones. For those that come to it later, prepare does.
 func (r *root) endWaits() {
-	for _, c := range r.books.all(func(c *conn) bool { return c.root == r && c.stage() == stageOpen }) {
+	for _, c := range r.books.all(func(c *conn) bool { return c.root == r && c.stage() <= stageOpen }) {
 		c.EndWait()
 	}
 }

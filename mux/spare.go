@@ -56,7 +56,11 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 		s.turn, s.undecided = unused, true // gRPC waits for the server's SETTINGS before its first call.
 		return s, c.account.CloseReason() == ""
 	case c.awaitsRest():
-		mute, slow := time.Since(c.account.LastActivity()) >= m.mute, c.headFor()
+		quiet := m.mute
+		if c.root.admission.waits(c) {
+			quiet = m.slow // Newcomers are not refused meanwhile.
+		}
+		mute, slow := time.Since(c.account.LastActivity()) >= quiet, c.headFor()
 		s.halfway = true
 		switch {
 		case mute && s.requests == 0:

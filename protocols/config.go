@@ -11,9 +11,11 @@ import (
 
 // SniffLimits bounds what a connection may cost before its protocol is known.
 type SniffLimits struct {
-	// Timeout bounds the time from the accept, or from the end of the TLS handshake, to
+	// Timeout bounds the time from a connection's first byte, behind the TLS handshake, to
 	// the verdict. A head whose bytes keep coming has http1.header_timeout, if that is
-	// longer, in HTTP/2 as well. 0: no bound. Default 3s.
+	// longer, in HTTP/2 as well. A connection that has sent nothing is kept as long as an
+	// idle one, for http1.idle_timeout (2m where that has no bound), or for this time if it
+	// is longer. 0: no bound. Default 3s.
 	Timeout time.Duration `apply:"runtime" yaml:"timeout"`
 	// TLSTimeout bounds the TLS handshake, from the accept on. 0: no bound. Default 10s.
 	TLSTimeout time.Duration `apply:"runtime" yaml:"tls_timeout"`
@@ -31,8 +33,8 @@ type HTTP1Config struct {
 	// HeaderTimeout bounds the time from a request's first byte to the end of its head.
 	// 0: no bound. Default 10s.
 	HeaderTimeout time.Duration `apply:"restart" yaml:"header_timeout"`
-	// IdleTimeout is how long a kept-alive connection may wait for its next request. 0:
-	// no bound. Default 2m.
+	// IdleTimeout is how long a connection may wait for its first byte or for its next
+	// request. 0: no bound. Default 2m.
 	IdleTimeout time.Duration `apply:"restart" yaml:"idle_timeout"`
 	// MaxHeaderBytes bounds a request's head. Default 64 KiB.
 	MaxHeaderBytes int `apply:"restart" yaml:"max_header_bytes"`

@@ -88,7 +88,7 @@ var troubles = []trouble{
 	{secEmpty, "no protocol of this server", nil, "", getBehind("SSH-2.0-OpenSSH_9.2\r\n", nil)},
 
 	{secSlow, "the first bytes were too slow", nil, "sniff: {timeout: 2s}", says("GET /ec")}, // Time for a busy client to write.
-	{secSlow, `verdict="nothing was sent"`, []string{"--log-level=debug"}, "sniff: {timeout: 100ms}", says("")},
+	{secSlow, `verdict="nothing was sent"`, []string{"--log-level=debug"}, "{sniff: {timeout: 100ms}, http1: {idle_timeout: 100ms}}", says("")},
 
 	{sec503, "max_connections of the protocol is reached", nil, "http1: {max_connections: 1}", besideOne},
 	{sec503, "limits.max_connections is reached", nil, "limits: {max_connections: 1}", besideOne},

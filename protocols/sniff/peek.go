@@ -35,15 +35,16 @@ type recognition struct {
 	inner   net.Conn
 	peek    peekBuffer
 	config  Config
-	started time.Time // When the first wait for bytes began.
+	started time.Time // When the first wait for bytes began, or ended if it was long.
 	played  bool      // Sniff has sent SETTINGS and an ACK.
 	cut     bool      // The client's first ACK is taken out of peek.
 
-	// mu guards the next two fields, the writing of wait, and the read deadline while wait
-	// is undecided.
+	// mu guards the next three fields, the writing of wait, and the read deadline while wait
+	// is silent or undecided.
 	mu      sync.Mutex
-	hurried bool // EndWait was called.
-	givenUp bool // GiveUp was called.
+	hurried bool      // EndWait was called.
+	givenUp bool      // GiveUp was called.
+	short   time.Time // The read deadline that EndWait sets while wait is silent.
 	wait    waitState
 }
 
@@ -52,6 +53,7 @@ type waitState uint8
 
 const (
 	waiting   waitState = iota // Nothing yet: the wait for the first bytes is short.
+	silent                     // To shorten the wait for the first byte.
 	undecided                  // To end the wait for the first request.
 	decided                    // Nothing: the verdict stands.
 )
@@ -61,9 +63,46 @@ func (r *recognition) endWait() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hurried = true
-	if r.wait == undecided {
-		// Setting a deadline fails only on a connection that is closed.
+	switch r.wait { // Setting a deadline fails only on a connection that is closed.
+	case silent:
+		_ = r.inner.SetReadDeadline(r.short)
+	case undecided:
 		_ = r.inner.SetReadDeadline(longAgo)
+	case waiting, decided:
+	}
+}
+
+// silentTimeout is Config.SilentTimeout where it is more than Timeout, and 0 elsewhere.
+func (r *recognition) silentTimeout() time.Duration {
+	if t := r.config.SilentTimeout; r.config.Timeout > 0 && t > r.config.Timeout {
+		return t
+	}
+	return 0
+}
+
+// awaitFirst sets the read deadline of the wait for the first byte.
+func (r *recognition) awaitFirst() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.short = after(r.started, r.config.Timeout)
+	deadline := r.short
+	if t := r.silentTimeout(); t > 0 && !r.hurried {
+		deadline, r.wait = after(r.started, t), silent
+	}
+	_ = r.inner.SetReadDeadline(deadline)
+}
+
+// endSilence ends what awaitFirst began: something has come. Behind a long silence, the time
+// of the first bytes begins with it.
+func (r *recognition) endSilence() {
+	if r.wait != silent {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wait = waiting
+	if now := time.Now(); now.After(r.short) {
+		r.started = now
 	}
 }
 
@@ -201,12 +240,15 @@ func after(t time.Time, d time.Duration) time.Time {
 	return t.Add(d)
 }
 
-// peekDeadline returns until when a reader of PeekReader may wait.
+// hasBegun reports whether the wait for the first byte is over.
+func (r *recognition) hasBegun() bool { return r.peek.total > 0 || r.wait == decided }
+
+// peekDeadline returns until when a reader of PeekReader may wait for more than the first
+// byte.
 func (r *recognition) peekDeadline() time.Time {
 	if r.wait == decided {
 		return after(time.Now(), r.config.Timeout)
 	}
-	r.begin()
 	return after(r.started, r.config.Timeout)
 }
 
@@ -215,8 +257,16 @@ func (r *recognition) peekMore(deadline time.Time) error {
 	if len(r.peek.unread()) >= r.config.MaxBytes {
 		return ErrPeekFull
 	}
-	_ = r.inner.SetDeadline(deadline)
+	if r.hasBegun() {
+		_ = r.inner.SetDeadline(deadline)
+	} else {
+		r.begin()
+		r.awaitFirst()
+	}
 	err := r.peek.fill(r.inner, r.config.MaxBytes)
+	if r.peek.total > 0 {
+		r.endSilence()
+	}
 	_ = r.inner.SetDeadline(time.Time{})
 	return err
 }
@@ -335,7 +385,7 @@ func isTimeout(err error) bool {
 type peekReader struct {
 	conn     *Conn
 	off      int
-	deadline time.Time // Set at the first wait.
+	deadline time.Time // Set at the first wait behind the first byte.
 	waited   bool
 }
 
@@ -352,7 +402,7 @@ func (r *peekReader) Read(p []byte) (int, error) {
 		if from.peek.err != nil {
 			return 0, from.peek.err
 		}
-		if !r.waited {
+		if !r.waited && from.hasBegun() {
 			r.waited = true
 			r.deadline = from.peekDeadline()
 		}

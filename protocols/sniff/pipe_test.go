@@ -37,11 +37,18 @@ type sniffed struct {
 // startSniff starts a Sniff. The connection is closed with the test.
 func startSniff(t *testing.T, config *Config) *sniffed {
 	t.Helper()
+	s := newSniffed(t)
+	go func() { s.verdict <- s.conn.Sniff(config) }()
+	return s
+}
+
+// newSniffed returns a connection that is not sniffed yet.
+func newSniffed(t *testing.T) *sniffed {
+	t.Helper()
 	client, server := net.Pipe()
 	s := &sniffed{t: t, client: client, conn: new(Conn), verdict: make(chan Verdict, 1)}
 	s.conn.Init(server)
 	t.Cleanup(func() { client.Close(); server.Close() })
-	go func() { s.verdict <- s.conn.Sniff(config) }()
 	return s
 }
 

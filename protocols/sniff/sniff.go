@@ -26,10 +26,14 @@ const minSniffBytes = 256
 // A Config bounds what recognising a connection may cost. A nil *Config means a
 // Timeout of 3 s, MaxBytes of 16 KiB, an UndecidedTimeout of 2 minutes, and no Settings.
 type Config struct {
-	// Timeout bounds the wait for the first bytes, for a frame or header block
+	// Timeout bounds the wait for the first bytes (but see SilentTimeout), for a frame or header block
 	// that has begun, and each write. Zero means no bound on the waits; writes
 	// are then bounded by 3 s.
 	Timeout time.Duration
+	// SilentTimeout bounds the wait for the first byte where that is more than Timeout, which
+	// then counts from that byte on, at the latest. A client may open a connection that it
+	// keeps for a later request.
+	SilentTimeout time.Duration
 	// HeadTimeout bounds the head of the first request where that is more than Timeout.
 	// Then Timeout bounds each wait for more of it. Over TLS it does so for each byte of a
 	// record, where a connection below counts those by a method Received() uint64.
@@ -162,12 +166,15 @@ func (s *sniffer) received() uint64 {
 
 // run waits for bytes until they decide or something else does.
 func (s *sniffer) run() Verdict {
-	_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
 	if _, isTLS := s.inner.(*tls.Conn); isTLS {
 		s.below = counterBelow(s.inner)
 		// Its first Read may have to shake hands.
-		_ = s.inner.SetWriteDeadline(after(s.started, s.config.Timeout))
+		_ = s.inner.SetWriteDeadline(after(s.started, max(s.config.Timeout, s.silentTimeout())))
 	}
+	if s.peek.total == 0 {
+		s.awaitFirst()
+	}
+	began := false
 	for {
 		answer, v := s.scanner.scan(s.peek.unread())
 		switch {
@@ -179,6 +186,10 @@ func (s *sniffer) run() Verdict {
 			return s.full()
 		case s.peek.err != nil:
 			return s.closed()
+		}
+		if s.peek.total > 0 && !began {
+			began = true
+			_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
 		}
 		if s.scanner.http2.ready {
 			if v, ok := s.answer(); ok {
@@ -196,6 +207,9 @@ func (s *sniffer) run() Verdict {
 			_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
 		}
 		err := s.peek.fill(s.inner, s.config.MaxBytes)
+		if s.peek.total > 0 || s.received() > received {
+			s.endSilence()
+		}
 		switch {
 		case err == nil || s.peek.total > before:
 		case s.isOverdue():
@@ -205,6 +219,7 @@ func (s *sniffer) run() Verdict {
 		case s.received() == received:
 			return s.timedOut()
 		case !s.scanner.http2.ready: // Else answer sets it.
+			began = true
 			_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
 		}
 	}

@@ -43,7 +43,7 @@ var differences = []difference{
 	},
 	{
 		what: "first bytes that stop", plain: "wait without end", muxed: "closed after 3 s",
-		why:    "a client that says nothing would hold a connection for nothing",
+		why:    "a client that sends no more would hold a connection for nothing",
 		where:  "TestRawHTTP1/slow_head,_preface",
 		native: " still open",
 		other:  " closed",
