@@ -181,11 +181,15 @@ func (d *departures) tellWebSocket(c *conn) {
 	}
 }
 
-// closeIfIdle closes an HTTP/1.1 connection that is idle, and not fresh.
+// closeIfIdle closes an HTTP/1.1 connection that is idle, and not fresh. One that has only
+// reached its age, and that nobody waits for, its next response or the idle timeout closes: a
+// request may be on its way.
 func (d *departures) closeIfIdle(c *conn) {
-	if !c.isHTTP2() {
-		c.closeIdle(time.Duration(d.fresh.Load()))
+	_, yielded := c.yieldedFor()
+	if c.isHTTP2() || c.account.CloseReason() == reasonAge && !yielded && !d.telling.Load() {
+		return
 	}
+	c.closeIdle(time.Duration(d.fresh.Load()))
 }
 
 // spread calls tell for each connection at its moment of d, until all were told or ctx

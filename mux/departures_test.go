@@ -18,6 +18,7 @@ import (
 
 	"github.com/muxserve/muxserve/mux"
 	"github.com/muxserve/muxserve/protocols"
+	"github.com/muxserve/muxserve/protocols/moments"
 )
 
 // TestMaxRequests: the server answers the last allowed request of a connection, and the
@@ -205,8 +206,8 @@ func aged(age, grace time.Duration) mux.Option {
 	})
 }
 
-// TestAgeEndsIdle: an idle connection that reaches its age ends too, in the way of its
-// protocol.
+// TestAgeEndsIdle: an idle HTTP/2 connection that reaches its age ends, too. One of HTTP/1.1 ends
+// with its next response, since a request may be on its way.
 func TestAgeEndsIdle(t *testing.T) {
 	t.Parallel()
 	bothForms(t, func(t *testing.T, s *server) {
@@ -220,6 +221,10 @@ func TestAgeEndsIdle(t *testing.T) {
 		last, codes := c.goAways(nil)
 		if len(last) != 2 || last[0] != maxStream || last[1] != 1 || codes[1] != http2.ErrCodeNo {
 			t.Errorf("GOAWAY %v %v, want %d and 1", last, codes, maxStream)
+		}
+		time.Sleep(2 * moments.FreshTime) // It would be closed by now, as in a drain.
+		if resp := roundTrip(t, one, r, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"); resp.StatusCode != http.StatusOK || !resp.Close {
+			t.Errorf("HTTP/1.1: %s, Connection: close %t", resp.Status, resp.Close)
 		}
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			t.Errorf("the end of the HTTP/1.1 connection: %v", err)

@@ -183,7 +183,9 @@ func TestRejectedOnce(t *testing.T) {
 }
 
 // hurriedSniff shortens the sniff timeout.
-func hurriedSniff(c *mux.Config) { c.Sniff.Timeout, c.HTTP1.IdleTimeout = 50*time.Millisecond, 50*time.Millisecond }
+func hurriedSniff(c *mux.Config) {
+	c.Sniff.Timeout, c.HTTP1.IdleTimeout = 50*time.Millisecond, 50*time.Millisecond
+}
 
 // hurriedDrain shortens the time that a drain gives unrecognised connections. They have
 // three quarters of it, which leaves 200 ms to close them on a busy machine.

@@ -38,7 +38,9 @@ func TestSlowRecord(t *testing.T) {
 	all := startOn(t, false, []listeners.Config{
 		{TLS: listeners.TLSConfig{Mode: "self-signed"}},
 		{TLS: listeners.TLSConfig{Mode: "self-signed", Optional: true}},
-	}, mux.Configure(func(c *mux.Config) { c.Sniff.Timeout, c.HTTP1.IdleTimeout, c.HTTP1.HeaderTimeout = timeout, timeout, time.Minute }))
+	}, mux.Configure(func(c *mux.Config) {
+		c.Sniff.Timeout, c.HTTP1.IdleTimeout, c.HTTP1.HeaderTimeout = timeout, timeout, time.Minute
+	}))
 	for i, form := range []string{"TLS", "optional TLS"} {
 		for name, test := range map[string]struct{ alpn, send, want string }{
 			"HTTP/1.1": {"http/1.1", "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"},

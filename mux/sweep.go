@@ -305,9 +305,9 @@ func (w *sweep) visitTold(c *conn, h2 *http2State) {
 	case step == moments.End && told.Idle && !told.Over && w.isDelivering(c): // The client reads slowly.
 	case step == moments.End:
 		d.end(c, reasonAge) // The reason for which it was told stands.
-	case told.Idle && !c.isHTTP2(): // Only its next response can say it.
-		if told.Stays && told.Ago > moments.FreshTime && !w.isDelivering(c) {
-			d.end(c, reasonAge)
+	case told.Idle && !c.isHTTP2(): // It was upgraded. Only its next response could have told it.
+		if told.Stays && !told.Final && told.Ago > moments.FreshTime && !w.isDelivering(c) {
+			d.background.run(c.finalGoAway)
 		}
 	case step == moments.LastStream:
 		d.background.run(c.finalGoAway)

@@ -409,6 +409,34 @@ func TestUpgradedH2CIdle(t *testing.T) {
 	}
 }
 
+// TestAgeEndsIdleUpgradedH2C: an idle upgraded connection that reaches its age is told its last
+// stream, and stays open until the next sweep: what the client has sent meanwhile is answered.
+func TestAgeEndsIdleUpgradedH2C(t *testing.T) {
+	t.Parallel()
+	s := start(t, false, mux.Configure(upgradesOn), mux.Configure(func(c *mux.Config) { c.HTTP2.MaxAge = time.Second }))
+	const attempts = 10 // A busy machine may have the next sweep come first.
+	for attempt := 1; ; attempt++ {
+		c, _ := s.upgrade(t, "GET /echo HTTP/1.1\r\n"+upgradeFields+"\r\n")
+		_ = c.rest(1)
+		if code := c.goneAway(); code != http2.ErrCodeNo || c.goAway.LastStreamID != 1 {
+			t.Fatalf("GOAWAY %v, last stream %d", code, c.goAway.LastStreamID)
+		}
+		_ = c.WritePing(false, [8]byte{'o', 'p', 'e', 'n'})
+		for {
+			f, err := c.ReadFrame()
+			if p, ok := f.(*http2.PingFrame); ok && p.IsAck() {
+				return
+			}
+			if err != nil {
+				break
+			}
+		}
+		if attempt == attempts {
+			t.Fatal("each connection was closed behind its GOAWAY at once")
+		}
+	}
+}
+
 // TestUpgradedH2CLeavesNothing: nothing of an upgraded connection is kept behind its end, also
 // where it ends with an open stream.
 func TestUpgradedH2CLeavesNothing(t *testing.T) {
