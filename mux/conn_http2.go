@@ -35,6 +35,7 @@ type followed interface {
 	AskRead()
 	Unread() uint64
 	IsBeyondLast(stream uint32) bool
+	HasOpenStreams() bool
 	IsMute(timeout time.Duration) bool
 }
 
@@ -60,6 +61,9 @@ func (c *conn) Unread() uint64 { return c.frames().Unread() }
 
 // IsBeyondLast is as in the package sniff, for upgraded connections as well.
 func (c *conn) IsBeyondLast(stream uint32) bool { return c.frames().IsBeyondLast(stream) }
+
+// HasOpenStreams is as in the package sniff, for upgraded connections as well.
+func (c *conn) HasOpenStreams() bool { return c.frames().HasOpenStreams() }
 
 // CallBudget implements [protocols.StreamWindows].
 func (c *conn) CallBudget() *protocols.CallBudget {
@@ -106,8 +110,8 @@ func (c *conn) namesLast() bool {
 }
 
 // isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2: no
-// stream is open. net/http says so itself, but before it has written the end of the last
-// answer. On a connection of grpc-go no handler runs either, because a handler may outlive the
+// stream is open. net/http and x/net say so themselves, but before they have written the end of
+// the last answer. On a connection of grpc-go no handler runs either, because a handler may outlive the
 // reset of its stream.
 func (c *conn) isIdleHTTP2() bool {
 	switch {
@@ -116,7 +120,7 @@ func (c *conn) isIdleHTTP2() bool {
 	case c.isHTTP2():
 		return c.account.InFlight() == 0 && !c.HasOpenStreams()
 	default: // It was upgraded by "Upgrade: h2c".
-		return c.rare().h2.idleSince.Load() != 0
+		return c.rare().h2.idleSince.Load() != 0 && !c.HasOpenStreams()
 	}
 }
 

@@ -120,6 +120,9 @@ func (c *UpgradedConn) SentData() uint64 { return c.track.SentData() }
 // that a stream is not served.
 func (c *UpgradedConn) IsBeyondLast(stream uint32) bool { return c.track.IsBeyondLast(stream) }
 
+// HasOpenStreams is as in the package sniff.
+func (c *UpgradedConn) HasOpenStreams() bool { return c.track.HasOpenStreams() }
+
 // AskRead is as in the package sniff.
 func (c *UpgradedConn) AskRead() { c.track.AskRead() }
 
