@@ -288,7 +288,7 @@ func (a *admission) refuse(c *conn, tag pool.Tag) {
 		}
 	}
 	if !polite {
-		_ = c.account.Close() // Not through TLS, whose last word would wait where nothing is taken.
+		_ = c.account.CloseBelow() // TLS's last word would wait where nothing is taken.
 		_ = c.Close()
 	}
 }

@@ -235,6 +235,7 @@ func (c *conn) Close() error {
 	}
 	c.noteWhy()
 	served := c.stage() >= stageServing
+	c.markClosing()
 	err := c.Conn.Close()
 	c.advance(stageClosed)
 	if served { // Otherwise settle does it, with the verdict.

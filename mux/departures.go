@@ -357,7 +357,7 @@ func (d *departures) cut(c *conn) {
 	case c.account.State() == pool.StateClosing:
 	case c.stage() < stageServing: // The layers above belong to the goroutine that recognises it.
 		c.account.SetCloseReason(reasonDisconnected)
-		_ = c.account.Close()
+		_ = c.account.CloseBelow()
 	case d.books.endsLikeComplete(c):
 		c.abort(reasonDisconnected)
 	default:

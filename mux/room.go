@@ -140,7 +140,7 @@ func (m *room) beforeRefusal(c *conn) bool {
 			return false
 		}
 		s.c.account.SetCloseReason(reasonRefused)
-		return s.c.account.Close() == nil
+		return s.c.account.CloseBelow() == nil
 	})
 }
 
@@ -299,13 +299,16 @@ func search(all []*pool.Conn, is func(*conn) (spare, bool)) (spares []spare, loo
 
 // cut ends a connection that is still there although it was told to leave, because so many
 // are that no other can make room. Where nothing is under way the client is told its last
-// stream. It reports false for one that has ended since the search, or has become a WebSocket.
+// stream, and what waits for the goodbye of TLS alone ends without it. It reports false for one
+// that has ended since the search, or has become a WebSocket.
 func (m *room) cut(s spare) bool {
 	c := s.c
 	if _, ok := m.lasts(c); !ok {
 		return false
 	}
 	switch isHTTP1 := !c.isHTTP2() && c.account.State() != pool.StateUpgraded; {
+	case c.isClosing():
+		_ = c.account.CloseBelow() // Its answers still go out.
 	case !isHTTP1 && c.isAnswered():
 		m.departures.end(c, "") // The reason for which it was told stands.
 	case isHTTP1 && c.account.State() == pool.StateIdle:
@@ -337,9 +340,9 @@ func (m *room) leave(s spare) bool {
 		c.abort(reasonRoom)
 		return true
 	}
-	if s.halfway {
+	if s.halfway || c.isClosing() {
 		c.account.SetCloseReason(reasonRoom)
-		_ = c.account.Close() // Not through TLS, which would write first.
+		_ = c.account.CloseBelow() // TLS would write first.
 		return true
 	}
 	switch crowd := m.departures.books.conns.Yielded() > m.mostLeaving()/2; {

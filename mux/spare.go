@@ -103,8 +103,11 @@ func (m *room) lasts(c *conn) (s spare, ok bool) {
 		return s, false
 	}
 	patience := m.patience
-	if c.isAnswered() || c.isIdleHTTP2() { // Those that were idle for longest have made room.
+	if c.isIdle() || c.isClosing() { // Those that were idle for longest have made room.
 		patience = min(patience, m.mute)
+	}
+	if c.isClosing() { // It waits for the goodbye of TLS alone, and its client had time to read before.
+		ago = max(ago, time.Since(c.account.LastActivity()))
 	}
 	s = spare{c: c, since: clockStart.Add(time.Duration(c.rare().leave.yielded.Load()))}
 	return s, c.isServing() && ago >= patience && c.root.books.tag(c) != protocols.WebSocket
@@ -113,9 +116,13 @@ func (m *room) lasts(c *conn) (s spare, ok bool) {
 // isAnswered reports whether nothing of the connection's requests is under way, their answers
 // included.
 func (c *conn) isAnswered() bool {
-	if _, waiting := c.account.Unacknowledged(); waiting {
-		return false
-	}
+	_, waiting := c.account.Unacknowledged()
+	return !waiting && c.isIdle()
+}
+
+// isIdle reports whether none of the connection's requests is under way. The client may not
+// have taken all of their answers.
+func (c *conn) isIdle() bool {
 	if c.isHTTP2() || c.account.State() == pool.StateUpgraded {
 		return c.isIdleHTTP2()
 	}

@@ -37,9 +37,10 @@ const departureMask = 3
 
 // Bits beside the stage and the departure.
 const (
-	listedBit = 1 << 5 // the connection stands among the closed ones
-	begunBit  = 1 << 6 // net/http is done with the head of its first request
-	lastBit   = 1 << 7 // its next answer is the last, unless that switches to another protocol
+	listedBit  = 1 << 5 // the connection stands among the closed ones
+	begunBit   = 1 << 6 // net/http is done with the head of its first request
+	lastBit    = 1 << 7 // its next answer is the last, unless that switches to another protocol
+	closingBit = 1 << 8 // Close was called
 )
 
 // life is the stage and the departure of a connection. The zero value is accepted and
@@ -59,6 +60,12 @@ func (l *life) hasBegun() bool { return l.bits.Load()&begunBit != 0 }
 func (l *life) markLast() { l.bits.Or(lastBit) }
 
 func (l *life) isLast() bool { return l.bits.Load()&lastBit != 0 }
+
+// markClosing notes that the layers are being closed. TLS says goodbye first, and waits 5 s
+// where the client takes nothing.
+func (l *life) markClosing() { l.bits.Or(closingBit) }
+
+func (l *life) isClosing() bool { return l.bits.Load()&closingBit != 0 }
 
 // markListed reports whether the connection is to be put among the closed ones, once.
 func (l *life) markListed() bool { return l.bits.Or(listedBit)&listedBit == 0 }

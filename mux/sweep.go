@@ -164,8 +164,10 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		switch {
 		case over && c.account.State() != pool.StateIdle:
 			c.abort("") // The reason for which it was told stands.
+		case yielded && c.awaitsRequest() && w.waited(c) >= roomPatience:
+			_ = c.account.CloseBelow() // Nothing else has ended its read; see writesAlone.
 		case c.awaitsRest() && (yielded && ago > roomPatience || min(told, c.headFor()) >= headPatience):
-			_ = c.account.Close() // It has begun a request that does not come.
+			_ = c.account.CloseBelow() // It has begun a request that does not come.
 		}
 	case c.overAge() >= 0:
 		d.leave(c, reasonAge, config.MaxAgeGrace)

@@ -209,15 +209,28 @@ func (c *Conn) Close() error {
 // nothing more of what was written. Elsewhere, as on a Unix socket, the peer sees the end
 // alone, but the layers above the socket, as TLS that [Set.Add] was given, say no farewell.
 func (c *Conn) Abort() error {
+	if tcp, ok := c.lowest().(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	return c.CloseBelow()
+}
+
+// CloseBelow is Close that waits for nothing. The layers above the socket, as TLS that
+// [Set.Add] was given, say no farewell, for which they would wait where the peer reads nothing.
+// What was written still goes out.
+func (c *Conn) CloseBelow() error {
+	err := c.lowest().Close()
+	_ = c.Close()
+	return err
+}
+
+// lowest returns the lowest of the layers.
+func (c *Conn) lowest() net.Conn {
 	lowest := c.raw
 	for layer := range Layers(c.raw) {
 		lowest = layer
 	}
-	if tcp, ok := lowest.(interface{ SetLinger(sec int) error }); ok {
-		_ = tcp.SetLinger(0)
-	}
-	_ = lowest.Close()
-	return c.Close()
+	return lowest
 }
 
 // LocalAddr implements [net.Conn].

@@ -214,6 +214,20 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
+// TestCloseBelow: what was written goes out, and layers above the socket say no farewell.
+func TestCloseBelow(t *testing.T) {
+	client, raw := pair(t)
+	var set pool.Set
+	c := add(&set, &saysFarewell{layer{Conn: raw}})
+	mustWrite(t, c, []byte("answer"))
+	if err := c.CloseBelow(); err != nil || set.Len() != 0 {
+		t.Errorf("%v, %d are left", err, set.Len())
+	}
+	if b, err := io.ReadAll(client); string(b) != "answer" || err != nil {
+		t.Errorf("the peer gets %q, %v", b, err)
+	}
+}
+
 // saysFarewell writes when it is closed, as TLS does.
 type saysFarewell struct{ layer }
 
