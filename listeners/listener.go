@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -87,7 +88,8 @@ func New(inner net.Listener, log *slog.Logger) *Listener {
 // Accept returns the next connection. It does not return a temporary error (no file
 // descriptors, no buffers, a peer that has left already): it waits, from 5 ms doubling to
 // 1 s, and tries again. It logs a lasting error at Warn every ten seconds, and its end at
-// Info. After [Listener.Stop] it returns what the kernel still holds and then, as after
+// Info. An errno counts only where accept(2) failed with it; of any other error its own
+// method Temporary decides, as in net/http. After [Listener.Stop] it returns what the kernel still holds and then, as after
 // [Listener.Close] and [Listener.Detach], an error that wraps net.ErrClosed. Any other
 // error is the inner listener's, wrapped.
 func (l *Listener) Accept() (net.Conn, error) {
@@ -102,7 +104,6 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return conn, nil
 		case isClosed(l.stopping):
 			// Stop's or Detach's deadline, or Close, has ended this Accept.
-		case isAborted(err):
 		case isTemporary(err):
 			backoff = nextBackoff(backoff)
 			l.failures.failed(l.log, l.Addr(), err)
@@ -143,7 +144,6 @@ func (l *Listener) acceptQueued() (net.Conn, error) {
 			return conn, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			misses++
-		case isAborted(err):
 		case isTemporary(err):
 			backoff = nextBackoff(backoff)
 			sleep(min(backoff, limit-time.Since(started)), l.closed)
@@ -319,18 +319,18 @@ func isClosed(done <-chan struct{}) bool {
 
 // temporary are the errors of accept(2) after which accepting may succeed. The first four
 // are a shortage, which ends when other connections do. The others belong to the
-// connection that was about to be accepted: Linux passes errors already pending on the
-// new socket, and a firewall's refusal, through accept, and asks to treat them like
-// EAGAIN.
+// connection that was about to be accepted: its peer has left, or Linux passes errors
+// already pending on the new socket, and a firewall's refusal, through accept, and asks to
+// treat them like EAGAIN.
 var temporary = []error{
 	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
 	syscall.EPROTO, syscall.EPERM, syscall.ENETDOWN, syscall.ENETUNREACH,
-	syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+	syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ECONNABORTED,
 }
 
 // isTemporary reports whether accepting may succeed later.
 func isTemporary(err error) bool {
-	if slices.ContainsFunc(temporary, func(target error) bool { return errors.Is(err, target) }) {
+	if isOfAccept(err) && slices.ContainsFunc(temporary, func(target error) bool { return errors.Is(err, target) }) {
 		return true
 	}
 	var op *net.OpError
@@ -343,9 +343,16 @@ func isTemporary(err error) bool {
 	return errors.As(err, &retry) && retry.Temporary()
 }
 
-// isAborted reports whether the peer left before it was accepted, which says nothing
-// about the next connection.
-func isAborted(err error) bool { return errors.Is(err, syscall.ECONNABORTED) }
+// isOfAccept reports whether accept(2) has failed. The errno of another call says something
+// else: a listener that lives in one connection, as a multiplexer's session, returns the
+// error of its reads, and ends with them.
+func isOfAccept(err error) bool {
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		return strings.HasPrefix(call.Syscall, "accept") // accept, accept4, acceptex
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "accept"
+}
 
 // warnInterval is the least time between two warnings of one listener: a shortage that
 // lasts stays visible without filling the log.

@@ -84,7 +84,7 @@ var noLayers layers
 
 // rarely is what most HTTP/1.1 and gRPC connections without TLS do not need.
 type rarely struct {
-	remote atomic.Pointer[net.Addr] // nil: the account knows the address; see identify
+	addrs atomic.Pointer[addresses] // nil: the account knows them; see identify
 	// own is a verdict that the recogniser did not give: a custom protocol's, or that on
 	// a connection which failed before it was recognised.
 	own *sniff.Verdict
@@ -145,8 +145,8 @@ var (
 //go:nosplit
 func (c *conn) RemoteAddr() net.Addr {
 	c.growServerStack()
-	if known := c.rare().remote.Load(); known != nil {
-		return *known
+	if found := c.rare().addrs.Load(); found != nil {
+		return found.remote
 	}
 	return c.account.RemoteAddr()
 }
@@ -179,24 +179,37 @@ func (c *conn) growServerStack() {
 // isPeerClient reports whether the socket itself knows the peer's address.
 func (c *conn) isPeerClient() bool { return pool.IsPeerClient(c.account.NetConn()) }
 
-// knownAddr returns the peer's address, nil before it is known. Unlike RemoteAddr it never
-// waits for a PROXY header.
-func (c *conn) knownAddr() net.Addr {
-	if c.rare().remote.Load() == nil && !c.isPeerClient() {
-		return nil
+// addresses are those of both ends of a connection.
+type addresses struct{ remote, local net.Addr }
+
+// known returns the addresses, zero before they are known. Unlike RemoteAddr and LocalAddr,
+// which may wait for a PROXY header where the socket is not bare, it never waits.
+func (c *conn) known() addresses {
+	if found := c.rare().addrs.Load(); found != nil {
+		return *found
 	}
-	return c.RemoteAddr()
+	if !c.isPeerClient() {
+		return addresses{}
+	}
+	return addresses{c.account.RemoteAddr(), c.account.LocalAddr()}
 }
+
+// knownAddr returns the peer's address, nil before it is known. It never waits.
+func (c *conn) knownAddr() net.Addr { return c.known().remote }
 
 // remoteAddr is knownAddr for people.
 func (c *conn) remoteAddr() string { return addrText(c.knownAddr()) }
 
 // socketPeer returns the address of the peer that has opened the socket, which is the
-// balancer's where that sends a PROXY header. It never waits.
+// balancer's where that sends a PROXY header. It is empty where no layer shows the socket:
+// another connection may wait for the header when it is asked. So it never waits.
 func (c *conn) socketPeer() string {
 	var socket net.Conn
 	for layer := range pool.Layers(c.account.NetConn()) {
 		socket = layer
+	}
+	if !pool.IsPeerClient(socket) {
+		return ""
 	}
 	return addrText(socket.RemoteAddr())
 }
@@ -294,7 +307,8 @@ const stateLeaving = "leaving"
 // info returns the connection's account with what is known of its verdict and TLS.
 func (c *conn) info() pool.Info {
 	info := c.account.Info()
-	info.RemoteAddr = c.remoteAddr()
+	known := c.known()
+	info.RemoteAddr, info.LocalAddr = addrText(known.remote), addrText(known.local)
 	if info.Protocol == string(protocols.GRPC) && info.InFlight == 0 && !c.HasOpenStreams() {
 		info.State = pool.StateIdle.String() // grpc-go does not say it.
 	}

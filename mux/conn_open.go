@@ -75,11 +75,11 @@ func (c *conn) open() (failure sniff.Verdict, ok bool) {
 	return sniff.Verdict{}, true
 }
 
-// identify takes note of the peer's address where the socket is not bare: its listener may
-// have to read a PROXY header to know it. The error is that of the header.
+// identify takes note of the addresses where the socket is not bare: its listener may have to
+// read a PROXY header to know them. The error is that of the header.
 func (c *conn) identify() error {
 	address := c.account.RemoteAddr()
-	c.ensureRare().remote.Store(&address)
+	c.ensureRare().addrs.Store(&addresses{address, c.account.LocalAddr()})
 	if err := headerError(c.account.NetConn()); err != nil {
 		return err
 	}

@@ -31,9 +31,9 @@ func (c *conn) logVerdict() {
 	if !logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	v := c.verdict()
+	v, known := c.verdict(), c.known()
 	attrs := []any{
-		keyConnID, c.account.ID(), keyRemoteAddr, c.remoteAddr(), keyLocalAddr, c.LocalAddr().String(),
+		keyConnID, c.account.ID(), keyRemoteAddr, addrText(known.remote), keyLocalAddr, addrText(known.local),
 		keyProtocol, string(v.Protocol), keyVerdict, v.Reason, keyReason, v.Failure,
 		keyBytesRead, v.Bytes, keyDuration, v.Duration.Seconds(),
 	}

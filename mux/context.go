@@ -28,8 +28,8 @@ type Conn struct {
 	RemoteAddr net.Addr
 	// TLS is nil on a connection without TLS. It must not be modified.
 	TLS *tls.ConnectionState
-	// Proxy is what a PROXY header said besides the address; nil without one. It must not
-	// be modified.
+	// Proxy is what a PROXY header said besides the address; nil without one, and while it
+	// has not come. It must not be modified.
 	Proxy *ProxyInfo
 
 	conn *conn // nil in the zero Conn
@@ -78,9 +78,11 @@ func (c Conn) Info() ConnInfo {
 
 func (c *conn) describe() Conn {
 	var proxy *ProxyInfo
-	if said, ok := listeners.ProxyInfoOf(c.account.NetConn()); ok {
-		kept := said // Only what there is costs an allocation.
-		proxy = &kept
+	if c.rare().addrs.Load() != nil { // Or ProxyInfoOf would wait for the header.
+		if said, ok := listeners.ProxyInfoOf(c.account.NetConn()); ok {
+			kept := said // Only what there is costs an allocation.
+			proxy = &kept
+		}
 	}
 	return Conn{
 		ID:         c.account.ID(),
@@ -108,10 +110,11 @@ var grpcConns sync.Map // net.Addr -> *conn
 
 // showByAddr enters the connection into grpcConns.
 func (c *conn) showByAddr() {
-	address := uniqueAddr(c.RemoteAddr())
-	c.ensureRare().remote.Store(&address)
+	known := c.known()
+	known.remote = uniqueAddr(known.remote)
+	c.ensureRare().addrs.Store(&known)
 	c.ensureRare().byAddr.Store(true)
-	grpcConns.Store(address, c)
+	grpcConns.Store(known.remote, c)
 }
 
 // uniqueAddr returns a copy of an address with an identity of its own.

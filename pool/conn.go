@@ -186,13 +186,14 @@ func (c *Conn) traffic() traffic {
 }
 
 // Info is a connection's account at one moment, in a form that can be shown. The caller
-// adds RemoteAddr, Verdict with its figures, and TLS.
+// adds both addresses, which a connection may have to wait for, Verdict with its figures,
+// and TLS.
 type Info struct {
 	ID            uint64    `json:"id"`
 	Protocol      string    `json:"protocol"`
 	State         string    `json:"state"`
 	RemoteAddr    string    `json:"remote_addr"` // empty until it is known
-	LocalAddr     string    `json:"local_addr"`
+	LocalAddr     string    `json:"local_addr"`  // the same
 	Opened        time.Time `json:"opened"`
 	LastActivity  time.Time `json:"last_activity"`
 	BytesReceived uint64    `json:"bytes_received"`
@@ -243,7 +244,6 @@ func (c *Conn) Info() Info {
 		ID:               c.id,
 		Protocol:         string(c.Tag()),
 		State:            c.State().String(),
-		LocalAddr:        c.LocalAddr().String(),
 		Opened:           c.Opened(),
 		LastActivity:     c.LastActivity(),
 		BytesReceived:    moved.bytesReceived,

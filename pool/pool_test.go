@@ -438,7 +438,7 @@ func TestInfo(t *testing.T) {
 	if info.MessagesReceived != 4 || info.MessagesSent != 2 {
 		t.Errorf("%d messages received and %d sent, want 4 and 2", info.MessagesReceived, info.MessagesSent)
 	}
-	if info.ID != 1 || info.Protocol != "http1" || info.State != "idle" || info.LocalAddr != raw.LocalAddr().String() || time.Since(info.Opened) > time.Minute {
+	if info.ID != 1 || info.Protocol != "http1" || info.State != "idle" || time.Since(info.Opened) > time.Minute {
 		t.Errorf("info %+v", info)
 	}
 }

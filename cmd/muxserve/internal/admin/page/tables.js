@@ -54,7 +54,7 @@ function securityOf(c) {
 const unit = { grpc: "call", websocket: "session" };
 
 export const liveTable = (close) => table(byId("live"), [
-  { name: "Peer", style: "full", key: peerOf, cells: (c) => [mono(peerOf(c)), sub(`id ${c.id}, on ${c.local_addr}${securityOf(c)}`)] },
+  { name: "Peer", style: "full", key: peerOf, cells: (c) => [mono(peerOf(c)), sub(`id ${c.id}, on ${c.local_addr || "an unknown address"}${securityOf(c)}`)] },
   { name: "Protocol", key: (c) => c.protocol + c.state, cells: (c) => [proto(c.protocol), sub(c.state)] },
   { name: "Age", sort: "age", style: "num", key: (c) => `${span(age(c.opened))} ${c.requests}`, cells: (c) => [span(age(c.opened)), sub(plural(c.requests, unit[c.protocol] ?? "request"))] },
   { name: "Bytes", sort: "bytes", style: "num", key: (c) => `${c.bytes_received} ${c.bytes_sent}`,
