@@ -89,9 +89,9 @@ func New(inner net.Listener, log *slog.Logger) *Listener {
 // descriptors, no buffers, a peer that has left already): it waits, from 5 ms doubling to
 // 1 s, and tries again. It logs a lasting error at Warn every ten seconds, and its end at
 // Info. An errno counts only where accept(2) failed with it; of any other error its own
-// method Temporary decides, as in net/http. After [Listener.Stop] it returns what the kernel still holds and then, as after
-// [Listener.Close] and [Listener.Detach], an error that wraps net.ErrClosed. Any other
-// error is the inner listener's, wrapped.
+// method Temporary decides, as in net/http. After [Listener.Stop] it returns what the kernel
+// still holds and then, as after [Listener.Close] and [Listener.Detach], an error that wraps
+// net.ErrClosed. Any other error is the inner listener's, wrapped.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.countAccept(1)
 	defer l.countAccept(-1)
