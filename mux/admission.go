@@ -59,7 +59,7 @@ func (a *admission) add(c *conn, raw net.Conn) (refuse string) {
 // reload has replaced the listener, what was queued is taken in without one: clients are told
 // to leave when nothing more comes.
 func (a *admission) waits(c *conn) bool {
-	return a.live.Load().Limits.OnLimit == pool.Wait && !a.running.isStopping() && !c.root.endpoint.isReplaced()
+	return a.live.queues() && !a.running.isStopping() && !c.root.endpoint.isReplaced()
 }
 
 // takeTurn waits until no other connection waits for room, or until this one is not to wait.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/muxserve/muxserve/pool"
 )
 
 // ReloadPart is what a function registered with [Server.OnReload] adds to one change of
@@ -47,6 +49,9 @@ func newReloader(c Config, serving func() bool, prepare prepareFunc) *reloader {
 
 // Load returns the configuration in force, which must not be modified.
 func (r *reloader) Load() *Config { return r.live.Load() }
+
+// queues reports whether newcomers wait for a place where there is none.
+func (r *reloader) queues() bool { return r.Load().Limits.OnLimit == pool.Wait }
 
 // plan compares c with the configuration in force.
 func (r *reloader) plan(c *Config) ([]Change, error) {

@@ -19,6 +19,7 @@ import (
 // that cost it nothing. All methods may be called concurrently.
 type room struct {
 	departures *departures
+	queues     func() bool // newcomers are not refused, and wait for a place
 	maxLeaving int
 	// patience is how long a client that was told may go on with a request when maxLeaving
 	// are on their way out.
@@ -90,9 +91,9 @@ const (
 	slowPatience = time.Second
 )
 
-func newRoom(d *departures) *room {
+func newRoom(d *departures, queues func() bool) *room {
 	return &room{
-		departures: d, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
+		departures: d, queues: queues, maxLeaving: maxLeaving, patience: moments.GoAwayPatience,
 		mute: mutePatience, slow: slowPatience, found: make(map[place]*findings),
 	}
 }

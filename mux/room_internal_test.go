@@ -13,7 +13,7 @@ import (
 // TestFindingsAreForgotten: what a search for room has found is not kept for long.
 func TestFindingsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRoom(nil)
+		m := newRoom(nil, func() bool { return false })
 		conns := []spare{{c: new(conn)}, {c: new(conn)}, {c: new(conn)}}
 		for range 2 {
 			m.mu.Lock()
@@ -34,7 +34,7 @@ func TestFindingsAreForgotten(t *testing.T) {
 // connections are accepted, however many connections there are to look at.
 func TestSearchesRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRoom(nil)
+		m := newRoom(nil, func() bool { return false })
 		const looked, each = 2000, 2 * time.Microsecond
 		var searched time.Duration
 		search := func() ([]spare, int) {
@@ -89,7 +89,7 @@ func TestWritesAlone(t *testing.T) {
 	set.Add(&c.account, near, c)
 	defer c.account.Close()
 	c.account.SetState(pool.StateIdle)
-	m := newRoom(nil)
+	m := newRoom(nil, func() bool { return false })
 	m.mute, m.slow = 0, 0
 	w := &sweep{elapsed: time.Second, tails: make(map[uint64]tail), seenTails: make(map[uint64]tail)}
 	look := func(want bool) {

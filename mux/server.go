@@ -73,7 +73,7 @@ func New(opts ...Option) *Server {
 	s.machine = lifecycle.New(c.Drain, d.actions(), s.logger)
 	d.config = s.machine.Config
 	s.topology.books, s.topology.running = s.books, s.running
-	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures), contexts: &s.contexts, turn: make(chan struct{}, 1)}
+	s.topology.admission = &admission{books: s.books, running: s.running, live: s.live, room: newRoom(s.departures, s.live.queues), contexts: &s.contexts, turn: make(chan struct{}, 1)}
 	s.topology.admission.probes.enabled, s.topology.admission.probes.patience = s.healthPaths, probeTime
 	s.topology.departures, s.topology.live = s.departures, s.live
 	s.topology.watch = sniff.NewWatch(func(path string) bool {

@@ -57,8 +57,8 @@ func (m *room) spare(c *conn) (s spare, ok bool) {
 		return s, c.account.CloseReason() == ""
 	case c.awaitsRest():
 		quiet := m.mute
-		if c.root.admission.waits(c) {
-			quiet = m.slow // Newcomers are not refused meanwhile.
+		if m.queues() {
+			quiet = m.slow
 		}
 		mute, slow := time.Since(c.account.LastActivity()) >= quiet, c.headFor()
 		s.halfway = true
