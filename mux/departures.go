@@ -70,6 +70,8 @@ type farewell struct {
 	cut  atomic.Int64 // when its patience is over; 0 for never
 	// yielded is when others began to wait for its end, because it has made room; 0 for never.
 	yielded atomic.Int64
+	// aged is set while its age is the only reason.
+	aged atomic.Bool
 	// received is how much the client had sent by then.
 	received atomic.Uint64
 	// idle is one more than the requests that the connection had seen when the last sweep
@@ -89,6 +91,9 @@ func (d *departures) leave(c *conn, reason string, patience time.Duration) {
 	switch {
 	case c.stage() != stageServing:
 	case !d.depart(c, reason, patience):
+		if reason != reasonAge {
+			c.ensureRare().leave.aged.Store(false)
+		}
 		d.webSockets.Leave(c)
 		d.closeIfIdle(c)
 	case c.isHTTP2():
@@ -129,6 +134,7 @@ func (d *departures) depart(c *conn, reason string, patience time.Duration) bool
 	}
 	f.told.Store(int64(now))
 	f.cut.Store(int64(moments.Cut(now, patience)))
+	f.aged.Store(reason == reasonAge)
 	f.received.Store(c.account.Received())
 	c.account.SetCloseReason(reason)
 	if reason == reasonDrain {
@@ -182,14 +188,24 @@ func (d *departures) tellWebSocket(c *conn) {
 }
 
 // closeIfIdle closes an HTTP/1.1 connection that is idle, and not fresh. One that has only
-// reached its age, and that nobody waits for, its next response or the idle timeout closes: a
-// request may be on its way.
+// reached its age its next response or the idle timeout closes: a request may be on its way,
+// and nobody waits for the end.
 func (d *departures) closeIfIdle(c *conn) {
-	_, yielded := c.yieldedFor()
-	if c.isHTTP2() || c.account.CloseReason() == reasonAge && !yielded && !d.telling.Load() {
-		return
+	switch f := &c.rare().leave; {
+	case c.isHTTP2():
+	case !f.aged.Load() || f.yielded.Load() != 0:
+		c.closeIdle(time.Duration(d.fresh.Load()))
+	case c.account.State() == pool.StateIdle:
+		f.cut.Store(0) // Until it has a request; see boundLast.
 	}
-	c.closeIdle(time.Duration(d.fresh.Load()))
+}
+
+// boundLast has the patience of an HTTP/1.1 connection that has reached its age begin with the
+// request that it has now: it was told within an earlier one, or when nothing was under way.
+func (c *conn) boundLast(ageGrace time.Duration) {
+	if c.rare().leave.aged.Load() {
+		c.ensureRare().leave.cut.Store(int64(moments.Cut(sinceStart(), ageGrace)))
+	}
 }
 
 // spread calls tell for each connection at its moment of d, until all were told or ctx

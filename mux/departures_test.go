@@ -223,8 +223,10 @@ func TestAgeEndsIdle(t *testing.T) {
 			t.Errorf("GOAWAY %v %v, want %d and 1", last, codes, maxStream)
 		}
 		time.Sleep(2 * moments.FreshTime) // It would be closed by now, as in a drain.
-		if resp := roundTrip(t, one, r, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"); resp.StatusCode != http.StatusOK || !resp.Close {
+		if resp := roundTrip(t, one, r, "POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"); resp.StatusCode != http.StatusOK || !resp.Close {
 			t.Errorf("HTTP/1.1: %s, Connection: close %t", resp.Status, resp.Close)
+		} else if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "slow" {
+			t.Errorf("HTTP/1.1: %q, %v", body, err)
 		}
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			t.Errorf("the end of the HTTP/1.1 connection: %v", err)
@@ -232,7 +234,38 @@ func TestAgeEndsIdle(t *testing.T) {
 		for _, p := range []protocols.Protocol{protocols.HTTP1, protocols.HTTP2} {
 			eventually(t, "closed for its age", func() bool { return events.count(mux.EventRemoved, p, "max_age") == 1 })
 		}
-	}, aged(100*time.Millisecond, time.Hour))
+	}, aged(100*time.Millisecond, 800*time.Millisecond)) // The grace is over before the request.
+}
+
+// TestReloadEndsAged: a reload that replaces the servers ends an idle HTTP/1.1 connection that
+// has reached its age within a request, and so was told already.
+func TestReloadEndsAged(t *testing.T) {
+	t.Parallel()
+	begun, finish := make(chan struct{}, 1), make(chan struct{})
+	s := start(t, false, aged(50*time.Millisecond, time.Hour), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush() // Before it is told.
+		begun <- struct{}{}
+		<-finish
+	})))
+	conn := s.dial(t)
+	r := bufio.NewReader(conn)
+	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	within(t, "the handler", begun)
+	time.Sleep(500 * time.Millisecond) // The age has passed, and several sweeps have run.
+	close(finish)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.Close {
+		t.Fatal(resp, err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	c := s.Config()
+	c.HTTP1.HeaderTimeout++ // This needs other servers.
+	if _, err := s.Reload(c, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
+		t.Errorf("the end: %q, %v", rest, err)
+	}
 }
 
 // TestAgeGrace: requests in flight get max_age_grace and no more.

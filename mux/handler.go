@@ -182,6 +182,7 @@ func (f *front) serveHTTP1(c *conn, w http.ResponseWriter, r *http.Request) {
 	}
 	if c.isTold() {
 		w.Header().Set("Connection", "close")
+		c.boundLast(f.live.Load().HTTP1.MaxAgeGrace)
 	}
 	rec := &recorder1{recorder: recorder{ResponseWriter: w, conn: c}}
 	if c != nil && r.ContentLength != 0 {

@@ -169,7 +169,7 @@ func (w *sweep) visitHTTP1(now time.Time, c *conn, config *protocols.HTTP1Config
 		case c.awaitsRest() && (yielded && ago > roomPatience || min(told, c.headFor()) >= headPatience):
 			_ = c.account.CloseBelow() // It has begun a request that does not come.
 		}
-	case c.overAge() >= 0:
+	case c.overAge() >= 0 && c.account.State() != pool.StateIdle: // Else its next request tells it.
 		d.leave(c, reasonAge, config.MaxAgeGrace)
 	}
 }
