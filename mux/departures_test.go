@@ -234,7 +234,7 @@ func TestAgeEndsIdle(t *testing.T) {
 		for _, p := range []protocols.Protocol{protocols.HTTP1, protocols.HTTP2} {
 			eventually(t, "closed for its age", func() bool { return events.count(mux.EventRemoved, p, "max_age") == 1 })
 		}
-	}, aged(100*time.Millisecond, 800*time.Millisecond)) // The grace is over before the request.
+	}, aged(time.Second, 800*time.Millisecond)) // The grace is over before the request.
 }
 
 // TestReloadEndsAged: a reload that replaces the servers ends an idle HTTP/1.1 connection that

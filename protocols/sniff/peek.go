@@ -1,9 +1,11 @@
 package sniff
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -38,6 +40,9 @@ type recognition struct {
 	started time.Time // When the first wait for bytes began, or ended if it was long.
 	played  bool      // Sniff has sent SETTINGS and an ACK.
 	cut     bool      // The client's first ACK is taken out of peek.
+	begun   bool      // The wait for the first byte is over.
+	partial bool      // A part of a TLS record has ended it.
+	below   counter   // Counts the bytes of TLS records that are not whole; may be nil.
 
 	// mu guards the next three fields, the writing of wait, and the read deadline while wait
 	// is silent or undecided.
@@ -80,27 +85,50 @@ func (r *recognition) silentTimeout() time.Duration {
 	return 0
 }
 
-// awaitFirst sets the read deadline of the wait for the first byte.
-func (r *recognition) awaitFirst() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.short = after(r.started, r.config.Timeout)
-	deadline := r.short
-	if t := r.silentTimeout(); t > 0 && !r.hurried {
-		deadline, r.wait = after(r.started, t), silent
+// awaitFirst waits for the first byte, or below TLS for a part of its record, and reports
+// false when the time is over. Behind a long silence, the time of the first bytes begins there.
+func (r *recognition) awaitFirst() bool {
+	heard, silence := r.received(), r.silentTimeout()
+	if silence == 0 {
+		return true // The time of the first bytes bounds it.
 	}
-	_ = r.inner.SetReadDeadline(deadline)
+	for r.armFirst(silence) {
+		_ = r.peek.fill(r.inner, r.config.MaxBytes)
+		if r.peek.total > 0 || r.peek.err != nil || r.received() != heard {
+			r.partial = r.peek.total == 0 && r.peek.err == nil
+			r.endSilence()
+			return true
+		}
+	}
+	return false
 }
 
-// endSilence ends what awaitFirst began: something has come. Behind a long silence, the time
-// of the first bytes begins with it.
-func (r *recognition) endSilence() {
-	if r.wait != silent {
-		return
-	}
+// armFirst sets the read deadline of a wait for the first byte. It reports false when the time
+// is over. TLS tells of no part of a record, so there it is looked for in between.
+func (r *recognition) armFirst(silence time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wait = waiting
+	r.short, r.wait = after(r.started, r.config.Timeout), silent
+	end, now := after(r.started, silence), time.Now()
+	if r.hurried {
+		end = r.short
+	}
+	if !now.Before(end) {
+		r.wait = waiting
+		return false
+	}
+	if next := now.Add(r.config.Timeout); r.below != nil && next.Before(end) {
+		end = next
+	}
+	_ = r.inner.SetReadDeadline(end)
+	return true
+}
+
+// endSilence ends what armFirst began: something has come.
+func (r *recognition) endSilence() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wait, r.begun = waiting, true
 	if now := time.Now(); now.After(r.short) {
 		r.started = now
 	}
@@ -165,8 +193,12 @@ func (r *recognition) waitUndecided(deadline time.Time) bool {
 
 // begin notes when the waiting began.
 func (r *recognition) begin() {
-	if r.started.IsZero() {
-		r.started = time.Now()
+	if !r.started.IsZero() {
+		return
+	}
+	r.started = time.Now()
+	if _, isTLS := r.inner.(*tls.Conn); isTLS {
+		r.below = counterBelow(r.inner)
 	}
 }
 
@@ -241,7 +273,19 @@ func after(t time.Time, d time.Duration) time.Time {
 }
 
 // hasBegun reports whether the wait for the first byte is over.
-func (r *recognition) hasBegun() bool { return r.peek.total > 0 || r.wait == decided }
+func (r *recognition) hasBegun() bool { return r.begun || r.peek.total > 0 || r.wait == decided }
+
+// peekFirst waits for the first byte, for a reader of PeekReader.
+func (r *recognition) peekFirst() error {
+	r.begin()
+	inTime := r.awaitFirst()
+	_ = r.inner.SetDeadline(time.Time{})
+	if !inTime {
+		return os.ErrDeadlineExceeded
+	}
+	r.begun = true
+	return nil
+}
 
 // peekDeadline returns until when a reader of PeekReader may wait for more than the first
 // byte.
@@ -257,16 +301,8 @@ func (r *recognition) peekMore(deadline time.Time) error {
 	if len(r.peek.unread()) >= r.config.MaxBytes {
 		return ErrPeekFull
 	}
-	if r.hasBegun() {
-		_ = r.inner.SetDeadline(deadline)
-	} else {
-		r.begin()
-		r.awaitFirst()
-	}
+	_ = r.inner.SetDeadline(deadline)
 	err := r.peek.fill(r.inner, r.config.MaxBytes)
-	if r.peek.total > 0 {
-		r.endSilence()
-	}
 	_ = r.inner.SetDeadline(time.Time{})
 	return err
 }
@@ -402,7 +438,13 @@ func (r *peekReader) Read(p []byte) (int, error) {
 		if from.peek.err != nil {
 			return 0, from.peek.err
 		}
-		if !r.waited && from.hasBegun() {
+		if !from.hasBegun() {
+			if err := from.peekFirst(); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if !r.waited {
 			r.waited = true
 			r.deadline = from.peekDeadline()
 		}

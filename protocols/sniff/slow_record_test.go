@@ -2,6 +2,7 @@ package sniff
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -75,51 +76,59 @@ func TestSlowRecord(t *testing.T) {
 		"HEADERS, bounded":  {slices.Concat(opening(), firstRequest()[:20]), firstRequest()[20:], 1000, 10 * time.Second, false, failed(FailureTimeout, reasonSlowFrame), 10 * time.Second},
 		"no count of bytes": {nil, line, 1000, 10 * time.Minute, true, failed(FailureSilent, reasonNothing), defaultTimeout},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				near, far := net.Pipe()
-				var client sync.WaitGroup
-				defer func() {
-					near.Close()
-					client.Wait()
-				}()
-				var below net.Conn = &countedConn{Conn: far}
-				if test.uncounted {
-					below = far
+		for _, silence := range []time.Duration{0, 2 * time.Minute} {
+			if silence > 0 && test.uncounted {
+				continue // The record is whole in time.
+			}
+			t.Run(fmt.Sprint(name, ", silence ", silence), func(t *testing.T) {
+				if silence > 0 && test.took == defaultTimeout {
+					test.took = silence // Nothing was heard.
 				}
-				slow := &slowConn{Conn: near, most: test.most}
-				socket := tls.Client(slow, &tls.Config{InsecureSkipVerify: true})
-				server := tls.Server(below, &tls.Config{Certificates: []tls.Certificate{certificate}, SessionTicketsDisabled: true})
-				shaken := make(chan error, 1)
-				go func() { shaken <- socket.Handshake() }()
-				if err := server.Handshake(); err != nil {
-					t.Fatal(err)
-				}
-				if err := <-shaken; err != nil {
-					t.Fatal(err)
-				}
-				client.Go(func() {
-					for b := make([]byte, 1000); ; { // What the sniffer answers.
-						if _, err := socket.Read(b); err != nil {
-							return
+				synctest.Test(t, func(t *testing.T) {
+					near, far := net.Pipe()
+					var client sync.WaitGroup
+					defer func() {
+						near.Close()
+						client.Wait()
+					}()
+					var below net.Conn = &countedConn{Conn: far}
+					if test.uncounted {
+						below = far
+					}
+					slow := &slowConn{Conn: near, most: test.most}
+					socket := tls.Client(slow, &tls.Config{InsecureSkipVerify: true})
+					server := tls.Server(below, &tls.Config{Certificates: []tls.Certificate{certificate}, SessionTicketsDisabled: true})
+					shaken := make(chan error, 1)
+					go func() { shaken <- socket.Handshake() }()
+					if err := server.Handshake(); err != nil {
+						t.Fatal(err)
+					}
+					if err := <-shaken; err != nil {
+						t.Fatal(err)
+					}
+					client.Go(func() {
+						for b := make([]byte, 1000); ; { // What the sniffer answers.
+							if _, err := socket.Read(b); err != nil {
+								return
+							}
 						}
+					})
+					client.Go(func() {
+						_, _ = socket.Write(test.before)
+						slow.slow = true
+						_, _ = socket.Write(test.slow)
+					})
+					config := testConfig()
+					config.HeadTimeout, config.SilentTimeout = test.whole, silence
+					v := newConn(server).Sniff(config)
+					if got := (Verdict{Protocol: v.Protocol, Reason: v.Reason, Failure: v.Failure}); got != test.want {
+						t.Errorf("after %v: %+v, want %+v", v.Duration, got, test.want)
+					}
+					if test.took != never && v.Duration != test.took {
+						t.Errorf("took %v, want %v", v.Duration, test.took)
 					}
 				})
-				client.Go(func() {
-					_, _ = socket.Write(test.before)
-					slow.slow = true
-					_, _ = socket.Write(test.slow)
-				})
-				config := testConfig()
-				config.HeadTimeout = test.whole
-				v := newConn(server).Sniff(config)
-				if got := (Verdict{Protocol: v.Protocol, Reason: v.Reason, Failure: v.Failure}); got != test.want {
-					t.Errorf("after %v: %+v, want %+v", v.Duration, got, test.want)
-				}
-				if test.took != never && v.Duration != test.took {
-					t.Errorf("took %v, want %v", v.Duration, test.took)
-				}
 			})
-		})
+		}
 	}
 }

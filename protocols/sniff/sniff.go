@@ -136,7 +136,6 @@ type sniffer struct {
 
 	scanner   scanner
 	handshake handshake
-	below     counter // counts the bytes of TLS records that are not whole; may be nil
 }
 
 // A counter is a connection that counts the bytes that it has received.
@@ -157,24 +156,27 @@ func counterBelow(c net.Conn) counter {
 }
 
 // received returns how many bytes have come below TLS; 0 where that is not known.
-func (s *sniffer) received() uint64 {
-	if s.below == nil {
+func (r *recognition) received() uint64 {
+	if r.below == nil {
 		return 0
 	}
-	return s.below.Received()
+	return r.below.Received()
 }
 
 // run waits for bytes until they decide or something else does.
 func (s *sniffer) run() Verdict {
 	if _, isTLS := s.inner.(*tls.Conn); isTLS {
-		s.below = counterBelow(s.inner)
 		// Its first Read may have to shake hands.
 		_ = s.inner.SetWriteDeadline(after(s.started, max(s.config.Timeout, s.silentTimeout())))
 	}
-	if s.peek.total == 0 {
-		s.awaitFirst()
+	if !s.hasBegun() && !s.awaitFirst() {
+		return s.timedOut()
 	}
-	began := false
+	bounded := false // The time of the first bytes is the read deadline.
+	if s.partial && s.peek.total == 0 {
+		bounded = true // By that of a head, as below.
+		_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
+	}
 	for {
 		answer, v := s.scanner.scan(s.peek.unread())
 		switch {
@@ -187,8 +189,8 @@ func (s *sniffer) run() Verdict {
 		case s.peek.err != nil:
 			return s.closed()
 		}
-		if s.peek.total > 0 && !began {
-			began = true
+		if !bounded {
+			bounded = true
 			_ = s.inner.SetReadDeadline(after(s.started, s.config.Timeout))
 		}
 		if s.scanner.http2.ready {
@@ -207,9 +209,6 @@ func (s *sniffer) run() Verdict {
 			_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
 		}
 		err := s.peek.fill(s.inner, s.config.MaxBytes)
-		if s.peek.total > 0 || s.received() > received {
-			s.endSilence()
-		}
 		switch {
 		case err == nil || s.peek.total > before:
 		case s.isOverdue():
@@ -219,7 +218,6 @@ func (s *sniffer) run() Verdict {
 		case s.received() == received:
 			return s.timedOut()
 		case !s.scanner.http2.ready: // Else answer sets it.
-			began = true
 			_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
 		}
 	}
