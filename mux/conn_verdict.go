@@ -90,7 +90,9 @@ func (c *conn) recognise() {
 		bound.ALPN = p
 		config = &bound
 	}
-	c.root.books.sniffTimes.Record(c.Sniff(config).Duration)
+	if v := c.Sniff(config); v.Failure != sniff.FailureSilent {
+		c.root.books.sniffTimes.Record(v.Duration)
+	}
 }
 
 // alpn returns the protocol that the TLS handshake has agreed on, empty for none. That of a

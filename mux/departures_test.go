@@ -237,12 +237,17 @@ func TestAgeEndsIdle(t *testing.T) {
 	}, aged(time.Second, 800*time.Millisecond)) // The grace is over before the request.
 }
 
-// TestReloadEndsAged: a reload that replaces the servers ends an idle HTTP/1.1 connection that
-// has reached its age within a request, and so was told already.
-func TestReloadEndsAged(t *testing.T) {
-	t.Parallel()
+// agedIdle returns a server and an idle HTTP/1.1 connection that has reached its age within a
+// request, so that the sweep has told it and the client does not know. /slow takes its time.
+func agedIdle(t *testing.T, grace time.Duration) (*server, net.Conn, *bufio.Reader) {
+	t.Helper()
 	begun, finish := make(chan struct{}, 1), make(chan struct{})
-	s := start(t, false, aged(50*time.Millisecond, time.Hour), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := start(t, false, aged(50*time.Millisecond, grace), mux.WithHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			time.Sleep(300 * time.Millisecond)
+			_, _ = io.WriteString(w, "slow")
+			return
+		}
 		_ = http.NewResponseController(w).Flush() // Before it is told.
 		begun <- struct{}{}
 		<-finish
@@ -258,6 +263,26 @@ func TestReloadEndsAged(t *testing.T) {
 		t.Fatal(resp, err)
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
+	return s, conn, r
+}
+
+// TestAgedHasGrace: the grace begins with the last request, however long the connection was
+// idle before it.
+func TestAgedHasGrace(t *testing.T) {
+	t.Parallel()
+	const grace = time.Second
+	_, conn, r := agedIdle(t, grace)
+	time.Sleep(grace + 200*time.Millisecond)
+	resp := roundTrip(t, conn, r, "POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "slow" || !resp.Close {
+		t.Errorf("%q, %v, Connection: close %t", body, err, resp.Close)
+	}
+}
+
+// TestReloadEndsAged: a reload that replaces the servers ends such a connection.
+func TestReloadEndsAged(t *testing.T) {
+	t.Parallel()
+	s, _, r := agedIdle(t, time.Hour)
 	c := s.Config()
 	c.HTTP1.HeaderTimeout++ // This needs other servers.
 	if _, err := s.Reload(c, "test"); err != nil {

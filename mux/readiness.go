@@ -48,7 +48,9 @@ func (s *Server) SetServing(service string, serving bool) {
 // KeepReady has a drain leave readiness as it is until all clients are told to leave: /readyz
 // and gRPC's health service go on saying what they did. It is for a program whose sockets
 // another process serves already, as behind a binary upgrade. The address is fit then, and a
-// health check on a connection from before must not say otherwise. Call it before the drain:
+// health check on a connection from before must not say otherwise. A health service that
+// follows by [Server.OnDrain] does, unless its function asks [Server.Ready] first. Call it
+// before the drain:
 //
 //	s.KeepReady()
 //	err := s.Shutdown(ctx)

@@ -37,11 +37,11 @@ type recognition struct {
 	inner   net.Conn
 	peek    peekBuffer
 	config  Config
-	started time.Time // When the first wait for bytes began, or ended if it was long.
+	started time.Time // When the first wait for bytes began, and behind a silence the first byte.
 	played  bool      // Sniff has sent SETTINGS and an ACK.
 	cut     bool      // The client's first ACK is taken out of peek.
 	begun   bool      // The wait for the first byte is over.
-	partial bool      // A part of a TLS record has ended it.
+	partial bool      // What has ended it is not read yet, as a part of a TLS record.
 	below   counter   // Counts the bytes of TLS records that are not whole; may be nil.
 
 	// mu guards the next three fields, the writing of wait, and the read deadline while wait
@@ -86,7 +86,7 @@ func (r *recognition) silentTimeout() time.Duration {
 }
 
 // awaitFirst waits for the first byte, or below TLS for a part of its record, and reports
-// false when the time is over. Behind a long silence, the time of the first bytes begins there.
+// false when the time is over. The time of the first bytes begins there.
 func (r *recognition) awaitFirst() bool {
 	heard, silence := r.received(), r.silentTimeout()
 	if silence == 0 {
@@ -100,7 +100,19 @@ func (r *recognition) awaitFirst() bool {
 			return true
 		}
 	}
+	if r.isFed() {
+		r.partial = true // It will be read.
+		r.endSilence()
+		return true
+	}
 	return false
+}
+
+// isFed reports whether bytes have come that nobody has read. A client may begin just when a
+// drain ends the silence.
+func (r *recognition) isFed() bool {
+	fed := layerOf[interface{ HasUnread() bool }](r.inner)
+	return fed != nil && fed.HasUnread()
 }
 
 // armFirst sets the read deadline of a wait for the first byte. It reports false when the time
@@ -128,10 +140,7 @@ func (r *recognition) armFirst(silence time.Duration) bool {
 func (r *recognition) endSilence() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wait, r.begun = waiting, true
-	if now := time.Now(); now.After(r.short) {
-		r.started = now
-	}
+	r.wait, r.begun, r.started = waiting, true, time.Now()
 }
 
 // giveUp is [Conn.GiveUp].
@@ -198,7 +207,7 @@ func (r *recognition) begin() {
 	}
 	r.started = time.Now()
 	if _, isTLS := r.inner.(*tls.Conn); isTLS {
-		r.below = counterBelow(r.inner)
+		r.below = layerOf[counter](r.inner)
 	}
 }
 

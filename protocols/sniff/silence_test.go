@@ -2,6 +2,7 @@ package sniff
 
 import (
 	"io"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,7 @@ func TestSilentTimeout(t *testing.T) {
 		{"then a part of one", silence, []byte("GET /"), 0, failed(FailureTimeout, reasonSlow), silence + defaultTimeout, defaultTimeout},
 		{"then the preface", silence, []byte(http2.ClientPreface), 0, failed(FailureTimeout, reasonSlowFrame), silence + defaultTimeout, defaultTimeout},
 		{"part of a request at once", 0, []byte("GET /"), 0, failed(FailureTimeout, reasonSlow), defaultTimeout, defaultTimeout},
-		{"part of a request soon", time.Second, []byte("GET /"), 0, failed(FailureTimeout, reasonSlow), defaultTimeout, defaultTimeout},
+		{"part of a request soon", time.Second, []byte("GET /"), 0, failed(FailureTimeout, reasonSlow), time.Second + defaultTimeout, defaultTimeout},
 		{"in a drain", time.Hour, whole, silence, nothing, silence, silence},
 		{"in a drain, and new", time.Hour, whole, time.Second, nothing, defaultTimeout, defaultTimeout},
 	} {
@@ -69,4 +70,25 @@ func TestSilentTimeout(t *testing.T) {
 			})
 		}
 	}
+}
+
+// fedConn is a connection whose system holds bytes when the silence ends.
+type fedConn struct{ net.Conn }
+
+func (fedConn) HasUnread() bool { return true }
+
+// TestSilenceEndsBesideFirstByte: what has come when a drain ends the silence is read.
+func TestSilenceEndsBesideFirstByte(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := testConfig()
+		config.SilentTimeout = time.Hour
+		s := newSniffed(t)
+		s.conn.Init(fedConn{s.conn.NetConn()})
+		go func() { s.verdict <- s.conn.Sniff(config) }()
+		time.Sleep(time.Minute)
+		s.conn.EndWait()
+		time.Sleep(time.Second)
+		s.send([]byte("GET / HTTP/1.1\r\n"))
+		s.decided(Verdict{Protocol: protocols.HTTP1, Reason: reasonRequestLine})
+	})
 }

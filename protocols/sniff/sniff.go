@@ -31,8 +31,8 @@ type Config struct {
 	// are then bounded by 3 s.
 	Timeout time.Duration
 	// SilentTimeout bounds the wait for the first byte where that is more than Timeout, which
-	// then counts from that byte on, at the latest. A client may open a connection that it
-	// keeps for a later request.
+	// then counts from that byte on. A client may open a connection that it keeps for a later
+	// request.
 	SilentTimeout time.Duration
 	// HeadTimeout bounds the head of the first request where that is more than Timeout.
 	// Then Timeout bounds each wait for more of it. Over TLS it does so for each byte of a
@@ -141,16 +141,16 @@ type sniffer struct {
 // A counter is a connection that counts the bytes that it has received.
 type counter interface{ Received() uint64 }
 
-// counterBelow returns the connection below c that counts, or nil.
-func counterBelow(c net.Conn) counter {
+// layerOf returns the first of the connections c and below that is a T, or the zero T.
+func layerOf[T any](c net.Conn) (found T) {
 	for {
 		switch layer := c.(type) {
-		case counter:
+		case T:
 			return layer
 		case interface{ NetConn() net.Conn }:
 			c = layer.NetConn()
 		default:
-			return nil
+			return found
 		}
 	}
 }
