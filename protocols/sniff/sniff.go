@@ -144,14 +144,14 @@ type counter interface{ Received() uint64 }
 // layerOf returns the first of the connections c and below that is a T, or the zero T.
 func layerOf[T any](c net.Conn) (found T) {
 	for {
-		switch layer := c.(type) {
-		case T:
+		if layer, ok := c.(T); ok {
 			return layer
-		case interface{ NetConn() net.Conn }:
-			c = layer.NetConn()
-		default:
+		}
+		above, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
 			return found
 		}
+		c = above.NetConn()
 	}
 }
 
