@@ -15,7 +15,7 @@ import (
 type books struct {
 	conns      pool.Set
 	requests   requestStats
-	sniffTimes requests.Durations // from the first wait for bytes to the verdict
+	sniffTimes requests.Durations // from the first byte to the verdict
 	tlsTimes   requests.Durations // of handshakes that succeeded
 	health     *paced[pool.Tag, healthChange]
 	refusals   *refusals

@@ -39,8 +39,8 @@ type Stats struct {
 	Closed map[string]map[string]uint64 `json:"closed"`
 	// ConnDurations are how long closed connections were open, by tag.
 	ConnDurations map[string]requests.DurationTotals `json:"-"`
-	// Sniffs are the times from the first wait for a connection's bytes to its
-	// verdict, Handshakes those of TLS handshakes that succeeded.
+	// Sniffs are the times from a connection's first byte to its verdict, Handshakes those
+	// of TLS handshakes that succeeded.
 	Sniffs     requests.DurationTotals `json:"-"`
 	Handshakes requests.DurationTotals `json:"-"`
 	// LogDropped counts lines of the log ("server") and of the access log ("access") that

@@ -96,7 +96,7 @@ var (
 	poolHealth = describe("mux_pool_health",
 		"1 for the status that the pool is in, 0 for the others; total is all pools together.", labelProtocol, labelStatus)
 	sniffDuration = describe("mux_sniff_duration_seconds",
-		"From the first wait for a connection's bytes to the verdict what it speaks.")
+		"From a connection's first byte to the verdict what it speaks.")
 	tlsDuration = describe("mux_tls_handshake_duration_seconds",
 		"How long TLS handshakes took that succeeded.")
 	logDropped = describe("mux_log_lines_dropped_total",

@@ -26,8 +26,8 @@ const minSniffBytes = 256
 // A Config bounds what recognising a connection may cost. A nil *Config means a
 // Timeout of 3 s, MaxBytes of 16 KiB, an UndecidedTimeout of 2 minutes, and no Settings.
 type Config struct {
-	// Timeout bounds the wait for the first bytes (but see SilentTimeout), for a frame or header block
-	// that has begun, and each write. Zero means no bound on the waits; writes
+	// Timeout bounds the wait for the first bytes (but see SilentTimeout), for a frame or
+	// header block that has begun, and each write. Zero means no bound on the waits; writes
 	// are then bounded by 3 s.
 	Timeout time.Duration
 	// SilentTimeout bounds the wait for the first byte where that is more than Timeout, which

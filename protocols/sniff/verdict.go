@@ -73,7 +73,8 @@ type Verdict struct {
 	// Bytes counts what was read from the peer until the verdict. It includes
 	// bytes that came along with the deciding ones.
 	Bytes int
-	// Duration is the time from the first wait for bytes to the verdict.
+	// Duration is the time from the first wait for bytes to the verdict, and with a
+	// SilentTimeout from the first byte, if one came.
 	Duration time.Duration
 }
 
