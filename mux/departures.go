@@ -189,7 +189,7 @@ func (d *departures) tellWebSocket(c *conn) {
 
 // closeIfIdle closes an HTTP/1.1 connection that is idle, and not fresh. One that has only
 // reached its age its next response or the idle timeout closes: a request may be on its way,
-// and nobody waits for the end.
+// and no drain, reload or newcomer waits for its end.
 func (d *departures) closeIfIdle(c *conn) {
 	switch f := &c.rare().leave; {
 	case c.isHTTP2():
@@ -201,7 +201,7 @@ func (d *departures) closeIfIdle(c *conn) {
 }
 
 // boundLast has the patience of an HTTP/1.1 connection that has reached its age begin with the
-// request that it has now: it was told within an earlier one, or when nothing was under way.
+// request that it has now: the sweep has told it within an earlier one.
 func (c *conn) boundLast(ageGrace time.Duration) {
 	if c.rare().leave.aged.Load() {
 		c.ensureRare().leave.cut.Store(int64(moments.Cut(sinceStart(), ageGrace)))

@@ -108,8 +108,8 @@ func (r *recognition) awaitFirst() bool {
 	return false
 }
 
-// isFed reports whether bytes have come that nobody has read. A client may begin just when a
-// drain ends the silence.
+// isFed reports whether the system holds bytes of the client. That may begin just when a drain
+// ends the silence.
 func (r *recognition) isFed() bool {
 	fed := layerOf[interface{ HasUnread() bool }](r.inner)
 	return fed != nil && fed.HasUnread()

@@ -174,7 +174,7 @@ func (s *sniffer) run() Verdict {
 	}
 	bounded := false // The time of the first bytes is the read deadline.
 	if s.partial && s.peek.total == 0 {
-		bounded = true // By that of a head, as below.
+		bounded = true // By the time of a head, as below.
 		_ = s.inner.SetReadDeadline(s.headDeadline(s.started))
 	}
 	for {
