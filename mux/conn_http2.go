@@ -111,8 +111,8 @@ func (c *conn) namesLast() bool {
 
 // isIdleHTTP2 reports whether nothing is under way on a connection that speaks HTTP/2: no
 // stream is open. net/http and x/net say so themselves, but before they have written the end of
-// the last answer. On a connection of grpc-go no handler runs either, because a handler may outlive the
-// reset of its stream.
+// the last answer. On a connection of grpc-go no handler runs either, because a handler may
+// outlive the reset of its stream.
 func (c *conn) isIdleHTTP2() bool {
 	switch {
 	case c.isShared():

@@ -337,7 +337,8 @@ func TestManySilentConnections(t *testing.T) {
 	}
 }
 
-// TestManySilentConnectionsEnd: the sniff timeout closes every silent connection.
+// TestManySilentConnectionsEnd: every silent connection is closed when its time is over. The
+// times of recognition do not count it.
 func TestManySilentConnectionsEnd(t *testing.T) {
 	s := start(t, false, mux.WithLogger(discard), quickSniff(100*time.Millisecond))
 	var conns []net.Conn
@@ -350,6 +351,9 @@ func TestManySilentConnectionsEnd(t *testing.T) {
 		}
 	}
 	eventually(t, "no connection is left", func() bool { return s.Stats().Health["total"].Active == 0 })
+	if n := s.Stats().Sniffs.Count; n > 0 {
+		t.Errorf("%d were recognised", n)
+	}
 }
 
 // TestMalformedFirstRequest: a first request that is malformed gets net/http's answer. What

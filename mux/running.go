@@ -10,7 +10,8 @@ import (
 // running says what a server still does. Its end sets, in this order:
 //
 //	drainBegun                   by Drain: no listener is added any more
-//	readiness.draining           in announce, or with KeepReady when clients are told: probes are told
+//	readiness.draining           in announce, or with KeepReady when all clients are told:
+//	                             probes are told
 //	accepting                    in stop-accepting: nothing more is accepted
 //	departures.telling           in stop-accepting: clients are told to leave, also those that
 //	                             come to their server later
